@@ -1,0 +1,282 @@
+// Package checkpoint reads and writes the files that hold tensors, as names,
+// element types, shapes and bytes. It knows nothing of tensors in memory, so
+// programs that only look into a file need no libtorch.
+//
+// The format is safetensors: eight bytes of header length (little-endian), a
+// JSON header, then the data of all tensors without gaps. A file is untrusted:
+// [Open] checks every size against the file before it allocates, and refuses
+// what the reference implementation refuses and some of what it lets pass
+// (duplicate names, unknown fields, absurd counts).
+//
+//	f, err := checkpoint.Open("model.safetensors")
+//	if err != nil {
+//		return err
+//	}
+//	defer f.Close()
+//	for _, t := range f.Tensors() {
+//		fmt.Println(t.Name, t.DType, t.Shape)
+//	}
+//	data, err := f.Read("pos_embed")
+//
+// [Write] makes such a file whole or not at all, through [WriteFile], which
+// serves any other file that must never be seen half written.
+package checkpoint
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/bits"
+	"os"
+	"slices"
+)
+
+// Info describes one tensor of a file.
+type Info struct {
+	Name  string
+	DType DType
+	Shape []int64 // empty for a scalar; not to be modified
+
+	Offset int64 // of the first byte, from the start of the file
+	Size   int64 // in bytes
+}
+
+// NumElements is the product of the shape, 1 for a scalar.
+func (t Info) NumElements() int64 {
+	n := int64(1)
+	for _, d := range t.Shape {
+		n *= d
+	}
+	return n
+}
+
+// File is an open safetensors file. Its methods may be called from several
+// goroutines at once, Close excepted.
+type File struct {
+	path    string
+	r       io.ReaderAt
+	closer  io.Closer
+	tensors []Info
+	index   map[string]int
+	meta    map[string]string
+}
+
+// Open opens the safetensors file at path and checks all of its header. The
+// data of the tensors is left on disk until it is read; the caller closes the
+// file.
+func Open(path string) (*File, error) {
+	// Opening a pipe or a device would block or mislead the size checks.
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, loadError(path, err)
+	}
+	if !st.Mode().IsRegular() {
+		return nil, loadError(path, errors.New("not a regular file"))
+	}
+	fd, err := os.Open(path)
+	if err != nil {
+		return nil, loadError(path, err)
+	}
+	if st, err = fd.Stat(); err != nil {
+		fd.Close()
+		return nil, loadError(path, err)
+	}
+	f, err := NewFile(fd, st.Size(), path)
+	if err != nil {
+		fd.Close()
+		return nil, err
+	}
+	f.closer = fd
+	return f, nil
+}
+
+// NewFile reads the header of a safetensors file of size bytes behind r, which
+// must stay usable as long as the File is. Errors call it name.
+func NewFile(r io.ReaderAt, size int64, name string) (*File, error) {
+	f := &File{path: name, r: r}
+	if err := f.readHeader(size); err != nil {
+		return nil, loadError(name, err)
+	}
+	return f, nil
+}
+
+func (f *File) readHeader(size int64) error {
+	if size < 8 {
+		return fmt.Errorf("file of %d bytes is too short for safetensors", size)
+	}
+	var prefix [8]byte
+	if err := readFull(f.r, prefix[:], 0); err != nil {
+		return err
+	}
+	n := binary.LittleEndian.Uint64(prefix[:])
+	if n > maxHeader {
+		return fmt.Errorf("header of %d bytes, at most %d allowed: not a safetensors file?", n, maxHeader)
+	}
+	if int64(n) > size-8 {
+		return fmt.Errorf("header of %d bytes in a file of %d", n, size)
+	}
+	text := make([]byte, n)
+	if err := readFull(f.r, text, 8); err != nil {
+		return err
+	}
+	entries, meta, err := parseHeader(text)
+	if err != nil {
+		return err
+	}
+	dataStart := 8 + int64(n)
+	dataSize := uint64(size - dataStart)
+
+	// Stable, so that empty tensors at one place keep the header's order.
+	slices.SortStableFunc(entries, func(a, b entry) int {
+		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end))
+	})
+	f.meta = meta
+	f.tensors = make([]Info, 0, len(entries))
+	f.index = make(map[string]int, len(entries))
+	prev := uint64(0)
+	for _, e := range entries {
+		if err := e.check(prev, dataSize); err != nil {
+			return fmt.Errorf("tensor %q: %w", e.name, err)
+		}
+		prev = e.end
+		f.index[e.name] = len(f.tensors)
+		f.tensors = append(f.tensors, Info{
+			Name: e.name, DType: e.dtype, Shape: e.shape,
+			Offset: dataStart + int64(e.begin), Size: int64(e.end - e.begin),
+		})
+	}
+	if prev != dataSize {
+		return fmt.Errorf("%d bytes of data, the tensors hold %d", dataSize, prev)
+	}
+	return nil
+}
+
+// check verifies one entry, given the end of the one before it and the size of
+// the whole data part.
+func (e entry) check(prev, dataSize uint64) error {
+	switch {
+	case e.end < e.begin:
+		return fmt.Errorf("data ends at %d, before its start %d", e.end, e.begin)
+	case e.begin < prev:
+		return fmt.Errorf("data starts at %d, inside the tensor before it, which ends at %d", e.begin, prev)
+	case e.begin > prev:
+		return fmt.Errorf("data starts at %d, leaving a gap after %d", e.begin, prev)
+	case e.end > dataSize:
+		return fmt.Errorf("data ends at %d, the file holds %d bytes of data", e.end, dataSize)
+	}
+	want, err := byteSize(e.dtype, e.shape)
+	if err != nil {
+		return err
+	}
+	if have := e.end - e.begin; have != want {
+		return fmt.Errorf("%d bytes for shape %v %s, want %d", have, e.shape, e.dtype, want)
+	}
+	return nil
+}
+
+// byteSize is the number of bytes of a tensor. Overflow is checked dimension by
+// dimension, so a zero does not excuse absurd dimensions before it.
+func byteSize(dtype DType, shape []int64) (uint64, error) {
+	n := uint64(1)
+	for _, d := range shape {
+		if d < 0 {
+			return 0, fmt.Errorf("negative dimension in shape %v", shape)
+		}
+		hi, lo := bits.Mul64(n, uint64(d))
+		if hi != 0 {
+			return 0, fmt.Errorf("shape %v overflows", shape)
+		}
+		n = lo
+	}
+	hi, lo := bits.Mul64(n, uint64(dtype.Bits()))
+	if hi != 0 {
+		return 0, fmt.Errorf("shape %v %s overflows", shape, dtype)
+	}
+	if lo%8 != 0 {
+		return 0, fmt.Errorf("shape %v %s is %d bits, not whole bytes", shape, dtype, lo)
+	}
+	return lo / 8, nil
+}
+
+// Path is the path the file was opened with.
+func (f *File) Path() string { return f.path }
+
+// Tensors returns the tensors in the order of their data in the file.
+func (f *File) Tensors() []Info { return slices.Clone(f.tensors) }
+
+// Lookup returns the tensor called name.
+func (f *File) Lookup(name string) (Info, bool) {
+	i, ok := f.index[name]
+	if !ok {
+		return Info{}, false
+	}
+	return f.tensors[i], true
+}
+
+// Metadata returns a copy of the file's metadata, nil if it has none.
+func (f *File) Metadata() map[string]string { return maps.Clone(f.meta) }
+
+// Read returns the bytes of the tensor called name: little-endian elements in
+// C order.
+func (f *File) Read(name string) ([]byte, error) {
+	t, ok := f.Lookup(name)
+	if !ok {
+		return nil, loadError(f.path, fmt.Errorf("no tensor %q", name))
+	}
+	p := make([]byte, t.Size)
+	if err := f.ReadAt(p, name, 0); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// ReadAt fills p with the bytes of the tensor called name that start off bytes
+// into it. Unlike io.ReaderAt it returns nothing less: a range outside the
+// tensor is an error.
+func (f *File) ReadAt(p []byte, name string, off int64) error {
+	t, ok := f.Lookup(name)
+	if !ok {
+		return loadError(f.path, fmt.Errorf("no tensor %q", name))
+	}
+	if off < 0 || off > t.Size || int64(len(p)) > t.Size-off {
+		return loadError(f.path, fmt.Errorf("tensor %q: %d bytes at %d, outside its %d bytes", name, len(p), off, t.Size))
+	}
+	if err := readFull(f.r, p, t.Offset+off); err != nil {
+		return loadError(f.path, fmt.Errorf("tensor %q: %w", name, err))
+	}
+	return nil
+}
+
+// Close closes the file.
+func (f *File) Close() error {
+	if f.closer == nil {
+		return nil
+	}
+	return f.closer.Close()
+}
+
+// readFull fills p from r at off. A short read means that the file shrank
+// after its size was taken.
+func readFull(r io.ReaderAt, p []byte, off int64) error {
+	n, err := r.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return fmt.Errorf("file ends at byte %d, it was longer when opened", off+int64(n))
+	}
+	return err
+}
+
+// loadError says which file failed. An error that carries a path already
+// loses it, so that the path is not printed twice.
+func loadError(path string, err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) && pe.Path == path {
+		err = pe.Err
+	}
+	return fmt.Errorf("load %s: %w", path, err)
+}
