@@ -1,0 +1,100 @@
+package data
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/ditrun/ditrun/torch/philox"
+)
+
+// BatchOptions asks for shuffled batches. GlobalBatch is required; the rest may be zero.
+type BatchOptions struct {
+	Seed        uint64  // of the order (its low 32 bits) and of the choice of views
+	GlobalBatch int     // samples in a batch
+	StartStep   int     // the first step to yield, to continue a run
+	MaxSteps    int     // the step before which to stop; 0 means no limit
+	Epochs      int     // the epoch before which to stop; 0 means no limit
+	FlipProb    float64 // probability of the mirrored view; DiT trains with 0.5
+	Workers     int     // goroutines that prepare batches; 0 means up to 4
+}
+
+// Batch is the input of one training step. It belongs to the iterator and is overwritten when the loop asks for the
+// next one: copy what is to be kept.
+type Batch struct {
+	Step    int       // global step, from 0
+	Epoch   int       // from 0
+	IDs     []int     // sample ids
+	Labels  []int64   // [N]
+	Moments []float32 // [N, 2C, h, w], unscaled: mean, then log variance
+	// WaitSeconds is how long the loop waited for this batch: the share of data in the step time.
+	WaitSeconds float64
+}
+
+// Batches yields training batches from step StartStep on. The order is a pure function of seed and epoch (see
+// Permutation): batch b of an epoch is entries [b*B, (b+1)*B) of it, so a run continues with the same stream from any
+// step. Slot i of step s takes its view by the random number of tag flip, index s*B+i. Batches are prepared ahead in
+// the background; the goroutines end with the loop. An error, that of a cancelled ctx included, ends the sequence.
+func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch, error] {
+	return func(yield func(*Batch, error) bool) {
+		n := l.RecordLen()
+		if err := checkSteps(l.Len(), o.GlobalBatch, o.StartStep, o.MaxSteps, o.Epochs, o.FlipProb); err != nil {
+			yield(nil, fmt.Errorf("latents %s: %w", l.dir, err))
+			return
+		}
+		if o.FlipProb > 0 && !l.m.Flip {
+			yield(nil, fmt.Errorf("latents %s: no mirrored latents in this set: encode with --flip both, or train without flips", l.dir))
+			return
+		}
+		newBuffer := func() *Batch {
+			return &Batch{
+				IDs:     make([]int, o.GlobalBatch),
+				Labels:  make([]int64, o.GlobalBatch),
+				Moments: make([]float32, o.GlobalBatch*n),
+			}
+		}
+		newWorker := func(context.Context) func(task, *Batch) error {
+			return func(t task, b *Batch) error {
+				b.Step, b.Epoch = t.step, t.epoch
+				for slot, i := range t.items {
+					b.IDs[slot], b.Labels[slot] = l.ID(i), l.Label(i)
+					flip := mirrored(o.Seed, o.FlipProb, t.step, o.GlobalBatch, slot)
+					if err := l.Read(i, flip, b.Moments[slot*n:(slot+1)*n]); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+		}
+		tasks := epochTasks(l.Len(), o.GlobalBatch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, l.Len()/o.GlobalBatch))
+		for r, err := range prefetch(ctx, numWorkers(o.Workers), tasks, newBuffer, newWorker) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			r.batch.WaitSeconds = r.wait.Seconds()
+			if !yield(r.batch, nil) {
+				return
+			}
+		}
+	}
+}
+
+// mirrored decides the view of one slot of a training step.
+func mirrored(seed uint64, prob float64, step, batch, slot int) bool {
+	return prob > 0 && philox.Uniform(seed, philox.TagFlip, 0, uint64(step)*uint64(batch)+uint64(slot)) < prob
+}
+
+func checkSteps(n, batch, start, maxSteps, epochs int, prob float64) error {
+	switch {
+	case batch < 1:
+		return fmt.Errorf("batch size %d: want at least 1", batch)
+	case batch > n:
+		return fmt.Errorf("batch size %d: there are only %d samples", batch, n)
+	case start < 0 || maxSteps < 0 || epochs < 0:
+		return fmt.Errorf("start step %d, max steps %d, epochs %d: want none negative", start, maxSteps, epochs)
+	case !(prob >= 0 && prob <= 1):
+		return fmt.Errorf("flip probability %v: want 0 to 1", prob)
+	}
+	return nil
+}

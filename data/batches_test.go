@@ -1,0 +1,355 @@
+package data
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/philox"
+)
+
+func openTest(t testing.TB, n int) *Latents {
+	t.Helper()
+	l, err := OpenLatents(testLatents(t, testPlan(n)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// collect runs the iterator to its end and copies the batches.
+func collect(t testing.TB, l *Latents, o BatchOptions) []Batch {
+	t.Helper()
+	var all []Batch
+	for b, err := range l.Batches(context.Background(), o) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := *b
+		c.IDs, c.Labels, c.Moments, c.WaitSeconds = slices.Clone(b.IDs), slices.Clone(b.Labels), slices.Clone(b.Moments), 0
+		all = append(all, c)
+	}
+	return all
+}
+
+func equalBatch(a, b Batch) bool {
+	return a.Step == b.Step && a.Epoch == b.Epoch && slices.Equal(a.IDs, b.IDs) && slices.Equal(a.Labels, b.Labels) && slices.Equal(a.Moments, b.Moments)
+}
+
+func TestBatches(t *testing.T) {
+	l := openTest(t, 23)
+	o := BatchOptions{Seed: 7, GlobalBatch: 4, Epochs: 3, FlipProb: 0.5}
+	all := collect(t, l, o)
+	if len(all) != 15 {
+		t.Fatalf("%d batches, want 3 epochs of 5", len(all))
+	}
+	flips := 0
+	for s, b := range all {
+		order := Permutation(7, s/5, 23)
+		if b.Step != s || b.Epoch != s/5 || !slices.Equal(b.IDs, order[s%5*4:s%5*4+4]) {
+			t.Errorf("step %d: batch %d of epoch %d with %v", s, b.Step, b.Epoch, b.IDs)
+		}
+		for slot, id := range b.IDs {
+			flip := philox.Uniform(7, philox.TagFlip, 0, uint64(4*s+slot)) < 0.5
+			if flip {
+				flips++
+			}
+			if b.Labels[slot] != int64(id%3) {
+				t.Errorf("step %d slot %d: label %d", s, slot, b.Labels[slot])
+			}
+			for j, v := range b.Moments[slot*36 : (slot+1)*36] {
+				if want := testMoment(id, j, flip); v != want {
+					t.Fatalf("step %d slot %d moment %d: %v, want %v", s, slot, j, v, want)
+				}
+			}
+		}
+	}
+	if flips == 0 || flips == 60 {
+		t.Errorf("%d of 60 are mirrored", flips)
+	}
+	// Each id at most once an epoch.
+	for e := range 3 {
+		seen := map[int]bool{}
+		for _, b := range all[5*e : 5*e+5] {
+			for _, id := range b.IDs {
+				if seen[id] {
+					t.Errorf("epoch %d: id %d twice", e, id)
+				}
+				seen[id] = true
+			}
+		}
+	}
+	// From any step and with any number of workers the stream is the same.
+	for start := range 15 {
+		for _, workers := range []int{1, 3, 8} {
+			p := o
+			p.StartStep, p.Workers = start, workers
+			got := collect(t, l, p)
+			if len(got) != 15-start {
+				t.Fatalf("from step %d: %d batches", start, len(got))
+			}
+			for i, b := range got {
+				if !equalBatch(b, all[start+i]) {
+					t.Fatalf("from step %d with %d workers: step %d differs", start, workers, start+i)
+				}
+			}
+		}
+	}
+	o.MaxSteps, o.Epochs = 7, 0
+	if n := len(collect(t, l, o)); n != 7 {
+		t.Errorf("%d batches, want 7", n)
+	}
+	o.MaxSteps, o.Epochs = 7, 1
+	if n := len(collect(t, l, o)); n != 5 {
+		t.Errorf("%d batches, want 5", n)
+	}
+	o.MaxSteps, o.StartStep = 7, 9
+	if n := len(collect(t, l, o)); n != 0 {
+		t.Errorf("%d batches after the last step", n)
+	}
+}
+
+// Another batch size only cuts the same order into other pieces.
+func TestBatchesElastic(t *testing.T) {
+	l := openTest(t, 24)
+	flat := func(batch int) (ids []int) {
+		for _, b := range collect(t, l, BatchOptions{Seed: 1, GlobalBatch: batch, Epochs: 2}) {
+			ids = append(ids, b.IDs...)
+		}
+		return ids
+	}
+	want := slices.Concat(Permutation(1, 0, 24), Permutation(1, 1, 24))
+	for _, batch := range []int{1, 2, 3, 4, 6, 8, 12, 24} {
+		if got := flat(batch); !slices.Equal(got, want) {
+			t.Errorf("batch %d: another order", batch)
+		}
+	}
+}
+
+func TestBatchesRefuse(t *testing.T) {
+	l := openTest(t, 5)
+	p := testPlan(5)
+	p.Flip = false
+	plain, err := OpenLatents(testLatents(t, p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	for _, c := range []struct {
+		l    *Latents
+		o    BatchOptions
+		want string
+	}{
+		{l, BatchOptions{}, "batch size 0: want at least 1"},
+		{l, BatchOptions{GlobalBatch: 6}, "batch size 6: there are only 5 samples"},
+		{l, BatchOptions{GlobalBatch: 1, StartStep: -1}, "none negative"},
+		{l, BatchOptions{GlobalBatch: 1, FlipProb: 2}, "flip probability 2"},
+		{plain, BatchOptions{GlobalBatch: 1, FlipProb: 0.5}, "no mirrored latents in this set"},
+	} {
+		n := 0
+		for _, err := range c.l.Batches(context.Background(), c.o) {
+			if n++; err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+		}
+		if n != 1 {
+			t.Errorf("%d items, want one error %q", n, c.want)
+		}
+	}
+}
+
+// memory is a source of test pictures; some are bad.
+type memory struct {
+	n     int
+	bad   map[int]func() (*Image, error)
+	delay bool
+}
+
+func (m memory) Len() int            { return m.n }
+func (m memory) Classes() []string   { return []string{"a", "b"} }
+func (m memory) Sample(i int) Sample { return Sample{"x", i % 2} }
+func (m memory) Order() string       { return "label" }
+func (m memory) Hash() string        { return "h" }
+func (m memory) Close() error        { return nil }
+func (m memory) Image(i int) (*Image, error) {
+	if f := m.bad[i]; f != nil {
+		return f()
+	}
+	if m.delay { // so that later pictures are often ready first
+		time.Sleep(time.Duration((m.n-i)%5) * 200 * time.Microsecond)
+	}
+	return testPicture(8+i, 9), nil
+}
+
+func TestImageBatches(t *testing.T) {
+	src := memory{n: 23, delay: true}
+	crop := func(i int, flip bool) []uint8 {
+		img, err := CenterCrop(testPicture(8+i, 9), 8)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if flip {
+			FlipHorizontal(img)
+		}
+		return img.Pix
+	}
+	o := ImageOptions{Size: 8, Batch: 5, Seed: 3, FlipProb: 0.5, StartStep: 2, Epochs: 2, Workers: 4}
+	s := o.StartStep
+	for b, err := range ImageBatches(context.Background(), src, o) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		order := Permutation(3, s/4, 23)[s%4*5:][:5]
+		if b.Step != s || b.Epoch != s/4 || !slices.Equal(b.IDs, order) {
+			t.Errorf("step %d: batch %d, %v, want %v", s, b.Step, b.IDs, order)
+		}
+		for slot, id := range b.IDs {
+			flip := philox.Uniform(3, philox.TagFlip, 0, uint64(5*s+slot)) < 0.5
+			if b.Labels[slot] != int64(id%2) || !bytes.Equal(b.Pix[slot*192:(slot+1)*192], crop(id, flip)) {
+				t.Errorf("step %d slot %d: wrong picture or label", s, slot)
+			}
+		}
+		s++
+	}
+	if s != 8 {
+		t.Errorf("ended at step %d, want 8", s)
+	}
+	at := 4
+	for b, err := range ImageRange(context.Background(), src, 4, 17, o) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for slot, id := range b.IDs {
+			if id != at || b.Labels[slot] != int64(at%2) || !bytes.Equal(b.Pix[slot*192:(slot+1)*192], crop(id, false)) {
+				t.Errorf("picture %d: got %d", at, id)
+			}
+			at++
+		}
+		if len(b.Pix) != len(b.IDs)*192 || len(b.Labels) != len(b.IDs) {
+			t.Errorf("batch of %d with %d labels and %d samples", len(b.IDs), len(b.Labels), len(b.Pix))
+		}
+	}
+	if at != 17 {
+		t.Errorf("ended at picture %d, want 17", at)
+	}
+}
+
+func TestImageErrors(t *testing.T) {
+	boom := errors.New("load x/7.png: PNG: bad")
+	for name, c := range map[string]struct {
+		bad  func() (*Image, error)
+		want string
+	}{
+		"error": {func() (*Image, error) { return nil, boom }, "load x/7.png: PNG: bad"},
+		"panic": {func() (*Image, error) { panic("boom") }, "data worker: panic: boom"},
+		"size":  {func() (*Image, error) { return &Image{W: 3, H: 3}, nil }, `x of class "b": crop: 0 samples`},
+	} {
+		src := memory{n: 20, bad: map[int]func() (*Image, error){7: c.bad}}
+		got := 0
+		var last error
+		for b, err := range ImageRange(context.Background(), src, 0, 20, ImageOptions{Size: 4, Batch: 2, Workers: 3}) {
+			if last = err; err == nil {
+				got += len(b.IDs)
+			}
+		}
+		// The batches before the bad one are delivered whatever the timing.
+		if got != 6 || last == nil || !strings.Contains(last.Error(), c.want) {
+			t.Errorf("%s: %d pictures, then %v, want 6 and %q", name, got, last, c.want)
+		}
+	}
+	for _, o := range []ImageOptions{{Size: 0, Batch: 1}, {Size: 4, Batch: 0}, {Size: 4, Batch: 30}} {
+		var last error
+		for _, err := range ImageBatches(context.Background(), memory{n: 20}, o) {
+			last = err
+		}
+		if last == nil {
+			t.Errorf("%+v: no error", o)
+		}
+	}
+}
+
+// Whichever way an iteration ends, its goroutines end with it.
+func TestNoGoroutineLeak(t *testing.T) {
+	l := openTest(t, 40)
+	before := runtime.NumGoroutine()
+	stop := func(what string) {
+		t.Helper()
+		n := 0
+		for range 100 { // a goroutine that was waited for may still be on its way out
+			if n = runtime.NumGoroutine(); n <= before {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+		t.Errorf("after %s: %d goroutines, %d before", what, n, before)
+	}
+	o := BatchOptions{GlobalBatch: 2, Workers: 4}
+	for range 20 {
+		for range l.Batches(context.Background(), o) {
+			break
+		}
+	}
+	stop("a break")
+	for range l.Batches(context.Background(), BatchOptions{GlobalBatch: 2, Workers: 4, Epochs: 2}) {
+	}
+	stop("the end")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	n := 0
+	var last error
+	for b, err := range l.Batches(ctx, o) {
+		if last = err; err != nil {
+			break
+		}
+		if n++; b.Step == 3 {
+			cancel()
+		}
+	}
+	if !errors.Is(last, context.Canceled) || n != 4 {
+		t.Errorf("cancelled after %d batches: error %v", n, last)
+	}
+	stop("cancelling")
+	func() {
+		defer func() { _ = recover() }()
+		for range l.Batches(context.Background(), o) {
+			panic("in the loop")
+		}
+	}()
+	stop("a panic in the loop")
+	src := memory{n: 50, bad: map[int]func() (*Image, error){9: func() (*Image, error) { panic("boom") }}}
+	for range ImageRange(context.Background(), src, 0, 50, ImageOptions{Size: 4, Batch: 2, Workers: 4}) {
+	}
+	stop("an error")
+}
+
+// One record of DiT at 256 pixels is 8 x 32 x 32 moments.
+func BenchmarkBatches(b *testing.B) {
+	p := testPlan(512)
+	p.Channels, p.Height, p.Width, p.ShardSize, p.DType = 4, 32, 32, 256, checkpoint.F16
+	dir := testLatents(b, p)
+	l, err := OpenLatents(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	const batch = 64
+	records := 0
+	b.SetBytes(batch * int64(p.recordSize()))
+	for _, err := range l.Batches(context.Background(), BatchOptions{GlobalBatch: batch, FlipProb: 0.5}) {
+		if err != nil {
+			b.Fatal(err)
+		}
+		if !b.Loop() {
+			break
+		}
+		records += batch
+	}
+	b.ReportMetric(float64(records)/b.Elapsed().Seconds(), "records/s")
+}

@@ -1,0 +1,143 @@
+package data
+
+import (
+	"bytes"
+	"encoding/hex"
+	"image"
+	"image/color"
+	"image/png"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The pictures in testdata/decode against what Pillow reads from them (made by the script beside them).
+func TestDecodeGolden(t *testing.T) {
+	text, err := os.ReadFile("testdata/decode/golden.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		want, err := hex.DecodeString(f[3])
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join("testdata/decode", f[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := Decode(b)
+		if err != nil {
+			t.Errorf("%s: %v", f[0], err)
+			continue
+		}
+		if strconv.Itoa(img.W) != f[1] || strconv.Itoa(img.H) != f[2] || len(img.Pix) != len(want) {
+			t.Errorf("%s: %d x %d, want %s x %s", f[0], img.W, img.H, f[1], f[2])
+			continue
+		}
+		// JPEG has another inverse transform and colour conversion than libjpeg-turbo; all else is exact.
+		tolerance := 0
+		if strings.HasSuffix(f[0], ".jpg") {
+			tolerance = 4
+		}
+		for i := range want {
+			if d := int(img.Pix[i]) - int(want[i]); d > tolerance || d < -tolerance {
+				t.Errorf("%s: sample %d is %d, want %d", f[0], i, img.Pix[i], want[i])
+				break
+			}
+		}
+		n++
+	}
+	if n < 20 {
+		t.Errorf("%d pictures compared, want at least 20", n)
+	}
+}
+
+func TestDecodeBadInput(t *testing.T) {
+	var huge bytes.Buffer
+	if err := png.Encode(&huge, image.NewGray(image.Rect(0, 0, 1, 1))); err != nil {
+		t.Fatal(err)
+	}
+	jpg, err := os.ReadFile("testdata/decode/444.jpg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A GIF header of 65535 x 65535 pixels.
+	bomb := []byte("GIF89a\xff\xff\xff\xff\x00\x00\x00")
+	for name, c := range map[string]struct {
+		b    []byte
+		want string
+	}{
+		"empty":            {nil, "empty file"},
+		"text":             {[]byte("hello, world"), "not a picture: starts with 68 65"},
+		"byte before SOI":  {append([]byte{0}, jpg...), "not a picture"},
+		"truncated JPEG":   {jpg[:len(jpg)/2], "JPEG: "},
+		"netpbm":           {[]byte("P6 1 1 255 abc"), "netpbm"},
+		"too many pixels":  {bomb, "65535 x 65535"},
+		"PNG without body": {huge.Bytes()[:33], "PNG: "},
+	} {
+		_, err := Decode(c.b)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want %q", name, err, c.want)
+		}
+	}
+	// No prefix of any picture may crash a decoder.
+	files, err := filepath.Glob("testdata/decode/*.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := 0; n < min(len(b), 400); n += 7 {
+			if _, err := Decode(b[:n]); err != nil && strings.Contains(err.Error(), "panic") {
+				t.Logf("%s cut at %d: %v", f, n, err)
+			}
+		}
+	}
+}
+
+// A decoder's image type that toRGB does not know by name goes through its colour model.
+func TestToRGBOther(t *testing.T) {
+	m := image.NewUniform(color.NRGBA{10, 20, 30, 128})
+	img := toRGB(cropped{m})
+	if !bytes.Equal(img.Pix, []byte{10, 20, 30, 10, 20, 30}) {
+		t.Errorf("%v, want 10 20 30 twice", img.Pix)
+	}
+}
+
+type cropped struct{ image.Image }
+
+func (cropped) Bounds() image.Rectangle { return image.Rect(3, 4, 5, 5) }
+
+func FuzzDecode(f *testing.F) {
+	files, err := filepath.Glob("testdata/decode/*.*")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if f, err := sniff(b); err == nil {
+			// Large pictures of a few bytes are legal, and slow.
+			if c, err := f.config(bytes.NewReader(b)); err == nil && c.Width*c.Height > 1<<16 {
+				t.Skip()
+			}
+		}
+		img, err := Decode(b)
+		if err == nil && (img.W < 1 || img.H < 1 || len(img.Pix) != 3*img.W*img.H) {
+			t.Errorf("%d x %d with %d samples", img.W, img.H, len(img.Pix))
+		}
+	})
+}

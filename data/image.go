@@ -1,0 +1,26 @@
+package data
+
+// Image is a picture of 8-bit RGB samples: the sample of channel c at (x, y) is Pix[3*(y*W+x)+c].
+type Image struct {
+	W, H int
+	Pix  []uint8
+}
+
+// NewImage returns a black picture of w x h pixels.
+func NewImage(w, h int) *Image {
+	return &Image{W: w, H: h, Pix: make([]uint8, 3*w*h)}
+}
+
+// FlipHorizontal mirrors img left to right, in place.
+func FlipHorizontal(img *Image) {
+	mirror(img.Pix, img.W, img.H)
+}
+
+func mirror(pix []uint8, w, h int) {
+	for y := range h {
+		row := pix[3*y*w : 3*(y+1)*w]
+		for i, j := 0, len(row)-3; i < j; i, j = i+3, j-3 {
+			row[i], row[i+1], row[i+2], row[j], row[j+1], row[j+2] = row[j], row[j+1], row[j+2], row[i], row[i+1], row[i+2]
+		}
+	}
+}

@@ -1,0 +1,252 @@
+package data
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"sort"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
+)
+
+// Latents is a finished set of encoded pictures, open for reading. Records are numbered 0 to Len()-1 in the order
+// of their sample ids. All methods but Close may be called from several goroutines at once.
+type Latents struct {
+	dir    string
+	m      *Manifest
+	shards []*shard
+	starts []int // first record of each shard, and Len() at the end
+	labels []int64
+	ids    []int64
+}
+
+// shard is one mapped file.
+type shard struct {
+	data    []byte
+	tensors []checkpoint.Info
+	moments []byte
+	flip    []byte
+	dtype   checkpoint.DType
+}
+
+// OpenLatents opens the set in dir. It refuses a folder without manifest, a manifest of another version, and shards
+// whose size or header is not what the manifest says; Verify checks their contents. The files are mapped, so memory is
+// used for what is read only.
+func OpenLatents(dir string) (*Latents, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, openError(dir, err)
+	}
+	m, err := readManifest(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open %s: no %s%w: not a folder of latents, or encoding has not finished", dir, ManifestName, quiet{err})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	l := &Latents{dir: dir, m: m, starts: []int{0}}
+	for k, info := range m.Shards {
+		if err := l.add(k, info); err != nil {
+			l.Close()
+			return nil, fmt.Errorf("open %s: %s: %w", dir, info.File, err)
+		}
+	}
+	return l, nil
+}
+
+func (l *Latents) add(k int, info ShardInfo) error {
+	s, err := openShard(filepath.Join(l.dir, info.File), &l.m.Plan, k, info.Samples)
+	if err != nil {
+		return err
+	}
+	l.shards = append(l.shards, s)
+	if int64(len(s.data)) != info.Bytes {
+		return fmt.Errorf("%d bytes, the manifest says %d", len(s.data), info.Bytes)
+	}
+	return guardFaults(func() error {
+		labels, ids := s.tensors[len(s.tensors)-2], s.tensors[len(s.tensors)-1]
+		next := int64(info.First)
+		for i := range int64(info.Samples) {
+			label := int64(binary.LittleEndian.Uint64(s.data[labels.Offset+8*i:]))
+			id := int64(binary.LittleEndian.Uint64(s.data[ids.Offset+8*i:]))
+			if label < 0 || label >= int64(len(l.m.Dataset.Classes)) {
+				return fmt.Errorf("record %d: label %d, want 0 to %d", i, label, len(l.m.Dataset.Classes)-1)
+			}
+			if id < next || id >= int64(info.End) {
+				return fmt.Errorf("record %d: sample id %d, want %d to %d", i, id, next, info.End-1)
+			}
+			next = id + 1
+			l.labels = append(l.labels, label)
+			l.ids = append(l.ids, id)
+		}
+		l.starts = append(l.starts, len(l.ids))
+		return nil
+	})
+}
+
+// openShard maps shard k of a plan after checking that it holds n samples and is whole.
+func openShard(path string, p *Plan, k, n int) (*shard, error) {
+	f, err := checkpoint.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("missing%w: encode again, finished shards are kept", quiet{err})
+	}
+	if err != nil {
+		// The caller names the file.
+		if inner := errors.Unwrap(err); inner != nil {
+			err = inner
+		}
+		return nil, fmt.Errorf("truncated or damaged: %w: encode again, finished shards are kept", err)
+	}
+	defer f.Close()
+	if err := p.checkShard(f, k, n); err != nil {
+		return nil, err
+	}
+	s := &shard{tensors: f.Tensors(), dtype: p.DType}
+	last := s.tensors[len(s.tensors)-1]
+	if s.data, err = mapFile(path, last.Offset+last.Size); err != nil {
+		return nil, err
+	}
+	s.moments = s.bytes(s.tensors[0])
+	if p.Flip {
+		s.flip = s.bytes(s.tensors[1])
+	}
+	return s, nil
+}
+
+func (s *shard) close() error {
+	err := unmap(s.data)
+	*s = shard{} // a read after Close gives an index error, not a fault
+	return err
+}
+
+func (s *shard) bytes(t checkpoint.Info) []byte {
+	return s.data[t.Offset : t.Offset+t.Size]
+}
+
+func (s *shard) sha256() string {
+	sum := sha256.Sum256(s.data)
+	return hex.EncodeToString(sum[:])
+}
+
+func (s *shard) crc32c(t checkpoint.Info) string {
+	return fmt.Sprintf("%08x", crc32.Checksum(s.bytes(t), crc32.MakeTable(crc32.Castagnoli)))
+}
+
+// read decodes record i of the shard.
+func (s *shard) read(i int, flip bool, dst []float32) {
+	from := s.moments
+	if flip {
+		from = s.flip
+	}
+	size := s.dtype.Size() * len(dst)
+	b := from[i*size : (i+1)*size]
+	if s.dtype == checkpoint.F32 {
+		for j := range dst {
+			dst[j] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*j:]))
+		}
+		return
+	}
+	for j := range dst {
+		dst[j] = float32From16(binary.LittleEndian.Uint16(b[2*j:]))
+	}
+}
+
+// Len returns the number of records.
+func (l *Latents) Len() int { return len(l.ids) }
+
+// Manifest returns the manifest, not to be modified.
+func (l *Latents) Manifest() *Manifest { return l.m }
+
+// Classes returns the class names, indexed by label.
+func (l *Latents) Classes() []string { return l.m.Dataset.Classes }
+
+// Label returns the label of record i.
+func (l *Latents) Label(i int) int64 { return l.labels[i] }
+
+// ID returns the sample id of record i in the catalogue it was made from.
+func (l *Latents) ID(i int) int { return int(l.ids[i]) }
+
+// RecordLen returns the number of moments of one record: 2C * h * w.
+func (l *Latents) RecordLen() int { return l.m.recordLen() }
+
+// Read decodes the moments [2C, h, w] of record i, unscaled, into dst; flip asks for those of the mirrored picture.
+func (l *Latents) Read(i int, flip bool, dst []float32) error {
+	switch {
+	case i < 0 || i >= l.Len():
+		return fmt.Errorf("read %s: record %d, want 0 to %d", l.dir, i, l.Len()-1)
+	case flip && !l.m.Flip:
+		return fmt.Errorf("read %s: no mirrored latents in this set: encode with --flip both", l.dir)
+	case len(dst) != l.RecordLen():
+		return fmt.Errorf("read %s: room for %d moments, want %d", l.dir, len(dst), l.RecordLen())
+	}
+	k := sort.SearchInts(l.starts, i+1) - 1
+	err := guardFaults(func() error {
+		l.shards[k].read(i-l.starts[k], flip, dst)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read %s: %s: %w", l.dir, l.m.Shards[k].File, err)
+	}
+	return nil
+}
+
+// CheckVAE returns an error unless the set was made with the VAE whose weights have the given hex SHA-256.
+func (l *Latents) CheckVAE(sum string) error {
+	if sum == l.m.VAE.SHA256 {
+		return nil
+	}
+	return fmt.Errorf("latents %s: made with VAE %s (sha256 %.12s...), this one has sha256 %.12s...: use the VAE that made them, or encode again with this one",
+		l.dir, l.m.VAE.Name, l.m.VAE.SHA256, sum)
+}
+
+// Verify reads the set and compares it with the manifest: mode "crc" checks each tensor, "sha256" each file, "none"
+// nothing.
+func (l *Latents) Verify(ctx context.Context, mode string) error {
+	if mode == "none" {
+		return nil
+	}
+	if mode != "crc" && mode != "sha256" {
+		return fmt.Errorf("verify %s: mode %q: want crc, sha256 or none", l.dir, mode)
+	}
+	for k, s := range l.shards {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		info := l.m.Shards[k]
+		err := guardFaults(func() error {
+			if mode == "sha256" {
+				if sum := s.sha256(); sum != info.SHA256 {
+					return fmt.Errorf("sha256 %s, the manifest says %s", sum, info.SHA256)
+				}
+				return nil
+			}
+			for _, t := range s.tensors {
+				if sum := s.crc32c(t); sum != info.CRC32C[t.Name] {
+					return fmt.Errorf("tensor %q: crc32c %s, the manifest says %q", t.Name, sum, info.CRC32C[t.Name])
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("verify %s: %s: damaged: %w: delete the file and encode again", l.dir, info.File, err)
+		}
+	}
+	return nil
+}
+
+// Close unmaps the files. No read or iteration may be under way.
+func (l *Latents) Close() error {
+	var errs []error
+	for _, s := range l.shards {
+		errs = append(errs, s.close())
+	}
+	l.shards = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,50 @@
+package data
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"syscall"
+)
+
+// mapFile maps a file of the given size for reading. The caller unmaps it.
+func mapFile(path string, size int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if int64(int(size)) != size || size < 1 {
+		return nil, fmt.Errorf("map %s: %d bytes", path, size)
+	}
+	b, err := syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map %s: %w", path, err)
+	}
+	return b, nil
+}
+
+func unmap(b []byte) error {
+	if b == nil {
+		return nil
+	}
+	return syscall.Munmap(b)
+}
+
+// guardFaults calls f, which reads mapped files. A file that another process cuts short, or a disk that fails, raises
+// a signal at the read; without this it would end the program.
+func guardFaults(f func() error) (err error) {
+	old := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if r := recover(); r != nil {
+			if f, ok := r.(interface{ Addr() uintptr }); ok && f.Addr() >= 4096 { // below lies a nil pointer, a mistake of ours
+				err = errors.New("read failed: the file was cut short or the disk has an error")
+				return
+			}
+			panic(r)
+		}
+	}()
+	return f()
+}

@@ -1,0 +1,306 @@
+package data
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
+)
+
+// ShardWriter writes a set of latents into a folder. Several processes given the same plan share the work, and one
+// that was killed is continued by the next: a shard exists whole or not at all.
+//
+//	for c, err := range w.Claims(ctx) {
+//		for b, err := range ImageRange(ctx, src, c.Lo, c.Hi, o) {
+//			moments, flip := encode(b)
+//			err = c.Add(moments, flip, b.Labels)
+//		}
+//		err = c.Commit()
+//	}
+//	manifest, err := w.Finish(ctx)
+type ShardWriter struct {
+	dir  string
+	plan Plan
+}
+
+// NewShardWriter makes the folder dir if needed and checks that it holds nothing of another plan.
+func NewShardWriter(dir string, plan Plan) (*ShardWriter, error) {
+	if plan.ShardSize == 0 {
+		plan.ShardSize = DefaultShardSize
+	}
+	if err := plan.validate(); err != nil {
+		return nil, fmt.Errorf("write latents to %s: %w", dir, err)
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, fmt.Errorf("write latents to %s: %w", dir, err)
+	}
+	w := &ShardWriter{dir: dir, plan: plan}
+	m, err := readManifest(dir)
+	if err == nil {
+		if d := plan.differs(&m.Plan); d != "" {
+			return nil, fmt.Errorf("write latents to %s: it holds latents %s: choose another folder", dir, d)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("write latents to %s: %w: choose another folder", dir, err)
+	}
+	names, err := w.names("latents-", ".safetensors")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if !strings.HasSuffix(name, fmt.Sprintf("-of-%05d.safetensors", plan.NumShards())) {
+			return nil, fmt.Errorf("write latents to %s: it holds %s, this plan has %d shards: choose another folder", dir, name, plan.NumShards())
+		}
+	}
+	if _, err := w.Missing(); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// Plan returns the plan, its defaults filled in.
+func (w *ShardWriter) Plan() Plan { return w.plan }
+
+// names lists the files of the folder by prefix and suffix.
+func (w *ShardWriter) names(prefix, suffix string) ([]string, error) {
+	entries, err := os.ReadDir(w.dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) && strings.HasSuffix(e.Name(), suffix) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// Missing returns the shards still to be made. One cut short counts as missing; one made to another plan is an error.
+func (w *ShardWriter) Missing() ([]int, error) {
+	var missing []int
+	for k := range w.plan.NumShards() {
+		done, err := w.done(k)
+		if err != nil {
+			return nil, err
+		}
+		if !done {
+			missing = append(missing, k)
+		}
+	}
+	return missing, nil
+}
+
+func (w *ShardWriter) done(k int) (bool, error) {
+	path := filepath.Join(w.dir, w.plan.file(k))
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	c, err := checkpoint.NewFile(f, info.Size(), path)
+	if err != nil {
+		return false, nil // not a whole file
+	}
+	lo, hi := w.plan.Range(k)
+	if err := w.plan.checkShard(c, k, hi-lo); err != nil {
+		return false, fmt.Errorf("write latents to %s: shard %s was made to another plan: %w: choose another folder", w.dir, w.plan.file(k), err)
+	}
+	return true, nil
+}
+
+// pollEvery is how often a process looks whether the shards that others hold are done.
+const pollEvery = 100 * time.Millisecond
+
+// Claims yields the shards to make, each locked against other processes until the loop asks for the next. When only
+// shards that others hold are left it waits for them, and takes over those of a process that dies. The walk starts
+// at a place of its own in each process, so that processes seldom meet.
+func (w *ShardWriter) Claims(ctx context.Context) iter.Seq2[*Claim, error] {
+	return func(yield func(*Claim, error) bool) {
+		missing, err := w.Missing()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		if len(missing) > 0 {
+			at := processNumber() % uint64(len(missing))
+			missing = slices.Concat(missing[at:], missing[:at])
+		}
+		for len(missing) > 0 {
+			var held []int // by others
+			for _, k := range missing {
+				if err := ctx.Err(); err != nil {
+					yield(nil, err)
+					return
+				}
+				c, err := w.claim(k)
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				if c == nil {
+					held = append(held, k)
+					continue
+				}
+				done, err := w.done(k) // by somebody who held it a moment ago
+				switch {
+				case err != nil:
+					c.unlock()
+					yield(nil, err)
+					return
+				case done:
+					c.unlock()
+					continue
+				}
+				more := c.offer(yield)
+				if !more {
+					return
+				}
+				if !c.committed {
+					yield(nil, fmt.Errorf("shard %d was claimed but not committed", k))
+					return
+				}
+			}
+			missing = held
+			if len(missing) > 0 {
+				select {
+				case <-ctx.Done():
+				case <-time.After(pollEvery):
+				}
+			}
+		}
+	}
+}
+
+func processNumber() uint64 {
+	host, _ := os.Hostname()
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%s %d", host, os.Getpid())
+	return h.Sum64()
+}
+
+// Finish reads all shards for their checksums and statistics and writes the manifest. If the folder has one of this
+// plan already, that is returned: it was removed with the first shard made after it. All shards must be there.
+func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
+	for {
+		unlock, err := lock(filepath.Join(w.dir, ManifestName+".lock"))
+		if err != nil {
+			return nil, err
+		}
+		if unlock != nil {
+			defer unlock()
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pollEvery):
+		}
+	}
+	missing, err := w.Missing()
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("finish %s: %d of %d shards are missing, the first is %s", w.dir, len(missing), w.plan.NumShards(), w.plan.file(missing[0]))
+	}
+	if err := w.removeLocks(); err != nil {
+		return nil, err
+	}
+	if m, err := readManifest(w.dir); err == nil && w.plan.differs(&m.Plan) == "" {
+		return m, nil
+	}
+	if err := w.removeTemporary(ManifestName); err != nil {
+		return nil, err
+	}
+	m := &Manifest{Format: latentsFormat, Version: latentsVersion, Plan: w.plan, Skipped: []Skipped{}}
+	stats := newMomentStats(w.plan.Channels)
+	for k := range w.plan.NumShards() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		info, err := w.summarise(k, stats)
+		if err != nil {
+			return nil, fmt.Errorf("finish %s: %s: %w", w.dir, w.plan.file(k), err)
+		}
+		m.Shards = append(m.Shards, info)
+	}
+	m.Mean, m.Std = stats.result()
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	b = append(b, '\n')
+	err = checkpoint.WriteFile(filepath.Join(w.dir, ManifestName), func(out io.Writer) error {
+		_, err := out.Write(b)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// removeLocks removes the lock files that killed processes left of finished shards.
+func (w *ShardWriter) removeLocks() error {
+	names, err := w.names("latents-", ".safetensors.lock")
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		unlock, err := lock(filepath.Join(w.dir, n))
+		if err != nil {
+			return err
+		}
+		if unlock != nil {
+			unlock() // removes it
+		}
+	}
+	return nil
+}
+
+// summarise reads one shard for the manifest and adds its moments to stats.
+func (w *ShardWriter) summarise(k int, stats *momentStats) (ShardInfo, error) {
+	lo, hi := w.plan.Range(k)
+	s, err := openShard(filepath.Join(w.dir, w.plan.file(k)), &w.plan, k, hi-lo)
+	if err != nil {
+		return ShardInfo{}, err
+	}
+	defer s.close()
+	info := ShardInfo{File: w.plan.file(k), Samples: hi - lo, First: lo, End: hi, Bytes: int64(len(s.data)), CRC32C: map[string]string{}}
+	err = guardFaults(func() error {
+		info.SHA256 = s.sha256()
+		for _, t := range s.tensors {
+			info.CRC32C[t.Name] = s.crc32c(t)
+		}
+		record := make([]float32, w.plan.recordLen())
+		for i := range hi - lo {
+			s.read(i, false, record)
+			stats.add(record)
+			if w.plan.Flip {
+				s.read(i, true, record)
+				stats.add(record)
+			}
+		}
+		return nil
+	})
+	return info, err
+}
