@@ -1,0 +1,57 @@
+# make build       libtorch (fetched once), build/lib/libditshim.so and bin/ditrun
+# make demo        trains a VAE and a DiT on Fashion-MNIST and samples its ten classes
+# make test        everything a change must pass; make check is the part of it that runs nothing
+# make soak        the tests at full count, for hours; make bench: the benchmarks
+# make gpu-check   packs the tests for a machine that has only libtorch and a GPU; runs them if this one has
+# make install     to PREFIX=/usr/local
+.PHONY: build demo test check fmt shim-asan soak bench gpu-check install clean
+MAKEFLAGS += --no-print-directory
+PREFIX ?= /usr/local
+SOAK_TIMEOUT ?= 24h
+
+build:
+	@third_party/require.sh go cmake c++
+	cmake -S . -B build
+	cmake --build build
+	go build -o bin/ditrun ./cmd/ditrun
+
+demo: build
+	@bench/demo/demo.sh
+
+# Packages free of libtorch run under the race detector. The others run one after the other: each
+# uses all cores, and the OpenMP threads of two processes would fight over them.
+with_torch = $(shell go list -f '{{.ImportPath}} {{.Deps}}' ./... | awk '/ditrun\/torch[] ]/ { print $$1 }')
+without_torch = $(filter-out $(with_torch),$(shell go list ./...))
+
+test: build check
+	.ci/gotest race -race $(without_torch)
+	.ci/gotest torch -p 1 $(with_torch)
+	@$(MAKE) shim-asan
+
+check:
+	@.ci/check
+
+fmt:
+	gofmt -w $$(go list -f '{{.Dir}}' ./...)
+	third_party/clang-format.sh -i $$(find torch -name 'gen_*' -prune -o -name '*.[ch]' -print -o -name '*.c[pu]*' -print)
+
+# libtorch itself is not instrumented: containers that cross its border look damaged to the sanitizer.
+shim-asan:
+	cmake -S . -B build/asan -DDITRUN_ASAN=ON
+	cmake --build build/asan
+	ASAN_OPTIONS=detect_container_overflow=0 build/asan/shim_asan_test
+
+soak: build
+	DITRUN_SOAK=1 go test -count=1 -p 1 -timeout $(SOAK_TIMEOUT) -v ./...
+
+bench: build
+	go test -p 1 -run '^$$' -bench . -benchmem ./...
+
+gpu-check: build
+	@bench/gpu/pack.sh
+
+install: build
+	cmake --install build --prefix $(PREFIX)
+
+clean:
+	rm -rf build bin
