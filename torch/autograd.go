@@ -1,0 +1,33 @@
+package torch
+
+// #include "shim/dt.h"
+// #cgo noescape dt_grad
+// #cgo nocallback dt_grad
+import "C"
+
+import "runtime"
+
+// Backward adds the gradients of the scalar loss to every leaf tensor that requires them.
+func (s *Scope) Backward(loss *Tensor) {
+	s.cmode()
+	check("Backward", C.dt_backward(loss.handle("Backward")), loss)
+	runtime.KeepAlive(loss)
+}
+
+// Grad returns the gradient accumulated in leaf p, nil if there is none. It shares p's storage.
+func (s *Scope) Grad(p *Tensor) *Tensor {
+	s.cmode()
+	var out C.dt_out
+	check("Grad", C.dt_grad(p.handle("Grad"), &out), p)
+	runtime.KeepAlive(p)
+	if out.t == nil {
+		return nil
+	}
+	return s.wrap(&out)
+}
+
+// ClearGrad forgets the gradient of p.
+func (t *Tensor) ClearGrad() {
+	check("ClearGrad", C.dt_clear_grad(t.handle("ClearGrad")), t)
+	runtime.KeepAlive(t)
+}

@@ -1,0 +1,46 @@
+// Package torch is the Go face of libtorch.
+//
+// # Scopes
+//
+// Whatever makes a tensor is a method of [Scope] (or takes one); methods of [Tensor] only describe
+// it or read it back. A scope frees everything it made, in one C call, when it ends; what shall
+// live on leaves it by being returned from [Scope.Sub], or by [Persist]. Nothing waits for Go's
+// garbage collector.
+//
+//	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+//		x := torch.From(s, []float32{1, 2, 3, 4}, 2, 2)
+//		y := s.Sub(func(s *torch.Scope) *torch.Tensor {
+//			return s.MatMul(x, s.SiLU(x)) // the SiLU is freed when Sub ends
+//		})
+//		fmt.Println(torch.Data[float32](y))
+//		return nil
+//	})
+//
+// Use one scope for a training step, one for a block of a model, one for a sampling step.
+// Parameters, averages and everything else that outlives a step is made persistent.
+//
+// # Errors
+//
+// A failing operation panics with an [*Error]; [Run] and [Scope.Try] turn it into a returned error.
+// Operations exist only on a Scope and a Scope only inside Run, so callers never meet the panic.
+//
+// # Threads
+//
+//  1. A Scope belongs to one goroutine at a time. Parameters may be read by several goroutines and
+//     are written only by the one that owns the optimizer.
+//  2. Grad mode travels with the scope into each C call, so evaluation may run on one goroutine
+//     while training runs on another.
+//  3. Run locks its OS thread, because OpenMP keeps a team of threads for each calling thread; at
+//     most four Runs are inside at once. Do not nest Run: use [Scope.Try].
+//  4. Loader goroutines make no tensors. They fill Go memory, which the training goroutine copies.
+//  5. Call [SetNumThreads] once, before work. Set OMP_WAIT_POLICY=passive in the environment before
+//     the first use of this package where other goroutines compute too: OpenMP's spinning threads
+//     would take their cores.
+//
+// # Libraries
+//
+// libtorch is opened when it is first needed, not when the program starts, so that a program runs,
+// and can say what is missing, without it; see [Available]. One binary serves CPU and CUDA machines.
+package torch
+
+//go:generate go run ./internal/genops .

@@ -1,0 +1,69 @@
+package torch
+
+// #include "shim/dt.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// What went wrong, for errors.Is.
+var (
+	ErrOutOfMemory = errors.New("out of memory")
+	ErrCUDA        = errors.New("CUDA failure")
+	ErrShape       = errors.New("shape mismatch")
+)
+
+// An Error is a failed operation.
+type Error struct {
+	Op     string  // the method of Scope
+	Msg    string  // first line of libtorch's message
+	Shapes [][]int // of the operands
+	kind   error
+}
+
+// Error returns the operation, libtorch's message and the operands' shapes.
+func (e *Error) Error() string {
+	msg := fmt.Sprintf("torch: %s: %s", e.Op, e.Msg)
+	if len(e.Shapes) > 0 {
+		msg += fmt.Sprintf(" (operands %v)", e.Shapes)
+	}
+	return msg
+}
+
+// Unwrap returns ErrOutOfMemory, ErrCUDA, ErrShape or nil.
+func (e *Error) Unwrap() error { return e.kind }
+
+// check panics with an *Error if e is one.
+func check(op string, e *C.dt_error, operands ...*Tensor) {
+	if e != nil {
+		fail(op, e, operands)
+	}
+}
+
+func fail(op string, e *C.dt_error, operands []*Tensor) {
+	msg, _, _ := strings.Cut(C.GoString(e.msg), "\n")
+	err := &Error{Op: op, Msg: msg}
+	switch e.code {
+	case C.DT_ERR_OOM:
+		err.kind = ErrOutOfMemory
+	case C.DT_ERR_CUDA:
+		err.kind = ErrCUDA
+	case C.DT_ERR_SHAPE:
+		err.kind = ErrShape
+	}
+	C.dt_error_free(e)
+	for _, t := range operands {
+		if t != nil {
+			err.Shapes = append(err.Shapes, t.Shape())
+		}
+	}
+	panic(err)
+}
+
+// misuse panics with an *Error for a mistake of the caller that libtorch never sees.
+func misuse(op, format string, args ...any) {
+	panic(&Error{Op: op, Msg: fmt.Sprintf(format, args...)})
+}

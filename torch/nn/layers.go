@@ -1,0 +1,96 @@
+package nn
+
+import "github.com/ditrun/ditrun/torch"
+
+// Parameter makes a persistent Float32 tensor of zeros on the scope's device that autograd tracks.
+// Constructors use it; the model's own initialisation fills it.
+func Parameter(s *torch.Scope, dims ...int) *torch.Tensor {
+	t := torch.Persist(s.NoGrad().Zeros(torch.Float32, dims...))
+	t.SetRequiresGrad(true)
+	return t
+}
+
+// cast returns the parameter p in the type of the activation x: the masters stay Float32, and
+// autograd carries the cast back.
+func cast(s *torch.Scope, p, x *torch.Tensor) *torch.Tensor {
+	if p == nil || p.DType() == x.DType() {
+		return p
+	}
+	return s.To(p, x.DType())
+}
+
+// Linear is y = x W^T + b. Weight is [out, in], Bias [out] or nil.
+type Linear struct {
+	Weight *torch.Tensor `dit:"weight"`
+	Bias   *torch.Tensor `dit:"bias,optional"`
+}
+
+// NewLinear makes a layer of zeros with a bias.
+func NewLinear(s *torch.Scope, in, out int) Linear {
+	return Linear{Parameter(s, out, in), Parameter(s, out)}
+}
+
+// Forward maps x [..., in] to [..., out].
+func (l *Linear) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.Linear(x, cast(s, l.Weight, x), cast(s, l.Bias, x))
+}
+
+// Conv2d is a square convolution. Weight is [out, in, k, k], Bias [out].
+type Conv2d struct {
+	Weight          *torch.Tensor `dit:"weight"`
+	Bias            *torch.Tensor `dit:"bias"`
+	Stride, Padding int
+}
+
+// NewConv2d makes a convolution of zeros with kernel size k.
+func NewConv2d(s *torch.Scope, in, out, k, stride, padding int) Conv2d {
+	return Conv2d{Parameter(s, out, in, k, k), Parameter(s, out), stride, padding}
+}
+
+// Forward maps x [N, in, H, W] to [N, out, H', W'] with H' = (H + 2 padding - k) / stride + 1.
+func (c *Conv2d) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.Conv2d(x, cast(s, c.Weight, x), cast(s, c.Bias, x), c.Stride, c.Padding)
+}
+
+// GroupNorm normalises over groups of channels. Weight and Bias are [C].
+type GroupNorm struct {
+	Weight *torch.Tensor `dit:"weight"`
+	Bias   *torch.Tensor `dit:"bias"`
+	Groups int
+	Eps    float64
+}
+
+// NewGroupNorm makes the identity scale and shift.
+func NewGroupNorm(s *torch.Scope, groups, channels int, eps float64) GroupNorm {
+	g := GroupNorm{Parameter(s, channels), Parameter(s, channels), groups, eps}
+	s.NoGrad().Fill_(g.Weight, 1)
+	return g
+}
+
+// Forward normalises x [N, C, ...].
+func (g *GroupNorm) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.GroupNorm(x, g.Groups, cast(s, g.Weight, x), cast(s, g.Bias, x), g.Eps)
+}
+
+// AdaLayerNorm is LayerNorm without weights of its own: scale and shift come from the conditioning.
+type AdaLayerNorm struct{ Eps float64 }
+
+// Modulate returns LayerNorm(x) (1 + scale) + shift for x [N, T, D], shift and scale [N, D].
+func (n AdaLayerNorm) Modulate(s *torch.Scope, x, shift, scale *torch.Tensor) *torch.Tensor {
+	return s.AdaLayerNorm(x, shift, scale, n.Eps)
+}
+
+// Embedding is a table of vectors. Weight is [entries, D].
+type Embedding struct {
+	Weight *torch.Tensor `dit:"weight"`
+}
+
+// NewEmbedding makes a table of zeros.
+func NewEmbedding(s *torch.Scope, entries, dim int) Embedding {
+	return Embedding{Parameter(s, entries, dim)}
+}
+
+// Forward picks the rows ids (Int64 [N]) as [N, D].
+func (e *Embedding) Forward(s *torch.Scope, ids *torch.Tensor) *torch.Tensor {
+	return s.Embedding(e.Weight, ids)
+}

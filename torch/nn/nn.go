@@ -1,0 +1,213 @@
+// Package nn holds the layers that the models are made of, and the walk over a model's parameters.
+//
+// A model is a Go struct. A field that holds a parameter, or a module that contains one, carries
+// its name in the state dict in a tag:
+//
+//	type Block struct {
+//		Norm Norm      // no tensors inside: no tag
+//		Attn Attention `dit:"attn"`
+//		AdaLN Linear   `dit:"adaLN_modulation.1"`
+//	}
+//
+// The grammar of the tag is name[,buffer][,optional]; "-" skips the field. A slice or array adds
+// the index to the name (blocks.0, blocks.1, ...); a nil module is absent. The order of parameters
+// is the order of declaration.
+//
+// Shape letters: N batch, T tokens, D width, C channels, H and W height and width.
+package nn
+
+import (
+	"fmt"
+	"iter"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/ditrun/ditrun/torch"
+)
+
+// A Param is one tensor of a model.
+type Param struct {
+	Name   string
+	Tensor *torch.Tensor
+	Buffer bool // not trained
+}
+
+var tensorType = reflect.TypeFor[*torch.Tensor]()
+
+// Params yields the parameters and buffers of the module m (a pointer to a struct) with their names
+// in the state dict, in order of declaration. A tensor that occurs twice is yielded once. It panics
+// on a struct whose tags are wrong, which is a mistake in the program.
+func Params(m any) iter.Seq2[string, *torch.Tensor] {
+	return func(yield func(string, *torch.Tensor) bool) {
+		for _, p := range List(m) {
+			if !yield(p.Name, p.Tensor) {
+				return
+			}
+		}
+	}
+}
+
+// List returns what [Params] yields, with more detail.
+func List(m any) []Param {
+	var out []Param
+	seen := map[*torch.Tensor]bool{}
+	names := map[string]bool{}
+	walk(reflect.ValueOf(m), "", options{}, func(name string, field reflect.Value, opt options) {
+		t := field.Interface().(*torch.Tensor)
+		if t == nil {
+			if !opt.optional {
+				panic(fmt.Sprintf("nn: %T: tensor %q is nil and not optional", m, name))
+			}
+			return
+		}
+		if seen[t] {
+			return
+		}
+		if names[name] {
+			panic(fmt.Sprintf("nn: %T: two tensors are called %q", m, name))
+		}
+		seen[t], names[name] = true, true
+		out = append(out, Param{name, t, opt.buffer})
+	})
+	return out
+}
+
+type options struct{ buffer, optional bool }
+
+func parseTag(tag string) (name string, opt options, err error) {
+	parts := strings.Split(tag, ",")
+	for _, p := range parts[1:] {
+		switch p {
+		case "buffer":
+			opt.buffer = true
+		case "optional":
+			opt.optional = true
+		default:
+			return "", opt, fmt.Errorf("unknown option %q", p)
+		}
+	}
+	return parts[0], opt, nil
+}
+
+// walk calls visit with every tensor field and slice element below v, which is called name.
+func walk(v reflect.Value, name string, opt options, visit func(string, reflect.Value, options)) {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if v.Type() == tensorType {
+			visit(name, v, opt)
+		} else if !v.IsNil() { // a nil module is absent
+			walk(v.Elem(), name, opt, visit)
+		}
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			walk(v.Index(i), join(name, strconv.Itoa(i)), opt, visit)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			field := v.Type().Field(i)
+			if !field.IsExported() {
+				continue
+			}
+			tag, tagged := field.Tag.Lookup("dit")
+			if tag == "-" {
+				continue
+			}
+			if !tagged {
+				if holdsTensors(field.Type, map[reflect.Type]bool{}) {
+					panic(fmt.Sprintf("nn: %v.%s: a field with tensors needs a dit tag with its name", v.Type(), field.Name))
+				}
+				continue
+			}
+			last, opt, err := parseTag(tag)
+			if err != nil {
+				panic(fmt.Sprintf("nn: %v.%s: tag %q: %v", v.Type(), field.Name, tag, err))
+			}
+			walk(v.Field(i), join(name, last), opt, visit)
+		}
+	default:
+		panic(fmt.Sprintf("nn: %q: a %v holds no parameters", name, v.Type()))
+	}
+}
+
+func join(prefix, name string) string {
+	switch {
+	case prefix == "":
+		return name
+	case name == "":
+		return prefix
+	}
+	return prefix + "." + name
+}
+
+// holdsTensors reports whether a value of type t can contain a tensor in an exported field.
+func holdsTensors(t reflect.Type, seen map[reflect.Type]bool) bool {
+	if t == tensorType {
+		return true
+	}
+	if seen[t] {
+		return false
+	}
+	seen[t] = true
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array:
+		return holdsTensors(t.Elem(), seen)
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if f := t.Field(i); f.IsExported() && f.Tag.Get("dit") != "-" && holdsTensors(f.Type, seen) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Bind makes the fields of the module m refer to other tensors, found by name. The old ones are not
+// closed. It panics if a name of m is not among params, which is a mistake in the program.
+func Bind(m any, params []Param) {
+	byName := map[string]*torch.Tensor{}
+	for _, p := range params {
+		byName[p.Name] = p.Tensor
+	}
+	bound := map[*torch.Tensor]*torch.Tensor{} // a tied tensor is known by its first name only
+	walk(reflect.ValueOf(m), "", options{}, func(name string, field reflect.Value, _ options) {
+		if field.IsNil() {
+			return
+		}
+		old := field.Interface().(*torch.Tensor)
+		t, ok := bound[old]
+		if !ok {
+			t, ok = byName[name]
+			bound[old] = t
+		}
+		if !ok {
+			panic(fmt.Sprintf("nn: bind %T: no tensor %q", m, name))
+		}
+		field.Set(reflect.ValueOf(t))
+	})
+}
+
+// Tensors returns the tensors of [List] alone.
+func Tensors(m any) []*torch.Tensor {
+	var out []*torch.Tensor
+	for _, t := range Params(m) {
+		out = append(out, t)
+	}
+	return out
+}
+
+// NumParams returns the number of elements of all parameters and buffers.
+func NumParams(m any) int {
+	n := 0
+	for _, t := range Params(m) {
+		n += t.NumElements()
+	}
+	return n
+}
+
+// Close frees every parameter of m.
+func Close(m any) {
+	for _, t := range Params(m) {
+		t.Close()
+	}
+}

@@ -1,0 +1,264 @@
+package torch_test
+
+import (
+	"bytes"
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/torchtest"
+)
+
+// want fails unless x holds exactly these values in this shape.
+func want[T torch.Element](t *testing.T, x *torch.Tensor, values []T, shape ...int) {
+	t.Helper()
+	if got := torch.Data[T](x); !slices.Equal(got, values) || !slices.Equal(x.Shape(), shape) {
+		t.Errorf("got %v %v, want %v %v", x.Shape(), got, shape, values)
+	}
+}
+
+func wantBool(t *testing.T, x *torch.Tensor, values ...byte) {
+	t.Helper()
+	if x.DType() != torch.Bool || !bytes.Equal(x.Bytes(), values) {
+		t.Errorf("got %v %v, want bool %v", x, x.Bytes(), values)
+	}
+}
+
+var (
+	nan = float32(math.NaN())
+	inf = float32(math.Inf(1))
+)
+
+// direct tests the operations that have no goldens: those whose result is plain to see, and those
+// that draw random numbers.
+var direct = map[string]func(t *testing.T, s *torch.Scope){
+	"LtScalar": func(t *testing.T, s *torch.Scope) {
+		wantBool(t, s.LtScalar(torch.From(s, []float32{1, 2, 3, nan}, 4), 2), 1, 0, 0, 0)
+	},
+	"GtScalar": func(t *testing.T, s *torch.Scope) {
+		wantBool(t, s.GtScalar(torch.From(s, []float32{1, 2, 3, nan}, 4), 2), 0, 0, 1, 0)
+	},
+	"EqScalar": func(t *testing.T, s *torch.Scope) {
+		wantBool(t, s.EqScalar(torch.From(s, []int64{1, 2, 3}, 3), 2), 0, 1, 0)
+	},
+	"IsFinite": func(t *testing.T, s *torch.Scope) {
+		wantBool(t, s.IsFinite(torch.From(s, []float32{1, nan, inf, -inf, -2}, 5)), 1, 0, 0, 0, 1)
+	},
+	"All": func(t *testing.T, s *torch.Scope) {
+		x := torch.From(s, []float32{1, 2}, 2)
+		wantBool(t, s.All(s.GtScalar(x, 0)), 1)
+		wantBool(t, s.All(s.GtScalar(x, 1)), 0)
+	},
+	"MinAll": func(t *testing.T, s *torch.Scope) {
+		want(t, s.MinAll(torch.From(s, []float32{3, -2, 5}, 3)), []float32{-2})
+	},
+	"Unbind": func(t *testing.T, s *torch.Scope) {
+		x := torch.From(s, []float32{1, 2, 3, 4, 5, 6}, 2, 3)
+		ts := s.Unbind(x, 3, 1)
+		want(t, ts[0], []float32{1, 4}, 2)
+		want(t, ts[2], []float32{3, 6}, 2)
+		s.Zero_(ts[1]) // views
+		want(t, x, []float32{1, 0, 3, 4, 0, 6}, 2, 3)
+	},
+	"Flip": func(t *testing.T, s *torch.Scope) {
+		want(t, s.Flip(torch.From(s, []int32{1, 2, 3, 4, 5, 6}, 2, 3), 1), []int32{3, 2, 1, 6, 5, 4}, 2, 3)
+	},
+	"Contiguous": func(t *testing.T, s *torch.Scope) {
+		x := torch.From(s, []float32{1, 2, 3, 4, 5, 6}, 2, 3)
+		want(t, s.Contiguous(s.Transpose(x, 0, 1)), []float32{1, 4, 2, 5, 3, 6}, 3, 2)
+		s.Zero_(s.Contiguous(x)) // no copy
+		want(t, x, make([]float32, 6), 2, 3)
+	},
+	"ChannelsLast": func(t *testing.T, s *torch.Scope) {
+		x := s.ChannelsLast(s.Reshape(s.Arange(12, torch.Float32), 1, 3, 2, 2))
+		want(t, x, []float32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, 1, 3, 2, 2)
+		// In NHWC order the first two pixels of all channels are adjacent: a flat view exists.
+		flat := s.Reshape(s.Permute(x, 0, 2, 3, 1), 12)
+		s.Zero_(flat)
+		want(t, x, make([]float32, 12), 1, 3, 2, 2)
+	},
+	"Clone": func(t *testing.T, s *torch.Scope) {
+		x := torch.From(s, []float32{1, 2}, 2)
+		y := s.Clone(x)
+		s.Zero_(x)
+		want(t, y, []float32{1, 2}, 2)
+	},
+	"Detach": func(t *testing.T, s *torch.Scope) {
+		x := torch.From(s, []float32{1, 2}, 2)
+		x.SetRequiresGrad(true)
+		if y := s.MulScalar(x, 2); !y.RequiresGrad() || s.Detach(y).RequiresGrad() {
+			t.Error("Detach did not leave the graph")
+		}
+	},
+	"Empty": func(t *testing.T, s *torch.Scope) {
+		if x := s.Empty(torch.BFloat16, 2, 3); !slices.Equal(x.Shape(), []int{2, 3}) || x.DType() != torch.BFloat16 || x.Device() != s.Device() {
+			t.Errorf("got %v", x)
+		}
+		if x := s.Empty(torch.Float32, 0, 3); x.NumElements() != 0 || len(torch.Data[float32](x)) != 0 {
+			t.Errorf("got %v", x)
+		}
+	},
+	"Zeros": func(t *testing.T, s *torch.Scope) {
+		want(t, s.Zeros(torch.Int64, 2, 1), []int64{0, 0}, 2, 1)
+	},
+	"Ones": func(t *testing.T, s *torch.Scope) {
+		want(t, s.Ones(torch.Uint8, 3), []uint8{1, 1, 1}, 3)
+	},
+	"Full": func(t *testing.T, s *torch.Scope) {
+		want(t, s.Full(0.1, torch.Float64, 1, 2), []float64{0.1, 0.1}, 1, 2)
+		want(t, s.Full(3, torch.Int32), []int32{3})
+	},
+	"Copy_": func(t *testing.T, s *torch.Scope) {
+		x := s.Zeros(torch.Float32, 2, 3)
+		s.Copy_(x, torch.From(s, []int64{1, 2, 3}, 3)) // converted and broadcast
+		want(t, x, []float32{1, 2, 3, 1, 2, 3}, 2, 3)
+	},
+	"Zero_": func(t *testing.T, s *torch.Scope) {
+		x := s.Ones(torch.Float32, 2)
+		s.Zero_(x)
+		want(t, x, []float32{0, 0}, 2)
+	},
+	"Fill_": func(t *testing.T, s *torch.Scope) {
+		x := s.Zeros(torch.Float32, 2)
+		s.Fill_(x, -1.5)
+		want(t, x, []float32{-1.5, -1.5}, 2)
+	},
+	"MulScalar_": func(t *testing.T, s *torch.Scope) {
+		x := torch.From(s, []float32{1, 2}, 2)
+		s.MulScalar_(x, 3)
+		want(t, x, []float32{3, 6}, 2)
+	},
+	// The draws of PyTorch 2.11 on the CPU with manual_seed(7).
+	"Randn": func(t *testing.T, s *torch.Scope) {
+		draws(t, s, func(s *torch.Scope, g *torch.Generator, dims ...int) *torch.Tensor { return s.Randn(g, dims...) },
+			[]float32{-0.1467950940132141, 0.7861412763595581, 0.9468216300010681, -1.1143440008163452}, 0, 1)
+	},
+	"Rand": func(t *testing.T, s *torch.Scope) {
+		draws(t, s, func(s *torch.Scope, g *torch.Generator, dims ...int) *torch.Tensor { return s.Rand(g, dims...) },
+			[]float32{0.5349225401878357, 0.19880318641662598, 0.6592116951942444, 0.6568902730941772}, 0.5, 1/math.Sqrt(12))
+	},
+	"Uniform_": func(t *testing.T, s *torch.Scope) {
+		draws(t, s, func(s *torch.Scope, g *torch.Generator, dims ...int) *torch.Tensor {
+			x := s.Empty(torch.Float32, dims...)
+			s.Uniform_(x, g, -2, 3)
+			return x
+		}, []float32{0.6746127009391785, -1.0059840679168701, 1.2960584163665771, 1.2844513654708862}, 0.5, 5/math.Sqrt(12))
+	},
+	"Normal_": func(t *testing.T, s *torch.Scope) {
+		draws(t, s, func(s *torch.Scope, g *torch.Generator, dims ...int) *torch.Tensor {
+			x := s.Empty(torch.Float32, dims...)
+			s.Normal_(x, g, 1, 0.5)
+			return x
+		}, []float32{0.9266024231910706, 1.3930706977844238, 1.4734108448028564, 0.4428279995918274}, 1, 0.5)
+	},
+}
+
+// draws checks the first draws of a generator on the CPU, and mean and deviation of many.
+func draws(t *testing.T, s *torch.Scope, draw func(*torch.Scope, *torch.Generator, ...int) *torch.Tensor, first []float32, mean, std float64) {
+	t.Helper()
+	generator := func() *torch.Generator {
+		g, err := torch.NewGenerator(s.Device(), 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	if s.Device() == torch.CPU {
+		x := draw(s, generator(), len(first))
+		for i, v := range torch.Data[float32](x) {
+			if math.Abs(float64(v-first[i])) > 1e-6 { // logarithms differ in the last bit
+				t.Errorf("draw %d is %v, want %v", i, v, first[i])
+			}
+		}
+	}
+	const n = 1 << 18
+	g := generator()
+	x, next := draw(s, g, n), draw(s, g, n)
+	if !bytes.Equal(x.Bytes(), draw(s, generator(), n).Bytes()) {
+		t.Error("a seed gives other draws the second time")
+	}
+	if bytes.Equal(x.Bytes(), next.Bytes()) {
+		t.Error("the second draw repeats the first")
+	}
+	// Six standard errors.
+	limit := 6 * std / math.Sqrt(n)
+	if m := s.Mean(x).Item(); math.Abs(m-mean) > limit {
+		t.Errorf("mean %v, want %v +- %v", m, mean, limit)
+	}
+	if d := s.Std(x).Item(); math.Abs(d-std) > limit {
+		t.Errorf("standard deviation %v, want %v +- %v", d, std, limit)
+	}
+}
+
+func TestOpsDirectly(t *testing.T) {
+	for name, f := range direct {
+		t.Run(name, func(t *testing.T) {
+			torchtest.Run(t, func(s *torch.Scope) error { f(t, s); return nil })
+		})
+	}
+}
+
+// A fused operation equals its plain composition, forward and backward, at the sizes of DiT-S.
+func TestFusedOpsEqualTheirComposition(t *testing.T) {
+	const n, tokens, d = 3, 64, 384
+	for _, c := range []struct {
+		name         string
+		shapes       [][]int
+		fused, plain func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor
+	}{
+		{"AdaLayerNorm", [][]int{{n, tokens, d}, {n, d}, {n, d}},
+			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
+				return s.AdaLayerNorm(in[0], in[1], in[2], 1e-6)
+			},
+			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
+				x := s.Subtract(in[0], s.MeanDims(in[0], true, -1))
+				x = s.Mul(x, s.Rsqrt(s.AddScalar(s.MeanDims(s.Square(x), true, -1), 1e-6)))
+				return s.Add(s.Mul(x, s.AddScalar(s.Unsqueeze(in[2], 1), 1)), s.Unsqueeze(in[1], 1))
+			}},
+		{"GatedAdd", [][]int{{n, tokens, d}, {n, d}, {n, tokens, d}},
+			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor { return s.GatedAdd(in[0], in[1], in[2]) },
+			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
+				return s.Add(in[0], s.Mul(s.Unsqueeze(in[1], 1), in[2]))
+			}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			torchtest.Run(t, func(s *torch.Scope) error {
+				g, err := torch.NewGenerator(s.Device(), 1)
+				if err != nil {
+					return err
+				}
+				var in []*torch.Tensor
+				for _, shape := range c.shapes {
+					in = append(in, s.Randn(g, shape...))
+				}
+				w := s.Randn(g, n, tokens, d)
+				run := func(f func(*torch.Scope, []*torch.Tensor) *torch.Tensor) (*torch.Tensor, []*torch.Tensor) {
+					var leaves, grads []*torch.Tensor
+					for _, x := range in {
+						leaf := s.Clone(x)
+						leaf.SetRequiresGrad(true)
+						leaves = append(leaves, leaf)
+					}
+					out := f(s, leaves)
+					s.Backward(s.Sum(s.Mul(out, w)))
+					for _, leaf := range leaves {
+						grads = append(grads, s.Grad(leaf))
+					}
+					return out, grads
+				}
+				out, grads := run(c.fused)
+				plain, plainGrads := run(c.plain)
+				if e := torchtest.Relative(s, out, plain); !(e < tolerance) {
+					t.Errorf("output: relative error %.2g", e)
+				}
+				for i := range grads {
+					if e := torchtest.Relative(s, grads[i], plainGrads[i]); !(e < tolerance) {
+						t.Errorf("gradient of input %d: relative error %.2g", i, e)
+					}
+				}
+				return nil
+			})
+		})
+	}
+}

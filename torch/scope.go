@@ -1,0 +1,226 @@
+package torch
+
+// #include "shim/dt.h"
+// #cgo noescape dt_free_many
+// #cgo nocallback dt_free_many
+import "C"
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+)
+
+const modeGrad = 1 // bit 0 of dt_mode: record operations for autograd
+
+// A Scope makes tensors and frees them when it ends. It belongs to one goroutine at a time.
+type Scope struct {
+	a    *arena
+	mode uint32
+	dev  Device
+}
+
+// An arena holds what one scope made. The handles stand in a box of their own that does not point
+// back, so that a cleanup can free them when the arena was abandoned by a panicking goroutine.
+type arena struct {
+	tensors []*Tensor
+	box     *box
+	closed  bool
+}
+
+type box struct{ handles []C.dt_tensor }
+
+// reclaim collects what was dropped without being closed: handles of arenas and of persistent
+// tensors, and how to free the rest. A cleanup runs on a goroutine of its own, possibly while a CUDA
+// graph is captured, so it only queues; the next scope that opens or closes frees.
+var reclaim struct {
+	sync.Mutex
+	handles []C.dt_tensor
+	frees   []func()
+}
+
+func queue(b *box) {
+	reclaim.Lock()
+	reclaim.handles = append(reclaim.handles, b.handles...)
+	reclaim.Unlock()
+}
+
+func queueFree(free func()) {
+	reclaim.Lock()
+	reclaim.frees = append(reclaim.frees, free)
+	reclaim.Unlock()
+}
+
+func drain() {
+	reclaim.Lock()
+	hs, frees := reclaim.handles, reclaim.frees
+	reclaim.handles, reclaim.frees = nil, nil
+	reclaim.Unlock()
+	if len(hs) > 0 {
+		C.dt_free_many(&hs[0], C.int64_t(len(hs)))
+	}
+	for _, free := range frees {
+		free()
+	}
+}
+
+func newArena() *arena {
+	a := &arena{box: &box{}}
+	runtime.AddCleanup(a, queue, a.box)
+	return a
+}
+
+func (a *arena) close() {
+	for _, t := range a.tensors {
+		if t != nil {
+			t.h, t.a = nil, nil
+		}
+	}
+	if hs := a.box.handles; len(hs) > 0 {
+		C.dt_free_many(&hs[0], C.int64_t(len(hs)))
+	}
+	a.tensors, a.box.handles, a.closed = nil, nil, true
+	drain()
+}
+
+func (a *arena) add(t *Tensor) {
+	t.a, t.slot = a, len(a.tensors)
+	a.tensors = append(a.tensors, t)
+	a.box.handles = append(a.box.handles, t.h)
+}
+
+// remove takes t out of its arena without freeing it.
+func (a *arena) remove(t *Tensor) {
+	a.tensors[t.slot], a.box.handles[t.slot] = nil, nil
+	t.a = nil
+}
+
+// slots bounds how many goroutines compute at once: OpenMP keeps a team for each calling thread.
+var slots = make(chan struct{}, 4)
+
+// Run opens a scope on dev with autograd recording, calls f and frees all that f made. It returns
+// f's error, or the *Error of an operation that failed. Tensors must not leave f except through
+// [Persist]. Run locks its OS thread and must not be nested.
+func Run(dev Device, f func(s *Scope) error) error {
+	if err := Available(); err != nil {
+		return err
+	}
+	slots <- struct{}{}
+	defer func() { <-slots }()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	C.dt_init_thread()
+	return try(dev, modeGrad, f)
+}
+
+func try(dev Device, mode uint32, f func(s *Scope) error) (err error) {
+	drain()
+	s := &Scope{a: newArena(), mode: mode, dev: dev}
+	defer func() {
+		s.a.close()
+		if r := recover(); r != nil {
+			e, ok := r.(*Error)
+			if !ok {
+				panic(r)
+			}
+			err = e
+		}
+	}()
+	return f(s)
+}
+
+// Try calls f with a child scope and returns its error, or the *Error of an operation that failed
+// in it. Everything that the child made is freed.
+func (s *Scope) Try(f func(s *Scope) error) error { return try(s.dev, s.mode, f) }
+
+// Sub calls f with a child scope, moves its result (which may be nil) to s and frees the rest.
+func (s *Scope) Sub(f func(s *Scope) *Tensor) *Tensor {
+	c := &Scope{a: newArena(), mode: s.mode, dev: s.dev}
+	defer c.a.close()
+	t := f(c)
+	s.adopt(c.a, t)
+	return t
+}
+
+// SubAll is [Scope.Sub] for several results.
+func (s *Scope) SubAll(f func(s *Scope) []*Tensor) []*Tensor {
+	c := &Scope{a: newArena(), mode: s.mode, dev: s.dev}
+	defer c.a.close()
+	ts := f(c)
+	for _, t := range ts {
+		s.adopt(c.a, t)
+	}
+	return ts
+}
+
+// adopt moves t from the child arena c to s. A tensor of an outer scope, and a persistent one, stays.
+func (s *Scope) adopt(c *arena, t *Tensor) {
+	if t != nil && t.a == c {
+		c.remove(t)
+		s.a.add(t)
+	}
+}
+
+// NoGrad returns a view of s whose operations are not recorded for autograd.
+func (s *Scope) NoGrad() *Scope { return &Scope{a: s.a, mode: s.mode &^ modeGrad, dev: s.dev} }
+
+// RecordsGrad reports whether operations of s are recorded for autograd.
+func (s *Scope) RecordsGrad() bool { return s.mode&modeGrad != 0 }
+
+// Device returns where s makes its tensors.
+func (s *Scope) Device() Device { return s.dev }
+
+// Release frees tensors of s before it ends, for big temporaries. Nil tensors are skipped.
+func (s *Scope) Release(ts ...*Tensor) {
+	for _, t := range ts {
+		if t == nil || t.h == nil {
+			continue
+		}
+		if t.a == nil {
+			misuse("Release", "the tensor is persistent: use Close")
+		}
+		h := t.h
+		t.a.remove(t)
+		t.h = nil
+		C.dt_free_many(&h, 1)
+	}
+}
+
+// Persist takes t out of its scope: it lives until [Tensor.Close]. It returns t.
+func Persist(t *Tensor) *Tensor {
+	t.handle("Persist")
+	if t.a == nil {
+		return t
+	}
+	t.a.remove(t)
+	// The net under a persistent tensor that is dropped without Close.
+	t.net = runtime.AddCleanup(t, queue, &box{handles: []C.dt_tensor{t.h}})
+	return t
+}
+
+// Persist is the function [Persist] as a method, for chains.
+func (s *Scope) Persist(t *Tensor) *Tensor { return Persist(t) }
+
+// Close frees a persistent tensor; closing twice does nothing.
+func (t *Tensor) Close() {
+	if t.h == nil {
+		return
+	}
+	if t.a != nil {
+		misuse("Close", "the tensor belongs to a scope, which frees it")
+	}
+	t.net.Stop()
+	h := t.h
+	t.h = nil
+	C.dt_free_many(&h, 1)
+}
+
+func (s *Scope) cmode() C.dt_mode {
+	if s.a.closed {
+		misuse("Scope", "used after it ended")
+	}
+	return C.dt_mode(s.mode)
+}
+
+// IsOutOfMemory reports whether err comes from a full device or host memory.
+func IsOutOfMemory(err error) bool { return errors.Is(err, ErrOutOfMemory) }

@@ -1,0 +1,69 @@
+// What the C++ files of the shim share: handles, the error guard and conversions.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <atomic>
+#include <cstring>
+
+#include "dt.h"
+
+struct dt_tensor_s {
+  at::Tensor t;
+};
+
+struct dt_generator_s {
+  at::Generator g;
+};
+
+namespace dt {
+
+extern std::atomic<int64_t> live_tensors;
+
+dt_error *make_error(int32_t code, const char *msg) noexcept;
+dt_error *current_error() noexcept;  // inside a catch block only
+
+// guard runs f with autograd recording as m says and turns every exception into a dt_error.
+template <class F>
+dt_error *guard(dt_mode m, F &&f) noexcept {
+  try {
+    c10::AutoGradMode grad((m & 1) != 0);
+    f();
+    return nullptr;
+  } catch (...) {
+    return current_error();
+  }
+}
+
+at::ScalarType scalar_type(int32_t dtype);
+int32_t dtype_of(at::ScalarType t);
+at::Device device(dt_device d);
+dt_device device_of(const at::Device &d);
+
+inline at::TensorOptions opts(at::Device dev, at::ScalarType t) {
+  return at::TensorOptions().device(dev).dtype(t);
+}
+inline at::TensorOptions opts(at::Device dev, int32_t t) { return opts(dev, scalar_type(t)); }
+
+// put wraps t in a new handle and fills in the metadata.
+void put(dt_out *out, at::Tensor t);
+void put_many(dt_out *out, int64_t n, std::vector<at::Tensor> ts);
+
+inline const at::Tensor &tensor(dt_tensor h) { return h->t; }
+inline std::optional<at::Tensor> maybe(dt_tensor h) {
+  return h ? std::optional<at::Tensor>(h->t) : std::nullopt;
+}
+inline std::vector<at::Tensor> list(const dt_tensor *hs, int32_t n) {
+  std::vector<at::Tensor> ts;
+  ts.reserve(n);
+  for (int32_t i = 0; i < n; i++) ts.push_back(hs[i]->t);
+  return ts;
+}
+
+// Fused operations, defined in fused.cpp.
+at::Tensor ada_layer_norm(const at::Tensor &x, const at::Tensor &shift, const at::Tensor &scale,
+                          double eps);
+at::Tensor gated_add(const at::Tensor &x, const at::Tensor &gate, const at::Tensor &y);
+
+}  // namespace dt

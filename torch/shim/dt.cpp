@@ -1,0 +1,295 @@
+#include <dlfcn.h>
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/util/Exception.h>
+#include <torch/version.h>
+
+#include "core.h"
+
+namespace dt {
+
+std::atomic<int64_t> live_tensors{0};
+
+dt_error *make_error(int32_t code, const char *msg) noexcept {
+  auto *e = static_cast<dt_error *>(std::malloc(sizeof(dt_error)));
+  if (!e) std::abort();
+  e->code = code;
+  e->msg = ::strdup(msg ? msg : "unknown error");
+  return e;
+}
+
+static int32_t classify(const char *msg) {
+  if (std::strstr(msg, "CUDA out of memory") || std::strstr(msg, "can't allocate memory") ||
+      std::strstr(msg, "not enough memory"))
+    return DT_ERR_OOM;
+  if (std::strstr(msg, "CUDA error") || std::strstr(msg, "CUDNN_STATUS") ||
+      std::strstr(msg, "CUBLAS_STATUS"))
+    return DT_ERR_CUDA;
+  if (std::strstr(msg, "shape") || std::strstr(msg, "size") || std::strstr(msg, "dimension"))
+    return DT_ERR_SHAPE;
+  return DT_ERR_OTHER;
+}
+
+dt_error *current_error() noexcept {
+  try {
+    throw;
+  } catch (const c10::OutOfMemoryError &e) {
+    return make_error(DT_ERR_OOM, e.what_without_backtrace());
+  } catch (const c10::Error &e) {
+    return make_error(classify(e.what_without_backtrace()), e.what_without_backtrace());
+  } catch (const std::bad_alloc &) {
+    return make_error(DT_ERR_OOM, "out of memory");
+  } catch (const std::exception &e) {
+    return make_error(classify(e.what()), e.what());
+  } catch (...) {
+    return make_error(DT_ERR_OTHER, "unknown C++ exception");
+  }
+}
+
+at::ScalarType scalar_type(int32_t dtype) {
+  switch (dtype) {
+    case DT_FLOAT32: return at::kFloat;
+    case DT_FLOAT64: return at::kDouble;
+    case DT_FLOAT16: return at::kHalf;
+    case DT_BFLOAT16: return at::kBFloat16;
+    case DT_INT64: return at::kLong;
+    case DT_INT32: return at::kInt;
+    case DT_UINT8: return at::kByte;
+    case DT_BOOL: return at::kBool;
+  }
+  TORCH_CHECK(false, "unknown dtype number ", dtype);
+}
+
+int32_t dtype_of(at::ScalarType t) {
+  switch (t) {
+    case at::kFloat: return DT_FLOAT32;
+    case at::kDouble: return DT_FLOAT64;
+    case at::kHalf: return DT_FLOAT16;
+    case at::kBFloat16: return DT_BFLOAT16;
+    case at::kLong: return DT_INT64;
+    case at::kInt: return DT_INT32;
+    case at::kByte: return DT_UINT8;
+    case at::kBool: return DT_BOOL;
+    default: TORCH_CHECK(false, "dtype ", t, " is not one of the binding's");
+  }
+}
+
+at::Device device(dt_device d) {
+  return d < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<at::DeviceIndex>(d));
+}
+
+dt_device device_of(const at::Device &d) { return d.is_cpu() ? -1 : d.index(); }
+
+void put(dt_out *out, at::Tensor t) {
+  TORCH_CHECK(t.dim() <= DT_MAX_RANK, "rank ", t.dim(), " exceeds the binding's limit of ",
+              static_cast<int>(DT_MAX_RANK));
+  dt_out o{};
+  o.rank = static_cast<int32_t>(t.dim());
+  for (int32_t i = 0; i < o.rank; i++) o.shape[i] = t.size(i);
+  o.dtype = dtype_of(t.scalar_type());
+  o.device = device_of(t.device());
+  o.t = new dt_tensor_s{std::move(t)};
+  live_tensors.fetch_add(1, std::memory_order_relaxed);
+  *out = o;
+}
+
+void put_many(dt_out *out, int64_t n, std::vector<at::Tensor> ts) {
+  TORCH_CHECK(static_cast<int64_t>(ts.size()) == n, "expected ", n, " results, got ", ts.size());
+  for (const auto &t : ts) TORCH_CHECK(t.dim() <= DT_MAX_RANK, "rank ", t.dim(), " is too large");
+  for (int64_t i = 0; i < n; i++) put(&out[i], std::move(ts[i]));
+}
+
+}  // namespace dt
+
+using dt::guard;
+
+namespace {
+std::string cuda_why;  // why CUDA is off; written once by dt_init
+}
+
+extern "C" {
+
+int32_t dt_abi_version(void) { return DT_ABI; }
+
+const char *dt_build_info(void) {
+  static const std::string info = std::string("libtorch ") + TORCH_VERSION;
+  return info.c_str();
+}
+
+// dt_init opens libtorch_cuda.so, which registers the CUDA kernels, and returns why CUDA cannot be
+// used ("" where it can). It must come before the first query of CUDA, whose answer libtorch keeps.
+const char *dt_init(void) {
+  static const bool once = [] {
+    at::set_num_interop_threads(1);
+    if (!::dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_GLOBAL)) {
+      cuda_why = ::dlerror();
+      return true;
+    }
+    try {
+      if (!at::hasCUDA()) {
+        cuda_why = "libtorch_cuda.so is loaded but has no CUDA";
+      } else if (at::detail::getCUDAHooks().deviceCount() == 0) {
+        cuda_why = "no CUDA device is visible (driver absent, or CUDA_VISIBLE_DEVICES empty)";
+      }
+    } catch (const std::exception &e) {
+      cuda_why = e.what();
+    }
+    return true;
+  }();
+  (void)once;
+  return cuda_why.c_str();
+}
+
+int32_t dt_cuda_count(void) {
+  if (!cuda_why.empty()) return 0;
+  try {
+    return static_cast<int32_t>(at::detail::getCUDAHooks().deviceCount());
+  } catch (...) {
+    return 0;
+  }
+}
+
+void dt_error_free(dt_error *e) {
+  if (!e) return;
+  std::free(e->msg);
+  std::free(e);
+}
+
+int64_t dt_live_tensors(void) { return dt::live_tensors.load(std::memory_order_relaxed); }
+
+// The OpenMP thread count is thread-local; this brings a thread that has not run torch before to
+// the count that dt_set_num_threads chose.
+void dt_init_thread(void) {
+  try {
+    at::init_num_threads();
+  } catch (...) {
+  }
+}
+
+void dt_set_num_threads(int32_t n) {
+  try {
+    at::set_num_threads(n);
+  } catch (...) {
+  }
+}
+
+int32_t dt_num_threads(void) { return at::get_num_threads(); }
+
+dt_error *dt_set_tf32(int32_t on) {
+  return guard(0, [&] {
+    at::globalContext().setAllowTF32CuBLAS(on != 0);
+    at::globalContext().setAllowTF32CuDNN(on != 0);
+  });
+}
+
+dt_error *dt_set_deterministic(int32_t on) {
+  return guard(0, [&] {
+    at::globalContext().setDeterministicAlgorithms(on != 0, /*warn_only=*/false);
+    at::globalContext().setDeterministicCuDNN(on != 0);
+    if (on) at::globalContext().setBenchmarkCuDNN(false);
+  });
+}
+
+dt_error *dt_synchronize(dt_device dev) {
+  return guard(0, [&] {
+    if (dev >= 0) at::detail::getCUDAHooks().deviceSynchronize(static_cast<c10::DeviceIndex>(dev));
+  });
+}
+
+void dt_free_many(dt_tensor *ts, int64_t n) {
+  for (int64_t i = 0; i < n; i++) {
+    if (!ts[i]) continue;
+    delete ts[i];
+    dt::live_tensors.fetch_sub(1, std::memory_order_relaxed);
+  }
+}
+
+dt_error *dt_from_host(const void *data, int64_t nbytes, int32_t dtype, dt_device dev,
+                       const int64_t *dims, int32_t ndims, dt_out *out) {
+  return guard(0, [&] {
+    at::IntArrayRef shape(dims, ndims);
+    const auto type = dt::scalar_type(dtype);
+    // Checked before the allocation: a corrupt shape must not take all memory first.
+    int64_t want = static_cast<int64_t>(c10::elementSize(type));
+    bool fits = true;
+    for (int64_t d : shape) fits = d >= 0 && !__builtin_mul_overflow(want, d, &want) && fits;
+    TORCH_CHECK(fits && want == nbytes, "shape ", shape, " does not take ", nbytes, " bytes of ",
+                type);
+    auto t = at::empty(shape, dt::opts(at::Device(at::kCPU), type));
+    if (nbytes) std::memcpy(t.mutable_data_ptr(), data, nbytes);
+    if (dev >= 0) t = t.to(dt::device(dev));
+    dt::put(out, std::move(t));
+  });
+}
+
+dt_error *dt_to_host(dt_tensor h, void *dst, int64_t nbytes) {
+  return guard(0, [&] {
+    auto t = h->t.detach().to(at::kCPU).contiguous();
+    TORCH_CHECK(static_cast<int64_t>(t.nbytes()) == nbytes, "tensor of shape ", t.sizes(), " has ",
+                t.nbytes(), " bytes, want ", nbytes);
+    if (nbytes) std::memcpy(dst, t.const_data_ptr(), nbytes);
+  });
+}
+
+dt_error *dt_copy_from_host(dt_tensor h, const void *src, int64_t nbytes) {
+  return guard(0, [&] {
+    auto cpu = at::empty(
+        h->t.sizes(), h->t.options().device(at::kCPU).memory_format(at::MemoryFormat::Contiguous));
+    TORCH_CHECK(static_cast<int64_t>(cpu.nbytes()) == nbytes, "tensor of shape ", h->t.sizes(),
+                " has ", cpu.nbytes(), " bytes, got ", nbytes);
+    if (nbytes) std::memcpy(cpu.mutable_data_ptr(), src, nbytes);
+    h->t.copy_(cpu);
+  });
+}
+
+dt_error *dt_to_device(dt_mode m, dt_tensor t, dt_device dev, dt_out *out) {
+  return guard(m, [&] { dt::put(out, t->t.to(dt::device(dev))); });
+}
+
+dt_error *dt_set_requires_grad(dt_tensor t, int32_t on) {
+  return guard(0, [&] { t->t.set_requires_grad(on != 0); });
+}
+
+int32_t dt_requires_grad(dt_tensor t) { return t->t.requires_grad() ? 1 : 0; }
+
+int32_t dt_is_channels_last(dt_tensor t) {
+  return t->t.is_contiguous(at::MemoryFormat::ChannelsLast) ? 1 : 0;
+}
+
+dt_error *dt_backward(dt_tensor loss) {
+  return guard(1, [&] { loss->t.backward(); });
+}
+
+dt_error *dt_grad(dt_tensor t, dt_out *out) {
+  return guard(0, [&] {
+    const auto &g = t->t.grad();
+    if (g.defined())
+      dt::put(out, g);
+    else
+      out->t = nullptr;
+  });
+}
+
+dt_error *dt_clear_grad(dt_tensor t) {
+  return guard(0, [&] { t->t.mutable_grad() = at::Tensor(); });
+}
+
+dt_error *dt_generator_new(dt_device dev, uint64_t seed, dt_generator *out) {
+  return guard(0, [&] {
+    at::Generator g;
+    if (dev < 0) {
+      g = at::detail::createCPUGenerator(seed);
+    } else {
+      g = at::detail::getCUDAHooks().getNewGenerator(static_cast<c10::DeviceIndex>(dev));
+      g.set_current_seed(seed);
+    }
+    *out = new dt_generator_s{std::move(g)};
+  });
+}
+
+void dt_generator_free(dt_generator g) { delete g; }
+
+}  // extern "C"

@@ -1,0 +1,111 @@
+/* The C face of libtorch for package torch. Pure C11.
+ *
+ * Every function that can fail returns a dt_error, NULL on success; outputs are written only on
+ * success. No function keeps thread-local state, a Go pointer or a callback past its return, and
+ * none prints. dt_mode travels into each call, so autograd's grad flag never outlives it. */
+#ifndef DITRUN_DT_H
+#define DITRUN_DT_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DT_API __attribute__((visibility("default")))
+#define DT_ABI 1
+
+typedef struct dt_tensor_s *dt_tensor;
+typedef struct dt_generator_s *dt_generator;
+typedef struct dt_adamw_s *dt_adamw;
+
+/* Bit 0: record operations for autograd. */
+typedef uint32_t dt_mode;
+
+enum { DT_ERR_OTHER = 1, DT_ERR_SHAPE = 2, DT_ERR_OOM = 3, DT_ERR_CUDA = 4 };
+
+typedef struct {
+  int32_t code;
+  char *msg;
+} dt_error;
+
+enum {
+  DT_FLOAT32 = 0,
+  DT_FLOAT64 = 1,
+  DT_FLOAT16 = 2,
+  DT_BFLOAT16 = 3,
+  DT_INT64 = 4,
+  DT_INT32 = 5,
+  DT_UINT8 = 6,
+  DT_BOOL = 7
+};
+
+/* A device: -1 is the CPU, i >= 0 is GPU i. */
+typedef int32_t dt_device;
+
+enum { DT_MAX_RANK = 8 };
+
+/* A new tensor together with what the caller wants to know of it. */
+typedef struct {
+  dt_tensor t;
+  int64_t shape[DT_MAX_RANK];
+  int32_t rank, dtype;
+  dt_device device;
+} dt_out;
+
+/* Library */
+DT_API int32_t dt_abi_version(void);
+DT_API const char *dt_build_info(void);
+DT_API const char *dt_init(void);
+DT_API int32_t dt_cuda_count(void);
+DT_API void dt_error_free(dt_error *e);
+DT_API int64_t dt_live_tensors(void);
+DT_API void dt_init_thread(void);
+DT_API void dt_set_num_threads(int32_t n);
+DT_API int32_t dt_num_threads(void);
+DT_API dt_error *dt_set_tf32(int32_t on);
+DT_API dt_error *dt_set_deterministic(int32_t on);
+DT_API dt_error *dt_synchronize(dt_device dev);
+
+/* Tensors */
+DT_API void dt_free_many(dt_tensor *ts, int64_t n);
+DT_API dt_error *dt_from_host(const void *data, int64_t nbytes, int32_t dtype, dt_device dev,
+                              const int64_t *dims, int32_t ndims, dt_out *out);
+DT_API dt_error *dt_to_host(dt_tensor t, void *dst, int64_t nbytes);
+DT_API dt_error *dt_copy_from_host(dt_tensor t, const void *src, int64_t nbytes);
+DT_API dt_error *dt_to_device(dt_mode m, dt_tensor t, dt_device dev, dt_out *out);
+DT_API dt_error *dt_set_requires_grad(dt_tensor t, int32_t on);
+DT_API int32_t dt_requires_grad(dt_tensor t);
+DT_API int32_t dt_is_channels_last(dt_tensor t);
+
+/* Autograd */
+DT_API dt_error *dt_backward(dt_tensor loss);
+DT_API dt_error *dt_grad(dt_tensor t, dt_out *out);
+DT_API dt_error *dt_clear_grad(dt_tensor t);
+
+/* Random numbers: libtorch's own generator, and the counter-based one of package philox. */
+DT_API dt_error *dt_generator_new(dt_device dev, uint64_t seed, dt_generator *out);
+DT_API void dt_generator_free(dt_generator g);
+DT_API dt_error *dt_philox_normal(uint64_t seed, uint32_t tag, uint32_t step,
+                                  const int64_t *indices, int64_t n, const int64_t *row_dims,
+                                  int32_t nrow_dims, dt_device dev, dt_out *out);
+
+/* AdamW with gradient clipping and an exponential moving average over flat buffers. */
+typedef struct {
+  double beta1, beta2, eps, weight_decay;
+} dt_adamw_config;
+
+DT_API dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, dt_adamw_config cfg,
+                              dt_adamw *out);
+DT_API void dt_adamw_free(dt_adamw o);
+DT_API dt_error *dt_adamw_step(dt_adamw o, double lr, double max_norm, double ema_decay,
+                               dt_out *grad_norm);
+DT_API dt_error *dt_adamw_zero_grad(dt_adamw o);
+DT_API dt_error *dt_adamw_state(dt_adamw o, int32_t kind, int32_t i, dt_out *out);
+
+#include "gen_ops.h"
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,257 @@
+// The C interface under AddressSanitizer: handles of every kind of call, errors on the way, and
+// everything freed at the end. make shim-asan builds and runs it; what is wrong is printed.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "dt.h"
+
+// An allocation that is too large must fail as it does without the sanitizer, which would abort.
+extern "C" const char *__asan_default_options() { return "allocator_may_return_null=1"; }
+
+namespace {
+
+constexpr dt_mode kGrad = 1, kNoGrad = 0;
+constexpr dt_device kCPU = -1;
+
+void fail(int line, const std::string &why) {
+  std::fprintf(stderr, "asan.cpp:%d: %s\n", line, why.c_str());
+  std::exit(1);
+}
+
+#define CHECK(cond)                     \
+  do {                                  \
+    if (!(cond)) fail(__LINE__, #cond); \
+  } while (0)
+
+void ok_at(int line, dt_error *e) {
+  if (e) fail(line, e->msg);
+}
+#define OK(call) ok_at(__LINE__, call)
+
+// fails_at checks that a call failed with a text that contains part, and frees the error.
+void fails_at(int line, dt_error *e, const char *part, int32_t code = 0) {
+  if (!e) fail(line, "no error");
+  if (!std::strstr(e->msg, part)) fail(line, e->msg);
+  if (code && e->code != code) fail(line, "code " + std::to_string(e->code));
+  dt_error_free(e);
+}
+#define FAILS(...) fails_at(__LINE__, __VA_ARGS__)
+
+dt_tensor from(const std::vector<float> &v, std::vector<int64_t> dims) {
+  dt_out o{};
+  OK(dt_from_host(v.data(), static_cast<int64_t>(v.size() * sizeof(float)), DT_FLOAT32, kCPU,
+                  dims.data(), static_cast<int32_t>(dims.size()), &o));
+  CHECK(o.rank == static_cast<int32_t>(dims.size()) && o.dtype == DT_FLOAT32 && o.device == kCPU);
+  for (int32_t i = 0; i < o.rank; i++) CHECK(o.shape[i] == dims[i]);
+  return o.t;
+}
+
+std::vector<float> values(dt_tensor t, size_t n) {
+  std::vector<float> v(n);
+  OK(dt_to_host(t, v.data(), static_cast<int64_t>(n * sizeof(float))));
+  return v;
+}
+
+void expect_at(int line, dt_tensor t, const std::vector<float> &want) {
+  auto got = values(t, want.size());
+  for (size_t i = 0; i < want.size(); i++)
+    if (!(std::fabs(got[i] - want[i]) < 1e-5))
+      fail(line, "element " + std::to_string(i) + " is " + std::to_string(got[i]) + ", want " +
+                     std::to_string(want[i]));
+}
+#define EXPECT(...) expect_at(__LINE__, __VA_ARGS__)
+
+void release(std::vector<dt_tensor> ts) {
+  dt_free_many(ts.data(), static_cast<int64_t>(ts.size()));
+}
+
+void operations() {
+  dt_tensor a = from({1, 2, 3, 4}, {2, 2}), b = from({1, 0, 0, 2}, {2, 2}),
+            bias = from({10, 20}, {2});
+  dt_out sum{}, product{}, y{}, parts[2]{}, joined{}, all{}, narrow{}, copy{}, zeros{};
+  OK(dt_add(kNoGrad, a, b, &sum));
+  EXPECT(sum.t, {2, 2, 3, 6});
+  OK(dt_matmul(kNoGrad, a, b, &product));
+  EXPECT(product.t, {1, 4, 3, 8});
+  OK(dt_linear(kNoGrad, a, b, bias, &y));
+  EXPECT(y.t, {11, 24, 13, 28});
+  release({y.t});
+  OK(dt_linear(kNoGrad, a, b, nullptr, &y));  // an optional tensor left out
+  EXPECT(y.t, {1, 4, 3, 8});
+  const int64_t last[] = {2};
+  dt_out norm{};
+  OK(dt_layer_norm(kNoGrad, a, last, 1, nullptr, nullptr, 0, &norm));
+  EXPECT(norm.t, {-1, 1, -1, 1});
+
+  // Views outlive the handle of their source.
+  OK(dt_chunk(kNoGrad, a, 2, 1, parts));
+  release({a});
+  EXPECT(parts[0].t, {1, 3});
+  EXPECT(parts[1].t, {2, 4});
+  dt_tensor swapped[] = {parts[1].t, parts[0].t};
+  OK(dt_cat(kNoGrad, swapped, 2, 1, &joined));
+  EXPECT(joined.t, {2, 1, 4, 3});
+  const int64_t dims[] = {4};
+  OK(dt_zeros(kNoGrad, kCPU, DT_FLOAT32, dims, 1, &zeros));
+  OK(dt_to(kNoGrad, joined.t, DT_BFLOAT16, &narrow));
+  CHECK(narrow.dtype == DT_BFLOAT16);
+  OK(dt_to(kNoGrad, narrow.t, DT_FLOAT32, &copy));
+  EXPECT(copy.t, {2, 1, 4, 3});
+  OK(dt_copy_(kNoGrad, parts[0].t, parts[1].t));
+  EXPECT(parts[0].t, {2, 4});
+  OK(dt_sum(kNoGrad, joined.t, &all));
+  CHECK(all.rank == 0);
+  EXPECT(all.t, {10});
+  const float fresh[] = {5, 6, 7, 8};
+  OK(dt_copy_from_host(zeros.t, fresh, sizeof fresh));
+  EXPECT(zeros.t, {5, 6, 7, 8});
+
+  dt_out ids{}, rows{};
+  const int64_t index[] = {1, 1, 0};
+  const int64_t three[] = {3};
+  OK(dt_from_host(index, sizeof index, DT_INT64, kCPU, three, 1, &ids));
+  OK(dt_embedding(kNoGrad, b, ids.t, &rows));
+  EXPECT(rows.t, {0, 2, 0, 2, 1, 0});
+  release({b, bias, sum.t, product.t, y.t, norm.t, parts[0].t, parts[1].t, joined.t, narrow.t,
+           copy.t, zeros.t, all.t, ids.t, rows.t, nullptr});
+}
+
+// A failed call gives one error, no tensor, and leaves its output alone.
+void errors() {
+  const int64_t live = dt_live_tensors();
+  dt_tensor a = from({1, 2, 3}, {3}), b = from({1, 2}, {2});
+  dt_out out{};
+  FAILS(dt_add(kGrad, a, b, &out), "must match", DT_ERR_SHAPE);
+  dt_tensor both[] = {a, b};
+  FAILS(dt_stack(kGrad, both, 2, 0, &out), "equal size", DT_ERR_SHAPE);
+  FAILS(dt_cat(kGrad, nullptr, 0, 0, &out), "non-empty");
+  dt_out many[4]{};
+  FAILS(dt_chunk(kGrad, a, 2, 5, many), "out of range");
+  FAILS(dt_chunk(kGrad, a, 4, 0, many), "expected 4 results");
+  CHECK(!many[0].t && !many[3].t);
+  FAILS(dt_to(kGrad, a, 99, &out), "dtype number 99");
+  const int64_t huge[] = {int64_t{1} << 50};
+  FAILS(dt_zeros(kGrad, kCPU, DT_FLOAT32, huge, 1, &out), "allocate", DT_ERR_OOM);
+  const int64_t overflow[] = {int64_t{1} << 62, 4};
+  FAILS(dt_from_host(overflow, 8, DT_FLOAT32, kCPU, overflow, 2, &out), "does not take");
+  float small[2];
+  FAILS(dt_to_host(a, small, sizeof small), "12 bytes");
+  FAILS(dt_copy_from_host(a, small, sizeof small), "12 bytes");
+  FAILS(dt_backward(b), "does not require grad");
+  dt_adamw o = nullptr;
+  FAILS(dt_adamw_new(nullptr, 0, {0.9, 0.999, 1e-8, 0}, &o), "no parameters");
+  CHECK(!o && !out.t);
+  dt_error_free(nullptr);
+  dt_free_many(nullptr, 0);
+  CHECK(dt_live_tensors() == live + 2);
+  release({a, b});
+}
+
+void gradients() {
+  dt_tensor x = from({1, 2}, {2});
+  OK(dt_set_requires_grad(x, 1));
+  dt_out none{}, square{}, loss{}, grad{}, silent{};
+  OK(dt_grad(x, &none));
+  CHECK(!none.t);
+  OK(dt_square(kGrad, x, &square));
+  OK(dt_sum(kGrad, square.t, &loss));
+  OK(dt_square(kNoGrad, x, &silent));
+  CHECK(dt_requires_grad(square.t) && !dt_requires_grad(silent.t));
+  release({square.t});  // the graph holds what backward needs
+  OK(dt_backward(loss.t));
+  FAILS(dt_backward(loss.t), "second time");
+  OK(dt_grad(x, &grad));
+  OK(dt_clear_grad(x));
+  EXPECT(grad.t, {2, 4});  // the handle keeps the gradient
+  release({x, loss.t, grad.t, silent.t});
+}
+
+void adamw() {
+  dt_tensor ps[] = {from({1, -1}, {2}), from({5}, {1})};
+  OK(dt_set_requires_grad(ps[0], 1));
+  dt_adamw o = nullptr;
+  OK(dt_adamw_new(ps, 2, {0.9, 0.999, 1e-8, 0}, &o));
+  dt_out out{};
+  FAILS(dt_adamw_step(o, 0.1, 0, -1, &out), "gradient");
+  for (int k = 0; k < 3; k++) {
+    dt_out tripled{}, loss{}, norm{};
+    OK(dt_mul_scalar(kGrad, ps[0], 3, &tripled));
+    OK(dt_sum(kGrad, tripled.t, &loss));
+    OK(dt_backward(loss.t));
+    OK(dt_adamw_step(o, 0.1, 1, 0.5, &norm));
+    EXPECT(norm.t, {3 * std::sqrt(2.0f)});
+    release({tripled.t, loss.t, norm.t});
+  }
+  // A constant gradient moves a parameter by lr in each step.
+  EXPECT(ps[0], {0.7f, -1.3f});
+  EXPECT(ps[1], {5});
+  dt_out ema{}, m{}, v{}, frozen{}, step{};
+  OK(dt_adamw_state(o, 0, 0, &ema));
+  EXPECT(ema.t, {0.5f * (0.5f * (0.5f + 0.45f) + 0.4f) + 0.35f,
+                 0.5f * (0.5f * (-0.5f - 0.55f) - 0.6f) - 0.65f});
+  OK(dt_adamw_state(o, 1, 0, &m));
+  OK(dt_adamw_state(o, 2, 0, &v));
+  OK(dt_adamw_state(o, 1, 1, &frozen));
+  CHECK(!frozen.t);
+  OK(dt_adamw_state(o, 3, 0, &step));
+  EXPECT(step.t, {3});
+  FAILS(dt_adamw_state(o, 0, 2, &out), "out of range");
+  OK(dt_adamw_zero_grad(o));
+  dt_adamw_free(o);
+  dt_adamw_free(nullptr);
+  EXPECT(ps[0], {0.7f, -1.3f});  // parameters and views of the state outlive the optimizer
+  EXPECT(m.t, {0.271f / std::sqrt(2.0f), 0.271f / std::sqrt(2.0f)});
+  release({ps[0], ps[1], ema.t, m.t, v.t, step.t});
+}
+
+void random_numbers() {
+  dt_generator g = nullptr, h = nullptr;
+  OK(dt_generator_new(kCPU, 7, &g));
+  OK(dt_generator_new(kCPU, 7, &h));
+  const int64_t dims[] = {4};
+  dt_out a{}, b{};
+  OK(dt_randn(kNoGrad, kCPU, g, dims, 1, &a));
+  OK(dt_randn(kNoGrad, kCPU, h, dims, 1, &b));
+  EXPECT(a.t, {-0.1467951f, 0.7861413f, 0.9468216f, -1.1143440f});
+  EXPECT(b.t, values(a.t, 4));
+  OK(dt_uniform_(kNoGrad, a.t, g, 2, 3));
+  for (float f : values(a.t, 4)) CHECK(f >= 2 && f < 3);
+  dt_generator_free(g);
+  dt_generator_free(h);
+  dt_generator_free(nullptr);
+
+  // Rows of a length that is no multiple of four: the last block must not run over.
+  const int64_t indices[] = {9, 4, 9};
+  const int64_t row[] = {5};
+  dt_out noise{}, alone{}, nothing{};
+  OK(dt_philox_normal(1, 2, 3, indices, 3, row, 1, kCPU, &noise));
+  OK(dt_philox_normal(1, 2, 3, indices + 1, 1, row, 1, kCPU, &alone));
+  OK(dt_philox_normal(1, 2, 3, nullptr, 0, row, 1, kCPU, &nothing));
+  auto all = values(noise.t, 15), one = values(alone.t, 5);
+  CHECK(!std::memcmp(all.data(), all.data() + 10, 20) &&
+        !std::memcmp(all.data() + 5, one.data(), 20));
+  release({a.t, b.t, noise.t, alone.t, nothing.t});
+}
+
+}  // namespace
+
+int main() {
+  CHECK(dt_abi_version() == DT_ABI);
+  CHECK(std::strstr(dt_build_info(), "libtorch 2."));
+  CHECK(dt_init());
+  dt_init_thread();
+  dt_set_num_threads(1);
+  for (int i = 0; i < 3; i++) {
+    operations();
+    errors();
+    gradients();
+    adamw();
+    random_numbers();
+    CHECK(dt_live_tensors() == 0);
+  }
+  std::puts("shim_asan_test: ok");
+}

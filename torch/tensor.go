@@ -1,0 +1,227 @@
+package torch
+
+// #include "shim/dt.h"
+// #cgo noescape dt_from_host
+// #cgo nocallback dt_from_host
+// #cgo noescape dt_to_host
+// #cgo nocallback dt_to_host
+// #cgo noescape dt_copy_from_host
+// #cgo nocallback dt_copy_from_host
+// #cgo noescape dt_to_device
+// #cgo nocallback dt_to_device
+import "C"
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"unsafe"
+)
+
+// A Tensor is a handle on a libtorch tensor. Its description is kept on the Go side, so asking for
+// it costs no C call. Using a tensor after its scope ended is reported by the operation's name.
+type Tensor struct {
+	h     C.dt_tensor
+	a     *arena // nil where persistent
+	slot  int    // in the arena
+	net   runtime.Cleanup
+	shape []int
+	dtype DType
+	dev   Device
+}
+
+// Shape returns the sizes of the dimensions. The slice must not be changed.
+func (t *Tensor) Shape() []int { return t.shape }
+
+// Dim returns the size of dimension i; negative i counts from the end.
+func (t *Tensor) Dim(i int) int {
+	if i < 0 {
+		i += len(t.shape)
+	}
+	return t.shape[i]
+}
+
+// Rank returns the number of dimensions.
+func (t *Tensor) Rank() int { return len(t.shape) }
+
+// NumElements returns the product of the dimensions.
+func (t *Tensor) NumElements() int {
+	n := 1
+	for _, d := range t.shape {
+		n *= d
+	}
+	return n
+}
+
+// DType returns the element type.
+func (t *Tensor) DType() DType { return t.dtype }
+
+// Device returns where the tensor lives.
+func (t *Tensor) Device() Device { return t.dev }
+
+// String describes the tensor without reading its values.
+func (t *Tensor) String() string {
+	if t == nil {
+		return "nil tensor"
+	}
+	return fmt.Sprintf("%v %v on %v", t.dtype, t.shape, t.dev)
+}
+
+// RequiresGrad reports whether autograd tracks the tensor.
+func (t *Tensor) RequiresGrad() bool {
+	on := C.dt_requires_grad(t.handle("RequiresGrad")) != 0
+	runtime.KeepAlive(t)
+	return on
+}
+
+// SetRequiresGrad makes autograd track a leaf tensor, or stop doing so.
+func (t *Tensor) SetRequiresGrad(on bool) {
+	check("SetRequiresGrad", C.dt_set_requires_grad(t.handle("SetRequiresGrad"), cbool(on)), t)
+	runtime.KeepAlive(t)
+}
+
+// From copies data into a new tensor of the given shape on the scope's device.
+func From[T Element](s *Scope, data []T, shape ...int) *Tensor {
+	var z T
+	n := len(data) * int(unsafe.Sizeof(z))
+	return s.fromHost("From", unsafe.Pointer(unsafe.SliceData(data)), n, dtypeOf[T](), shape)
+}
+
+// FromBytes copies little-endian elements of type dt into a new tensor on the scope's device.
+func (s *Scope) FromBytes(dt DType, data []byte, shape ...int) *Tensor {
+	return s.fromHost("FromBytes", unsafe.Pointer(unsafe.SliceData(data)), len(data), dt, shape)
+}
+
+func (s *Scope) fromHost(op string, p unsafe.Pointer, nbytes int, dt DType, shape []int) *Tensor {
+	s.cmode()
+	dims, n := cdims(shape)
+	var out C.dt_out
+	check(op, C.dt_from_host(p, C.int64_t(nbytes), C.int32_t(dt), C.dt_device(s.dev.index), &dims[0], n, &out))
+	return s.wrap(&out)
+}
+
+// Data copies the elements to Go memory; T must match the dtype.
+func Data[T Element](t *Tensor) []T {
+	t.handle("Data")
+	if want := dtypeOf[T](); t.dtype != want {
+		misuse("Data", "the tensor is %v, asked for %v", t.dtype, want)
+	}
+	out := make([]T, t.NumElements())
+	t.read("Data", unsafe.Pointer(unsafe.SliceData(out)))
+	return out
+}
+
+// Bytes copies the elements to Go memory as little-endian bytes in row-major order.
+func (t *Tensor) Bytes() []byte {
+	t.handle("Bytes")
+	out := make([]byte, t.NumElements()*t.dtype.Size())
+	t.read("Bytes", unsafe.Pointer(unsafe.SliceData(out)))
+	return out
+}
+
+func (t *Tensor) read(op string, p unsafe.Pointer) {
+	check(op, C.dt_to_host(t.handle(op), p, C.int64_t(t.NumElements()*t.dtype.Size())), t)
+	runtime.KeepAlive(t)
+}
+
+// Item returns the value of a tensor of one element. It waits for the device.
+func (t *Tensor) Item() float64 {
+	t.handle("Item")
+	if t.NumElements() != 1 {
+		misuse("Item", "want one element, the shape is %v", t.shape)
+	}
+	switch t.dtype {
+	case Float32:
+		return float64(Data[float32](t)[0])
+	case Float64:
+		return Data[float64](t)[0]
+	case Int64:
+		return float64(Data[int64](t)[0])
+	case Int32:
+		return float64(Data[int32](t)[0])
+	case Uint8, Bool:
+		return float64(t.Bytes()[0])
+	}
+	misuse("Item", "convert %v to float32 first", t.dtype)
+	return 0
+}
+
+// CopyFromBytes overwrites the tensor with little-endian elements of its dtype, row-major.
+func (t *Tensor) CopyFromBytes(data []byte) {
+	check("CopyFromBytes", C.dt_copy_from_host(t.handle("CopyFromBytes"), unsafe.Pointer(unsafe.SliceData(data)), C.int64_t(len(data))), t)
+	runtime.KeepAlive(t)
+}
+
+// ToDevice copies x to dev; x itself is returned where it is there already.
+func (s *Scope) ToDevice(x *Tensor, dev Device) *Tensor {
+	var out C.dt_out
+	check("ToDevice", C.dt_to_device(s.cmode(), x.handle("ToDevice"), C.dt_device(dev.index), &out), x)
+	runtime.KeepAlive(x)
+	return s.wrap(&out)
+}
+
+// wrap makes the Go side of a tensor that a C call returned.
+func (s *Scope) wrap(o *C.dt_out) *Tensor {
+	shape := make([]int, o.rank)
+	for i := range shape {
+		shape[i] = int(o.shape[i])
+	}
+	t := &Tensor{h: o.t, shape: shape, dtype: DType(o.dtype), dev: Device{int32(o.device)}}
+	s.a.add(t)
+	return t
+}
+
+func (s *Scope) wrapAll(outs []C.dt_out) []*Tensor {
+	ts := make([]*Tensor, len(outs))
+	for i := range outs {
+		ts[i] = s.wrap(&outs[i])
+	}
+	return ts
+}
+
+func (t *Tensor) handle(op string) C.dt_tensor {
+	if t == nil {
+		misuse(op, "nil tensor")
+	}
+	if t.h == nil {
+		misuse(op, "tensor of shape %v was used after its scope ended or it was closed", t.shape)
+	}
+	return t.h
+}
+
+func (t *Tensor) handleOrNil(op string) C.dt_tensor {
+	if t == nil {
+		return nil
+	}
+	return t.handle(op)
+}
+
+func handles(op string, ts []*Tensor) []C.dt_tensor {
+	hs := make([]C.dt_tensor, len(ts))
+	for i, t := range ts {
+		hs[i] = t.handle(op)
+	}
+	return hs
+}
+
+func first(hs []C.dt_tensor) *C.dt_tensor { return unsafe.SliceData(hs) }
+
+func cdims(dims []int) (out [C.DT_MAX_RANK]C.int64_t, n C.int32_t) {
+	if len(dims) > len(out) {
+		misuse("dims", "%d dimensions, at most %d are supported", len(dims), len(out))
+	}
+	for i, d := range dims {
+		out[i] = C.int64_t(d)
+	}
+	return out, C.int32_t(len(dims))
+}
+
+func cbool(b bool) C.int32_t {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// SameShape reports whether a and b have equal dimensions.
+func SameShape(a, b *Tensor) bool { return slices.Equal(a.shape, b.shape) }

@@ -1,0 +1,147 @@
+// Package torchtest is for the tests of packages that compute with torch: the device they run on,
+// goldens that bench/parity made with the originals, and the measure of difference. Only tests
+// import it.
+package torchtest
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/nn"
+)
+
+// OpenMP's threads spin while they wait, which takes the cores from other processes and goroutines:
+// on a busy machine tests took five times as long. libtorch is opened later, so it reads this.
+func init() {
+	if os.Getenv("OMP_WAIT_POLICY") == "" {
+		os.Setenv("OMP_WAIT_POLICY", "passive")
+	}
+}
+
+// Device returns the device that tests run on: the one named by DITRUN_TEST_DEVICE, by default the
+// CPU. A device that cannot be used skips the test with the reason; missing libtorch fails it.
+func Device(t testing.TB) torch.Device {
+	t.Helper()
+	if err := torch.Available(); err != nil {
+		t.Fatal(err)
+	}
+	name := os.Getenv("DITRUN_TEST_DEVICE")
+	if name == "" {
+		return torch.CPU
+	}
+	dev, err := torch.ParseDevice(name)
+	if err != nil {
+		t.Skipf("DITRUN_TEST_DEVICE: %v", err)
+	}
+	if dev.IsCUDA() {
+		torch.SetTF32(false) // the goldens are in full float32
+	}
+	return dev
+}
+
+// Run runs f in a scope on [Device] and fails the test with f's error.
+func Run(t testing.TB, f func(s *torch.Scope) error) {
+	t.Helper()
+	if err := torch.Run(Device(t), f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Goldens is an open golden file. Its methods fail the test where something is missing.
+type Goldens struct {
+	*checkpoint.File
+	t testing.TB
+}
+
+// Open opens a golden file, which the end of the test closes.
+func Open(t testing.TB, path string) *Goldens {
+	t.Helper()
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return &Goldens{f, t}
+}
+
+// Config reads the part called key of the JSON that the file's metadata holds as "config".
+func (g *Goldens) Config(key string, v any) {
+	g.t.Helper()
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(g.Metadata()["config"]), &all); err != nil {
+		g.t.Fatalf("%s: config: %v", g.Path(), err)
+	}
+	if err := json.Unmarshal(all[key], v); err != nil {
+		g.t.Fatalf("%s: config %q: %v", g.Path(), key, err)
+	}
+}
+
+// Tensor copies the tensor called name to the scope's device, in the type that the file has.
+func (g *Goldens) Tensor(s *torch.Scope, name string) *torch.Tensor {
+	g.t.Helper()
+	info, ok := g.Lookup(name)
+	if !ok {
+		g.t.Fatalf("%s: no golden %q", g.Path(), name)
+	}
+	data, err := g.Read(name)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	dt, ok := nn.DType(info.DType)
+	if !ok {
+		g.t.Fatalf("%s: %q: the binding has no type %s", g.Path(), name, info.DType)
+	}
+	shape := make([]int, len(info.Shape))
+	for i, d := range info.Shape {
+		shape[i] = int(d)
+	}
+	return s.FromBytes(dt, data, shape...)
+}
+
+// Prefix returns the tensors whose names start with p, under their names without it.
+func (g *Goldens) Prefix(p string) nn.Source { return prefixed{g.File, p} }
+
+type prefixed struct {
+	file   *checkpoint.File
+	prefix string
+}
+
+func (p prefixed) Tensors() []checkpoint.Info {
+	var out []checkpoint.Info
+	for _, info := range p.file.Tensors() {
+		if name, ok := strings.CutPrefix(info.Name, p.prefix); ok {
+			info.Name = name
+			out = append(out, info)
+		}
+	}
+	return out
+}
+
+func (p prefixed) Lookup(name string) (checkpoint.Info, bool) {
+	info, ok := p.file.Lookup(p.prefix + name)
+	info.Name = name
+	return info, ok
+}
+
+func (p prefixed) Read(name string) ([]byte, error) { return p.file.Read(p.prefix + name) }
+
+// Relative returns the norm of got - want over the norm of want, in Float64: infinite where the
+// shapes differ or got is nil, NaN where got holds one, so accept a result only by Relative < limit.
+func Relative(s *torch.Scope, got, want *torch.Tensor) float64 {
+	if got == nil || !torch.SameShape(got, want) {
+		return math.Inf(1)
+	}
+	var diff, norm float64
+	s.NoGrad().Sub(func(s *torch.Scope) *torch.Tensor {
+		w := s.To(want, torch.Float64)
+		diff = s.Norm(s.Subtract(s.To(got, torch.Float64), w)).Item()
+		norm = s.Norm(w).Item()
+		return nil
+	})
+	return diff / max(norm, 1e-30)
+}
