@@ -1,0 +1,309 @@
+// Package sampling turns a checkpoint, an autoencoder and labels into pictures.
+//
+//	p, err := sampling.Open(torch.CPU, "results/000-DiT-XL-2", "vae")
+//	images, err := p.Sample(ctx, sampling.Request{Labels: []int{207, 360}, CFGScale: 4, Steps: "250"})
+package sampling
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
+	"github.com/ditrun/ditrun/torch/philox"
+	"github.com/ditrun/ditrun/vae"
+)
+
+// A Request says what to sample. The zero value of a field other than Labels takes the default.
+type Request struct {
+	Labels    []int              // one a picture
+	CFGScale  float64            // classifier-free guidance; 1, or 0, is none
+	Guided    dit.GuidedChannels // default GuideThree, as the original
+	Steps     string             // of the reverse process, as diffusion.New reads it; default "250"
+	Sampler   string             // ddpm (default) or ddim
+	Seed      uint64
+	RNG       string                // "image" (default) or "torch"
+	BatchSize int                   // pictures at a time; default all, which RNG "torch" requires
+	First     int                   // index of the first picture: the noise of a picture depends on its index
+	Progress  func(done, total int) // sampling steps over all batches; may be nil
+}
+
+// RNG "image" gives each picture noise that depends on the seed and the picture's index alone. RNG
+// "torch" draws from libtorch's generator in the order of the original's sample.py.
+const (
+	rngImage = "image"
+	rngTorch = "torch"
+)
+
+func (r *Request) defaults(cfg dit.Config) error {
+	if r.CFGScale == 0 {
+		r.CFGScale = 1
+	}
+	if r.Guided == 0 {
+		r.Guided = dit.GuideThree
+	}
+	if r.Steps == "" {
+		r.Steps = "250"
+	}
+	if r.Sampler == "" {
+		r.Sampler = "ddpm"
+	}
+	if r.RNG == "" {
+		r.RNG = rngImage
+	}
+	if r.BatchSize <= 0 {
+		r.BatchSize = len(r.Labels)
+	}
+	switch {
+	case len(r.Labels) == 0:
+		return fmt.Errorf("sample: no labels")
+	case r.RNG != rngImage && r.RNG != rngTorch:
+		return fmt.Errorf("random numbers %q: want image or torch", r.RNG)
+	case r.RNG == rngTorch && r.BatchSize < len(r.Labels):
+		return fmt.Errorf("random numbers torch: the batch size %d is below the number of pictures %d, which the original draws at once", r.BatchSize, len(r.Labels))
+	case math.IsNaN(r.CFGScale) || math.IsInf(r.CFGScale, 0):
+		return fmt.Errorf("guidance scale %v: want a number", r.CFGScale)
+	case r.First < 0:
+		return fmt.Errorf("first picture %d: want 0 or more", r.First)
+	case r.guided() && cfg.ClassDropoutProb == 0:
+		return fmt.Errorf("guidance scale %v: the model was trained without label dropping and has no null class", r.CFGScale)
+	}
+	for _, y := range r.Labels {
+		if y < 0 || y > cfg.NumClasses || y == cfg.NumClasses && cfg.ClassDropoutProb == 0 {
+			return fmt.Errorf("class label %d: the model has classes 0 to %d", y, cfg.NumClasses-1)
+		}
+	}
+	return nil
+}
+
+func (r *Request) guided() bool { return r.CFGScale != 1 }
+
+// Latents draws scaled latents [n, C, I, I] for the request with the model in the scope s.
+func Latents(ctx context.Context, s *torch.Scope, model *dit.DiT, r Request) (*torch.Tensor, error) {
+	cfg := model.Config()
+	if err := r.defaults(cfg); err != nil {
+		return nil, err
+	}
+	process, err := diffusion.New(r.Steps)
+	if err != nil {
+		return nil, err
+	}
+	step, err := diffusion.ParseSampler(r.Sampler)
+	if err != nil {
+		return nil, err
+	}
+	s = s.NoGrad()
+	batches := (len(r.Labels) + r.BatchSize - 1) / r.BatchSize
+	var parts []*torch.Tensor
+	for b := range batches {
+		lo, hi := b*r.BatchSize, min((b+1)*r.BatchSize, len(r.Labels))
+		noise, err := newSource(s.Device(), &r, lo, hi, cfg)
+		if err != nil {
+			return nil, err
+		}
+		x, err := draw(ctx, s, model, process, step, &r, r.Labels[lo:hi], noise, func(k int) {
+			if r.Progress != nil {
+				r.Progress(b*process.Len()+k, batches*process.Len())
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, x)
+	}
+	return s.Cat(parts, 0), nil
+}
+
+// draw runs the reverse process for the pictures of labels from the given noise.
+func draw(ctx context.Context, s *torch.Scope, model *dit.DiT, process *diffusion.Diffusion, step diffusion.Sampler,
+	r *Request, labels []int, noise source, done func(k int)) (*torch.Tensor, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return process.Sample(s, step, guide(s, model, labels, r.CFGScale, r.Guided), noise.start(s), noise.step, func(k int) error {
+		done(k)
+		return context.Cause(ctx)
+	})
+}
+
+// guide returns the model under labels with classifier-free guidance, for a state of n samples: both
+// halves of the guided batch start from it, so there is no need to carry them twice.
+func guide(s *torch.Scope, model *dit.DiT, labels []int, scale float64, guided dit.GuidedChannels) diffusion.Denoiser {
+	y := make([]int64, len(labels))
+	for i, l := range labels {
+		y[i] = int64(l)
+	}
+	if scale == 1 {
+		cond := torch.From(s, y, len(y))
+		return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor { return model.Forward(s, x, t, cond) }
+	}
+	for range labels {
+		y = append(y, int64(model.Config().NullClass()))
+	}
+	both := torch.From(s, y, len(y))
+	return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+		out := model.ForwardWithCFG(s, s.Cat([]*torch.Tensor{x, x}, 0), s.Cat([]*torch.Tensor{t, t}, 0), both, scale, guided)
+		return s.Narrow(out, 0, 0, x.Dim(0))
+	}
+}
+
+// A source gives the noise of a batch: where it starts from, and what the k-th step adds.
+type source interface {
+	start(s *torch.Scope) *torch.Tensor
+	step(s *torch.Scope, k int) *torch.Tensor
+}
+
+// newSource returns the noise of pictures lo to hi-1 of r.
+func newSource(dev torch.Device, r *Request, lo, hi int, cfg dit.Config) (source, error) {
+	row := []int{cfg.InChannels, cfg.InputSize, cfg.InputSize}
+	if r.RNG == rngTorch {
+		gen, err := torch.NewGenerator(dev, r.Seed)
+		if err != nil {
+			return nil, err
+		}
+		return &torchSource{gen, hi - lo, r.guided(), row}, nil
+	}
+	n := &imageSource{seed: r.Seed, row: row}
+	for i := lo; i < hi; i++ {
+		n.indices = append(n.indices, int64(r.First+i))
+	}
+	return n, nil
+}
+
+// An imageSource names each draw by the seed, the picture and the step.
+type imageSource struct {
+	seed    uint64
+	indices []int64
+	row     []int // C, I, I
+}
+
+func (n *imageSource) start(s *torch.Scope) *torch.Tensor {
+	return s.PhiloxNormal(n.seed, philox.TagStartNoise, 0, n.indices, n.row...)
+}
+
+func (n *imageSource) step(s *torch.Scope, k int) *torch.Tensor {
+	return s.PhiloxNormal(n.seed, philox.TagStepNoise, uint32(k), n.indices, n.row...)
+}
+
+// A torchSource draws from libtorch's generator in the order of the original, which draws each step's
+// noise for the doubled batch of guidance and never looks at the second half.
+type torchSource struct {
+	gen    *torch.Generator
+	count  int // pictures
+	guided bool
+	row    []int // C, I, I
+}
+
+func (n *torchSource) start(s *torch.Scope) *torch.Tensor {
+	return s.Randn(n.gen, append([]int{n.count}, n.row...)...)
+}
+
+func (n *torchSource) step(s *torch.Scope, _ int) *torch.Tensor {
+	if !n.guided {
+		return n.start(s)
+	}
+	return s.Narrow(s.Randn(n.gen, append([]int{2 * n.count}, n.row...)...), 0, 0, n.count)
+}
+
+// decodeBatch bounds the memory of decoding: activations of the autoencoder are much larger than the
+// pictures.
+const decodeBatch = 16
+
+// Decode turns scaled latents [n, C, I, I] into pictures: 8-bit RGB, n times side*side*3 bytes, with
+// the rounding of the original (127.5 x + 128, cut off).
+func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *torch.Tensor, scalingFactor float64) (pix []uint8, side int, err error) {
+	s = s.NoGrad()
+	for lo := 0; lo < latents.Dim(0); lo += decodeBatch {
+		if ctx.Err() != nil {
+			return nil, 0, context.Cause(ctx)
+		}
+		err := s.Try(func(s *torch.Scope) error {
+			z := s.Narrow(latents, 0, lo, min(decodeBatch, latents.Dim(0)-lo))
+			x := v.Decode(s, s.MulScalar(z, 1/scalingFactor)) // [n, 3, S, S]
+			side = x.Dim(3)
+			x = s.Clamp(s.AddScalar(s.MulScalar(x, 127.5), 128), 0, 255)
+			x = s.To(s.Contiguous(s.Permute(x, 0, 2, 3, 1)), torch.Uint8)
+			pix = append(pix, torch.Data[uint8](x)...)
+			return nil
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+	}
+	return pix, side, nil
+}
+
+// A Pipeline is an opened checkpoint with its autoencoder.
+type Pipeline struct {
+	dev   torch.Device
+	model *dit.DiT
+	info  dit.Info
+	vae   *vae.AutoencoderKL
+}
+
+// Open reads the model at ckpt (see dit.Open) and the autoencoder at vaePath, which must be the one
+// that made the model's latents.
+func Open(dev torch.Device, ckpt, vaePath string) (*Pipeline, error) {
+	p := &Pipeline{dev: dev}
+	err := torch.Run(dev, func(s *torch.Scope) (err error) {
+		p.model, p.info, err = dit.Open(s, ckpt)
+		return err
+	})
+	if err == nil {
+		p.vae, err = vae.Open(vaePath, dev)
+	}
+	if err == nil {
+		err = p.check(ckpt, vaePath)
+	}
+	if err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Pipeline) check(ckpt, vaePath string) error {
+	v := p.vae.Config()
+	if v.LatentChannels != p.info.Config.InChannels {
+		return fmt.Errorf("vae %s has %d latent channels, the model in %s wants %d", vaePath, v.LatentChannels, ckpt, p.info.Config.InChannels)
+	}
+	if v.OutChannels != 3 {
+		return fmt.Errorf("vae %s makes pictures of %d channels, want 3", vaePath, v.OutChannels)
+	}
+	if f := p.info.ScalingFactor; !(f > 0) || math.IsInf(f, 0) {
+		return fmt.Errorf("checkpoint %s has a scaling factor of %v, want a positive number", ckpt, f)
+	}
+	if p.info.VAE != "" && p.info.VAE != p.vae.WeightsSHA256() {
+		return fmt.Errorf("vae %s is not the one that made the latents of %s (weights %.12s, want %.12s)", vaePath, ckpt, p.vae.WeightsSHA256(), p.info.VAE)
+	}
+	return nil
+}
+
+// Close frees the weights.
+func (p *Pipeline) Close() {
+	if p.model != nil {
+		nn.Close(p.model)
+	}
+	if p.vae != nil {
+		nn.Close(p.vae)
+	}
+}
+
+// Info returns what the checkpoint says of itself.
+func (p *Pipeline) Info() dit.Info { return p.info }
+
+// Sample draws pictures: 8-bit RGB, one side*side*3 bytes after another.
+func (p *Pipeline) Sample(ctx context.Context, r Request) (pix []uint8, side int, err error) {
+	err = torch.Run(p.dev, func(s *torch.Scope) (err error) {
+		z, err := Latents(ctx, s, p.model, r)
+		if err != nil {
+			return err
+		}
+		pix, side, err = Decode(ctx, s, p.vae, z, p.info.ScalingFactor)
+		return err
+	})
+	return pix, side, err
+}

@@ -1,0 +1,179 @@
+package training
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/data"
+)
+
+// copyDir copies the files of a checkpoint.
+func copyDir(t *testing.T, from, to string) string {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func contents(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	out := map[string][]byte{}
+	for _, name := range checkpointFiles {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = b
+	}
+	return out
+}
+
+func TestResumeRefuses(t *testing.T) {
+	l, cfg, dir := synthetic(t, syntheticPlan(20)), small(2), t.TempDir()
+	result, _ := run(t, cfg, l, dir, "", Hooks{})
+	good := result.Checkpoint
+	was := contents(t, good)
+
+	otherSet, otherVAE := syntheticPlan(20), syntheticPlan(20)
+	otherSet.Dataset.Hash = "another"
+	otherVAE.VAE.SHA256 = strings.Repeat("cd", 32)
+	broken := func(name string, change func(path string) error) string {
+		copied := copyDir(t, good, filepath.Join(t.TempDir(), "0000002"))
+		if err := change(filepath.Join(copied, name)); err != nil {
+			t.Fatal(err)
+		}
+		return copied
+	}
+	cut := func(path string) error {
+		st, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		return os.Truncate(path, st.Size()/2)
+	}
+	with := func(text string) func(string) error {
+		return func(path string) error { return os.WriteFile(path, []byte(text), 0o666) }
+	}
+	asModel := func(path string) error { return os.WriteFile(path, was[modelFile], 0o666) }
+	same := func(*Config) {}
+	for _, c := range []struct {
+		what   string
+		resume string
+		l      *data.Latents
+		change func(*Config)
+		want   string
+	}{
+		{"another model", good, l, func(c *Config) { c.Model.Depth = 1 }, "it holds DiT-24x2x2/2 (3 classes, latent size 4), this run is DiT-24x1x2/2"},
+		{"more classes", good, l, func(c *Config) { c.Model.NumClasses = 10 }, "this run is DiT-24x2x2/2 (10 classes"},
+		{"another batch size", good, l, func(c *Config) { c.GlobalBatchSize = 4 }, "global batch size 8, this run has 4"},
+		{"another seed", good, l, func(c *Config) { c.GlobalSeed = 8 }, "seed 7, this run has 8"},
+		{"another data set", good, synthetic(t, otherSet), same, "another data set"},
+		{"another VAE", good, synthetic(t, otherVAE), same, "latents of another VAE (weights abababababab, these are of cdcdcdcdcdcd)"},
+		{"a shorter run", good, l, func(c *Config) { c.MaxSteps = 1 }, "it is at step 2, this run ends at 1"},
+		{"no such folder", filepath.Join(dir, "none"), l, same, "no state.json there: want a folder such as RUN/checkpoints/latest"},
+		{"the run folder", dir, l, same, "no state.json there"},
+		{"no state", broken(stateFile, os.Remove), l, same, "no state.json there"},
+		{"half a state", broken(stateFile, cut), l, same, "state.json: "},
+		{"a state without step", broken(stateFile, with("{}")), l, same, "step 0"},
+		{"no weights", broken(modelFile, os.Remove), l, same, modelFile},
+		{"half the weights", broken(modelFile, cut), l, same, modelFile},
+		{"no averages", broken(emaFile, os.Remove), l, same, emaFile},
+		{"half the averages", broken(emaFile, cut), l, same, emaFile},
+		{"no optimizer", broken(optimizerFile, os.Remove), l, same, optimizerFile},
+		{"half the optimizer", broken(optimizerFile, cut), l, same, optimizerFile},
+		{"an optimizer that is none", broken(optimizerFile, asModel), l, same, "optimizer state: weights do not fit the model"},
+	} {
+		next := small(4)
+		c.change(&next)
+		out := filepath.Join(t.TempDir(), "checkpoints")
+		_, _, err := tryRun(t, context.Background(), next, c.l, out, c.resume, Hooks{})
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.resume) {
+			t.Errorf("%s: error %v, want one with %q that names the checkpoint", c.what, err, c.want)
+		}
+		if got := listing(t, out); got != "" {
+			t.Errorf("%s: left %q", c.what, got)
+		}
+	}
+	for name, b := range contents(t, good) {
+		if !bytes.Equal(b, was[name]) {
+			t.Errorf("%s changed while it was read", name)
+		}
+	}
+	// What does not change the stream may change: the learning rate, the length.
+	next := small(3)
+	next.LR = 1e-4
+	if result, records := run(t, next, l, dir, good, Hooks{}); result.Step != 3 || len(records) != 1 || records[0].LR != 1e-4 {
+		t.Errorf("result %+v, records %+v", result, records)
+	}
+	// A run that is done already does nothing.
+	if result, records := run(t, small(2), l, dir, good, Hooks{}); result.Step != 2 || result.Checkpoint != good || len(records) != 0 {
+		t.Errorf("result %+v, records %+v", result, records)
+	}
+}
+
+// A run that was killed while it wrote leaves folders that are no checkpoints; the ones before them
+// stand, and the next save clears up.
+func TestLeftoversOfAKilledRun(t *testing.T) {
+	l, dir := synthetic(t, syntheticPlan(20)), t.TempDir()
+	first, _ := run(t, small(2), l, dir, "", Hooks{})
+	was := contents(t, first.Checkpoint)
+	stale := filepath.Join(dir, ".0000004"+asideMark+"123")
+	if err := os.Mkdir(stale, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(stale, modelFile), was[modelFile][:100], 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("0000002", filepath.Join(dir, latestLink+".tmp")); err != nil {
+		t.Fatal(err)
+	}
+	// A whole checkpoint that the link does not yet name, as after a kill between the two renames.
+	copyDir(t, first.Checkpoint, filepath.Join(dir, "0000004"))
+
+	run(t, small(4), l, dir, filepath.Join(dir, latestLink), Hooks{})
+	straight := t.TempDir()
+	want, _ := run(t, small(4), l, straight, "", Hooks{})
+	sameCheckpoint(t, "after a kill", filepath.Join(dir, latestLink), want.Checkpoint)
+	if got := listing(t, dir); got != "0000002 0000004 latest" {
+		t.Errorf("left %q", got)
+	}
+	for name, b := range contents(t, first.Checkpoint) {
+		if !bytes.Equal(b, was[name]) {
+			t.Errorf("%s of the earlier checkpoint changed", name)
+		}
+	}
+	if target, err := os.Readlink(filepath.Join(dir, latestLink)); target != "0000004" || err != nil {
+		t.Errorf("latest is %q, %v: want a link without a path, so that the run folder can move", target, err)
+	}
+}
+
+// A save that fails names the step and leaves what was there.
+func TestSaveFails(t *testing.T) {
+	l, dir := synthetic(t, syntheticPlan(20)), t.TempDir()
+	run(t, small(2), l, dir, "", Hooks{})
+	// A folder where the link should be cannot be replaced by it.
+	if err := os.Remove(filepath.Join(dir, latestLink)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, latestLink, "x"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := tryRun(t, context.Background(), small(4), l, dir, "", Hooks{}); err == nil || !strings.Contains(err.Error(), "save checkpoint of step 4") {
+		t.Errorf("error %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := tryRun(t, context.Background(), small(4), l, filepath.Join(file, "checkpoints"), "", Hooks{}); err == nil || !strings.Contains(err.Error(), "save checkpoint") {
+		t.Errorf("error %v", err)
+	}
+	if got := listing(t, dir); strings.Contains(got, asideMark) {
+		t.Errorf("left %q", got)
+	}
+}

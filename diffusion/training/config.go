@@ -1,0 +1,101 @@
+// Package training is the loop that trains a Diffusion Transformer on latents: noise, loss, AdamW,
+// the average of the weights, checkpoints. It reports through [Hooks] and writes no text and no
+// pictures itself.
+//
+// Everything random in a run is a function of its seed and of the position of a sample in the run
+// (package philox), so that a run can be stopped at any step and continued with the same stream.
+package training
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/ditrun/ditrun/dit"
+)
+
+// Config is everything that decides what a run computes. It is kept with the run.
+type Config struct {
+	Model           dit.Config `yaml:"model" json:"model"`
+	ImageSize       int        `yaml:"image_size" json:"image_size"` // pixels a side, for the record
+	GlobalBatchSize int        `yaml:"global_batch_size" json:"global_batch_size"`
+	Epochs          int        `yaml:"epochs" json:"epochs"`
+	MaxSteps        int        `yaml:"max_steps" json:"max_steps"` // 0: Epochs alone decides
+	LR              float64    `yaml:"lr" json:"lr"`
+	WarmupSteps     int        `yaml:"warmup_steps" json:"warmup_steps"` // linear from zero
+	LRSchedule      string     `yaml:"lr_schedule" json:"lr_schedule"`   // constant, linear or cosine
+	FinalLR         float64    `yaml:"final_lr" json:"final_lr"`         // where linear and cosine end, as a share of LR
+	WeightDecay     float64    `yaml:"weight_decay" json:"weight_decay"`
+	EMADecay        float64    `yaml:"ema_decay" json:"ema_decay"`
+	MaxGradNorm     float64    `yaml:"max_grad_norm" json:"max_grad_norm"` // 0: no clipping
+	FlipProb        float64    `yaml:"flip_prob" json:"flip_prob"`         // 0 where the latents hold one view
+	Precision       string     `yaml:"precision" json:"precision"`         // fp32, tf32 or bf16
+	GlobalSeed      uint64     `yaml:"global_seed" json:"global_seed"`
+	Deterministic   bool       `yaml:"deterministic" json:"deterministic"`
+	LogEvery        int        `yaml:"log_every" json:"log_every"`
+	CkptEvery       int        `yaml:"ckpt_every" json:"ckpt_every"`
+	SampleEvery     int        `yaml:"sample_every" json:"sample_every"` // 0: no previews
+}
+
+// DefaultConfig is the recipe of the paper: AdamW at 1e-4 without decay or schedule, batch 256, an
+// average of decay 0.9999, 1400 epochs. Model and ImageSize are the caller's.
+var DefaultConfig = Config{
+	GlobalBatchSize: 256, Epochs: 1400, LR: 1e-4, LRSchedule: "constant", EMADecay: 0.9999, FlipProb: 0.5, Precision: "fp32",
+	LogEvery: 100, CkptEvery: 50000,
+}
+
+// Validate returns an error that gives the value and the rule it breaks.
+func (c Config) Validate() error {
+	if err := c.Model.Validate(); err != nil {
+		return err
+	}
+	switch {
+	case c.GlobalBatchSize < 1:
+		return fmt.Errorf("global batch size %d: want at least 1", c.GlobalBatchSize)
+	case c.Epochs < 1 && c.MaxSteps < 1:
+		return fmt.Errorf("epochs %d and max steps %d: want at least one of them positive", c.Epochs, c.MaxSteps)
+	case !(c.LR > 0) || math.IsInf(c.LR, 0):
+		return fmt.Errorf("learning rate %v: want a positive number", c.LR)
+	case !slices.Contains([]string{"constant", "linear", "cosine"}, c.LRSchedule):
+		return fmt.Errorf("learning rate schedule %q: want constant, linear or cosine", c.LRSchedule)
+	case c.WarmupSteps < 0:
+		return fmt.Errorf("warm-up of %d steps: want 0 or more", c.WarmupSteps)
+	case !(c.FinalLR >= 0 && c.FinalLR <= 1):
+		return fmt.Errorf("final learning rate %v: want a share from 0 to 1", c.FinalLR)
+	case !(c.EMADecay >= 0 && c.EMADecay < 1):
+		return fmt.Errorf("ema decay %v: want 0 <= decay < 1", c.EMADecay)
+	case !(c.WeightDecay >= 0), !(c.MaxGradNorm >= 0):
+		return fmt.Errorf("weight decay %v, gradient norm %v: want 0 or more", c.WeightDecay, c.MaxGradNorm)
+	case !(c.FlipProb >= 0 && c.FlipProb <= 1):
+		return fmt.Errorf("flip probability %v: want 0 to 1", c.FlipProb)
+	case !slices.Contains([]string{"fp32", "tf32", "bf16"}, c.Precision):
+		return fmt.Errorf("precision %q: want fp32, tf32 or bf16", c.Precision)
+	case c.LogEvery < 1 || c.CkptEvery < 1 || c.SampleEvery < 0:
+		return fmt.Errorf("log every %d, checkpoint every %d, sample every %d steps: want at least 1, 1 and 0", c.LogEvery, c.CkptEvery, c.SampleEvery)
+	}
+	return nil
+}
+
+// Steps returns the number of steps of a run over n samples.
+func (c Config) Steps(n int) int {
+	steps := c.Epochs * (n / c.GlobalBatchSize)
+	if c.MaxSteps > 0 && (c.Epochs < 1 || c.MaxSteps < steps) {
+		return c.MaxSteps
+	}
+	return steps
+}
+
+// learningRate returns the rate of step (from 0) of a run of total steps.
+func (c Config) learningRate(step, total int) float64 {
+	if step < c.WarmupSteps {
+		return c.LR * float64(step+1) / float64(c.WarmupSteps)
+	}
+	if c.LRSchedule == "constant" {
+		return c.LR
+	}
+	done := float64(step-c.WarmupSteps) / float64(max(total-c.WarmupSteps, 1))
+	if c.LRSchedule == "cosine" {
+		done = (1 - math.Cos(math.Pi*done)) / 2
+	}
+	return c.LR * (1 - (1-c.FinalLR)*done)
+}

@@ -1,0 +1,149 @@
+package training
+
+import (
+	"testing"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
+	"github.com/ditrun/ditrun/torch/torchtest"
+)
+
+const goldens = "../testdata/"
+
+// goldenRunner makes a run with the settings and from the weights of a golden file.
+func goldenRunner(t *testing.T, s *torch.Scope, g *torchtest.Goldens, weights nn.Source) *runner {
+	t.Helper()
+	cfg := DefaultConfig
+	cfg.GlobalBatchSize = 4
+	cfg.Model.MLPRatio, cfg.Model.ClassDropoutProb = 4, 0.1
+	g.Config("model", &cfg.Model)
+	g.Config("lr", &cfg.LR)
+	g.Config("weight_decay", &cfg.WeightDecay)
+	g.Config("ema", &cfg.EMADecay)
+	r, err := newRunner(s, cfg, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.close)
+	for _, params := range [][]nn.Param{nn.List(r.model), r.averages} {
+		if err := nn.LoadParams(s, params, weights, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return r
+}
+
+// tenSteps trains on the batches of the golden file and returns the terms of each step: loss, mse,
+// vb, gradient norm.
+func tenSteps(t *testing.T, s *torch.Scope, r *runner, batches *torchtest.Goldens) [4][]float32 {
+	t.Helper()
+	var terms [4][]float32
+	for k := range 10 {
+		err := s.Try(func(s *torch.Scope) error {
+			key := string("1234567891"[k])
+			if k == 9 {
+				key = "10"
+			}
+			var steps []int
+			for _, v := range torch.Data[int64](batches.Tensor(s, key+".t")) {
+				steps = append(steps, int(v))
+			}
+			r.apply(s, batches.Tensor(s, key+".x0"), batches.Tensor(s, key+".noise"), steps, batches.Tensor(s, key+".y"))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.step++
+		for i, v := range torch.Data[float32](r.sums) {
+			terms[i] = append(terms[i], v)
+		}
+		r.sums.CopyFromBytes(make([]byte, 16))
+	}
+	return terms
+}
+
+// difference is torchtest.Relative without the rows whose gradient is nothing but rounding, which
+// AdamW turns into steps of its own size.
+func difference(s *torch.Scope, got, want *torch.Tensor, rows []int) float64 {
+	if rows == nil {
+		return torchtest.Relative(s, got, want)
+	}
+	keep := func(x *torch.Tensor) *torch.Tensor {
+		x = s.Detach(x)
+		return s.Cat([]*torch.Tensor{s.Narrow(x, 0, 0, rows[0]), s.Narrow(x, 0, rows[1], x.Dim(0)-rows[1])}, 0)
+	}
+	return torchtest.Relative(s, keep(got), keep(want))
+}
+
+// Ten steps of AdamW with the average of the weights, from weights that use every part of the model.
+func TestTenStepsEqualOriginal(t *testing.T) {
+	g := torchtest.Open(t, goldens+"train.safetensors")
+	noGradient := map[string][]int{}
+	g.Config("no_gradient", &noGradient)
+	torchtest.Run(t, func(s *torch.Scope) error {
+		r := goldenRunner(t, s, g, torchtest.Open(t, "../../dit/testdata/tiny.safetensors"))
+		terms := tenSteps(t, s, r, g)
+		s = s.NoGrad()
+		for i, name := range []string{"losses", "mse", "vb", "grad_norms"} {
+			want := g.Tensor(s, name)
+			if want.Rank() == 2 { // of each sample
+				want = s.MeanDims(want, false, 1)
+			}
+			// The original in float32 is 2e-7 from itself in float64.
+			if e := torchtest.Relative(s, torch.From(s, terms[i], 10), want); !(e <= 2e-6) {
+				t.Errorf("%s: relative error %.2g", name, e)
+			}
+		}
+		for prefix, params := range map[string][]nn.Param{"final.": nn.List(r.model), "ema.": r.averages} {
+			for _, p := range params {
+				if e := difference(s, p.Tensor, g.Tensor(s, prefix+p.Name), noGradient[p.Name]); !(e <= 1e-5) {
+					t.Errorf("%s%s: relative error %.2g", prefix, p.Name, e)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// The same from the original's initialisation, where most gradients are zero at first.
+func TestTenStepsFromInitEqualOriginal(t *testing.T) {
+	g := torchtest.Open(t, goldens+"train_init.safetensors")
+	noGradient := map[string][]int{}
+	g.Config("no_gradient", &noGradient)
+	var keys []string
+	g.Config("keys", &keys)
+	torchtest.Run(t, func(s *torch.Scope) error {
+		r := goldenRunner(t, s, g, g.Prefix("init."))
+		terms := tenSteps(t, s, r, torchtest.Open(t, goldens+"train.safetensors"))
+		s = s.NoGrad()
+		for i, name := range map[int]string{0: "losses", 3: "grad_norms"} {
+			if e := torchtest.Relative(s, torch.From(s, terms[i], 10), g.Tensor(s, name)); !(e <= 2e-6) {
+				t.Errorf("%s: relative error %.2g", name, e)
+			}
+		}
+		params := nn.List(r.model)
+		for i, p := range params {
+			if p.Name != keys[i] {
+				t.Fatalf("tensor %d is %s, want %s", i, p.Name, keys[i])
+			}
+			if _, ok := g.Lookup("final." + p.Name); ok {
+				// Adam's first steps are as uncertain as the sign of the smallest gradients, and the last layer
+				// starts at zero: the original in float32 is 1e-4 from itself in float64 there.
+				if e := torchtest.Relative(s, p.Tensor, g.Tensor(s, "final."+p.Name)); !(e <= 1e-4) {
+					t.Errorf("final.%s: relative error %.2g", p.Name, e)
+				}
+			}
+			if noGradient[p.Name] != nil {
+				continue
+			}
+			for name, x := range map[string]*torch.Tensor{"final_norms": p.Tensor, "ema_norms": r.averages[i].Tensor} {
+				got, want := s.Norm(x), s.Select(g.Tensor(s, name), 0, i)
+				if e := torchtest.Relative(s, got, want); !(e <= 1e-5) {
+					t.Errorf("%s of %s: relative error %.2g", name, p.Name, e)
+				}
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,146 @@
+package training
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/philox"
+	"github.com/ditrun/ditrun/torch/torchtest"
+)
+
+// syntheticPlan is for latents of 4x4x4 in three classes that are easy to tell.
+func syntheticPlan(n int) data.Plan {
+	return data.Plan{
+		Dataset:  data.Dataset{Samples: n, Hash: "synthetic", Order: "position", Classes: []string{"a", "b", "c"}},
+		VAE:      data.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.5},
+		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: true,
+		ImageSize: 32, Crop: data.CropClassic, Decoder: data.DecoderGo, ShardSize: 16, Tool: "test",
+	}
+}
+
+// synthetic writes and opens latents: each class is one smooth pattern with little noise around it.
+func synthetic(t testing.TB, plan data.Plan) *data.Latents {
+	t.Helper()
+	ctx, dir := context.Background(), t.TempDir()
+	w, err := data.NewShardWriter(dir, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := plan.Channels * plan.Height * plan.Width
+	for c, err := range w.Claims(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		var moments, flip []float32
+		var labels []int64
+		for id := c.Lo; id < c.Hi; id++ {
+			noise := make([]float32, size)
+			philox.Normals(noise, 99, 0, 0, uint64(id))
+			for _, view := range []*[]float32{&moments, &flip} {
+				for j := range size {
+					sign := float32(1)
+					if (j>>uint(id%3))&1 == 1 {
+						sign = -1
+					}
+					*view = append(*view, 2*sign+0.1*noise[j])
+				}
+				for range size {
+					*view = append(*view, -6) // log variance
+				}
+			}
+			labels = append(labels, int64(id%3))
+		}
+		if !plan.Flip {
+			flip = nil
+		}
+		if err := c.Add(moments, flip, labels); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Finish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	l, err := data.OpenLatents(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// small trains a tiny model on the synthetic latents.
+func small(steps int) Config {
+	cfg := DefaultConfig
+	cfg.Model = dit.Config{InputSize: 4, PatchSize: 2, InChannels: 4, HiddenSize: 24, Depth: 2, NumHeads: 2, MLPRatio: 4, ClassDropoutProb: 0.1, NumClasses: 3, LearnSigma: true}
+	cfg.ImageSize = 32
+	cfg.GlobalBatchSize, cfg.Epochs, cfg.MaxSteps = 8, 0, steps
+	cfg.LR, cfg.EMADecay, cfg.GlobalSeed = 3e-3, 0.9, 7
+	cfg.LogEvery, cfg.CkptEvery = 1, 1000000
+	return cfg
+}
+
+// run trains and returns the records; hooks may be nil.
+func run(t testing.TB, cfg Config, l *data.Latents, dir, resume string, hooks Hooks) (Result, []Record) {
+	t.Helper()
+	result, records, err := tryRun(t, context.Background(), cfg, l, dir, resume, hooks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result, records
+}
+
+func tryRun(t testing.TB, ctx context.Context, cfg Config, l *data.Latents, dir, resume string, hooks Hooks) (Result, []Record, error) {
+	t.Helper()
+	var records []Record
+	hooks.Log = func(r Record) error { records = append(records, r); return nil }
+	result, err := Run(ctx, torchtest.Device(t), cfg, l, dir, resume, hooks)
+	return result, records, err
+}
+
+var checkpointFiles = []string{modelFile, emaFile, optimizerFile, stateFile}
+
+func sameCheckpoint(t *testing.T, what, got, want string) {
+	t.Helper()
+	for _, name := range checkpointFiles {
+		a, err := os.ReadFile(filepath.Join(got, name))
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(want, name))
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		if !bytes.Equal(a, b) {
+			t.Errorf("%s: %s differs", what, name)
+		}
+	}
+}
+
+// listing is the names in a folder.
+func listing(t *testing.T, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if os.IsNotExist(err) {
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return strings.Join(names, " ")
+}

@@ -1,0 +1,163 @@
+// Package dit is the Diffusion Transformer of Peebles and Xie, "Scalable Diffusion Models with
+// Transformers" (arXiv:2212.09748), with adaLN-Zero blocks. Names of parameters equal those of the
+// published checkpoints.
+//
+// Shape letters: N batch, C latent channels, I latent side, P patch size, G = I/P patches a side,
+// T = G G tokens, D hidden size, H heads, K classes.
+package dit
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Config describes a model. The zero value is not valid: start from [Named] or [XL2].
+type Config struct {
+	InputSize        int     `json:"input_size" yaml:"input_size"` // I: 32 for 256-pixel images
+	PatchSize        int     `json:"patch_size" yaml:"patch_size"` // P
+	InChannels       int     `json:"in_channels" yaml:"in_channels"`
+	HiddenSize       int     `json:"hidden_size" yaml:"hidden_size"` // D, divisible by NumHeads and by 4
+	Depth            int     `json:"depth" yaml:"depth"`             // blocks
+	NumHeads         int     `json:"num_heads" yaml:"num_heads"`
+	MLPRatio         float64 `json:"mlp_ratio" yaml:"mlp_ratio"`
+	ClassDropoutProb float64 `json:"class_dropout_prob" yaml:"class_dropout_prob"` // > 0 adds the null class
+	NumClasses       int     `json:"num_classes" yaml:"num_classes"`               // K
+	LearnSigma       bool    `json:"learn_sigma" yaml:"learn_sigma"`               // twice the output channels
+}
+
+// XL2 is DiT-XL/2 for 256-pixel ImageNet, the paper's largest model.
+var XL2 = Config{InputSize: 32, PatchSize: 2, InChannels: 4, HiddenSize: 1152, Depth: 28, NumHeads: 16,
+	MLPRatio: 4, ClassDropoutProb: 0.1, NumClasses: 1000, LearnSigma: true}
+
+// sizes are the paper's, table 1.
+var sizes = []struct {
+	name                 string
+	depth, hidden, heads int
+}{{"S", 12, 384, 6}, {"B", 12, 768, 12}, {"L", 24, 1024, 16}, {"XL", 28, 1152, 16}}
+
+// Names lists the twelve models of the paper, DiT-S/8 to DiT-XL/2.
+func Names() []string {
+	var out []string
+	for _, s := range sizes {
+		for _, p := range []int{8, 4, 2} {
+			out = append(out, fmt.Sprintf("DiT-%s/%d", s.name, p))
+		}
+	}
+	return out
+}
+
+// Named returns the configuration of one of the paper's models, such as "DiT-XL/2", or of a custom
+// one written as "DiT-WIDTHxDEPTHxHEADS/PATCH", such as "DiT-192x6x6/2". The other fields are
+// [XL2]'s.
+func Named(name string) (Config, error) {
+	c := XL2
+	size, patch, ok := strings.Cut(strings.TrimPrefix(name, "DiT-"), "/")
+	if ok && strings.HasPrefix(name, "DiT-") && scan(patch, "%d", &c.PatchSize) {
+		for _, s := range sizes {
+			if s.name == size && published(c.PatchSize) {
+				c.Depth, c.HiddenSize, c.NumHeads = s.depth, s.hidden, s.heads
+				return c, nil
+			}
+		}
+		if scan(size, "%dx%dx%d", &c.HiddenSize, &c.Depth, &c.NumHeads) {
+			fitting := c // the latent size is the caller's to set
+			fitting.InputSize = max(c.PatchSize, 1)
+			if err := fitting.Validate(); err != nil {
+				return Config{}, fmt.Errorf("model %q: %w", name, err)
+			}
+			return c, nil
+		}
+	}
+	return Config{}, fmt.Errorf("model %q: want one of %s, or DiT-WIDTHxDEPTHxHEADS/PATCH such as DiT-192x6x6/2", name, strings.Join(Names(), ", "))
+}
+
+// published reports whether the paper has models of patch size p.
+func published(p int) bool { return p == 2 || p == 4 || p == 8 }
+
+// scan is fmt.Sscanf that wants all of text used.
+func scan(text, format string, args ...any) bool {
+	var rest string
+	n, _ := fmt.Sscanf(text+" end", format+" %s", append(args, &rest)...)
+	return n == len(args)+1 && rest == "end"
+}
+
+// Name returns what [Named] reads for the sizes of c.
+func (c Config) Name() string {
+	for _, s := range sizes {
+		if s.depth == c.Depth && s.hidden == c.HiddenSize && s.heads == c.NumHeads && published(c.PatchSize) {
+			return fmt.Sprintf("DiT-%s/%d", s.name, c.PatchSize)
+		}
+	}
+	return fmt.Sprintf("DiT-%dx%dx%d/%d", c.HiddenSize, c.Depth, c.NumHeads, c.PatchSize)
+}
+
+// Validate returns an error that gives the value and the rule it breaks.
+func (c Config) Validate() error {
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"input size", c.InputSize}, {"patch size", c.PatchSize}, {"input channels", c.InChannels}, {"hidden size", c.HiddenSize},
+		{"depth", c.Depth}, {"number of heads", c.NumHeads}, {"number of classes", c.NumClasses}} {
+		if f.value < 1 || f.value > 1<<20 {
+			return fmt.Errorf("%s %d: want a number from 1 to %d", f.name, f.value, 1<<20)
+		}
+	}
+	switch {
+	case c.HiddenSize%c.NumHeads != 0:
+		return fmt.Errorf("hidden size %d is not divisible by %d heads", c.HiddenSize, c.NumHeads)
+	case c.HiddenSize%4 != 0:
+		return fmt.Errorf("hidden size %d is not divisible by 4, which the sin-cos positions need", c.HiddenSize)
+	case c.InputSize%c.PatchSize != 0:
+		return fmt.Errorf("latent size %d is not divisible by patch size %d", c.InputSize, c.PatchSize)
+	case !(c.ClassDropoutProb >= 0 && c.ClassDropoutProb < 1):
+		return fmt.Errorf("class dropout probability %v: want 0 <= p < 1", c.ClassDropoutProb)
+	case c.MLPRatio <= 0 || c.MLPRatio > 64 || c.mlpHidden() < 1:
+		return fmt.Errorf("MLP ratio %v: want a positive number up to 64", c.MLPRatio)
+	}
+	return nil
+}
+
+// OutChannels is C, doubled for the variance where LearnSigma is set.
+func (c Config) OutChannels() int {
+	if c.LearnSigma {
+		return 2 * c.InChannels
+	}
+	return c.InChannels
+}
+
+// NumTokens is T.
+func (c Config) NumTokens() int { g := c.InputSize / c.PatchSize; return g * g }
+
+// tableRows is the length of the label table: the null class has a row if labels are dropped.
+func (c Config) tableRows() int {
+	if c.ClassDropoutProb > 0 {
+		return c.NumClasses + 1
+	}
+	return c.NumClasses
+}
+
+func (c Config) mlpHidden() int { return int(float64(c.HiddenSize) * c.MLPRatio) }
+
+// NullClass is the label that stands for no class in classifier-free guidance. The model has it only
+// if ClassDropoutProb is positive.
+func (c Config) NullClass() int { return c.NumClasses }
+
+// NumParams returns the number of elements of all parameters, the fixed positions included.
+func (c Config) NumParams() float64 {
+	t, d, l := float64(c.NumTokens()), float64(c.HiddenSize), float64(c.Depth)
+	p2, hidden := float64(c.PatchSize*c.PatchSize), float64(c.mlpHidden())
+	block := (3*d*d + 3*d) + (d*d + d) + (2*d*hidden + hidden + d) + (6*d*d + 6*d)
+	embed := t*d + (p2*float64(c.InChannels)*d + d) + (frequencyEmbeddingSize*d + d) + (d*d + d) + float64(c.tableRows())*d
+	out := p2 * float64(c.OutChannels())
+	return embed + l*block + (d*out + out) + (2*d*d + 2*d)
+}
+
+// MACs returns the multiply-accumulates of one forward pass of one sample, which the paper's tables
+// call Gflops. Hardware floating-point operations are twice as many.
+func (c Config) MACs() float64 {
+	t, d, l := float64(c.NumTokens()), float64(c.HiddenSize), float64(c.Depth)
+	p2 := float64(c.PatchSize * c.PatchSize)
+	hidden := float64(c.mlpHidden())
+	block := t*(4*d*d+2*d*hidden) + 2*t*t*d + 6*d*d
+	return l*block + t*float64(c.InChannels)*p2*d + frequencyEmbeddingSize*d + d*d + t*d*p2*float64(c.OutChannels()) + 2*d*d
+}

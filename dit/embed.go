@@ -1,0 +1,92 @@
+package dit
+
+import (
+	"math"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
+)
+
+// PatchEmbed cuts the latent into patches and projects each to a token.
+type PatchEmbed struct {
+	Proj nn.Conv2d `dit:"proj"` // kernel and stride P
+}
+
+// Forward maps x [N, C, I, I] to tokens [N, T, D] in row-major order of the patches.
+func (e *PatchEmbed) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	h := e.Proj.Forward(s, x)                 // [N, D, G, G]
+	h = s.Reshape(h, h.Dim(0), h.Dim(1), -1)  // [N, D, T]
+	return s.Contiguous(s.Transpose(h, 1, 2)) // [N, T, D]
+}
+
+// positions returns the fixed two-dimensional sin-cos code of a grid x grid arrangement of tokens,
+// [T, dim] row-major. The first half of the channels codes the column, the second half the row; each
+// half has its sines first, then its cosines (get_2d_sincos_pos_embed of the original, in float64).
+func positions(dim, grid int) []float32 {
+	out := make([]float32, grid*grid*dim)
+	quarter := dim / 4
+	for row := range grid {
+		for col := range grid {
+			token := out[(row*grid+col)*dim:][:dim]
+			for k := range quarter {
+				omega := 1 / math.Pow(10000, float64(k)/float64(quarter))
+				for half, pos := range []int{col, row} {
+					sin, cos := math.Sincos(float64(pos) * omega)
+					token[half*2*quarter+k] = float32(sin)
+					token[half*2*quarter+quarter+k] = float32(cos)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// frequencyEmbeddingSize is the width of the sinusoidal timestep code.
+const frequencyEmbeddingSize = 256
+
+// TimestepEmbedder maps timesteps to vectors: a sinusoidal code, then Linear, SiLU, Linear.
+type TimestepEmbedder struct {
+	MLP0  nn.Linear `dit:"mlp.0"`
+	MLP2  nn.Linear `dit:"mlp.2"`
+	freqs []float32
+}
+
+// Forward maps t [N] (any number type; fractions are allowed) to [N, D].
+func (e *TimestepEmbedder) Forward(s *torch.Scope, t *torch.Tensor) *torch.Tensor {
+	return e.MLP2.Forward(s, s.SiLU(e.MLP0.Forward(s, timestepCode(s, t, e.freqs))))
+}
+
+// frequencies returns f_i = 10000^(-i/128). It takes libtorch's float32 exponential on the CPU, as
+// the original does: at t = 999 one unit in the last place of f moves the argument by 6e-5.
+func frequencies(s *torch.Scope) []float32 {
+	const half = frequencyEmbeddingSize / 2
+	exponents := make([]float32, half)
+	for i := range exponents {
+		exponents[i] = float32(-math.Log(10000)) * float32(i) / half
+	}
+	var freqs []float32
+	s.NoGrad().Sub(func(s *torch.Scope) *torch.Tensor {
+		onCPU := s.ToDevice(torch.From(s, exponents, half), torch.CPU)
+		freqs = torch.Data[float32](s.Exp(onCPU))
+		return nil
+	})
+	return freqs
+}
+
+// timestepCode returns [cos(t f), sin(t f)] for t [N], [N, 256] (timestep_embedding of the original;
+// cosines first, unlike the positions).
+func timestepCode(s *torch.Scope, t *torch.Tensor, freqs []float32) *torch.Tensor {
+	args := s.Mul(s.Unsqueeze(s.To(t, torch.Float32), 1), torch.From(s, freqs, 1, len(freqs)))
+	return s.Cat([]*torch.Tensor{s.Cos(args), s.Sin(args)}, 1)
+}
+
+// LabelEmbedder maps class labels to vectors. Its table has one more row than there are classes, the
+// null class, where labels are dropped in training.
+type LabelEmbedder struct {
+	Table nn.Embedding `dit:"embedding_table"`
+}
+
+// Forward maps labels y (Int64 [N]) to [N, D].
+func (e *LabelEmbedder) Forward(s *torch.Scope, y *torch.Tensor) *torch.Tensor {
+	return e.Table.Forward(s, y)
+}

@@ -1,0 +1,207 @@
+package dit
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
+	"github.com/ditrun/ditrun/torch/torchtest"
+)
+
+// tiny is the configuration of the golden files.
+func tiny(t *testing.T) Config {
+	t.Helper()
+	cfg := Config{MLPRatio: 4, ClassDropoutProb: 0.1}
+	torchtest.Open(t, "testdata/tiny_golden.safetensors").Config("model", &cfg)
+	return cfg
+}
+
+// Every layer's output, so that a mistake is found where it is made.
+func TestActivationsEqualOriginal(t *testing.T) {
+	g := torchtest.Open(t, "testdata/tiny_golden.safetensors")
+	cfg := tiny(t)
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m := load(t, s, cfg, torchtest.Open(t, "testdata/tiny.safetensors"))
+		s = s.NoGrad()
+		check := func(name string, got *torch.Tensor) {
+			t.Helper()
+			if e := torchtest.Relative(s, got, g.Tensor(s, "act."+name)); !(e < tolerance) {
+				t.Errorf("%s: relative error %.2g", name, e)
+			}
+		}
+		steps, labels := g.Tensor(s, "t"), g.Tensor(s, "y")
+		check("t_freq", timestepCode(s, steps, m.TEmbedder.freqs))
+		temb, yemb := m.TEmbedder.Forward(s, steps), m.YEmbedder.Forward(s, labels)
+		check("t_embedder", temb)
+		check("y_embedder", yemb)
+		c := s.Add(temb, yemb)
+		check("c", c)
+		x := s.Add(m.XEmbedder.Forward(s, g.Tensor(s, "x")), m.PosEmbed)
+		check("x_embedder", x)
+		for i, b := range m.Blocks {
+			// The parts of the block on the original's input, as Block.Forward puts them together.
+			mod := s.Chunk(b.AdaLN.Forward(s, s.SiLU(c)), 6, 1)
+			attn := b.Attn.Forward(s, b.Norm1.Modulate(s, x, mod[0], mod[1]))
+			check(fmt.Sprintf("blocks.%d.attn", i), attn)
+			mid := s.GatedAdd(x, mod[2], attn)
+			check(fmt.Sprintf("blocks.%d.mlp", i), b.MLP.Forward(s, b.Norm2.Modulate(s, mid, mod[3], mod[4])))
+			x = b.Forward(s, x, c)
+			check(fmt.Sprintf("blocks.%d", i), x)
+		}
+		out := m.Final.Forward(s, x, c)
+		check("final_layer", out)
+		if e := torchtest.Relative(s, m.unpatchify(s, out), g.Tensor(s, "out")); !(e < tolerance) {
+			t.Errorf("unpatchify: relative error %.2g", e)
+		}
+		return nil
+	})
+}
+
+func TestGuidanceEqualsOriginal(t *testing.T) {
+	g := torchtest.Open(t, "testdata/tiny_golden.safetensors")
+	cfg := tiny(t)
+	var scale float64
+	g.Config("cfg_scale", &scale)
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m := load(t, s, cfg, torchtest.Open(t, "testdata/tiny.safetensors"))
+		s = s.NoGrad()
+		x, steps, labels := g.Tensor(s, "cfg.x"), g.Tensor(s, "cfg.t"), g.Tensor(s, "cfg.y")
+		for name, guided := range map[string]GuidedChannels{"cfg.out": GuideThree, "cfg.out_all": GuideAll} {
+			out := m.ForwardWithCFG(s, x, steps, labels, scale, guided)
+			// The scale of 4 takes the difference of two outputs, and their rounding, fourfold.
+			if e := torchtest.Relative(s, out, g.Tensor(s, name)); !(e < 2*tolerance) {
+				t.Errorf("%s: relative error %.2g", name, e)
+			}
+			other := s.Cat([]*torch.Tensor{s.Narrow(x, 0, 0, 2), s.Full(100, torch.Float32, 2, 4, 8, 8)}, 0)
+			if again := m.ForwardWithCFG(s, other, steps, labels, scale, guided); torchtest.Relative(s, again, out) != 0 {
+				t.Errorf("%s: the second half of the state changes the result", name)
+			}
+		}
+		// Scale 1 is the conditional model on the guided channels.
+		one := m.ForwardWithCFG(s, x, steps, labels, 1, GuideThree)
+		plain := m.Forward(s, s.Narrow(x, 0, 0, 2), s.Narrow(steps, 0, 0, 2), s.Narrow(labels, 0, 0, 2))
+		if e := torchtest.Relative(s, s.Narrow(one, 0, 0, 2), plain); !(e < tolerance) {
+			t.Errorf("scale 1: relative error %.2g from the conditional model", e)
+		}
+		return nil
+	})
+	for text, want := range map[string]GuidedChannels{"3": GuideThree, "all": GuideAll} {
+		if got, err := ParseGuidedChannels(text); err != nil || got != want {
+			t.Errorf("ParseGuidedChannels(%q) = %v, %v", text, got, err)
+		}
+	}
+	if _, err := ParseGuidedChannels("4"); err == nil {
+		t.Error("ParseGuidedChannels(4): no error")
+	}
+}
+
+// A model of two channels has fewer than the three that are guided by default.
+func TestGuidanceOfFewChannels(t *testing.T) {
+	cfg := Config{InputSize: 4, PatchSize: 2, InChannels: 2, HiddenSize: 8, Depth: 1, NumHeads: 2, MLPRatio: 2, ClassDropoutProb: 0.1, NumClasses: 3, LearnSigma: true}
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m := initialised(t, s, cfg, 1)
+		s = s.NoGrad()
+		for _, p := range nn.List(m) { // off zero
+			s.Copy_(p.Tensor, s.AddScalar(p.Tensor, 0.1))
+		}
+		x := s.PhiloxNormal(1, 0, 0, []int64{0, 1}, 2, 4, 4)
+		steps, labels := torch.From(s, []int64{5, 5}, 2), torch.From(s, []int64{1, 3}, 2)
+		three, all := m.ForwardWithCFG(s, x, steps, labels, 3, GuideThree), m.ForwardWithCFG(s, x, steps, labels, 3, GuideAll)
+		if torchtest.Relative(s, three, all) != 0 {
+			t.Error("guiding three of two channels is not guiding all")
+		}
+		return nil
+	})
+}
+
+// With takes the place of the weights without touching the model.
+func TestWithSharesNothing(t *testing.T) {
+	cfg := tiny(t)
+	torchtest.Run(t, func(s *torch.Scope) error {
+		a, b := initialised(t, s, cfg, 1), load(t, s, cfg, torchtest.Open(t, "testdata/tiny.safetensors"))
+		s = s.NoGrad()
+		x, steps, labels := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 8, 8), torch.From(s, []int64{5}, 1), torch.From(s, []int64{1}, 1)
+		c := a.With(nn.List(b))
+		if torchtest.Relative(s, c.Forward(s, x, steps, labels), b.Forward(s, x, steps, labels)) != 0 {
+			t.Error("the model on other tensors does not compute with them")
+		}
+		if s.MaxAll(s.Abs(a.Forward(s, x, steps, labels))).Item() != 0 {
+			t.Error("With changed the model it was called on")
+		}
+		return nil
+	})
+}
+
+// bfloat16 keeps 8 bits: each of some twenty roundings in a row costs up to 2^-9 of a value, which
+// partly cancel.
+func TestBFloat16(t *testing.T) {
+	g := torchtest.Open(t, "testdata/tiny_golden.safetensors")
+	cfg := tiny(t)
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m := load(t, s, cfg, torchtest.Open(t, "testdata/tiny.safetensors"))
+		m.SetPrecision(torch.BFloat16)
+		out := m.Forward(s, g.Tensor(s, "x"), g.Tensor(s, "t"), g.Tensor(s, "y"))
+		if out.DType() != torch.Float32 {
+			t.Errorf("output is %v, want float32", out.DType())
+		}
+		e := torchtest.Relative(s, out, g.Tensor(s, "out"))
+		if !(e < 0.02) || e < 1e-4 {
+			t.Errorf("relative error %.2g of the output, want that of bfloat16: 1e-4 to 0.02", e)
+		}
+		s.Backward(s.Sum(s.Mul(out, g.Tensor(s, "w"))))
+		for name, p := range nn.Params(m) {
+			if p.DType() != torch.Float32 {
+				t.Errorf("%s became %v", name, p.DType())
+			}
+			if name == "pos_embed" {
+				continue
+			}
+			grad := s.Grad(p)
+			if grad == nil || grad.DType() != torch.Float32 {
+				t.Errorf("gradient of %s is not float32", name)
+				continue
+			}
+			if e := torchtest.Relative(s, grad, g.Tensor(s, "grad."+name)); !(e < 0.05) {
+				t.Errorf("gradient of %s: relative error %.2g", name, e)
+			}
+		}
+		return nil
+	})
+}
+
+// Forward frees what it makes but its result, and the graph with it.
+func TestForwardLeavesNothing(t *testing.T) {
+	cfg := tiny(t)
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m := initialised(t, s, cfg, 1)
+		before := torch.Live()
+		for range 3 {
+			err := s.Try(func(s *torch.Scope) error {
+				x := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 8, 8)
+				out := m.Forward(s, x, torch.From(s, []int64{5}, 1), torch.From(s, []int64{1}, 1))
+				s.Backward(s.Sum(out))
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if after := torch.Live(); after != before {
+			t.Errorf("%d tensors live after three forward passes, %d before", after, before)
+		}
+		return s.Try(func(s *torch.Scope) error { // a label out of range fails in the middle
+			if err := s.Try(func(s *torch.Scope) error {
+				x := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 8, 8)
+				m.Forward(s, x, torch.From(s, []int64{5}, 1), torch.From(s, []int64{99}, 1))
+				return nil
+			}); err == nil && !s.Device().IsCUDA() {
+				t.Error("label 99: no error")
+			}
+			if after := torch.Live(); after != before {
+				t.Errorf("%d tensors live after a failure, %d before", after, before)
+			}
+			return nil
+		})
+	})
+}
