@@ -1,0 +1,134 @@
+// Package vae is the autoencoder that takes images to the latents a diffusion model works on: the
+// AutoencoderKL of latent diffusion (Rombach et al., arXiv:2112.10752), in the layout and under the
+// parameter names of diffusers.
+//
+//	m, err := vae.Open("sd-vae-ft-ema", torch.CPU)
+//	defer m.Close()
+//	err = torch.Run(m.Device(), func(s *torch.Scope) error {
+//		mean, logvar := m.Encode(s, vae.Pixels(s, rgb, n, size))
+//		z := vae.Sample(s, mean, logvar, noise)
+//		x := m.Decode(s, z)
+//		...
+//	})
+//
+// Latents here are unscaled. A diffusion model sees them times Config().ScalingFactor, and whoever
+// hands its samples to Decode divides by that.
+//
+// Shape letters: N batch, C latent channels, D width of a level, H and W image height and width,
+// h and w latent height and width, S side of a square image.
+package vae
+
+import (
+	"math"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
+)
+
+// AutoencoderKL is the model. Its fields stand in the order of the published state dict.
+type AutoencoderKL struct {
+	Encoder       Encoder   `dit:"encoder"`
+	Decoder       Decoder   `dit:"decoder"`
+	QuantConv     nn.Conv2d `dit:"quant_conv"`
+	PostQuantConv nn.Conv2d `dit:"post_quant_conv"`
+
+	cfg    Config
+	sha256 string // hex, of the file the weights are in
+}
+
+// New makes a model of zeros on the scope's device: call [AutoencoderKL.Init] or load weights next.
+// Its parameters are persistent until [AutoencoderKL.Close].
+func New(s *torch.Scope, cfg Config) (*AutoencoderKL, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	c := cfg.LatentChannels
+	return &AutoencoderKL{
+		Encoder: newEncoder(s, cfg), Decoder: newDecoder(s, cfg),
+		QuantConv: nn.NewConv2d(s, 2*c, 2*c, 1, 1, 0), PostQuantConv: nn.NewConv2d(s, c, c, 1, 1, 0),
+		cfg: cfg,
+	}, nil
+}
+
+// Init fills the weights as PyTorch does by default, which is what the published models started
+// from: uniforms of bound 1/sqrt(inputs of one output) for weights and biases, one and zero for
+// the norms. It draws from gen on the CPU.
+func (m *AutoencoderKL) Init(s *torch.Scope, gen *torch.Generator) {
+	fill := func(weight, bias *torch.Tensor) {
+		nn.KaimingUniform(s, gen, weight)
+		nn.Uniform(s, gen, bias, 1/math.Sqrt(float64(weight.NumElements()/weight.Dim(0))))
+	}
+	params := nn.List(m)
+	for i, p := range params {
+		if p.Tensor.Rank() > 1 { // not a norm's; its bias comes next
+			fill(p.Tensor, params[i+1].Tensor)
+		}
+	}
+}
+
+// Config returns what the model was made with.
+func (m *AutoencoderKL) Config() Config { return m.cfg }
+
+// SetScalingFactor changes the scaling factor that the next [AutoencoderKL.Save] writes.
+func (m *AutoencoderKL) SetScalingFactor(f float64) { m.cfg.ScalingFactor = f }
+
+// Device returns where the weights are.
+func (m *AutoencoderKL) Device() torch.Device { return m.QuantConv.Weight.Device() }
+
+// WeightsSHA256 returns the hex SHA-256 of the weights file the model was opened from or saved to
+// last, which names the model in manifests; "" for a model that was never in a file.
+func (m *AutoencoderKL) WeightsSHA256() string { return m.sha256 }
+
+// Close frees the weights.
+func (m *AutoencoderKL) Close() { nn.Close(m) }
+
+// Encode returns the mean and the log variance, clamped to [-30, 20], of the latents of x
+// [N, 3, H, W] in [-1, 1], each [N, C, h, w]. H and W are multiples of Config().Downsample().
+func (m *AutoencoderKL) Encode(s *torch.Scope, x *torch.Tensor) (mean, logvar *torch.Tensor) {
+	return posterior(s, s.Sub(func(s *torch.Scope) *torch.Tensor {
+		// Libtorch would carry any other memory order through all layers. Row-major is as fast as
+		// channels last forward and faster backward on a CPU: see BenchmarkMemoryFormat.
+		return m.QuantConv.Forward(s, m.Encoder.Forward(s, s.Contiguous(x)))
+	}))
+}
+
+// posterior splits moments [N, 2C, h, w] into mean and clamped log variance.
+func posterior(s *torch.Scope, moments *torch.Tensor) (mean, logvar *torch.Tensor) {
+	parts := s.Chunk(moments, 2, 1)
+	return parts[0], s.Clamp(parts[1], -30, 20)
+}
+
+// Decode returns the images [N, 3, H, W] of latents z [N, C, h, w], nominally in [-1, 1] but not
+// limited to it.
+func (m *AutoencoderKL) Decode(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
+	return s.Sub(func(s *torch.Scope) *torch.Tensor {
+		return m.Decoder.Forward(s, m.PostQuantConv.Forward(s, s.Contiguous(z)))
+	})
+}
+
+// Sample returns mean + exp(logvar / 2) noise, a latent drawn from the posterior if noise is
+// standard normal. All are of one shape.
+func Sample(s *torch.Scope, mean, logvar, noise *torch.Tensor) *torch.Tensor {
+	return s.Sub(func(s *torch.Scope) *torch.Tensor {
+		return s.Addcmul(mean, s.Exp(s.MulScalar(logvar, 0.5)), noise)
+	})
+}
+
+// KL returns, [N], the divergence of each posterior from the standard normal: half the sum over the
+// elements of mean^2 + exp(logvar) - 1 - logvar.
+func KL(s *torch.Scope, mean, logvar *torch.Tensor) *torch.Tensor {
+	return s.Sub(func(s *torch.Scope) *torch.Tensor {
+		terms := s.Subtract(s.Add(s.Square(mean), s.Exp(logvar)), s.AddScalar(logvar, 1))
+		return s.MulScalar(s.SumDims(terms, false, 1, 2, 3), 0.5)
+	})
+}
+
+// Pixels turns rgb, n square images of side size as bytes [N, S, S, 3], into x [N, 3, S, S] in
+// [-1, 1], rounded as DiT's training input is: (u/255 - 0.5) / 0.5.
+func Pixels(s *torch.Scope, rgb []uint8, n, size int) *torch.Tensor {
+	return s.Sub(func(s *torch.Scope) *torch.Tensor {
+		x := s.Contiguous(s.Permute(torch.From(s, rgb, n, size, size, 3), 0, 3, 1, 2))
+		x = s.Div(s.To(x, torch.Float32), s.Full(255, torch.Float32))
+		return s.MulScalar(s.AddScalar(x, -0.5), 2)
+	})
+}

@@ -1,0 +1,257 @@
+package encode
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/torchtest"
+	"github.com/ditrun/ditrun/vae"
+)
+
+// TestMain computes on one thread, for the reason that package vae's tests do.
+func TestMain(m *testing.M) {
+	torch.SetNumThreads(1)
+	torch.SetTF32(false) // cuDNN's convolutions use it by default, the goldens do not
+	os.Exit(m.Run())
+}
+
+const size = 16
+
+// pictures is a source of n square pictures of two classes; one may be broken.
+type pictures struct {
+	n      int
+	broken int // 0 for none
+}
+
+func (p pictures) Len() int          { return p.n }
+func (p pictures) Classes() []string { return []string{"cat", "dog"} }
+func (p pictures) Order() string     { return "test" }
+func (p pictures) Hash() string      { return fmt.Sprintf("pictures %d", p.n) }
+func (p pictures) Close() error      { return nil }
+func (p pictures) Sample(i int) data.Sample {
+	return data.Sample{Name: fmt.Sprint(i), Label: 2 * i / p.n}
+}
+
+func (p pictures) Image(i int) (*data.Image, error) {
+	if i > 0 && i == p.broken {
+		return nil, fmt.Errorf("picture %d: not a picture", i)
+	}
+	img := &data.Image{W: size, H: size, Pix: make([]uint8, size*size*3)}
+	for k := range img.Pix {
+		img.Pix[k] = uint8(k*(i+3) + k/17)
+	}
+	return img, nil
+}
+
+func openVAE(t *testing.T, name string) *vae.AutoencoderKL {
+	t.Helper()
+	m, err := vae.Open(filepath.Join("..", "testdata", name), torchtest.Device(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m
+}
+
+func testOptions(t *testing.T, dir string) Options {
+	return Options{Source: pictures{n: 21}, VAE: openVAE(t, "tiny"), VAEName: "some/where/tiny", OutDir: dir, ImageSize: size, BatchSize: 3, ShardSize: 8, Tool: "test"}
+}
+
+func TestLatentsEqualDirectEncoding(t *testing.T) {
+	o := testOptions(t, t.TempDir())
+	o.DType = checkpoint.F32
+	var seen []int
+	o.OnProgress = func(done, total int) { seen = append(seen, done, total) }
+	manifest, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := manifest.VAE; v.Name != "tiny" || v.SHA256 != o.VAE.WeightsSHA256() || v.ScalingFactor != 0.18215 {
+		t.Errorf("the manifest names VAE %+v", v)
+	}
+	// Shards of 8, 8 and 5 pictures in batches that do not cross them.
+	if want := []int{0, 21, 3, 21, 6, 21, 8, 21, 11, 21, 14, 21, 16, 21, 19, 21, 21, 21}; len(seen) != len(want) || !slices.Equal(seen[len(seen)-2:], want[len(want)-2:]) {
+		t.Errorf("progress %v, want as many steps as %v", seen, want)
+	}
+	latents, err := data.OpenLatents(o.OutDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer latents.Close()
+	if latents.Len() != 21 {
+		t.Fatalf("%d latents, want 21", latents.Len())
+	}
+	record := make([]float32, latents.RecordLen())
+	torchtest.Run(t, func(s *torch.Scope) error {
+		s = s.NoGrad()
+		for i := range latents.Len() {
+			img, err := o.Source.Image(i)
+			if err != nil {
+				return err
+			}
+			if latents.Label(i) != int64(o.Source.Sample(i).Label) {
+				t.Errorf("label of %d is %d", i, latents.Label(i))
+			}
+			for _, flip := range []bool{false, true} {
+				if flip {
+					data.FlipHorizontal(img)
+				}
+				if err := latents.Read(i, flip, record); err != nil {
+					return err
+				}
+				mean, logvar := o.VAE.Encode(s, vae.Pixels(s, img.Pix, 1, size))
+				want := s.Cat([]*torch.Tensor{mean, logvar}, 1)
+				// A batch of one may round differently.
+				if e := torchtest.Relative(s, torch.From(s, record, want.Shape()...), want); !(e < 1e-5) {
+					t.Errorf("picture %d, mirrored %v: relative error %.2g", i, flip, e)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// files returns the contents of dir by name.
+func files(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string][]byte{}
+	for _, e := range entries {
+		if out[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out
+}
+
+func TestStoppedRunContinuesToTheSameBytes(t *testing.T) {
+	whole := testOptions(t, t.TempDir())
+	if _, err := Run(t.Context(), whole); err != nil {
+		t.Fatal(err)
+	}
+	want := files(t, whole.OutDir)
+	if len(want) != 4 {
+		t.Fatalf("%d files, want 3 shards and the manifest", len(want))
+	}
+	stopped := testOptions(t, t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	last := 0
+	stopped.OnProgress = func(done, total int) {
+		if last = done; done >= 12 { // in the second shard that is made
+			cancel()
+		}
+	}
+	live := torch.Live()
+	if _, err := Run(ctx, stopped); !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v, want context.Canceled", err)
+	}
+	if n := torch.Live(); n != live {
+		t.Errorf("%d tensors leaked", n-live)
+	}
+	partial := files(t, stopped.OutDir)
+	if len(partial) != 1 {
+		t.Errorf("%d files after the stop, want one whole shard", len(partial))
+	}
+	for name, b := range partial {
+		if !bytes.Equal(b, want[name]) {
+			t.Errorf("%s differs after the stop", name)
+		}
+	}
+	var first int
+	stopped.OnProgress = func(done, total int) {
+		if first == 0 {
+			first = done
+		}
+		last = done
+	}
+	if _, err := Run(t.Context(), stopped); err != nil {
+		t.Fatal(err)
+	}
+	if (first != 8 && first != 5) || last != 21 {
+		t.Errorf("the second run went from %d to %d, want from one shard to 21", first, last)
+	}
+	got := files(t, stopped.OutDir)
+	if len(got) != len(want) {
+		t.Errorf("%d files, want %d", len(got), len(want))
+	}
+	for name := range want {
+		if !bytes.Equal(got[name], want[name]) {
+			t.Errorf("%s differs from that of a run that was not stopped", name)
+		}
+	}
+	// Nothing is left to do, and nothing changes.
+	if _, err := Run(t.Context(), stopped); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	change := func(f func(*Options)) Options {
+		o := testOptions(t, t.TempDir())
+		f(&o)
+		return o
+	}
+	other := testOptions(t, t.TempDir())
+	if _, err := Run(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	var unsaved *vae.AutoencoderKL
+	torchtest.Run(t, func(s *torch.Scope) (err error) {
+		cfg, err := vae.SmallConfig(size, 4, 2)
+		if err != nil {
+			return err
+		}
+		unsaved, err = vae.New(s, cfg)
+		return err
+	})
+	defer unsaved.Close()
+	for name, tc := range map[string]struct {
+		o    Options
+		want string
+	}{
+		"no options":     {Options{}, "Source, VAE, VAEName and OutDir are required"},
+		"unsaved VAE":    {change(func(o *Options) { o.VAE = unsaved }), "save it first"},
+		"image size":     {change(func(o *Options) { o.ImageSize = 15 }), "image size 15: want a multiple of 2"},
+		"flip":           {change(func(o *Options) { o.Flip = "maybe" }), `flip "maybe": want both or none`},
+		"batch size":     {change(func(o *Options) { o.BatchSize = -1 }), "batch size -1"},
+		"dtype":          {change(func(o *Options) { o.DType = "I64" }), "dtype"},
+		"broken picture": {change(func(o *Options) { o.Source = pictures{21, 13} }), "picture 13: not a picture"},
+		"another VAE": {change(func(o *Options) { o.VAE, o.ImageSize, o.OutDir = openVAE(t, "three"), 16, other.OutDir }),
+			"choose another folder"},
+		"a file in the way": {change(func(o *Options) { o.OutDir = filepath.Join(other.OutDir, data.ManifestName) }), "not a directory"},
+	} {
+		live := torch.Live()
+		m, err := Run(t.Context(), tc.o)
+		if err == nil || m != nil || !strings.Contains(err.Error(), tc.want) || !strings.HasPrefix(err.Error(), "encode latents: ") {
+			t.Errorf("%s: error %v, want %q", name, err, tc.want)
+		}
+		if n := torch.Live(); n != live {
+			t.Errorf("%s: %d tensors leaked", name, n-live)
+		}
+	}
+}
+
+func TestWithoutMirroredLatents(t *testing.T) {
+	o := testOptions(t, t.TempDir())
+	o.Flip = "none"
+	m, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Flip || m.DType != checkpoint.F16 {
+		t.Errorf("flip %v, dtype %s: want false, F16", m.Flip, m.DType)
+	}
+}

@@ -1,0 +1,389 @@
+package vae
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
+	"github.com/ditrun/ditrun/torch/optim"
+	"github.com/ditrun/ditrun/torch/philox"
+)
+
+// TrainConfig describes a training run. [DefaultTrainConfig] fills it for small images.
+type TrainConfig struct {
+	Model     Config
+	ImageSize int // S of every batch
+	MaxSteps  int
+	BatchSize int // N of every batch
+
+	// LR rises over WarmupSteps and then falls linearly to FinalLR times LR at the last step.
+	LR          float64
+	WarmupSteps int
+	FinalLR     float64
+
+	// Loss is how pixels are compared: "mse" or "l1".
+	Loss string
+	// KLWeight is that of latent diffusion's kl_weight: the loss is the sum over all pixels of an
+	// image plus KLWeight times the sum over all elements of its latent, both divided by the number
+	// of pixels and channels, so that the reconstruction part is a plain mean.
+	KLWeight float64
+	// InitLogvar is added to the log variance of a new model. Far below zero the decoder first learns
+	// from latents almost free of noise; near zero it starts by ignoring them.
+	InitLogvar float64
+	// ZeroResiduals starts with the last layer of every residual branch at zero, each block being its
+	// shortcut. It gains 0.9 dB in 400 steps of 8 Fashion-MNIST images, and is not how published models
+	// started.
+	ZeroResiduals bool
+	// EMADecay averages the weights; the average is what training returns. 0 returns the last weights,
+	// which are as good after a learning rate that falls.
+	EMADecay float64
+	// MaxGradNorm limits the norm of the gradient of one step; 0 means no limit.
+	MaxGradNorm float64
+
+	Seed     uint64
+	LogEvery int // steps between two reads of the loss, which wait for the device
+}
+
+// DefaultTrainConfig trains cfg on images of its sample size.
+func DefaultTrainConfig(cfg Config) TrainConfig {
+	return TrainConfig{
+		Model: cfg, ImageSize: cfg.SampleSize, MaxSteps: 1500, BatchSize: 8,
+		LR: 2e-3, WarmupSteps: 30, FinalLR: 0.05,
+		Loss: "mse", KLWeight: 0.012, InitLogvar: -6, ZeroResiduals: true, MaxGradNorm: 1,
+		LogEvery: 10,
+	}
+}
+
+// betas of the optimizer: the second one is short because runs are.
+const beta1, beta2 = 0.9, 0.99
+
+// Validate returns an error that gives the value and the rule it breaks.
+func (c TrainConfig) Validate() error {
+	if err := c.Model.Validate(); err != nil {
+		return err
+	}
+	if err := c.Model.CheckImageSize(c.ImageSize); err != nil {
+		return err
+	}
+	if c.Model.InChannels != 3 || c.Model.OutChannels != 3 {
+		return fmt.Errorf("in_channels %d, out_channels %d: training wants 3, for RGB", c.Model.InChannels, c.Model.OutChannels)
+	}
+	for _, f := range []struct {
+		name  string
+		value int
+		least int
+	}{{"max steps", c.MaxSteps, 1}, {"batch size", c.BatchSize, 1}, {"log interval", c.LogEvery, 1}, {"warm-up steps", c.WarmupSteps, 0}} {
+		if f.value < f.least {
+			return fmt.Errorf("%s %d: want at least %d", f.name, f.value, f.least)
+		}
+	}
+	for _, f := range []struct {
+		name       string
+		value      float64
+		least, top float64
+	}{
+		{"learning rate", c.LR, 0, math.MaxFloat64}, {"final learning rate", c.FinalLR, 0, 1}, {"KL weight", c.KLWeight, 0, 1e6}, {"initial log variance", c.InitLogvar, -20, 20},
+		{"EMA decay", c.EMADecay, 0, 1}, {"gradient norm", c.MaxGradNorm, 0, math.MaxFloat64},
+	} {
+		if !(f.value >= f.least && f.value <= f.top) {
+			return fmt.Errorf("%s %v: want %v to %v", f.name, f.value, f.least, f.top)
+		}
+	}
+	if c.LR == 0 || c.EMADecay == 1 {
+		return fmt.Errorf("learning rate %v, EMA decay %v: nothing would be learned", c.LR, c.EMADecay)
+	}
+	if c.Loss != "mse" && c.Loss != "l1" {
+		return fmt.Errorf("loss %q: want mse or l1", c.Loss)
+	}
+	return nil
+}
+
+// lr returns the learning rate of step, counted from 0.
+func (c TrainConfig) lr(step int) float64 {
+	if step < c.WarmupSteps {
+		return c.LR * float64(step+1) / float64(c.WarmupSteps)
+	}
+	done := float64(step-c.WarmupSteps) / float64(max(1, c.MaxSteps-1-c.WarmupSteps))
+	return c.LR * (1 - (1-c.FinalLR)*done)
+}
+
+// emaDecay returns the decay after step, which grows from nothing: an average that still holds the
+// first random weights would blur a short run.
+func (c TrainConfig) emaDecay(step int) float64 {
+	if c.EMADecay == 0 {
+		return -1
+	}
+	return min(c.EMADecay, float64(1+step)/float64(10+step))
+}
+
+// Batch is the input of one training step.
+type Batch struct {
+	Pixels []uint8 // [N, S, S, 3]; read before the next batch is asked for
+}
+
+// Step reports a finished step.
+type Step struct {
+	Step int // the number of steps done
+	LR   float64
+	// WaitSeconds is how long the step waited for its batch.
+	WaitSeconds float64
+	// Losses is set on every LogEvery-th step and the last one, nil else.
+	Losses *Losses
+}
+
+// Losses are the parts of a step's loss: Rec is the mean over pixels, KL the mean over the batch of
+// the sums over a latent's elements, Total what was minimised, GradNorm the norm before clipping.
+type Losses struct{ Total, Rec, KL, GradNorm float64 }
+
+// Train trains a new model on dev and returns it. Its scaling factor is not set: see [LatentStd].
+// batches has at least MaxSteps batches. onStep, which may be nil, is called after each step.
+//
+// The weights depend on the configuration, the batches, the device and the number of threads
+// alone. When ctx ends, Train returns the model trained so far along with ctx's error; with any
+// other error the model is nil. A loss that is not a number is an error that names the step.
+func Train(ctx context.Context, dev torch.Device, cfg TrainConfig, batches iter.Seq2[*Batch, error], onStep func(Step)) (*AutoencoderKL, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("train VAE: %w", err)
+	}
+	if onStep == nil {
+		onStep = func(Step) {}
+	}
+	gen, err := torch.NewGenerator(torch.CPU, cfg.Seed)
+	if err != nil {
+		return nil, err
+	}
+	var m *AutoencoderKL
+	err = torch.Run(dev, func(s *torch.Scope) (err error) {
+		if m, err = New(s, cfg.Model); err != nil {
+			return err
+		}
+		m.Init(s, gen)
+		m.prepare(s, cfg)
+		opt, err := optim.NewAdamW(nn.List(m), optim.Config{Beta1: beta1, Beta2: beta2, Eps: 1e-8})
+		if err != nil {
+			return err
+		}
+		defer opt.Close()
+		t := &trainer{cfg: cfg, model: m, opt: opt}
+		defer t.forget()
+		err = t.run(ctx, s, batches, onStep)
+		if err == nil || ctx.Err() != nil {
+			t.useAverage(s)
+		}
+		return err
+	})
+	if err == nil {
+		return m, nil
+	}
+	err = fmt.Errorf("train VAE: %w", err)
+	if m != nil && ctx.Err() == nil {
+		m.Close()
+		m = nil
+	}
+	return m, err
+}
+
+// prepare changes new weights as cfg asks.
+func (m *AutoencoderKL) prepare(s *torch.Scope, cfg TrainConfig) {
+	s = s.NoGrad()
+	c := m.cfg.LatentChannels
+	s.Sub(func(s *torch.Scope) *torch.Tensor {
+		logvar := s.Narrow(m.QuantConv.Bias, 0, c, c)
+		s.Copy_(logvar, s.AddScalar(logvar, cfg.InitLogvar))
+		return nil
+	})
+	if cfg.ZeroResiduals {
+		for name, p := range nn.Params(m) {
+			if strings.Contains(name, ".conv2.") || strings.Contains(name, ".to_out.0.") {
+				s.Zero_(p)
+			}
+		}
+	}
+}
+
+type trainer struct {
+	cfg   TrainConfig
+	model *AutoencoderKL
+	opt   *optim.AdamW
+	// unread holds, for each step since the last read, [total, rec, KL, gradient norm] on the device.
+	unread []*torch.Tensor
+}
+
+func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Batch, error], onStep func(Step)) error {
+	step, asked := 0, time.Now()
+	for b, err := range batches {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		waited := time.Since(asked)
+		if want := t.cfg.BatchSize * t.cfg.ImageSize * t.cfg.ImageSize * 3; len(b.Pixels) != want {
+			return fmt.Errorf("step %d: a batch of %d bytes, want %d (%d images of %d x %d x 3)", step+1, len(b.Pixels), want, t.cfg.BatchSize, t.cfg.ImageSize, t.cfg.ImageSize)
+		}
+		if err := s.Try(func(s *torch.Scope) error { t.step(s, step, b); return nil }); err != nil {
+			return fmt.Errorf("step %d: %w", step+1, err)
+		}
+		report := Step{Step: step + 1, LR: t.cfg.lr(step), WaitSeconds: waited.Seconds()}
+		if (step+1)%t.cfg.LogEvery == 0 || step+1 == t.cfg.MaxSteps {
+			if report.Losses, err = t.read(s, step); err != nil {
+				return err
+			}
+		}
+		onStep(report)
+		if step++; step == t.cfg.MaxSteps {
+			return nil
+		}
+		asked = time.Now()
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("the batches ended after %d of %d steps", step, t.cfg.MaxSteps)
+}
+
+// step trains on one batch. Nothing is read back from the device.
+func (t *trainer) step(s *torch.Scope, step int, b *Batch) {
+	n := t.cfg.BatchSize
+	x := Pixels(s, b.Pixels, n, t.cfg.ImageSize)
+	indices := make([]int64, n)
+	for slot := range indices {
+		indices[slot] = int64(step)*int64(n) + int64(slot)
+	}
+	side := t.cfg.ImageSize / t.cfg.Model.Downsample()
+	noise := s.PhiloxNormal(t.cfg.Seed, philox.TagPosterior, 0, indices, t.cfg.Model.LatentChannels, side, side)
+
+	total, rec, kl := t.model.loss(s, x, noise, t.cfg.Loss, t.cfg.KLWeight)
+	s.Backward(total)
+	norm := t.opt.Step(s, t.cfg.lr(step), t.cfg.MaxGradNorm, t.cfg.emaDecay(step))
+	values := s.NoGrad().Stack([]*torch.Tensor{total, rec, kl, norm}, 0)
+	t.unread = append(t.unread, torch.Persist(values))
+}
+
+// loss returns the loss that is minimised and its two parts, see [TrainConfig] and [Losses], for
+// images x [N, 3, H, W] and posterior noise [N, C, h, w].
+func (m *AutoencoderKL) loss(s *torch.Scope, x, noise *torch.Tensor, kind string, klWeight float64) (total, rec, kl *torch.Tensor) {
+	mean, logvar := m.Encode(s, x)
+	y := m.Decode(s, Sample(s, mean, logvar, noise))
+	if kind == "l1" {
+		rec = s.Mean(s.Abs(s.Subtract(y, x)))
+	} else {
+		rec = s.MSELoss(y, x)
+	}
+	kl = s.Mean(KL(s, mean, logvar))
+	elements := float64(x.NumElements() / x.Dim(0))
+	return s.Add(rec, s.MulScalar(kl, klWeight/elements)), rec, kl
+}
+
+// read fetches the losses of the steps since the last read, step being the newest, and returns the
+// newest.
+func (t *trainer) read(s *torch.Scope, step int) (*Losses, error) {
+	var rows []float32
+	err := s.NoGrad().Try(func(s *torch.Scope) error {
+		rows = torch.Data[float32](s.Stack(t.unread, 0))
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	first := step + 1 - len(t.unread)
+	t.forget()
+	for i := 0; i < len(rows); i += 4 {
+		for k, what := range []string{"loss", "reconstruction loss", "KL", "gradient norm"} {
+			if v := float64(rows[i+k]); math.IsNaN(v) || math.IsInf(v, 0) {
+				return nil, fmt.Errorf("step %d: the %s is %v: lower the learning rate", first+i/4+1, what, v)
+			}
+		}
+	}
+	last := rows[len(rows)-4:]
+	return &Losses{float64(last[0]), float64(last[1]), float64(last[2]), float64(last[3])}, nil
+}
+
+func (t *trainer) forget() {
+	for _, u := range t.unread {
+		u.Close()
+	}
+	t.unread = nil
+}
+
+// useAverage replaces the weights by their average.
+func (t *trainer) useAverage(s *torch.Scope) {
+	if t.cfg.EMADecay == 0 {
+		return
+	}
+	s.NoGrad().Sub(func(s *torch.Scope) *torch.Tensor {
+		averages := t.opt.EMA(s)
+		for i, p := range nn.List(t.model) {
+			s.Copy_(p.Tensor, averages[i].Tensor)
+		}
+		return nil
+	})
+}
+
+// LatentStd returns the standard deviation of all elements of latents drawn from the posteriors of
+// the images that batches holds (square ones of side size), without drawing: the variance of the
+// means plus the mean of the variances. One over it is the scaling factor of the model. It stops
+// after maxImages images.
+func LatentStd(ctx context.Context, m *AutoencoderKL, size, maxImages int, batches iter.Seq2[*Batch, error]) (float64, error) {
+	std, err := latentStd(ctx, m, size, maxImages, batches)
+	if err != nil {
+		return 0, fmt.Errorf("measure latents: %w", err)
+	}
+	return std, nil
+}
+
+func latentStd(ctx context.Context, m *AutoencoderKL, size, maxImages int, batches iter.Seq2[*Batch, error]) (float64, error) {
+	if err := m.cfg.CheckImageSize(size); err != nil {
+		return 0, err
+	}
+	images, elements, sum, squares := 0, 0, 0.0, 0.0
+	err := torch.Run(m.Device(), func(s *torch.Scope) error {
+		s = s.NoGrad()
+		for b, err := range batches {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				return err
+			}
+			n := len(b.Pixels) / (3 * size * size)
+			if n == 0 || len(b.Pixels) != n*3*size*size {
+				return fmt.Errorf("a batch of %d bytes, want a multiple of %d (%d x %d x 3)", len(b.Pixels), 3*size*size, size, size)
+			}
+			err := s.Try(func(s *torch.Scope) error {
+				mean, logvar := m.Encode(s, Pixels(s, b.Pixels, n, size))
+				mean, logvar = s.To(mean, torch.Float64), s.To(logvar, torch.Float64)
+				sum += s.Sum(mean).Item()
+				squares += s.Sum(s.Add(s.Square(mean), s.Exp(logvar))).Item()
+				elements += mean.NumElements()
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			if images += n; images >= maxImages {
+				return nil
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	if images == 0 {
+		return 0, errors.New("no images")
+	}
+	mean := sum / float64(elements)
+	std := math.Sqrt(squares/float64(elements) - mean*mean)
+	if !(std > 0) || math.IsInf(std, 0) {
+		return 0, fmt.Errorf("the standard deviation of %d latents is %v: want a positive number", images, std)
+	}
+	return std, nil
+}
