@@ -33,9 +33,9 @@
 //  3. Run locks its OS thread, because OpenMP keeps a team of threads for each calling thread; at
 //     most four Runs are inside at once. Do not nest Run: use [Scope.Try].
 //  4. Loader goroutines make no tensors. They fill Go memory, which the training goroutine copies.
-//  5. Call [SetNumThreads] once, before work. Set OMP_WAIT_POLICY=passive in the environment before
-//     the first use of this package where other goroutines compute too: OpenMP's spinning threads
-//     would take their cores.
+//  5. Call [SetNumThreads] once, before work. Set GOMP_SPINCOUNT=4000, or OMP_WAIT_POLICY=passive, in
+//     the environment before the first use of this package where other goroutines or processes
+//     compute too: OpenMP's spinning threads would take their cores.
 //
 // # Libraries
 //

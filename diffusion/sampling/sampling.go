@@ -112,9 +112,23 @@ func Latents(ctx context.Context, s *torch.Scope, model *dit.DiT, r Request) (*t
 		if err != nil {
 			return nil, err
 		}
+		if !finite(s, x) {
+			return nil, fmt.Errorf("sample: the latents are not finite numbers: the weights are damaged, or the guidance scale %v is too large", r.CFGScale)
+		}
 		parts = append(parts, x)
 	}
 	return s.Cat(parts, 0), nil
+}
+
+// finite says whether all of x are finite numbers. It waits for the device.
+func finite(s *torch.Scope, x *torch.Tensor) bool {
+	ok := true
+	s.Sub(func(s *torch.Scope) *torch.Tensor {
+		v := s.Sum(s.To(x, torch.Float64)).Item()
+		ok = !math.IsNaN(v) && !math.IsInf(v, 0)
+		return nil
+	})
+	return ok
 }
 
 // draw runs the reverse process for the pictures of labels from the given noise.
@@ -223,6 +237,9 @@ func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *
 		err := s.Try(func(s *torch.Scope) error {
 			z := s.Narrow(latents, 0, lo, min(decodeBatch, latents.Dim(0)-lo))
 			x := v.Decode(s, s.MulScalar(z, 1/scalingFactor)) // [n, 3, S, S]
+			if !finite(s, x) {
+				return fmt.Errorf("decode: the pixels are not finite numbers: the weights of the autoencoder are damaged, or it is not the one of these latents")
+			}
 			side = x.Dim(3)
 			x = s.Clamp(s.AddScalar(s.MulScalar(x, 127.5), 128), 0, 255)
 			x = s.To(s.Contiguous(s.Permute(x, 0, 2, 3, 1)), torch.Uint8)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -136,6 +137,33 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
+// Check returns the error with which Run would refuse to start, found without computing: cfg that does
+// not fit the latents, or a checkpoint that is not of such a run or not whole. step is that of the
+// checkpoint, 0 without one.
+func Check(cfg Config, latents *data.Latents, resume string) (step int, err error) {
+	if err := cfg.check(latents); err != nil {
+		return 0, err
+	}
+	if resume == "" {
+		return 0, nil
+	}
+	st, err := readState(resume)
+	if err != nil {
+		return 0, err
+	}
+	if err := st.fits(cfg, latents, resume); err != nil {
+		return 0, err
+	}
+	for _, name := range []string{modelFile, emaFile, optimizerFile} {
+		f, err := checkpoint.Open(filepath.Join(resume, name))
+		if err != nil {
+			return 0, fmt.Errorf("resume from %s: %w", resume, err)
+		}
+		f.Close()
+	}
+	return st.Step, nil
+}
+
 // StepOf returns the step of the checkpoint folder at path, which may be the link `latest`.
 func StepOf(path string) (int, error) {
 	st, err := readState(path)
@@ -157,26 +185,34 @@ func readState(dir string) (state, error) {
 	return st, nil
 }
 
+// fits returns an error unless a run with cfg on latents can go on from the checkpoint in dir.
+func (st state) fits(cfg Config, latents *data.Latents, dir string) error {
+	switch {
+	case st.Config.Model != cfg.Model:
+		return fmt.Errorf("resume from %s: it holds %s (%d classes, latent size %d), this run is %s (%d classes, latent size %d)", dir,
+			st.Config.Model.Name(), st.Config.Model.NumClasses, st.Config.Model.InputSize, cfg.Model.Name(), cfg.Model.NumClasses, cfg.Model.InputSize)
+	case st.Config.GlobalBatchSize != cfg.GlobalBatchSize:
+		return fmt.Errorf("resume from %s: it was trained with global batch size %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalBatchSize, cfg.GlobalBatchSize)
+	case st.Config.GlobalSeed != cfg.GlobalSeed:
+		return fmt.Errorf("resume from %s: it was trained with seed %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalSeed, cfg.GlobalSeed)
+	case st.Dataset != latents.Manifest().Dataset.Hash:
+		return fmt.Errorf("resume from %s: it was trained on another data set", dir)
+	case st.VAE != latents.Manifest().VAE.SHA256:
+		return fmt.Errorf("resume from %s: it was trained on latents of another VAE (weights %.12s, these are of %.12s)", dir, st.VAE, latents.Manifest().VAE.SHA256)
+	case st.Step > cfg.Steps(latents.Len()):
+		return fmt.Errorf("resume from %s: it is at step %d, this run ends at %d", dir, st.Step, cfg.Steps(latents.Len()))
+	}
+	return nil
+}
+
 // load takes the run up at the checkpoint in dir.
 func (r *runner) load(s *torch.Scope, dir string) error {
 	st, err := readState(dir)
 	if err != nil {
 		return err
 	}
-	switch {
-	case st.Config.Model != r.cfg.Model:
-		return fmt.Errorf("resume from %s: it holds %s (%d classes, latent size %d), this run is %s (%d classes, latent size %d)", dir,
-			st.Config.Model.Name(), st.Config.Model.NumClasses, st.Config.Model.InputSize, r.cfg.Model.Name(), r.cfg.Model.NumClasses, r.cfg.Model.InputSize)
-	case st.Config.GlobalBatchSize != r.cfg.GlobalBatchSize:
-		return fmt.Errorf("resume from %s: it was trained with global batch size %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalBatchSize, r.cfg.GlobalBatchSize)
-	case st.Config.GlobalSeed != r.cfg.GlobalSeed:
-		return fmt.Errorf("resume from %s: it was trained with seed %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalSeed, r.cfg.GlobalSeed)
-	case st.Dataset != r.latents.Manifest().Dataset.Hash:
-		return fmt.Errorf("resume from %s: it was trained on another data set", dir)
-	case st.VAE != r.latents.Manifest().VAE.SHA256:
-		return fmt.Errorf("resume from %s: it was trained on latents of another VAE (weights %.12s, these are of %.12s)", dir, st.VAE, r.latents.Manifest().VAE.SHA256)
-	case st.Step > r.total:
-		return fmt.Errorf("resume from %s: it is at step %d, this run ends at %d", dir, st.Step, r.total)
+	if err := st.fits(r.cfg, r.latents, dir); err != nil {
+		return err
 	}
 	open := func(name string, use func(f *checkpoint.File) error) error {
 		f, err := checkpoint.Open(filepath.Join(dir, name))

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# make gpu-check: packs build/gpu-check, which needs nothing but a libtorch and a GPU where it is run:
+#   bin/      ditrun and the test binaries, which find lib/ beside them
+#   lib/      libditshim.so (and the CUDA plugin, where one was built)
+#   pkg/      each tested package's data, in the folder where its test binary is started
+#   run.sh    runs all tests with DITRUN_TEST_DEVICE=cuda and prints a summary
+# It runs them at once if this machine has a GPU.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+pack=build/gpu-check
+limit=60 # MB: what a machine behind a narrow door accepts
+
+rm -rf $pack
+mkdir -p $pack/bin $pack/lib $pack/pkg
+cp build/lib/libdit*.so $pack/lib/
+# Without symbols the files are a third smaller; a panic still names its line.
+go build -ldflags '-s -w' -o $pack/bin/ditrun ./cmd/ditrun
+
+# Every package with tests that uses libtorch, as in the Makefile, less the command: its tests would
+# double the size, and ditrun itself is packed.
+module=$(go list -m)
+go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Deps}}{{end}}' ./... |
+	awk '/ditrun\/torch[] ]/ && $1 !~ /\/cmd\// { print $1 }' |
+	while read -r package; do
+		folder=${package#"$module"/}
+		name=${folder//\//-}
+		go test -c -ldflags '-s -w' -o "$pack/bin/$name.test" "$package"
+		mkdir -p "$pack/pkg/$folder"
+		echo "$name $folder" >>$pack/tests
+		find "$folder" -maxdepth 1 \( -name testdata -o -name '*.table' \) -exec cp -r {} "$pack/pkg/$folder/" \;
+	done
+cp bench/gpu/run.sh .ci/gotest.awk $pack/
+
+size=$(du -sm $pack | cut -f1)
+if [ "$size" -gt $limit ]; then
+	echo "gpu-check: error: $pack is $size MB, want at most $limit; the largest files:" >&2
+	find $pack -type f -size +1M -printf '%s %p\n' | sort -rn | head -5 >&2
+	exit 1
+fi
+echo "packed $(wc -l <$pack/tests) test binaries into $pack ($size MB)"
+
+if ! nvidia-smi -L >/dev/null 2>&1; then
+	echo "gpu-check: no GPU here, so nothing was run: copy $pack to a machine with one and start its run.sh"
+	exit
+fi
+exec $pack/run.sh

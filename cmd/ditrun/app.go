@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
+)
+
+// commands lists the subcommands in the order in which help shows them.
+func commands() []*cli.Command {
+	return []*cli.Command{
+		trainVAECommand(),
+		encodeLatentsCommand(),
+		trainCommand(),
+		sampleCommand(),
+		doctorCommand(),
+		versionCommand(),
+		completionCommand(),
+		helpCommand(),
+	}
+}
+
+// run carries out one command line, args[0] being the program's name, and
+// returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return runApp(ctx, newApp(stdout, stderr), args)
+}
+
+func runApp(ctx context.Context, app *cli.App, args []string) int {
+	stderr := app.ErrWriter
+	err := protect(stderr, func() error { return app.RunContext(ctx, args) })
+	return conclude(stderr, err, context.Cause(ctx) == errInterrupted)
+}
+
+// protect calls f and turns a panic, which is a bug, into an error. The stack
+// is for us, not for users: it is printed only when asked for.
+func protect(stderr io.Writer, f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("internal: %v", r)
+			if os.Getenv("DITRUN_DEBUG") == "1" {
+				fmt.Fprintf(stderr, "panic: %v\n%s", r, debug.Stack())
+				return
+			}
+			err = withHint(err, "this is a bug; run again with DITRUN_DEBUG=1 to see where, and report it")
+		}
+	}()
+	return f()
+}
+
+func newApp(stdout, stderr io.Writer) *cli.App {
+	app := &cli.App{
+		Name:                  "ditrun",
+		HelpName:              "ditrun",
+		Usage:                 "trains and samples Diffusion Transformers",
+		Version:               readVersion().Ditrun,
+		Writer:                stdout,
+		ErrWriter:             stderr,
+		Flags:                 append(globalFlags(), cli.HelpFlag),
+		Commands:              commands(),
+		HideHelpCommand:       true, // ours words its errors as the rest does
+		EnableBashCompletion:  true,
+		CustomAppHelpTemplate: appHelp,
+		OnUsageError:          onUsageError,
+		// Errors are returned: run prints them and main exits.
+		ExitErrHandler: func(*cli.Context, error) {},
+	}
+	app.Action = func(c *cli.Context) error {
+		if !c.Args().Present() {
+			return cli.ShowAppHelp(c)
+		}
+		return unknownCommand(app, c.Args().First())
+	}
+	return app
+}
+
+func unknownCommand(app *cli.App, name string) error {
+	var names []string
+	for _, c := range app.VisibleCommands() {
+		names = append(names, c.Name)
+	}
+	hint := "the commands are " + strings.Join(names, ", ")
+	if n := nearest(name, names); n != "" {
+		hint = fmt.Sprintf("did you mean `ditrun %s`?", n)
+	}
+	return withHint(usagef("unknown command %q", name), "%s", hint)
+}
+
+// A spec describes a subcommand.
+type spec struct {
+	name        string
+	usage       string // one line for the list of commands, no capital, no full stop
+	description string // what a user must know, in a few lines
+	example     string // one or more command lines that work
+	args        string // names of positional arguments, "" if it takes none
+	flags       []cli.Flag
+	run         func(*env) error
+}
+
+// newCommand makes the subcommand: with the global flags among its own, the
+// help text in our form, usage errors in our words, and values from the file
+// named by --config where the command has that flag.
+func newCommand(s spec) *cli.Command {
+	return &cli.Command{
+		Name:               s.name,
+		Usage:              s.usage,
+		ArgsUsage:          s.args,
+		Description:        s.description,
+		Flags:              append(s.flags, globalFlags()...),
+		HideHelpCommand:    true,
+		CustomHelpTemplate: commandHelp(s),
+		OnUsageError:       onUsageError,
+		Action: func(c *cli.Context) error {
+			if s.args == "" && c.Args().Present() {
+				return withHint(usagef("%s: unexpected argument %q", s.name, c.Args().First()),
+					"`ditrun %s --help` lists the flags", s.name)
+			}
+			e, err := newEnv(c)
+			if err != nil {
+				return err
+			}
+			err = s.run(e)
+			if e.bar != nil {
+				// A bar still on the screen belongs to work that failed.
+				e.bar.Abort()
+			}
+			return err
+		},
+	}
+}
+
+// An env is what a subcommand runs in.
+type env struct {
+	ctx            context.Context // cancelled by the first interrupt
+	flags          *cli.Context
+	stdout, stderr io.Writer
+
+	device  string // as given: auto, cpu, cuda, cuda:N
+	threads int    // 0: as many as there are cores
+	json    bool
+	quiet   bool
+
+	bar *progress.Bar // the latest, nil before the first
+}
+
+// printf writes a line of the account of the work: to standard output, to
+// standard error when that is kept for JSON, nowhere when quiet. A line end is
+// added.
+func (e *env) printf(format string, args ...any) {
+	if e.quiet {
+		return
+	}
+	w := e.stdout
+	if e.json {
+		w = e.stderr
+	}
+	e.write(w, fmt.Sprintf(format, args...)+"\n")
+}
+
+// warn writes "ditrun: warning: ..." to standard error, also when quiet.
+func (e *env) warn(format string, args ...any) {
+	var b strings.Builder
+	printMessage(&b, "warning", fmt.Sprintf(format, args...))
+	e.write(e.stderr, b.String())
+}
+
+func (e *env) write(w io.Writer, s string) {
+	if e.bar == nil {
+		io.WriteString(w, s)
+		return
+	}
+	e.bar.Interrupt(func() { io.WriteString(w, s) })
+}
+
+// result writes v as the JSON object that --json promises; without --json it
+// does nothing. It is called once, at the end.
+func (e *env) result(v any) error {
+	if !e.json {
+		return nil
+	}
+	enc := json.NewEncoder(e.stdout)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// progress starts a bar on standard error; the caller ends it with Finish.
+// See progress.New.
+func (e *env) progress(title, unit string, total int64) *progress.Bar {
+	e.bar = progress.New(e.stderr, title, unit, total, e.quiet)
+	return e.bar
+}
+
+// progressOnTerminal is progress for work that prints log lines of its own:
+// off a terminal it shows nothing.
+func (e *env) progressOnTerminal(title, unit string, total int64) *progress.Bar {
+	e.bar = progress.New(e.stderr, title, unit, total, e.quiet || !progress.IsTerminal(e.stderr))
+	return e.bar
+}

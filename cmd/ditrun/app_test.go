@@ -1,0 +1,354 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ditrun/ditrun/torch"
+)
+
+// runSpec runs one command made of s with arguments args.
+func runSpec(ctx context.Context, s spec, args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	s.name = "work"
+	app := newApp(&out, &errs)
+	app.Commands = append(app.Commands, newCommand(s))
+	code = runApp(ctx, app, append([]string{"ditrun"}, args...))
+	return code, out.String(), errs.String()
+}
+
+func TestErrorsAndCodes(t *testing.T) {
+	interrupted, cancel := context.WithCancelCause(t.Context())
+	cancel(errInterrupted)
+	for _, c := range []struct {
+		name   string
+		ctx    context.Context
+		err    error
+		code   int
+		stderr string
+	}{
+		{"ok", t.Context(), nil, 0, ""},
+		{"failed", t.Context(), errors.New("load x: no such file"), 1, "ditrun: error: load x: no such file\n"},
+		{"hint", t.Context(), fmt.Errorf("train: %w", withHint(errors.New("disk full"), "free %d GB", 3)), 1,
+			"ditrun: error: train: disk full\nditrun: hint: free 3 GB\n"},
+		{"usage", t.Context(), withHint(usagef("--lr %g: want more than 0", -1.0), "the paper uses 1e-4"), 2,
+			"ditrun: error: --lr -1: want more than 0\nditrun: hint: the paper uses 1e-4\n"},
+		{"several lines", t.Context(), errors.New("two tensors:\na\nb\n"), 1, "ditrun: error: two tensors:\n  a\n  b\n"},
+		{"interrupted", interrupted, fmt.Errorf("train: %w", withHint(context.Canceled, "--resume auto continues")), 130,
+			"ditrun: error: interrupted\nditrun: hint: --resume auto continues\n"},
+		{"interrupted and saved", interrupted, nil, 130, "ditrun: error: interrupted\n"},
+		{"interrupted and failed", interrupted, errors.New("save: disk full"), 1, "ditrun: error: save: disk full\n"},
+	} {
+		code, stdout, stderr := runSpec(c.ctx, spec{run: func(*env) error { return c.err }}, "work")
+		if code != c.code || stderr != c.stderr || stdout != "" {
+			t.Errorf("%s: code %d, output %q, errors %q, want %d, %q", c.name, code, stdout, stderr, c.code, c.stderr)
+		}
+	}
+}
+
+func TestPanicShowsNoStack(t *testing.T) {
+	s := spec{run: func(*env) error { panic("index out of range") }}
+	code, _, stderr := runSpec(t.Context(), s, "work")
+	want := "ditrun: error: internal: index out of range\n" +
+		"ditrun: hint: this is a bug; run again with DITRUN_DEBUG=1 to see where, and report it\n"
+	if code != 1 || stderr != want {
+		t.Errorf("code %d, errors %q, want 1, %q", code, stderr, want)
+	}
+	t.Setenv("DITRUN_DEBUG", "1")
+	code, _, stderr = runSpec(t.Context(), s, "work")
+	if code != 1 || !strings.Contains(stderr, "app_test.go") || !strings.HasSuffix(stderr, "ditrun: error: internal: index out of range\n") {
+		t.Errorf("with DITRUN_DEBUG=1: code %d, errors %q", code, stderr)
+	}
+}
+
+func TestSignalCancels(t *testing.T) {
+	ctx := withSignals(t.Context())
+	time.AfterFunc(10*time.Millisecond, func() { syscall.Kill(os.Getpid(), syscall.SIGTERM) })
+	code, _, stderr := runSpec(ctx, spec{run: func(e *env) error {
+		select {
+		case <-e.ctx.Done():
+			return e.ctx.Err()
+		case <-time.After(10 * time.Second):
+			return errors.New("no signal came")
+		}
+	}}, "work")
+	if code != 130 || stderr != "ditrun: error: interrupted\n" {
+		t.Errorf("code %d, errors %q", code, stderr)
+	}
+}
+
+func TestOutputStreams(t *testing.T) {
+	s := spec{run: func(e *env) error {
+		hidden := e.progressOnTerminal("scan", "files", 3) // a buffer is no terminal
+		hidden.Add(3)
+		hidden.Finish()
+		bar := e.progress("count", "things", 3)
+		bar.Add(1)
+		e.printf("%d found", 3)
+		e.warn("one is odd")
+		bar.Add(2)
+		bar.Finish()
+		return e.result(map[string]int{"found": 3})
+	}}
+	bar := "count: 3 things in 0.0s\n"
+	for _, c := range []struct{ args, stdout, stderr string }{
+		{"work", "3 found\n", "ditrun: warning: one is odd\n" + bar},
+		{"--json work", "{\n  \"found\": 3\n}\n", "3 found\nditrun: warning: one is odd\n" + bar},
+		{"work --quiet", "", "ditrun: warning: one is odd\n"},
+		{"--quiet work --json", "{\n  \"found\": 3\n}\n", "ditrun: warning: one is odd\n"},
+		{"--json work --json=false", "3 found\n", "ditrun: warning: one is odd\n" + bar},
+	} {
+		code, stdout, stderr := runSpec(t.Context(), s, strings.Fields(c.args)...)
+		if code != 0 || stdout != c.stdout || stderr != c.stderr {
+			t.Errorf("%s: code %d, output %q, errors %q, want 0, %q, %q", c.args, code, stdout, stderr, c.stdout, c.stderr)
+		}
+	}
+}
+
+func TestGlobalFlags(t *testing.T) {
+	for args, want := range map[string]string{
+		"work":                                "auto 0",
+		"--device cpu --threads 3 work":       "cpu 3",
+		"work --device cuda:1 --threads 2":    "cuda:1 2",
+		"--device cpu work --device cuda":     "cuda 0",
+		"--threads 4 work --device=cpu":       "cpu 4",
+		"--device cuda --threads=1 work":      "cuda 1",
+		"-device cpu work -threads 2":         "cpu 2",
+		"--threads 4 --device cpu work -json": "cpu 4",
+	} {
+		got := ""
+		code, _, stderr := runSpec(t.Context(), spec{run: func(e *env) error {
+			got = fmt.Sprint(e.device, " ", e.threads)
+			return nil
+		}}, strings.Fields(args)...)
+		if code != 0 || got != want {
+			t.Errorf("%s: %q, code %d, errors %q, want %q", args, got, code, stderr, want)
+		}
+	}
+}
+
+func TestChecks(t *testing.T) {
+	s := spec{
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "data"}, &cli.StringFlag{Name: "out"},
+			&cli.IntFlag{Name: "steps", Value: 5}, &cli.StringFlag{Name: "flip", Value: "both"},
+		},
+		run: func(e *env) error {
+			return errors.Join(e.require("data", "out"), e.atLeast(1, "steps"), e.oneOf("flip", "both", "none"))
+		},
+	}
+	for args, want := range map[string]string{
+		"":                              "ditrun: error: work: --data and --out are required\nditrun: hint: `ditrun work --help` shows an example\n",
+		"--out x":                       "ditrun: error: work: --data is required\nditrun: hint: `ditrun work --help` shows an example\n",
+		"--data= --out x":               "ditrun: error: work: --data is required\nditrun: hint: `ditrun work --help` shows an example\n",
+		"--data x --out y --steps 0":    "ditrun: error: --steps 0: want at least 1\n",
+		"--data x --out y --flip twice": "ditrun: error: --flip \"twice\": want both, none\n",
+		"--data x --out y":              "",
+	} {
+		code, _, stderr := runSpec(t.Context(), s, append([]string{"work"}, strings.Fields(args)...)...)
+		wantCode := 2
+		if want == "" {
+			wantCode = 0
+		}
+		if code != wantCode || stderr != want {
+			t.Errorf("%q: code %d, errors %q, want %d, %q", args, code, stderr, wantCode, want)
+		}
+	}
+}
+
+// TestHelpIsComplete: each command has an example that begins with its name
+// and a one-line usage in the house form.
+func TestHelpIsComplete(t *testing.T) {
+	for _, c := range commands() {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), []string{"ditrun", c.Name, "--help"}, &out, &errs); code != 0 || errs.Len() != 0 {
+			t.Errorf("%s --help: code %d, errors %q", c.Name, code, errs.String())
+		}
+		if c.Name == "help" {
+			continue // its help is the list of commands
+		}
+		_, example, ok := strings.Cut(out.String(), "\nExample:\n")
+		if !ok || !strings.Contains(example, "ditrun ") {
+			t.Errorf("%s: the help shows no example", c.Name)
+		}
+		if c.Usage == "" || strings.HasSuffix(c.Usage, ".") || c.Usage[:1] != strings.ToLower(c.Usage[:1]) {
+			t.Errorf("%s: usage %q", c.Name, c.Usage)
+		}
+		for _, line := range strings.Split(out.String(), "\n") {
+			if len(line) > 110 {
+				t.Errorf("%s: a line of %d characters in the help: %s", c.Name, len(line), line)
+			}
+		}
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	// The cli package looks at os.Args to find the word being completed.
+	defer func(saved []string) { os.Args = saved }(os.Args)
+	for args, want := range map[string]string{
+		"ditrun":                "version\ncompletion\nhelp\n",
+		"ditrun doctor --no":    "--no-test\n",
+		"ditrun doctor --dev":   "--device\n",
+		"ditrun --device x --q": "--quiet\n",
+	} {
+		os.Args = append(strings.Fields(args), "--generate-bash-completion")
+		var out, errs bytes.Buffer
+		run(t.Context(), os.Args, &out, &errs)
+		if got := out.String(); !strings.HasSuffix(got, want) || errs.Len() > 0 {
+			t.Errorf("%s: completion lists %q, errors %q, want %q", args, got, errs.String(), want)
+		}
+	}
+}
+
+func TestPlural(t *testing.T) {
+	if got := plural(1, "class") + ", " + plural(10, "class") + ", " + plural(1000, "picture"); got != "1 class, 10 classes, 1,000 pictures" {
+		t.Error(got)
+	}
+}
+
+func TestNearest(t *testing.T) {
+	names := []string{"train", "train-vae", "sample", "doctor", "data", "lr"}
+	for word, want := range map[string]string{
+		"trian": "train", "trainvae": "train-vae", "smaple": "sample", "dcotor": "doctor", "zzz": "", "xy": "", "date": "data",
+	} {
+		if got := nearest(word, names); got != want {
+			t.Errorf("nearest(%q) = %q, want %q", word, got, want)
+		}
+	}
+}
+
+func TestDoctor(t *testing.T) {
+	var out, errs bytes.Buffer
+	code := run(t.Context(), []string{"ditrun", "doctor", "--json", "--device", "cpu"}, &out, &errs)
+	var d diagnosis
+	if err := json.Unmarshal(out.Bytes(), &d); err != nil {
+		t.Fatalf("%v in %q", err, out.String())
+	}
+	if d.CPU.Cores < 1 || len(d.Disks) == 0 || d.Versions.Go == "" {
+		t.Errorf("found %+v", d)
+	}
+	if torch.Available() != nil {
+		if code != 1 || d.OK || len(d.Problems) == 0 || !strings.Contains(errs.String(), "ditrun: hint: `make build`") {
+			t.Errorf("without libtorch: code %d, %+v, errors %q", code, d, errs.String())
+		}
+		t.Skip("libtorch is not there: ", torch.Available())
+	}
+	if code != 0 || !d.OK || len(d.SelfTest) != 3 {
+		t.Errorf("code %d, %+v, errors %q", code, d, errs.String())
+	}
+	for _, r := range d.SelfTest {
+		if !r.OK || r.Text == "" {
+			t.Errorf("self-test %+v", r)
+		}
+	}
+}
+
+func TestDoctorTellsTheWayOut(t *testing.T) {
+	var out, errs bytes.Buffer
+	d := diagnosis{}
+	d.Libtorch.Error = "libditshim.so not found"
+	d.CUDA.WhyNot = "libtorch is not loaded"
+	d.print(&env{stdout: &out, stderr: &errs})
+	if !strings.Contains(out.String(), "libtorch    MISSING: libditshim.so not found\n") {
+		t.Errorf("printed\n%s", out.String())
+	}
+}
+
+func configSpec(run func(*env) error) spec {
+	return spec{
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "config"},
+			&cli.StringFlag{Name: "model", Value: "DiT-XL/2"},
+			&cli.Float64Flag{Name: "lr", Value: 1e-4},
+			&cli.IntFlag{Name: "max-steps"},
+			&cli.BoolFlag{Name: "deterministic"},
+			&cli.IntSliceFlag{Name: "class-labels"},
+			&cli.StringFlag{Name: "results-dir", Value: "results"},
+		},
+		run: run,
+	}
+}
+
+func TestConfigRoundTrip(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.yaml")
+	hashes := map[string]string{}
+	write := func(name string) func(e *env) error {
+		return func(e *env) error {
+			node, err := configNode(e.flags)
+			if err != nil {
+				return err
+			}
+			hashes[name], err = configHash(e.flags, "results-dir", "device", "threads")
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(path, []byte(yamlString(t, node)), 0o666)
+		}
+	}
+	if code, _, stderr := runSpec(t.Context(), configSpec(write("a")), "--threads", "2", "work", "--lr", "0.002", "--max-steps=7", "--deterministic", "--class-labels", "3,1"); code != 0 {
+		t.Fatal(stderr)
+	}
+	want := "model: DiT-XL/2\nlr: 0.002\nmax-steps: 7\ndeterministic: true\nclass-labels:\n    - 3\n    - 1\nresults-dir: results\ndevice: auto\nthreads: 2\n"
+	data, _ := os.ReadFile(path)
+	if string(data) != want {
+		t.Errorf("config.yaml:\n%swant\n%s", data, want)
+	}
+	// Given back, with one value overruled, it is the same but for that value.
+	if code, _, stderr := runSpec(t.Context(), configSpec(write("b")), "work", "--config", path, "--results-dir", "elsewhere"); code != 0 {
+		t.Fatal(stderr)
+	}
+	data, _ = os.ReadFile(path)
+	if got := string(data); got != strings.Replace(want, "results-dir: results", "results-dir: elsewhere", 1) {
+		t.Errorf("after the round trip:\n%s", got)
+	}
+	if hashes["a"] != hashes["b"] || len(hashes["a"]) != 16 {
+		t.Errorf("hashes %v differ, though only the results folder does", hashes)
+	}
+	if code, _, stderr := runSpec(t.Context(), configSpec(write("c")), "work", "--config", path, "--lr", "1e-3"); code != 0 {
+		t.Fatal(stderr)
+	}
+	if hashes["a"] == hashes["c"] {
+		t.Error("another learning rate has the same hash")
+	}
+}
+
+func TestConfigErrors(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	for text, want := range map[string]string{
+		"lr: 1e-3\nmodle: DiT-S/2\n": "line 2: unknown key \"modle\"\nditrun: hint: did you mean model?\n",
+		"config: other.yaml\n":       "line 1: unknown key \"config\"\n",
+		"lr: fast\n":                 "line 1: lr \"fast\": want a number\n",
+		"lr: {a: 1}\n":               "line 1: lr: want a plain value or a list of them\n",
+		"lr:\n":                      "line 1: lr: no value\n",
+		"lr: 1\nlr: 2\n":             "line 2: \"lr\" stands there twice\n",
+		"- lr\n":                     "want a mapping from flag names to values\n",
+		"lr: [\n":                    "yaml: ",
+	} {
+		os.WriteFile(path, []byte(text), 0o666)
+		code, _, stderr := runSpec(t.Context(), configSpec(func(*env) error { return nil }), "work", "--config", path)
+		if code != 1 || !strings.HasPrefix(stderr, "ditrun: error: config "+path+": ") || !strings.Contains(stderr, want) {
+			t.Errorf("%q: code %d, errors %q, want %q", text, code, stderr, want)
+		}
+	}
+	os.Remove(path)
+	code, _, stderr := runSpec(t.Context(), configSpec(func(*env) error { return nil }), "work", "--config", path)
+	if code != 1 || stderr != "ditrun: error: config "+path+": no such file\n" {
+		t.Errorf("missing file: code %d, errors %q", code, stderr)
+	}
+	os.WriteFile(path, nil, 0o666)
+	if code, _, stderr := runSpec(t.Context(), configSpec(func(*env) error { return nil }), "work", "--config", path); code != 0 {
+		t.Errorf("empty file: %s", stderr)
+	}
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"go.yaml.in/yaml/v3"
+)
+
+// notConfigured are flags that say how to talk to the user, not what to do.
+var notConfigured = []string{"help", "config", "json", "quiet"}
+
+// configNode returns the values of all flags of the command, defaults
+// included, as a YAML mapping in the order in which help lists them. Written
+// to a file it can be given back with --config.
+func configNode(c *cli.Context, without ...string) (*yaml.Node, error) {
+	node := &yaml.Node{Kind: yaml.MappingNode}
+	for _, f := range c.Command.Flags {
+		name := f.Names()[0]
+		if slices.Contains(notConfigured, name) || slices.Contains(without, name) {
+			continue
+		}
+		key, value := new(yaml.Node), new(yaml.Node)
+		key.SetString(name)
+		if err := value.Encode(flagValue(c, f)); err != nil {
+			return nil, fmt.Errorf("config: --%s: %w", name, err)
+		}
+		node.Content = append(node.Content, key, value)
+	}
+	return node, nil
+}
+
+func flagValue(c *cli.Context, f cli.Flag) any {
+	name := f.Names()[0]
+	switch f.(type) {
+	case *cli.StringSliceFlag:
+		return c.StringSlice(name)
+	case *cli.IntSliceFlag:
+		return c.IntSlice(name)
+	case *cli.DurationFlag:
+		return c.Duration(name).String()
+	}
+	return c.Value(name)
+}
+
+// configHash identifies the configuration without the named flags: a run may
+// be continued by one that differs in those.
+func configHash(c *cli.Context, without ...string) (string, error) {
+	node, err := configNode(c, without...)
+	if err != nil {
+		return "", err
+	}
+	data, err := yaml.Marshal(node)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(data))[:16], nil
+}
+
+// applyConfig sets the flags that were not given on the command line to the
+// values in the file, which has flag names as keys. What the file lacks keeps
+// its default; a key that is no flag is an error, since it is mostly a slip.
+func applyConfig(c *cli.Context, path string) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("config %s: no such file", path)
+	}
+	if err != nil {
+		return err
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		return fmt.Errorf("config %s: %w", path, err)
+	}
+	if doc.Kind == 0 {
+		return nil // an empty file
+	}
+	if doc.Content[0].Kind != yaml.MappingNode {
+		return fmt.Errorf("config %s: want a mapping from flag names to values", path)
+	}
+	given := c.LocalFlagNames()
+	flags := map[string]cli.Flag{}
+	var names []string
+	for _, f := range c.Command.Flags {
+		if name := f.Names()[0]; !slices.Contains(notConfigured, name) {
+			flags[name] = f
+			names = append(names, name)
+		}
+	}
+	seen := map[string]bool{}
+	for pairs := doc.Content[0].Content; len(pairs) > 0; pairs = pairs[2:] {
+		key, value := pairs[0], pairs[1]
+		name := key.Value
+		at := fmt.Sprintf("config %s: line %d", path, key.Line)
+		f, ok := flags[name]
+		if !ok {
+			err := fmt.Errorf("%s: unknown key %q", at, name)
+			if n := nearest(name, names); n != "" {
+				err = withHint(err, "did you mean %s?", n)
+			}
+			return err
+		}
+		if seen[name] {
+			return fmt.Errorf("%s: %q stands there twice", at, name)
+		}
+		seen[name] = true
+		if slices.Contains(given, name) {
+			continue
+		}
+		text, err := yamlText(value)
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", at, name, err)
+		}
+		for _, t := range text {
+			if err := c.Set(name, t); err != nil {
+				return fmt.Errorf("%s: %s %q: want %s", at, name, t, wanted(c, f.Names()[0]))
+			}
+		}
+	}
+	return nil
+}
+
+// yamlText returns the scalar, or the scalars of a list, as the command line
+// would give them.
+func yamlText(v *yaml.Node) ([]string, error) {
+	switch v.Kind {
+	case yaml.ScalarNode:
+		if v.Tag == "!!null" {
+			return nil, errors.New("no value")
+		}
+		return []string{v.Value}, nil
+	case yaml.SequenceNode:
+		var all []string
+		for _, item := range v.Content {
+			if item.Kind != yaml.ScalarNode {
+				return nil, errors.New("want a list of plain values")
+			}
+			all = append(all, item.Value)
+		}
+		if len(all) == 0 {
+			return nil, nil
+		}
+		return []string{strings.Join(all, ",")}, nil
+	}
+	return nil, errors.New("want a plain value or a list of them")
+}

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
+	"github.com/ditrun/ditrun/torch"
+)
+
+func doctorCommand() *cli.Command {
+	return newCommand(spec{
+		name:  "doctor",
+		usage: "say what is installed and what is missing, and test it",
+		description: "Prints what was found, then computes for some seconds on the device:\n" +
+			"a matrix product, a small training run, random numbers. The exit code\n" +
+			"is 1 when something needed is missing or a test fails; each problem is\n" +
+			"printed with the way out.",
+		example: "ditrun doctor\nditrun doctor --device cuda --json",
+		flags: []cli.Flag{
+			&cli.BoolFlag{Name: "no-test", DisableDefaultText: true, Usage: "only look, do not compute"},
+		},
+		run: runDoctor,
+	})
+}
+
+// A diagnosis is what doctor found; with --json it is the result.
+type diagnosis struct {
+	OK       bool            `json:"ok"`
+	Problems []problem       `json:"problems"`
+	Versions report.Versions `json:"versions"`
+	Libtorch struct {
+		Path  string `json:"path,omitempty"`
+		Shim  string `json:"shim,omitempty"`
+		Error string `json:"error,omitempty"`
+	} `json:"libtorch"`
+	CUDA struct {
+		Devices int    `json:"devices"`
+		WhyNot  string `json:"why_not,omitempty"`
+		Driver  string `json:"driver,omitempty"`
+	} `json:"cuda"`
+	Device   string         `json:"device,omitempty"`
+	Threads  int            `json:"threads,omitempty"`
+	CPU      machine.CPU    `json:"cpu"`
+	Memory   machine.Memory `json:"memory"`
+	Disks    []disk         `json:"disks"`
+	Tools    []tool         `json:"tools"`
+	SelfTest []testResult   `json:"self_test,omitempty"`
+}
+
+type problem struct {
+	Text string `json:"text"`
+	Hint string `json:"hint"`
+}
+
+type disk struct {
+	Path string `json:"path"`
+	Free int64  `json:"free_bytes"` // -1: unknown
+}
+
+type tool struct {
+	Name    string `json:"name"`
+	Version string `json:"version"` // "" when it is not installed
+	For     string `json:"for"`
+}
+
+// little is the free disk space below which a run is likely to end badly: a
+// checkpoint of DiT-XL/2 is 10 GB.
+const little = 2e9
+
+func runDoctor(e *env) error {
+	var d diagnosis
+	d.Versions = readVersion()
+	d.CPU, d.Memory = machine.ReadCPU(), machine.ReadMemory()
+	d.Disks = disks()
+	d.Tools = tools(e.ctx)
+	d.CUDA.Driver = machine.NVIDIADriver()
+	d.Problems = []problem{}
+	dev, usable := d.findDevice(e)
+	for _, at := range d.Disks {
+		if at.Free >= 0 && at.Free < little {
+			d.problem(fmt.Sprintf("only %s free in %s", format.Bytes(at.Free), at.Path), "make room, or work in another folder")
+		}
+	}
+	d.print(e)
+	if usable && !e.flags.Bool("no-test") {
+		if err := d.test(e, dev); err != nil {
+			return err
+		}
+	}
+	d.OK = len(d.Problems) == 0
+	if err := e.result(d); err != nil {
+		return err
+	}
+	if d.OK {
+		e.printf("\nAll is well.")
+		return nil
+	}
+	for _, p := range d.Problems[1:] {
+		e.warn("%s: %s", p.Text, p.Hint)
+	}
+	return withHint(errors.New(d.Problems[0].Text), "%s", d.Problems[0].Hint)
+}
+
+func (d *diagnosis) problem(text, hint string) {
+	d.Problems = append(d.Problems, problem{text, hint})
+}
+
+// findDevice opens libtorch and the device; false when there is none to test.
+func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
+	if err := torch.Available(); err != nil {
+		d.Libtorch.Error = err.Error()
+		d.CUDA.WhyNot = "libtorch is not loaded"
+		d.problem(err.Error(), "`make build` also fetches libtorch; with LIBTORCH=FOLDER it uses the torch 2.9 or newer there")
+		return torch.Device{}, false
+	}
+	d.Versions.Libtorch = libtorchVersion()
+	d.Libtorch.Path, d.Libtorch.Shim = machine.LoadedLibrary("libtorch_cpu.so"), torch.Library()
+	n, why := torch.CUDAStatus()
+	d.CUDA.Devices = n
+	if why != nil {
+		d.CUDA.WhyNot = why.Error()
+	}
+	if n == 0 && d.CUDA.Driver != "" {
+		e.warn("an NVIDIA driver (%s) is installed but CUDA is not usable: %s", d.CUDA.Driver, d.CUDA.WhyNot)
+	}
+	dev, err := e.openDevice()
+	if err != nil {
+		d.problem(err.Error(), "--device cpu works everywhere")
+		return dev, false
+	}
+	d.Device, d.Threads = dev.String(), torch.NumThreads()
+	return dev, true
+}
+
+func disks() []disk {
+	cwd, err := os.Getwd()
+	if err != nil {
+		cwd = "."
+	}
+	all := []disk{{cwd, machine.DiskFree(cwd)}}
+	if tmp := os.TempDir(); tmp != cwd {
+		all = append(all, disk{tmp, machine.DiskFree(tmp)})
+	}
+	return all
+}
+
+// tools are what building needs; a built ditrun needs none of them.
+func tools(ctx context.Context) []tool {
+	list := []tool{
+		{Name: "go", For: "building"},
+		{Name: "cmake", For: "building"},
+		{Name: "g++", For: "building"},
+		{Name: "python3", For: "fetching libtorch"},
+		{Name: "nvcc", For: "building CUDA kernels"},
+	}
+	for i := range list {
+		list[i].Version = toolVersion(ctx, list[i].Name)
+	}
+	return list
+}
+
+var versionNumber = regexp.MustCompile(`\d+\.\d+(\.\d+)?`)
+
+func toolVersion(ctx context.Context, name string) string {
+	arg := "--version"
+	if name == "go" {
+		arg = "version"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, name, arg).Output()
+	if err != nil {
+		return ""
+	}
+	if name == "nvcc" { // the release stands in the fourth line, after a date
+		_, out, _ = bytes.Cut(out, []byte("release "))
+	}
+	if v := versionNumber.Find(out); v != nil {
+		return string(v)
+	}
+	return "found"
+}
+
+// print writes what was found as a table.
+func (d *diagnosis) print(e *env) {
+	var b strings.Builder
+	w := columns{w: &b}
+	w.row("ditrun", d.Versions.Ditrun+", "+d.Versions.Go+" "+runtime.GOOS+"/"+runtime.GOARCH)
+	if d.Libtorch.Error == "" {
+		w.row("libtorch", d.Versions.Libtorch+"\n"+known(d.Libtorch.Path))
+	} else {
+		w.row("libtorch", "MISSING: "+d.Libtorch.Error)
+	}
+	cuda := plural(d.CUDA.Devices, "device")
+	if d.CUDA.WhyNot != "" {
+		cuda = "no: " + d.CUDA.WhyNot
+	}
+	driver := "no NVIDIA driver"
+	if d.CUDA.Driver != "" {
+		driver = "NVIDIA driver " + d.CUDA.Driver
+	}
+	w.row("cuda", cuda+"\n"+driver)
+	if d.Device != "" {
+		w.row("device", d.Device)
+		w.row("threads", plural(d.Threads, "thread")+" for "+plural(d.CPU.Cores, "core"))
+	}
+	w.row("cpu", d.CPU.Model+": "+known(strings.Join(d.CPU.Features, " ")))
+	w.row("memory", fmt.Sprintf("%s, %s available", format.Bytes(d.Memory.Total), format.Bytes(d.Memory.Available)))
+	for _, at := range d.Disks {
+		free := "unknown"
+		if at.Free >= 0 {
+			free = format.Bytes(at.Free)
+		}
+		w.row("disk", fmt.Sprintf("%s free in %s", free, at.Path))
+	}
+	var found, missing []string
+	for _, t := range d.Tools {
+		if t.Version != "" {
+			found = append(found, t.Name+" "+t.Version)
+		} else {
+			missing = append(missing, fmt.Sprintf("%s (for %s)", t.Name, t.For))
+		}
+	}
+	w.row("tools", known(strings.Join(found, ", ")))
+	if len(missing) > 0 {
+		w.row("", "not found: "+strings.Join(missing, ", "))
+	}
+	e.printf("%s", strings.TrimRight(b.String(), "\n"))
+}
+
+func known(s string) string {
+	if s == "" {
+		return "unknown"
+	}
+	return s
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// A hintError is an error with the next step to take.
+type hintError struct {
+	error
+	hint string
+}
+
+func (e hintError) Unwrap() error { return e.error }
+
+// withHint adds a hint to err; it is printed on a line of its own. An err of
+// nil stays nil.
+func withHint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return hintError{err, fmt.Sprintf(format, args...)}
+}
+
+// A usageError is a mistake in the command line: exit code 2.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// usagef makes the error for a command line that cannot be carried out:
+// usagef("--cfg-scale %g: want at least 1", v).
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// conclude prints err and returns the exit code for it. Interrupted says that a
+// signal came: then even a command that ended without an error was cut short.
+func conclude(w io.Writer, err error, interrupted bool) int {
+	if err == nil && !interrupted {
+		return 0
+	}
+	var hint string
+	if h := (hintError{}); errors.As(err, &h) {
+		hint = h.hint
+	}
+	code := exitFailed
+	switch {
+	case interrupted && (err == nil || errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)):
+		err, code = errInterrupted, exitInterrupted
+	case errors.As(err, new(usageError)):
+		code = exitUsage
+	}
+	printMessage(w, "error", err.Error())
+	if hint != "" {
+		printMessage(w, "hint", hint)
+	}
+	return code
+}
+
+// printMessage writes "ditrun: KIND: text"; further lines of text are indented
+// so that they read as one message.
+func printMessage(w io.Writer, kind, text string) {
+	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ")
+	fmt.Fprintf(w, "ditrun: %s: %s\n", kind, text)
+}

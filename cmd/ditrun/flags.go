@@ -1,0 +1,191 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+const globalCategory = "Global options"
+
+// globalFlags may stand before the subcommand or after it. They are made anew
+// for each, since a flag keeps what it parsed.
+func globalFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "device", Value: "auto", Category: globalCategory,
+			Usage: "compute on `DEVICE`: auto, cpu, cuda or cuda:N"},
+		&cli.IntFlag{Name: "threads", Category: globalCategory, DefaultText: "one per core",
+			Usage: "use `N` threads on the CPU"},
+		&cli.BoolFlag{Name: "json", Category: globalCategory, DisableDefaultText: true,
+			Usage: "write the result as one JSON object"},
+		&cli.BoolFlag{Name: "quiet", Category: globalCategory, DisableDefaultText: true,
+			Usage: "write only results and errors"},
+	}
+}
+
+var deviceName = regexp.MustCompile(`^(auto|cpu|cuda|cuda:\d+)$`)
+
+// newEnv collects the values of the global flags. It looks at their form only;
+// whether the device exists is found when it is opened.
+func newEnv(c *cli.Context) (*env, error) {
+	// What was set before the subcommand counts unless it was set after it.
+	for _, name := range []string{"device", "threads", "json", "quiet"} {
+		for _, outer := range c.Lineage() {
+			if slices.Contains(outer.LocalFlagNames(), name) {
+				if err := c.Set(name, fmt.Sprint(outer.Value(name))); err != nil {
+					return nil, err
+				}
+				break
+			}
+		}
+	}
+	if slices.Contains(c.FlagNames(), "config") && c.String("config") != "" {
+		if err := applyConfig(c, c.String("config")); err != nil {
+			return nil, err
+		}
+	}
+	e := &env{
+		ctx:     c.Context,
+		flags:   c,
+		stdout:  c.App.Writer,
+		stderr:  c.App.ErrWriter,
+		device:  c.String("device"),
+		threads: c.Int("threads"),
+		json:    c.Bool("json"),
+		quiet:   c.Bool("quiet"),
+	}
+	if !deviceName.MatchString(e.device) {
+		return nil, usagef("--device %q: want auto, cpu, cuda or cuda:N", e.device)
+	}
+	if e.threads < 0 {
+		return nil, usagef("--threads %d: want at least 1, or 0 for one per core", e.threads)
+	}
+	return e, nil
+}
+
+// require returns a usage error that names those of the flags that have no
+// value.
+func (e *env) require(names ...string) error {
+	var missing []string
+	for _, n := range names {
+		if e.flags.String(n) == "" {
+			missing = append(missing, "--"+n)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	verb := "is"
+	if len(missing) > 1 {
+		verb = "are"
+	}
+	return withHint(usagef("%s: %s %s required", e.flags.Command.Name, strings.Join(missing, " and "), verb),
+		"`ditrun %s --help` shows an example", e.flags.Command.Name)
+}
+
+// atLeast returns a usage error for the first of the whole-number flags that is
+// below least.
+func (e *env) atLeast(least int, names ...string) error {
+	for _, n := range names {
+		if v := e.flags.Int(n); v < least {
+			return usagef("--%s %d: want at least %d", n, v, least)
+		}
+	}
+	return nil
+}
+
+// oneOf returns a usage error when the flag's value is not among the choices.
+func (e *env) oneOf(name string, choices ...string) error {
+	if v := e.flags.String(name); !slices.Contains(choices, v) {
+		return usagef("--%s %q: want %s", name, v, strings.Join(choices, ", "))
+	}
+	return nil
+}
+
+var (
+	undefinedFlag = regexp.MustCompile(`^flag provided but not defined: -+(.*)$`)
+	missingValue  = regexp.MustCompile(`^flag needs an argument: -+(.*)$`)
+	badValue      = regexp.MustCompile(`^invalid (?:boolean )?value "(.*)" for (?:flag )?-+([^:]*): (.*)$`)
+)
+
+// onUsageError says in our words what the flag parser could not read.
+func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
+	msg, command := err.Error(), "ditrun"
+	if isSubcommand {
+		command += " " + c.Command.Name
+	}
+	hint := fmt.Sprintf("`%s --help` lists the flags", command)
+	switch {
+	case undefinedFlag.MatchString(msg):
+		name := undefinedFlag.FindStringSubmatch(msg)[1]
+		var names []string
+		for _, f := range c.Command.VisibleFlags() {
+			names = append(names, f.Names()[0])
+		}
+		if n := nearest(name, names); n != "" {
+			hint = fmt.Sprintf("did you mean --%s?", n)
+		}
+		msg = fmt.Sprintf("unknown flag --%s", name)
+	case missingValue.MatchString(msg):
+		msg = fmt.Sprintf("--%s: a value is missing", missingValue.FindStringSubmatch(msg)[1])
+	case badValue.MatchString(msg):
+		m := badValue.FindStringSubmatch(msg)
+		msg = fmt.Sprintf("--%s %q: %s", m[2], m[1], strings.Replace(m[3], "parse error", "want "+wanted(c, m[2]), 1))
+	}
+	return withHint(usageError{fmt.Errorf("%s", msg)}, "%s", hint)
+}
+
+// wanted says what kind of value a flag takes.
+func wanted(c *cli.Context, name string) string {
+	for _, f := range c.Command.Flags {
+		if !slices.Contains(f.Names(), name) {
+			continue
+		}
+		switch f.(type) {
+		case *cli.IntFlag, *cli.Int64Flag, *cli.IntSliceFlag:
+			return "a whole number"
+		case *cli.UintFlag, *cli.Uint64Flag:
+			return "a whole number that is not negative"
+		case *cli.Float64Flag:
+			return "a number"
+		case *cli.BoolFlag:
+			return "true or false"
+		}
+	}
+	return "another value"
+}
+
+// nearest returns the one of names that a typing slip turns into word, or "".
+func nearest(word string, names []string) string {
+	best, bestDistance := "", len(word)/3+1
+	for _, n := range names {
+		if d := distance(word, n); d <= bestDistance && d < len(n) {
+			best, bestDistance = n, d-1
+		}
+	}
+	return best
+}
+
+// distance counts the letters to insert, remove or replace between a and b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The layers, from the bottom. A package imports packages of lower layers alone, so that the models
+// know neither each other nor the data, and file formats, random numbers, schedules and data build
+// without libtorch.
+var layers = [][]string{
+	{"torch/checkpoint", "torch/philox", "diffusion/schedule"},
+	{"torch"},
+	{"torch/nn", "torch/internal/genops"},
+	{"torch/optim", "torch/torchtest"},
+	{"dit", "diffusion", "vae", "data"},
+	{"diffusion/training", "diffusion/sampling", "vae/encode"},
+	{"cmd", "bench"}, // with all below them
+}
+
+// withoutTorch are the packages that need neither libtorch nor a C compiler.
+var withoutTorch = []string{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data"}
+
+// forTests are the packages that nothing but tests may import.
+var forTests = []string{"torch/torchtest"}
+
+const module = "github.com/ditrun/ditrun/"
+
+func layerOf(pkg string) int {
+	for i, names := range layers {
+		for _, name := range names {
+			if pkg == name || i == len(layers)-1 && strings.HasPrefix(pkg, name+"/") {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+type listed struct {
+	ImportPath    string
+	Imports, Deps []string
+	CgoFiles      []string
+}
+
+func listPackages(t *testing.T) map[string]listed {
+	t.Helper()
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("no go command here")
+	}
+	var stderr bytes.Buffer
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,Deps,CgoFiles", module+"...")
+	cmd.Stderr = &stderr
+	text, err := cmd.Output()
+	if err != nil {
+		if strings.Contains(stderr.String(), "go.mod") {
+			t.Skip("no source tree here")
+		}
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	all := map[string]listed{}
+	for d := json.NewDecoder(bytes.NewReader(text)); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[p.ImportPath] = p
+	}
+	return all
+}
+
+func TestImportsFollowTheLayers(t *testing.T) {
+	all := listPackages(t)
+	ours := 0
+	for _, p := range all {
+		name, ok := strings.CutPrefix(p.ImportPath, module)
+		if !ok {
+			continue
+		}
+		ours++
+		if slices.Contains([]string{"util", "utils", "common", "helper", "helpers", "misc"}, path.Base(name)) {
+			t.Errorf("%s: a package is named for what it holds", name)
+		}
+		layer := layerOf(name)
+		if layer < 0 {
+			t.Errorf("%s is in no layer: give it a place in this test", name)
+			continue
+		}
+		for _, imported := range p.Imports {
+			other, ok := strings.CutPrefix(imported, module)
+			if !ok {
+				continue
+			}
+			if slices.Contains(forTests, other) {
+				t.Errorf("%s imports %s, which is for tests", name, other)
+			}
+			top := layer == len(layers)-1 && strings.HasPrefix(other, strings.Split(name, "/")[0]+"/") // cmd/ditrun and its internal packages
+			if layerOf(other) >= layer && !top {
+				t.Errorf("%s imports %s, which is not in a layer below it", name, other)
+			}
+		}
+	}
+	if ours < 15 {
+		t.Errorf("go list names %d packages of this module", ours)
+	}
+}
+
+func TestPackagesWithoutTorch(t *testing.T) {
+	all := listPackages(t)
+	for _, name := range withoutTorch {
+		p, ok := all[module+name]
+		if !ok {
+			t.Errorf("there is no package %s", name)
+			continue
+		}
+		for _, dep := range append(p.Deps, p.ImportPath) {
+			if dep == module+"torch" || dep == "runtime/cgo" || len(all[dep].CgoFiles) > 0 {
+				t.Errorf("%s depends on %s: it must build without libtorch and without C", name, dep)
+			}
+			other, ok := strings.CutPrefix(dep, module)
+			if ok && other != name && layerOf(other) != 0 {
+				t.Errorf("%s depends on %s", name, other)
+			}
+		}
+	}
+}

@@ -1,0 +1,225 @@
+package picture
+
+import (
+	"bytes"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// disc is a stand-in for a sample: a shape that depends on class and number.
+func disc(size, class, number int) image.Image {
+	img := image.NewNRGBA(image.Rect(0, 0, size, size))
+	for y := range size {
+		for x := range size {
+			c := float64(size-1) / 2
+			r := math.Hypot(float64(x)-c, float64(y)-c) / float64(size) * 2
+			v := uint8(0)
+			if r < 0.4+0.05*float64(number%8) {
+				v = uint8(255 * (1 - 0.7*r))
+			}
+			img.SetNRGBA(x, y, color.NRGBA{v, uint8(int(v) * (class + 3) / 13), v / 2, 255})
+		}
+	}
+	return img
+}
+
+func keep(t *testing.T, name string, img image.Image) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	// For looking at: PICTURES=dir go test.
+	if dir := os.Getenv("PICTURES"); dir != "" {
+		path = filepath.Join(dir, name)
+	}
+	if err := WritePNG(path, img); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := png.Decode(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back.Bounds().Size() != img.Bounds().Size() {
+		t.Errorf("%s is %v, want %v", name, back.Bounds(), img.Bounds())
+	}
+}
+
+// TestGrid checks the layout of torchvision's make_grid with padding 2.
+func TestGrid(t *testing.T) {
+	var images []image.Image
+	for i := range 6 {
+		v := uint8(10 * (i + 1))
+		img, err := FromRGB(bytes.Repeat([]byte{v, v, v}, 12), 4, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, img)
+	}
+	g, err := Grid(images, 4, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := g.Bounds().Size(), image.Pt(4*6+2, 2*5+2); got != want {
+		t.Fatalf("size %v, want %v", got, want)
+	}
+	for _, c := range []struct {
+		x, y int
+		want uint8
+	}{
+		{0, 0, 0}, {1, 2, 0}, {2, 2, 10}, {5, 4, 10}, {6, 4, 0}, {7, 4, 0}, {8, 2, 20}, {20, 2, 40}, {23, 4, 40},
+		{24, 2, 0}, {2, 5, 0}, {2, 7, 50}, {8, 9, 60}, {8, 10, 0}, {14, 8, 0}, {25, 11, 0},
+	} {
+		if got := color.NRGBAModel.Convert(g.At(c.x, c.y)); got != (color.NRGBA{c.want, c.want, c.want, 255}) {
+			t.Errorf("pixel %d,%d is %v, want %d", c.x, c.y, got, c.want)
+		}
+	}
+	one, err := Grid(images[:1], 4, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := one.Bounds().Size(); got != image.Pt(4, 3) {
+		t.Errorf("grid of one image is %v, want it unpadded, 4x3", got)
+	}
+}
+
+func TestGridErrors(t *testing.T) {
+	small, large := disc(4, 0, 0), disc(5, 0, 0)
+	for _, c := range []struct {
+		images []image.Image
+		perRow int
+		want   string
+	}{
+		{nil, 4, "no images"},
+		{[]image.Image{small, large}, 4, "image 1 is 5x5, want 4x4"},
+		{[]image.Image{small, small}, 0, "grid of 0 per row"},
+		{[]image.Image{image.NewNRGBA(image.Rect(0, 0, 0, 0))}, 1, "empty"},
+	} {
+		if _, err := Grid(c.images, c.perRow, 2); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("error %v, want %q", err, c.want)
+		}
+	}
+	if _, err := FromRGB(make([]uint8, 11), 2, 2); err == nil || !strings.Contains(err.Error(), "11 bytes for 2x2 RGB pixels, want 12") {
+		t.Errorf("FromRGB: %v", err)
+	}
+	if _, err := Batch(make([]uint8, 12), 2, 2, 2); err == nil || !strings.Contains(err.Error(), "want 24") {
+		t.Errorf("Batch: %v", err)
+	}
+}
+
+func TestBatch(t *testing.T) {
+	pix := make([]uint8, 2*2*1*3)
+	for i := range pix {
+		pix[i] = uint8(i)
+	}
+	images, err := Batch(pix, 2, 2, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := images[1].At(1, 0); got != (color.NRGBA{9, 10, 11, 255}) {
+		t.Errorf("second image, second pixel: %v", got)
+	}
+}
+
+var fashion = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
+
+func TestSheet(t *testing.T) {
+	var columns, rows []image.Image
+	var columnLabels, rowLabels []string
+	for i := range 80 {
+		columns = append(columns, disc(32, i%10, i/10))
+		columnLabels = append(columnLabels, fashion[i%10])
+		rows = append(rows, disc(28, i/8, i%8))
+		rowLabels = append(rowLabels, fashion[i/8])
+	}
+	imagenet := []string{"golden retriever", "otter", "red panda, lesser panda, panda, bear cat", "geyser",
+		"macaw", "valley, vale", "balloon", "golden retriever, a very long name for a dog indeed, longer than its picture"}
+	var large []image.Image
+	for i := range 8 {
+		large = append(large, disc(256, i, i))
+	}
+	for _, c := range []struct {
+		name   string
+		images []image.Image
+		labels []string
+		perRow int
+		title  string
+		size   image.Point
+		place  labelPlace
+	}{
+		{"columns.png", columns, columnLabels, 10, "DiT-S/2, step 2,000, cfg 4.0", image.Point{}, aboveColumns},
+		{"rows.png", rows, rowLabels, 8, "", image.Point{}, leftOfRows},
+		{"each.png", large, imagenet, 4, "cfg 4.0, seed 0", image.Point{}, underEach},
+		{"plain.png", columns[:7], nil, 4, "", image.Pt(2*margin+4*100-gap, 2*margin+2*100-gap), nowhere},
+		{"single.png", columns[:1], []string{"T-shirt/top"}, 4, "a title that is wider than its one small picture", image.Point{}, aboveColumns},
+	} {
+		img, err := Sheet(c.images, c.labels, c.perRow, c.title)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if got := placeLabels(c.labels, len(c.images), min(c.perRow, len(c.images))); got != c.place {
+			t.Errorf("%s: labels at %d, want %d", c.name, got, c.place)
+		}
+		if got := img.Bounds().Size(); c.size != (image.Point{}) && got != c.size {
+			t.Errorf("%s is %v, want %v", c.name, got, c.size)
+		}
+		keep(t, c.name, img)
+	}
+}
+
+// TestSheetKeepsPixels: an enlarged cell holds each pixel as a square block.
+func TestSheetKeepsPixels(t *testing.T) {
+	src := disc(32, 4, 3)
+	img, err := Sheet([]image.Image{src}, nil, 1, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for y := range 96 {
+		for x := range 96 {
+			if got, want := img.At(margin+x, margin+y), src.At(x/3, y/3); got != want {
+				t.Fatalf("pixel %d,%d is %v, want %v", x, y, got, want)
+			}
+		}
+	}
+}
+
+func TestFit(t *testing.T) {
+	face, err := newFace(13)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fit(face, "Bag", 96); got != "Bag" {
+		t.Errorf("got %q", got)
+	}
+	got := fit(face, "red panda, lesser panda, panda", 96)
+	if !strings.HasPrefix(got, "red panda") || !strings.HasSuffix(got, "\u2026") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestWritePNGLeavesNothingOnError(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.png")
+	if err := WritePNG(path, image.NewNRGBA(image.Rect(0, 0, 0, 0))); err == nil {
+		t.Error("an empty image was written")
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
+		t.Errorf("left %v", entries)
+	}
+	if got, want := NumberedName("out", 17), filepath.Join("out", "000017.png"); got != want {
+		t.Errorf("name %s, want %s", got, want)
+	}
+}
+
+func ExampleNumberedName() {
+	fmt.Println(NumberedName("samples", 17))
+	// Output: samples/000017.png
+}

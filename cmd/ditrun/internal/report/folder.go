@@ -1,0 +1,150 @@
+package report
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockName is a file in the run folder that is locked, by flock, while the
+// run is open. The kernel takes the lock away when the process dies.
+const lockName = ".lock"
+
+var errLocked = errors.New("locked")
+
+// runName is the name of a run folder: a number, a dash, the model.
+var runName = regexp.MustCompile(`^(\d{3,})-`)
+
+// number makes the folder resultsDir/NNN-MODEL, with NNN one above the highest
+// number there.
+func number(resultsDir, model string) (string, error) {
+	if model == "" {
+		return "", errors.New("create run folder: no model name")
+	}
+	if err := os.MkdirAll(resultsDir, 0o777); err != nil {
+		return "", fmt.Errorf("create results folder: %w", err)
+	}
+	// Folders of two models can share a number without colliding, so the scan
+	// and the mkdir are done under a lock. Where the file system has no locks
+	// the mkdir below still keeps two runs apart.
+	if d, err := os.Open(resultsDir); err == nil {
+		defer d.Close()
+		_ = unix.Flock(int(d.Fd()), unix.LOCK_EX)
+	}
+	entries, err := os.ReadDir(resultsDir)
+	if err != nil {
+		return "", err
+	}
+	next := 0
+	for _, e := range entries {
+		if m := runName.FindStringSubmatch(e.Name()); m != nil {
+			if n, err := strconv.Atoi(m[1]); err == nil {
+				next = max(next, n+1)
+			}
+		}
+	}
+	for ; ; next++ {
+		dir := filepath.Join(resultsDir, fmt.Sprintf("%03d-%s", next, strings.ReplaceAll(model, "/", "-")))
+		err := os.Mkdir(dir, 0o777)
+		if err == nil {
+			return dir, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return "", fmt.Errorf("create run folder: %w", err)
+		}
+	}
+}
+
+// claim makes dir the folder of a new run: it must not exist, or be empty.
+func claim(dir string) error {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return fmt.Errorf("create run folder: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("create run folder: %w", err)
+	}
+	for _, e := range entries {
+		// The lock is what a run that failed at once leaves behind.
+		if e.Name() != lockName {
+			return fmt.Errorf("create run folder %s: it holds %s, want a new or empty folder%w", dir, e.Name(), quiet{fs.ErrExist})
+		}
+	}
+	return nil
+}
+
+// quiet carries an error for errors.Is without adding to the text.
+type quiet struct{ error }
+
+func (quiet) Error() string   { return "" }
+func (q quiet) Unwrap() error { return q.error }
+
+// lockFile opens and locks path; the lock is held until the file is closed.
+// The error is errLocked when another process holds it.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		f.Close()
+		return nil, errLocked
+	case errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOSYS):
+		// A file system without locks: one process at a time is then up to
+		// the user, as with most programs.
+	case err != nil:
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// Latest finds the run to continue: of the folders in resultsDir that no
+// process has open and whose config hash equals configHash, the one with the
+// highest number. It returns "" when there is none, and also when resultsDir
+// does not exist. The folder is not locked; Resume does that.
+func Latest(resultsDir, configHash string) (string, error) {
+	entries, err := os.ReadDir(resultsDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	best, bestNumber := "", -1
+	for _, e := range entries {
+		m := runName.FindStringSubmatch(e.Name())
+		if m == nil || !e.IsDir() {
+			continue
+		}
+		n, err := strconv.Atoi(m[1])
+		if err != nil || n <= bestNumber {
+			continue
+		}
+		dir := filepath.Join(resultsDir, e.Name())
+		// A folder without a readable run.json is not a run of ours.
+		info, err := ReadInfo(dir)
+		if err != nil || info.ConfigHash != configHash {
+			continue
+		}
+		lock, err := lockFile(filepath.Join(dir, lockName))
+		if errors.Is(err, errLocked) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		lock.Close()
+		best, bestNumber = dir, n
+	}
+	return best, nil
+}

@@ -1,0 +1,316 @@
+package report
+
+import (
+	"encoding/json"
+	"errors"
+	"image"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+func options(results string) Options {
+	return Options{
+		ResultsDir: results,
+		Model:      "DiT-XL/2",
+		Config: struct {
+			Model string  `yaml:"model"`
+			LR    float64 `yaml:"lr"`
+		}{"DiT-XL/2", 1e-4},
+		ConfigHash: "abc",
+		Command:    []string{"ditrun", "train", "--data", "a b"},
+		Libtorch:   "2.11.0",
+		Device:     "cpu",
+		Now:        func() time.Time { return noon },
+	}
+}
+
+func create(t *testing.T, o Options) *Run {
+	t.Helper()
+	r, err := Create(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func step(n int, loss float64) Step {
+	return Step{
+		Step: n, Epoch: n / 100, Loss: Number(loss), MSE: Number(loss - 0.001), VB: 0.001, GradNorm: 1.25, LR: 1e-4,
+		StepsPerSecond: 0.84, ImagesPerSecond: 215.04, TFLOPS: 0.0912, DataWaitShare: 0.012, MemoryBytes: 1300e6,
+		Seconds: Number(n),
+	}
+}
+
+func read(t *testing.T, elem ...string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(elem...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestNumbering(t *testing.T) {
+	results := filepath.Join(t.TempDir(), "deep", "results")
+	var got []string
+	for i, model := range []string{"DiT-XL/2", "DiT-S/8", "DiT-XL/2"} {
+		o := options(results)
+		o.Model = model
+		r := create(t, o)
+		got = append(got, filepath.Base(r.Dir()))
+		if i == 1 {
+			// Neither a removed folder nor a foreign one disturbs the count.
+			r.Close()
+			os.RemoveAll(filepath.Join(results, got[0]))
+			os.Mkdir(filepath.Join(results, "notes"), 0o777)
+			os.Mkdir(filepath.Join(results, "006-DiT-B-4"), 0o777)
+		}
+	}
+	if want := "000-DiT-XL-2 001-DiT-S-8 007-DiT-XL-2"; strings.Join(got, " ") != want {
+		t.Errorf("folders %v, want %s", got, want)
+	}
+}
+
+func TestNumberingTogether(t *testing.T) {
+	results := t.TempDir()
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			model := []string{"DiT-S/2", "DiT-B/2"}[i%2]
+			if _, err := number(results, model); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	entries, _ := os.ReadDir(results)
+	seen := map[string]bool{}
+	for _, e := range entries {
+		seen[e.Name()[:3]] = true
+	}
+	if len(seen) != 16 {
+		t.Errorf("%d numbers for 16 runs: %v", len(seen), entries)
+	}
+}
+
+func TestFiles(t *testing.T) {
+	var console []string
+	o := options(t.TempDir())
+	o.Console = func(line string) { console = append(console, line) }
+	r := create(t, o)
+	r.Printf("Dataset contains %s images (%s)", "60,000", "latents")
+	if err := r.Log(step(100, 0.12344)); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := read(t, r.Dir(), "config.yaml"), "model: DiT-XL/2\nlr: 0.0001\n"; got != want {
+		t.Errorf("config.yaml:\n%swant\n%s", got, want)
+	}
+	want := "[2026-11-23 12:00:00] Dataset contains 60,000 images (latents)\n" +
+		"[2026-11-23 12:00:00] (step=0000100) Train Loss: 0.1234, Train Steps/Sec: 0.84, Images/Sec: 215, TFLOP/s: 0.09, " +
+		"Data Wait: 1.2%, Memory: 1.30 GB, Grad Norm: 1.25, LR: 0.0001\n"
+	if got := read(t, r.Dir(), "log.txt"); got != want {
+		t.Errorf("log.txt:\n%swant\n%s", got, want)
+	}
+	// The pattern that scripts for DiT's logs use.
+	if !regexp.MustCompile(`(?m)^\[[-\d]+ [:\d]+\] \(step=(\d{7})\) Train Loss: ([\d.]+), Train Steps/Sec: ([\d.]+)`).MatchString(want) {
+		t.Error("log.txt is not in DiT's form")
+	}
+	if len(console) != 2 || !strings.HasPrefix(console[1], "(step=0000100) Train Loss: 0.1234") {
+		t.Errorf("console: %q", console)
+	}
+	if got, want := read(t, r.Dir(), "log.jsonl"), `{"step":100,"epoch":1,"loss":0.12344,"mse":0.12244,"vb":0.001,"grad_norm":1.25,"lr":0.0001,`+
+		`"steps_per_second":0.84,"images_per_second":215.04,"tflops":0.0912,"data_wait_share":0.012,"memory_bytes":1300000000,"seconds":100,"time":"2026-11-23T12:00:00Z"}`+"\n"; got != want {
+		t.Errorf("log.jsonl:\n%swant\n%s", got, want)
+	}
+	var info map[string]any
+	if err := json.Unmarshal([]byte(read(t, r.Dir(), "run.json")), &info); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]any{"model": "DiT-XL/2", "device": "cpu", "config_hash": "abc", "run_id": r.ID()} {
+		if info[key] != want {
+			t.Errorf("run.json: %s is %v, want %v", key, info[key], want)
+		}
+	}
+	if v := info["versions"].(map[string]any); v["libtorch"] != "2.11.0" || v["go"] == "" {
+		t.Errorf("run.json: versions %v", v)
+	}
+	if len(r.ID()) != 36 {
+		t.Errorf("run id %q is not a uuid", r.ID())
+	}
+
+	path, err := r.Preview(12000, image.NewNRGBA(image.Rect(0, 0, 4, 4)))
+	if err != nil || path != filepath.Join(r.Dir(), "samples", "0012000.png") {
+		t.Errorf("preview %s: %v", path, err)
+	}
+	if err := r.PlotLoss(); err != nil {
+		t.Error(err)
+	}
+	for _, p := range []string{path, r.LossPlot(), r.Checkpoints()} {
+		if _, err := os.Stat(p); err != nil {
+			t.Error(err)
+		}
+	}
+	entries, _ := os.ReadDir(r.Dir())
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".tmp") {
+			t.Errorf("left %s", e.Name())
+		}
+	}
+}
+
+func TestLossThatIsNoNumber(t *testing.T) {
+	r := create(t, options(t.TempDir()))
+	for i, loss := range []float64{math.NaN(), math.Inf(1), 0.5} {
+		if err := r.Log(step(i+1, loss)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	steps, err := ReadLog(filepath.Join(r.Dir(), "log.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(steps) != 3 || !math.IsNaN(float64(steps[0].Loss)) || !math.IsNaN(float64(steps[1].Loss)) || steps[2].Loss != 0.5 {
+		t.Errorf("read back %v", steps)
+	}
+	if !strings.Contains(read(t, r.Dir(), "log.txt"), "Train Loss: NaN") {
+		t.Error("log.txt does not show the NaN")
+	}
+}
+
+func TestResumeTruncates(t *testing.T) {
+	o := options(t.TempDir())
+	r := create(t, o)
+	for n := 100; n <= 500; n += 100 {
+		if err := r.Log(step(n, 1/float64(n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Resume(r.Dir(), 300, o); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+		t.Errorf("a run that is open was opened: %v", err)
+	}
+	r.Close()
+	// What a kill in the middle of a write leaves.
+	path := filepath.Join(r.Dir(), "log.jsonl")
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.WriteString(`{"step":600,"los`)
+	f.Close()
+
+	o.ConfigHash = "def"
+	o.Device = "cuda:0"
+	again, err := Resume(r.Dir(), 300, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := again.Log(step(400, 0.25)); err != nil {
+		t.Fatal(err)
+	}
+	steps, err := ReadLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []int
+	for _, s := range steps {
+		got = append(got, s.Step)
+	}
+	if len(got) != 4 || got[2] != 300 || got[3] != 400 || steps[3].Loss != 0.25 {
+		t.Errorf("steps %v, want 100 200 300 and the new 400", got)
+	}
+	if len(again.history) != 4 {
+		t.Errorf("the loss curve has %d points, want 4", len(again.history))
+	}
+	if again.ID() != r.ID() {
+		t.Error("the run id changed")
+	}
+	info, err := ReadInfo(r.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(info.Resumed) != 1 || info.Resumed[0].Step != 300 || info.Resumed[0].Device != "cuda:0" || info.ConfigHash != "def" || info.Device != "cpu" {
+		t.Errorf("run.json after resuming: %+v", info)
+	}
+	if !strings.Contains(read(t, r.Dir(), "log.txt"), "Resumed at step 0000300") {
+		t.Error("log.txt does not say where the run was resumed")
+	}
+}
+
+func TestResumeErrors(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Resume(dir, 1, Options{}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "no run.json, so not a run folder") {
+		t.Errorf("empty folder: %v", err)
+	}
+	os.WriteFile(filepath.Join(dir, "run.json"), []byte("{}"), 0o666)
+	if _, err := Resume(dir, 1, Options{}); err == nil || !strings.Contains(err.Error(), "no run_id") {
+		t.Errorf("foreign run.json: %v", err)
+	}
+	r := create(t, options(t.TempDir()))
+	r.Log(step(1, 1))
+	r.Close()
+	o := options("")
+	o.Model = "DiT-S/2"
+	if _, err := Resume(r.Dir(), 1, o); err == nil || !strings.Contains(err.Error(), "the run is of DiT-XL/2, want DiT-S/2") {
+		t.Errorf("other model: %v", err)
+	}
+	path := filepath.Join(r.Dir(), "log.jsonl")
+	broken := "not json\n" + read(t, path)
+	os.WriteFile(path, []byte(broken), 0o666)
+	if _, err := Resume(r.Dir(), 1, options("")); err == nil || !strings.Contains(err.Error(), "log.jsonl: line 1: ") {
+		t.Errorf("broken log: %v", err)
+	}
+	if read(t, path) != broken {
+		t.Error("a log that could not be read was rewritten")
+	}
+}
+
+func TestCreateInNamedFolder(t *testing.T) {
+	o := options("")
+	o.Dir = filepath.Join(t.TempDir(), "mine")
+	r := create(t, o)
+	if r.Dir() != o.Dir {
+		t.Errorf("folder %s", r.Dir())
+	}
+	r.Close()
+	if _, err := Create(o); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a folder with a run was taken: %v", err)
+	}
+}
+
+func TestLatest(t *testing.T) {
+	results := t.TempDir()
+	if dir, err := Latest(filepath.Join(results, "none"), "abc"); dir != "" || err != nil {
+		t.Errorf("no results folder: %q, %v", dir, err)
+	}
+	var runs []*Run
+	for _, hash := range []string{"abc", "abc", "other", "abc"} {
+		o := options(results)
+		o.ConfigHash = hash
+		runs = append(runs, create(t, o))
+	}
+	for _, r := range runs[:3] {
+		r.Close()
+	}
+	// The last is open, the third another configuration.
+	if dir, err := Latest(results, "abc"); err != nil || dir != runs[1].Dir() {
+		t.Errorf("latest is %q (%v), want %s", dir, err, runs[1].Dir())
+	}
+	runs[3].Close()
+	if dir, err := Latest(results, "abc"); err != nil || dir != runs[3].Dir() {
+		t.Errorf("latest is %q (%v), want %s", dir, err, runs[3].Dir())
+	}
+	if dir, err := Latest(results, "none"); err != nil || dir != "" {
+		t.Errorf("latest is %q (%v), want none", dir, err)
+	}
+}

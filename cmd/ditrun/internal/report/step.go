@@ -1,0 +1,146 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+)
+
+// Number is a float64 that may be no number: in JSON, which has no NaN, such
+// a value is null.
+type Number float64
+
+// MarshalJSON writes the shortest digits that read back the same, or null.
+func (n Number) MarshalJSON() ([]byte, error) {
+	if f := float64(n); !math.IsNaN(f) && !math.IsInf(f, 0) {
+		return json.Marshal(f)
+	}
+	return []byte("null"), nil
+}
+
+// UnmarshalJSON reads a number, or null as NaN.
+func (n *Number) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		*n = Number(math.NaN())
+		return nil
+	}
+	f, err := strconv.ParseFloat(string(b), 64)
+	*n = Number(f)
+	return err
+}
+
+// Step is one log step: a line of log.jsonl. Loss, MSE, VB and GradNorm are
+// means over the steps since the last log step. Fields marked omitempty may be
+// left zero when they are not known.
+type Step struct {
+	Step            int       `json:"step"`
+	Epoch           int       `json:"epoch"`
+	Loss            Number    `json:"loss"`
+	MSE             Number    `json:"mse,omitempty"`
+	VB              Number    `json:"vb,omitempty"`
+	GradNorm        Number    `json:"grad_norm,omitempty"`
+	LR              Number    `json:"lr"`
+	StepsPerSecond  Number    `json:"steps_per_second"`
+	ImagesPerSecond Number    `json:"images_per_second"`
+	TFLOPS          Number    `json:"tflops,omitempty"` // achieved, in 10^12 per second
+	MFU             Number    `json:"mfu,omitempty"`    // share of the device's peak
+	DataWaitShare   Number    `json:"data_wait_share"`  // share of the time spent waiting for data, 0 to 1
+	MemoryBytes     int64     `json:"memory_bytes,omitempty"`
+	Seconds         Number    `json:"seconds"` // of training so far, earlier parts of a resumed run included
+	Time            time.Time `json:"time"`    // filled in by Log when zero
+}
+
+// String is the line of log.txt without its time stamp. It begins as DiT's
+// does, "(step=0000100) Train Loss: 0.1234, Train Steps/Sec: 0.84", so that
+// tools which read those logs read these.
+func (s Step) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "(step=%07d) Train Loss: %.4f, Train Steps/Sec: %.2f", s.Step, float64(s.Loss), float64(s.StepsPerSecond))
+	fmt.Fprintf(&b, ", Images/Sec: %s", format.Rate(float64(s.ImagesPerSecond)))
+	if s.TFLOPS != 0 {
+		fmt.Fprintf(&b, ", TFLOP/s: %s", format.Rate(float64(s.TFLOPS)))
+	}
+	if s.MFU != 0 {
+		fmt.Fprintf(&b, ", MFU: %.1f%%", 100*float64(s.MFU))
+	}
+	fmt.Fprintf(&b, ", Data Wait: %.1f%%", 100*float64(s.DataWaitShare))
+	if s.MemoryBytes != 0 {
+		fmt.Fprintf(&b, ", Memory: %s", format.Bytes(s.MemoryBytes))
+	}
+	if s.GradNorm != 0 {
+		fmt.Fprintf(&b, ", Grad Norm: %.3g", float64(s.GradNorm))
+	}
+	fmt.Fprintf(&b, ", LR: %.3g", float64(s.LR))
+	return b.String()
+}
+
+func (s Step) json() ([]byte, error) {
+	// Milliseconds are enough for a log line.
+	s.Time = s.Time.Truncate(time.Millisecond)
+	line, err := json.Marshal(s)
+	return append(line, '\n'), err
+}
+
+// ReadLog reads the records of a log.jsonl. A last line without an end, which
+// a killed process leaves, is passed over.
+func ReadLog(path string) ([]Step, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var steps []Step
+	for number := 1; len(data) > 0; number++ {
+		line, rest, whole := bytes.Cut(data, []byte("\n"))
+		if !whole {
+			break
+		}
+		var s Step
+		if err := json.Unmarshal(line, &s); err != nil {
+			return nil, fmt.Errorf("read %s: line %d: %w", path, number, err)
+		}
+		steps = append(steps, s)
+		data = rest
+	}
+	return steps, nil
+}
+
+// truncateLog rewrites the log at path without records later than step and
+// returns the points that stay. A missing log has none.
+func truncateLog(path string, step int) ([]point, error) {
+	steps, err := ReadLog(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var points []point
+	err = checkpoint.WriteFile(path, func(w io.Writer) error {
+		for _, s := range steps {
+			if s.Step > step {
+				continue
+			}
+			points = append(points, point{s.Step, float64(s.Loss)})
+			line, err := s.json()
+			if err != nil {
+				return err
+			}
+			if _, err := w.Write(line); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return points, err
+}

@@ -1,0 +1,62 @@
+// Command ditrun trains and samples Diffusion Transformers. It needs no
+// Python: libtorch does the computing.
+//
+// Each subcommand has a file of its own, which turns flags into a
+// configuration and makes one call into the libraries. This package is the
+// only place that prints or exits. Its rules for messages:
+//
+//   - Results and the account of the work go to standard output; errors,
+//     warnings and progress go to standard error.
+//   - With --json standard output holds one JSON object and nothing else; the
+//     account moves to standard error. With --quiet there is none.
+//   - An error is one line, "ditrun: error: ...", and, where the next step is
+//     known, a second, "ditrun: hint: ...". Never a stack trace.
+//   - Exit codes: 0 ok, 1 failed, 2 wrong usage, 130 interrupted.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// errInterrupted is the cause of a context that a signal cancelled.
+var errInterrupted = errors.New("interrupted")
+
+func main() {
+	// OpenMP's threads spin while they wait for each other, by default for so long
+	// that a training step takes five times as long where another process or the
+	// data loader shares the cores. Not spinning at all costs small models a fifth.
+	// This count is about the time of a short operation. OpenMP reads it when
+	// libtorch is loaded, so it stands before anything that may load it.
+	if !isSet("OMP_WAIT_POLICY") && !isSet("GOMP_SPINCOUNT") {
+		os.Setenv("GOMP_SPINCOUNT", "4000")
+	}
+	// A file beyond the user's limit is then an error of the write, not the end of the process.
+	signal.Ignore(syscall.SIGXFSZ)
+	os.Exit(run(withSignals(context.Background()), os.Args, os.Stdout, os.Stderr))
+}
+
+// withSignals returns a context that the first SIGINT or SIGTERM cancels, so
+// that the command can save its work; the second one exits at once.
+func withSignals(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel(errInterrupted)
+		fmt.Fprintln(os.Stderr, "ditrun: stopping; interrupt again to stop at once")
+		<-signals
+		os.Exit(exitInterrupted)
+	}()
+	return ctx
+}
+
+func isSet(name string) bool {
+	_, set := os.LookupEnv(name)
+	return set
+}

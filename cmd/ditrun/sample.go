@@ -1,0 +1,308 @@
+package main
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"image"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
+	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+)
+
+func sampleCommand() *cli.Command {
+	return newCommand(spec{
+		name:  "sample",
+		usage: "draw pictures from a checkpoint",
+		description: "Samples the averaged weights of a checkpoint with classifier-free\n" +
+			"guidance. --out PICTURE.png is one sheet with all pictures, a class a row\n" +
+			"where the number allows; --out DIR is a folder of single pictures with\n" +
+			"their labels in labels.csv; --out FILE.npz holds the pixels (arr_0) and\n" +
+			"the labels (arr_1).",
+		example: "ditrun sample --ckpt results/000-DiT-XL-2 --vae vae --cfg-scale 4.0\n" +
+			"ditrun sample --ckpt ema.safetensors --vae vae --class-labels 207,360 --num-samples 8 --out dogs.png",
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "ckpt", Usage: "run folder, checkpoint folder or weight file at `PATH`"},
+			&cli.StringFlag{Name: "vae", Usage: "the autoencoder in `DIR` that made the latents"},
+			&cli.StringFlag{Name: "class-labels", DefaultText: "all, at most 20", Usage: "numbers or names of classes, a `LIST` like 3,7,cat"},
+			&cli.IntFlag{Name: "num-samples", DefaultText: "one a class", Usage: "`N` pictures, spread over the classes in order"},
+			&cli.Float64Flag{Name: "cfg-scale", Value: 4.0, Usage: "guidance: 1 is none; more obeys the class and varies less"},
+			&cli.StringFlag{Name: "cfg-channels", Value: "3", Usage: "guide 3 latent channels, as the original, or all"},
+			&cli.StringFlag{Name: "num-sampling-steps", Value: "250", Usage: "a number, ddimN, or counts by section as in `STEPS` 10,15,20"},
+			&cli.StringFlag{Name: "sampler", Value: "ddpm", Usage: "ddpm or ddim"},
+			&cli.Uint64Flag{Name: "seed", Usage: "of the noise"},
+			&cli.StringFlag{Name: "rng", Value: "image", Usage: "noise by picture (image) or in the original's order (torch)"},
+			&cli.IntFlag{Name: "batch-size", DefaultText: "at most 50; all with --rng torch", Usage: "`N` pictures at a time"},
+			&cli.StringFlag{Name: "out", Value: "sample.png", Usage: "`PATH` of a .png, a .npz or a folder"},
+		},
+		run: runSample,
+	})
+}
+
+// showcase are the classes of ImageNet that DiT's sample.py shows.
+var showcase = []int{207, 360, 387, 974, 88, 979, 417, 279}
+
+const defaultSampleBatch = 50
+
+func runSample(e *env) error {
+	c := e.flags
+	if err := e.require("ckpt", "vae", "out"); err != nil {
+		return err
+	}
+	if v := c.Float64("cfg-scale"); !(v >= 1 && v < 1e6) {
+		return usagef("--cfg-scale %g: want a number from 1 (no guidance) up", v)
+	}
+	guided, err := dit.ParseGuidedChannels(c.String("cfg-channels"))
+	if err != nil {
+		return usagef("--cfg-channels %q: want 3 or all", c.String("cfg-channels"))
+	}
+	process, err := diffusion.New(c.String("num-sampling-steps"))
+	if err != nil {
+		return usageError{fmt.Errorf("--%w", err)} // it begins with num-sampling-steps
+	}
+	if _, err := diffusion.ParseSampler(c.String("sampler")); err != nil {
+		return usageError{fmt.Errorf("--%w", err)} // it begins with sampler
+	}
+	if err := e.oneOf("rng", "image", "torch"); err != nil {
+		return err
+	}
+	if err := e.atLeast(0, "batch-size"); err != nil {
+		return err
+	}
+	if c.IsSet("num-samples") {
+		if err := e.atLeast(1, "num-samples"); err != nil {
+			return err
+		}
+	}
+	if err := checkOut(c.String("out")); err != nil {
+		return err
+	}
+	dev, err := e.openDevice()
+	if err != nil {
+		return err
+	}
+	p, err := sampling.Open(dev, c.String("ckpt"), c.String("vae"))
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	info := p.Info()
+	classes, err := parseClasses(c.String("class-labels"), info)
+	if err != nil {
+		return err
+	}
+	n := len(classes)
+	if c.IsSet("num-samples") {
+		n = c.Int("num-samples")
+	}
+	r := sampling.Request{CFGScale: c.Float64("cfg-scale"), Guided: guided, Steps: c.String("num-sampling-steps"), Sampler: c.String("sampler"),
+		Seed: c.Uint64("seed"), RNG: c.String("rng"), BatchSize: c.Int("batch-size")}
+	for i := range n {
+		r.Labels = append(r.Labels, classes[i*len(classes)/n])
+	}
+	if r.BatchSize == 0 && r.RNG == "image" {
+		r.BatchSize = defaultSampleBatch
+	}
+	if r.RNG == "torch" && r.BatchSize > 0 && r.BatchSize < n {
+		return usagef("--batch-size %d: with --rng torch all %s are drawn at once, as the original does", r.BatchSize, plural(n, "picture"))
+	}
+	e.printf("device  %s", describeDevice(dev))
+	e.printf("model   %s after %s steps, %d-pixel images, %s", info.Config.Name(), format.Count(int64(info.Step)), info.ImageSize, plural(info.Config.NumClasses, "class"))
+	batches := 1
+	if r.BatchSize > 0 {
+		batches = (n + r.BatchSize - 1) / r.BatchSize
+	}
+	bar := e.progress("sample", "steps", int64(batches*process.Len()))
+	r.Progress = func(done, _ int) { bar.Set(int64(done)) }
+	began := time.Now()
+	pix, side, err := p.Sample(e.ctx, r)
+	if err != nil {
+		return err
+	}
+	bar.Finish()
+	seconds := time.Since(began).Seconds()
+	if err := writeSamples(c.String("out"), pix, side, r.Labels, info.Classes); err != nil {
+		return err
+	}
+	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(float64(n)/seconds), c.String("out"))
+	return e.result(map[string]any{"out": c.String("out"), "num_samples": n, "seconds": seconds, "images_per_second": float64(n) / seconds, "model": info.Config.Name()})
+}
+
+// otherPictures are endings that nobody gives to a folder.
+var otherPictures = []string{".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
+
+// checkOut refuses an output that cannot be written, before the work instead of after it.
+func checkOut(out string) error {
+	if st, err := os.Stat(filepath.Dir(out)); err != nil || !st.IsDir() {
+		return fmt.Errorf("--out %s: the folder %s does not exist", out, filepath.Dir(out))
+	}
+	switch ext := strings.ToLower(filepath.Ext(out)); {
+	case filepath.Ext(out) == ".png", filepath.Ext(out) == ".npz":
+		if st, err := os.Stat(out); err == nil && st.IsDir() {
+			return fmt.Errorf("--out %s: is a folder, want a file", out)
+		}
+		return nil
+	case slices.Contains(otherPictures, ext):
+		return usagef("--out %s: want a name that ends in .png or .npz, or a folder", out)
+	}
+	switch entries, err := os.ReadDir(out); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return withHint(fmt.Errorf("--out %s: exists and is not a folder", out), "a single sheet is written to a name that ends in .png")
+	case len(entries) > 0:
+		return fmt.Errorf("--out %s: the folder is not empty", out)
+	}
+	return nil
+}
+
+// parseClasses reads labels, which are numbers or names; without any it takes a set worth looking at.
+func parseClasses(list string, info dit.Info) ([]int, error) {
+	k := info.Config.NumClasses
+	if list == "" {
+		if k == 1000 {
+			return showcase, nil
+		}
+		var all []int
+		for i := range min(k, 20) {
+			all = append(all, i)
+		}
+		return all, nil
+	}
+	var out []int
+	for _, w := range strings.Split(list, ",") {
+		w = strings.TrimSpace(w)
+		if w == "" {
+			return nil, usagef("--class-labels %q: want numbers or names of classes, separated by commas", list)
+		}
+		label, err := strconv.Atoi(w)
+		if err != nil {
+			label = -1
+			for i, name := range info.Classes {
+				if strings.EqualFold(name, w) {
+					label = i
+				}
+			}
+			if label < 0 {
+				return nil, unknownClass(w, info)
+			}
+		}
+		if label < 0 || label >= k {
+			return nil, usagef("--class-labels: %d: the model has classes 0 to %d", label, k-1)
+		}
+		out = append(out, label)
+	}
+	return out, nil
+}
+
+func unknownClass(name string, info dit.Info) error {
+	err := usagef("--class-labels: no class is named %q", name)
+	const shown = 20
+	switch n := nearest(name, info.Classes); {
+	case n != "":
+		return withHint(err, "did you mean %s?", n)
+	case len(info.Classes) == 0:
+		return withHint(err, "the checkpoint holds no names; the numbers are 0 to %d", info.Config.NumClasses-1)
+	case len(info.Classes) > shown:
+		return withHint(err, "the first classes are %s", strings.Join(info.Classes[:shown], ", "))
+	}
+	return withHint(err, "the classes are %s", strings.Join(info.Classes, ", "))
+}
+
+// writeSamples writes n pictures of side x side pixels as the ending of out says.
+func writeSamples(out string, pix []uint8, side int, labels []int, names []string) error {
+	if filepath.Ext(out) == ".npz" {
+		y := make([]int64, len(labels))
+		for i, l := range labels {
+			y[i] = int64(l)
+		}
+		return checkpoint.WriteNPZ(out, checkpoint.Uint8Array("arr_0", pix, len(labels), side, side, 3), checkpoint.Int64Array("arr_1", y, len(y)))
+	}
+	images, err := picture.Batch(pix, len(labels), side, side)
+	if err != nil {
+		return err
+	}
+	if filepath.Ext(out) != ".png" {
+		return writeFolder(out, images, labels, names)
+	}
+	if len(names) == 0 {
+		grid, err := picture.Grid(images, 4, 2)
+		if err != nil {
+			return err
+		}
+		return picture.WritePNG(out, grid)
+	}
+	var under []string
+	for _, l := range labels {
+		under = append(under, className(names, l))
+	}
+	sheet, err := picture.Sheet(images, under, perRow(labels), "")
+	if err != nil {
+		return err
+	}
+	return picture.WritePNG(out, sheet)
+}
+
+// perRow is the number of pictures a row: a class's where all have equally many and more than one,
+// else at most eight.
+func perRow(labels []int) int {
+	run := 1
+	for run < len(labels) && labels[run] == labels[0] {
+		run++
+	}
+	if run > 1 && run <= 20 && len(labels)%run == 0 {
+		return run
+	}
+	return min(len(labels), 8)
+}
+
+func className(names []string, label int) string {
+	if label < len(names) {
+		return names[label]
+	}
+	return strconv.Itoa(label)
+}
+
+// writeFolder writes single pictures and labels.csv, aside first: the folder appears whole.
+func writeFolder(out string, images []image.Image, labels []int, names []string) (err error) {
+	aside, err := os.MkdirTemp(filepath.Dir(out), "."+filepath.Base(out)+".tmp-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(aside)
+	for i, img := range images {
+		if err := picture.WritePNG(picture.NumberedName(aside, i), img); err != nil {
+			return err
+		}
+	}
+	err = checkpoint.WriteFile(filepath.Join(aside, "labels.csv"), func(w io.Writer) error {
+		table := csv.NewWriter(w)
+		table.Write([]string{"file", "label", "class"})
+		for i, l := range labels {
+			table.Write([]string{filepath.Base(picture.NumberedName("", i)), strconv.Itoa(l), className(names, l)})
+		}
+		table.Flush()
+		return table.Error()
+	})
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(aside, 0o755); err != nil {
+		return err
+	}
+	return os.Rename(aside, out)
+}

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"math"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
+	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/vae"
+)
+
+func trainVAECommand() *cli.Command {
+	d := vae.DefaultTrainConfig(vae.DefaultConfig())
+	return newCommand(spec{
+		name:  "train-vae",
+		usage: "train an autoencoder on pictures",
+		description: "Trains the autoencoder whose latents a DiT works on: reconstruction and\n" +
+			"KL loss, the architecture of Stable Diffusion at any size. The result is\n" +
+			"a folder as diffusers writes it, whose scaling factor is one over the\n" +
+			"standard deviation of the latents. An interrupt keeps what is trained.",
+		example: "ditrun train-vae --data pictures --out vae --image-size 64 --downsample 8 --max-steps 5000",
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "data", Usage: "class folders with pictures, or IDX files, in `DIR`"},
+			&cli.StringFlag{Name: "out", Usage: "write the model into `DIR`"},
+			&cli.IntFlag{Name: "image-size", Value: 32, Usage: "`PIXELS` a side of the square crops"},
+			&cli.IntFlag{Name: "latent-channels", Value: 4, Usage: "channels of the latents"},
+			&cli.IntFlag{Name: "downsample", Value: 4, Usage: "side of a picture over side of its latent: 1, 2, 4, 8, ..."},
+			&cli.StringFlag{Name: "block-out-channels", DefaultText: "16,32,64,...,64", Usage: "`WIDTHS` of the levels, finest first"},
+			&cli.IntFlag{Name: "layers-per-block", Value: 1, Usage: "residual blocks of each level"},
+			&cli.IntFlag{Name: "norm-num-groups", Value: 8, Usage: "groups of the normalisation; widths are multiples of it"},
+			&cli.IntFlag{Name: "max-steps", Value: d.MaxSteps, Usage: "`N` steps"},
+			&cli.IntFlag{Name: "batch-size", Value: d.BatchSize, Usage: "`N` pictures a step"},
+			&cli.Float64Flag{Name: "lr", Value: d.LR, Usage: "learning rate after warm-up; it falls linearly"},
+			&cli.StringFlag{Name: "loss", Value: d.Loss, Usage: "mse or l1"},
+			&cli.Float64Flag{Name: "kl-weight", Value: d.KLWeight, Usage: "weight of the KL term"},
+			&cli.Float64Flag{Name: "ema-decay", Value: d.EMADecay, Usage: "of an average of the weights to keep; 0 keeps the last weights"},
+			&cli.Float64Flag{Name: "flip-prob", Value: 0.5, Usage: "share of mirrored pictures"},
+			&cli.Uint64Flag{Name: "global-seed", Usage: "of weights, order and noise"},
+			&cli.IntFlag{Name: "log-every", Value: 100, Usage: "steps between log lines"},
+			&cli.IntFlag{Name: "num-workers", Value: 1, Usage: "goroutines that decode"},
+		},
+		run: runTrainVAE,
+	})
+}
+
+func runTrainVAE(e *env) error {
+	c := e.flags
+	if err := e.require("data", "out"); err != nil {
+		return err
+	}
+	if err := e.atLeast(1, "image-size", "latent-channels", "downsample", "layers-per-block", "norm-num-groups", "max-steps", "batch-size", "log-every", "num-workers"); err != nil {
+		return err
+	}
+	cfg, err := vaeTrainConfig(c)
+	if err != nil {
+		return usageError{fmt.Errorf("train-vae: %w", err)}
+	}
+	if p := c.Float64("flip-prob"); !(p >= 0 && p <= 1) {
+		return usagef("--flip-prob %v: want 0 to 1", p)
+	}
+	if err := checkFolder(c.String("out")); err != nil {
+		return err
+	}
+	src, err := data.Open(c.String("data"))
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	if src.Len() < cfg.BatchSize {
+		return fmt.Errorf("%s has %s, fewer than a batch of %d", c.String("data"), plural(src.Len(), "picture"), cfg.BatchSize)
+	}
+	dev, err := e.openDevice()
+	if err != nil {
+		return err
+	}
+	side := cfg.ImageSize / cfg.Model.Downsample()
+	e.printf("device  %s, %s", describeDevice(dev), torch.BuildInfo())
+	e.printf("data    %s: %s in %s", c.String("data"), plural(src.Len(), "picture"), plural(len(src.Classes()), "class"))
+	e.printf("model   AutoencoderKL, %s parameters, %d-pixel pictures to latents of %dx%dx%d", format.Count(int64(cfg.Model.NumParams())), cfg.ImageSize, cfg.Model.LatentChannels, side, side)
+
+	pictures := data.ImageOptions{Size: cfg.ImageSize, Batch: cfg.BatchSize, Workers: c.Int("num-workers"), Seed: cfg.Seed, FlipProb: c.Float64("flip-prob"), MaxSteps: cfg.MaxSteps}
+	began := time.Now()
+	bar := e.progressOnTerminal("train-vae", "steps", int64(cfg.MaxSteps))
+	var last vae.Losses
+	steps := 0
+	model, err := vae.Train(e.ctx, dev, cfg, batchesOf(data.ImageBatches(e.ctx, src, pictures)), func(s vae.Step) {
+		steps = s.Step
+		bar.Set(int64(steps))
+		if s.Losses != nil {
+			last = *s.Losses
+			rate := float64(s.Step) / time.Since(began).Seconds()
+			e.printf("(step=%07d) Reconstruction: %.5f, KL: %.2f, Steps/Sec: %s", s.Step, last.Rec, last.KL, format.Rate(rate))
+		}
+	})
+	if model == nil {
+		return err
+	}
+	defer model.Close()
+	if steps == 0 {
+		return err // nothing was learned: there is nothing to keep
+	}
+	bar.Finish()
+	interrupted := err
+
+	// The rest takes seconds and makes the model usable, so an interrupt does not stop it.
+	ctx := context.WithoutCancel(e.ctx)
+	const measured = 4096
+	sample := pictures
+	sample.MaxSteps = (measured + cfg.BatchSize - 1) / cfg.BatchSize
+	std, err := vae.LatentStd(ctx, model, cfg.ImageSize, measured, batchesOf(data.ImageBatches(ctx, src, sample)))
+	if err != nil {
+		return err
+	}
+	model.SetScalingFactor(1 / std)
+	if err := model.Save(c.String("out")); err != nil {
+		return err
+	}
+	e.printf("latents have a standard deviation of %.4f: scaling_factor %.4f", std, 1/std)
+	proof := filepath.Join(c.String("out"), "reconstructions.png")
+	if err := drawReconstructions(ctx, dev, model, src, cfg.ImageSize, proof); err != nil {
+		return err
+	}
+	e.printf("written to %s; %s shows pictures above what is left of them", c.String("out"), proof)
+	if interrupted != nil {
+		return withHint(interrupted, "%s holds the model after %s of %s; it can be used, not continued", c.String("out"), format.Count(int64(steps)), plural(cfg.MaxSteps, "step"))
+	}
+	return e.result(map[string]any{"out": c.String("out"), "loss": last.Rec, "kl": last.KL, "scaling_factor": 1 / std, "seconds": time.Since(began).Seconds()})
+}
+
+func vaeTrainConfig(c *cli.Context) (vae.TrainConfig, error) {
+	model, err := vae.SmallConfig(c.Int("image-size"), c.Int("latent-channels"), c.Int("downsample"))
+	if err != nil {
+		return vae.TrainConfig{}, err
+	}
+	if text := c.String("block-out-channels"); text != "" {
+		var widths []int
+		for _, w := range strings.Split(text, ",") {
+			n, err := strconv.Atoi(strings.TrimSpace(w))
+			if err != nil {
+				return vae.TrainConfig{}, fmt.Errorf("block-out-channels %q: want numbers separated by commas, such as 32,64,64", text)
+			}
+			widths = append(widths, n)
+		}
+		model = model.WithLevels(widths...)
+		if got := model.Downsample(); got != c.Int("downsample") {
+			return vae.TrainConfig{}, fmt.Errorf("block-out-channels %s: %s, so a downsampling of %d; --downsample asks for %d", text, plural(len(widths), "level"), got, c.Int("downsample"))
+		}
+	}
+	model.LayersPerBlock, model.NormNumGroups = c.Int("layers-per-block"), c.Int("norm-num-groups")
+	if lr := c.Float64("lr"); !(lr > 0) || math.IsInf(lr, 0) {
+		return vae.TrainConfig{}, fmt.Errorf("learning rate %v: want a positive number", lr)
+	}
+	cfg := vae.DefaultTrainConfig(model)
+	cfg.ImageSize, cfg.MaxSteps, cfg.BatchSize = c.Int("image-size"), c.Int("max-steps"), c.Int("batch-size")
+	cfg.LR, cfg.Loss, cfg.KLWeight, cfg.EMADecay = c.Float64("lr"), c.String("loss"), c.Float64("kl-weight"), c.Float64("ema-decay")
+	cfg.Seed, cfg.LogEvery = c.Uint64("global-seed"), c.Int("log-every")
+	return cfg, cfg.Validate()
+}
+
+// batchesOf gives the pixels of batches to package vae, which knows nothing of sources.
+func batchesOf(batches iter.Seq2[*data.ImageBatch, error]) iter.Seq2[*vae.Batch, error] {
+	return func(yield func(*vae.Batch, error) bool) {
+		for b, err := range batches {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(&vae.Batch{Pixels: b.Pix}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// drawReconstructions writes a sheet of pictures, one of each class, above what the model makes of them.
+func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.AutoencoderKL, src data.Source, size int, path string) error {
+	const most = 10
+	var pix []uint8
+	var labels []string
+	for i := 0; i < src.Len() && len(labels) < most; i++ {
+		if label := src.Sample(i).Label; label == len(labels) { // samples stand in order of label
+			img, err := src.Image(i)
+			if err != nil {
+				return err
+			}
+			if img, err = data.CenterCrop(img, size); err != nil {
+				return err
+			}
+			pix = append(pix, img.Pix...)
+			labels = append(labels, src.Classes()[label])
+		}
+	}
+	n := len(labels)
+	err := torch.Run(dev, func(s *torch.Scope) error {
+		s = s.NoGrad()
+		mean, _ := model.Encode(s, vae.Pixels(s, pix, n, size))
+		made, _, err := sampling.Decode(ctx, s, model, mean, 1)
+		pix = append(pix, made...)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	images, err := picture.Batch(pix, 2*n, size, size)
+	if err != nil {
+		return err
+	}
+	sheet, err := picture.Sheet(images, append(labels, labels...), n, "")
+	if err != nil {
+		return err
+	}
+	return picture.WritePNG(path, sheet)
+}
