@@ -18,7 +18,7 @@ vae_steps=${DEMO_VAE_STEPS:-1200} steps=${DEMO_STEPS:-2400} sampling_steps=${DEM
 train_vae=(--image-size 32 --downsample 4 --latent-channels 4 --batch-size 8 --max-steps "$vae_steps" --flip-prob 0)
 encode_latents=(--image-size 32 --flip none)
 train=(--model DiT-192x6x6/2 --global-batch-size 64 --max-steps "$steps" --lr 2e-3 --warmup-steps 100 --lr-schedule linear
-	--final-lr 0.05 --ema-decay 0.998 --sample-every "$(((steps + 1) / 2))")
+	--final-lr 0.05 --ema-decay 0.998 --log-every 50 --sample-every "$(((steps + 1) / 2))")
 sample=(--cfg-scale 4.0 --num-sampling-steps "$sampling_steps" --num-samples 100)
 
 fail() { # fail MESSAGE [WAY OUT]...

@@ -4,7 +4,8 @@ Needs what step_pytorch.py needs, and bin/ditrun-step: go build -o bin/ditrun-st
 Usage: python compare.py --dit-src DIR [--model DiT-S/2] [--batch 8] [--threads 2] [--rounds 8] [--adamw default|fused]
 
 Both programs stay loaded; their steps alternate, so that a slow minute of the machine meets both. The figure is the smallest
-step of each, the memory the peak of each process.
+step of each, the memory the peak of each process. OpenMP is as users have it: PyTorch's default, and for ours what the ditrun
+command sets. --passive gives both OMP_WAIT_POLICY=passive, which is the fairer one where other programs share the cores.
 """
 import argparse
 import json
@@ -19,6 +20,7 @@ parser.add_argument("--batch", default="8")
 parser.add_argument("--threads", default="2")
 parser.add_argument("--rounds", type=int, default=8)
 parser.add_argument("--adamw", default="default")
+parser.add_argument("--passive", action="store_true")
 parser.add_argument("--ours", default="bin/ditrun-step")
 args = parser.parse_args()
 
@@ -28,10 +30,13 @@ commands = {
                 "--batch", args.batch, "--threads", args.threads, "--adamw", args.adamw],
     "ditrun": [args.ours, "-model", args.model, "-batch", args.batch, "-threads", args.threads],
 }
-env = dict(os.environ, OMP_NUM_THREADS=args.threads, OMP_WAIT_POLICY="passive")
+openmp = {"pytorch": {}, "ditrun": {"GOMP_SPINCOUNT": "4000"}}
+if args.passive:
+    openmp = dict.fromkeys(openmp, {"OMP_WAIT_POLICY": "passive"})
 running = {}
 for name, command in commands.items():
-    running[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    running[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                     env=dict(os.environ, OMP_NUM_THREADS=args.threads, **openmp[name]))
     assert running[name].stdout.readline().strip() == "ready", name
 seconds = {name: [] for name in running}
 for _ in range(args.rounds):
@@ -39,7 +44,7 @@ for _ in range(args.rounds):
         p.stdin.write("go\n")
         p.stdin.flush()
         seconds[name].append(float(p.stdout.readline()))
-result = {"model": args.model, "batch": args.batch, "threads": args.threads, "adamw": args.adamw, "rounds": args.rounds}
+result = {"model": args.model, "batch": args.batch, "threads": args.threads, "adamw": args.adamw, "passive": args.passive, "rounds": args.rounds}
 for name, p in running.items():
     p.stdin.close()
     result[name] = {"seconds": min(seconds[name]), "peak_rss_mb": json.loads(p.stdout.readline())["peak_rss_kb"] // 1024}
