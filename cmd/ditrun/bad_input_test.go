@@ -136,6 +136,7 @@ func TestBadOutput(t *testing.T) {
 			ditrun(t, r.train("--max-steps", "1", "--run-dir", out)...).refused(t, 1, file)
 			ditrun(t, r.train("--max-steps", "1", "--results-dir", out)...).refused(t, 1, file)
 		}
+		ditrun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", r.vae}, vaeFlags)...).refused(t, 1, "there is a model already", "hint: choose another folder")
 		ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", r.pictures).refused(t, 2, "holds the pictures")
 		ditrun(t, r.train("--max-steps", "1", "--run-dir", r.pictures)...).refused(t, 1, "it holds classes.txt, want a new or empty folder")
 		ditrun(t, r.train("--max-steps", "1", "--run-dir", r.run)...).refused(t, 1, "holds a run", "hint: --resume auto continues it")

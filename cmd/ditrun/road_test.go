@@ -183,6 +183,7 @@ func TestQuietAndJSON(t *testing.T) {
 		if o.stdout+o.stderr != "" {
 			t.Errorf("%s --quiet prints %q, errors %q", name, o.stdout, o.stderr)
 		}
+		os.RemoveAll(filepath.Join(dir, "v")) // train-vae does not write over a model
 		o = mustRun(t, append(args, "--json")...)
 		var result map[string]any
 		if err := json.Unmarshal([]byte(o.stdout), &result); err != nil || result["seconds"] == nil || o.stderr == "" {

@@ -72,6 +72,11 @@ func runTrainVAE(e *env) error {
 	if err := checkFolder(c.String("out")); err != nil {
 		return err
 	}
+	for _, name := range []string{vae.WeightsName, vae.ConfigName} {
+		if path := filepath.Join(c.String("out"), name); exists(path) {
+			return withHint(fmt.Errorf("--out %s: there is a model already (%s)", c.String("out"), name), "choose another folder, or remove that one; latents and checkpoints made with a model need it")
+		}
+	}
 	src, err := data.Open(c.String("data"))
 	if err != nil {
 		return err
