@@ -2,6 +2,7 @@ package torch_test
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"slices"
 	"testing"
@@ -199,9 +200,15 @@ func TestOpsDirectly(t *testing.T) {
 	}
 }
 
-// A fused operation equals its plain composition, forward and backward, at the sizes of DiT-S.
+// A fused operation equals its plain composition, forward and backward: at the sizes of DiT-S, for one
+// sample, which several threads share, and for rows that fill no vector register.
 func TestFusedOpsEqualTheirComposition(t *testing.T) {
-	const n, tokens, d = 3, 64, 384
+	for _, size := range [][3]int{{3, 64, 384}, {1, 64, 384}, {2, 5, 7}} {
+		fusedEqualsComposition(t, size[0], size[1], size[2])
+	}
+}
+
+func fusedEqualsComposition(t *testing.T, n, tokens, d int) {
 	for _, c := range []struct {
 		name         string
 		shapes       [][]int
@@ -222,7 +229,7 @@ func TestFusedOpsEqualTheirComposition(t *testing.T) {
 				return s.Add(in[0], s.Mul(s.Unsqueeze(in[1], 1), in[2]))
 			}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s %d %d %d", c.name, n, tokens, d), func(t *testing.T) {
 			torchtest.Run(t, func(s *torch.Scope) error {
 				g, err := torch.NewGenerator(s.Device(), 1)
 				if err != nil {
