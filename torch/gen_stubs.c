@@ -43,8 +43,6 @@ static __typeof__(&dt_set_requires_grad) p_dt_set_requires_grad;
 dt_error *dt_set_requires_grad(dt_tensor t, int32_t on) { return p_dt_set_requires_grad(t, on); }
 static __typeof__(&dt_requires_grad) p_dt_requires_grad;
 int32_t dt_requires_grad(dt_tensor t) { return p_dt_requires_grad(t); }
-static __typeof__(&dt_is_channels_last) p_dt_is_channels_last;
-int32_t dt_is_channels_last(dt_tensor t) { return p_dt_is_channels_last(t); }
 static __typeof__(&dt_backward) p_dt_backward;
 dt_error *dt_backward(dt_tensor loss) { return p_dt_backward(loss); }
 static __typeof__(&dt_grad) p_dt_grad;
@@ -271,7 +269,6 @@ static const struct {
     {"dt_to_device", (void **)&p_dt_to_device},
     {"dt_set_requires_grad", (void **)&p_dt_set_requires_grad},
     {"dt_requires_grad", (void **)&p_dt_requires_grad},
-    {"dt_is_channels_last", (void **)&p_dt_is_channels_last},
     {"dt_backward", (void **)&p_dt_backward},
     {"dt_grad", (void **)&p_dt_grad},
     {"dt_clear_grad", (void **)&p_dt_clear_grad},

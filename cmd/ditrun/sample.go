@@ -304,5 +304,8 @@ func writeFolder(out string, images []image.Image, labels []int, names []string)
 	if err := os.Chmod(aside, 0o755); err != nil {
 		return err
 	}
-	return os.Rename(aside, out)
+	if err := os.Rename(aside, out); err != nil {
+		return err
+	}
+	return checkpoint.SyncDir(filepath.Dir(out))
 }

@@ -110,7 +110,7 @@ func publish(aside, path string) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return checkpoint.SyncDir(filepath.Dir(path))
 }
 
 // link makes the symbolic link at path refer to name, replacing another at once.
@@ -125,16 +125,7 @@ func link(name, path string) error {
 	if err := os.Rename(aside, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return checkpoint.SyncDir(filepath.Dir(path))
 }
 
 // Check returns the error with which Run would refuse to start, found without computing: cfg that does
@@ -164,12 +155,7 @@ func Check(cfg Config, latents *data.Latents, resume string) (step int, err erro
 	return st.Step, nil
 }
 
-// StepOf returns the step of the checkpoint folder at path, which may be the link `latest`.
-func StepOf(path string) (int, error) {
-	st, err := readState(path)
-	return st.Step, err
-}
-
+// readState reads what the checkpoint folder dir, which may be the link `latest`, says of its run.
 func readState(dir string) (state, error) {
 	var st state
 	text, err := os.ReadFile(filepath.Join(dir, stateFile))

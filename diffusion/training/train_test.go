@@ -95,8 +95,8 @@ func TestCancelSavesAndContinues(t *testing.T) {
 	if result.Step != 5 || result.Checkpoint != filepath.Join(b, "0000005") {
 		t.Fatalf("cancelled run: result %+v", result)
 	}
-	if step, err := StepOf(filepath.Join(b, "latest")); step != 5 || err != nil {
-		t.Errorf("StepOf(latest) = %d, %v", step, err)
+	if st, err := readState(filepath.Join(b, "latest")); st.Step != 5 || err != nil {
+		t.Errorf("latest is at step %d, %v", st.Step, err)
 	}
 	resumed, after := run(t, cfg, l, b, filepath.Join(b, "latest"), Hooks{})
 	sameCheckpoint(t, "cancelled and continued", resumed.Checkpoint, straight.Checkpoint)
@@ -116,7 +116,7 @@ func TestCancelSavesAndContinues(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || result.Step != 5 {
 		t.Errorf("cancelled right after resuming: %+v, %v", result, err)
 	}
-	if _, err := StepOf(filepath.Join(b, "0000005")); err != nil {
+	if _, err := readState(filepath.Join(b, "0000005")); err != nil {
 		t.Errorf("cancelled right after resuming: %v", err)
 	}
 }

@@ -65,12 +65,13 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 		return bare(err)
 	}
 	done = true
-	return syncDir(dir)
+	return SyncDir(dir)
 }
 
-// syncDir flushes the names of a directory. Some network and FUSE file systems
-// cannot; there the rename is as durable as they make it.
-func syncDir(dir string) error {
+// SyncDir makes the names in a directory durable, for a caller that renames a
+// folder of its own into place. Some network and FUSE file systems cannot;
+// there the rename is as durable as they make it.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return bare(err)

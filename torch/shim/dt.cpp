@@ -255,10 +255,6 @@ dt_error *dt_set_requires_grad(dt_tensor t, int32_t on) {
 
 int32_t dt_requires_grad(dt_tensor t) { return t->t.requires_grad() ? 1 : 0; }
 
-int32_t dt_is_channels_last(dt_tensor t) {
-  return t->t.is_contiguous(at::MemoryFormat::ChannelsLast) ? 1 : 0;
-}
-
 dt_error *dt_backward(dt_tensor loss) {
   return guard(1, [&] { loss->t.backward(); });
 }

@@ -76,7 +76,6 @@ DT_API dt_error *dt_copy_from_host(dt_tensor t, const void *src, int64_t nbytes)
 DT_API dt_error *dt_to_device(dt_mode m, dt_tensor t, dt_device dev, dt_out *out);
 DT_API dt_error *dt_set_requires_grad(dt_tensor t, int32_t on);
 DT_API int32_t dt_requires_grad(dt_tensor t);
-DT_API int32_t dt_is_channels_last(dt_tensor t);
 
 /* Autograd */
 DT_API dt_error *dt_backward(dt_tensor loss);
