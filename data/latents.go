@@ -93,7 +93,7 @@ func (l *Latents) add(k int, info ShardInfo) error {
 
 // openShard maps shard k of a plan after checking that it holds n samples and is whole.
 func openShard(path string, p *Plan, k, n int) (*shard, error) {
-	f, err := checkpoint.Open(path)
+	f, err := checkpoint.OpenSafetensors(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("missing%w: encode again, finished shards are kept", quiet{err})
 	}

@@ -95,7 +95,7 @@ func Open(s *torch.Scope, path string) (*DiT, Info, error) {
 // fits holds a configuration from a file against the file's own tensors before anything is allocated,
 // so that a hostile configuration cannot ask for much more memory than the file has. Which tensors are
 // missing or of another shape is for nn.Load to say.
-func fits(cfg Config, src nn.Source) error {
+func fits(cfg Config, src checkpoint.Source) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
@@ -12,7 +13,7 @@ import (
 // another order stay within a few times that.
 const tolerance = 5e-6
 
-func load(t *testing.T, s *torch.Scope, cfg Config, src nn.Source) *DiT {
+func load(t *testing.T, s *torch.Scope, cfg Config, src checkpoint.Source) *DiT {
 	t.Helper()
 	m, err := New(s, cfg)
 	if err != nil {

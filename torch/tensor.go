@@ -152,6 +152,26 @@ func (t *Tensor) CopyFromBytes(data []byte) {
 	runtime.KeepAlive(t)
 }
 
+// Fill overwrites the tensor with little-endian elements of its dtype, row-major, that read gives: it is
+// asked for the bytes from off on. On the CPU they go straight into the tensor's memory, which must not
+// be read from elsewhere meanwhile. After an error the tensor holds anything.
+func (t *Tensor) Fill(read func(p []byte, off int64) error) error {
+	size := t.NumElements() * t.dtype.Size()
+	var p unsafe.Pointer
+	check("Fill", C.dt_host_bytes(t.handle("Fill"), &p), t)
+	if p != nil {
+		err := read(unsafe.Slice((*byte)(p), size), 0)
+		runtime.KeepAlive(t)
+		return err
+	}
+	data := make([]byte, size)
+	if err := read(data, 0); err != nil {
+		return err
+	}
+	t.CopyFromBytes(data)
+	return nil
+}
+
 // ToDevice copies x to dev; x itself is returned where it is there already.
 func (s *Scope) ToDevice(x *Tensor, dev Device) *Tensor {
 	var out C.dt_out

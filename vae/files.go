@@ -64,7 +64,7 @@ func Open(path string, dev torch.Device) (*AutoencoderKL, error) {
 	return m, nil
 }
 
-func load(s *torch.Scope, cfg Config, src nn.Source) (m *AutoencoderKL, err error) {
+func load(s *torch.Scope, cfg Config, src checkpoint.Source) (m *AutoencoderKL, err error) {
 	if m, err = New(s, cfg); err != nil {
 		return nil, err
 	}
@@ -201,7 +201,7 @@ type renamedSource struct {
 
 // renamed maps the names of f. Attention weights that are kept as 1x1 convolutions [D, D, 1, 1] get
 // the shape of matrices.
-func renamed(f *checkpoint.File) (nn.Source, error) {
+func renamed(f *checkpoint.File) (checkpoint.Source, error) {
 	r := &renamedSource{f, nil, map[string]int{}, map[string]string{}}
 	for _, info := range f.Tensors() {
 		name := info.Name
@@ -232,4 +232,6 @@ func (r *renamedSource) Lookup(name string) (checkpoint.Info, bool) {
 	return r.infos[i], true
 }
 
-func (r *renamedSource) Read(name string) ([]byte, error) { return r.file.Read(r.names[name]) }
+func (r *renamedSource) ReadAt(p []byte, name string, off int64) error {
+	return r.file.ReadAt(p, r.names[name], off)
+}

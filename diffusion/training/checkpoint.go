@@ -146,7 +146,7 @@ func Check(cfg Config, latents *data.Latents, resume string) (step int, err erro
 		return 0, err
 	}
 	for _, name := range []string{modelFile, emaFile, optimizerFile} {
-		f, err := checkpoint.Open(filepath.Join(resume, name))
+		f, err := checkpoint.OpenSafetensors(filepath.Join(resume, name))
 		if err != nil {
 			return 0, fmt.Errorf("resume from %s: %w", resume, err)
 		}
@@ -201,7 +201,7 @@ func (r *runner) load(s *torch.Scope, dir string) error {
 		return err
 	}
 	open := func(name string, use func(f *checkpoint.File) error) error {
-		f, err := checkpoint.Open(filepath.Join(dir, name))
+		f, err := checkpoint.OpenSafetensors(filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}

@@ -4,14 +4,14 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/torch"
-	"github.com/ditrun/ditrun/torch/nn"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
 const goldens = "../testdata/"
 
 // goldenRunner makes a run with the settings and from the weights of a golden file.
-func goldenRunner(t *testing.T, s *torch.Scope, g *torchtest.Goldens, weights nn.Source) *runner {
+func goldenRunner(t *testing.T, s *torch.Scope, g *torchtest.Goldens, weights checkpoint.Source) *runner {
 	t.Helper()
 	cfg := DefaultConfig
 	cfg.GlobalBatchSize = 4

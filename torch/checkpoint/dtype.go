@@ -1,5 +1,10 @@
 package checkpoint
 
+import (
+	"encoding/binary"
+	"math"
+)
+
 // DType is an element type under its safetensors name, for example "F32".
 type DType string
 
@@ -51,3 +56,40 @@ func (d DType) Bits() int {
 // Size is the width of one element in bytes, 0 for an unknown type and for the
 // packed types of less than a byte (F4, F6_E2M3, F6_E3M2).
 func (d DType) Size() int { return d.Bits() / 8 }
+
+// encodeFloats returns values as little-endian elements of a float type, rounded to nearest, ties to even;
+// nil for other types.
+func encodeFloats(values []float32, d DType) []byte {
+	le := binary.LittleEndian
+	p := make([]byte, 0, len(values)*d.Size())
+	for _, v := range values {
+		switch b := math.Float32bits(v); d {
+		case F32:
+			p = le.AppendUint32(p, b)
+		case F64:
+			p = le.AppendUint64(p, math.Float64bits(float64(v)))
+		case BF16:
+			p = le.AppendUint16(p, uint16((b+0x7fff+b>>16&1)>>16)) // NaN does not occur in weights that a program makes
+		case F16:
+			p = le.AppendUint16(p, float16(v))
+		default:
+			return nil
+		}
+	}
+	return p
+}
+
+// float16 rounds v to IEEE half precision. Beyond its range it is infinite.
+func float16(v float32) uint16 {
+	sign := uint16(math.Float32bits(v) >> 16 & 0x8000)
+	a := math.Abs(float64(v))
+	switch {
+	case a >= 65520: // rounds above the largest, 65504
+		return sign | 0x7c00
+	case a < 0x1p-14: // subnormal: multiples of 2^-24
+		return sign | uint16(math.RoundToEven(a*0x1p24))
+	}
+	frac, exp := math.Frexp(a) // a = frac 2^exp, 0.5 <= frac < 1
+	// The carry of a rounded-up mantissa moves into the exponent, as it should.
+	return sign | uint16((exp+14)<<10+int(math.RoundToEven(frac*2048))-1024)
+}

@@ -64,10 +64,19 @@ type File struct {
 	meta    map[string]string
 }
 
-// Open opens the safetensors file at path and checks all of its header. The
-// data of the tensors is left on disk until it is read; the caller closes the
-// file.
+// Open opens a file of tensors in any of the formats that the package knows, told apart by content,
+// and checks all of it but the tensors' numbers, which are left on disk until they are read. The caller
+// closes the file.
 func Open(path string) (*File, error) {
+	return open(path, func(r io.ReaderAt, size int64) (*File, error) { return NewFile(r, size, path) })
+}
+
+// OpenSafetensors is [Open] for a file that can only be safetensors.
+func OpenSafetensors(path string) (*File, error) {
+	return open(path, func(r io.ReaderAt, size int64) (*File, error) { return NewFile(r, size, path) })
+}
+
+func open(path string, read func(r io.ReaderAt, size int64) (*File, error)) (*File, error) {
 	// Opening a pipe or a device would block or mislead the size checks.
 	st, err := os.Stat(path)
 	if err != nil {
@@ -84,7 +93,7 @@ func Open(path string) (*File, error) {
 		fd.Close()
 		return nil, loadError(path, err)
 	}
-	f, err := NewFile(fd, st.Size(), path)
+	f, err := read(fd, st.Size())
 	if err != nil {
 		fd.Close()
 		return nil, err

@@ -18,6 +18,43 @@ import (
 type Tensor struct {
 	Info
 	Data []byte // little-endian elements in C order
+	src  Source // where Data is nil and From made the tensor
+}
+
+// From lists the tensors of src for writing; they are read as they are written,
+// a few megabytes at a time.
+func From(src Source) []Tensor {
+	var out []Tensor
+	for _, info := range src.Tensors() {
+		out = append(out, Tensor{Info: info, src: src})
+	}
+	return out
+}
+
+// size is the number of bytes that writeTo writes.
+func (t Tensor) size() int64 {
+	if t.src != nil {
+		return t.Size
+	}
+	return int64(len(t.Data))
+}
+
+func (t Tensor) writeTo(w io.Writer) error {
+	if t.src == nil {
+		_, err := w.Write(t.Data)
+		return err
+	}
+	buf := make([]byte, min(t.Size, 4<<20))
+	for off := int64(0); off < t.Size; off += int64(len(buf)) {
+		p := buf[:min(int64(len(buf)), t.Size-off)]
+		if err := t.src.ReadAt(p, t.Name, off); err != nil {
+			return err
+		}
+		if _, err := w.Write(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Options says how a safetensors file is laid out. The zero value gives the
@@ -60,7 +97,7 @@ func Encode(w io.Writer, tensors []Tensor, meta map[string]string, opt Options) 
 		return err
 	}
 	for _, t := range ordered {
-		if _, err := w.Write(t.Data); err != nil {
+		if err := t.writeTo(w); err != nil {
 			return fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
 	}
@@ -111,8 +148,8 @@ func buildHeader(tensors []Tensor, meta map[string]string, align int) ([]byte, e
 		if err != nil {
 			return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
-		if uint64(len(t.Data)) != want {
-			return nil, fmt.Errorf("tensor %q: %d bytes for shape %v %s, want %d", t.Name, len(t.Data), t.Shape, t.DType, want)
+		if uint64(t.size()) != want {
+			return nil, fmt.Errorf("tensor %q: %d bytes for shape %v %s, want %d", t.Name, t.size(), t.Shape, t.DType, want)
 		}
 		if i > 0 || len(meta) > 0 {
 			b.WriteByte(',')

@@ -13,7 +13,7 @@ import (
 )
 
 func u8(name, data string) Tensor {
-	return Tensor{Info{Name: name, DType: U8, Shape: []int64{int64(len(data))}}, []byte(data)}
+	return Tensor{Info: Info{Name: name, DType: U8, Shape: []int64{int64(len(data))}}, Data: []byte(data)}
 }
 
 func encode(t *testing.T, tensors []Tensor, meta map[string]string, opt Options) []byte {
@@ -28,7 +28,7 @@ func encode(t *testing.T, tensors []Tensor, meta map[string]string, opt Options)
 // The bytes of the reference writer, as Python's safetensors.torch.save gives
 // them for the same tensors (testdata/gen_golden.py).
 func TestWriteGolden(t *testing.T) {
-	got := encode(t, []Tensor{{Info{Name: "a", DType: F32, Shape: []int64{1}}, []byte("\x00\x00\x80\x3f")}}, nil, Options{})
+	got := encode(t, []Tensor{{Info: Info{Name: "a", DType: F32, Shape: []int64{1}}, Data: []byte("\x00\x00\x80\x3f")}}, nil, Options{})
 	if string(got) != smallest {
 		t.Errorf("smallest file:\n%q, want\n%q", got, smallest)
 	}
@@ -44,15 +44,15 @@ func TestWriteGolden(t *testing.T) {
 		return b
 	}
 	got = encode(t, []Tensor{
-		{Info{Name: "z", DType: U8, Shape: []int64{3}}, seq(3)},
-		{Info{Name: "b.weight", DType: F32, Shape: []int64{2, 1}}, seq(8)},
-		{Info{Name: "a.weight", DType: F32}, seq(4)},
-		{Info{Name: "half", DType: F16, Shape: []int64{2, 0}}, nil},
-		{Info{Name: "bf", DType: BF16, Shape: []int64{1}}, seq(2)},
-		{Info{Name: "long <&> \u00e9", DType: I64, Shape: []int64{1, 1}}, seq(8)},
-		{Info{Name: "double", DType: F64, Shape: []int64{1}}, seq(8)},
-		{Info{Name: "int", DType: I32, Shape: []int64{1}}, seq(4)},
-		{Info{Name: "bool", DType: Bool, Shape: []int64{1}}, seq(1)},
+		{Info: Info{Name: "z", DType: U8, Shape: []int64{3}}, Data: seq(3)},
+		{Info: Info{Name: "b.weight", DType: F32, Shape: []int64{2, 1}}, Data: seq(8)},
+		{Info: Info{Name: "a.weight", DType: F32}, Data: seq(4)},
+		{Info: Info{Name: "half", DType: F16, Shape: []int64{2, 0}}, Data: nil},
+		{Info: Info{Name: "bf", DType: BF16, Shape: []int64{1}}, Data: seq(2)},
+		{Info: Info{Name: "long <&> \u00e9", DType: I64, Shape: []int64{1, 1}}, Data: seq(8)},
+		{Info: Info{Name: "double", DType: F64, Shape: []int64{1}}, Data: seq(8)},
+		{Info: Info{Name: "int", DType: I32, Shape: []int64{1}}, Data: seq(4)},
+		{Info: Info{Name: "bool", DType: Bool, Shape: []int64{1}}, Data: seq(1)},
 	}, map[string]string{"format": "pt"}, Options{})
 	if !bytes.Equal(got, want) {
 		t.Errorf("golden file:\n%q, want\n%q", got, want)
@@ -60,7 +60,7 @@ func TestWriteGolden(t *testing.T) {
 }
 
 func TestWriteOptions(t *testing.T) {
-	ts := []Tensor{u8("z", "zzz"), {Info{Name: "a", DType: F32}, []byte("1234")}, u8("m", "mm")}
+	ts := []Tensor{u8("z", "zzz"), {Info: Info{Name: "a", DType: F32}, Data: []byte("1234")}, u8("m", "mm")}
 	f, err := parse(encode(t, ts, map[string]string{"b": "2", "a": "1"}, Options{KeepOrder: true, Align: 4096}))
 	if err != nil {
 		t.Fatal(err)
@@ -90,15 +90,15 @@ func TestWriteRefuses(t *testing.T) {
 		opt     Options
 		want    string
 	}{
-		{"size", []Tensor{{Info{Name: "a", DType: F32, Shape: []int64{2, 3}}, make([]byte, 12)}}, nil, Options{}, `tensor "a": 12 bytes for shape [2 3] F32, want 24`},
-		{"dtype", []Tensor{{Info{Name: "a", DType: "float"}, nil}}, nil, Options{}, `tensor "a": unknown dtype "float"`},
-		{"negative", []Tensor{{Info{Name: "a", DType: U8, Shape: []int64{-1}}, nil}}, nil, Options{}, "negative dimension"},
+		{"size", []Tensor{{Info: Info{Name: "a", DType: F32, Shape: []int64{2, 3}}, Data: make([]byte, 12)}}, nil, Options{}, `tensor "a": 12 bytes for shape [2 3] F32, want 24`},
+		{"dtype", []Tensor{{Info: Info{Name: "a", DType: "float"}, Data: nil}}, nil, Options{}, `tensor "a": unknown dtype "float"`},
+		{"negative", []Tensor{{Info: Info{Name: "a", DType: U8, Shape: []int64{-1}}, Data: nil}}, nil, Options{}, "negative dimension"},
 		{"duplicate", []Tensor{u8("a", ""), u8("a", "")}, nil, Options{}, `duplicate tensor name "a"`},
 		{"reserved", []Tensor{u8("__metadata__", "")}, nil, Options{}, "reserved"},
 		{"name", []Tensor{u8("\xff", "")}, nil, Options{}, "not valid UTF-8"},
 		{"metadata", nil, map[string]string{"k": "\xff"}, Options{}, "not valid UTF-8"},
 		{"align", nil, nil, Options{Align: 12}, "alignment 12 is not a multiple of 8"},
-		{"rank", []Tensor{{Info{Name: "a", DType: U8, Shape: make([]int64, 65)}, nil}}, nil, Options{}, "65 dimensions, at most 64"},
+		{"rank", []Tensor{{Info: Info{Name: "a", DType: U8, Shape: make([]int64, 65)}, Data: nil}}, nil, Options{}, "65 dimensions, at most 64"},
 	} {
 		var b bytes.Buffer
 		err := Encode(&b, c.tensors, c.meta, c.opt)

@@ -1,21 +1,12 @@
 package nn
 
 import (
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
-
-// A Source is where weights come from; *checkpoint.File is one.
-type Source interface {
-	Tensors() []checkpoint.Info
-	Lookup(name string) (checkpoint.Info, bool)
-	Read(name string) ([]byte, error)
-}
 
 var dtypes = map[checkpoint.DType]torch.DType{
 	"F32": torch.Float32, "F64": torch.Float64, "F16": torch.Float16, "BF16": torch.BFloat16, "I64": torch.Int64, "I32": torch.Int32, "U8": torch.Uint8, "BOOL": torch.Bool,
@@ -30,78 +21,54 @@ func DType(d checkpoint.DType) (torch.DType, bool) {
 // Load copies the tensors of src into the parameters of m by name, converting the type. All missing,
 // mis-shaped and, unless ignoreExtra is set, unexpected names are reported in one error, and nothing
 // is changed then.
-func Load(s *torch.Scope, m any, src Source, ignoreExtra bool) error {
+func Load(s *torch.Scope, m any, src checkpoint.Source, ignoreExtra bool) error {
 	return LoadParams(s, List(m), src, ignoreExtra)
 }
 
 // LoadParams is [Load] for named tensors.
-func LoadParams(s *torch.Scope, params []Param, src Source, ignoreExtra bool) error {
-	var missing, wrong, extra []string
+func LoadParams(s *torch.Scope, params []Param, src checkpoint.Source, ignoreExtra bool) error {
+	var wrong checkpoint.Mismatch
 	known := map[string]bool{}
 	for _, p := range params {
 		known[p.Name] = true
 		info, ok := src.Lookup(p.Name)
 		if !ok {
-			missing = append(missing, p.Name)
+			wrong.Missing = append(wrong.Missing, p.Name)
 			continue
 		}
 		if _, ok := dtypes[info.DType]; !ok {
-			wrong = append(wrong, fmt.Sprintf("%s (dtype %s cannot be a weight)", p.Name, info.DType))
+			wrong.Wrong = append(wrong.Wrong, fmt.Sprintf("%s (dtype %s cannot be a weight)", p.Name, info.DType))
 		} else if !sameShape(info.Shape, p.Tensor.Shape()) {
-			wrong = append(wrong, fmt.Sprintf("%s (have %v, want %v)", p.Name, info.Shape, p.Tensor.Shape()))
+			wrong.Wrong = append(wrong.Wrong, fmt.Sprintf("%s (have %v, want %v)", p.Name, info.Shape, p.Tensor.Shape()))
 		}
 	}
 	for _, info := range src.Tensors() {
-		if !known[info.Name] {
-			extra = append(extra, info.Name)
+		if !ignoreExtra && !known[info.Name] {
+			wrong.Unexpected = append(wrong.Unexpected, info.Name)
 		}
 	}
-	if ignoreExtra {
-		extra = nil
-	}
-	if err := mismatch(missing, wrong, extra); err != nil {
+	if err := wrong.Err(); err != nil {
 		return err
 	}
 	for _, p := range params {
 		info, _ := src.Lookup(p.Name)
-		data, err := src.Read(p.Name)
-		if err != nil {
-			return err
-		}
-		err = s.NoGrad().Try(func(s *torch.Scope) error {
-			s.Copy_(p.Tensor, s.FromBytes(dtypes[info.DType], data, p.Tensor.Shape()...))
-			return nil
+		read := func(b []byte, off int64) error { return src.ReadAt(b, p.Name, off) }
+		err := s.NoGrad().Try(func(s *torch.Scope) error {
+			if dt := dtypes[info.DType]; dt != p.Tensor.DType() {
+				given := s.Zeros(dt, p.Tensor.Shape()...)
+				if err := given.Fill(read); err != nil {
+					return err
+				}
+				s.Copy_(p.Tensor, given)
+				return nil
+			}
+			return p.Tensor.Fill(read)
 		})
 		if err != nil {
 			return fmt.Errorf("tensor %q: %w", p.Name, err)
 		}
 	}
 	return nil
-}
-
-func mismatch(missing, wrong, extra []string) error {
-	var parts []string
-	for _, g := range []struct {
-		what  string
-		names []string
-	}{{"missing", missing}, {"of another shape or type", wrong}, {"unexpected", extra}} {
-		if len(g.names) > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s: %s", len(g.names), g.what, abridge(g.names)))
-		}
-	}
-	if len(parts) == 0 {
-		return nil
-	}
-	return errors.New("weights do not fit the model: " + strings.Join(parts, "; "))
-}
-
-// abridge lists names; a wrong file has hundreds of them, of which the first ones tell enough.
-func abridge(names []string) string {
-	const most = 12
-	if len(names) <= most {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
 func sameShape(a []int64, b []int) bool {

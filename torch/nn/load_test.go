@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 	"path/filepath"
 	"slices"
@@ -37,7 +38,12 @@ func (m memory) Lookup(name string) (checkpoint.Info, bool) {
 	return checkpoint.Info{}, false
 }
 
-func (m memory) Read(name string) ([]byte, error) { return m[m.find(name)].Data, nil }
+func (m memory) ReadAt(p []byte, name string, off int64) error {
+	if copy(p, m[m.find(name)].Data[off:]) < len(p) {
+		return io.ErrUnexpectedEOF
+	}
+	return nil
+}
 
 // filled returns a model of random weights.
 func filled(t *testing.T, s *torch.Scope, seed uint64) *model {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
@@ -76,7 +77,7 @@ func (o *AdamW) State(s *torch.Scope) []nn.Param {
 }
 
 // LoadState restores what [AdamW.State] gave and the averages (under the parameters' names).
-func (o *AdamW) LoadState(s *torch.Scope, state, ema nn.Source) error {
+func (o *AdamW) LoadState(s *torch.Scope, state, ema checkpoint.Source) error {
 	if err := nn.LoadParams(s, o.State(s), state, false); err != nil {
 		return fmt.Errorf("optimizer state: %w", err)
 	}

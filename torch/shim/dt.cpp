@@ -245,6 +245,13 @@ dt_error *dt_copy_from_host(dt_tensor h, const void *src, int64_t nbytes) {
   });
 }
 
+dt_error *dt_host_bytes(dt_tensor h, void **p) {
+  return guard(0, [&] {
+    bool plain = h->t.device().is_cpu() && h->t.is_contiguous();
+    *p = plain ? h->t.mutable_data_ptr() : nullptr;
+  });
+}
+
 dt_error *dt_to_device(dt_mode m, dt_tensor t, dt_device dev, dt_out *out) {
   return guard(m, [&] { dt::put(out, t->t.to(dt::device(dev))); });
 }

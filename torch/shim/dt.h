@@ -73,6 +73,8 @@ DT_API dt_error *dt_from_host(const void *data, int64_t nbytes, int32_t dtype, d
                               const int64_t *dims, int32_t ndims, dt_out *out);
 DT_API dt_error *dt_to_host(dt_tensor t, void *dst, int64_t nbytes);
 DT_API dt_error *dt_copy_from_host(dt_tensor t, const void *src, int64_t nbytes);
+/* The memory of a contiguous CPU tensor; NULL for others. Not valid after the tensor. */
+DT_API dt_error *dt_host_bytes(dt_tensor t, void **out_p);
 DT_API dt_error *dt_to_device(dt_mode m, dt_tensor t, dt_device dev, dt_out *out);
 DT_API dt_error *dt_set_requires_grad(dt_tensor t, int32_t on);
 DT_API int32_t dt_requires_grad(dt_tensor t);

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"math"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/ditrun/ditrun/torch"
@@ -104,31 +103,7 @@ func (g *Goldens) Tensor(s *torch.Scope, name string) *torch.Tensor {
 }
 
 // Prefix returns the tensors whose names start with p, under their names without it.
-func (g *Goldens) Prefix(p string) nn.Source { return prefixed{g.File, p} }
-
-type prefixed struct {
-	file   *checkpoint.File
-	prefix string
-}
-
-func (p prefixed) Tensors() []checkpoint.Info {
-	var out []checkpoint.Info
-	for _, info := range p.file.Tensors() {
-		if name, ok := strings.CutPrefix(info.Name, p.prefix); ok {
-			info.Name = name
-			out = append(out, info)
-		}
-	}
-	return out
-}
-
-func (p prefixed) Lookup(name string) (checkpoint.Info, bool) {
-	info, ok := p.file.Lookup(p.prefix + name)
-	info.Name = name
-	return info, ok
-}
-
-func (p prefixed) Read(name string) ([]byte, error) { return p.file.Read(p.prefix + name) }
+func (g *Goldens) Prefix(p string) checkpoint.Source { return checkpoint.Section(g.File, p) }
 
 // Relative returns the norm of got - want over the norm of want, in Float64: infinite where the
 // shapes differ or got is nil, NaN where got holds one, so accept a result only by Relative < limit.
