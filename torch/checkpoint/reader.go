@@ -2,11 +2,12 @@
 // element types, shapes and bytes. It knows nothing of tensors in memory, so
 // programs that only look into a file need no libtorch.
 //
-// The format is safetensors: eight bytes of header length (little-endian), a
-// JSON header, then the data of all tensors without gaps. A file is untrusted:
-// [Open] checks every size against the file before it allocates, and refuses
-// what the reference implementation refuses and some of what it lets pass
-// (duplicate names, unknown fields, absurd counts).
+// It reads safetensors (eight bytes of header length, a JSON header, the data of all tensors without
+// gaps), the files of torch.save of all ages, and indexes of files in several parts; it writes
+// safetensors and what torch.load opens. A file is untrusted: [Open] checks every size against the file
+// before it allocates, refuses what the reference implementations refuse and some of what they let pass
+// (duplicate names, unknown fields, absurd counts), and runs nothing that a pickle asks for. Tensors of
+// nested objects have the keys that lead to them for a name, joined by dots: ema.pos_embed.
 //
 //	f, err := checkpoint.Open("model.safetensors")
 //	if err != nil {
@@ -40,7 +41,7 @@ type Info struct {
 	DType DType
 	Shape []int64 // empty for a scalar; not to be modified
 
-	Offset int64 // of the first byte, from the start of the file
+	Offset int64 // of the first byte, from the start of the file; -1 where the bytes are not in one piece
 	Size   int64 // in bytes
 }
 
@@ -53,27 +54,29 @@ func (t Info) NumElements() int64 {
 	return n
 }
 
-// File is an open safetensors file. Its methods may be called from several
+// File is an open file of tensors. Its methods may be called from several
 // goroutines at once, Close excepted.
 type File struct {
 	path    string
-	r       io.ReaderAt
+	format  string
 	closer  io.Closer
 	tensors []Info
+	read    []func(p []byte, off int64) error // as tensors
 	index   map[string]int
 	meta    map[string]string
+	values  []Value
 }
 
 // Open opens a file of tensors in any of the formats that the package knows, told apart by content,
 // and checks all of it but the tensors' numbers, which are left on disk until they are read. The caller
 // closes the file.
 func Open(path string) (*File, error) {
-	return open(path, func(r io.ReaderAt, size int64) (*File, error) { return NewFile(r, size, path) })
+	return open(path, func(r io.ReaderAt, size int64) (*File, error) { return sniff(r, size, path) })
 }
 
 // OpenSafetensors is [Open] for a file that can only be safetensors.
 func OpenSafetensors(path string) (*File, error) {
-	return open(path, func(r io.ReaderAt, size int64) (*File, error) { return NewFile(r, size, path) })
+	return open(path, newSafetensors)
 }
 
 func open(path string, read func(r io.ReaderAt, size int64) (*File, error)) (*File, error) {
@@ -96,28 +99,49 @@ func open(path string, read func(r io.ReaderAt, size int64) (*File, error)) (*Fi
 	f, err := read(fd, st.Size())
 	if err != nil {
 		fd.Close()
-		return nil, err
+		return nil, loadError(path, err)
 	}
-	f.closer = fd
+	f.path = path
+	if f.closer != nil { // an index: it is read, its shards stay open
+		fd.Close()
+	} else {
+		f.closer = fd
+	}
 	return f, nil
 }
 
 // NewFile reads the header of a safetensors file of size bytes behind r, which
 // must stay usable as long as the File is. Errors call it name.
 func NewFile(r io.ReaderAt, size int64, name string) (*File, error) {
-	f := &File{path: name, r: r}
-	if err := f.readHeader(size); err != nil {
+	f, err := newSafetensors(r, size)
+	if err != nil {
 		return nil, loadError(name, err)
+	}
+	f.path = name
+	return f, nil
+}
+
+func newSafetensors(r io.ReaderAt, size int64) (*File, error) {
+	f := &File{format: formatSafetensors}
+	if err := f.readHeader(r, size); err != nil {
+		return nil, err
 	}
 	return f, nil
 }
 
-func (f *File) readHeader(size int64) error {
+// add appends a tensor that read reads.
+func (f *File) add(info Info, read func(p []byte, off int64) error) {
+	f.index[info.Name] = len(f.tensors)
+	f.tensors = append(f.tensors, info)
+	f.read = append(f.read, read)
+}
+
+func (f *File) readHeader(r io.ReaderAt, size int64) error {
 	if size < 8 {
 		return fmt.Errorf("file of %d bytes is too short for safetensors", size)
 	}
 	var prefix [8]byte
-	if err := readFull(f.r, prefix[:], 0); err != nil {
+	if err := readFull(r, prefix[:], 0); err != nil {
 		return err
 	}
 	n := binary.LittleEndian.Uint64(prefix[:])
@@ -128,7 +152,7 @@ func (f *File) readHeader(size int64) error {
 		return fmt.Errorf("header of %d bytes in a file of %d", n, size)
 	}
 	text := make([]byte, n)
-	if err := readFull(f.r, text, 8); err != nil {
+	if err := readFull(r, text, 8); err != nil {
 		return err
 	}
 	entries, meta, err := parseHeader(text)
@@ -151,11 +175,9 @@ func (f *File) readHeader(size int64) error {
 			return fmt.Errorf("tensor %q: %w", e.name, err)
 		}
 		prev = e.end
-		f.index[e.name] = len(f.tensors)
-		f.tensors = append(f.tensors, Info{
-			Name: e.name, DType: e.dtype, Shape: e.shape,
-			Offset: dataStart + int64(e.begin), Size: int64(e.end - e.begin),
-		})
+		at := dataStart + int64(e.begin)
+		f.add(Info{Name: e.name, DType: e.dtype, Shape: e.shape, Offset: at, Size: int64(e.end - e.begin)},
+			func(p []byte, off int64) error { return readFull(r, p, at+off) })
 	}
 	if prev != dataSize {
 		return fmt.Errorf("%d bytes of data, the tensors hold %d", dataSize, prev)
@@ -225,6 +247,13 @@ func (f *File) Lookup(name string) (Info, bool) {
 	return f.tensors[i], true
 }
 
+// Format names the format of the file, such as "safetensors" or "PyTorch".
+func (f *File) Format() string { return f.format }
+
+// Values lists what a PyTorch file holds beside tensors, such as the arguments of the training script;
+// nil for other formats.
+func (f *File) Values() []Value { return slices.Clone(f.values) }
+
 // Metadata returns a copy of the file's metadata, nil if it has none.
 func (f *File) Metadata() map[string]string { return maps.Clone(f.meta) }
 
@@ -246,14 +275,15 @@ func (f *File) Read(name string) ([]byte, error) {
 // into it. Unlike io.ReaderAt it returns nothing less: a range outside the
 // tensor is an error.
 func (f *File) ReadAt(p []byte, name string, off int64) error {
-	t, ok := f.Lookup(name)
+	i, ok := f.index[name]
 	if !ok {
 		return loadError(f.path, fmt.Errorf("no tensor %q", name))
 	}
+	t := f.tensors[i]
 	if off < 0 || off > t.Size || int64(len(p)) > t.Size-off {
 		return loadError(f.path, fmt.Errorf("tensor %q: %d bytes at %d, outside its %d bytes", name, len(p), off, t.Size))
 	}
-	if err := readFull(f.r, p, t.Offset+off); err != nil {
+	if err := f.read[i](p, off); err != nil {
 		return loadError(f.path, fmt.Errorf("tensor %q: %w", name, err))
 	}
 	return nil

@@ -50,6 +50,7 @@ const (
 	TagFlip       = 4 // which of the two views of a sample is used
 	TagPosterior  = 5 // the draw from the VAE's posterior
 	TagLabel      = 6 // the class of a sample when none is asked for
+	TagWeights    = 7 // weights that a change of the number of classes adds
 )
 
 // MaxStep is the largest step: the counter has 24 bits for it.

@@ -1,0 +1,564 @@
+package checkpoint
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits on a pickle. A training checkpoint of the largest DiT, with its optimizer, stays a hundred
+// times below them.
+const (
+	maxPickle  = 16 << 20 // bytes
+	maxOps     = 1 << 22
+	maxStack   = 1 << 19
+	maxMemo    = 1 << 18
+	maxObjects = 1 << 19 // items of lists, tuples and dictionaries
+)
+
+// What a pickle is made of, beside nil, bool, int64, float64, string and []byte.
+type (
+	pickleTuple []any
+	pickleList  struct{ items []any }
+	pickleDict  struct {
+		keys, values []any
+		index        map[any]bool
+	}
+	pickleGlobal string // module.name
+	pickleLong   string // little-endian bytes of an integer beyond 64 bits
+	// pickleOpaque stands for an object of a class that this package does not know: nothing of it is
+	// kept, and nothing of it runs.
+	pickleOpaque struct{ class string }
+	pickleMark   struct{}
+)
+
+// An unpickler reads one pickle. It is a machine that pushes plain data: no name in the file is ever
+// looked up in a program, and calls are made to the few functions of the table calls alone.
+type unpickler struct {
+	b          []byte
+	i          int
+	stack      []any
+	memo       map[uint32]any
+	objects    int
+	persistent func(id pickleTuple) (any, error)
+}
+
+// load reads the pickle at the current byte up to its STOP.
+func (u *unpickler) load() (any, error) {
+	u.stack, u.memo, u.objects = u.stack[:0], map[uint32]any{}, 0
+	for ops := 0; ; ops++ {
+		at := u.i
+		op, err := u.bytes(1)
+		if err != nil {
+			return nil, err
+		}
+		if op[0] == '.' {
+			v, err := u.pop()
+			if err == nil && len(u.stack) > 0 {
+				err = errors.New("values are left over at the end")
+			}
+			return v, err
+		}
+		if ops == maxOps {
+			return nil, fmt.Errorf("pickle of more than %d operations", maxOps)
+		}
+		if err := u.step(op[0]); err != nil {
+			return nil, fmt.Errorf("pickle, byte %d: %w", at, err)
+		}
+		if len(u.stack) > maxStack || len(u.memo) > maxMemo || u.objects > maxObjects {
+			return nil, fmt.Errorf("pickle, byte %d: too many objects", at)
+		}
+	}
+}
+
+func (u *unpickler) bytes(n int) ([]byte, error) {
+	if n < 0 || n > len(u.b)-u.i {
+		return nil, fmt.Errorf("pickle ends at byte %d, %d more were expected", len(u.b), n-(len(u.b)-u.i))
+	}
+	u.i += n
+	return u.b[u.i-n : u.i], nil
+}
+
+func (u *unpickler) push(v any) { u.stack = append(u.stack, v) }
+
+// pop takes the top of the stack, which must not be a mark.
+func (u *unpickler) pop() (any, error) {
+	if len(u.stack) == 0 {
+		return nil, errors.New("the stack is empty")
+	}
+	v := u.stack[len(u.stack)-1]
+	if _, mark := v.(pickleMark); mark {
+		return nil, errors.New("a mark where a value was expected")
+	}
+	u.stack = u.stack[:len(u.stack)-1]
+	return v, nil
+}
+
+// popMark takes what lies above the last mark.
+func (u *unpickler) popMark() ([]any, error) {
+	for i := len(u.stack) - 1; i >= 0; i-- {
+		if _, ok := u.stack[i].(pickleMark); ok {
+			items := append([]any(nil), u.stack[i+1:]...)
+			u.stack = u.stack[:i]
+			u.objects += len(items)
+			return items, nil
+		}
+	}
+	return nil, errors.New("no mark on the stack")
+}
+
+// number reads n little-endian bytes as an unsigned number.
+func (u *unpickler) number(n int) (uint64, error) {
+	b, err := u.bytes(n)
+	if err != nil {
+		return 0, err
+	}
+	v := uint64(0)
+	for i := n - 1; i >= 0; i-- {
+		v = v<<8 | uint64(b[i])
+	}
+	return v, nil
+}
+
+// text reads a string whose length stands in n bytes.
+func (u *unpickler) text(n int) (string, error) {
+	size, err := u.number(n)
+	if err != nil {
+		return "", err
+	}
+	if size > uint64(len(u.b)) {
+		return "", fmt.Errorf("string of %d bytes in a pickle of %d", size, len(u.b))
+	}
+	b, err := u.bytes(int(size))
+	return string(b), err
+}
+
+// line reads up to the next line end.
+func (u *unpickler) line() (string, error) {
+	rest := string(u.b[u.i:min(len(u.b), u.i+512)])
+	line, _, ok := strings.Cut(rest, "\n")
+	if !ok {
+		return "", errors.New("a name without an end")
+	}
+	u.i += len(line) + 1
+	return line, nil
+}
+
+// sizes are the bytes of the length of a string, by operation.
+var textSizes = map[byte]int{'X': 4, 0x8c: 1, 0x8d: 8, 'T': 4, 'U': 1, 'B': 4, 'C': 1, 0x8e: 8}
+
+// step carries out one operation.
+func (u *unpickler) step(op byte) error {
+	switch op {
+	case 0x80: // PROTO
+		b, err := u.bytes(1)
+		if err == nil && b[0] > 5 {
+			err = fmt.Errorf("protocol %d, at most 5 is known", b[0])
+		}
+		return err
+	case 0x95: // FRAME: a hint for readers of streams
+		_, err := u.bytes(8)
+		return err
+	case '(':
+		u.push(pickleMark{})
+	case 'N':
+		u.push(nil)
+	case 0x88, 0x89:
+		u.push(op == 0x88)
+	case 'J', 'K', 'M': // BININT, BININT1, BININT2
+		size := map[byte]int{'J': 4, 'K': 1, 'M': 2}[op]
+		v, err := u.number(size)
+		if err != nil {
+			return err
+		}
+		if op == 'J' {
+			v = uint64(int64(int32(v)))
+		}
+		u.push(int64(v))
+	case 0x8a: // LONG1
+		return u.long()
+	case 'G':
+		b, err := u.bytes(8)
+		if err != nil {
+			return err
+		}
+		u.push(math.Float64frombits(binary.BigEndian.Uint64(b)))
+	case 'X', 0x8c, 0x8d, 'T', 'U': // BINUNICODE and its relatives
+		s, err := u.text(textSizes[op])
+		if err == nil && !utf8.ValidString(s) {
+			err = errors.New("a string that is not valid UTF-8")
+		}
+		if err != nil {
+			return err
+		}
+		u.push(s)
+	case 'B', 'C', 0x8e: // BINBYTES and its relatives
+		s, err := u.text(textSizes[op])
+		if err != nil {
+			return err
+		}
+		u.push([]byte(s))
+	case '0', '1', '2': // POP, POP_MARK, DUP
+		return u.stackOp(op)
+	case 'h', 'j', 'q', 'r', 0x94: // BINGET, LONG_BINGET, BINPUT, LONG_BINPUT, MEMOIZE
+		return u.memoOp(op)
+	case 'c', 0x93: // GLOBAL, STACK_GLOBAL
+		return u.global(op)
+	case 'R', 0x81: // REDUCE, NEWOBJ
+		return u.call()
+	case 'b':
+		return u.build()
+	case 'Q': // BINPERSID
+		v, err := u.pop()
+		if err != nil {
+			return err
+		}
+		id, ok := v.(pickleTuple)
+		if !ok {
+			return errors.New("a persistent id that is no tuple")
+		}
+		if v, err = u.persistent(id); err != nil {
+			return err
+		}
+		u.push(v)
+	default:
+		return u.container(op)
+	}
+	return nil
+}
+
+// long reads an integer of up to 255 bytes, two's complement.
+func (u *unpickler) long() error {
+	n, err := u.number(1)
+	if err != nil {
+		return err
+	}
+	b, err := u.bytes(int(n))
+	if err != nil {
+		return err
+	}
+	if n > 8 {
+		u.push(pickleLong(b))
+		return nil
+	}
+	v := int64(0)
+	for i := range b {
+		v |= int64(b[i]) << (8 * i)
+	}
+	if n > 0 && n < 8 && b[n-1] >= 0x80 {
+		v -= 1 << (8 * n)
+	}
+	u.push(v)
+	return nil
+}
+
+func (u *unpickler) stackOp(op byte) error {
+	switch op {
+	case '1':
+		_, err := u.popMark()
+		return err
+	case '2':
+		v, err := u.pop()
+		if err != nil {
+			return err
+		}
+		u.push(v)
+		u.push(v)
+		return nil
+	}
+	_, err := u.pop()
+	return err
+}
+
+func (u *unpickler) memoOp(op byte) error {
+	key := uint64(len(u.memo)) // MEMOIZE
+	if op != 0x94 {
+		size := 1
+		if op == 'j' || op == 'r' {
+			size = 4
+		}
+		var err error
+		if key, err = u.number(size); err != nil {
+			return err
+		}
+	}
+	if op == 'h' || op == 'j' {
+		v, ok := u.memo[uint32(key)]
+		if !ok {
+			return fmt.Errorf("entry %d of the memo is empty", key)
+		}
+		u.push(v)
+		return nil
+	}
+	v, err := u.pop()
+	if err != nil {
+		return err
+	}
+	u.push(v)
+	u.memo[uint32(key)] = v
+	return nil
+}
+
+// container carries out the operations on tuples, lists, dictionaries and sets.
+func (u *unpickler) container(op byte) error {
+	switch op {
+	case ')':
+		u.push(pickleTuple{})
+	case ']', 0x8f: // EMPTY_LIST, EMPTY_SET
+		u.push(&pickleList{})
+	case '}':
+		u.push(&pickleDict{})
+	case 't', 0x91: // TUPLE, FROZENSET
+		items, err := u.popMark()
+		if err != nil {
+			return err
+		}
+		u.push(pickleTuple(items))
+	case 0x85, 0x86, 0x87: // TUPLE1 to 3
+		items := make(pickleTuple, op-0x84)
+		for i := len(items) - 1; i >= 0; i-- {
+			v, err := u.pop()
+			if err != nil {
+				return err
+			}
+			items[i] = v
+		}
+		u.objects += len(items)
+		u.push(items)
+	case 'a', 'e', 0x90: // APPEND, APPENDS, ADDITEMS
+		items, err := u.items(op == 'a', 1)
+		if err != nil {
+			return err
+		}
+		top, err := u.top()
+		if err != nil {
+			return err
+		}
+		switch l := top.(type) {
+		case *pickleList:
+			l.items = append(l.items, items...)
+		case pickleOpaque:
+		default:
+			return fmt.Errorf("items for a %s", kindOf(top))
+		}
+	case 's', 'u': // SETITEM, SETITEMS
+		items, err := u.items(op == 's', 2)
+		if err != nil {
+			return err
+		}
+		if len(items)%2 != 0 {
+			return errors.New("a key without a value")
+		}
+		top, err := u.top()
+		if err != nil {
+			return err
+		}
+		for i := 0; i < len(items); i += 2 {
+			switch d := top.(type) {
+			case *pickleDict:
+				if err := d.set(items[i], items[i+1]); err != nil {
+					return err
+				}
+			case pickleOpaque:
+			default:
+				return fmt.Errorf("items for a %s", kindOf(top))
+			}
+		}
+	default:
+		return fmt.Errorf("operation %#02x, which weight files do not have", op)
+	}
+	return nil
+}
+
+// items takes n values, or all above the mark.
+func (u *unpickler) items(few bool, n int) ([]any, error) {
+	if !few {
+		return u.popMark()
+	}
+	items := make([]any, n)
+	for i := n - 1; i >= 0; i-- {
+		v, err := u.pop()
+		if err != nil {
+			return nil, err
+		}
+		items[i] = v
+	}
+	u.objects += n
+	return items, nil
+}
+
+func (u *unpickler) top() (any, error) {
+	v, err := u.pop()
+	if err == nil {
+		u.push(v)
+	}
+	return v, err
+}
+
+func (d *pickleDict) set(key, value any) error {
+	switch key.(type) {
+	case string, int64, bool:
+		if d.index == nil {
+			d.index = map[any]bool{}
+		}
+		if d.index[key] {
+			return fmt.Errorf("duplicate key %.100q", fmt.Sprint(key))
+		}
+		d.index[key] = true
+	}
+	d.keys, d.values = append(d.keys, key), append(d.values, value)
+	return nil
+}
+
+// get returns the value of a string key, nil if there is none.
+func (d *pickleDict) get(key string) any {
+	for i, k := range d.keys {
+		if k == key {
+			return d.values[i]
+		}
+	}
+	return nil
+}
+
+func (u *unpickler) global(op byte) error {
+	var module, name string
+	var err error
+	if op == 'c' {
+		if module, err = u.line(); err == nil {
+			name, err = u.line()
+		}
+		if err != nil {
+			return err
+		}
+	} else {
+		n, err := u.pop()
+		if err != nil {
+			return err
+		}
+		m, err := u.pop()
+		if err != nil {
+			return err
+		}
+		var ok, also bool
+		module, ok = m.(string)
+		if name, also = n.(string); !ok || !also {
+			return errors.New("a name that is no string")
+		}
+	}
+	if err := refuse(module, name); err != nil {
+		return err
+	}
+	u.push(pickleGlobal(module + "." + name))
+	return nil
+}
+
+// hostileModules are those that a weight file has no business with: by their functions a pickle would act on
+// the machine. Other unknown names are never looked up and become objects without content.
+var hostileModules = strings.Fields("os posix nt sys subprocess builtins __builtin__ shutil socket importlib runpy pty ctypes pickle _pickle code codeop " +
+	"commands webbrowser io _io marshal types functools operator _operator multiprocessing threading asyncio signal pathlib tempfile platform pip " +
+	"pdb bdb timeit trace imp zipimport site inspect glob urllib http requests ssl ftplib smtplib telnetlib shelve dill cloudpickle joblib getpass nturl2path")
+
+// harmlessNames are the names of those modules that some writers use for plain data.
+var harmlessNames = strings.Fields("builtins.set builtins.dict builtins.list builtins.int builtins.float builtins.bytearray builtins.complex builtins.slice builtins.object " +
+	"__builtin__.set __builtin__.dict __builtin__.list __builtin__.int __builtin__.long __builtin__.bytearray __builtin__.complex __builtin__.object pathlib.PosixPath pathlib.WindowsPath")
+
+func refuse(module, name string) error {
+	full := module + "." + name
+	for _, h := range harmlessNames {
+		if full == h {
+			return nil
+		}
+	}
+	root, _, _ := strings.Cut(module, ".")
+	for _, r := range hostileModules {
+		if root == r {
+			return fmt.Errorf("it refers to %.100q, which no weight file needs: it may be an attack, do not open it with other programs", full)
+		}
+	}
+	return nil
+}
+
+// call carries out REDUCE and NEWOBJ: a function or class below its arguments.
+func (u *unpickler) call() error {
+	a, err := u.pop()
+	if err != nil {
+		return err
+	}
+	f, err := u.pop()
+	if err != nil {
+		return err
+	}
+	args, ok := a.(pickleTuple)
+	if !ok {
+		return fmt.Errorf("arguments that are a %s", kindOf(a))
+	}
+	if _, ok := f.(pickleOpaque); ok {
+		u.push(f)
+		return nil
+	}
+	g, ok := f.(pickleGlobal)
+	if !ok {
+		return fmt.Errorf("a call of a %s", kindOf(f))
+	}
+	v, err := callGlobal(string(g), args)
+	if err != nil {
+		return fmt.Errorf("%s: %w", g, err)
+	}
+	u.push(v)
+	return nil
+}
+
+// build gives an object its state. Only a Namespace, which holds the arguments of a training script,
+// keeps it; the metadata of a state dict is not needed.
+func (u *unpickler) build() error {
+	state, err := u.pop()
+	if err != nil {
+		return err
+	}
+	top, err := u.top()
+	if err != nil {
+		return err
+	}
+	switch obj := top.(type) {
+	case *pickleNamespace:
+		d, ok := state.(*pickleDict)
+		if !ok {
+			return fmt.Errorf("a Namespace of a %s", kindOf(state))
+		}
+		obj.dict = d
+	case *pickleDict, *pickleTensor, pickleOpaque:
+	default:
+		return fmt.Errorf("state for a %s", kindOf(top))
+	}
+	return nil
+}
+
+// kindOf names what v is, for errors.
+func kindOf(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "None"
+	case pickleTuple:
+		return "tuple"
+	case *pickleList:
+		return "list"
+	case *pickleDict:
+		return "dict"
+	case pickleGlobal:
+		return string(v)
+	case pickleOpaque:
+		return v.class
+	case *pickleTensor:
+		return "tensor"
+	case *storage:
+		return "storage"
+	case pickleLong:
+		return "large number"
+	case int64:
+		return "number"
+	}
+	return fmt.Sprintf("%T", v)
+}
