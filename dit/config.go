@@ -23,6 +23,22 @@ type Config struct {
 	ClassDropoutProb float64 `json:"class_dropout_prob" yaml:"class_dropout_prob"` // > 0 adds the null class
 	NumClasses       int     `json:"num_classes" yaml:"num_classes"`               // K
 	LearnSigma       bool    `json:"learn_sigma" yaml:"learn_sigma"`               // twice the output channels
+
+	// TimestepFrequencyShift is 0 for the arithmetic of the original, and 1 for that of diffusers'
+	// DiTTransformer2DModel, whose timestep code has slightly other frequencies.
+	TimestepFrequencyShift int `json:"timestep_frequency_shift,omitempty" yaml:"timestep_frequency_shift,omitempty"`
+	// MLPNormEps is the epsilon of the norm before the MLP where it is not that of the other norms.
+	MLPNormEps float64 `json:"mlp_norm_eps,omitempty" yaml:"mlp_norm_eps,omitempty"`
+}
+
+// WithDiffusersArithmetic returns c for a model that was trained with diffusers, whose timestep
+// frequencies and norm before the MLP (epsilon eps, 1e-5 by default there) differ from the original's.
+func (c Config) WithDiffusersArithmetic(eps float64) Config {
+	c.TimestepFrequencyShift = 1
+	if c.MLPNormEps = eps; eps == normEps {
+		c.MLPNormEps = 0
+	}
+	return c
 }
 
 // XL2 is DiT-XL/2 for 256-pixel ImageNet, the paper's largest model.
@@ -111,6 +127,10 @@ func (c Config) Validate() error {
 		return fmt.Errorf("latent size %d is not divisible by patch size %d", c.InputSize, c.PatchSize)
 	case !(c.ClassDropoutProb >= 0 && c.ClassDropoutProb < 1):
 		return fmt.Errorf("class dropout probability %v: want 0 <= p < 1", c.ClassDropoutProb)
+	case c.TimestepFrequencyShift != 0 && c.TimestepFrequencyShift != 1:
+		return fmt.Errorf("timestep frequency shift %d: want 0 (the original) or 1 (diffusers)", c.TimestepFrequencyShift)
+	case !(c.MLPNormEps >= 0 && c.MLPNormEps < 1):
+		return fmt.Errorf("epsilon of the norm before the MLP %v: want 0 <= eps < 1", c.MLPNormEps)
 	case c.MLPRatio <= 0 || c.MLPRatio > 64 || c.mlpHidden() < 1:
 		return fmt.Errorf("MLP ratio %v: want a positive number up to 64", c.MLPRatio)
 	}

@@ -56,13 +56,13 @@ func (e *TimestepEmbedder) Forward(s *torch.Scope, t *torch.Tensor) *torch.Tenso
 	return e.MLP2.Forward(s, s.SiLU(e.MLP0.Forward(s, timestepCode(s, t, e.freqs))))
 }
 
-// frequencies returns f_i = 10000^(-i/128). It takes libtorch's float32 exponential on the CPU, as
+// frequencies returns f_i = 10000^(-i/(128-shift)). It takes libtorch's float32 exponential on the CPU, as
 // the original does: at t = 999 one unit in the last place of f moves the argument by 6e-5.
-func frequencies(s *torch.Scope) []float32 {
+func frequencies(s *torch.Scope, shift int) []float32 {
 	const half = frequencyEmbeddingSize / 2
 	exponents := make([]float32, half)
 	for i := range exponents {
-		exponents[i] = float32(-math.Log(10000)) * float32(i) / half
+		exponents[i] = float32(-math.Log(10000)) * float32(i) / float32(half-shift)
 	}
 	var freqs []float32
 	s.NoGrad().Sub(func(s *torch.Scope) *torch.Tensor {

@@ -74,7 +74,7 @@ func TestPositionsByHand(t *testing.T) {
 func TestTimestepCodeEqualsOriginal(t *testing.T) {
 	g := torchtest.Open(t, "testdata/embeddings.safetensors")
 	torchtest.Run(t, func(s *torch.Scope) error {
-		freqs := frequencies(s)
+		freqs := frequencies(s, 0)
 		for i, want := range map[int]float64{0: 1, 1: 0.930572033, 64: 0.00999999885, 127: 0.00010746075} {
 			if math.Abs(float64(freqs[i])-want) > 1.3e-7*want { // worked with NumPy's exponential, a unit in the last place off
 				t.Errorf("frequency %d is %.9g, want %.9g", i, freqs[i], want)

@@ -21,21 +21,42 @@ type Info struct {
 	VAE           string   `json:"vae_sha256,omitempty"` // of the weights that made the latents
 	Step          int      `json:"step"`
 	EMA           bool     `json:"ema"`
+	Family        string   `json:"family,omitempty"` // SiT or REPA: it predicts a velocity, not noise
 }
 
 const infoKey = "ditrun"
 
 // Save writes params, in the names of the published checkpoints, and info to a safetensors file.
 func Save(path string, params []nn.Param, info Info) error {
-	text, err := json.Marshal(info)
+	meta, err := info.metadata()
 	if err != nil {
 		return err
 	}
-	return checkpoint.Write(path, nn.Snapshot(params), map[string]string{"format": "pt", infoKey: string(text)})
+	return checkpoint.Write(path, nn.Snapshot(params), meta)
 }
 
-// weightsOf resolves what a user names as a checkpoint: a file, or a folder that holds the averaged
-// weights of a step.
+// metadata is what stands in the head of a file of this model.
+func (i Info) metadata() (map[string]string, error) {
+	text, err := json.Marshal(i)
+	return map[string]string{"format": "pt", infoKey: string(text)}, err
+}
+
+// folderNames are the weights that a folder stands for, the first that is there. The first three are
+// those of a run, a checkpoint folder or the folder above; the others are diffusers', of a pipeline and
+// of a transformer.
+var folderNames = append([]string{"ema.safetensors", "latest/ema.safetensors", "checkpoints/latest/ema.safetensors"},
+	diffusersFiles("transformer/", "")...)
+
+func diffusersFiles(dirs ...string) (names []string) {
+	for _, dir := range dirs {
+		for _, name := range []string{"safetensors", "safetensors.index.json", "fp16.safetensors", "bin", "bin.index.json"} {
+			names = append(names, dir+"diffusion_pytorch_model."+name)
+		}
+	}
+	return names
+}
+
+// weightsOf resolves what a user names as a checkpoint: a file, or a folder that holds one.
 func weightsOf(path string) (string, error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -44,12 +65,12 @@ func weightsOf(path string) (string, error) {
 	if !st.IsDir() {
 		return path, nil
 	}
-	for _, below := range []string{"ema.safetensors", "latest/ema.safetensors", "checkpoints/latest/ema.safetensors"} {
-		if f := filepath.Join(path, below); exists(f) {
+	for _, below := range folderNames {
+		if f := filepath.Join(path, filepath.FromSlash(below)); exists(f) {
 			return f, nil
 		}
 	}
-	return "", fmt.Errorf("open checkpoint %s: found no ema.safetensors in the folder, in latest or in checkpoints/latest", path)
+	return "", fmt.Errorf("open checkpoint %s: found neither ema.safetensors (in the folder, in latest or in checkpoints/latest) nor diffusion_pytorch_model.* (in the folder or in transformer)", path)
 }
 
 func exists(path string) bool {
@@ -57,39 +78,16 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// Open reads a model from path: a weight file that [Save] wrote, a checkpoint folder, or a run folder,
-// of which the averaged weights of the latest checkpoint are taken. The parameters are on the
-// scope's device until nn.Close(model).
+// Open reads a model from path; see [Read] for what that can be, here with everything the file says. The
+// parameters are on the scope's device until nn.Close(model).
 func Open(s *torch.Scope, path string) (*DiT, Info, error) {
-	var info Info
-	path, err := weightsOf(path)
+	w, err := Read(path, "")
 	if err != nil {
-		return nil, info, err
+		return nil, Info{}, err
 	}
-	f, err := checkpoint.Open(path)
-	if err != nil {
-		return nil, info, err
-	}
-	defer f.Close()
-	text, ok := f.Metadata()[infoKey]
-	if !ok {
-		return nil, info, fmt.Errorf("open %s: its metadata has no entry %q: want a weight file written by ditrun train", path, infoKey)
-	}
-	if err := json.Unmarshal([]byte(text), &info); err != nil {
-		return nil, info, fmt.Errorf("open %s: metadata entry %q: %w", path, infoKey, err)
-	}
-	if err := fits(info.Config, f); err != nil {
-		return nil, info, fmt.Errorf("open %s: %w", path, err)
-	}
-	m, err := New(s, info.Config)
-	if err != nil {
-		return nil, info, fmt.Errorf("open %s: %w", path, err)
-	}
-	if err := nn.Load(s, m, f, false); err != nil {
-		nn.Close(m)
-		return nil, info, fmt.Errorf("open %s: %w", path, err)
-	}
-	return m, info, nil
+	defer w.Close()
+	m, err := w.Load(s)
+	return m, w.Info, err
 }
 
 // fits holds a configuration from a file against the file's own tensors before anything is allocated,

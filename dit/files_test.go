@@ -166,11 +166,11 @@ func TestOpenRefuses(t *testing.T) {
 		want       []string
 	}{
 		{"nothing there", filepath.Join(dir, "none"), []string{"none", "no such file or folder"}},
-		{"an empty folder", empty, []string{"empty", "no ema.safetensors"}},
+		{"an empty folder", empty, []string{"empty", "neither ema.safetensors", "diffusion_pytorch_model"}},
 		{"a text", writeFile(t, filepath.Join(dir, "text.safetensors"), "hello, this is no weight file"), []string{"text.safetensors"}},
 		{"an empty file", writeFile(t, filepath.Join(dir, "zero.safetensors"), ""), []string{"zero.safetensors"}},
 		{"half a file", writeFile(t, filepath.Join(dir, "half.safetensors"), string(bytes[:len(bytes)/2])), []string{"half.safetensors"}},
-		{"no metadata", meta("plain.safetensors", nil), []string{"plain.safetensors", `"ditrun"`, "ditrun train"}},
+		{"no metadata", meta("plain.safetensors", nil), []string{"plain.safetensors", "number of heads", "--model DiT-48x2xHEADS/2"}},
 		{"metadata that is no JSON", meta("json.safetensors", map[string]string{infoKey: "{"}), []string{"json.safetensors", `"ditrun"`}},
 		{"metadata of another type", meta("type.safetensors", map[string]string{infoKey: `{"config":{"depth":"2"}}`}), []string{"type.safetensors", "depth"}},
 		{"an empty configuration", meta("void.safetensors", map[string]string{infoKey: `{}`}), []string{"void.safetensors", "input size 0"}},

@@ -33,17 +33,21 @@ func New(s *torch.Scope, cfg Config) (*DiT, error) {
 	m := &DiT{
 		PosEmbed:  torch.Persist(torch.From(s, positions(d, cfg.InputSize/p), 1, cfg.NumTokens(), d)),
 		XEmbedder: PatchEmbed{nn.NewConv2d(s, cfg.InChannels, d, p, p, 0)},
-		TEmbedder: TimestepEmbedder{nn.NewLinear(s, frequencyEmbeddingSize, d), nn.NewLinear(s, d, d), frequencies(s)},
+		TEmbedder: TimestepEmbedder{nn.NewLinear(s, frequencyEmbeddingSize, d), nn.NewLinear(s, d, d), frequencies(s, cfg.TimestepFrequencyShift)},
 		YEmbedder: LabelEmbedder{nn.NewEmbedding(s, cfg.tableRows(), d)},
 		cfg:       cfg,
 		compute:   torch.Float32,
 	}
 	norm := nn.AdaLayerNorm{Eps: normEps}
+	mlpNorm := norm
+	if cfg.MLPNormEps > 0 {
+		mlpNorm.Eps = cfg.MLPNormEps
+	}
 	hidden := cfg.mlpHidden()
 	for range cfg.Depth {
 		m.Blocks = append(m.Blocks, &Block{
 			Norm1: norm,
-			Norm2: norm,
+			Norm2: mlpNorm,
 			Attn:  Attention{nn.NewLinear(s, d, 3*d), nn.NewLinear(s, d, d), cfg.NumHeads},
 			MLP:   MLP{nn.NewLinear(s, d, hidden), nn.NewLinear(s, hidden, d)},
 			AdaLN: nn.NewLinear(s, d, 6*d),

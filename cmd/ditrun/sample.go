@@ -36,8 +36,9 @@ func sampleCommand() *cli.Command {
 		example: "ditrun sample --ckpt results/000-DiT-XL-2 --vae vae --cfg-scale 4.0\n" +
 			"ditrun sample --ckpt ema.safetensors --vae vae --class-labels 207,360 --num-samples 8 --out dogs.png",
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "ckpt", Usage: "run folder, checkpoint folder or weight file at `PATH`"},
-			&cli.StringFlag{Name: "vae", Usage: "the autoencoder in `DIR` that made the latents"},
+			&cli.StringFlag{Name: "ckpt", Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
+			&cli.StringFlag{Name: "model", DefaultText: "as the file says", Usage: "`NAME`, for a .pt of a width that is not the paper's"},
+			&cli.StringFlag{Name: "vae", DefaultText: "that of a diffusers pipeline", Usage: "the autoencoder in `DIR` that made the latents"},
 			&cli.StringFlag{Name: "class-labels", DefaultText: "all, at most 20", Usage: "numbers or names of classes, a `LIST` like 3,7,cat"},
 			&cli.IntFlag{Name: "num-samples", DefaultText: "one a class", Usage: "`N` pictures, spread over the classes in order"},
 			&cli.Float64Flag{Name: "cfg-scale", Value: 4.0, Usage: "guidance: 1 is none; more obeys the class and varies less"},
@@ -60,7 +61,7 @@ const defaultSampleBatch = 50
 
 func runSample(e *env) error {
 	c := e.flags
-	if err := e.require("ckpt", "vae", "out"); err != nil {
+	if err := e.require("ckpt", "out"); err != nil {
 		return err
 	}
 	if v := c.Float64("cfg-scale"); !(v >= 1 && v < 1e6) {
@@ -95,7 +96,10 @@ func runSample(e *env) error {
 	if err != nil {
 		return err
 	}
-	p, err := sampling.Open(dev, c.String("ckpt"), c.String("vae"))
+	p, err := sampling.Open(dev, c.String("ckpt"), c.String("vae"), c.String("model"))
+	if errors.Is(err, sampling.ErrNoVAE) {
+		return withHint(err, "give the autoencoder of its latents with --vae; `ditrun fetch sd-vae-ft-ema` gets that of the published models")
+	}
 	if err != nil {
 		return err
 	}
@@ -121,7 +125,11 @@ func runSample(e *env) error {
 		return usagef("--batch-size %d: with --rng torch all %s are drawn at once, as the original does", r.BatchSize, plural(n, "picture"))
 	}
 	e.printf("device  %s", describeDevice(dev))
-	e.printf("model   %s after %s steps, %d-pixel images, %s", info.Config.Name(), format.Count(int64(info.Step)), info.ImageSize, plural(info.Config.NumClasses, "class"))
+	found, notes := p.Found()
+	e.printf("model   %s", found)
+	for _, note := range notes {
+		e.printf("        %s", note)
+	}
 	batches := 1
 	if r.BatchSize > 0 {
 		batches = (n + r.BatchSize - 1) / r.BatchSize

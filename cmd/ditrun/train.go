@@ -34,6 +34,7 @@ func trainCommand() *cli.Command {
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Usage: "latents in `DIR`, made by encode-latents"},
 			&cli.StringFlag{Name: "model", Value: "DiT-XL/2", Usage: "`NAME`: DiT-S/2 ... DiT-XL/8, or DiT-WIDTHxDEPTHxHEADS/PATCH"},
+			&cli.StringFlag{Name: "init-from", DefaultText: "new weights", Usage: "start from the weights at `PATH`: whatever sample --ckpt takes"},
 			&cli.IntFlag{Name: "image-size", DefaultText: "that of the latents", Usage: "`PIXELS` a side; checked against the latents"},
 			&cli.IntFlag{Name: "num-classes", DefaultText: "those of the latents", Usage: "`N` classes"},
 			&cli.IntFlag{Name: "global-batch-size", Value: d.GlobalBatchSize, Usage: "`N` samples a step"},
@@ -81,15 +82,18 @@ func runTrain(e *env) error {
 	if c.Int("sample-every") > 0 && c.String("vae") == "" {
 		return withHint(usagef("train: --sample-every needs --vae"), "give the folder that encode-latents was given with --vae")
 	}
-	model, err := dit.Named(c.String("model"))
-	if err != nil {
-		return usageError{err}
-	}
 	latents, err := data.OpenLatents(c.String("data"))
 	if err != nil {
 		return withHint(err, "`ditrun encode-latents` makes latents from pictures")
 	}
 	defer latents.Close()
+	model, start, err := startModel(e, latents)
+	if err != nil {
+		return err
+	}
+	if start != nil {
+		defer start.Close()
+	}
 	dev, err := e.openDevice()
 	if err != nil {
 		return err
@@ -97,6 +101,9 @@ func runTrain(e *env) error {
 	cfg, err := trainConfig(e, model, latents, dev)
 	if err != nil {
 		return err
+	}
+	if start != nil {
+		cfg.Init = start.Source
 	}
 	hash, err := configHash(c, notOfTheRun...)
 	if err != nil {
@@ -132,6 +139,57 @@ func runTrain(e *env) error {
 	folder.Printf("Done!")
 	return e.result(map[string]any{"run": folder.Dir(), "checkpoint": result.Checkpoint, "step": result.Step, "loss": loop.last.Loss,
 		"steps_per_second": loop.last.StepsPerSecond, "images_per_second": loop.last.ImagesPerSecond, "seconds": loop.last.Seconds})
+}
+
+// startModel returns the configuration of the model to train, and the weights of --init-from fitted to
+// the latents, nil without that flag. What had to be changed is said.
+func startModel(e *env, latents *data.Latents) (dit.Config, *dit.Weights, error) {
+	c := e.flags
+	named, err := dit.Named(c.String("model"))
+	if err != nil {
+		return named, nil, usageError{err}
+	}
+	from := c.String("init-from")
+	if from == "" {
+		return named, nil, nil
+	}
+	given := ""
+	if c.IsSet("model") {
+		given = c.String("model")
+	}
+	w, err := dit.Read(from, given)
+	if err != nil {
+		return named, nil, err
+	}
+	fail := func(err error) (dit.Config, *dit.Weights, error) {
+		w.Close()
+		return named, nil, err
+	}
+	if given == "" {
+		if err := c.Set("model", w.Config.Name()); err != nil { // for config.yaml
+			return fail(err)
+		}
+	} else if w.Config.Name() != named.Name() {
+		return fail(usagef("--init-from %s holds %s, --model asks for %s", from, w.Config.Name(), named.Name()))
+	}
+	m := latents.Manifest()
+	if m.Channels != w.Config.InChannels {
+		return fail(fmt.Errorf("--init-from %s is for latents of %d channels, %s has %d", from, w.Config.InChannels, c.String("data"), m.Channels))
+	}
+	e.printf("start   %s", w)
+	drop := c.Float64("class-dropout-prob")
+	change := dit.Changes{NumClasses: c.Int("num-classes"), InputSize: m.Height, ClassDropoutProb: &drop, Seed: c.Uint64("global-seed")}
+	if n := len(latents.Classes()); change.NumClasses == 0 || change.NumClasses == n {
+		change.Classes = latents.Classes()
+	}
+	did, err := w.Adapt(change)
+	if err != nil {
+		return fail(fmt.Errorf("--init-from %s: %w", from, err))
+	}
+	for _, line := range append(w.Notes, did...) {
+		e.printf("        %s", line)
+	}
+	return w.Config, w, nil
 }
 
 // trainConfig builds the configuration from flags and from what the latents say.

@@ -58,7 +58,7 @@ func TestPipeline(t *testing.T) {
 	vaeDir, v := newVAE(t, 4, 1)
 	ckpt := newCheckpoint(t, func(i *dit.Info) { i.VAE = v.WeightsSHA256() })
 	live := torch.Live()
-	p, err := Open(torchtest.Device(t), filepath.Dir(ckpt), vaeDir)
+	p, err := Open(torchtest.Device(t), filepath.Dir(ckpt), vaeDir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,13 +148,13 @@ func TestOpenRefuses(t *testing.T) {
 		want      []string
 	}{
 		{filepath.Join(t.TempDir(), "none"), vaeDir, []string{"none", "no such file or folder"}},
-		{t.TempDir(), vaeDir, []string{"found no ema.safetensors"}},
+		{t.TempDir(), vaeDir, []string{"found neither ema.safetensors"}},
 		{good, filepath.Join(t.TempDir(), "gone"), []string{"gone"}},
 		{good, otherDir, []string{otherDir, good, "is not the one that made the latents", v.WeightsSHA256()[:12]}},
 		{good, narrowDir, []string{narrowDir, "has 3 latent channels", "wants 4"}},
 		{unscaled, vaeDir, []string{"scaling factor of 0"}},
 	} {
-		p, err := Open(torchtest.Device(t), c.ckpt, c.vae)
+		p, err := Open(torchtest.Device(t), c.ckpt, c.vae, "")
 		if err == nil {
 			p.Close()
 			t.Errorf("Open(%s, %s): no error", c.ckpt, c.vae)
@@ -170,7 +170,7 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 	// A checkpoint that does not say which autoencoder it wants takes what it is given.
-	p, err := Open(torchtest.Device(t), newCheckpoint(t, func(*dit.Info) {}), otherDir)
+	p, err := Open(torchtest.Device(t), newCheckpoint(t, func(*dit.Info) {}), otherDir, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,12 @@
 // Package sampling turns a checkpoint, an autoencoder and labels into pictures.
 //
-//	p, err := sampling.Open(torch.CPU, "results/000-DiT-XL-2", "vae")
+//	p, err := sampling.Open(torch.CPU, "results/000-DiT-XL-2", "vae", "")
 //	images, err := p.Sample(ctx, sampling.Request{Labels: []int{207, 360}, CFGScale: 4, Steps: "250"})
 package sampling
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 
@@ -259,20 +260,42 @@ type Pipeline struct {
 	model *dit.DiT
 	info  dit.Info
 	vae   *vae.AutoencoderKL
+	found string
+	notes []string
 }
 
-// Open reads the model at ckpt (see dit.Open) and the autoencoder at vaePath, which must be the one
-// that made the model's latents.
-func Open(dev torch.Device, ckpt, vaePath string) (*Pipeline, error) {
-	p := &Pipeline{dev: dev}
-	err := torch.Run(dev, func(s *torch.Scope) (err error) {
-		p.model, p.info, err = dit.Open(s, ckpt)
+// ErrNoVAE is wrapped by [Open] where neither the caller nor the checkpoint has an autoencoder.
+var ErrNoVAE = errors.New("no autoencoder")
+
+// Open reads the model at ckpt and the autoencoder at vaePath, which must be the one that made the
+// model's latents; "" takes that of a diffusers pipeline. See dit.Read for what ckpt can be and for
+// model, which is mostly "".
+func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
+	w, err := dit.Read(ckpt, model)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	if w.Family != "" {
+		return nil, fmt.Errorf("sample from %s: a %s model, which predicts a velocity: this program opens and converts it, and samples models that predict noise", ckpt, w.Family)
+	}
+	if vaePath == "" {
+		if vaePath = w.PipelineVAE(); vaePath == "" {
+			return nil, fmt.Errorf("sample from %s: %w came with it", ckpt, ErrNoVAE)
+		}
+	}
+	p := &Pipeline{dev: dev, info: w.Info, found: w.String(), notes: w.Notes}
+	err = torch.Run(dev, func(s *torch.Scope) (err error) {
+		p.model, err = w.Load(s)
 		return err
 	})
 	if err == nil {
 		p.vae, err = vae.Open(vaePath, dev)
 	}
 	if err == nil {
+		if w.Layout != dit.Ours {
+			p.info.ScalingFactor = p.vae.Config().ScalingFactor
+		}
 		err = p.check(ckpt, vaePath)
 	}
 	if err != nil {
@@ -281,6 +304,9 @@ func Open(dev torch.Device, ckpt, vaePath string) (*Pipeline, error) {
 	}
 	return p, nil
 }
+
+// Found says in one line what the checkpoint is, and Notes what was assumed about it.
+func (p *Pipeline) Found() (line string, notes []string) { return p.found, p.notes }
 
 func (p *Pipeline) check(ckpt, vaePath string) error {
 	v := p.vae.Config()

@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 // Config is everything that decides what a run computes. It is kept with the run.
@@ -35,6 +36,10 @@ type Config struct {
 	LogEvery        int        `yaml:"log_every" json:"log_every"`
 	CkptEvery       int        `yaml:"ckpt_every" json:"ckpt_every"`
 	SampleEvery     int        `yaml:"sample_every" json:"sample_every"` // 0: no previews
+
+	// Init holds the weights to start from, under the published names and of the sizes of Model; nil
+	// draws new ones as the paper does. A run that is continued does not look at it.
+	Init checkpoint.Source `yaml:"-" json:"-"`
 }
 
 // DefaultConfig is the recipe of the paper: AdamW at 1e-4 without decay or schedule, batch 256, an

@@ -134,7 +134,12 @@ func newRunner(s *torch.Scope, cfg Config, total int) (*runner, error) {
 	if r.model, err = dit.New(s, cfg.Model); err != nil {
 		return nil, err
 	}
-	r.model.Init(s, gen)
+	if cfg.Init == nil {
+		r.model.Init(s, gen)
+	} else if err := nn.Load(s, r.model, cfg.Init, false); err != nil {
+		nn.Close(r.model)
+		return nil, fmt.Errorf("initial weights: %w", err)
+	}
 	if cfg.Precision == "bf16" {
 		r.model.SetPrecision(torch.BFloat16)
 	}

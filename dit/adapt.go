@@ -1,0 +1,187 @@
+package dit
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/philox"
+)
+
+// Changes are what [Weights.Adapt] can make of a model for another task. A zero value keeps what is.
+type Changes struct {
+	NumClasses int      // rows of the label table; Classes, where given, decides
+	Classes    []string // names of the new classes, matched with the old ones without regard to case
+	InputSize  int      // side of the latents
+	LearnSigma *bool
+	// ClassDropoutProb decides whether there is a null class.
+	ClassDropoutProb *float64
+	Seed             uint64 // of the rows that have to be drawn
+}
+
+// Adapt changes the sizes of the model and returns a sentence for each thing it did. Rows of classes
+// that are kept by name, or whose number does not change, stay what they are; others are drawn as for a
+// new model. The null class is kept where there still is one. Positions for another size are computed. A variance that is
+// added starts at zero, one that is taken away is dropped.
+func (w *Weights) Adapt(ch Changes) (did []string, err error) {
+	old, cfg := w.Config, w.Config
+	if len(ch.Classes) > 0 {
+		ch.NumClasses = len(ch.Classes)
+	}
+	if ch.NumClasses != 0 {
+		cfg.NumClasses = ch.NumClasses
+	}
+	if ch.InputSize != 0 {
+		cfg.InputSize = ch.InputSize
+	}
+	if ch.LearnSigma != nil {
+		cfg.LearnSigma = *ch.LearnSigma
+	}
+	if ch.ClassDropoutProb != nil {
+		cfg.ClassDropoutProb = *ch.ClassDropoutProb
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	labels, said := w.keptLabels(ch, cfg)
+	if said != "" {
+		did = append(did, said)
+	}
+	var entries []checkpoint.Entry
+	was := old.layout()
+	for i, p := range cfg.layout() {
+		part := checkpoint.Whole(p.name, was[i].shape...)
+		e := checkpoint.Entry{Name: p.name, Shape: p.shape, Parts: []checkpoint.Part{part}}
+		switch {
+		case p.name == posEmbed && cfg.InputSize != old.InputSize:
+			e.Parts = []checkpoint.Part{checkpoint.New(positions(cfg.HiddenSize, cfg.InputSize/cfg.PatchSize))}
+			did = append(did, fmt.Sprintf("positions computed for latents of %d instead of %d", cfg.InputSize, old.InputSize))
+		case p.name == labelTable && said != "":
+			e.Parts = labelRows(part, labels, ch.Seed)
+		case strings.HasPrefix(p.name, "final_layer.linear.") && cfg.LearnSigma != old.LearnSigma:
+			e.Parts = variance(part, old, cfg)
+		}
+		entries = append(entries, e)
+	}
+	if cfg.LearnSigma && !old.LearnSigma {
+		did = append(did, "variance channels added, starting at zero")
+	} else if old.LearnSigma && !cfg.LearnSigma {
+		did = append(did, "variance channels dropped")
+	}
+	src, err := checkpoint.Map(w.Source, entries, func(string) bool { return true })
+	if err != nil {
+		return nil, err
+	}
+	if ch.InputSize != 0 {
+		w.ImageSize = w.ImageSize / old.InputSize * cfg.InputSize
+	}
+	w.Source, w.Config = src, cfg
+	if said != "" {
+		w.Classes = ch.Classes
+	}
+	return did, nil
+}
+
+// keptLabels returns for each row of the new label table the row of the old one that it is, -1 for one
+// to be drawn. said is empty where the table stays as it is.
+func (w *Weights) keptLabels(ch Changes, cfg Config) (rows []int, said string) {
+	old := w.Config
+	byName := len(ch.Classes) > 0 && len(w.Classes) > 0
+	hadNull, hasNull := old.ClassDropoutProb > 0, cfg.ClassDropoutProb > 0
+	sameNumber := cfg.NumClasses == old.NumClasses
+	if sameNumber && !byName && hadNull == hasNull {
+		return nil, ""
+	}
+	place := map[string]int{}
+	for i, name := range w.Classes {
+		place[strings.ToLower(name)] = i
+		for _, word := range strings.Split(name, ",") { // ImageNet's classes have several names
+			if word = strings.ToLower(strings.TrimSpace(word)); word != "" {
+				if _, taken := place[word]; !taken {
+					place[word] = i
+				}
+			}
+		}
+	}
+	kept, same := 0, true
+	for i := range cfg.NumClasses {
+		row := -1
+		if sameNumber && !byName {
+			row = i
+		}
+		if byName {
+			if at, ok := place[strings.ToLower(ch.Classes[i])]; ok {
+				row = at
+				kept++
+			}
+		}
+		same = same && row == i
+		rows = append(rows, row)
+	}
+	if same && sameNumber && hadNull == hasNull {
+		return nil, ""
+	}
+	if hasNull {
+		null := -1
+		if hadNull {
+			null = old.NullClass()
+		}
+		rows = append(rows, null)
+	}
+	said = fmt.Sprintf("%d classes instead of %d: ", cfg.NumClasses, old.NumClasses)
+	if byName {
+		said += fmt.Sprintf("%d kept by name, %d drawn anew", kept, cfg.NumClasses-kept)
+	} else if sameNumber {
+		said += "all kept"
+	} else {
+		said += "all drawn anew"
+	}
+	switch {
+	case hadNull && hasNull:
+		said += ", the null class kept"
+	case hasNull:
+		said += ", a null class drawn"
+	case hadNull:
+		said += ", the null class dropped"
+	}
+	return rows, said
+}
+
+// labelRows gathers the rows of a label table.
+func labelRows(table checkpoint.Part, rows []int, seed uint64) []checkpoint.Part {
+	var parts []checkpoint.Part
+	for i, row := range rows {
+		if row >= 0 {
+			p := table
+			p.From, p.To = int64(row), int64(row)+1
+			parts = append(parts, p)
+			continue
+		}
+		v := make([]float32, table.Shape[1])
+		philox.Normals(v, seed, philox.TagWeights, 0, uint64(i))
+		for j := range v {
+			v[j] *= labelStd
+		}
+		parts = append(parts, checkpoint.New(v))
+	}
+	return parts
+}
+
+// variance cuts or pads the output layer, whose rows are the channels of each pixel of a patch.
+func variance(layer checkpoint.Part, from, to Config) []checkpoint.Part {
+	var parts []checkpoint.Part
+	c, was := int64(from.InChannels), int64(from.OutChannels())
+	width := int64(1)
+	if len(layer.Shape) == 2 {
+		width = layer.Shape[1]
+	}
+	for pixel := range int64(from.PatchSize * from.PatchSize) {
+		p := layer
+		p.From, p.To = pixel*was, pixel*was+c
+		parts = append(parts, p)
+		if to.LearnSigma {
+			parts = append(parts, checkpoint.New(make([]float32, c*width)))
+		}
+	}
+	return parts
+}

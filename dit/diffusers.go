@@ -1,0 +1,217 @@
+package dit
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
+)
+
+// A transformerConfig is the config.json of diffusers' DiTTransformer2DModel.
+type transformerConfig struct {
+	ClassName              string  `json:"_class_name"`
+	ActivationFn           string  `json:"activation_fn"`
+	AttentionBias          bool    `json:"attention_bias"`
+	AttentionHeadDim       int     `json:"attention_head_dim"`
+	Dropout                float64 `json:"dropout"`
+	InChannels             int     `json:"in_channels"`
+	NormElementwiseAffine  bool    `json:"norm_elementwise_affine"`
+	NormEps                float64 `json:"norm_eps"`
+	NormNumGroups          int     `json:"norm_num_groups"`
+	NormType               string  `json:"norm_type"`
+	NumAttentionHeads      int     `json:"num_attention_heads"`
+	NumEmbedsAdaNorm       int     `json:"num_embeds_ada_norm"`
+	NumLayers              int     `json:"num_layers"`
+	OutChannels            int     `json:"out_channels"`
+	PatchSize              int     `json:"patch_size"`
+	SampleSize             int     `json:"sample_size"`
+	TimestepFrequencyShift int     `json:"timestep_frequency_shift,omitempty"` // ours: diffusers leaves it alone
+	UpcastAttention        bool    `json:"upcast_attention"`
+}
+
+// diffusersNormEps is what diffusers takes for the norm before the MLP where the file does not say.
+const diffusersNormEps = 1e-5
+
+// readDiffusersConfig reads the files beside the weights: config.json, and from the pipeline's folder
+// the names of classes. It returns the number of classes of the label table.
+func (w *Weights) readDiffusersConfig() (tableClasses int, err error) {
+	dir := filepath.Dir(w.Path)
+	t := transformerConfig{NormEps: diffusersNormEps}
+	if err := readJSON(filepath.Join(dir, "config.json"), &t); err != nil {
+		return 0, err
+	}
+	switch {
+	case t.ClassName != "DiTTransformer2DModel" && t.ClassName != "Transformer2DModel", t.NormType != "ada_norm_zero":
+		return 0, fmt.Errorf("config.json: class %q with norm_type %q: want a DiTTransformer2DModel with ada_norm_zero", t.ClassName, t.NormType)
+	case t.ActivationFn != "gelu-approximate", t.NormElementwiseAffine:
+		return 0, fmt.Errorf("config.json: activation_fn %q, norm_elementwise_affine %v: want gelu-approximate without affine norms", t.ActivationFn, t.NormElementwiseAffine)
+	case t.OutChannels != t.InChannels && t.OutChannels != 2*t.InChannels:
+		return 0, fmt.Errorf("config.json: out_channels %d for in_channels %d: want as many, or twice", t.OutChannels, t.InChannels)
+	}
+	c := XL2
+	c.InputSize, c.PatchSize, c.InChannels = t.SampleSize, t.PatchSize, t.InChannels
+	c.HiddenSize, c.Depth, c.NumHeads = t.NumAttentionHeads*t.AttentionHeadDim, t.NumLayers, t.NumAttentionHeads
+	c.NumClasses, c.LearnSigma = t.NumEmbedsAdaNorm, t.OutChannels == 2*t.InChannels
+	if t.TimestepFrequencyShift != 0 {
+		// The file says that it was trained with diffusers' arithmetic.
+		c = c.WithDiffusersArithmetic(t.NormEps)
+	}
+	if err := c.Validate(); err != nil {
+		return 0, fmt.Errorf("config.json: %w", err)
+	}
+	w.Config, w.ImageSize = c, c.InputSize*downsampling
+	w.note("positions computed: diffusers keeps none")
+	w.readPipeline(filepath.Dir(dir))
+	return c.NumClasses, nil
+}
+
+// readPipeline takes from a pipeline's folder what is there: names of classes, scale of the latents.
+func (w *Weights) readPipeline(dir string) {
+	var index struct {
+		ClassName string            `json:"_class_name"`
+		ID2Label  map[string]string `json:"id2label"`
+	}
+	if readJSON(filepath.Join(dir, "model_index.json"), &index) != nil || index.ClassName != "DiTPipeline" {
+		return
+	}
+	names := make([]string, w.Config.NumClasses)
+	found := 0
+	for id, name := range index.ID2Label {
+		if i, err := strconv.Atoi(id); err == nil && i >= 0 && i < len(names) {
+			names[i] = name
+			found++
+		}
+	}
+	if found == len(names) {
+		w.Classes = names
+	}
+	var vae struct {
+		ScalingFactor *float64 `json:"scaling_factor"`
+		NameOrPath    string   `json:"_name_or_path"`
+	}
+	if readJSON(filepath.Join(dir, "vae", "config.json"), &vae) == nil {
+		if vae.ScalingFactor != nil {
+			w.ScalingFactor = *vae.ScalingFactor
+		}
+		w.VAEName = filepath.Base(vae.NameOrPath)
+		if vae.NameOrPath == "" {
+			w.VAEName = ""
+		}
+	}
+}
+
+// PipelineVAE is the folder of the autoencoder that came with the weights in a diffusers pipeline, ""
+// if there is none.
+func (w *Weights) PipelineVAE() string {
+	dir := filepath.Join(filepath.Dir(filepath.Dir(w.Path)), "vae")
+	if w.Layout != "diffusers" || !exists(filepath.Join(dir, "config.json")) {
+		return ""
+	}
+	return dir
+}
+
+// SaveOfficial writes the tensors to a .pt file that the original's strict loader takes.
+func (w *Weights) SaveOfficial(path string) error {
+	return checkpoint.WritePyTorch(path, checkpoint.From(w.Source))
+}
+
+// Save writes the weights to a safetensors file of this program.
+func (w *Weights) Save(path string) error {
+	meta, err := w.Info.metadata()
+	if err != nil {
+		return err
+	}
+	return checkpoint.Write(path, checkpoint.From(w.Source), meta)
+}
+
+// DiffusersNotes says what of the model a diffusers folder cannot hold.
+func (w *Weights) DiffusersNotes() (notes []string) {
+	notes = append(notes, "positions are left out: diffusers computes them")
+	if w.Config.ClassDropoutProb == 0 {
+		notes = append(notes, "the model has no null class: guidance in DiTPipeline would be towards the last class")
+	} else if w.Config.NumClasses > 1000 {
+		notes = append(notes, fmt.Sprintf("the null class is %d: DiTPipeline takes class 1000 for it, so its guidance is wrong", w.Config.NumClasses))
+	} else if w.Config.NumClasses < 1000 {
+		notes = append(notes, fmt.Sprintf("the label table is filled up to 1000 classes, since DiTPipeline's null class is 1000: ask for classes 0 to %d", w.Config.NumClasses-1))
+	}
+	if w.Config.TimestepFrequencyShift == 0 {
+		notes = append(notes, "diffusers computes timestep frequencies a little differently: its pictures are not those of ditrun or the original")
+	}
+	return notes
+}
+
+// SaveDiffusers writes a folder that diffusers' DiTPipeline.from_pretrained opens, but for the
+// autoencoder, which the caller writes to its subfolder vae.
+func (w *Weights) SaveDiffusers(dir string) error {
+	c := w.Config
+	src, err := checkpoint.Map(w.Source, c.toDiffusers(), func(name string) bool { return name == posEmbed })
+	if err != nil {
+		return err
+	}
+	meta, err := w.Info.metadata()
+	if err != nil {
+		return err
+	}
+	if c.mlpHidden() != 4*c.HiddenSize {
+		return fmt.Errorf("MLP ratio %v: diffusers has models of ratio 4 alone", c.MLPRatio)
+	}
+	for _, sub := range []string{"transformer", "scheduler"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o777); err != nil {
+			return err
+		}
+	}
+	if err := checkpoint.Write(filepath.Join(dir, "transformer", "diffusion_pytorch_model.safetensors"), checkpoint.From(src), meta); err != nil {
+		return err
+	}
+	norm := c.MLPNormEps
+	if norm == 0 {
+		norm = normEps
+	}
+	index := map[string]any{
+		"_class_name": "DiTPipeline", "_diffusers_version": diffusersVersion, "scheduler": []string{"diffusers", "DDIMScheduler"},
+		"transformer": []string{"diffusers", "DiTTransformer2DModel"}, "vae": []string{"diffusers", "AutoencoderKL"},
+	}
+	if len(w.Classes) > 0 {
+		names := map[string]string{}
+		for i, name := range w.Classes {
+			names[strconv.Itoa(i)] = name
+		}
+		index["id2label"] = names
+	}
+	for _, f := range []struct {
+		name string
+		v    any
+	}{
+		{"transformer/config.json", transformerConfig{
+			ClassName: "DiTTransformer2DModel", ActivationFn: "gelu-approximate", AttentionBias: true, AttentionHeadDim: c.HiddenSize / c.NumHeads,
+			InChannels: c.InChannels, NormEps: norm, NormNumGroups: 32, NormType: "ada_norm_zero", NumAttentionHeads: c.NumHeads,
+			NumEmbedsAdaNorm: c.diffusersTableClasses(), NumLayers: c.Depth, OutChannels: c.OutChannels(), PatchSize: c.PatchSize,
+			SampleSize: c.InputSize, TimestepFrequencyShift: c.TimestepFrequencyShift,
+		}},
+		{"scheduler/scheduler_config.json", map[string]any{
+			"_class_name": "DDIMScheduler", "_diffusers_version": diffusersVersion, "beta_end": 0.02, "beta_schedule": "linear", "beta_start": 0.0001,
+			"clip_sample": false, "num_train_timesteps": 1000, "prediction_type": "epsilon", "set_alpha_to_one": true, "steps_offset": 0, "trained_betas": nil,
+		}},
+		{"model_index.json", index}, // last: it makes the folder a pipeline
+	} {
+		text, err := json.MarshalIndent(f.v, "", "  ")
+		if err != nil {
+			return err
+		}
+		err = checkpoint.WriteFile(filepath.Join(dir, filepath.FromSlash(f.name)), func(out io.Writer) error {
+			_, err := out.Write(append(text, '\n'))
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// diffusersVersion is the release that the folders were opened with.
+const diffusersVersion = "0.35.2"

@@ -1,0 +1,408 @@
+package dit
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/nn"
+)
+
+// Weights are an open checkpoint of any of the families that [Read] knows: what it is, and its tensors
+// under the published names in their order. Nothing is in memory but names and sizes.
+type Weights struct {
+	Info
+	checkpoint.Source
+
+	Path   string // of the weight file
+	Format string // of the weight file: safetensors, PyTorch, ...
+	// Layout is whose names the file has: ditrun, DiT, diffusers, SiT or REPA.
+	Layout string
+	// Part says which of several sets of weights was taken, such as "ema".
+	Part string
+	// VAEName is the autoencoder that the file asks for, "" where it does not say.
+	VAEName string
+	// Notes say what was assumed or computed because the file does not hold it.
+	Notes []string
+
+	file *checkpoint.File
+}
+
+// Ours is the layout of a file that this program wrote in the published names.
+const Ours = "ditrun"
+
+// Families of Info.Family: models that predict a velocity, not noise.
+const (
+	SiT  = "SiT"
+	REPA = "REPA"
+)
+
+// stableDiffusionScale is the scaling factor of the latents that published models were trained on, and
+// downsampling the pixels of a side that become one of the latent.
+const (
+	stableDiffusionScale = 0.18215
+	downsampling         = 8
+)
+
+// Close closes the file.
+func (w *Weights) Close() error { return w.file.Close() }
+
+// String says in one line what was found.
+func (w *Weights) String() string {
+	kind := w.Layout
+	if w.Part != "" {
+		kind += " " + w.Part
+	}
+	vae := w.VAEName
+	if vae == "" {
+		vae = "VAE"
+	}
+	after := ""
+	if w.Step > 0 {
+		after = fmt.Sprintf(" after %d steps", w.Step)
+	}
+	return fmt.Sprintf("%s%s (%s, %s), %d-pixel images, %d classes, %s with scaling factor %g", w.Config.Name(), after, kind, w.Format, w.ImageSize, w.Config.NumClasses, vae, w.ScalingFactor)
+}
+
+// Load makes the model on the scope's device. Its parameters are persistent until nn.Close(model).
+func (w *Weights) Load(s *torch.Scope) (*DiT, error) {
+	m, err := New(s, w.Config)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", w.Path, err)
+	}
+	if err := nn.Load(s, m, w.Source, false); err != nil {
+		nn.Close(m)
+		return nil, fmt.Errorf("open %s: %w", w.Path, err)
+	}
+	return m, nil
+}
+
+// Read opens path: a run or checkpoint folder or weight file of ditrun train; a checkpoint of
+// facebookresearch/DiT, plain or of its training script, as .pt or safetensors; a pipeline or transformer
+// folder of diffusers; files of SiT and REPA. Of several sets of weights the averaged one is taken.
+// Published files do not hold the number of heads: it follows from the width where that is the paper's;
+// for other widths model names the sizes as [Named] reads them, "" otherwise.
+func Read(path, model string) (*Weights, error) {
+	file, err := weightsOf(path)
+	if err != nil {
+		return nil, err
+	}
+	w := &Weights{Path: file}
+	if w.file, err = checkpoint.Open(file); err != nil {
+		return nil, err
+	}
+	w.Format = w.file.Format()
+	if err := w.recognise(model); err != nil {
+		w.Close()
+		return nil, fmt.Errorf("open %s: %w", file, err)
+	}
+	return w, nil
+}
+
+// recognise finds out what the file is and maps its tensors.
+func (w *Weights) recognise(model string) error {
+	w.ScalingFactor = stableDiffusionScale
+	section, diffusers, err := findSection(w.file)
+	if err != nil {
+		return err
+	}
+	var tensors checkpoint.Source = w.file
+	if section != "" {
+		tensors = checkpoint.Section(w.file, section)
+	}
+	w.Part = strings.Trim(strings.TrimSuffix(section, "module."), ".")
+	w.EMA = w.Part == "ema"
+	text, ours := w.file.Metadata()[infoKey]
+	tableClasses := 0
+	switch {
+	case ours:
+		if err := json.Unmarshal([]byte(text), &w.Info); err != nil {
+			return fmt.Errorf("metadata entry %q: %w", infoKey, err)
+		}
+		w.Layout = Ours
+		if err := w.Config.Validate(); err != nil {
+			return err
+		}
+		tableClasses = w.Config.diffusersTableClasses()
+	case diffusers:
+		if tableClasses, err = w.readDiffusersConfig(); err != nil {
+			return err
+		}
+	default:
+		if err := w.infer(tensors, model); err != nil {
+			return err
+		}
+	}
+	if diffusers {
+		w.Layout = "diffusers"
+	}
+	if err := fits(w.Config, tensors); err != nil {
+		return err
+	}
+	entries := w.Config.official(tensors)
+	if diffusers {
+		entries = w.Config.fromDiffusers(tableClasses)
+	} else if _, ok := tensors.Lookup(posEmbed); !ok {
+		w.note("positions computed: the file holds none")
+	}
+	w.Source, err = checkpoint.Map(tensors, entries, w.leftOver)
+	if err != nil {
+		return err
+	}
+	if diffusers {
+		return w.sameInEveryBlock(tensors)
+	}
+	return nil
+}
+
+func (w *Weights) note(format string, args ...any) {
+	w.Notes = append(w.Notes, fmt.Sprintf(format, args...))
+}
+
+// leftOver reports whether a tensor may be in the file though the model has no place for it.
+func (w *Weights) leftOver(name string) bool {
+	switch {
+	case w.Layout == "diffusers": // the copies of other blocks; sameInEveryBlock looks at them
+		return strings.HasPrefix(name, "transformer_blocks.") && strings.Contains(name, ".norm1.emb.")
+	case w.Family == REPA: // what training aligned the model with
+		return strings.HasPrefix(name, "projectors.")
+	}
+	return false
+}
+
+// Sections are the prefixes under which training scripts keep state dicts, the one to take first. The
+// prefix module. comes from data-parallel wrappers.
+var sections = []string{"ema.", "ema.module.", "", "module.", "model.", "model.module.", "state_dict."}
+
+// findSection says where in a file the model is, and whether it has diffusers' names.
+func findSection(f *checkpoint.File) (section string, diffusers bool, err error) {
+	for _, s := range sections {
+		if _, ok := f.Lookup(s + "x_embedder.proj.weight"); ok {
+			return s, false, nil
+		}
+		if _, ok := f.Lookup(s + "pos_embed.proj.weight"); ok {
+			return s, true, nil
+		}
+	}
+	names := []string{}
+	for _, t := range f.Tensors() {
+		if len(names) == 3 {
+			break
+		}
+		names = append(names, t.Name)
+	}
+	found := "no tensors"
+	if len(names) > 0 {
+		found = fmt.Sprintf("%d tensors such as %s", len(f.Tensors()), strings.Join(names, ", "))
+	}
+	return "", false, fmt.Errorf("found %s: want the tensors of a DiT, such as x_embedder.proj.weight (diffusers: pos_embed.proj.weight)", found)
+}
+
+// infer reads the configuration off the shapes of published tensors and off what the training script
+// kept beside them.
+func (w *Weights) infer(src checkpoint.Source, model string) error {
+	w.Layout = "DiT"
+	c := XL2
+	shape := func(name string, rank int) ([]int64, error) {
+		info, ok := src.Lookup(name)
+		if !ok {
+			return nil, fmt.Errorf("tensor %s is missing", name)
+		}
+		if len(info.Shape) != rank || slices.ContainsFunc(info.Shape, func(d int64) bool { return d < 1 || d > 1<<24 }) {
+			return nil, fmt.Errorf("tensor %s has shape %v, want %d positive dimensions", name, info.Shape, rank)
+		}
+		return info.Shape, nil
+	}
+	if _, ok := src.Lookup("blocks.0.mlp.w12.weight"); ok {
+		return fmt.Errorf("blocks.0.mlp.w12.weight: a model with SwiGLU blocks (LightningDiT), which this program does not have")
+	}
+	patch, err := shape("x_embedder.proj.weight", 4)
+	if err != nil {
+		return err
+	}
+	table, err := shape(labelTable, 2)
+	if err != nil {
+		return err
+	}
+	fc1, err := shape("blocks.0.mlp.fc1.weight", 2)
+	if err != nil {
+		return err
+	}
+	out, err := shape("final_layer.linear.weight", 2)
+	if err != nil {
+		return err
+	}
+	c.HiddenSize, c.InChannels, c.PatchSize = int(patch[0]), int(patch[1]), int(patch[2])
+	c.MLPRatio = float64(fc1[0]) / float64(c.HiddenSize)
+	for c.Depth = 0; ; c.Depth++ {
+		if _, ok := src.Lookup(fmt.Sprintf("blocks.%d.attn.qkv.weight", c.Depth)); !ok {
+			break
+		}
+	}
+	c.LearnSigma = out[0] == int64(2*c.InChannels*c.PatchSize*c.PatchSize)
+	args := w.arguments()
+	w.inferFamily(src, args)
+	if err := w.inferHeads(&c, args, model); err != nil {
+		return err
+	}
+	c.NumClasses = int(table[0]) - 1
+	if k, err := strconv.Atoi(args["num_classes"]); err == nil && int64(k) == table[0] {
+		c.NumClasses, c.ClassDropoutProb = k, 0
+	}
+	if err := w.inferSize(&c, src, args); err != nil {
+		return err
+	}
+	switch args["vae"] {
+	case "ema", "mse":
+		w.VAEName = "sd-vae-ft-" + args["vae"]
+	}
+	if info, ok := w.file.Lookup("opt.state.1.step"); ok && info.DType == checkpoint.F32 && info.Size == 4 {
+		var b [4]byte
+		if err := w.file.ReadAt(b[:], info.Name, 0); err != nil {
+			return err
+		}
+		if v := math.Float32frombits(binary.LittleEndian.Uint32(b[:])); v > 0 && v < 1e9 {
+			w.Step = int(v)
+		}
+	}
+	w.Config = c
+	return c.Validate()
+}
+
+// arguments are the command line of the training script, where the file keeps it.
+func (w *Weights) arguments() map[string]string {
+	args := map[string]string{}
+	for _, v := range w.file.Values() {
+		if name, ok := strings.CutPrefix(v.Name, "args."); ok {
+			args[name] = fmt.Sprint(v.Value)
+		}
+	}
+	return args
+}
+
+// inferFamily tells SiT and REPA, whose tensors are those of DiT, by what is kept beside them, and by
+// the name of the file where nothing is.
+func (w *Weights) inferFamily(src checkpoint.Source, args map[string]string) {
+	_, projectors := src.Lookup("projectors.0.0.weight")
+	_, path := args["path_type"]
+	switch {
+	case projectors, path && args["enc_type"] != "":
+		w.Family = REPA
+	case path:
+		w.Family = SiT
+	case strings.Contains(filepath.Base(w.Path), "SiT"):
+		w.Family = SiT
+		w.note("taken for a SiT by its name: its tensors are those of a DiT")
+	}
+	if w.Family != "" {
+		w.Layout = w.Family
+	}
+}
+
+func (w *Weights) inferHeads(c *Config, args map[string]string, model string) error {
+	for _, name := range []string{model, strings.Replace(args["model"], "SiT-", "DiT-", 1)} {
+		if name == "" {
+			continue
+		}
+		named, err := Named(name)
+		if err != nil {
+			if name == model {
+				return err
+			}
+			continue
+		}
+		if named.HiddenSize != c.HiddenSize || named.Depth != c.Depth || named.PatchSize != c.PatchSize {
+			return fmt.Errorf("%s has width %d, depth %d, patches of %d; the tensors have %d, %d, %d", name, named.HiddenSize, named.Depth, named.PatchSize, c.HiddenSize, c.Depth, c.PatchSize)
+		}
+		c.NumHeads = named.NumHeads
+		return nil
+	}
+	for _, s := range sizes {
+		if s.hidden == c.HiddenSize {
+			c.NumHeads = s.heads
+			return nil
+		}
+	}
+	return fmt.Errorf("width %d is none of the paper's, and the file does not hold the number of heads: name the model, as in --model DiT-%dx%dxHEADS/%d", c.HiddenSize, c.HiddenSize, c.Depth, c.PatchSize)
+}
+
+func (w *Weights) inferSize(c *Config, src checkpoint.Source, args map[string]string) error {
+	if pos, ok := src.Lookup(posEmbed); ok {
+		if len(pos.Shape) != 3 || pos.Shape[1] < 1 || pos.Shape[1] > 1<<30 {
+			return fmt.Errorf("tensor %s has shape %v, want [1, tokens, width]", posEmbed, pos.Shape)
+		}
+		grid := int64(math.Round(math.Sqrt(float64(pos.Shape[1]))))
+		if grid*grid != pos.Shape[1] {
+			return fmt.Errorf("tensor %s has %d tokens, which is no square", posEmbed, pos.Shape[1])
+		}
+		c.InputSize = int(grid) * c.PatchSize
+	} else if size, err := strconv.Atoi(args["image_size"]); err == nil && size > 0 {
+		c.InputSize = size / downsampling
+	} else {
+		w.note("taken for a model of latents of %d: the file does not say", c.InputSize)
+	}
+	w.ImageSize = c.InputSize * downsampling
+	return nil
+}
+
+// sameInEveryBlock returns an error unless the layers that diffusers keeps in every block are equal
+// there: training with diffusers lets them part, and the published layout has one of each.
+func (w *Weights) sameInEveryBlock(src checkpoint.Source) error {
+	for _, p := range w.Config.layout() {
+		copies := inDiffusers(p.name, w.Config.Depth)
+		if len(copies) < 2 {
+			continue
+		}
+		first, err := checkpoint.Read(src, copies[0][0])
+		if err != nil {
+			return err
+		}
+		for _, c := range copies[1:] {
+			other, err := checkpoint.Read(src, c[0])
+			if err != nil {
+				return err
+			}
+			if !bytes.Equal(first, other) {
+				return fmt.Errorf("%s is not %s: a model trained further by diffusers, whose blocks embed timestep and class each in its own way; the model of the paper embeds them once", c[0], copies[0][0])
+			}
+		}
+	}
+	return nil
+}
+
+// maxJSON is far above the size of any of the json files of a model.
+const maxJSON = 8 << 20
+
+func readJSON(path string, v any) error {
+	f, err := os.Open(path)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is missing", filepath.Base(path))
+		}
+		return err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxJSON+1))
+	if err != nil {
+		return err
+	}
+	if len(text) > maxJSON {
+		return fmt.Errorf("%s: more than %d bytes", filepath.Base(path), maxJSON)
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Base(path), err)
+	}
+	return nil
+}
