@@ -33,14 +33,14 @@ type transformerConfig struct {
 	UpcastAttention        bool    `json:"upcast_attention"`
 }
 
-// diffusersNormEps is what diffusers takes for the norm before the MLP where the file does not say.
-const diffusersNormEps = 1e-5
+// DiffusersNormEps is what diffusers takes for the norm before the MLP where the file does not say.
+const DiffusersNormEps = 1e-5
 
 // readDiffusersConfig reads the files beside the weights: config.json, and from the pipeline's folder
 // the names of classes. It returns the number of classes of the label table.
 func (w *Weights) readDiffusersConfig() (tableClasses int, err error) {
 	dir := filepath.Dir(w.Path)
-	t := transformerConfig{NormEps: diffusersNormEps}
+	t := transformerConfig{NormEps: DiffusersNormEps}
 	if err := readJSON(filepath.Join(dir, "config.json"), &t); err != nil {
 		return 0, err
 	}

@@ -304,7 +304,7 @@ func TestForwardEqualsDiffusers(t *testing.T) {
 		if d := torchtest.Relative(s, out(), want); d < 1e-3 {
 			t.Errorf("the original's arithmetic is %g from diffusers': too near to tell the two apart", d)
 		}
-		w.Config = w.Config.WithDiffusersArithmetic(diffusersNormEps)
+		w.Config = w.Config.WithDiffusersArithmetic(DiffusersNormEps)
 		if d := torchtest.Relative(s, out(), want); !(d < tolerance) {
 			t.Errorf("diffusers' arithmetic: %g from the golden", d)
 		}

@@ -21,6 +21,8 @@ func commands() []*cli.Command {
 		encodeLatentsCommand(),
 		trainCommand(),
 		sampleCommand(),
+		convertCommand(),
+		inspectCommand(),
 		doctorCommand(),
 		versionCommand(),
 		completionCommand(),

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/vae"
+)
+
+func convertCommand() *cli.Command {
+	return newCommand(spec{
+		name:  "convert",
+		usage: "write a checkpoint in the form of another program",
+		description: "--to official is a .pt that facebookresearch/DiT loads, --to diffusers a\n" +
+			"folder for DiTPipeline.from_pretrained, --to ditrun a safetensors file.\n" +
+			"The numbers stay what they are, except where flags ask for another number\n" +
+			"of classes, another image size, or a variance more or less.",
+		example: "ditrun convert --ckpt results/000-DiT-XL-2 --to diffusers --vae vae --out dit-diffusers\n" +
+			"ditrun convert --ckpt DiT-XL-2-256x256.pt --to ditrun --image-size 512 --out start.safetensors",
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "ckpt", Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
+			&cli.StringFlag{Name: "model", DefaultText: "as the file says", Usage: "`NAME`, for a .pt of a width that is not the paper's"},
+			&cli.StringFlag{Name: "to", Usage: "official, diffusers or ditrun"},
+			&cli.StringFlag{Name: "out", Usage: "`PATH` of a .pt, a new folder, or a .safetensors"},
+			&cli.StringFlag{Name: "vae", DefaultText: "that of a diffusers pipeline", Usage: "autoencoder at `PATH`, for a diffusers folder"},
+			&cli.IntFlag{Name: "num-classes", DefaultText: "as it is", Usage: "`N` classes; another number draws their embeddings anew"},
+			&cli.IntFlag{Name: "image-size", DefaultText: "as it is", Usage: "`PIXELS` a side; positions are computed"},
+			&cli.StringFlag{Name: "learn-sigma", DefaultText: "as it is", Usage: "`true` adds a variance, false drops it"},
+			&cli.StringFlag{Name: "timestep-frequency-shift", DefaultText: "as it is", Usage: "`SHIFT` of 1 for weights that were trained with diffusers, 0 for others"},
+			&cli.Uint64Flag{Name: "seed", Usage: "of embeddings that are drawn"},
+		},
+		run: runConvert,
+	})
+}
+
+// extensions of files by the value of --to; a folder has none.
+var extensions = map[string]string{"official": ".pt", "diffusers": "", "ditrun": ".safetensors"}
+
+func runConvert(e *env) error {
+	c := e.flags
+	if err := e.require("ckpt", "to", "out"); err != nil {
+		return err
+	}
+	if err := e.oneOf("to", "official", "diffusers", "ditrun"); err != nil {
+		return err
+	}
+	if err := e.atLeast(0, "num-classes", "image-size"); err != nil {
+		return err
+	}
+	to, out := c.String("to"), filepath.Clean(c.String("out"))
+	if err := checkTarget(to, out); err != nil {
+		return err
+	}
+	w, err := dit.Read(c.String("ckpt"), c.String("model"))
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	e.printf("found   %s", w)
+	notes, err := adaptAsAsked(e, w)
+	if err != nil {
+		return err
+	}
+	var encoder *vae.Weights
+	if to == "diffusers" {
+		path := c.String("vae")
+		if path == "" {
+			path = w.PipelineVAE()
+		}
+		if path == "" {
+			return withHint(usagef("convert: a diffusers folder needs the autoencoder of the model's latents: --vae"),
+				"`ditrun fetch sd-vae-ft-ema` gets that of the published models")
+		}
+		if encoder, err = vae.Read(path); err != nil {
+			return err
+		}
+		defer encoder.Close()
+		e.printf("vae     %s", encoder)
+		notes = append(notes, w.DiffusersNotes()...)
+	}
+	for _, n := range notes {
+		e.printf("        %s", n)
+	}
+	switch to {
+	case "official":
+		err = w.SaveOfficial(out)
+	case "ditrun":
+		err = w.Save(out)
+	case "diffusers":
+		err = saveFolder(out, func(dir string) error {
+			if err := encoder.Save(filepath.Join(dir, "vae")); err != nil {
+				return err
+			}
+			return w.SaveDiffusers(dir)
+		})
+	}
+	if err != nil {
+		return err
+	}
+	size, err := sizeOf(out)
+	if err != nil {
+		return err
+	}
+	e.printf("wrote   %s, %s", out, format.Bytes(size))
+	return e.result(map[string]any{"out": out, "to": to, "model": w.Config.Name(), "found": w.String(), "notes": notes, "bytes": size})
+}
+
+// checkTarget refuses an output that does not fit its form, or exists as something else.
+func checkTarget(to, out string) error {
+	if want := extensions[to]; filepath.Ext(out) != want && to != "diffusers" {
+		return usagef("--out %s: want a name that ends in %s, for --to %s", out, want, to)
+	}
+	if st, err := os.Stat(filepath.Dir(out)); err != nil || !st.IsDir() {
+		return fmt.Errorf("--out %s: the folder %s does not exist", out, filepath.Dir(out))
+	}
+	if to != "diffusers" {
+		return nil
+	}
+	switch entries, err := os.ReadDir(out); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("--out %s: exists and is not a folder", out)
+	case len(entries) > 0:
+		return fmt.Errorf("--out %s: the folder is not empty", out)
+	}
+	return nil
+}
+
+// adaptAsAsked makes the changes that flags ask for, and returns what there is to say.
+func adaptAsAsked(e *env, w *dit.Weights) (notes []string, err error) {
+	c := e.flags
+	ch := dit.Changes{NumClasses: c.Int("num-classes"), Seed: c.Uint64("seed")}
+	if size := c.Int("image-size"); size > 0 {
+		pixels := w.ImageSize / w.Config.InputSize
+		if pixels < 1 || size%pixels != 0 {
+			return nil, usagef("--image-size %d: want a multiple of %d, the pixels that become one of the latent", size, max(pixels, 1))
+		}
+		ch.InputSize = size / pixels
+	}
+	if text := c.String("learn-sigma"); text != "" {
+		on, err := strconv.ParseBool(text)
+		if err != nil {
+			return nil, usagef("--learn-sigma %q: want true or false", text)
+		}
+		ch.LearnSigma = &on
+	}
+	notes = append(notes, w.Notes...)
+	did, err := w.Adapt(ch)
+	if err != nil {
+		return nil, fmt.Errorf("convert %s: %w", c.String("ckpt"), err)
+	}
+	notes = append(notes, did...)
+	switch text := c.String("timestep-frequency-shift"); text {
+	case "":
+	case "0":
+		w.Config.TimestepFrequencyShift, w.Config.MLPNormEps = 0, 0
+		notes = append(notes, "arithmetic of the original")
+	case "1":
+		w.Config = w.Config.WithDiffusersArithmetic(dit.DiffusersNormEps)
+		notes = append(notes, "arithmetic of diffusers: timestep frequencies and the norm before the MLP")
+	default:
+		return nil, usagef("--timestep-frequency-shift %q: want 0 or 1", text)
+	}
+	if w.Config.TimestepFrequencyShift != 0 && c.String("to") == "official" {
+		notes = append(notes, "a .pt does not say that the model has diffusers' arithmetic: the original will compute something else")
+	}
+	return notes, nil
+}
+
+// saveFolder makes the folder out by way of one beside it, so that it appears whole or not at all.
+func saveFolder(out string, write func(dir string) error) error {
+	aside, err := os.MkdirTemp(filepath.Dir(out), "."+filepath.Base(out)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(aside)
+	if err := write(aside); err != nil {
+		return err
+	}
+	if err := os.Chmod(aside, 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(out); err != nil && !errors.Is(err, fs.ErrNotExist) { // an empty folder
+		return err
+	}
+	if err := os.Rename(aside, out); err != nil {
+		return err
+	}
+	return checkpoint.SyncDir(filepath.Dir(out))
+}
+
+// sizeOf adds up the sizes of a file, or of all files in a folder.
+func sizeOf(path string) (int64, error) {
+	total := int64(0)
+	err := filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		st, err := d.Info()
+		if err == nil {
+			total += st.Size()
+		}
+		return err
+	})
+	return total, err
+}

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sort"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/vae"
+)
+
+func inspectCommand() *cli.Command {
+	return newCommand(spec{
+		name:  "inspect",
+		usage: "say what a weight file or model folder holds",
+		args:  "PATH",
+		description: "Reads names, shapes and types, not the numbers, and needs no libtorch.\n" +
+			"Nothing in a file is run, pickles included. Tensors that differ in the\n" +
+			"number of their block alone are shown as one line; --all shows each.",
+		example: "ditrun inspect DiT-XL-2-256x256.pt\n" +
+			"ditrun inspect --sha256 --json results/000-DiT-XL-2",
+		flags: []cli.Flag{
+			&cli.BoolFlag{Name: "all", DisableDefaultText: true, Usage: "list every tensor and every value"},
+			&cli.StringFlag{Name: "model", DefaultText: "as the file says", Usage: "`NAME`, for a .pt of a width that is not the paper's"},
+			&cli.BoolFlag{Name: "sha256", DisableDefaultText: true, Usage: "read the whole file and print its SHA-256"},
+		},
+		run: runInspect,
+	})
+}
+
+type tensorInfo struct {
+	Name  string  `json:"name"`
+	DType string  `json:"dtype"`
+	Shape []int64 `json:"shape"`
+	Bytes int64   `json:"bytes"`
+}
+
+type inspection struct {
+	Path       string            `json:"path"`
+	Format     string            `json:"format"`
+	Bytes      int64             `json:"bytes"`
+	SHA256     string            `json:"sha256,omitempty"`
+	Family     string            `json:"family"`
+	Found      string            `json:"found"`
+	Notes      []string          `json:"notes,omitempty"`
+	Model      string            `json:"model,omitempty"`
+	ImageSize  int               `json:"image_size,omitempty"`
+	NumClasses int               `json:"num_classes,omitempty"`
+	Step       int               `json:"step,omitempty"`
+	EMA        bool              `json:"ema,omitempty"`
+	Params     int64             `json:"params"`
+	Metadata   map[string]string `json:"metadata,omitempty"`
+	Values     map[string]any    `json:"values,omitempty"`
+	Tensors    []tensorInfo      `json:"tensors"`
+}
+
+func runInspect(e *env) error {
+	if e.flags.NArg() != 1 {
+		return withHint(usagef("inspect: want one file or folder"), "as in `ditrun inspect DiT-XL-2-256x256.pt`")
+	}
+	in, err := inspect(e.flags.Args().First(), e.flags.String("model"))
+	if err != nil {
+		return err
+	}
+	if e.flags.Bool("sha256") {
+		if in.SHA256, err = sha256Of(in.Path); err != nil {
+			return err
+		}
+	}
+	if !e.json {
+		in.print(e)
+	}
+	return e.result(in)
+}
+
+// inspect opens path as whatever it is.
+func inspect(path, model string) (*inspection, error) {
+	in := &inspection{Path: path}
+	w, modelErr := dit.Read(path, model)
+	if modelErr == nil {
+		defer w.Close()
+		in.Path, in.Family, in.Found, in.Notes = w.Path, w.Layout, w.String(), w.Notes
+		in.Model, in.ImageSize, in.NumClasses = w.Config.Name(), w.ImageSize, w.Config.NumClasses
+		in.Step, in.EMA = w.Step, w.EMA
+	} else if encoder, err := vae.Read(path); err == nil {
+		defer encoder.Close()
+		in.Path, in.Family, in.Found, in.Notes = encoder.Path, "AutoencoderKL", encoder.String(), encoder.Notes
+	} else if st, err := os.Stat(path); err != nil || st.IsDir() {
+		return nil, modelErr
+	} else {
+		in.Family, in.Found = "unknown", "neither a DiT nor an autoencoder that ditrun has: "+strings.TrimPrefix(reason(modelErr), "open "+path+": ")
+	}
+	f, err := checkpoint.Open(in.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := os.Stat(in.Path)
+	if err != nil {
+		return nil, err
+	}
+	in.Format, in.Bytes, in.Metadata = f.Format(), st.Size(), f.Metadata()
+	for _, v := range f.Values() {
+		if in.Values == nil {
+			in.Values = map[string]any{}
+		}
+		in.Values[v.Name] = v.Value
+		if n, ok := v.Value.(float64); ok && (n != n || n-n != 0) { // JSON has neither NaN nor infinity
+			in.Values[v.Name] = fmt.Sprint(n)
+		}
+	}
+	in.Tensors = []tensorInfo{}
+	for _, t := range f.Tensors() {
+		in.Params += t.NumElements()
+		in.Tensors = append(in.Tensors, tensorInfo{t.Name, string(t.DType), t.Shape, t.Size})
+	}
+	return in, nil
+}
+
+// reason is the text of an error on one line.
+func reason(err error) string {
+	var h hintError
+	if errors.As(err, &h) {
+		err = h.error
+	}
+	return err.Error()
+}
+
+func sha256Of(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// print writes what was found for people.
+func (in *inspection) print(e *env) {
+	row := func(label, text string) { e.printf("%-9s%s", label, text) }
+	row("file", fmt.Sprintf("%s: %s, %s", in.Path, in.Format, format.Bytes(in.Bytes)))
+	if in.SHA256 != "" {
+		row("sha256", in.SHA256)
+	}
+	row("found", printable(in.Found))
+	for _, n := range in.Notes {
+		row("", printable(n))
+	}
+	row("tensors", fmt.Sprintf("%s, %s numbers", format.Count(int64(len(in.Tensors))), format.Count(in.Params)))
+	rows := collapse(in.Tensors)
+	if e.flags.Bool("all") {
+		rows = nil
+		for _, t := range in.Tensors {
+			rows = append(rows, tensorRow{plain(t.Name), t, 1})
+		}
+	}
+	const most = 60
+	width := 0
+	for i, r := range rows {
+		if i < most || e.flags.Bool("all") {
+			width = max(width, len(r.name))
+		}
+	}
+	for i, r := range rows {
+		if i == most && !e.flags.Bool("all") {
+			e.printf("  and %d more: --all lists them", len(rows)-i)
+			break
+		}
+		count := ""
+		if r.count > 1 {
+			count = fmt.Sprintf("  x%d", r.count)
+		}
+		e.printf("  %-*s  %-4s %v%s", width, r.name, r.t.DType, r.t.Shape, count)
+	}
+	in.printBesides(e)
+}
+
+// printBesides writes metadata and values, of which a training checkpoint can have very many.
+func (in *inspection) printBesides(e *env) {
+	var lines []string
+	for k, v := range in.Metadata {
+		lines = append(lines, fmt.Sprintf("%s = %s", plain(k), plain(v)))
+	}
+	for k, v := range in.Values {
+		if strings.Contains(k, ".param_groups.") && !e.flags.Bool("all") {
+			continue
+		}
+		lines = append(lines, fmt.Sprintf("%s = %s", plain(k), plain(shown(v))))
+	}
+	if len(lines) == 0 {
+		return
+	}
+	sort.Strings(lines)
+	e.printf("%-9s", "besides")
+	const most = 40
+	for i, line := range lines {
+		if i == most && !e.flags.Bool("all") {
+			e.printf("  and %d more: --all lists them", len(lines)-i)
+			break
+		}
+		e.printf("  %s", line)
+	}
+}
+
+// shown is a value as Python would write it.
+func shown(v any) string {
+	if v == nil {
+		return "None"
+	}
+	return fmt.Sprint(v)
+}
+
+type tensorRow struct {
+	name  string
+	t     tensorInfo
+	count int
+}
+
+// collapse joins tensors that differ in the first number of their name alone.
+func collapse(tensors []tensorInfo) []tensorRow {
+	var rows []tensorRow
+	place := map[string]int{}
+	for _, t := range tensors {
+		parts := strings.Split(t.Name, ".")
+		for i, p := range parts {
+			if _, err := strconv.ParseUint(p, 10, 32); err == nil {
+				parts[i] = "*"
+				break
+			}
+		}
+		pattern := strings.Join(parts, ".")
+		key := fmt.Sprint(pattern, t.DType, t.Shape)
+		if at, ok := place[key]; ok {
+			rows[at].count++
+			rows[at].name = plain(pattern)
+			continue
+		}
+		place[key] = len(rows)
+		rows = append(rows, tensorRow{plain(t.Name), t, 1})
+	}
+	return rows
+}
+
+// plain makes text from a file safe for a terminal, and short.
+func plain(text string) string {
+	const most = 120
+	text = printable(text)
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
+}
+
+// printable replaces what would act on a terminal.
+func printable(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		text = strings.Trim(strconv.QuoteToGraphic(text), `"`)
+	}
+	return text
+}
