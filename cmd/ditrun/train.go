@@ -82,12 +82,16 @@ func runTrain(e *env) error {
 	if c.Int("sample-every") > 0 && c.String("vae") == "" {
 		return withHint(usagef("train: --sample-every needs --vae"), "give the folder that encode-latents was given with --vae")
 	}
+	named, err := dit.Named(c.String("model"))
+	if err != nil {
+		return usageError{err}
+	}
 	latents, err := data.OpenLatents(c.String("data"))
 	if err != nil {
 		return withHint(err, "`ditrun encode-latents` makes latents from pictures")
 	}
 	defer latents.Close()
-	model, start, err := startModel(e, latents)
+	model, start, err := startModel(e, named, latents)
 	if err != nil {
 		return err
 	}
@@ -143,12 +147,8 @@ func runTrain(e *env) error {
 
 // startModel returns the configuration of the model to train, and the weights of --init-from fitted to
 // the latents, nil without that flag. What had to be changed is said.
-func startModel(e *env, latents *data.Latents) (dit.Config, *dit.Weights, error) {
+func startModel(e *env, named dit.Config, latents *data.Latents) (dit.Config, *dit.Weights, error) {
 	c := e.flags
-	named, err := dit.Named(c.String("model"))
-	if err != nil {
-		return named, nil, usageError{err}
-	}
 	from := c.String("init-from")
 	if from == "" {
 		return named, nil, nil

@@ -304,6 +304,7 @@ func (u *unpickler) memoOp(op byte) error {
 
 // container carries out the operations on tuples, lists, dictionaries and sets.
 func (u *unpickler) container(op byte) error {
+	u.objects++ // the container itself
 	switch op {
 	case ')':
 		u.push(pickleTuple{})
