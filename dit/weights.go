@@ -73,7 +73,7 @@ func (w *Weights) String() string {
 	if w.Step > 0 {
 		after = fmt.Sprintf(" after %d steps", w.Step)
 	}
-	return fmt.Sprintf("%s%s (%s, %s), %d-pixel images, %d classes, %s with scaling factor %g", w.Config.Name(), after, kind, w.Format, w.ImageSize, w.Config.NumClasses, vae, w.ScalingFactor)
+	return fmt.Sprintf("%s%s (%s, %s), %d-pixel images, %d classes, %s with scaling factor %.5g", w.Config.Name(), after, kind, w.Format, w.ImageSize, w.Config.NumClasses, vae, w.ScalingFactor)
 }
 
 // Load makes the model on the scope's device. Its parameters are persistent until nn.Close(model).
@@ -201,7 +201,7 @@ func findSection(f *checkpoint.File) (section string, diffusers bool, err error)
 		if len(names) == 3 {
 			break
 		}
-		names = append(names, t.Name)
+		names = append(names, fmt.Sprintf("%.60s", t.Name))
 	}
 	found := "no tensors"
 	if len(names) > 0 {

@@ -39,7 +39,7 @@ func (w *Weights) Close() error { return w.file.Close() }
 // String says in one line what was found.
 func (w *Weights) String() string {
 	c := w.Config
-	return fmt.Sprintf("AutoencoderKL (%s names, %s), %d parameters, %d pixels to one, %d latent channels, scaling factor %g",
+	return fmt.Sprintf("AutoencoderKL (%s names, %s), %d parameters, %d pixels to one, %d latent channels, scaling factor %.5g",
 		w.Naming, w.Format, c.NumParams(), c.Downsample(), c.LatentChannels, c.ScalingFactor)
 }
 

@@ -148,11 +148,18 @@ func (m Mismatch) Error() string {
 
 // abridge lists names; a wrong file has hundreds of them, of which the first ones tell enough.
 func abridge(names []string) string {
-	const most = 12
-	if len(names) <= most {
-		return strings.Join(names, ", ")
+	const most, longest = 12, 200
+	var shown []string
+	for _, name := range names[:min(len(names), most)] {
+		if len(name) > longest {
+			name = strings.ToValidUTF8(name[:longest], "") + "..."
+		}
+		shown = append(shown, name)
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	if len(names) <= most {
+		return strings.Join(shown, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(shown, ", "), len(names)-most)
 }
 
 // Map makes a source of other names and shapes. What is missing in src, of another shape than a part

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+)
+
+// official opens what convert wrote and returns its tensors by name.
+func official(t *testing.T, path, model string) map[string]string {
+	t.Helper()
+	w, err := dit.Read(path, model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	out := map[string]string{}
+	for _, info := range w.Tensors() {
+		data, err := checkpoint.Read(w, info.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[info.Name] = string(data)
+	}
+	return out
+}
+
+// The run's weights come back byte for byte from the forms of the other programs, and the pictures too.
+func TestConvertThereAndBack(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	model := r.model(t)
+	want := official(t, r.run, "")
+
+	mustRun(t, "convert", "--ckpt", r.run, "--to", "official", "--out", in("a.pt"))
+	mustRun(t, "convert", "--ckpt", in("a.pt"), "--model", model, "--to", "ditrun", "--out", in("b.safetensors"))
+	o := mustRun(t, "convert", "--ckpt", r.run, "--to", "diffusers", "--vae", r.vae, "--out", in("pipeline"))
+	if !strings.Contains(o.stdout, "positions are left out") || !strings.Contains(o.stdout, "DiTPipeline's null class is 1000") {
+		t.Errorf("what a diffusers folder cannot hold is not said:\n%s", o.stdout)
+	}
+	mustRun(t, "convert", "--ckpt", in("pipeline"), "--to", "official", "--out", in("c.pt"))
+	for _, name := range []string{"a.pt", "b.safetensors", "pipeline", "c.pt"} {
+		got := official(t, in(name), model)
+		for tensor, data := range want {
+			regenerated := tensor == "pos_embed" && (name == "pipeline" || name == "c.pt")
+			if got[tensor] != data && !regenerated {
+				t.Errorf("%s: %s differs", name, tensor)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("%s: %d tensors, want %d", name, len(got), len(want))
+		}
+	}
+	equalFiles(t, r.vae, filepath.Join(in("pipeline"), "vae"), vaeWeights)
+	if left := list(t, dir); slices.ContainsFunc(left, func(name string) bool { return strings.Contains(name, ".tmp") }) {
+		t.Errorf("left behind: %q", left)
+	}
+
+	// A pipeline brings its autoencoder and the names of the classes.
+	mustRun(t, "sample", "--ckpt", in("pipeline"), "--out", in("pipeline.npz"), "--num-sampling-steps", "3")
+	mustRun(t, "sample", "--ckpt", r.run, "--vae", r.vae, "--out", in("run.npz"), "--num-sampling-steps", "3")
+	equalFiles(t, dir, dir, "run.npz")
+	if string(read(t, in("pipeline.npz"))) != string(read(t, in("run.npz"))) {
+		t.Error("the pipeline gives other pictures than the run")
+	}
+	ditrun(t, "sample", "--ckpt", in("a.pt"), "--model", model, "--out", in("x.png")).refused(t, 1, "no autoencoder", "ditrun fetch sd-vae-ft-ema")
+}
+
+func TestConvertChanges(t *testing.T) {
+	r := theRoad(t)
+	out := filepath.Join(t.TempDir(), "x.safetensors")
+	o := mustRun(t, "convert", "--json", "--ckpt", r.run, "--to", "ditrun", "--num-classes", "7", "--image-size", "16", "--learn-sigma", "false", "--timestep-frequency-shift", "1", "--out", out)
+	var result struct{ Notes []string }
+	if err := json.Unmarshal([]byte(o.stdout), &result); err != nil {
+		t.Fatal(err)
+	}
+	said := strings.Join(result.Notes, "\n")
+	for _, want := range []string{"7 classes instead of 4: all drawn anew, the null class kept", "positions computed", "variance channels dropped", "arithmetic of diffusers"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("notes %q do not say %q", said, want)
+		}
+	}
+	w, err := dit.Read(out, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if c := w.Config; c.NumClasses != 7 || w.ImageSize != 16 || c.LearnSigma || c.TimestepFrequencyShift != 1 {
+		t.Errorf("%+v", w.Info)
+	}
+}
+
+func TestConvertRefuses(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "full", "x"), []byte("x"))
+	unchanged(t, func() {
+		for _, c := range []struct {
+			args  []string
+			code  int
+			texts []string
+		}{
+			{[]string{"--to", "diffusers", "--out", filepath.Join(dir, "p")}, 2, []string{"--vae", "ditrun fetch sd-vae-ft-ema"}},
+			{[]string{"--to", "diffusers", "--vae", r.run, "--out", filepath.Join(dir, "p")}, 1, []string{"open VAE"}},
+			{[]string{"--to", "diffusers", "--vae", r.vae, "--out", filepath.Join(dir, "full")}, 1, []string{"not empty"}},
+			{[]string{"--to", "official", "--out", filepath.Join(dir, "none", "x.pt")}, 1, []string{"does not exist"}},
+			{[]string{"--to", "official", "--image-size", "9", "--out", filepath.Join(dir, "x.pt")}, 2, []string{"--image-size 9"}},
+			{[]string{"--to", "official", "--learn-sigma", "maybe", "--out", filepath.Join(dir, "x.pt")}, 2, []string{"--learn-sigma"}},
+			{[]string{"--to", "official", "--timestep-frequency-shift", "2", "--out", filepath.Join(dir, "x.pt")}, 2, []string{"--timestep-frequency-shift"}},
+		} {
+			ditrun(t, append([]string{"convert", "--ckpt", r.run}, c.args...)...).refused(t, c.code, c.texts...)
+		}
+	}, dir)
+}
+
+// Fine-tuning starts from the weights of a file, of whatever form, and says what it changed.
+func TestTrainFromWeights(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	pipeline := filepath.Join(dir, "pipeline")
+	mustRun(t, "convert", "--ckpt", r.run, "--to", "diffusers", "--vae", r.vae, "--out", pipeline)
+	want := official(t, r.run, "")
+	args := func(run, from string, more ...string) []string {
+		return append([]string{"train", "--data", r.latents, "--init-from", from, "--run-dir", filepath.Join(dir, run), "--global-batch-size", "4",
+			"--max-steps", "4", "--lr", "1e-30", "--ckpt-every", "4", "--log-every", "4", "--ema-decay", "0.5"}, more...)
+	}
+	for run, from := range map[string]string{"a": r.run, "b": pipeline} {
+		o := mustRun(t, args(run, from)...)
+		if !strings.Contains(o.stdout, "start   "+r.model(t)) {
+			t.Errorf("it does not say what it starts from:\n%s", o.stdout)
+		}
+		got := official(t, filepath.Join(dir, run), "")
+		for _, name := range []string{"blocks.0.attn.qkv.weight", "y_embedder.embedding_table.weight", "final_layer.linear.bias"} {
+			if got[name] != want[name] {
+				t.Errorf("from %s: %s is not what it started from", from, name)
+			}
+		}
+		if config := string(read(t, filepath.Join(dir, run, "config.yaml"))); !strings.Contains(config, "init-from: "+from) || !strings.Contains(config, "model: "+r.model(t)) {
+			t.Errorf("config.yaml does not say where it started:\n%s", config)
+		}
+	}
+	o := mustRun(t, args("c", r.run, "--class-dropout-prob", "0")...)
+	if !strings.Contains(o.stdout, "the null class dropped") {
+		t.Errorf("it does not say that the null class went:\n%s", o.stdout)
+	}
+	ditrun(t, args("d", r.run, "--model", "DiT-S/2")...).refused(t, 2, "DiT-S/2")
+	if _, err := os.Stat(filepath.Join(dir, "d")); err == nil {
+		t.Error("a run folder in spite of the refusal")
+	}
+	ditrun(t, args("e", filepath.Join(dir, "gone"))...).refused(t, 1, "gone")
+}
+
+func TestInspect(t *testing.T) {
+	r := theRoad(t)
+	o := mustRun(t, "inspect", r.run)
+	for _, want := range []string{"found    " + r.model(t), "8-pixel images, 4 classes", "blocks.0.attn.qkv.weight", "t_embedder.mlp.*.bias", "x2", "ditrun = {"} {
+		if !strings.Contains(o.stdout, want) {
+			t.Errorf("inspect does not say %q:\n%s", want, o.stdout)
+		}
+	}
+	var in struct {
+		Model, Format, Family, SHA256 string
+		Params                        int
+		Tensors                       []struct{ Name string }
+	}
+	o = mustRun(t, "inspect", "--json", "--sha256", r.run)
+	if err := json.Unmarshal([]byte(o.stdout), &in); err != nil {
+		t.Fatal(err)
+	}
+	if in.Model != r.model(t) || in.Format != "safetensors" || in.Family != dit.Ours || len(in.SHA256) != 64 || len(in.Tensors) < 20 || in.Params < 1000 {
+		t.Errorf("%+v", in)
+	}
+	if o := mustRun(t, "inspect", r.vae); !strings.Contains(o.stdout, "AutoencoderKL (diffusers names, safetensors)") {
+		t.Errorf("an autoencoder:\n%s", o.stdout)
+	}
+
+	// Names in a file do not reach the terminal as they are.
+	evil := filepath.Join(t.TempDir(), "evil.safetensors")
+	err := checkpoint.Write(evil, []checkpoint.Tensor{{Info: checkpoint.Info{Name: "a\x1b[2J" + strings.Repeat("b", 500), DType: "U8", Shape: []int64{1}}, Data: []byte{1}}},
+		map[string]string{"k\x1b]0;x\x07": "v\n\x1b[31m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o = mustRun(t, "inspect", evil)
+	if strings.ContainsAny(o.stdout, "\x1b\x07") || strings.Count(o.stdout, "b") > 300 {
+		t.Errorf("what it prints would act on a terminal: %q", o.stdout)
+	}
+	ditrun(t, "inspect", filepath.Join(t.TempDir(), "none")).refused(t, 1, "none", "no such file")
+	text := filepath.Join(t.TempDir(), "text.pt")
+	write(t, text, []byte("not a weight file at all"))
+	ditrun(t, "inspect", text).refused(t, 1, "text.pt")
+}
+
+// model is the name of the sizes of the road's model.
+func (r road) model(t *testing.T) string {
+	t.Helper()
+	w, err := dit.Read(r.run, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	return w.Config.Name()
+}
