@@ -89,6 +89,19 @@ func (w *Weights) readPipeline(dir string) {
 	if found == len(names) {
 		w.Classes = names
 	}
+	var process struct {
+		BetaSchedule      string  `json:"beta_schedule"`
+		BetaStart         float64 `json:"beta_start"`
+		BetaEnd           float64 `json:"beta_end"`
+		PredictionType    string  `json:"prediction_type"`
+		NumTrainTimesteps int     `json:"num_train_timesteps"`
+	}
+	want := process
+	want.BetaSchedule, want.BetaStart, want.BetaEnd, want.PredictionType, want.NumTrainTimesteps = "linear", 0.0001, 0.02, "epsilon", 1000
+	if process = want; readJSON(filepath.Join(dir, "scheduler", "scheduler_config.json"), &process) == nil && process != want {
+		w.note("the scheduler of the folder (%s betas %g to %g, %s, %d steps) is not that of DiT, which this program samples with: its pictures will be wrong",
+			process.BetaSchedule, process.BetaStart, process.BetaEnd, process.PredictionType, process.NumTrainTimesteps)
+	}
 	var vae struct {
 		ScalingFactor *float64 `json:"scaling_factor"`
 		NameOrPath    string   `json:"_name_or_path"`

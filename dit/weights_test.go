@@ -284,6 +284,30 @@ func TestDiffusersRoundTrip(t *testing.T) {
 	}
 }
 
+// A pipeline says what its classes are called, how its latents are scaled, and whether its process is
+// another.
+func TestReadPipeline(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "transformer"), os.DirFS("testdata/diffusers_tiny")); err != nil {
+		t.Fatal(err)
+	}
+	var labels []string
+	for i := range 10 {
+		labels = append(labels, fmt.Sprintf(`"%d": "class %d"`, i, i))
+	}
+	writeFile(t, filepath.Join(dir, "model_index.json"), `{"_class_name": "DiTPipeline", "id2label": {`+strings.Join(labels, ", ")+`}}`)
+	writeFile(t, filepath.Join(dir, "vae", "config.json"), `{"scaling_factor": 0.5, "_name_or_path": "stabilityai/sd-vae-ft-mse"}`)
+	writeFile(t, filepath.Join(dir, "scheduler", "scheduler_config.json"), `{"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "prediction_type": "epsilon"}`)
+	w := read(t, dir, "")
+	if len(w.Classes) != 10 || w.Classes[3] != "class 3" || w.ScalingFactor != 0.5 || w.VAEName != "sd-vae-ft-mse" || w.PipelineVAE() != filepath.Join(dir, "vae") || len(w.Notes) != 1 {
+		t.Errorf("%+v, VAE %q, notes %q", w.Info, w.VAEName, w.Notes)
+	}
+	writeFile(t, filepath.Join(dir, "scheduler", "scheduler_config.json"), `{"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}`)
+	if w := read(t, dir, ""); !strings.Contains(strings.Join(w.Notes, " "), "scaled_linear betas 0.0001 to 0.02, v_prediction") {
+		t.Errorf("notes %q do not name the other process", w.Notes)
+	}
+}
+
 // The forward pass of diffusers, with its arithmetic and its own names.
 func TestForwardEqualsDiffusers(t *testing.T) {
 	g := torchtest.Open(t, "testdata/diffusers_tiny_golden.safetensors")

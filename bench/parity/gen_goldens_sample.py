@@ -4,7 +4,7 @@ Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 diffusers==0.3
        git clone https://github.com/facebookresearch/DiT
 Usage: python gen_goldens_sample.py --dit-src DIR [--out ../../diffusion/sampling/testdata]
 
-Random weights make samples that grow without bound, so the script trains first, for some minutes and always the same way: a small
+Random weights make samples that grow without bound, so the script trains first, for some minutes and always the same way (a patch must fit into a token, or the noise cannot pass): a small
 AutoencoderKL on drawn pictures of four classes (a disc, a ring, a square, a cross, of random colour and place), then a small DiT on
 its latents with the original's training_losses. The seed is set right before the first draw; the noise of all pictures is drawn at
 once, and that of a step for the doubled batch of guidance, the last step included.
@@ -13,18 +13,25 @@ vae/                 the autoencoder, as diffusers saves it
 model.safetensors    the DiT (official names); config.model: constructor arguments
 loops.safetensors    NAME.latents: what is sampled, for config.cases[NAME] {steps, sampler, cfg_scale, channels, size, seed, labels};
                      for some NAME.ddp and NAME.png: pixels [N,H,W,3] by the rules of sample_ddp.py and of sample.py (save_image);
-                     config.f64[NAME]: largest difference from the same run in float64, over the largest magnitude
+                     config.f64[NAME]: largest difference from the same run in float64, over the largest magnitude; config.ulp[NAME]:
+                     from runs whose weights are moved by about one unit in the last place, the largest of four
+
+Guidance makes some starting noise a watershed, where rounding decides: with seed 0 the case ddpm250 moves by 1.0e-5 when its weights move
+by an ulp. The seeds are those from 0, 10, 20, ... (plus the number of the case) on for which the original moves by less than 3e-6.
+
+Models that are there already are used: remove them to train again.
 """
 import argparse
 import os
 import sys
 
 import torch
+from safetensors.torch import load_file
 
 from goldens import File, Rand
 
 torch.set_num_threads(2)
-MODEL = dict(input_size=32, patch_size=4, in_channels=4, hidden_size=48, depth=2, num_heads=3, num_classes=4, learn_sigma=True)
+MODEL = dict(input_size=32, patch_size=4, in_channels=4, hidden_size=80, depth=2, num_heads=4, num_classes=4, learn_sigma=True)
 PIXELS = 64
 
 
@@ -73,7 +80,7 @@ def train_dit(models, create_diffusion, vae):
     with torch.no_grad():
         x, y = pictures(r, 512)
         z = torch.cat([vae.encode(part).latent_dist.mean for part in x.split(32)]) * vae.config.scaling_factor
-    steps = 2500
+    steps = 3000
     for step in range(steps):
         for g in opt.param_groups:
             g["lr"] = 2e-3 * (1 - step / steps)
@@ -151,18 +158,33 @@ def main():
     from diffusion import create_diffusion
 
     os.makedirs(a.out, exist_ok=True)
-    vae = train_vae(AutoencoderKL)
-    vae.save_pretrained(os.path.join(a.out, "vae"))
-    weights = train_dit(models, create_diffusion, vae)
+    model_file = os.path.join(a.out, "model.safetensors")
+    if not os.path.exists(model_file):
+        vae = train_vae(AutoencoderKL)
+        vae.save_pretrained(os.path.join(a.out, "vae"))
+        weights = train_dit(models, create_diffusion, vae)
+        f = File()
+        for k, v in weights.items():
+            f.add(k, v)
+        f.config["model"] = MODEL
+        f.save(model_file)
+    vae = AutoencoderKL.from_pretrained(os.path.join(a.out, "vae")).eval()
+    weights = load_file(model_file)
     f = File()
-    for k, v in weights.items():
-        f.add(k, v)
-    f.config["model"] = MODEL
-    f.save(os.path.join(a.out, "model.safetensors"))
-    f = File()
-    f.config["f64"] = {}
+    f.config["f64"], f.config["ulp"] = {}, {}
     for name, case in CASES.items():
-        x = sample(models, create_diffusion, weights, case)
+        while True:
+            x = sample(models, create_diffusion, weights, case)
+            moved = 0.0
+            for k in range(4):
+                r = Rand(f"sample/ulp/{k}")
+                nudged = {key: v * (1 + 6e-8 * r.normal(*v.shape)) if key != "pos_embed" else v for key, v in weights.items()}
+                moved = max(moved, float((sample(models, create_diffusion, nudged, case) - x).abs().max() / x.abs().max()))
+            print(name, "seed", case["seed"], "moves by", moved, flush=True)
+            if moved < 3e-6:
+                break
+            case["seed"] += 10
+        f.config["ulp"][name] = moved
         f.add(name + ".latents", x)
         twin = sample(models, create_diffusion, weights, case, double=True)
         f.config["f64"][name] = float((x - twin).abs().max() / twin.abs().max())
