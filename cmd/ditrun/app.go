@@ -23,6 +23,7 @@ func commands() []*cli.Command {
 		sampleCommand(),
 		convertCommand(),
 		inspectCommand(),
+		fetchCommand(),
 		doctorCommand(),
 		versionCommand(),
 		completionCommand(),

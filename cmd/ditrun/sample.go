@@ -38,7 +38,7 @@ func sampleCommand() *cli.Command {
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "ckpt", Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
 			&cli.StringFlag{Name: "model", DefaultText: "as the file says", Usage: "`NAME`, for a .pt of a width that is not the paper's"},
-			&cli.StringFlag{Name: "vae", DefaultText: "that of a diffusers pipeline", Usage: "the autoencoder in `DIR` that made the latents"},
+			&cli.StringFlag{Name: "vae", DefaultText: "the pipeline's", Usage: "the autoencoder in `DIR` that made the latents"},
 			&cli.StringFlag{Name: "class-labels", DefaultText: "all, at most 20", Usage: "numbers or names of classes, a `LIST` like 3,7,cat"},
 			&cli.IntFlag{Name: "num-samples", DefaultText: "one a class", Usage: "`N` pictures, spread over the classes in order"},
 			&cli.Float64Flag{Name: "cfg-scale", Value: 4.0, Usage: "guidance: 1 is none; more obeys the class and varies less"},

@@ -34,7 +34,7 @@ func trainCommand() *cli.Command {
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Usage: "latents in `DIR`, made by encode-latents"},
 			&cli.StringFlag{Name: "model", Value: "DiT-XL/2", Usage: "`NAME`: DiT-S/2 ... DiT-XL/8, or DiT-WIDTHxDEPTHxHEADS/PATCH"},
-			&cli.StringFlag{Name: "init-from", DefaultText: "new weights", Usage: "start from the weights at `PATH`: whatever sample --ckpt takes"},
+			&cli.StringFlag{Name: "init-from", DefaultText: "new weights", Usage: "start from weights at `PATH`, as sample --ckpt takes"},
 			&cli.IntFlag{Name: "image-size", DefaultText: "that of the latents", Usage: "`PIXELS` a side; checked against the latents"},
 			&cli.IntFlag{Name: "num-classes", DefaultText: "those of the latents", Usage: "`N` classes"},
 			&cli.IntFlag{Name: "global-batch-size", Value: d.GlobalBatchSize, Usage: "`N` samples a step"},
