@@ -188,9 +188,9 @@ func TestBadVAE(t *testing.T) {
 		filepath.Join(out, "none"):               {"none: no such file or directory"},
 		r.pictures:                               {"no " + vaeWeights + " in the folder"},
 		cut:                                      {vaeWeights},
-		noise:                                    {"not a safetensors file?"},
+		noise:                                    {"neither safetensors nor a file of torch.save"},
 		noConfig:                                 {"config.json: no such file"},
-		filepath.Join(r.pictures, "classes.txt"): {"config.json: no such file"},
+		filepath.Join(r.pictures, "classes.txt"): {"neither safetensors nor a file of torch.save"},
 		filepath.Join(r.vae, "config.json", "sub"): {"not a directory"},
 	} {
 		for _, o := range []outcome{preview(vae), sample(vae), encode(vae)} {
@@ -320,11 +320,11 @@ func TestBadCheckpoint(t *testing.T) {
 		filepath.Join(cut, "none"):               {"none: no such file or folder"},
 		cut:                                      {"ema.safetensors", "data ends at"},
 		nan:                                      {"the latents are not finite numbers: the weights are damaged"},
-		random:                                   {`want a weight file written by ditrun train`},
+		random:                                   {"found 1 tensors such as a: want the tensors of a DiT"},
 		hostile:                                  {"ema.safetensors"},
-		r.pictures:                               {"found no ema.safetensors"},
-		filepath.Join(r.vae, vaeWeights):         {"want a weight file written by ditrun train"},
-		filepath.Join(r.pictures, "classes.txt"): {"not a safetensors file?"},
+		r.pictures:                               {"found neither ema.safetensors"},
+		filepath.Join(r.vae, vaeWeights):         {"want the tensors of a DiT, such as x_embedder.proj.weight"},
+		filepath.Join(r.pictures, "classes.txt"): {"neither safetensors nor a file of torch.save"},
 		filepath.Join(r.vae, "config.json", "no"): {"no such file or folder"},
 	} {
 		sample(ckpt).refused(t, 1, texts...)

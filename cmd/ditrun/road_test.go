@@ -112,7 +112,7 @@ func TestSampleOutputs(t *testing.T) {
 	dir := t.TempDir()
 	sheet := filepath.Join(dir, "sheet.png")
 	o := mustRun(t, r.sample(sheet, "--num-samples", "8")...)
-	if !strings.Contains(o.stdout, "DiT-16x1x2/2 after 6 steps, 8-pixel images, 4 classes\n8 pictures in ") || !strings.HasSuffix(o.stdout, "written to "+sheet+"\n") {
+	if !strings.Contains(o.stdout, "DiT-16x1x2/2 after 6 steps (ditrun, safetensors), 8-pixel images, 4 classes, ") || !strings.HasSuffix(o.stdout, "written to "+sheet+"\n") {
 		t.Errorf("printed\n%s", o.stdout)
 	}
 	if w, h := size(t, sheet); h <= w {

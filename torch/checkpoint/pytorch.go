@@ -351,6 +351,8 @@ func sniff(r io.ReaderAt, size int64, path string) (*File, error) {
 		return nil, errors.New("a tar file, the format of torch before 0.1.10: load it in Python and save it again")
 	case len(head) > 0 && (head[0] == '{' && (len(head) < 9 || head[8] != '{')):
 		return newIndex(r, size, path)
+	case len(head) > 8 && head[8] != '{':
+		return nil, errors.New("neither safetensors nor a file of torch.save nor the index of a sharded model")
 	}
 	return newSafetensors(r, size)
 }
