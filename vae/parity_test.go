@@ -1,36 +1,15 @@
 package vae
 
 import (
+	"errors"
 	"math"
-	"runtime"
 	"strings"
-	"sync"
 	"testing"
-	"unsafe"
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
-	"github.com/ditrun/ditrun/torch/philox"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
-
-// philoxWeights fills out, tensor number n of a state dict, as bench/parity/philox_weights.py does.
-func philoxWeights(out []float32, n int, scale, centre float32) {
-	var wg sync.WaitGroup
-	workers := runtime.GOMAXPROCS(0)
-	share := (len(out)/4 + workers) / workers * 4
-	for lo := 0; lo < len(out); lo += share {
-		wg.Go(func() {
-			for i := lo; i < min(lo+share, len(out)); i += 4 {
-				words := philox.Block(0, uint32(i/4), philox.TagWeights, 0, uint64(n))
-				for j, w := range words[:min(4, len(out)-i)] {
-					out[i+j] = (float32(w>>8)*0x1p-24-0.5)*scale + centre
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
 
 // Encoder and decoder at the size of Stable Diffusion, on a 256-pixel image.
 func TestStableDiffusionEqualsDiffusers(t *testing.T) {
@@ -45,28 +24,21 @@ func TestStableDiffusionEqualsDiffusers(t *testing.T) {
 		}
 		defer m.Close()
 		for i, param := range nn.List(m) { // the order of diffusers' state dict
-			p, name := param.Tensor, param.Name
-			scale, centre := float32(0.25), float32(0)
-			if p.Rank() > 1 {
-				fanIn := p.NumElements() / p.Dim(0)
-				scale = float32(math.Pow(2, 1-math.Floor(math.Log2(float64(fanIn))/2)))
-			} else if strings.Contains(name, "norm") && strings.HasSuffix(name, "weight") {
+			centre := float32(0)
+			if strings.Contains(param.Name, "norm") && strings.HasSuffix(param.Name, "weight") {
 				centre = 1
 			}
-			err := p.Fill(func(b []byte, _ int64) error {
-				philoxWeights(unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4), i, scale, centre)
-				return nil
-			})
-			if err != nil {
+			if err := torchtest.PhiloxWeights(param.Tensor, i, 0, centre); err != nil {
 				return err
 			}
 		}
 		s = s.NoGrad()
-		x, z := make([]float32, 3*256*256), make([]float32, 4*32*32)
-		philoxWeights(x, 1000, 2, 0)
-		philoxWeights(z, 1001, 8, 0)
-		mean, logvar := m.Encode(s, torch.From(s, x, 1, 3, 256, 256))
-		pixels := m.Decode(s, torch.From(s, z, 1, 4, 32, 32))
+		x, z := s.Zeros(torch.Float32, 1, 3, 256, 256), s.Zeros(torch.Float32, 1, 4, 32, 32)
+		if err := errors.Join(torchtest.PhiloxWeights(x, 1000, 2, 0), torchtest.PhiloxWeights(z, 1001, 8, 0)); err != nil {
+			return err
+		}
+		mean, logvar := m.Encode(s, x)
+		pixels := m.Decode(s, z)
 		moments := g.Tensor(s, "moments")
 		if d := torchtest.Relative(s, mean, s.Narrow(moments, 1, 0, 4)); !(d < tolerance) {
 			t.Errorf("mean: %g from diffusers", d)

@@ -1,8 +1,6 @@
 package vae
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -172,21 +170,6 @@ func writeConfig(dir string, cfg Config) error {
 	})
 }
 
-// SHA256 is the hex SHA-256 of the weight file, which names the model in manifests. Of a model in several
-// files it is that of the file that lists them.
-func (w *Weights) SHA256() (string, error) {
-	f, err := os.Open(w.Path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
-}
-
 // Open loads a model onto dev from whatever [Read] opens. Weights of another float type become Float32.
 // The caller closes the model.
 func Open(path string, dev torch.Device) (m *AutoencoderKL, err error) {
@@ -195,7 +178,7 @@ func Open(path string, dev torch.Device) (m *AutoencoderKL, err error) {
 		return nil, err
 	}
 	defer w.Close()
-	sum, err := w.SHA256()
+	sum, err := checkpoint.SHA256(w.Path) // of a model in several files that of the file that lists them
 	if err != nil {
 		return nil, fmt.Errorf("open VAE %s: %w", path, err)
 	}

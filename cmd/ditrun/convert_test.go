@@ -146,7 +146,19 @@ func TestTrainFromWeights(t *testing.T) {
 			t.Errorf("config.yaml does not say where it started:\n%s", config)
 		}
 	}
-	o := mustRun(t, args("c", r.run, "--class-dropout-prob", "0")...)
+	// A run goes on when what it started from is gone; without a checkpoint it does not start.
+	if err := os.RemoveAll(pipeline); err != nil {
+		t.Fatal(err)
+	}
+	o := ditrun(t, args("b", pipeline, "--model", r.model(t), "--resume", "auto", "--max-steps", "6")...)
+	if o.code != 0 || !strings.Contains(o.stderr, "the run goes on from its checkpoint") || !strings.Contains(o.stdout, "Continuing from step 4") {
+		t.Errorf("resumed without its origin: code %d\n%s%s", o.code, o.stdout, o.stderr)
+	}
+	ditrun(t, args("f", pipeline, "--resume", "auto")...).refused(t, 1, "pipeline")
+	if _, err := os.Stat(filepath.Join(dir, "f")); err == nil {
+		t.Error("a run folder without a start")
+	}
+	o = mustRun(t, args("c", r.run, "--class-dropout-prob", "0")...)
 	if !strings.Contains(o.stdout, "the null class dropped") {
 		t.Errorf("it does not say that the null class went:\n%s", o.stdout)
 	}

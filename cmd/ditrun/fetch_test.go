@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 // What fetch leaves is what the other commands take.
@@ -25,7 +27,7 @@ func TestFetch(t *testing.T) {
 			http.NotFound(w, q)
 			return
 		}
-		sum, err := sha256Of(filepath.Join(r.vae, name))
+		sum, err := checkpoint.SHA256(filepath.Join(r.vae, name))
 		if err != nil {
 			t.Error(err)
 		}

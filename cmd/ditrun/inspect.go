@@ -1,11 +1,8 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sort"
 	"strconv"
@@ -74,7 +71,7 @@ func runInspect(e *env) error {
 		return err
 	}
 	if e.flags.Bool("sha256") {
-		if in.SHA256, err = sha256Of(in.Path); err != nil {
+		if in.SHA256, err = checkpoint.SHA256(in.Path); err != nil {
 			return err
 		}
 	}
@@ -135,19 +132,6 @@ func reason(err error) string {
 		err = h.error
 	}
 	return err.Error()
-}
-
-func sha256Of(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // print writes what was found for people.

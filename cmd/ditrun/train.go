@@ -91,9 +91,9 @@ func runTrain(e *env) error {
 		return withHint(err, "`ditrun encode-latents` makes latents from pictures")
 	}
 	defer latents.Close()
-	model, start, err := startModel(e, named, latents)
-	if err != nil {
-		return err
+	model, start, startErr := startModel(e, named, latents)
+	if startErr != nil && c.String("resume") == "none" {
+		return startErr
 	}
 	if start != nil {
 		defer start.Close()
@@ -119,11 +119,14 @@ func runTrain(e *env) error {
 	}
 	defer preview.close()
 
-	folder, resume, last, err := openRunFolder(e, cfg, dev, latents, hash)
+	folder, resume, last, err := openRunFolder(e, cfg, dev, latents, hash, startErr)
 	if err != nil {
 		return err
 	}
 	defer folder.Close()
+	if startErr != nil {
+		e.warn("%v; the run goes on from its checkpoint", startErr)
+	}
 	e.describeTraining(cfg, latents, dev, folder.Dir())
 
 	loop := &trainLog{env: e, folder: folder, preview: preview, last: last, before: time.Duration(float64(last.Seconds) * float64(time.Second))}
@@ -238,8 +241,10 @@ func trainConfig(e *env, model dit.Config, latents *data.Latents, dev torch.Devi
 
 // openRunFolder makes the run folder, or opens the one to continue. resume is the checkpoint to start
 // from, "" for none; last is the last record of what was trained before. Nothing in a folder changes
-// before it is known that the run can go on.
-func openRunFolder(e *env, cfg training.Config, dev torch.Device, latents *data.Latents, hash string) (folder *report.Run, resume string, last report.Step, err error) {
+// before it is known that the run can go on. noStart says why a new run cannot begin, which does not
+// concern one that goes on.
+func openRunFolder(e *env, cfg training.Config, dev torch.Device, latents *data.Latents, hash string,
+	noStart error) (folder *report.Run, resume string, last report.Step, err error) {
 	c := e.flags
 	fail := func(err error) (*report.Run, string, report.Step, error) { return nil, "", last, err }
 	node, err := configNode(c, "resume", "run-dir")
@@ -277,6 +282,9 @@ func openRunFolder(e *env, cfg training.Config, dev torch.Device, latents *data.
 				return fail(err)
 			}
 		}
+	}
+	if resume == "" && noStart != nil {
+		return fail(noStart)
 	}
 	step, err := training.Check(cfg, latents, resume)
 	if err != nil {

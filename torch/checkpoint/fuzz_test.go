@@ -20,6 +20,14 @@ func FuzzPyTorch(f *testing.F) {
 				f.Fatal(err)
 			}
 			f.Add(data)
+			// Its pickle alone: the target puts it into an archive.
+			if records, err := readZip(bytes.NewReader(data), int64(len(data))); err == nil {
+				for name, r := range records {
+					if filepath.Base(name) == "data.pkl" {
+						f.Add(data[r.offset : r.offset+r.size])
+					}
+				}
+			}
 		}
 	}
 	f.Add(ptOf("\x80\x02}."))

@@ -3,6 +3,8 @@ package checkpoint
 import (
 	"bufio"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -66,6 +68,20 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 	}
 	done = true
 	return SyncDir(dir)
+}
+
+// SHA256 returns the hex SHA-256 of the file at path.
+func SHA256(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // SyncDir makes the names in a directory durable, for a caller that renames a

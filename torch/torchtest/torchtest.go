@@ -7,11 +7,15 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"runtime"
+	"sync"
 	"testing"
+	"unsafe"
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
+	"github.com/ditrun/ditrun/torch/philox"
 )
 
 // OpenMP's threads spin while they wait, which takes the cores from other processes and goroutines:
@@ -104,6 +108,37 @@ func (g *Goldens) Tensor(s *torch.Scope, name string) *torch.Tensor {
 
 // Prefix returns the tensors whose names start with p, under their names without it.
 func (g *Goldens) Prefix(p string) checkpoint.Source { return checkpoint.Section(g.File, p) }
+
+// PhiloxWeights fills the Float32 tensor t, number n of a state dict, with random numbers that are a
+// function of n alone, as bench/parity/philox_weights.py does: for weights that are too large to check in.
+// scale 0 is that of a weight of t's shape; centre is added.
+func PhiloxWeights(t *torch.Tensor, n int, scale, centre float32) error {
+	if scale == 0 {
+		scale = 0.25
+		if t.Rank() > 1 {
+			fanIn := t.NumElements() / t.Dim(0)
+			scale = float32(math.Pow(2, 1-math.Floor(math.Log2(float64(fanIn))/2)))
+		}
+	}
+	return t.Fill(func(p []byte, _ int64) error {
+		out := unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(p))), len(p)/4)
+		var wg sync.WaitGroup
+		workers := runtime.GOMAXPROCS(0)
+		share := (len(out)/4 + workers) / workers * 4
+		for lo := 0; lo < len(out); lo += share {
+			wg.Go(func() {
+				for i := lo; i < min(lo+share, len(out)); i += 4 {
+					words := philox.Block(0, uint32(i/4), philox.TagWeights, 0, uint64(n))
+					for j, w := range words[:min(4, len(out)-i)] {
+						out[i+j] = (float32(w>>8)*0x1p-24-0.5)*scale + centre
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return nil
+	})
+}
 
 // Relative returns the norm of got - want over the norm of want, in Float64: infinite where the
 // shapes differ or got is nil, NaN where got holds one, so accept a result only by Relative < limit.

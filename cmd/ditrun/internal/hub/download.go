@@ -15,8 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -30,7 +28,7 @@ type client struct {
 	http     *http.Client
 	progress func(name string, done, total int64) // total -1 where unknown
 	wait     func(ctx context.Context, d time.Duration) error
-	free     func(dir string) (int64, error) // bytes
+	free     func(dir string) int64 // bytes, -1 where unknown
 }
 
 // newHTTP follows few redirects, never from https to http, and shows the
@@ -118,13 +116,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// freeSpace is client.free outside tests.
-func freeSpace(dir string) (int64, error) {
-	var s unix.Statfs_t
-	err := unix.Statfs(dir, &s)
-	return int64(s.Bavail) * s.Bsize, err
-}
-
 // A source is one file as the server describes it.
 type source struct {
 	name, url, token string
@@ -180,7 +171,7 @@ func (c *client) transfer(ctx context.Context, s source, partial string) error {
 			return f.Sync()
 		}
 	}
-	if free, err := c.free(filepath.Dir(partial)); err == nil && s.size >= 0 && free < s.size-have {
+	if free := c.free(filepath.Dir(partial)); free >= 0 && s.size >= 0 && free < s.size-have {
 		return fmt.Errorf("%s: %w: %d bytes are missing, %d are free in %s", s.name, errNoSpace, s.size-have, free, filepath.Dir(partial))
 	}
 	if err := f.Truncate(have); err != nil {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 )
 
 // Options say how [Resolve] works. The zero value is a user's.
@@ -27,7 +29,7 @@ type Options struct {
 	License func(license string)
 
 	wait func(ctx context.Context, d time.Duration) error
-	free func(dir string) (int64, error)
+	free func(dir string) int64
 	net  http.RoundTripper
 }
 
@@ -66,7 +68,7 @@ func Resolve(ctx context.Context, text string, o Options) (*Result, error) {
 		c.wait = sleep
 	}
 	if c.free == nil {
-		c.free = freeSpace
+		c.free = machine.DiskFree
 	}
 	if o.License == nil {
 		o.License = func(string) {}

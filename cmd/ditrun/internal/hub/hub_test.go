@@ -253,7 +253,7 @@ func TestRefusals(t *testing.T) {
 	}
 	f := newFake(t)
 	o := f.options()
-	o.free = func(string) (int64, error) { return 1000, nil }
+	o.free = func(string) int64 { return 1000 }
 	if _, err := Resolve(t.Context(), "hf:org/repo", o); !errors.Is(err, errNoSpace) {
 		t.Errorf("a full disk: %v", err)
 	}
