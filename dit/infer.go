@@ -1,0 +1,160 @@
+package dit
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
+)
+
+// infer reads the configuration off the shapes of published tensors and off what the training script
+// kept beside them.
+func (w *Weights) infer(src checkpoint.Source, model string) error {
+	w.Layout = "DiT"
+	c := XL2
+	shape := func(name string, rank int) ([]int64, error) {
+		info, ok := src.Lookup(name)
+		if !ok {
+			return nil, fmt.Errorf("tensor %s is missing", name)
+		}
+		if len(info.Shape) != rank || slices.ContainsFunc(info.Shape, func(d int64) bool { return d < 1 || d > 1<<24 }) {
+			return nil, fmt.Errorf("tensor %s has shape %v, want %d positive dimensions", name, info.Shape, rank)
+		}
+		return info.Shape, nil
+	}
+	if _, ok := src.Lookup("blocks.0.mlp.w12.weight"); ok {
+		return fmt.Errorf("blocks.0.mlp.w12.weight: a model with SwiGLU blocks (LightningDiT), which this program does not have")
+	}
+	patch, err := shape("x_embedder.proj.weight", 4)
+	if err != nil {
+		return err
+	}
+	table, err := shape(labelTable, 2)
+	if err != nil {
+		return err
+	}
+	fc1, err := shape("blocks.0.mlp.fc1.weight", 2)
+	if err != nil {
+		return err
+	}
+	out, err := shape("final_layer.linear.weight", 2)
+	if err != nil {
+		return err
+	}
+	c.HiddenSize, c.InChannels, c.PatchSize = int(patch[0]), int(patch[1]), int(patch[2])
+	c.MLPRatio = float64(fc1[0]) / float64(c.HiddenSize)
+	for c.Depth = 0; ; c.Depth++ {
+		if _, ok := src.Lookup(fmt.Sprintf("blocks.%d.attn.qkv.weight", c.Depth)); !ok {
+			break
+		}
+	}
+	c.LearnSigma = out[0] == int64(2*c.InChannels*c.PatchSize*c.PatchSize)
+	args := w.arguments()
+	w.inferFamily(src, args)
+	if err := w.inferHeads(&c, args, model); err != nil {
+		return err
+	}
+	c.NumClasses = int(table[0]) - 1
+	if k, err := strconv.Atoi(args["num_classes"]); err == nil && int64(k) == table[0] {
+		c.NumClasses, c.ClassDropoutProb = k, 0
+	}
+	if err := w.inferSize(&c, src, args); err != nil {
+		return err
+	}
+	switch args["vae"] {
+	case "ema", "mse":
+		w.VAEName = "sd-vae-ft-" + args["vae"]
+	}
+	if info, ok := w.file.Lookup("opt.state.1.step"); ok && info.DType == checkpoint.F32 && info.Size == 4 {
+		var b [4]byte
+		if err := w.file.ReadAt(b[:], info.Name, 0); err != nil {
+			return err
+		}
+		if v := math.Float32frombits(binary.LittleEndian.Uint32(b[:])); v > 0 && v < 1e9 {
+			w.Step = int(v)
+		}
+	}
+	w.Config = c
+	return c.Validate()
+}
+
+// arguments are the command line of the training script, where the file keeps it.
+func (w *Weights) arguments() map[string]string {
+	args := map[string]string{}
+	for _, v := range w.file.Values() {
+		if name, ok := strings.CutPrefix(v.Name, "args."); ok {
+			args[name] = fmt.Sprint(v.Value)
+		}
+	}
+	return args
+}
+
+// inferFamily tells SiT and REPA, whose tensors are those of DiT, by what is kept beside them, and by
+// the name of the file where nothing is.
+func (w *Weights) inferFamily(src checkpoint.Source, args map[string]string) {
+	_, projectors := src.Lookup("projectors.0.0.weight")
+	_, path := args["path_type"]
+	switch {
+	case projectors, path && args["enc_type"] != "":
+		w.Family = REPA
+	case path:
+		w.Family = SiT
+	case strings.Contains(filepath.Base(w.Path), "SiT"):
+		w.Family = SiT
+		w.note("taken for a SiT by its name: its tensors are those of a DiT")
+	}
+	if w.Family != "" {
+		w.Layout = w.Family
+	}
+}
+
+func (w *Weights) inferHeads(c *Config, args map[string]string, model string) error {
+	for _, name := range []string{model, strings.Replace(args["model"], "SiT-", "DiT-", 1)} {
+		if name == "" {
+			continue
+		}
+		named, err := Named(name)
+		if err != nil {
+			if name == model {
+				return err
+			}
+			continue
+		}
+		if named.HiddenSize != c.HiddenSize || named.Depth != c.Depth || named.PatchSize != c.PatchSize {
+			return fmt.Errorf("%s has width %d, depth %d, patches of %d; the tensors have %d, %d, %d", name, named.HiddenSize, named.Depth, named.PatchSize, c.HiddenSize, c.Depth, c.PatchSize)
+		}
+		c.NumHeads = named.NumHeads
+		return nil
+	}
+	for _, s := range sizes {
+		if s.hidden == c.HiddenSize {
+			c.NumHeads = s.heads
+			return nil
+		}
+	}
+	return fmt.Errorf("width %d is none of the paper's, and the file does not hold the number of heads: name the model, as in --model DiT-%dx%dxHEADS/%d", c.HiddenSize, c.HiddenSize, c.Depth, c.PatchSize)
+}
+
+func (w *Weights) inferSize(c *Config, src checkpoint.Source, args map[string]string) error {
+	if pos, ok := src.Lookup(posEmbed); ok {
+		if len(pos.Shape) != 3 || pos.Shape[1] < 1 || pos.Shape[1] > 1<<30 {
+			return fmt.Errorf("tensor %s has shape %v, want [1, tokens, width]", posEmbed, pos.Shape)
+		}
+		grid := int64(math.Round(math.Sqrt(float64(pos.Shape[1]))))
+		if grid*grid != pos.Shape[1] {
+			return fmt.Errorf("tensor %s has %d tokens, which is no square", posEmbed, pos.Shape[1])
+		}
+		c.InputSize = int(grid) * c.PatchSize
+	} else if size, err := strconv.Atoi(args["image_size"]); err == nil && size > 0 {
+		c.InputSize = size / downsampling
+	} else {
+		w.note("taken for a model of latents of %d: the file does not say", c.InputSize)
+	}
+	w.ImageSize = c.InputSize * downsampling
+	return nil
+}
