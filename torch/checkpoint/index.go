@@ -9,10 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
-	maxIndex  = 32 << 20
+	maxIndex  = 16 << 20
 	maxShards = 4096
 )
 
@@ -86,22 +87,27 @@ func (c *closers) Close() error {
 
 // weightMap reads the index. Names are returned in their order.
 func weightMap(text []byte) (names []string, where map[string]string, err error) {
+	if !utf8.Valid(text) {
+		return nil, nil, errors.New("it is not valid UTF-8")
+	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	where = map[string]string{}
+	seen := map[string]bool{}
 	err = object(d, func(key string) error {
+		if seen[key] || len(seen) == maxEntries {
+			return fmt.Errorf("two entries %.100q, or too many", key)
+		}
+		seen[key] = true
 		if key != "weight_map" {
 			var skip json.RawMessage
 			return d.Decode(&skip)
-		}
-		if len(where) > 0 {
-			return errors.New("two entries weight_map")
 		}
 		return object(d, func(name string) error {
 			var file string
 			if err := d.Decode(&file); err != nil {
 				return err
 			}
-			if file == "" || file != filepath.Base(file) || strings.ContainsAny(file, "/\\\x00") || file == ".." || strings.HasSuffix(file, ".json") {
+			if file == "" || file != filepath.Base(file) || strings.ContainsAny(file, "/\\\x00") || file == "." || file == ".." || strings.HasSuffix(file, ".json") {
 				return fmt.Errorf("file name %.100q: want a weight file in the same folder", file)
 			}
 			if _, twice := where[name]; twice {

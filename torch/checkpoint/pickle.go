@@ -1,11 +1,11 @@
 package checkpoint
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -16,7 +16,7 @@ const (
 	maxOps     = 1 << 22
 	maxStack   = 1 << 19
 	maxMemo    = 1 << 18
-	maxObjects = 1 << 19 // items of lists, tuples and dictionaries
+	maxObjects = 1 << 19 // made: containers, their items, names, results of calls
 )
 
 // What a pickle is made of, beside nil, bool, int64, float64, string and []byte.
@@ -138,17 +138,19 @@ func (u *unpickler) text(n int) (string, error) {
 
 // line reads up to the next line end.
 func (u *unpickler) line() (string, error) {
-	rest := string(u.b[u.i:min(len(u.b), u.i+512)])
-	line, _, ok := strings.Cut(rest, "\n")
+	line, _, ok := bytes.Cut(u.b[u.i:min(len(u.b), u.i+512)], []byte("\n"))
 	if !ok {
 		return "", errors.New("a name without an end")
 	}
 	u.i += len(line) + 1
-	return line, nil
+	return string(line), nil
 }
 
-// sizes are the bytes of the length of a string, by operation.
+// textSizes are the bytes of the length of a string, by operation.
 var textSizes = map[byte]int{'X': 4, 0x8c: 1, 0x8d: 8, 'T': 4, 'U': 1, 'B': 4, 'C': 1, 0x8e: 8}
+
+// intSizes are those of an integer.
+var intSizes = map[byte]int{'J': 4, 'K': 1, 'M': 2}
 
 // step carries out one operation.
 func (u *unpickler) step(op byte) error {
@@ -169,8 +171,7 @@ func (u *unpickler) step(op byte) error {
 	case 0x88, 0x89:
 		u.push(op == 0x88)
 	case 'J', 'K', 'M': // BININT, BININT1, BININT2
-		size := map[byte]int{'J': 4, 'K': 1, 'M': 2}[op]
-		v, err := u.number(size)
+		v, err := u.number(intSizes[op])
 		if err != nil {
 			return err
 		}
@@ -188,11 +189,15 @@ func (u *unpickler) step(op byte) error {
 		u.push(math.Float64frombits(binary.BigEndian.Uint64(b)))
 	case 'X', 0x8c, 0x8d, 'T', 'U': // BINUNICODE and its relatives
 		s, err := u.text(textSizes[op])
-		if err == nil && !utf8.ValidString(s) {
-			err = errors.New("a string that is not valid UTF-8")
-		}
 		if err != nil {
 			return err
+		}
+		if !utf8.ValidString(s) {
+			if op != 'T' && op != 'U' {
+				return errors.New("a string that is not valid UTF-8")
+			}
+			u.push([]byte(s)) // Python 2 had one type for text and bytes
+			return nil
 		}
 		u.push(s)
 	case 'B', 'C', 0x8e: // BINBYTES and its relatives
@@ -212,6 +217,7 @@ func (u *unpickler) step(op byte) error {
 	case 'b':
 		return u.build()
 	case 'Q': // BINPERSID
+		u.objects++
 		v, err := u.pop()
 		if err != nil {
 			return err

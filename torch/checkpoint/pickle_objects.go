@@ -176,6 +176,7 @@ func (d *pickleDict) get(key string) any {
 }
 
 func (u *unpickler) global(op byte) error {
+	u.objects++
 	var module, name string
 	var err error
 	if op == 'c' {
@@ -214,8 +215,9 @@ var hostileModules = strings.Fields("os posix nt sys subprocess builtins __built
 	"pdb bdb timeit trace imp zipimport site inspect glob urllib http requests ssl ftplib smtplib telnetlib shelve dill cloudpickle joblib getpass nturl2path")
 
 // harmlessNames are the names of those modules that some writers use for plain data.
-var harmlessNames = strings.Fields("builtins.set builtins.dict builtins.list builtins.int builtins.float builtins.bytearray builtins.complex builtins.slice builtins.object " +
-	"__builtin__.set __builtin__.dict __builtin__.list __builtin__.int __builtin__.long __builtin__.bytearray __builtin__.complex __builtin__.object pathlib.PosixPath pathlib.WindowsPath")
+var harmlessNames = strings.Fields("builtins.set builtins.frozenset builtins.dict builtins.list builtins.tuple builtins.str builtins.bytes builtins.bool builtins.int builtins.float " +
+	"builtins.bytearray builtins.complex builtins.slice builtins.range builtins.object __builtin__.set __builtin__.frozenset __builtin__.dict __builtin__.list __builtin__.tuple __builtin__.str " +
+	"__builtin__.unicode __builtin__.bool __builtin__.int __builtin__.long __builtin__.float __builtin__.bytearray __builtin__.complex __builtin__.object pathlib.PosixPath pathlib.WindowsPath")
 
 func refuse(module, name string) error {
 	full := module + "." + name
@@ -255,7 +257,8 @@ func (u *unpickler) call() error {
 	if !ok {
 		return fmt.Errorf("a call of a %s", kindOf(f))
 	}
-	v, err := callGlobal(string(g), args)
+	u.objects++
+	v, err := u.callGlobal(string(g), args)
 	if err != nil {
 		return fmt.Errorf("%s: %w", g, err)
 	}

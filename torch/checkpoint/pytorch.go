@@ -171,7 +171,10 @@ func newLegacy(r io.ReaderAt, size int64) (*File, error) {
 		if numel > size/width {
 			return nil, fmt.Errorf("storage %.100q of %d elements in a file of %d bytes", st.key, numel, size)
 		}
-		st.size = numel * width
+		if st.counted && st.size != numel*width {
+			return nil, fmt.Errorf("storage %.100q has both %d and %d elements", st.key, st.size/width, numel)
+		}
+		st.size, st.counted = numel*width, true
 		if len(id) < 6 || id[5] == nil {
 			return st, nil
 		}
@@ -251,6 +254,7 @@ type flattener struct {
 	size          int64
 	seen          map[string]bool
 	visits, names int
+	bytes         uint64 // of all tensors
 }
 
 func (fl *flattener) walk(name string, v any, depth int) error {
@@ -258,6 +262,9 @@ func (fl *flattener) walk(name string, v any, depth int) error {
 		return errors.New("the objects are nested too deeply, or too many")
 	}
 	child := func(key any, value any) error {
+		if fl.visits > maxLeaves {
+			return errors.New("too many objects")
+		}
 		k := ""
 		switch key := key.(type) {
 		case string:
@@ -265,6 +272,7 @@ func (fl *flattener) walk(name string, v any, depth int) error {
 		case int64:
 			k = fmt.Sprint(key)
 		default:
+			fl.visits++
 			return nil // an object as a key: of callbacks and the like, no weights
 		}
 		if name != "" {
@@ -306,8 +314,12 @@ func (fl *flattener) walk(name string, v any, depth int) error {
 	return nil
 }
 
-// maxExpansion bounds the bytes of a tensor that repeats elements of its storage, against the file.
-const maxExpansion = 16
+// Tensors may repeat elements of their storage and share it. All of them together are at most this many
+// times the file, and a little more for small files.
+const (
+	maxExpansion = 16
+	freeBytes    = 1 << 20
+)
 
 func (fl *flattener) tensor(name string, t *pickleTensor) error {
 	if fl.seen[name] {
@@ -318,9 +330,11 @@ func (fl *flattener) tensor(name string, t *pickleTensor) error {
 	if err != nil {
 		return fmt.Errorf("tensor %.100q: %w", name, err)
 	}
-	if n > maxExpansion*uint64(fl.size) {
-		return fmt.Errorf("tensor %.100q: %d bytes made of a file of %d", name, n, fl.size)
+	limit := maxExpansion*uint64(fl.size) + freeBytes
+	if n > limit || fl.bytes > limit-n {
+		return fmt.Errorf("tensor %.100q: %d bytes, beside %d of others, made of a file of %d", name, n, fl.bytes, fl.size)
 	}
+	fl.bytes += n
 	info := Info{Name: name, DType: t.dtype, Shape: t.shape, Offset: -1, Size: int64(n)}
 	read := func(p []byte, at int64) error { return readFull(fl.r, p, at) }
 	at := t.place()
@@ -336,20 +350,28 @@ func (fl *flattener) tensor(name string, t *pickleTensor) error {
 	return nil
 }
 
-// sniff reads a file whatever its format is.
+// sniff reads a file whatever its format is. An index needs the path, for its folder; without one it is
+// refused.
 func sniff(r io.ReaderAt, size int64, path string) (*File, error) {
 	head := make([]byte, min(size, 512))
 	if err := readFull(r, head, 0); err != nil {
 		return nil, err
 	}
+	// The length of a safetensors header can look like the beginning of any other format, so it is
+	// looked at first.
+	isHeader := len(head) > 8 && head[8] == '{' && binary.LittleEndian.Uint64(head) <= uint64(size-8)
 	switch {
+	case isHeader:
+		return newSafetensors(r, size)
 	case bytes.HasPrefix(head, []byte("PK")):
 		return newPyTorch(r, size)
-	case len(head) > 1 && head[0] == 0x80 && head[1] <= 5 && (len(head) < 9 || head[8] != '{'):
+	case len(head) > 1 && head[0] == 0x80 && head[1] <= 5:
 		return newLegacy(r, size)
 	case len(head) > 262 && string(head[257:262]) == "ustar":
 		return nil, errors.New("a tar file, the format of torch before 0.1.10: load it in Python and save it again")
-	case len(head) > 0 && (head[0] == '{' && (len(head) < 9 || head[8] != '{')):
+	case len(head) > 0 && head[0] == '{' && path == "":
+		return nil, errors.New("an index, where a file of weights was expected")
+	case len(head) > 0 && head[0] == '{':
 		return newIndex(r, size, path)
 	case len(head) > 8 && head[8] != '{':
 		return nil, errors.New("neither safetensors nor a file of torch.save nor the index of a sharded model")

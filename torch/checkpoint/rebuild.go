@@ -9,12 +9,13 @@ import (
 
 // A storage is a run of elements in the file that tensors are views of.
 type storage struct {
-	key    string
-	dtype  DType // "" where the tensors say it (untyped)
-	size   int64 // bytes
-	offset int64 // in the file; -1 until known
-	base   *storage
-	shift  int64 // bytes into base, for a view in a legacy file
+	key     string
+	dtype   DType // "" where the tensors say it (untyped)
+	size    int64 // bytes
+	offset  int64 // in the file; -1 until known
+	counted bool  // size is known, in a legacy file
+	base    *storage
+	shift   int64 // bytes into base, for a view in a legacy file
 }
 
 // A pickleTensor is a view of a storage as the file describes it.
@@ -42,10 +43,10 @@ var torchTypes = map[string]DType{
 
 // callGlobal carries out the few calls that weight files make. What it does not know becomes an object
 // without content, unless it would be a tensor.
-func callGlobal(name string, args pickleTuple) (any, error) {
+func (u *unpickler) callGlobal(name string, args pickleTuple) (any, error) {
 	switch name {
 	case "collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.dict", "__builtin__.dict":
-		return newDict(args)
+		return u.newDict(args)
 	case "argparse.Namespace":
 		return &pickleNamespace{&pickleDict{}}, nil
 	case "copyreg._reconstructor", "copy_reg._reconstructor":
@@ -90,7 +91,7 @@ func callGlobal(name string, args pickleTuple) (any, error) {
 	return pickleOpaque{name}, nil
 }
 
-func newDict(args pickleTuple) (*pickleDict, error) {
+func (u *unpickler) newDict(args pickleTuple) (*pickleDict, error) {
 	d := &pickleDict{}
 	if len(args) == 0 {
 		return d, nil
@@ -107,6 +108,10 @@ func newDict(args pickleTuple) (*pickleDict, error) {
 		return d, nil
 	default:
 		return nil, fmt.Errorf("a dict of a %s", kindOf(v))
+	}
+	// The list can be short in the file and be copied again and again.
+	if u.objects += 2 * len(pairs); u.objects > maxObjects {
+		return nil, errors.New("too many objects")
 	}
 	for _, p := range pairs {
 		var kv []any
@@ -222,8 +227,14 @@ func (t *pickleTensor) place() int64 {
 	return st.offset + at
 }
 
-// gather fills p with the bytes from off on of a tensor that is not contiguous. read reads the file. It
-// takes the part of the storage that the elements lie in into memory, at most the file's own size.
+// Elements that are asked for together are read in one piece of the storage if it is not more than
+// this many bytes, or this many times what was asked for.
+const (
+	maxGather      = 16 << 20
+	maxGatherTimes = 64
+)
+
+// gather fills p with the bytes from off on of a tensor that is not contiguous. read reads the file.
 func (t *pickleTensor) gather(p []byte, off int64, read func(p []byte, at int64) error) error {
 	size := int64(t.dtype.Size())
 	if len(p) == 0 {
@@ -233,6 +244,14 @@ func (t *pickleTensor) gather(p []byte, off int64, read func(p []byte, at int64)
 	// Outer dimensions on which all asked-for elements agree are fixed, so that a few rows of a large
 	// tensor cost a few rows.
 	lo, hi := t.span(first, last)
+	// The halves of a wide range lie closer together; a single element is no wider than itself.
+	if piece := (hi - lo + 1) * size; first < last && piece > maxGather && piece/maxGatherTimes > int64(len(p)) {
+		cut := (first+(last-first+1)/2)*size - off
+		if err := t.gather(p[:cut], off, read); err != nil {
+			return err
+		}
+		return t.gather(p[cut:], off+cut, read)
+	}
 	data := make([]byte, (hi-lo+1)*size)
 	if err := read(data, t.place()+lo*size); err != nil {
 		return err

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"path/filepath"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -16,14 +14,17 @@ import (
 // weights_only=True and without copying (mmap=True). It appears whole or not at all. Equal tensors give
 // equal bytes.
 func WritePyTorch(path string, tensors []Tensor) error {
-	folder := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
-	return WriteFile(path, func(w io.Writer) error { return encodePyTorch(w, folder, tensors) })
+	return WriteFile(path, func(w io.Writer) error { return encodePyTorch(w, tensors) })
 }
 
 // recordAlignment is that of torch.save: storages begin at its multiples, so that they can be mapped.
 const recordAlignment = 64
 
-func encodePyTorch(w io.Writer, folder string, tensors []Tensor) error {
+// recordFolder is what torch.save calls the folder in a file without a name, so that the bytes do not
+// depend on the path.
+const recordFolder = "archive/"
+
+func encodePyTorch(w io.Writer, tensors []Tensor) error {
 	text, err := statePickle(tensors)
 	if err != nil {
 		return err
@@ -41,7 +42,7 @@ func encodePyTorch(w io.Writer, folder string, tensors []Tensor) error {
 		if err := z.Flush(); err != nil {
 			return err
 		}
-		name = folder + "/" + name
+		name = recordFolder + name
 		// As torch.save pads: an extra field of Z, long enough for its own header.
 		const localHeader, fieldHeader = 30, 4
 		at := count.n + localHeader + int64(len(name)) + fieldHeader

@@ -50,6 +50,10 @@ func readZip(r io.ReaderAt, size int64) (map[string]record, error) {
 		if binary.LittleEndian.Uint32(head[:]) != 0x04034b50 {
 			return nil, fmt.Errorf("record %.100q: no local header at %d", rec.name, rec.local)
 		}
+		name := make([]byte, len(rec.name))
+		if int(binary.LittleEndian.Uint16(head[26:])) != len(name) || readFull(r, name, rec.local+30) != nil || string(name) != rec.name {
+			return nil, fmt.Errorf("record %.100q: its local header has another name", rec.name)
+		}
 		rec.offset = rec.local + 30 + int64(binary.LittleEndian.Uint16(head[26:])) + int64(binary.LittleEndian.Uint16(head[28:]))
 		if rec.offset > begin || rec.size > begin-rec.offset {
 			return nil, fmt.Errorf("record %.100q: %d bytes at %d run into the directory at %d", rec.name, rec.size, rec.offset, begin)
