@@ -1,0 +1,150 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+)
+
+func openLocal(ctx context.Context, location string) (*Set, error) {
+	info, err := os.Stat(location)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && isPattern(location):
+		return matchLocal(ctx, location)
+	case err != nil:
+		return nil, err
+	case !info.IsDir():
+		s := newLocal(location, filepath.Dir(location))
+		s.Single = true
+		s.Objects = []Object{localObject(location, filepath.Base(location))}
+		return s, nil
+	}
+	s := newLocal(location, location)
+	if err := s.walk(ctx, "", nil); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(s.Objects, func(a, b Object) int { return cmp.Compare(a.Name, b.Name) })
+	return s, nil
+}
+
+func newLocal(location, root string) *Set {
+	return &Set{Location: location, Root: filepath.ToSlash(root), open: func(o *Object) (File, error) {
+		return openFile(filepath.Join(root, filepath.FromSlash(o.Name)), o)
+	}}
+}
+
+// matchLocal lists the files that a pattern matches.
+func matchLocal(ctx context.Context, pattern string) (*Set, error) {
+	dir := filepath.Dir(pattern)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := newLocal(pattern, dir)
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		ok, err := path.Match(filepath.Base(pattern), e.Name())
+		if err != nil {
+			return nil, fmt.Errorf("pattern %s: %w", pattern, err)
+		}
+		if !ok {
+			continue
+		}
+		if info, err := os.Stat(filepath.Join(dir, e.Name())); err == nil && info.IsDir() {
+			continue
+		}
+		s.Objects = append(s.Objects, localObject(filepath.Join(dir, e.Name()), e.Name()))
+	}
+	if len(s.Objects) == 0 {
+		return nil, fmt.Errorf("no file matches %s", pattern)
+	}
+	return s, nil
+}
+
+// walk adds the files below dir. above are the folders that lead there: a link to one of them has no end.
+func (s *Set) walk(ctx context.Context, dir string, above []os.FileInfo) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	full := filepath.Join(filepath.FromSlash(s.Root), filepath.FromSlash(dir))
+	here, err := os.Stat(full)
+	if err != nil {
+		return err
+	}
+	for _, a := range above {
+		if os.SameFile(a, here) {
+			return fmt.Errorf("%s: symbolic link to a folder above it", full)
+		}
+	}
+	entries, err := os.ReadDir(full)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := path.Join(dir, e.Name())
+		if isFolder(full, e) {
+			if dir == "" {
+				s.Folders = append(s.Folders, e.Name())
+			}
+			if err := s.walk(ctx, name, append(slices.Clip(above), here)); err != nil {
+				return err
+			}
+			continue
+		}
+		s.Objects = append(s.Objects, localObject(filepath.Join(full, e.Name()), name))
+	}
+	return nil
+}
+
+func isFolder(dir string, e os.DirEntry) bool {
+	if e.Type()&fs.ModeSymlink == 0 {
+		return e.IsDir()
+	}
+	info, err := os.Stat(filepath.Join(dir, e.Name()))
+	return err == nil && info.IsDir()
+}
+
+func localObject(path, name string) Object {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file", path)
+	}
+	if err != nil {
+		return Object{Name: name, Err: err}
+	}
+	return Object{Name: name, Size: info.Size(), Version: version(info)}
+}
+
+func version(info os.FileInfo) string {
+	return fmt.Sprintf("%d-%d", info.Size(), info.ModTime().UnixNano())
+}
+
+// localFile is a file that is noticed to have changed since it was listed.
+type localFile struct {
+	*os.File
+}
+
+func openFile(path string, o *Object) (File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	if v := version(info); v != o.Version {
+		f.Close()
+		return nil, fmt.Errorf("%s: changed since it was listed (%d bytes then, %d now): start again", path, o.Size, info.Size())
+	}
+	return localFile{f}, nil
+}
