@@ -11,6 +11,7 @@ SOAK_TIMEOUT ?= 24h
 
 build:
 	@third_party/require.sh go cmake c++
+	third_party/codecs.sh
 	cmake -S . -B build
 	cmake --build build
 	go build -o bin/ditrun ./cmd/ditrun
@@ -33,7 +34,7 @@ check:
 
 fmt:
 	gofmt -w $$(go list -f '{{.Dir}}' ./...)
-	third_party/clang-format.sh -i $$(find torch -name 'gen_*' -prune -o -name '*.[ch]' -print -o -name '*.c[pu]*' -print)
+	third_party/clang-format.sh -i $$(find torch data bench -name 'gen_*' -prune -o -name '*.[ch]' -print -o -name '*.c[pu]*' -print)
 
 # libtorch itself is not instrumented: containers that cross its border look damaged to the sanitizer.
 shim-asan:

@@ -3,7 +3,9 @@ package data
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -45,7 +47,7 @@ var cropGoldens = []struct {
 }
 
 func TestCenterCropGolden(t *testing.T) {
-	shared, err := NewCropper(256) // one cropper for all: its cache and scratch must not leak between pictures
+	shared, err := NewCropper(256, PillowClassic) // one cropper for all: its cache and scratch must not leak between pictures
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +77,91 @@ func TestCenterCropGolden(t *testing.T) {
 		}
 		if !slices.Equal(src.Pix, testPicture(g.w, g.h).Pix) {
 			t.Errorf("%dx%d: the source picture was changed", g.w, g.h)
+		}
+	}
+}
+
+// Pillow 13.0.0's crops of the two pictures for which its order of passes matters.
+func TestPillow13Golden(t *testing.T) {
+	c, err := NewCropper(256, Pillow13)
+	if err != nil {
+		t.Fatal(err)
+	}
+	goldens := []struct {
+		w, h int
+		sum  string
+	}{{300, 700, "8d8ec1373abac986"}, {640, 1500, "1c1167366933b524"}}
+	for _, g := range cropGoldens[:len(cropGoldens)-2] {
+		goldens = append(goldens, struct {
+			w, h int
+			sum  string
+		}{g.w, g.h, g.sum})
+	}
+	for _, g := range goldens {
+		pix := make([]uint8, 3*256*256)
+		if err := c.Crop(pix, testPicture(g.w, g.h)); err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(pix)
+		if got := hex.EncodeToString(sum[:8]); got != g.sum {
+			t.Errorf("%dx%d: sha256 %s, want %s", g.w, g.h, got, g.sum)
+		}
+	}
+}
+
+// The other library is near, on pictures without hard edges.
+func TestImagingIsNear(t *testing.T) {
+	src := NewImage(500, 375)
+	for i := range src.Pix {
+		src.Pix[i] = uint8(i / 3 % 500 / 2)
+	}
+	want, err := CenterCrop(src, 256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewCropper(256, Imaging)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]uint8, len(want.Pix))
+	if err := c.Crop(got, src); err != nil {
+		t.Fatal(err)
+	}
+	for i := range got {
+		if d := int(got[i]) - int(want.Pix[i]); d > 1 || d < -1 {
+			t.Fatalf("sample %d is %d, Pillow's %d", i, got[i], want.Pix[i])
+		}
+	}
+}
+
+// The fast form and the portable one, over sizes that reach every edge case of either.
+func TestCropPortable(t *testing.T) {
+	if !haveSIMD() {
+		t.Skip("no fast form on this processor")
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		w, h, size := 1+rng.IntN(700), 1+rng.IntN(700), 1+rng.IntN(140)
+		if rng.IntN(4) == 0 {
+			w = 1 + rng.IntN(6)
+		}
+		src := NewImage(w, h)
+		for i := range src.Pix {
+			src.Pix[i] = uint8(rng.Uint32()) | -uint8(rng.Uint32()&1) // often white: sums that overshoot
+		}
+		for _, by := range []Resampler{PillowClassic, Pillow13} {
+			fast, err := NewCropper(size, by)
+			if err != nil {
+				t.Fatal(err)
+			}
+			slow := &Cropper{size: size, by: by, tables: map[tableKey]*weights{}}
+			a, b := make([]uint8, 3*size*size), make([]uint8, 3*size*size)
+			if err := errors.Join(fast.Crop(a, src), slow.Crop(b, src)); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(a, b) {
+				t.Fatalf("%dx%d to %d, %s: the two forms differ", w, h, size, by)
+			}
 		}
 	}
 }
@@ -114,7 +201,7 @@ func TestCenterCropBadInput(t *testing.T) {
 		"no pixels":   func() error { _, err := CenterCrop(&Image{}, 4); return err },
 		"short image": func() error { _, err := CenterCrop(&Image{W: 4, H: 4, Pix: make([]uint8, 5)}, 4); return err },
 		"short dst": func() error {
-			c, err := NewCropper(4)
+			c, err := NewCropper(4, PillowClassic)
 			if err != nil {
 				return nil
 			}
@@ -150,14 +237,22 @@ func TestFlipHorizontal(t *testing.T) {
 
 func BenchmarkCrop500x375(b *testing.B) {
 	img := testPicture(500, 375)
-	c, err := NewCropper(256)
-	if err != nil {
-		b.Fatal(err)
-	}
 	dst := make([]uint8, 3*256*256)
-	for b.Loop() {
-		if err := c.Crop(dst, img); err != nil {
-			b.Fatal(err)
-		}
+	run := func(name string, by Resampler, simd bool) {
+		b.Run(name, func(b *testing.B) {
+			c, err := NewCropper(256, by)
+			if err != nil {
+				b.Fatal(err)
+			}
+			c.simd = simd
+			for b.Loop() {
+				if err := c.Crop(dst, img); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
+	run("avx2", PillowClassic, haveSIMD())
+	run("portable", PillowClassic, false)
+	run("imaging", Imaging, false)
 }

@@ -20,7 +20,7 @@ func idxFile(dims []int, elements []byte) []byte {
 	return append(b, elements...)
 }
 
-func zip(t testing.TB, b []byte) []byte {
+func gzipped(t testing.TB, b []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w := gzip.NewWriter(&out)
@@ -64,9 +64,9 @@ func TestIDX(t *testing.T) {
 		n     int
 	}{
 		"plain":      {map[string][]byte{"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab}, "", "", 4},
-		"gzip":       {map[string][]byte{"train-images-idx3-ubyte.gz": zip(t, idxFour), "train-labels-idx1-ubyte.gz": zip(t, idxFourLab)}, "", "", 4},
-		"gz by name": {map[string][]byte{"train-images-idx3-ubyte.gz": idxFour, "train-labels-idx1-ubyte": zip(t, idxFourLab)}, "", "", 4},
-		"both forms": {map[string][]byte{"train-images-idx3-ubyte.gz": zip(t, idxFour), "train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab}, "", "", 4},
+		"gzip":       {map[string][]byte{"train-images-idx3-ubyte.gz": gzipped(t, idxFour), "train-labels-idx1-ubyte.gz": gzipped(t, idxFourLab)}, "", "", 4},
+		"gz by name": {map[string][]byte{"train-images-idx3-ubyte.gz": idxFour, "train-labels-idx1-ubyte": gzipped(t, idxFourLab)}, "", "", 4},
+		"both forms": {map[string][]byte{"train-images-idx3-ubyte.gz": gzipped(t, idxFour), "train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab}, "", "", 4},
 		"train first": {map[string][]byte{"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab,
 			"t10k-images-idx3-ubyte": test, "t10k-labels-idx1-ubyte": testLab}, "", "", 4},
 		"test asked": {map[string][]byte{"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab,
@@ -123,7 +123,7 @@ func TestIDXHashAndNames(t *testing.T) {
 	if !slices.Equal(plain.Classes(), []string{"cat", "dog", "emu"}) {
 		t.Errorf("classes %v", plain.Classes())
 	}
-	if h := open(zip(t, idxFour), nil).Hash(); h != plain.Hash() {
+	if h := open(gzipped(t, idxFour), nil).Hash(); h != plain.Hash() {
 		t.Error("the hash depends on the compression")
 	}
 	other := slices.Clone(idxFour)
@@ -140,15 +140,15 @@ func TestIDXBadInput(t *testing.T) {
 		want           string
 	}{
 		"promise too large":  {big, idxFourLab, "truncated: the header promises more"},
-		"gzip promise":       {zip(t, big), idxFourLab, "truncated: the header promises more"},
+		"gzip promise":       {gzipped(t, big), idxFourLab, "truncated: the header promises more"},
 		"too long":           {append(slices.Clone(idxFour), 1), idxFourLab, "41 bytes, want 40 for dimensions [4 2 3]"},
-		"gzip too long":      {zip(t, append(slices.Clone(idxFour), 1)), idxFourLab, "goes on after the 24 elements"},
+		"gzip too long":      {gzipped(t, append(slices.Clone(idxFour), 1)), idxFourLab, "goes on after the 24 elements"},
 		"no pictures":        {idxFile([]int{0, 2, 3}, nil), idxFourLab, "dimension 0 is 0"},
 		"labels of others":   {idxFour, idxFile([]int{3}, []byte{0, 1, 2}), "4 pictures in train-images-idx3-ubyte, 3 labels"},
 		"no labels":          {idxFour, []byte("x"), "train-images-idx3-ubyte has no labels beside it: want train-labels-idx1-ubyte"},
-		"damaged gzip":       {damaged(zip(t, idxFour)), idxFourLab, "train-images-idx3-ubyte: "},
+		"damaged gzip":       {damaged(gzipped(t, idxFour)), idxFourLab, "train-images-idx3-ubyte: "},
 		"only 4 bytes":       {idxFour[:4], idxFourLab, "ends inside its header"},
-		"gzip cut in middle": {zip(t, idxFour)[:40], idxFourLab, "truncated"},
+		"gzip cut in middle": {gzipped(t, idxFour)[:40], idxFourLab, "truncated"},
 	} {
 		dir := writeFiles(t, map[string][]byte{"train-images-idx3-ubyte": c.images, "train-labels-idx1-ubyte": c.labels})
 		_, err := Open(dir)
@@ -183,7 +183,7 @@ func damaged(zipped []byte) []byte {
 
 func FuzzIDX(f *testing.F) {
 	f.Add(idxFour)
-	f.Add(zip(f, idxFour))
+	f.Add(gzipped(f, idxFour))
 	f.Add(idxFour[:20])
 	f.Add(idxFile([]int{1 << 31, 1 << 31, 1 << 31}, nil))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -11,6 +11,8 @@ type ImageOptions struct {
 	Size    int // side of the square crops
 	Batch   int // pictures in a batch
 	Workers int // goroutines that decode; 0 means up to 4
+	// Resampler of the crop; "" means PillowClassic.
+	Resampler Resampler
 
 	// For ImageBatches alone, as in BatchOptions.
 	Seed      uint64
@@ -70,7 +72,7 @@ func ImageRange(ctx context.Context, src Source, lo, hi int, o ImageOptions) ite
 
 func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Seq[task]) iter.Seq2[*ImageBatch, error] {
 	return func(yield func(*ImageBatch, error) bool) {
-		if _, err := NewCropper(o.Size); err != nil {
+		if _, err := NewCropper(o.Size, o.Resampler); err != nil {
 			yield(nil, err)
 			return
 		}
@@ -79,7 +81,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 			return &ImageBatch{IDs: make([]int, o.Batch), Labels: make([]int64, o.Batch), Pix: make([]uint8, o.Batch*size)}
 		}
 		newWorker := func(ctx context.Context) func(task, *ImageBatch) error {
-			crop, err := NewCropper(o.Size)
+			crop, err := NewCropper(o.Size, o.Resampler)
 			return func(t task, b *ImageBatch) error {
 				if err != nil {
 					return err

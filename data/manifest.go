@@ -20,9 +20,6 @@ const ManifestName = "manifest.json"
 // DefaultShardSize is the number of samples in a shard: 64 MiB of float16 moments at 32 x 32 x 4.
 const DefaultShardSize = 4096
 
-// DecoderGo names the picture decoders of this package in manifests.
-const DecoderGo = "go image, golang.org/x/image v0.47"
-
 const (
 	latentsFormat  = "ditrun-latents"
 	latentsVersion = 1
@@ -41,8 +38,8 @@ type Plan struct {
 	Flip     bool             `json:"flip"`  // whether moments of the mirrored pictures are kept too
 
 	ImageSize int    `json:"image_size"`
-	Crop      string `json:"crop"`    // CropClassic
-	Decoder   string `json:"decoder"` // DecoderGo
+	Crop      string `json:"crop"`    // as of Resampler.Crop
+	Decoder   string `json:"decoder"` // as of Decoders
 	ShardSize int    `json:"shard_size"`
 	Tool      string `json:"tool"` // name and version of the program; plans that differ only here are equal
 }

@@ -43,6 +43,13 @@ type weights struct {
 	lo  []int
 	off []int // k[off[i]:off[i+1]] are the taps of output from+i
 	k   []int32
+
+	packed *packed // the same for the fast form, once it was asked for
+}
+
+// packed holds weights as 16-bit halves, in pairs: see resample_amd64.h.
+type packed struct {
+	lo, off, pairs, taps []int32
 }
 
 func (w *weights) taps(i int) (lo int, k []int32) {

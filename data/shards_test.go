@@ -25,7 +25,7 @@ func testPlan(n int) Plan {
 		Dataset:  Dataset{Samples: n, Hash: "d1", Order: "label, position", Classes: []string{"a", "b", "c"}},
 		VAE:      VAE{Name: "test-vae", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.18215},
 		Channels: 2, Height: 3, Width: 3, DType: checkpoint.F16, Flip: true,
-		ImageSize: 24, Crop: CropClassic, Decoder: DecoderGo, ShardSize: 4, Tool: "test",
+		ImageSize: 24, Crop: PillowClassic.Crop(), Decoder: Decoders, ShardSize: 4, Tool: "test",
 	}
 }
 
@@ -158,7 +158,7 @@ func TestShardLayout(t *testing.T) {
 		meta := f.Metadata()
 		for key, want := range map[string]string{
 			"version": "1", "dataset": "d1", "vae": "test-vae", "vae_sha256": strings.Repeat("ab", 32), "scaling_factor": "0.18215",
-			"image_size": "24", "crop": CropClassic, "dtype": "F16", "ids": fmt.Sprintf("%d-%d", 4*k, 4*k+n),
+			"image_size": "24", "crop": PillowClassic.Crop(), "dtype": "F16", "ids": fmt.Sprintf("%d-%d", 4*k, 4*k+n),
 		} {
 			if meta[key] != want {
 				t.Errorf("%s: metadata %s is %q, want %q", name, key, meta[key], want)

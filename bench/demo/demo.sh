@@ -47,18 +47,9 @@ intact() { # intact FOLDER: the four files are there, and they are the right one
 	done <<<"$checksums"
 }
 
-from_debian() { # from_debian FOLDER; with package lists of its own, where the machine's are empty
-	local deb=dataset-fashion-mnist=0.0~git20200523.55506a9-1
-	local lists=(-o "Dir::State::Lists=$1/apt/lists" -o "Dir::Cache=$1/apt")
-	command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
-	mkdir -p "$1/apt/lists/partial" "$1/apt/archives/partial"
-	(
-		cd "$1/apt"
-		apt-get -q download "$deb" ||
-			{ apt-get -q "${lists[@]}" update && apt-get -q "${lists[@]}" download "$deb"; }
-		dpkg-deb -x dataset-fashion-mnist_*.deb .
-	) >"$1/apt.log" 2>&1 || return 1
-	mv "$1"/apt/usr/share/datasets/fashion-mnist/*.gz "$1/"
+from_debian() { # from_debian FOLDER
+	third_party/debian.sh "$1" dataset-fashion-mnist=0.0~git20200523.55506a9-1 || return 1
+	mv "$1"/usr/share/datasets/fashion-mnist/*.gz "$1/"
 }
 
 from_origin() { # from_origin FOLDER
@@ -82,7 +73,7 @@ if ! intact "$data"; then
 		"run again with a network" \
 		"put the four files ($(awk '{ printf "%s%s.gz", sep, $2; sep = ", " }' <<<"$checksums")) into $data"
 	intact "$new" || fail "Fashion-MNIST: what was fetched does not have the pinned checksums"
-	rm -rf "$new/apt" "$new/apt.log" "$data"
+	rm -rf "$new/apt" "$new/apt.log" "$new/usr" "$data"
 	chmod 755 "$new"
 	mv "$new" "$data"
 fi

@@ -21,7 +21,7 @@ func syntheticPlan(n int) data.Plan {
 		Dataset:  data.Dataset{Samples: n, Hash: "synthetic", Order: "position", Classes: []string{"a", "b", "c"}},
 		VAE:      data.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.5},
 		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: true,
-		ImageSize: 32, Crop: data.CropClassic, Decoder: data.DecoderGo, ShardSize: 16, Tool: "test",
+		ImageSize: 32, Crop: data.PillowClassic.Crop(), Decoder: data.Decoders, ShardSize: 16, Tool: "test",
 	}
 }
 

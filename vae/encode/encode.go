@@ -28,6 +28,7 @@ type Options struct {
 	DType      checkpoint.DType // of the moments; "" means F16
 	ShardSize  int              // pictures in a shard; 0 means data.DefaultShardSize
 	Tool       string           // name and version of the program, for the manifest
+	Resampler  data.Resampler   // of the crop; "" means data.PillowClassic
 
 	// OnProgress, which may be nil, is called at the start and after each batch with the number of
 	// pictures done, those of earlier runs included, and the number of all.
@@ -52,6 +53,9 @@ func run(ctx context.Context, o Options) (*data.Manifest, error) {
 	}
 	if o.NumWorkers == 0 {
 		o.NumWorkers = 1
+	}
+	if o.Resampler == "" {
+		o.Resampler = data.PillowClassic
 	}
 	if o.OnProgress == nil {
 		o.OnProgress = func(int, int) {}
@@ -126,7 +130,7 @@ func (o *Options) plan() (data.Plan, error) {
 		Dataset:  data.DatasetOf(o.Source),
 		VAE:      data.VAE{Name: filepath.Base(o.VAEName), SHA256: o.VAE.WeightsSHA256(), ScalingFactor: cfg.ScalingFactor},
 		Channels: cfg.LatentChannels, Height: side, Width: side, DType: dtype, Flip: o.Flip != "none",
-		ImageSize: o.ImageSize, Crop: data.CropClassic, Decoder: data.DecoderGo, ShardSize: o.ShardSize, Tool: o.Tool,
+		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Decoder: data.Decoders, ShardSize: o.ShardSize, Tool: o.Tool,
 	}, nil
 }
 
@@ -139,7 +143,7 @@ type encoder struct {
 // shard encodes the pictures of one shard. Batches start at the shard's first picture, so that its
 // bytes do not depend on which shards were made before.
 func (e *encoder) shard(ctx context.Context, s *torch.Scope, claim *data.Claim) error {
-	images := data.ImageRange(ctx, e.Source, claim.Lo, claim.Hi, data.ImageOptions{Size: e.ImageSize, Batch: e.BatchSize, Workers: e.NumWorkers})
+	images := data.ImageRange(ctx, e.Source, claim.Lo, claim.Hi, data.ImageOptions{Size: e.ImageSize, Batch: e.BatchSize, Workers: e.NumWorkers, Resampler: e.Resampler})
 	for b, err := range images {
 		if err != nil {
 			return err

@@ -1,0 +1,44 @@
+// Command crops prints, for each picture named, the SHA-256 of its centre crop, or why it was refused. It is what
+// parity.py compares with the original's pixels.
+package main
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/ditrun/ditrun/data"
+)
+
+func main() {
+	size, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "usage: crops SIZE PICTURE...")
+		os.Exit(2)
+	}
+	for _, name := range os.Args[2:] {
+		sum, err := cropSum(name, size)
+		if err != nil {
+			sum = "refused: " + strings.ReplaceAll(err.Error(), "\n", " ")
+		}
+		fmt.Println(sum)
+	}
+}
+
+func cropSum(name string, size int) (string, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return "", err
+	}
+	img, err := data.Decode(b)
+	if err != nil {
+		return "", err
+	}
+	crop, err := data.CenterCrop(img, size)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(crop.Pix)), nil
+}
