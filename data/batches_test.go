@@ -178,6 +178,7 @@ func (m memory) Sample(i int) Sample { return Sample{"x", i % 2} }
 func (m memory) Order() string       { return "label" }
 func (m memory) Hash() string        { return "h" }
 func (m memory) Close() error        { return nil }
+func (m memory) Notes() []string     { return nil }
 func (m memory) Image(i int) (*Image, error) {
 	if f := m.bad[i]; f != nil {
 		return f()

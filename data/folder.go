@@ -1,152 +1,86 @@
 package data
 
 import (
-	"cmp"
 	"fmt"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/ditrun/ditrun/data/store"
 )
 
-// folderExtensions are the names torchvision's ImageFolder takes for pictures. What a file holds is still told by
+// pictureExtensions are the names torchvision's ImageFolder takes for pictures. What a file holds is still told by
 // its content.
-var folderExtensions = []string{".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-
-// folder is a tree of class folders.
-type folder struct {
-	root    string
-	classes []string
-	files   []folderFile
-	hash    string
-}
-
-type folderFile struct {
-	name   string // slash-separated path within the class folder
-	label  int
-	length int64
-}
-
-// OpenFolder opens a tree of class folders with the rules of torchvision's ImageFolder: every folder in root is a
-// class, numbered in byte order of the names; pictures are the files below it, at any depth, that end in jpg, jpeg,
-// png, ppm, bmp, pgm, tif, tiff or webp in any case; symbolic links are followed. Within a class the samples are
-// sorted by folder path, then by file name. A class folder without pictures is an error.
-func OpenFolder(root string) (Source, error) {
-	entries, err := os.ReadDir(root)
-	if err != nil {
-		return nil, openError(root, err)
-	}
-	f := &folder{root: root}
-	loose := ""
-	for _, e := range entries { // sorted by name
-		info, err := os.Stat(filepath.Join(root, e.Name()))
-		if err == nil && info.IsDir() {
-			f.classes = append(f.classes, e.Name())
-		} else if isPicture(e.Name()) {
-			loose = e.Name()
-		}
-	}
-	if len(f.classes) == 0 && loose != "" {
-		return nil, fmt.Errorf("open %s: pictures such as %s lie directly in it: put the pictures of each class into a folder of its own", root, loose)
-	}
-	if len(f.classes) == 0 {
-		return nil, fmt.Errorf("open %s: no class folders: %s", root, wanted)
-	}
-	for label, class := range f.classes {
-		n := len(f.files)
-		if err := f.list(class, label); err != nil {
-			return nil, fmt.Errorf("open %s: %w", root, err)
-		}
-		if len(f.files) == n {
-			return nil, fmt.Errorf("open %s: class folder %q holds no pictures (%s)", root, class, strings.Join(folderExtensions, " "))
-		}
-	}
-	f.hash = hashCatalogue(len(f.files), func(i int) (Sample, int64) { return f.Sample(i), f.files[i].length }, nil)
-	return f, nil
-}
+var pictureExtensions = []string{".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 
 func isPicture(name string) bool {
-	return slices.Contains(folderExtensions, strings.ToLower(path.Ext(name)))
+	return slices.Contains(pictureExtensions, strings.ToLower(path.Ext(name)))
 }
 
-// list appends the pictures of one class folder.
-func (f *folder) list(class string, label int) error {
-	type entry struct {
-		dir, name string
-		length    int64
+// splitFolders are names of folders that hold parts of a data set, not classes.
+var splitFolders = []string{"train", "training", "val", "valid", "validation", "test"}
+
+// openFolder opens a tree of class folders with the rules of torchvision's ImageFolder: every folder in root is a
+// class, numbered in byte order of the names; pictures are the files below it, at any depth, that end in jpg, jpeg,
+// png, ppm, bmp, pgm, tif, tiff or webp in any case; links are followed. Within a class the samples are sorted by folder
+// path, then by file name. A class folder without pictures is an error.
+func openFolder(set *store.Set) (*catalogue, error) {
+	classes := slices.Sorted(slices.Values(set.Folders))
+	number := make(map[string]int32, len(classes))
+	for i, c := range classes {
+		number[c] = int32(i)
 	}
-	var found []entry
-	var walk func(dir string, above []os.FileInfo) error
-	walk = func(dir string, above []os.FileInfo) error {
-		full := filepath.Join(f.root, class, filepath.FromSlash(dir))
-		here, err := os.Stat(full)
-		if err != nil {
-			return err
+	pictures := set.Select(func(o *store.Object) bool { return isPicture(o.Name) })
+	entries := make([]entry, 0, len(pictures.Objects))
+	loose := ""
+	count := make([]int, len(classes))
+	deep := true // no picture lies directly in a class folder
+	files := containers(pictures, false)
+	for i, o := range pictures.Objects {
+		class, name, ok := strings.Cut(o.Name, "/")
+		if !ok {
+			loose = o.Name
+			continue
 		}
-		for _, a := range above {
-			if os.SameFile(a, here) {
-				return fmt.Errorf("%s: symbolic link to a folder above it", full)
-			}
+		if o.Err != nil {
+			return nil, fmt.Errorf("open %s: %w", set.Location, o.Err)
 		}
-		entries, err := os.ReadDir(full)
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			file := filepath.Join(full, e.Name())
-			if e.Type().IsRegular() && !isPicture(e.Name()) {
-				continue
-			}
-			info, err := os.Stat(file)
-			switch {
-			case err == nil && info.IsDir():
-				if err := walk(path.Join(dir, e.Name()), append(slices.Clip(above), here)); err != nil {
-					return err
-				}
-			case !isPicture(e.Name()):
-			case err != nil:
-				return err
-			case !info.Mode().IsRegular():
-				return fmt.Errorf("%s: not a regular file", file)
-			default:
-				found = append(found, entry{dir, e.Name(), info.Size()})
-			}
-		}
-		return nil
+		deep = deep && strings.Contains(name, "/")
+		label := number[class]
+		count[label]++
+		entries = append(entries, entry{name: name, label: label, file: int32(i), length: o.Size})
 	}
-	if err := walk("", nil); err != nil {
-		return err
+	if len(classes) == 0 && loose != "" {
+		return nil, fmt.Errorf("open %s: pictures such as %s lie directly in it: put the pictures of each class into a folder of its own, or name their classes with --labels", set.Location, loose)
 	}
-	slices.SortFunc(found, func(a, b entry) int {
-		return cmp.Or(cmp.Compare(a.dir, b.dir), cmp.Compare(a.name, b.name))
-	})
-	for _, e := range found {
-		f.files = append(f.files, folderFile{path.Join(e.dir, e.name), label, e.length})
+	if len(classes) == 0 {
+		return nil, fmt.Errorf("open %s: no class folders: %s", set.Location, wanted)
 	}
-	return nil
+	splits := func(c string) bool { return slices.Contains(splitFolders, strings.ToLower(c)) }
+	if deep && len(entries) > 0 && !slices.ContainsFunc(classes, func(c string) bool { return !splits(c) }) {
+		return nil, fmt.Errorf("open %s: it holds parts of a data set (%s), not classes: name one of them, such as %s", set.Location, strings.Join(classes, ", "), set.Path(classes[0]))
+	}
+	for label, n := range count {
+		if n == 0 {
+			return nil, fmt.Errorf("open %s: class folder %q holds no pictures (%s)", set.Location, classes[label], strings.Join(pictureExtensions, " "))
+		}
+	}
+	return newCatalogue(files, entries, classes), nil
 }
 
-func (f *folder) Len() int          { return len(f.files) }
-func (f *folder) Classes() []string { return f.classes }
-func (f *folder) Order() string     { return "label, folder, file name" }
-func (f *folder) Hash() string      { return f.hash }
-func (f *folder) Close() error      { return nil }
-
-func (f *folder) Sample(i int) Sample {
-	return Sample{f.files[i].name, f.files[i].label}
-}
-
-func (f *folder) Image(i int) (*Image, error) {
-	e := f.files[i]
-	name := filepath.Join(f.root, f.classes[e.label], filepath.FromSlash(e.name))
-	b, err := os.ReadFile(name)
+// openFlat opens pictures that lie in one folder, their classes in a file.
+func openFlat(set *store.Set, labels *labelFile) (*catalogue, error) {
+	pictures := set.Select(func(o *store.Object) bool { return isPicture(o.Name) })
+	entries := make([]entry, len(pictures.Objects))
+	for i, o := range pictures.Objects {
+		if o.Err != nil {
+			return nil, fmt.Errorf("open %s: %w", set.Location, o.Err)
+		}
+		entries[i] = entry{name: o.Name, file: int32(i), length: o.Size}
+	}
+	classes, err := labels.apply(entries)
 	if err != nil {
-		return nil, openError(name, err)
+		return nil, fmt.Errorf("open %s: %w", set.Location, err)
 	}
-	img, err := Decode(b)
-	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", name, err)
-	}
-	return img, nil
+	return newCatalogue(containers(pictures, false), entries, classes), nil
 }

@@ -44,7 +44,7 @@ func TestFolderOrder(t *testing.T) {
 	if err := os.Symlink(filepath.Join(elsewhere, "two.png"), filepath.Join(elsewhere, "d", "link.png")); err != nil {
 		t.Fatal(err)
 	}
-	src, err := Open(dir)
+	src, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,14 +68,14 @@ func TestFolderOrder(t *testing.T) {
 			t.Errorf("sample %d: %d x %d", i, img.W, img.H)
 		}
 	}
-	again, err := Open(dir)
+	again, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "dog", "z.png"), append(p, 0), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	changed, err := Open(dir)
+	changed, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,24 +90,24 @@ func TestFolderBadInput(t *testing.T) {
 		files map[string][]byte
 		want  string
 	}{
-		"empty":           {nil, "empty: want class folders with pictures (jpg, png, ...) or IDX files (train-images-idx3-ubyte)"},
+		"empty":           {nil, "empty: want class folders with pictures (jpg, png, ...), tar archives, parquet or IDX files (train-images-idx3-ubyte)"},
 		"loose pictures":  {map[string][]byte{"a.png": p}, "pictures such as a.png lie directly in it"},
 		"only text":       {map[string][]byte{"a.txt": p}, "no class folders: want"},
 		"class with none": {map[string][]byte{"a/a.png": p, "b/b.txt": p}, `class folder "b" holds no pictures (.jpg`},
 		"latents":         {map[string][]byte{"manifest.json": p}, "holds encoded latents"},
 	} {
 		dir := writeFiles(t, c.files)
-		_, err := Open(dir)
+		_, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
 		if err == nil || !strings.HasPrefix(err.Error(), "open "+dir+": ") || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want %q", name, err, c.want)
 		}
 	}
-	_, err := Open("data/x")
+	_, err := Open(t.Context(), "data/x", Options{CacheDir: t.TempDir()})
 	if err == nil || err.Error() != "open data/x: no such file or folder" || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing folder: error %v", err)
 	}
 	dir := writeFiles(t, map[string][]byte{"a/a.png": p, "a/bad.png": p[:20], "a/sub/b.png": p})
-	src, err := Open(dir)
+	src, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestFolderBadInput(t *testing.T) {
 	if err := os.Symlink(filepath.Join(dir, "a"), filepath.Join(dir, "a/sub/loop")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "symbolic link to a folder above it") {
+	if _, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "symbolic link to a folder above it") {
 		t.Errorf("loop of links: error %v", err)
 	}
 	if err := os.Symlink("nowhere", filepath.Join(dir, "a/gone.png")); err != nil {
@@ -126,7 +126,7 @@ func TestFolderBadInput(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "a/sub/loop")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "gone.png") {
+	if _, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "gone.png") {
 		t.Errorf("dangling link: error %v", err)
 	}
 }

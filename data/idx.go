@@ -4,17 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/ditrun/ditrun/data/store"
 )
 
 // IDX is the format of MNIST and its relatives: two zero bytes, the element type, the number of dimensions, the
@@ -38,39 +37,49 @@ type idx struct {
 	hash       string
 }
 
-// OpenIDX opens a pair of IDX files, plain or gzip: path is the image file, whose labels lie beside it, or a folder.
-// Of several pairs in a folder split chooses "train" or "test" (files named t10k or test); "" takes train, and test
-// only where there is nothing else. Files are paired by name (train-images-idx3-ubyte, train-labels-idx1-ubyte), a
-// single pair whatever its names. Gray levels become RGB. Samples are sorted by label, then by position; their names
-// are the positions. Class names come from a file classes.txt, else they are "0", "1", ...
-func OpenIDX(path, split string) (Source, error) {
-	d, err := openIDX(path, split)
+// openIDXSet opens a pair of IDX files, plain or gzip: the image file, whose labels lie beside it, or a folder. Of
+// several pairs in a folder split chooses "train" or "test" (files named t10k or test); "" takes train, and test only
+// where there is nothing else. Files are paired by name (train-images-idx3-ubyte, train-labels-idx1-ubyte), a single
+// pair whatever its names. Gray levels become RGB. Samples are sorted by label, then by position; their names are the
+// positions. Class names come from a file classes.txt, else they are "0", "1", ...
+func openIDXSet(ctx context.Context, set *store.Set, split string) (Source, error) {
+	name := ""
+	if set.Single {
+		name = set.Objects[0].Name
+		whole, err := store.Open(ctx, set.Root) // the labels lie beside it
+		if err != nil {
+			return nil, openError(set.Location, err)
+		}
+		whole.Location = set.Location
+		set = whole
+	}
+	d, err := openIDX(set, name, split)
 	if err != nil {
-		return nil, openError(path, err)
+		return nil, fmt.Errorf("open %s: %w", set.Location, err)
 	}
 	return d, nil
 }
 
-func openIDX(path, split string) (*idx, error) {
-	images, labels, err := findIDX(path, split)
+func openIDX(set *store.Set, name, split string) (*idx, error) {
+	images, labels, err := findIDX(set, name, split)
 	if err != nil {
 		return nil, err
 	}
-	d := &idx{path: images}
-	dims, pix, err := readIDX(images, idxImages, 3)
+	d := &idx{path: set.Path(images)}
+	dims, pix, err := readIDX(set, images, idxImages, 3)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Base(images), err)
+		return nil, fmt.Errorf("%s: %w", images, err)
 	}
 	n := dims[0]
 	d.pix, d.rows, d.cols = pix, dims[1], dims[2]
-	dims, d.labels, err = readIDX(labels, idxLabels, 1)
+	dims, d.labels, err = readIDX(set, labels, idxLabels, 1)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Base(labels), err)
+		return nil, fmt.Errorf("%s: %w", labels, err)
 	}
 	if dims[0] != n {
-		return nil, fmt.Errorf("%d pictures in %s, %d labels in %s", n, filepath.Base(images), dims[0], filepath.Base(labels))
+		return nil, fmt.Errorf("%d pictures in %s, %d labels in %s", n, images, dims[0], labels)
 	}
-	if err := d.readClasses(filepath.Join(filepath.Dir(images), ClassesName)); err != nil {
+	if err := d.readClasses(set); err != nil {
 		return nil, err
 	}
 	d.order = make([]int, n)
@@ -85,15 +94,19 @@ func openIDX(path, split string) (*idx, error) {
 }
 
 // readClasses fills in the class names.
-func (d *idx) readClasses(path string) error {
+func (d *idx) readClasses(set *store.Set) error {
 	k := int(slices.Max(d.labels)) + 1
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		for i := range k {
-			d.classes = append(d.classes, strconv.Itoa(i))
-		}
+	i := indexOf(set, ClassesName)
+	if i < 0 {
+		d.classes = numbered(k)
 		return nil
 	}
+	f, err := set.File(i)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, min(set.Objects[i].Size, maxLabelFile)))
 	if err != nil {
 		return err
 	}
@@ -108,62 +121,60 @@ func (d *idx) readClasses(path string) error {
 	return nil
 }
 
+// indexOf returns the place of a name in a set, -1 if it is not there.
+func indexOf(set *store.Set, name string) int {
+	return slices.IndexFunc(set.Objects, func(o store.Object) bool { return o.Name == name && o.Err == nil })
+}
+
 // maxSniff bounds how many files of a folder are looked into for IDX data.
 const maxSniff = 64
 
 // hasIDX says whether the folder holds an IDX image file.
-func hasIDX(dir string, entries []os.DirEntry) bool {
-	images, _ := listIDX(dir, entries)
-	return len(images) > 0
+func hasIDX(set *store.Set) (bool, error) {
+	images, _, err := listIDX(set)
+	return len(images) > 0, err
 }
 
-// listIDX returns the names of the image and label files of a folder, told by content.
-func listIDX(dir string, entries []os.DirEntry) (images, labels []string) {
+// listIDX returns the names of the image and label files directly in a folder, told by content.
+func listIDX(set *store.Set) (images, labels []string, err error) {
 	seen := 0
-	for _, e := range entries {
-		if e.IsDir() || seen == maxSniff {
+	for i, o := range set.Objects {
+		if o.Err != nil || strings.Contains(o.Name, "/") || isPicture(o.Name) || isArchive(o.Name) || seen == maxSniff {
 			continue
 		}
 		seen++
-		switch magicIDX(filepath.Join(dir, e.Name())) {
-		case idxImages:
-			images = append(images, e.Name())
-		case idxLabels:
-			labels = append(labels, e.Name())
+		f, err := set.File(i)
+		if err != nil {
+			return nil, nil, openError(set.Path(o.Name), err)
 		}
+		switch magicIDX(io.NewSectionReader(f, 0, o.Size)) {
+		case idxImages:
+			images = append(images, o.Name)
+		case idxLabels:
+			labels = append(labels, o.Name)
+		}
+		f.Close()
 	}
-	return images, labels
+	return images, labels, nil
 }
 
-// findIDX returns the paths of the pair to open.
-func findIDX(path, split string) (images, labels string, err error) {
+// findIDX returns the names of the pair to open: the image file is name, or chosen where that is "".
+func findIDX(set *store.Set, name, split string) (images, labels string, err error) {
 	if split != "" && split != "train" && split != "test" {
 		return "", "", fmt.Errorf("split %q: want train or test", split)
 	}
-	info, err := os.Stat(path)
-	if err != nil {
+	allImages, allLabels, err := listIDX(set)
+	switch {
+	case err != nil:
 		return "", "", err
-	}
-	dir, name := path, ""
-	if !info.IsDir() {
-		switch magicIDX(path) {
-		case idxImages:
-		case idxLabels:
-			return "", "", errors.New("holds labels: name the image file beside it, or the folder")
-		default:
-			return "", "", errors.New("a file that is not IDX: " + wanted)
-		}
-		dir, name = filepath.Dir(path), filepath.Base(path)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return "", "", err
-	}
-	allImages, allLabels := listIDX(dir, entries)
-	if name == "" {
+	case name == "":
 		if name, err = chooseIDX(allImages, split); err != nil {
 			return "", "", err
 		}
+	case slices.Contains(allLabels, name):
+		return "", "", errors.New("holds labels: name the image file beside it, or the folder")
+	case !slices.Contains(allImages, name):
+		return "", "", errors.New("a file of no known kind: " + wanted)
 	}
 	label, ok := labelsOf(name, allLabels)
 	if !ok && len(allImages) == 1 && len(allLabels) == 1 {
@@ -172,7 +183,7 @@ func findIDX(path, split string) (images, labels string, err error) {
 	if !ok {
 		return "", "", fmt.Errorf("%s has no labels beside it: want %s, plain or .gz", name, labelName(name))
 	}
-	return filepath.Join(dir, name), filepath.Join(dir, label), nil
+	return name, label, nil
 }
 
 // chooseIDX picks the image file of a split.
@@ -229,16 +240,7 @@ func labelsOf(images string, labels []string) (string, bool) {
 }
 
 // magicIDX returns the first four bytes of a file, behind gzip if that is what it is, or 0.
-func magicIDX(path string) uint32 {
-	// A pipe would block.
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-		return 0
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
+func magicIDX(f io.Reader) uint32 {
 	r, _, err := unzip(f)
 	if err != nil {
 		return 0
@@ -261,17 +263,15 @@ func unzip(f io.Reader) (r io.Reader, zipped bool, err error) {
 }
 
 // readIDX reads a whole IDX file of the given kind.
-func readIDX(path string, magic uint32, rank int) (dims []int, elements []byte, err error) {
-	f, err := os.Open(path)
+func readIDX(set *store.Set, name string, magic uint32, rank int) (dims []int, elements []byte, err error) {
+	i := indexOf(set, name)
+	f, err := set.File(i)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, err
-	}
-	return parseIDX(f, info.Size(), magic, rank)
+	size := set.Objects[i].Size
+	return parseIDX(io.NewSectionReader(f, 0, size), size, magic, rank)
 }
 
 // parseIDX reads an IDX file of size bytes as stored. What the header claims is checked against the size before it
@@ -333,6 +333,7 @@ func (d *idx) Len() int          { return len(d.order) }
 func (d *idx) Classes() []string { return d.classes }
 func (d *idx) Order() string     { return "label, position" }
 func (d *idx) Hash() string      { return d.hash }
+func (d *idx) Notes() []string   { return nil }
 func (d *idx) Close() error      { return nil }
 
 func (d *idx) Sample(i int) Sample {

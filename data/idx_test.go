@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ditrun/ditrun/data/store"
 )
 
 // idxFile returns an IDX file of bytes.
@@ -49,6 +51,15 @@ func writeFiles(t testing.TB, files map[string][]byte) string {
 	return dir
 }
 
+func openIDXAt(t testing.TB, location, split string) (Source, error) {
+	t.Helper()
+	set, err := store.Open(t.Context(), location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return openIDXSet(t.Context(), set, split)
+}
+
 var (
 	idxPix     = []byte{0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 35}
 	idxFour    = idxFile([]int{4, 2, 3}, idxPix)
@@ -76,7 +87,7 @@ func TestIDX(t *testing.T) {
 		"file": {map[string][]byte{"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab,
 			"t10k-images-idx3-ubyte": test, "t10k-labels-idx1-ubyte": testLab}, "t10k-images-idx3-ubyte", "", 1},
 	} {
-		src, err := OpenIDX(filepath.Join(writeFiles(t, c.files), c.path), c.split)
+		src, err := openIDXAt(t, filepath.Join(writeFiles(t, c.files), c.path), c.split)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -113,7 +124,7 @@ func TestIDXHashAndNames(t *testing.T) {
 		for k, v := range more {
 			files[k] = v
 		}
-		src, err := Open(writeFiles(t, files))
+		src, err := Open(t.Context(), writeFiles(t, files), Options{CacheDir: t.TempDir()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +162,7 @@ func TestIDXBadInput(t *testing.T) {
 		"gzip cut in middle": {gzipped(t, idxFour)[:40], idxFourLab, "truncated"},
 	} {
 		dir := writeFiles(t, map[string][]byte{"train-images-idx3-ubyte": c.images, "train-labels-idx1-ubyte": c.labels})
-		_, err := Open(dir)
+		_, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "open "+dir+": ") {
 			t.Errorf("%s: error %v, want %q", name, err, c.want)
 		}
@@ -160,17 +171,17 @@ func TestIDXBadInput(t *testing.T) {
 	for path, want := range map[string]string{
 		"":                        "classes.txt: 1 names, labels go up to 2",
 		"train-labels-idx1-ubyte": "holds labels",
-		"text":                    "a file that is not IDX",
+		"text":                    "a file of no known kind",
 		"nothing":                 "no such file or folder",
 	} {
-		if _, err := Open(filepath.Join(dir, path)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Open(t.Context(), filepath.Join(dir, path), Options{CacheDir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", path, err, want)
 		}
 	}
 	// However short the file is cut, the answer is an error.
 	for n := range len(idxFour) {
 		dir := writeFiles(t, map[string][]byte{"images-idx3": idxFour[:n], "labels-idx1": idxFourLab})
-		if _, err := OpenIDX(dir, ""); err == nil {
+		if _, err := openIDXAt(t, dir, ""); err == nil {
 			t.Errorf("cut at %d: no error", n)
 		}
 	}

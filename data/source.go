@@ -1,14 +1,18 @@
 package data
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/ditrun/ditrun/data/store"
 )
 
 // Sample describes one picture of a source.
@@ -18,7 +22,8 @@ type Sample struct {
 }
 
 // Source is a catalogue of labelled pictures. The sample id is the index: samples are ordered by label first, so
-// the same data set has the same ids on every machine. All methods may be called from several goroutines at once.
+// the same data set has the same ids on every machine and in every container. All methods may be called from several
+// goroutines at once.
 type Source interface {
 	// Len returns the number of samples.
 	Len() int
@@ -32,38 +37,252 @@ type Source interface {
 	Order() string
 	// Hash identifies the catalogue: the hex SHA-256 over names, labels and lengths.
 	Hash() string
+	// Notes are remarks for the user, such as which of several parts was opened.
+	Notes() []string
 	// Close releases the source; it must not be used afterwards.
 	Close() error
 }
 
-// Open opens the pictures at path: a folder with IDX files of the MNIST family (plain or gzip; the train split
-// where there are several, see OpenIDX), one IDX image file, or a tree of class folders (see OpenFolder). What it is
-// is told by content.
-func Open(path string) (Source, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, openError(path, err)
-	}
-	if !info.IsDir() {
-		return OpenIDX(path, "")
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, openError(path, err)
-	}
-	if len(entries) == 0 {
-		return nil, fmt.Errorf("open %s: empty: %s", path, wanted)
-	}
-	if _, err := os.Stat(filepath.Join(path, ManifestName)); err == nil {
-		return nil, fmt.Errorf("open %s: holds encoded latents (%s), want pictures", path, ManifestName)
-	}
-	if hasIDX(path, entries) {
-		return OpenIDX(path, "")
-	}
-	return OpenFolder(path)
+// Options of Open. The zero value is fine.
+type Options struct {
+	// Labels is a file with the classes of pictures that lie in no class folders: a class name a line for the pictures
+	// in order of their names, or lines of file name and class name.
+	Labels string
+	// CacheDir is where the indices of archives are kept and compressed archives are unpacked; "" means ditrun in the
+	// user's folder for caches.
+	CacheDir string
+	// OnProgress, which may be nil, is told how far a stage of opening is, from several goroutines.
+	OnProgress func(stage string, done, total int64)
 }
 
-const wanted = "want class folders with pictures (jpg, png, ...) or IDX files (train-images-idx3-ubyte)"
+func (o *Options) progress(stage string, done, total int64) {
+	if o.OnProgress != nil {
+		o.OnProgress(stage, done, total)
+	}
+}
+
+// cacheFolder makes a folder in the cache.
+func (o *Options) cacheFolder(name string) (string, error) {
+	dir := o.CacheDir
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", err
+		}
+		dir = filepath.Join(cache, "ditrun")
+	}
+	dir = filepath.Join(dir, name)
+	return dir, os.MkdirAll(dir, 0o777)
+}
+
+const wanted = "want class folders with pictures (jpg, png, ...), tar archives, parquet or IDX files (train-images-idx3-ubyte)"
+
+// Open opens the pictures at location, which is a folder, a file, a pattern of files (train-*.tar) or one of these in
+// S3-compatible storage (s3://bucket/key). What it holds is told by content:
+//
+//   - class folders with pictures, with the rules of torchvision's ImageFolder;
+//   - ILSVRC2012_img_train.tar, an archive of class archives, read in place; or a folder of class archives;
+//   - WebDataset archives; an archive of class folders; a flat archive or folder with o.Labels;
+//   - any of these archives compressed with gzip or zstd, and parquet files as of Hugging Face's datasets, which are
+//     unpacked into the cache first;
+//   - IDX files of the MNIST family, plain or gzip, see OpenIDX.
+//
+// Of several parts of a data set in one folder the training part is opened, which Notes says.
+func Open(ctx context.Context, location string, o Options) (Source, error) {
+	set, err := store.Open(ctx, location)
+	if err != nil {
+		return nil, openError(location, err)
+	}
+	var labels *labelFile
+	if o.Labels != "" {
+		if labels, err = readLabels(o.Labels); err != nil {
+			return nil, err
+		}
+	}
+	if slices.ContainsFunc(set.Objects, func(o store.Object) bool { return o.Name == ManifestName }) && !set.Single {
+		return nil, fmt.Errorf("open %s: holds encoded latents (%s), want pictures", location, ManifestName)
+	}
+	if len(set.Objects) == 0 && len(set.Folders) == 0 {
+		return nil, fmt.Errorf("open %s: empty: %s", location, wanted)
+	}
+	c, err := openKind(ctx, set, labels, &o)
+	if err != nil {
+		return nil, err
+	}
+	if c, ok := c.(*catalogue); ok {
+		c.notes = append(c.notes, ClassNotes(c.classes)...)
+	}
+	return c, nil
+}
+
+func openKind(ctx context.Context, set *store.Set, labels *labelFile, o *Options) (Source, error) {
+	archives := set.Select(func(o *store.Object) bool { return isArchive(o.Name) })
+	pictures := slices.ContainsFunc(set.Objects, func(o store.Object) bool { return isPicture(o.Name) })
+	switch {
+	case set.Single:
+		kind, err := kindOf(set, 0)
+		if err != nil {
+			return nil, err
+		}
+		if kind == "IDX" || kind == "" {
+			return openIDXSet(ctx, set, "")
+		}
+		return openPacked(ctx, set, labels, o)
+	case len(archives.Objects) > 0 && !pictures:
+		return openPacked(ctx, archives, labels, o)
+	}
+	if has, err := hasIDX(set); err != nil || has {
+		if err != nil {
+			return nil, err
+		}
+		return openIDXSet(ctx, set, "")
+	}
+	set = kaggle(set)
+	if labels != nil {
+		return openFlat(set, labels)
+	}
+	return openFolder(set)
+}
+
+// archiveName are the endings of files that hold many pictures.
+var archiveName = regexp.MustCompile(`(?i)\.(tar|tar\.gz|tgz|tar\.zst|tzst|parquet)$`)
+
+func isArchive(name string) bool { return archiveName.MatchString(name) }
+
+// kaggle steps down to the training pictures of ImageNet as Kaggle packs it.
+func kaggle(set *store.Set) *store.Set {
+	for _, dir := range []string{"Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/train"} {
+		if slices.ContainsFunc(set.Objects, func(o store.Object) bool { return strings.HasPrefix(o.Name, dir+"/") }) {
+			return set.Below(dir)
+		}
+	}
+	return set
+}
+
+// kindOf tells what a file is by its first bytes: parquet, tar, gzip (of a tar), zstd, IDX, or "".
+func kindOf(set *store.Set, i int) (string, error) {
+	f, err := set.File(i)
+	if err != nil {
+		return "", openError(set.Path(set.Objects[i].Name), err)
+	}
+	defer f.Close()
+	head := make([]byte, 512)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", openError(set.Path(set.Objects[i].Name), err)
+	}
+	head = head[:n]
+	starts := func(s string) bool { return strings.HasPrefix(string(head), s) }
+	switch {
+	case starts("PAR1"):
+		return "parquet", nil
+	case isTar(head):
+		return "tar", nil
+	case starts("\x28\xb5\x2f\xfd"):
+		return "zstd", nil
+	case starts("\x1f\x8b"):
+		if m := magicIDX(io.NewSectionReader(f, 0, set.Objects[i].Size)); m == idxImages || m == idxLabels {
+			return "IDX", nil
+		}
+		return "gzip", nil
+	case starts("\x00\x00\x08\x01"), starts("\x00\x00\x08\x03"):
+		return "IDX", nil
+	}
+	return "", nil
+}
+
+// splitName finds the part of a data set that a file name says it belongs to.
+var splitName = regexp.MustCompile(`(?i)(?:^|[-_/.])(train|training|val|valid|validation|test)(?:[-_/.0-9]|$)`)
+
+// chooseSplit keeps the training files where there are others beside them.
+func chooseSplit(set *store.Set) (*store.Set, string) {
+	of := func(o *store.Object) string {
+		if m := splitName.FindStringSubmatch(o.Name); m != nil {
+			return strings.TrimSuffix(strings.ToLower(m[1]), "ing")
+		}
+		return ""
+	}
+	var found []string
+	for i := range set.Objects {
+		if s := of(&set.Objects[i]); !slices.Contains(found, s) {
+			found = append(found, s)
+		}
+	}
+	if len(found) < 2 || !slices.Contains(found, "train") {
+		return set, ""
+	}
+	chosen := set.Select(func(o *store.Object) bool { return of(o) == "train" })
+	return chosen, fmt.Sprintf("of %d files in %s the %d of the training part are used; a pattern such as %s names others",
+		len(set.Objects), set.Location, len(chosen.Objects), set.Path("val*"))
+}
+
+// openPacked opens archives of any kind, the compressed ones by unpacking them.
+func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Options) (*catalogue, error) {
+	set, note := chooseSplit(set)
+	files, sizes, err := archiveContainers(set)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	parquets := 0
+	for i := range set.Objects {
+		kind, err := kindOf(set, i)
+		if err != nil {
+			return nil, err
+		}
+		unpack := map[string]unpackTo{"gzip": unpackGzip, "zstd": unpackZstd, "parquet": unpackParquet}[kind]
+		switch {
+		case kind == "parquet":
+			parquets++
+			if parquets == 1 {
+				if names, err = classesOfParquet(set, i); err != nil {
+					return nil, fmt.Errorf("open %s: %w", set.Path(set.Objects[i].Name), err)
+				}
+			}
+		case kind != "tar" && unpack == nil:
+			return nil, fmt.Errorf("open %s: not a tar archive or parquet file", set.Path(set.Objects[i].Name))
+		}
+		if unpack == nil {
+			continue
+		}
+		o.progress("unpack into the cache", int64(i), int64(len(set.Objects)))
+		path, size, err := unpacked(ctx, set, i, kind, unpack, o)
+		if err != nil {
+			return nil, err
+		}
+		files[i], sizes[i] = localContainer(path, files[i].path), size
+	}
+	dir, err := o.cacheFolder("index")
+	if err != nil {
+		return nil, err
+	}
+	key := indexKey(set, labels)
+	c := loadIndex(dir, key, files, sizes)
+	if c == nil {
+		if c, err = openArchives(ctx, set.Location, files, sizes, labels, o); err != nil {
+			return nil, err
+		}
+		c.saveIndex(dir, key)
+	}
+	if parquets == len(files) && len(names) >= len(c.classes) && !isSynset(c.classes[0]) {
+		c.classes = names
+	}
+	if note != "" {
+		c.notes = append(c.notes, note)
+	}
+	return c, nil
+}
+
+func classesOfParquet(set *store.Set, i int) ([]string, error) {
+	f, err := set.File(i)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return parquetClasses(f, set.Objects[i].Size)
+}
+
+func isRemote(location string) bool { return strings.Contains(location, "://") }
 
 // openError words the failure to open path without repeating it.
 func openError(path string, err error) error {
@@ -82,21 +301,3 @@ type quiet struct{ error }
 
 func (quiet) Error() string   { return "" }
 func (q quiet) Unwrap() error { return q.error }
-
-// hashCatalogue is Source.Hash for n samples; content, if any, is added at the end.
-func hashCatalogue(n int, sample func(i int) (s Sample, length int64), content []byte) string {
-	h := sha256.New()
-	var line []byte
-	for i := range n {
-		s, length := sample(i)
-		line = append(line[:0], s.Name...)
-		line = append(line, 0)
-		line = strconv.AppendInt(line, int64(s.Label), 10)
-		line = append(line, 0)
-		line = strconv.AppendInt(line, length, 10)
-		line = append(line, '\n')
-		h.Write(line)
-	}
-	h.Write(content)
-	return hex.EncodeToString(h.Sum(nil))
-}

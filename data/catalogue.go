@@ -1,0 +1,182 @@
+package data
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/ditrun/ditrun/data/store"
+)
+
+// catalogue is a source of picture files, each a file of its own or a stretch of an archive.
+type catalogue struct {
+	files   []container
+	entries []entry
+	classes []string
+	order   string
+	hash    string
+	notes   []string
+}
+
+// entry is one picture: length bytes from offset in a container.
+type entry struct {
+	name           string // slash-separated path within the class
+	label          int32
+	file           int32
+	offset, length int64
+}
+
+// container is a file that holds pictures.
+type container struct {
+	path string // for messages
+	open func() (store.File, error)
+	keep bool // open once and for all, as of archives; else for each read
+
+	once sync.Once
+	file store.File
+	err  error
+}
+
+// containers lists the objects of a set.
+func containers(set *store.Set, keep bool) []container {
+	files := make([]container, len(set.Objects))
+	for i, o := range set.Objects {
+		files[i].path, files[i].keep = set.Path(o.Name), keep
+		files[i].open = func() (store.File, error) { return set.File(i) }
+	}
+	return files
+}
+
+// reader returns the open file and what closes it after use.
+func (c *container) reader() (store.File, func(), error) {
+	if !c.keep {
+		f, err := c.open()
+		if err != nil {
+			return nil, nil, openError(c.path, err)
+		}
+		return f, func() { f.Close() }, nil
+	}
+	c.once.Do(func() {
+		if c.file, c.err = c.open(); c.err != nil {
+			c.err = openError(c.path, c.err)
+		}
+	})
+	return c.file, func() {}, c.err
+}
+
+// catalogueOrder says what the ids of a catalogue are sorted by.
+const catalogueOrder = "label, folder, file name"
+
+// newCatalogue sorts entries and takes their hash.
+func newCatalogue(files []container, entries []entry, classes []string) *catalogue {
+	slices.SortStableFunc(entries, func(a, b entry) int {
+		if c := cmp.Compare(a.label, b.label); c != 0 {
+			return c
+		}
+		return comparePaths(a.name, b.name)
+	})
+	c := &catalogue{files: files, entries: entries, classes: classes, order: catalogueOrder}
+	c.hash = hashCatalogue(len(entries), func(i int) (Sample, int64) { return c.Sample(i), entries[i].length }, nil)
+	return c
+}
+
+// comparePaths orders as torchvision's ImageFolder does: by folder, then by file name, so that "a/z" comes before "a-b/c".
+func comparePaths(a, b string) int {
+	i, j := strings.LastIndexByte(a, '/'), strings.LastIndexByte(b, '/')
+	if i < 0 && j < 0 {
+		return cmp.Compare(a, b)
+	}
+	return cmp.Or(cmp.Compare(a[:max(i, 0)], b[:max(j, 0)]), cmp.Compare(a[i+1:], b[j+1:]))
+}
+
+func (c *catalogue) Len() int          { return len(c.entries) }
+func (c *catalogue) Classes() []string { return c.classes }
+func (c *catalogue) Order() string     { return c.order }
+func (c *catalogue) Hash() string      { return c.hash }
+func (c *catalogue) Notes() []string   { return c.notes }
+
+func (c *catalogue) Sample(i int) Sample {
+	return Sample{c.entries[i].name, int(c.entries[i].label)}
+}
+
+func (c *catalogue) Close() error {
+	var errs []error
+	for i := range c.files {
+		if f := c.files[i].file; f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// where words the place of sample i.
+func (c *catalogue) where(i int) string {
+	e, file := &c.entries[i], &c.files[c.entries[i].file]
+	if !file.keep {
+		return file.path
+	}
+	return fmt.Sprintf("%s of class %q in %s", e.name, c.classes[e.label], file.path)
+}
+
+func (c *catalogue) Bytes(i int, buf []byte) ([]byte, error) {
+	e := &c.entries[i]
+	if e.length > maxFile {
+		return nil, fmt.Errorf("load %s: %d bytes: want at most %d", c.where(i), e.length, maxFile)
+	}
+	f, done, err := c.files[e.file].reader()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	buf = slices.Grow(buf[:0], int(e.length))[:e.length]
+	n, err := f.ReadAt(buf, e.offset)
+	if n < len(buf) {
+		if err == nil || errors.Is(err, io.EOF) {
+			err = fmt.Errorf("ends after %d of %d bytes: it was cut short since it was listed", n, e.length)
+		}
+		return nil, fmt.Errorf("load %s: %w", c.where(i), err)
+	}
+	return buf, nil
+}
+
+func (c *catalogue) Image(i int) (*Image, error) {
+	b, err := c.Bytes(i, nil)
+	if err != nil {
+		return nil, err
+	}
+	img, err := Decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", c.where(i), err)
+	}
+	return img, nil
+}
+
+// maxFile bounds what one picture file may cost in memory.
+const maxFile = 1 << 30
+
+// hashCatalogue is Source.Hash for n samples; content, if any, is added at the end. Names count without their
+// extension, which programs that repack data sets change.
+func hashCatalogue(n int, sample func(i int) (s Sample, length int64), content []byte) string {
+	h := sha256.New()
+	var line []byte
+	for i := range n {
+		s, length := sample(i)
+		line = append(line[:0], strings.TrimSuffix(s.Name, path.Ext(s.Name))...)
+		line = append(line, 0)
+		line = strconv.AppendInt(line, int64(s.Label), 10)
+		line = append(line, 0)
+		line = strconv.AppendInt(line, length, 10)
+		line = append(line, '\n')
+		h.Write(line)
+	}
+	h.Write(content)
+	return hex.EncodeToString(h.Sum(nil))
+}
