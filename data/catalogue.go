@@ -126,10 +126,11 @@ func (c *catalogue) where(i int) string {
 	return fmt.Sprintf("%s of class %q in %s", e.name, c.classes[e.label], file.path)
 }
 
-func (c *catalogue) Bytes(i int, buf []byte) ([]byte, error) {
+// bytes reads the file of sample i into buf, which it may replace by a larger one.
+func (c *catalogue) bytes(i int, buf []byte) ([]byte, error) {
 	e := &c.entries[i]
 	if e.length > maxFile {
-		return nil, fmt.Errorf("load %s: %d bytes: want at most %d", c.where(i), e.length, maxFile)
+		return nil, &BadPicture{c.where(i), fmt.Errorf("%d bytes: want at most %d", e.length, maxFile)}
 	}
 	f, done, err := c.files[e.file].reader()
 	if err != nil {
@@ -147,14 +148,24 @@ func (c *catalogue) Bytes(i int, buf []byte) ([]byte, error) {
 	return buf, nil
 }
 
+// BadPicture is the error of a picture that was read and cannot be decoded. That its file could not be read is another
+// kind: it says nothing about the picture.
+type BadPicture struct {
+	Path string // of the file, or the picture's place in an archive
+	Err  error
+}
+
+func (e *BadPicture) Error() string { return fmt.Sprintf("load %s: %v", e.Path, e.Err) }
+func (e *BadPicture) Unwrap() error { return e.Err }
+
 func (c *catalogue) Image(i int) (*Image, error) {
-	b, err := c.Bytes(i, nil)
+	b, err := c.bytes(i, nil)
 	if err != nil {
 		return nil, err
 	}
 	img, err := Decode(b)
 	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", c.where(i), err)
+		return nil, &BadPicture{c.where(i), err}
 	}
 	return img, nil
 }

@@ -2,26 +2,51 @@ package data
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
-// Claim is the right to write one shard, of samples Lo to Hi-1.
+// Claim is the right to write one shard, of samples Lo to Hi-1. Each ends with Commit or Abandon.
 type Claim struct {
 	Shard  int
 	Lo, Hi int
 
 	w             *ShardWriter
 	unlock        func()
-	committed     bool
 	moments, flip []byte
 	labels, index []byte
+	next          int // the sample after the last that was added
+	skipped       []Skipped
+}
+
+// Abandon gives the claim back with nothing written. After Commit it does nothing.
+func (c *Claim) Abandon() {
+	if c.unlock != nil {
+		c.unlock()
+		c.unlock, c.moments, c.flip = nil, nil, nil
+	}
+}
+
+// Skip leaves sample id out, which the manifest will say with the reason. Samples are skipped in ascending order.
+func (c *Claim) Skip(id int, s Sample, reason string) error {
+	after := c.Lo
+	if n := len(c.skipped); n > 0 {
+		after = c.skipped[n-1].ID + 1
+	}
+	if id < after || id >= c.Hi {
+		return fmt.Errorf("shard %s: skipped sample %d, want %d to %d, ascending", c.w.plan.file(c.Shard), id, after, c.Hi-1)
+	}
+	c.skipped = append(c.skipped, Skipped{ID: id, Name: s.Name, Label: s.Label, Reason: strings.ToValidUTF8(reason, "?")})
+	return nil
 }
 
 // claim locks shard k; nil if somebody else holds it.
@@ -36,7 +61,7 @@ func (w *ShardWriter) claim(k int) (*Claim, error) {
 		return nil, err
 	}
 	lo, hi := w.plan.Range(k)
-	return &Claim{Shard: k, Lo: lo, Hi: hi, w: w, unlock: unlock}, nil
+	return &Claim{Shard: k, Lo: lo, Hi: hi, w: w, unlock: unlock, next: lo}, nil
 }
 
 // removeTemporary removes what killed processes left of a file. Only the holder of its lock may.
@@ -53,30 +78,24 @@ func (w *ShardWriter) removeTemporary(name string) error {
 	return nil
 }
 
-func (c *Claim) offer(yield func(*Claim, error) bool) bool {
-	defer c.unlock() // also when the loop body panics
-	return yield(c, nil)
-}
-
 // maxLogvar and minLogvar are where DiagonalGaussianDistribution clamps the log variance.
 const (
 	minLogvar = -30
 	maxLogvar = 20
 )
 
-// Add appends the next samples: moments [n, 2C, h, w], unscaled, for as many samples as there are labels, and
-// flip, the same of the mirrored pictures, nil if the plan keeps none. The log variance is clamped to [-30, 20];
-// moments that are not finite, or too large for float16, are an error.
-func (c *Claim) Add(moments, flip []float32, labels []int64) error {
+// Add appends samples: their ids, moments [n, 2C, h, w], unscaled, their labels, and flip, the moments of the mirrored
+// pictures, nil if the plan keeps none. The log variance is clamped to [-30, 20]; moments that are not finite, or too
+// large for float16, are an error.
+func (c *Claim) Add(ids []int, moments, flip []float32, labels []int64) error {
 	p := &c.w.plan
-	n := len(labels)
-	have := len(c.labels) / 8
+	n := len(ids)
 	fail := func(format string, args ...any) error {
 		return fmt.Errorf("shard %s: %w", p.file(c.Shard), fmt.Errorf(format, args...))
 	}
 	switch {
-	case have+n > c.Hi-c.Lo:
-		return fail("%d samples more than its %d", have+n-(c.Hi-c.Lo), c.Hi-c.Lo)
+	case len(labels) != n:
+		return fail("%d labels for %d samples", len(labels), n)
 	case len(moments) != n*p.recordLen():
 		return fail("%d moments for %d samples, want %d", len(moments), n, n*p.recordLen())
 	case p.Flip && len(flip) != n*p.recordLen():
@@ -84,25 +103,31 @@ func (c *Claim) Add(moments, flip []float32, labels []int64) error {
 	case !p.Flip && flip != nil:
 		return fail("mirrored moments, the plan keeps none")
 	}
+	next := c.next
 	for i, l := range labels {
+		if ids[i] < next || ids[i] >= c.Hi {
+			return fail("sample %d: want ids from %d to %d, ascending", ids[i], next, c.Hi-1)
+		}
+		next = ids[i] + 1
 		if l < 0 || l >= int64(len(p.Dataset.Classes)) {
-			return fail("sample %d: label %d, want 0 to %d", c.Lo+have+i, l, len(p.Dataset.Classes)-1)
+			return fail("sample %d: label %d, want 0 to %d", ids[i], l, len(p.Dataset.Classes)-1)
 		}
 	}
 	total := (c.Hi - c.Lo) * p.recordSize()
 	var err error
 	if c.moments, err = p.appendMoments(room(c.moments, total), moments); err != nil {
-		return fail("sample %w", sampleError(err, c.Lo+have))
+		return fail("sample %w", sampleError(err, ids))
 	}
 	if p.Flip {
 		if c.flip, err = p.appendMoments(room(c.flip, total), flip); err != nil {
-			return fail("mirrored sample %w", sampleError(err, c.Lo+have))
+			return fail("mirrored sample %w", sampleError(err, ids))
 		}
 	}
 	for i, l := range labels {
 		c.labels = binary.LittleEndian.AppendUint64(c.labels, uint64(l))
-		c.index = binary.LittleEndian.AppendUint64(c.index, uint64(c.Lo+have+i))
+		c.index = binary.LittleEndian.AppendUint64(c.index, uint64(ids[i]))
 	}
+	c.next = next
 	return nil
 }
 
@@ -122,10 +147,10 @@ type momentError struct {
 func (e momentError) Error() string { return fmt.Sprintf("%d: moment %v", e.i, e.value) }
 
 // sampleError numbers the sample of a momentError by its id.
-func sampleError(err error, first int) error {
+func sampleError(err error, ids []int) error {
 	var m momentError
 	if errors.As(err, &m) {
-		return fmt.Errorf("%d: moment %v cannot be stored: does the VAE fit the pictures and the precision?", first+m.i, m.value)
+		return fmt.Errorf("%d: moment %v cannot be stored: does the VAE fit the pictures and the precision?", ids[m.i], m.value)
 	}
 	return err
 }
@@ -160,17 +185,37 @@ func (p *Plan) appendMoments(b []byte, moments []float32) ([]byte, error) {
 	return b, nil
 }
 
-// Commit writes the shard, whole or not at all.
+// Commit writes the shard, whole or not at all, and ends the claim. An error ends it too.
 func (c *Claim) Commit() error {
+	defer c.Abandon()
 	p := &c.w.plan
-	n := c.Hi - c.Lo
-	if have := len(c.labels) / 8; have != n {
-		return fmt.Errorf("shard %s: %d samples, want %d", p.file(c.Shard), have, n)
+	n := len(c.labels) / 8
+	if n+len(c.skipped) != c.Hi-c.Lo {
+		return fmt.Errorf("shard %s: %d samples and %d skipped, want %d", p.file(c.Shard), n, len(c.skipped), c.Hi-c.Lo)
+	}
+	for i := range n {
+		id := int(binary.LittleEndian.Uint64(c.index[8*i:]))
+		if _, ok := slices.BinarySearchFunc(c.skipped, id, func(s Skipped, id int) int { return s.ID - id }); ok {
+			return fmt.Errorf("shard %s: sample %d was both added and skipped", p.file(c.Shard), id)
+		}
 	}
 	data := map[string][]byte{tensorMoments: c.moments, tensorMomentsFlip: c.flip, tensorLabels: c.labels, tensorIndex: c.index}
 	var tensors []checkpoint.Tensor
+	sums := map[string]string{}
 	for _, info := range p.tensors(n) {
 		tensors = append(tensors, checkpoint.Tensor{Info: info, Data: data[info.Name]})
+		sums[info.Name] = crc32c(data[info.Name])
+	}
+	meta := p.metadata(c.Shard)
+	for key, v := range map[string]any{metaCRC32C: sums, metaSkipped: c.skipped} {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		meta[key] = string(b)
+	}
+	if len(c.skipped) == 0 {
+		delete(meta, metaSkipped)
 	}
 	// A manifest describes shards that are all there. If this one has to be made again it is no longer true.
 	if err := os.Remove(filepath.Join(c.w.dir, ManifestName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -178,9 +223,5 @@ func (c *Claim) Commit() error {
 	}
 	path := filepath.Join(c.w.dir, p.file(c.Shard))
 	// Pages of 4096 bytes let a reader fetch single records with O_DIRECT.
-	if err := checkpoint.WriteOptions(path, tensors, p.metadata(c.Shard), checkpoint.Options{KeepOrder: true, Align: 4096}); err != nil {
-		return err
-	}
-	c.moments, c.flip, c.committed = nil, nil, true
-	return nil
+	return checkpoint.WriteOptions(path, tensors, meta, checkpoint.Options{KeepOrder: true, Align: 4096})
 }

@@ -2,6 +2,7 @@ package data
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 )
@@ -13,6 +14,9 @@ type ImageOptions struct {
 	Workers int // goroutines that decode; 0 means up to 4
 	// Resampler of the crop; "" means PillowClassic.
 	Resampler Resampler
+
+	// KeepGoing leaves bad pictures out of the batches of ImageRange and lists them in Bad.
+	KeepGoing bool
 
 	// For ImageBatches alone, as in BatchOptions.
 	Seed      uint64
@@ -30,7 +34,14 @@ type ImageBatch struct {
 	IDs         []int
 	Labels      []int64 // [N]
 	Pix         []uint8 // [N, S, S, 3]
+	Bad         []Bad   // with KeepGoing: the samples that are not among the above
 	WaitSeconds float64 // how long the loop waited for this batch
+}
+
+// Bad is a sample whose picture cannot be decoded, and why.
+type Bad struct {
+	ID  int
+	Err *BadPicture
 }
 
 // ImageBatches yields shuffled crops for training. Order, views and steps follow the rules of Latents.Batches; what a
@@ -41,6 +52,7 @@ func ImageBatches(ctx context.Context, src Source, o ImageOptions) iter.Seq2[*Im
 			yield(nil, fmt.Errorf("pictures: %w", err))
 			return
 		}
+		o.KeepGoing = false
 		tasks := epochTasks(src.Len(), o.Batch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, src.Len()/o.Batch))
 		imageBatches(ctx, src, o, tasks)(yield)
 	}
@@ -88,20 +100,28 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 				}
 				n := len(t.items)
 				b.Step, b.Epoch = t.step, t.epoch
-				b.IDs, b.Labels, b.Pix = b.IDs[:n], b.Labels[:n], b.Pix[:n*size]
-				for slot, i := range t.items {
+				b.IDs, b.Labels, b.Pix, b.Bad = b.IDs[:n], b.Labels[:n], b.Pix[:n*size], nil
+				slot := 0
+				for _, i := range t.items {
 					if err := ctx.Err(); err != nil { // decoding is slow enough to be felt when interrupted
 						return err
 					}
 					pix := b.Pix[slot*size : (slot+1)*size]
 					if err := cropSample(crop, src, i, pix); err != nil {
+						var bad *BadPicture
+						if o.KeepGoing && errors.As(err, &bad) {
+							b.Bad = append(b.Bad, Bad{i, bad})
+							continue
+						}
 						return err
 					}
 					if mirrored(o.Seed, o.FlipProb, t.step, o.Batch, slot) {
 						mirror(pix, o.Size, o.Size)
 					}
 					b.IDs[slot], b.Labels[slot] = i, int64(src.Sample(i).Label)
+					slot++
 				}
+				b.IDs, b.Labels, b.Pix = b.IDs[:slot], b.Labels[:slot], b.Pix[:slot*size]
 				return nil
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -30,8 +31,11 @@ type Latents struct {
 
 // shard is one mapped file.
 type shard struct {
+	n       int // samples
 	data    []byte
 	tensors []checkpoint.Info
+	crc     map[string]string // checksums by tensor as of when it was written; nil in older files
+	skipped []Skipped
 	moments []byte
 	flip    []byte
 	dtype   checkpoint.DType
@@ -62,9 +66,13 @@ func OpenLatents(dir string) (*Latents, error) {
 }
 
 func (l *Latents) add(k int, info ShardInfo) error {
-	s, err := openShard(filepath.Join(l.dir, info.File), &l.m.Plan, k, info.Samples)
+	s, err := openShard(filepath.Join(l.dir, info.File), &l.m.Plan, k)
 	if err != nil {
 		return err
+	}
+	if s.n != info.Samples {
+		s.close()
+		return fmt.Errorf("%d samples, the manifest says %d", s.n, info.Samples)
 	}
 	l.shards = append(l.shards, s)
 	if int64(len(s.data)) != info.Bytes {
@@ -91,8 +99,8 @@ func (l *Latents) add(k int, info ShardInfo) error {
 	})
 }
 
-// openShard maps shard k of a plan after checking that it holds n samples and is whole.
-func openShard(path string, p *Plan, k, n int) (*shard, error) {
+// openShard maps shard k of a plan after checking that it is whole.
+func openShard(path string, p *Plan, k int) (*shard, error) {
 	f, err := checkpoint.OpenSafetensors(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("missing%w: encode again, finished shards are kept", quiet{err})
@@ -105,10 +113,17 @@ func openShard(path string, p *Plan, k, n int) (*shard, error) {
 		return nil, fmt.Errorf("truncated or damaged: %w: encode again, finished shards are kept", err)
 	}
 	defer f.Close()
-	if err := p.checkShard(f, k, n); err != nil {
+	skipped, err := p.checkShard(f, k)
+	if err != nil {
 		return nil, err
 	}
-	s := &shard{tensors: f.Tensors(), dtype: p.DType}
+	lo, hi := p.Range(k)
+	s := &shard{n: hi - lo - len(skipped), tensors: f.Tensors(), dtype: p.DType, skipped: skipped}
+	if text, ok := f.Metadata()[metaCRC32C]; ok {
+		if err := json.Unmarshal([]byte(text), &s.crc); err != nil {
+			return nil, fmt.Errorf("metadata %q: %w", metaCRC32C, err)
+		}
+	}
 	last := s.tensors[len(s.tensors)-1]
 	if s.data, err = mapFile(path, last.Offset+last.Size); err != nil {
 		return nil, err
@@ -135,8 +150,10 @@ func (s *shard) sha256() string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (s *shard) crc32c(t checkpoint.Info) string {
-	return fmt.Sprintf("%08x", crc32.Checksum(s.bytes(t), crc32.MakeTable(crc32.Castagnoli)))
+func (s *shard) crc32c(t checkpoint.Info) string { return crc32c(s.bytes(t)) }
+
+func crc32c(b []byte) string {
+	return fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
 }
 
 // read decodes record i of the shard.
@@ -207,7 +224,7 @@ func (l *Latents) CheckVAE(sum string) error {
 }
 
 // Verify reads the set and compares it with the manifest: mode "crc" checks each tensor, "sha256" each file, "none"
-// nothing.
+// nothing. The error names every damaged file.
 func (l *Latents) Verify(ctx context.Context, mode string) error {
 	if mode == "none" {
 		return nil
@@ -215,27 +232,28 @@ func (l *Latents) Verify(ctx context.Context, mode string) error {
 	if mode != "crc" && mode != "sha256" {
 		return fmt.Errorf("verify %s: mode %q: want crc, sha256 or none", l.dir, mode)
 	}
+	var damaged []error
 	for k, s := range l.shards {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		info := l.m.Shards[k]
-		err := guardFaults(func() error {
-			if mode == "sha256" {
-				if sum := s.sha256(); sum != info.SHA256 {
-					return fmt.Errorf("sha256 %s, the manifest says %s", sum, info.SHA256)
-				}
-				return nil
-			}
-			for _, t := range s.tensors {
-				if sum := s.crc32c(t); sum != info.CRC32C[t.Name] {
-					return fmt.Errorf("tensor %q: crc32c %s, the manifest says %q", t.Name, sum, info.CRC32C[t.Name])
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("verify %s: %s: damaged: %w: delete the file and encode again", l.dir, info.File, err)
+		if err := guardFaults(func() error { return s.verify(&l.m.Shards[k], mode) }); err != nil {
+			damaged = append(damaged, fmt.Errorf("verify %s: %s: damaged: %w: delete the file and encode again", l.dir, l.m.Shards[k].File, err))
+		}
+	}
+	return errors.Join(damaged...)
+}
+
+func (s *shard) verify(info *ShardInfo, mode string) error {
+	if mode == "sha256" {
+		if sum := s.sha256(); sum != info.SHA256 {
+			return fmt.Errorf("sha256 %s, the manifest says %s", sum, info.SHA256)
+		}
+		return nil
+	}
+	for _, t := range s.tensors {
+		if sum := s.crc32c(t); sum != info.CRC32C[t.Name] {
+			return fmt.Errorf("tensor %q: crc32c %s, the manifest says %q", t.Name, sum, info.CRC32C[t.Name])
 		}
 	}
 	return nil

@@ -125,7 +125,7 @@ func TestOpenLatentsRefuses(t *testing.T) {
 		"shard lost":   {func(m *Manifest) { m.Shards = m.Shards[:2] }, "2 shards, want 3 for 10 samples"},
 		"range":        {func(m *Manifest) { m.Shards[1].First = 3 }, "shard 1: 4 samples with ids 3-8"},
 		"count":        {func(m *Manifest) { m.Shards[2].Samples = 3 }, "shard 2: 3 samples"},
-		"fewer":        {func(m *Manifest) { m.Shards[2].Samples = 1 }, "tensor 0 is not moments F16 [1 4 3 3]"},
+		"fewer":        {func(m *Manifest) { m.Shards[2].Samples = 1 }, "0 samples, the manifest says 1"},
 		"bytes":        {func(m *Manifest) { m.Shards[0].Bytes++ }, "bytes, the manifest says"},
 		"VAE":          {func(m *Manifest) { m.VAE.SHA256 = "x" }, "vae_sha256 is abab"},
 		"scale":        {func(m *Manifest) { m.VAE.ScalingFactor = -1 }, "scaling factor -1"},

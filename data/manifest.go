@@ -1,6 +1,7 @@
 package data
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,6 +41,8 @@ type Plan struct {
 	ImageSize int    `json:"image_size"`
 	Crop      string `json:"crop"`    // as of Resampler.Crop
 	Decoder   string `json:"decoder"` // as of Decoders
+	// Precision of the encoder: fp32, tf32, bf16 or fp16; "" in sets from before it was kept.
+	Precision string `json:"precision,omitempty"`
 	ShardSize int    `json:"shard_size"`
 	Tool      string `json:"tool"` // name and version of the program; plans that differ only here are equal
 }
@@ -78,6 +81,7 @@ type Manifest struct {
 
 // Skipped is a picture that is in the catalogue but not in the latents.
 type Skipped struct {
+	ID     int    `json:"id"`
 	Name   string `json:"name"`
 	Label  int    `json:"label"`
 	Reason string `json:"reason"`
@@ -191,7 +195,7 @@ type property struct{ key, value string }
 // properties are what shards of one set have in common; the id range is added for a single shard. Two plans are
 // equal if these and the class names are.
 func (p *Plan) properties() []property {
-	return []property{
+	list := []property{
 		{"format", latentsFormat},
 		{"version", strconv.Itoa(latentsVersion)},
 		{"vae_sha256", p.VAE.SHA256},
@@ -208,6 +212,10 @@ func (p *Plan) properties() []property {
 		{"moments", fmt.Sprintf("%dx%dx%d", 2*p.Channels, p.Height, p.Width)},
 		{"shard_size", strconv.Itoa(p.ShardSize)},
 	}
+	if p.Precision != "" {
+		list = append(list, property{"precision", p.Precision})
+	}
+	return list
 }
 
 func (p *Plan) metadata(k int) map[string]string {
@@ -221,10 +229,13 @@ func (p *Plan) metadata(k int) map[string]string {
 
 // differs words the first difference between what was found and the plan, "" if there is none.
 func (p *Plan) differs(found *Plan) string {
-	have := found.properties()
-	for i, want := range p.properties() {
-		if have[i].value != want.value {
-			return fmt.Sprintf("made with %s %s, this plan has %s", want.key, have[i].value, want.value)
+	have := map[string]string{}
+	for _, v := range found.properties() {
+		have[v.key] = v.value
+	}
+	for _, want := range p.properties() {
+		if have[want.key] != want.value {
+			return fmt.Sprintf("made with %s %s, this plan has %s", want.key, cmp.Or(have[want.key], "not known"), want.value)
 		}
 	}
 	if !slices.Equal(p.Dataset.Classes, found.Dataset.Classes) {
@@ -233,29 +244,57 @@ func (p *Plan) differs(found *Plan) string {
 	return ""
 }
 
-// checkShard verifies that an open shard k is what the plan says, with n samples. The error of a shard that belongs
-// to another set is a mismatch.
-func (p *Plan) checkShard(f *checkpoint.File, k, n int) error {
+// Further metadata of a shard.
+const (
+	metaCRC32C  = "crc32c"  // JSON: checksums by tensor
+	metaSkipped = "skipped" // JSON: []Skipped, left out where there are none
+)
+
+// checkShard verifies that an open shard k is what the plan says, and returns the samples that were skipped. The error
+// of a shard that belongs to another set is a mismatch.
+func (p *Plan) checkShard(f *checkpoint.File, k int) ([]Skipped, error) {
 	meta := f.Metadata()
 	lo, hi := p.Range(k)
 	for _, want := range append(p.properties(), property{"ids", fmt.Sprintf("%d-%d", lo, hi)}) {
 		if have, ok := meta[want.key]; !ok {
-			return fmt.Errorf("metadata lacks %q", want.key)
+			return nil, fmt.Errorf("metadata lacks %q", want.key)
 		} else if have != want.value {
-			return fmt.Errorf("%s is %s, want %s", want.key, have, want.value)
+			return nil, fmt.Errorf("%s is %s, want %s", want.key, have, want.value)
+		}
+	}
+	var skipped []Skipped
+	if text, ok := meta[metaSkipped]; ok {
+		if err := json.Unmarshal([]byte(text), &skipped); err != nil {
+			return nil, fmt.Errorf("metadata %q: %w", metaSkipped, err)
+		}
+		next := lo
+		for _, s := range skipped {
+			if s.ID < next || s.ID >= hi {
+				return nil, fmt.Errorf("metadata %q: sample %d, want ids from %d to %d, ascending", metaSkipped, s.ID, next, hi-1)
+			}
+			next = s.ID + 1
 		}
 	}
 	have := f.Tensors()
-	for i, want := range p.tensors(n) {
+	for i, want := range p.tensors(hi - lo - len(skipped)) {
 		if i >= len(have) || have[i].Name != want.Name || have[i].DType != want.DType || !slices.Equal(have[i].Shape, want.Shape) {
-			return fmt.Errorf("tensor %d is not %s %s %v", i, want.Name, want.DType, want.Shape)
+			return nil, fmt.Errorf("tensor %d is not %s %s %v", i, want.Name, want.DType, want.Shape)
 		}
 	}
-	return nil
+	return skipped, nil
 }
 
 // maxManifest bounds the memory an untrusted manifest can cost.
 const maxManifest = 1 << 28
+
+// ReadManifest returns the manifest of the set in dir without opening its shards.
+func ReadManifest(dir string) (*Manifest, error) {
+	m, err := readManifest(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	return m, nil
+}
 
 // readManifest reads and checks dir's manifest. The error for a missing file is fs.ErrNotExist.
 func readManifest(dir string) (*Manifest, error) {
@@ -315,7 +354,7 @@ func (m *Manifest) validate() error {
 		if s.File != m.file(k) {
 			return fmt.Errorf("shard %d is called %q, want %q", k, s.File, m.file(k))
 		}
-		if s.First != lo || s.End != hi || s.Samples < 1 || s.Samples > hi-lo {
+		if s.First != lo || s.End != hi || s.Samples < 0 || s.Samples > hi-lo {
 			return fmt.Errorf("shard %d: %d samples with ids %d-%d, want at most %d with ids %d-%d", k, s.Samples, s.First, s.End, hi-lo, lo, hi)
 		}
 	}

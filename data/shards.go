@@ -21,10 +21,10 @@ import (
 // ShardWriter writes a set of latents into a folder. Several processes given the same plan share the work, and one
 // that was killed is continued by the next: a shard exists whole or not at all.
 //
-//	for c, err := range w.Claims(ctx) {
+//	for c, err := range w.Claims(ctx, rank, world) {
 //		for b, err := range ImageRange(ctx, src, c.Lo, c.Hi, o) {
 //			moments, flip := encode(b)
-//			err = c.Add(moments, flip, b.Labels)
+//			err = c.Add(b.IDs, moments, flip, b.Labels)
 //		}
 //		err = c.Commit()
 //	}
@@ -120,8 +120,7 @@ func (w *ShardWriter) done(k int) (bool, error) {
 	if err != nil {
 		return false, nil // not a whole file
 	}
-	lo, hi := w.plan.Range(k)
-	if err := w.plan.checkShard(c, k, hi-lo); err != nil {
+	if _, err := w.plan.checkShard(c, k); err != nil {
 		return false, fmt.Errorf("write latents to %s: shard %s was made to another plan: %w: choose another folder", w.dir, w.plan.file(k), err)
 	}
 	return true, nil
@@ -130,10 +129,11 @@ func (w *ShardWriter) done(k int) (bool, error) {
 // pollEvery is how often a process looks whether the shards that others hold are done.
 const pollEvery = 100 * time.Millisecond
 
-// Claims yields the shards to make, each locked against other processes until the loop asks for the next. When only
-// shards that others hold are left it waits for them, and takes over those of a process that dies. The walk starts
-// at a place of its own in each process, so that processes seldom meet.
-func (w *ShardWriter) Claims(ctx context.Context) iter.Seq2[*Claim, error] {
+// Claims yields the shards to make, each locked against other processes until its Commit or Abandon; those that are
+// abandoned are left alone. When only shards that others hold are left it waits for them, and takes over those of a
+// process that dies. Each process starts its walk at a place of its own, so that processes seldom meet: rank of world
+// evenly spaced ones, or, where world is below 2, one drawn by host and process id.
+func (w *ShardWriter) Claims(ctx context.Context, rank, world int) iter.Seq2[*Claim, error] {
 	return func(yield func(*Claim, error) bool) {
 		missing, err := w.Missing()
 		if err != nil {
@@ -141,11 +141,14 @@ func (w *ShardWriter) Claims(ctx context.Context) iter.Seq2[*Claim, error] {
 			return
 		}
 		if len(missing) > 0 {
-			at := processNumber() % uint64(len(missing))
+			at := int(processNumber() % uint64(len(missing)))
+			if world > 1 {
+				at = len(missing) * (rank % world) / world
+			}
 			missing = slices.Concat(missing[at:], missing[:at])
 		}
 		for len(missing) > 0 {
-			var held []int // by others
+			var held []int // by others, or by an earlier claim of ours
 			for _, k := range missing {
 				if err := ctx.Err(); err != nil {
 					yield(nil, err)
@@ -163,19 +166,12 @@ func (w *ShardWriter) Claims(ctx context.Context) iter.Seq2[*Claim, error] {
 				done, err := w.done(k) // by somebody who held it a moment ago
 				switch {
 				case err != nil:
-					c.unlock()
+					c.Abandon()
 					yield(nil, err)
 					return
 				case done:
-					c.unlock()
-					continue
-				}
-				more := c.offer(yield)
-				if !more {
-					return
-				}
-				if !c.committed {
-					yield(nil, fmt.Errorf("shard %d was claimed but not committed", k))
+					c.Abandon()
+				case !yield(c, nil):
 					return
 				}
 			}
@@ -200,21 +196,11 @@ func processNumber() uint64 {
 // Finish reads all shards for their checksums and statistics and writes the manifest. If the folder has one of this
 // plan already, that is returned: it was removed with the first shard made after it. All shards must be there.
 func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
-	for {
-		unlock, err := lock(filepath.Join(w.dir, ManifestName+".lock"))
-		if err != nil {
-			return nil, err
-		}
-		if unlock != nil {
-			defer unlock()
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(pollEvery):
-		}
+	unlock, err := waitLock(ctx, filepath.Join(w.dir, ManifestName+".lock"))
+	if err != nil {
+		return nil, err
 	}
+	defer unlock()
 	missing, err := w.Missing()
 	if err != nil {
 		return nil, err
@@ -237,11 +223,12 @@ func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		info, err := w.summarise(k, stats)
+		info, skipped, err := w.summarise(k, stats)
 		if err != nil {
 			return nil, fmt.Errorf("finish %s: %s: %w", w.dir, w.plan.file(k), err)
 		}
 		m.Shards = append(m.Shards, info)
+		m.Skipped = append(m.Skipped, skipped...)
 	}
 	m.Mean, m.Std = stats.result()
 	b, err := json.MarshalIndent(m, "", "  ")
@@ -277,22 +264,27 @@ func (w *ShardWriter) removeLocks() error {
 	return nil
 }
 
-// summarise reads one shard for the manifest and adds its moments to stats.
-func (w *ShardWriter) summarise(k int, stats *momentStats) (ShardInfo, error) {
+// summarise reads one shard for the manifest and adds its moments to stats. What it reads must have the checksums that
+// were taken before it was written.
+func (w *ShardWriter) summarise(k int, stats *momentStats) (ShardInfo, []Skipped, error) {
 	lo, hi := w.plan.Range(k)
-	s, err := openShard(filepath.Join(w.dir, w.plan.file(k)), &w.plan, k, hi-lo)
+	s, err := openShard(filepath.Join(w.dir, w.plan.file(k)), &w.plan, k)
 	if err != nil {
-		return ShardInfo{}, err
+		return ShardInfo{}, nil, err
 	}
 	defer s.close()
-	info := ShardInfo{File: w.plan.file(k), Samples: hi - lo, First: lo, End: hi, Bytes: int64(len(s.data)), CRC32C: map[string]string{}}
+	info := ShardInfo{File: w.plan.file(k), Samples: s.n, First: lo, End: hi, Bytes: int64(len(s.data)), CRC32C: map[string]string{}}
 	err = guardFaults(func() error {
 		info.SHA256 = s.sha256()
 		for _, t := range s.tensors {
-			info.CRC32C[t.Name] = s.crc32c(t)
+			sum := s.crc32c(t)
+			if want, ok := s.crc[t.Name]; ok && sum != want {
+				return fmt.Errorf("tensor %q: crc32c %s, %s when it was written: damaged: delete the file and encode again", t.Name, sum, want)
+			}
+			info.CRC32C[t.Name] = sum
 		}
 		record := make([]float32, w.plan.recordLen())
-		for i := range hi - lo {
+		for i := range s.n {
 			s.read(i, false, record)
 			stats.add(record)
 			if w.plan.Flip {
@@ -302,5 +294,5 @@ func (w *ShardWriter) summarise(k int, stats *momentStats) (ShardInfo, error) {
 		}
 		return nil
 	})
-	return info, err
+	return info, s.skipped, err
 }

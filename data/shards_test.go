@@ -56,6 +56,14 @@ func testLabels(lo, hi int) []int64 {
 	return l
 }
 
+func idsFrom(lo, hi int) []int {
+	var ids []int
+	for id := lo; id < hi; id++ {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
 // fillClaim adds the samples of a claim, two at a time.
 func fillClaim(c *Claim) error {
 	p := c.w.Plan()
@@ -65,7 +73,7 @@ func fillClaim(c *Claim) error {
 		if p.Flip {
 			flip = testRecords(&p, at, end, true)
 		}
-		if err := c.Add(testRecords(&p, at, end, false), flip, testLabels(at, end)); err != nil {
+		if err := c.Add(idsFrom(at, end), testRecords(&p, at, end, false), flip, testLabels(at, end)); err != nil {
 			return err
 		}
 	}
@@ -77,7 +85,7 @@ func encodeAll(ctx context.Context, dir string, p Plan) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	for c, err := range w.Claims(ctx) {
+	for c, err := range w.Claims(ctx, 0, 1) {
 		if err != nil {
 			return nil, err
 		}
@@ -196,18 +204,18 @@ func TestResume(t *testing.T) {
 	p := testPlan(21)
 	want := contents(t, testLatents(t, p))
 	dir := t.TempDir()
-	stop := errors.New("stop")
 	for stopAfter := range 6 { // one more shard each time
 		w, err := NewShardWriter(dir, p)
 		if err != nil {
 			t.Fatal(err)
 		}
 		n := 0
-		for c, err := range w.Claims(context.Background()) {
-			if err == nil && n == 1 {
-				err = stop
-			}
+		for c, err := range w.Claims(context.Background(), 0, 1) {
 			if err != nil {
+				t.Fatal(err)
+			}
+			if n == 1 {
+				c.Abandon()
 				break
 			}
 			if err := fillClaim(c); err != nil {
@@ -261,7 +269,7 @@ func TestSharedWork(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			for c, err := range w.Claims(context.Background()) {
+			for c, err := range w.Claims(context.Background(), 0, 1) {
 				if err == nil {
 					err = fillClaim(c)
 				}
@@ -392,17 +400,17 @@ func TestAddRefuses(t *testing.T) {
 		"NaN":      {with(1, float32(math.NaN())), ok, []int64{0}, "sample 0: moment NaN cannot be stored"},
 		"overflow": {ok, with(1, 70000), []int64{0}, "mirrored sample 0: moment 70000 cannot be stored"},
 		"NaN var":  {with(rec-1, float32(math.NaN())), ok, []int64{0}, "moment NaN"},
-		"too many": {testRecords(&p, 0, 5, false), testRecords(&p, 0, 5, false), testLabels(0, 5), "1 samples more than its 4"},
+		"too many": {testRecords(&p, 0, 5, false), testRecords(&p, 0, 5, false), testLabels(0, 5), "sample 4: want ids from 4 to 3, ascending"},
 	} {
 		w, err := NewShardWriter(t.TempDir(), p)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for cl, err := range w.Claims(context.Background()) {
+		for cl, err := range w.Claims(context.Background(), 0, 1) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := cl.Add(c.moments, c.flip, c.labels); err == nil || !strings.Contains(err.Error(), c.want) {
+			if err := cl.Add(idsFrom(0, len(c.labels)), c.moments, c.flip, c.labels); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s: error %v, want %q", name, err, c.want)
 			}
 			if err := cl.Commit(); err == nil {
@@ -413,6 +421,94 @@ func TestAddRefuses(t *testing.T) {
 		if files := contents(t, w.dir); len(files) != 0 {
 			t.Errorf("%s: left %d files", name, len(files))
 		}
+	}
+}
+
+// Samples that cannot be had are left out, said in the shard and in the manifest, and stay left out when another
+// process finishes the set; a shard may even be empty.
+func TestSkippedSamples(t *testing.T) {
+	p := testPlan(9) // shards of 4, 4, 1
+	dir := t.TempDir()
+	skip := map[int]bool{1: true, 2: true, 8: true}
+	w, err := NewShardWriter(dir, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c, err := range w.Claims(t.Context(), 0, 1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id := c.Lo; id < c.Hi; id++ {
+			if skip[id] {
+				err = c.Skip(id, Sample{fmt.Sprintf("s%d", id), id % 3}, "torn")
+			} else {
+				err = c.Add([]int{id}, testRecords(&p, id, id+1, false), testRecords(&p, id, id+1, true), testLabels(id, id+1))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Skip(c.Lo, Sample{}, ""); err == nil {
+			t.Error("a sample was skipped twice")
+		}
+		if err := c.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w, err = NewShardWriter(dir, p); err != nil {
+		t.Fatal(err)
+	}
+	m, err := w.Finish(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Skipped{{1, "s1", 1, "torn"}, {2, "s2", 2, "torn"}, {8, "s8", 2, "torn"}}
+	if !slices.Equal(m.Skipped, want) {
+		t.Errorf("skipped %v, want %v", m.Skipped, want)
+	}
+	l, err := OpenLatents(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var ids []int
+	rec := make([]float32, l.RecordLen())
+	for i := range l.Len() {
+		ids = append(ids, l.ID(i))
+		if err := l.Read(i, true, rec); err != nil {
+			t.Fatal(err)
+		}
+		if want := testMoment(l.ID(i), 3, true); math.Abs(float64(rec[3]-want)) > 1e-3*math.Abs(float64(want)) {
+			t.Errorf("record %d: moment %v, want %v", i, rec[3], want)
+		}
+	}
+	if want := []int{0, 3, 4, 5, 6, 7}; !slices.Equal(ids, want) {
+		t.Errorf("ids %v, want %v", ids, want)
+	}
+}
+
+// A byte that changed on the disk before the manifest was written is noticed by the checksum in the shard.
+func TestFinishChecksShards(t *testing.T) {
+	p := testPlan(9)
+	dir := testLatents(t, p)
+	name := filepath.Join(dir, "latents-00001-of-00003.safetensors")
+	if err := os.Remove(filepath.Join(dir, ManifestName)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[4200] ^= 1
+	if err := os.WriteFile(name, b, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	w, err := NewShardWriter(dir, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Finish(t.Context()); err == nil || !strings.Contains(err.Error(), "latents-00001-of-00003.safetensors: tensor") || !strings.Contains(err.Error(), "delete the file and encode again") {
+		t.Errorf("error %v", err)
 	}
 }
 
@@ -428,9 +524,9 @@ func TestLogvarIsClamped(t *testing.T) {
 	for j := range rec {
 		rec[j] = float32(100 - 12*j)
 	}
-	for c, err := range w.Claims(context.Background()) {
+	for c, err := range w.Claims(context.Background(), 0, 1) {
 		if err == nil {
-			err = errors.Join(c.Add(rec, nil, []int64{0}), c.Commit())
+			err = errors.Join(c.Add([]int{0}, rec, nil, []int64{0}), c.Commit())
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -471,7 +567,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	var failed error
-	for c, err := range w.Claims(context.Background()) {
+	for c, err := range w.Claims(context.Background(), 0, 1) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -506,7 +602,7 @@ func TestClaimsCancelled(t *testing.T) {
 	defer unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	var last error
-	for c, err := range w.Claims(ctx) {
+	for c, err := range w.Claims(ctx, 0, 1) {
 		if last = err; err != nil {
 			break
 		}

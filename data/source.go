@@ -31,7 +31,8 @@ type Source interface {
 	Classes() []string
 	// Sample describes sample i, 0 <= i < Len().
 	Sample(i int) Sample
-	// Image decodes sample i at its full size. The caller owns the result. The error names the sample.
+	// Image decodes sample i at its full size. The caller owns the result. The error names the sample; for a picture
+	// that cannot be decoded it is a BadPicture.
 	Image(i int) (*Image, error)
 	// Order says what the ids are sorted by.
 	Order() string

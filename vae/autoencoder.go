@@ -34,6 +34,8 @@ type AutoencoderKL struct {
 
 	cfg    Config
 	sha256 string // hex, of the file the weights are in
+
+	channelsLast bool // memory order of activations, see As
 }
 
 // New makes a model of zeros on the scope's device: call [AutoencoderKL.Init] or load weights next.
@@ -86,9 +88,7 @@ func (m *AutoencoderKL) Close() { nn.Close(m) }
 // [N, 3, H, W] in [-1, 1], each [N, C, h, w]. H and W are multiples of Config().Downsample().
 func (m *AutoencoderKL) Encode(s *torch.Scope, x *torch.Tensor) (mean, logvar *torch.Tensor) {
 	return posterior(s, s.Sub(func(s *torch.Scope) *torch.Tensor {
-		// Libtorch would carry any other memory order through all layers. Row-major is as fast as
-		// channels last forward and faster backward on a CPU: see BenchmarkMemoryFormat.
-		return m.QuantConv.Forward(s, m.Encoder.Forward(s, s.Contiguous(x)))
+		return m.QuantConv.Forward(s, m.Encoder.Forward(s, m.input(s, x)))
 	}))
 }
 
@@ -102,7 +102,7 @@ func posterior(s *torch.Scope, moments *torch.Tensor) (mean, logvar *torch.Tenso
 // limited to it.
 func (m *AutoencoderKL) Decode(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 	return s.Sub(func(s *torch.Scope) *torch.Tensor {
-		return m.Decoder.Forward(s, m.PostQuantConv.Forward(s, s.Contiguous(z)))
+		return m.Decoder.Forward(s, m.PostQuantConv.Forward(s, m.input(s, z)))
 	})
 }
 

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -26,17 +29,25 @@ func encodeLatentsCommand() *cli.Command {
 		usage: "turn pictures into latents to train on",
 		description: "Crops every picture to a square, encodes it and its mirror image, and\n" +
 			"keeps the posteriors in checksummed shards. Started again after an\n" +
-			"interrupt it makes what is missing; started twice it shares the work.",
+			"interrupt it makes what is missing; started several times, by hand, by\n" +
+			"torchrun or by Slurm, it shares the work. The pictures may be class\n" +
+			"folders, tar archives, parquet or IDX files, here or at s3://.",
 		example: "ditrun encode-latents --data pictures --vae vae --out latents --image-size 256",
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "data", Usage: "class folders with pictures, or IDX files, in `DIR`"},
-			&cli.StringFlag{Name: "vae", Usage: "the autoencoder in `DIR`"},
+			&cli.StringFlag{Name: "data", Usage: "pictures at `PATH`: a folder, an archive, a pattern, or s3://bucket/key"},
+			&cli.StringFlag{Name: "labels", Usage: "the classes of pictures that lie in no class folders, in `FILE`"},
+			&cli.StringFlag{Name: "vae", Usage: "the autoencoder at `PATH`"},
 			&cli.StringFlag{Name: "out", Usage: "write the latents into `DIR`"},
 			&cli.IntFlag{Name: "image-size", DefaultText: "that of the autoencoder", Usage: "`PIXELS` a side of the square crops"},
 			&cli.IntFlag{Name: "batch-size", Value: 32, Usage: "`N` pictures at a time"},
-			&cli.IntFlag{Name: "num-workers", Value: 1, Usage: "goroutines that decode"},
+			&cli.IntFlag{Name: "num-workers", DefaultText: "1 on a CPU, else the cores less one", Usage: "`N` goroutines that decode"},
 			&cli.StringFlag{Name: "flip", Value: "both", Usage: "both keeps the latents of mirrored pictures too, none does not"},
 			&cli.StringFlag{Name: "dtype", Value: "fp16", Usage: "of the stored latents: fp16 or fp32"},
+			&cli.StringFlag{Name: "precision", DefaultText: "tf32 on CUDA, else fp32", Usage: "of the encoder: fp32, tf32, bf16 or fp16"},
+			&cli.StringFlag{Name: "resampler", Value: string(data.PillowClassic), Usage: "whose crop: pillow-classic, as DiT, pillow13 or imaging"},
+			&cli.StringFlag{Name: "on-error", Value: "fail", Usage: "fail ends after naming all bad pictures, skip leaves them out"},
+			&cli.IntFlag{Name: "preview", DefaultText: "none", Usage: "first draw `N` of the crops into preview.png of --out"},
+			&cli.BoolFlag{Name: "verify", DisableDefaultText: true, Usage: "only read the latents in --out and compare their checksums"},
 		},
 		run: runEncodeLatents,
 	})
@@ -44,20 +55,29 @@ func encodeLatentsCommand() *cli.Command {
 
 func runEncodeLatents(e *env) error {
 	c := e.flags
+	if c.Bool("verify") {
+		return verifyLatents(e)
+	}
 	if err := e.require("data", "vae", "out"); err != nil {
 		return err
 	}
-	if err := e.atLeast(0, "image-size"); err != nil {
+	if err := e.atLeast(0, "image-size", "num-workers", "preview"); err != nil {
 		return err
 	}
-	if err := e.atLeast(1, "batch-size", "num-workers"); err != nil {
+	if err := e.atLeast(1, "batch-size"); err != nil {
 		return err
 	}
-	if err := e.oneOf("flip", "both", "none"); err != nil {
-		return err
+	for name, choices := range map[string][]string{
+		"flip": {"both", "none"}, "dtype": {"fp16", "fp32"}, "on-error": {"fail", "skip"}, "precision": {"", "fp32", "tf32", "bf16", "fp16"},
+		"resampler": {string(data.PillowClassic), string(data.Pillow13), string(data.Imaging)},
+	} {
+		if err := e.oneOf(name, choices...); err != nil {
+			return err
+		}
 	}
-	if err := e.oneOf("dtype", "fp16", "fp32"); err != nil {
-		return err
+	l, err := readLaunch()
+	if err != nil {
+		return usageError{err}
 	}
 	if err := checkFolder(c.String("out")); err != nil {
 		return err
@@ -65,12 +85,12 @@ func runEncodeLatents(e *env) error {
 	if sameFolder(c.String("data"), c.String("out")) {
 		return usagef("--out %s: holds the pictures, want a folder of its own", c.String("out"))
 	}
-	src, err := data.Open(c.String("data"))
+	src, err := e.openPictures(c.String("data"), c.String("labels"))
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	dev, err := e.openDevice()
+	dev, err := e.openDeviceOf(l)
 	if err != nil {
 		return err
 	}
@@ -79,45 +99,148 @@ func runEncodeLatents(e *env) error {
 		return withHint(err, "`ditrun train-vae` trains one; a diffusers folder such as stabilityai/sd-vae-ft-ema works too")
 	}
 	defer model.Close()
-	size := c.Int("image-size")
-	if size == 0 {
-		size = model.Config().SampleSize
-	}
+	size := cmp.Or(c.Int("image-size"), model.Config().SampleSize)
 	if err := model.Config().CheckImageSize(size); err != nil {
 		return usageError{err}
 	}
-	e.printf("device  %s", describeDevice(dev))
+	precision, workers := c.String("precision"), c.Int("num-workers")
+	if precision == "" {
+		precision = "fp32"
+		if dev.IsCUDA() {
+			precision = "tf32"
+		}
+	}
+	if workers == 0 {
+		workers = 1
+		if dev.IsCUDA() {
+			workers = max(1, runtime.GOMAXPROCS(0)-1)
+		}
+	}
+	o := encode.Options{
+		Source: src, VAE: model, VAEName: c.String("vae"), OutDir: c.String("out"), ImageSize: size, BatchSize: c.Int("batch-size"),
+		NumWorkers: workers, Flip: c.String("flip"), DType: map[string]checkpoint.DType{"fp16": checkpoint.F16, "fp32": checkpoint.F32}[c.String("dtype")],
+		Precision: precision, Resampler: data.Resampler(c.String("resampler")), OnError: c.String("on-error"), Rank: l.rank, World: l.world,
+		Tool: "ditrun " + readVersion().Ditrun,
+	}
+	e.printf("device  %s, %s, %s", describeDevice(dev), precision, plural(workers, "decoder"))
 	e.printf("data    %s: %s in %s, cropped to %d pixels", c.String("data"), plural(src.Len(), "picture"), plural(len(src.Classes()), "class"), size)
-
+	if l.world > 1 {
+		e.printf("process %d of %d", l.rank, l.world)
+	}
+	if n := c.Int("preview"); n > 0 && l.rank == 0 {
+		if err := e.previewCrops(src, n, size, o.Resampler, c.String("out")); err != nil {
+			return err
+		}
+	}
 	began := time.Now()
 	var bar *progress.Bar
-	manifest, err := encode.Run(e.ctx, encode.Options{
-		Source: src, VAE: model, VAEName: c.String("vae"), OutDir: c.String("out"), ImageSize: size, BatchSize: c.Int("batch-size"),
-		NumWorkers: c.Int("num-workers"), Flip: c.String("flip"), DType: map[string]checkpoint.DType{"fp16": checkpoint.F16, "fp32": checkpoint.F32}[c.String("dtype")],
-		Tool: "ditrun " + readVersion().Ditrun,
-		OnProgress: func(done, total int) {
-			if bar == nil {
-				bar = e.progress("encode", "pictures", int64(total))
-				bar.Start(int64(done))
-				return
-			}
-			bar.Set(int64(done))
-		},
-	})
+	wait := -1.0 // smoothed
+	bad := 0
+	o.OnBad = func(b data.Bad) {
+		bad++
+		if o.OnError == "skip" { // else the error at the end names them
+			e.warn("left out: %v", b.Err)
+		}
+	}
+	o.OnProgress = func(p encode.Progress) {
+		if bar == nil {
+			bar = e.progress("encode", "pictures", int64(p.Total))
+			bar.Start(int64(p.Done))
+			return
+		}
+		if wait += 0.1 * (p.WaitShare - wait); wait < 0 {
+			wait = p.WaitShare
+		}
+		note := fmt.Sprintf("encoder waits %.0f %%", 100*wait)
+		if p.Overflows > 0 {
+			note += fmt.Sprintf(", %s past fp16", plural(p.Overflows, "batch"))
+		}
+		if bad > 0 {
+			note += fmt.Sprintf(", %s", plural(bad, "bad picture"))
+		}
+		bar.Describe(note)
+		bar.Set(int64(p.Done))
+	}
+	manifest, err := encode.Run(e.ctx, o)
 	if err != nil {
-		if bar != nil {
+		var bad *encode.BadPicturesError
+		switch {
+		case errors.As(err, &bad):
+			err = withHint(err, "--on-error skip leaves them out; shards without them are kept")
+		case bar != nil:
 			err = withHint(err, "whole shards are kept; the same command continues")
 		}
 		return err
 	}
 	bar.Finish()
+	if wait > 0.3 {
+		e.printf("the encoder waited %.0f %% of the time for pictures: more --num-workers or a faster disk would help", 100*wait)
+	}
 	std := make([]string, len(manifest.Std))
 	for i, v := range manifest.Std {
 		std[i] = format.Rate(v * manifest.VAE.ScalingFactor)
 	}
-	e.printf("%s of %dx%dx%d in %s, standard deviation by channel after scaling: %s", plural(manifest.Dataset.Samples, "latent"),
+	if n := len(manifest.Skipped); n > 0 {
+		e.warn("%s left out: %s lists them", plural(n, "bad picture"), filepath.Join(c.String("out"), data.ManifestName))
+	}
+	e.printf("%s of %dx%dx%d in %s, standard deviation by channel after scaling: %s", plural(manifest.Dataset.Samples-len(manifest.Skipped), "latent"),
 		manifest.Channels, manifest.Height, manifest.Width, plural(len(manifest.Shards), "shard"), strings.Join(std, ", "))
-	return e.result(map[string]any{"out": c.String("out"), "samples": manifest.Dataset.Samples, "shards": len(manifest.Shards), "seconds": time.Since(began).Seconds()})
+	return e.result(map[string]any{"out": c.String("out"), "samples": manifest.Dataset.Samples - len(manifest.Skipped), "skipped": len(manifest.Skipped),
+		"shards": len(manifest.Shards), "seconds": time.Since(began).Seconds()})
+}
+
+// verifyLatents reads a finished set and compares it with its manifest.
+func verifyLatents(e *env) error {
+	if err := e.require("out"); err != nil {
+		return err
+	}
+	out := e.flags.String("out")
+	l, err := data.OpenLatents(out)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	began := time.Now()
+	if err := l.Verify(e.ctx, "sha256"); err != nil {
+		return err
+	}
+	bytes := int64(0)
+	for _, s := range l.Manifest().Shards {
+		bytes += s.Bytes
+	}
+	seconds := time.Since(began).Seconds()
+	e.printf("%s: %s in %s, %s: every checksum is right", out, plural(l.Len(), "latent"), plural(len(l.Manifest().Shards), "shard"), format.Bytes(bytes))
+	return e.result(map[string]any{"out": out, "samples": l.Len(), "shards": len(l.Manifest().Shards), "bytes": bytes, "seconds": seconds})
+}
+
+// previewCrops draws crops from all over the data set, with the names of their classes.
+func (e *env) previewCrops(src data.Source, n, size int, by data.Resampler, out string) error {
+	pix, ids, err := encode.Preview(e.ctx, src, n, size, by)
+	if err != nil {
+		return err
+	}
+	images, err := picture.Batch(pix, len(ids), size, size)
+	if err != nil {
+		return err
+	}
+	labels := make([]string, len(ids))
+	for i, id := range ids {
+		words, _, _ := strings.Cut(data.ClassWords(src.Classes()[src.Sample(id).Label]), ",")
+		labels[i] = words
+	}
+	sheet, err := picture.Sheet(images, labels, min(8, len(images)), fmt.Sprintf("%d of %d pictures, cropped to %d", len(ids), src.Len(), size))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(out, 0o777); err != nil {
+		return err
+	}
+	path := filepath.Join(out, "preview.png")
+	if err := picture.WritePNG(path, sheet); err != nil {
+		return err
+	}
+	e.printf("preview %s", path)
+	return nil
 }
 
 // checkFolder refuses an output folder that cannot be made, before the work instead of after it.

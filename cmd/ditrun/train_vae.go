@@ -31,7 +31,8 @@ func trainVAECommand() *cli.Command {
 			"standard deviation of the latents. An interrupt keeps what is trained.",
 		example: "ditrun train-vae --data pictures --out vae --image-size 64 --downsample 8 --max-steps 5000",
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "data", Usage: "class folders with pictures, or IDX files, in `DIR`"},
+			&cli.StringFlag{Name: "data", Usage: "pictures at `PATH`: a folder, an archive, a pattern, or s3://bucket/key"},
+			&cli.StringFlag{Name: "labels", Usage: "the classes of pictures that lie in no class folders, in `FILE`"},
 			&cli.StringFlag{Name: "out", Usage: "write the model into `DIR`"},
 			&cli.IntFlag{Name: "image-size", Value: 32, Usage: "`PIXELS` a side of the square crops"},
 			&cli.IntFlag{Name: "latent-channels", Value: 4, Usage: "channels of the latents"},
@@ -77,7 +78,7 @@ func runTrainVAE(e *env) error {
 			return withHint(fmt.Errorf("--out %s: there is a model already (%s)", c.String("out"), name), "choose another folder, or remove that one; latents and checkpoints made with a model need it")
 		}
 	}
-	src, err := data.Open(c.String("data"))
+	src, err := e.openPictures(c.String("data"), c.String("labels"))
 	if err != nil {
 		return err
 	}

@@ -34,12 +34,13 @@ func synthetic(t testing.TB, plan data.Plan) *data.Latents {
 		t.Fatal(err)
 	}
 	size := plan.Channels * plan.Height * plan.Width
-	for c, err := range w.Claims(ctx) {
+	for c, err := range w.Claims(ctx, 0, 1) {
 		if err != nil {
 			t.Fatal(err)
 		}
 		var moments, flip []float32
 		var labels []int64
+		var ids []int
 		for id := c.Lo; id < c.Hi; id++ {
 			noise := make([]float32, size)
 			philox.Normals(noise, 99, 0, 0, uint64(id))
@@ -55,12 +56,12 @@ func synthetic(t testing.TB, plan data.Plan) *data.Latents {
 					*view = append(*view, -6) // log variance
 				}
 			}
-			labels = append(labels, int64(id%3))
+			labels, ids = append(labels, int64(id%3)), append(ids, id)
 		}
 		if !plan.Flip {
 			flip = nil
 		}
-		if err := c.Add(moments, flip, labels); err != nil {
+		if err := c.Add(ids, moments, flip, labels); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.Commit(); err != nil {

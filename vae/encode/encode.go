@@ -3,13 +3,15 @@
 package encode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/ditrun/ditrun/data"
-	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -26,19 +28,52 @@ type Options struct {
 	NumWorkers int              // goroutines that decode; 0 means 1, which leaves the cores to libtorch
 	Flip       string           // "both" (also "") keeps the latents of mirrored pictures too, "none" does not
 	DType      checkpoint.DType // of the moments; "" means F16
+	Precision  string           // of the encoder: fp32 (also ""), tf32, bf16 or fp16
 	ShardSize  int              // pictures in a shard; 0 means data.DefaultShardSize
 	Tool       string           // name and version of the program, for the manifest
 	Resampler  data.Resampler   // of the crop; "" means data.PillowClassic
+	OnError    string           // "fail" (also "") lists all pictures that cannot be decoded and ends with an error, "skip" leaves them out
 
-	// OnProgress, which may be nil, is called at the start and after each batch with the number of
-	// pictures done, those of earlier runs included, and the number of all.
-	OnProgress func(done, total int)
+	// Rank of World processes that were started together; they begin at places far apart. Both may be 0.
+	Rank, World int
+
+	// OnProgress, which may be nil, is called at the start and after each batch.
+	OnProgress func(Progress)
+	// OnBad, which may be nil, is told each picture that cannot be decoded, as it is met.
+	OnBad func(bad data.Bad)
 }
 
-// Run encodes what is missing in OutDir and returns the manifest, which is written last. A run that
-// was stopped leaves whole shards alone, and the next one with equal options continues with the
-// same bytes. Several processes may run at once and share the work. When ctx ends Run returns its
-// error.
+// Progress is how far the work is. Counts include the finished shards of earlier runs and of other
+// processes.
+type Progress struct {
+	Done, Total int
+	// WaitShare is the share of the time since the last call that the encoder waited for pictures.
+	WaitShare float64
+	// Overflows counts the batches that float16 could not hold and float32 made again.
+	Overflows int
+}
+
+// BadPicturesError says that pictures cannot be decoded.
+type BadPicturesError struct{ Bad []data.Bad }
+
+func (e *BadPicturesError) Error() string {
+	if len(e.Bad) == 1 {
+		return fmt.Sprintf("a picture cannot be decoded: %s: %v", e.Bad[0].Err.Path, e.Bad[0].Err.Err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "pictures that cannot be decoded: %d", len(e.Bad))
+	for _, bad := range e.Bad {
+		fmt.Fprintf(&b, "\n  %s: %v", bad.Err.Path, bad.Err.Err)
+	}
+	return b.String()
+}
+
+// Run encodes what is missing in OutDir and returns the manifest, which is written last. A run that was stopped leaves
+// whole shards alone, and the next one with equal options continues with the same bytes. Several processes, on one machine
+// or many that share the folder, may run at once and share the work. When ctx ends Run returns its error.
+//
+// A picture that cannot be decoded does not end the work: with OnError "fail" all are read, the shards without bad ones
+// are kept, and a BadPicturesError names the others. A source that cannot be read does end it.
 func Run(ctx context.Context, o Options) (*data.Manifest, error) {
 	m, err := run(ctx, o)
 	if err != nil {
@@ -48,18 +83,7 @@ func Run(ctx context.Context, o Options) (*data.Manifest, error) {
 }
 
 func run(ctx context.Context, o Options) (*data.Manifest, error) {
-	if o.BatchSize == 0 {
-		o.BatchSize = 32
-	}
-	if o.NumWorkers == 0 {
-		o.NumWorkers = 1
-	}
-	if o.Resampler == "" {
-		o.Resampler = data.PillowClassic
-	}
-	if o.OnProgress == nil {
-		o.OnProgress = func(int, int) {}
-	}
+	o.setDefaults()
 	plan, err := o.plan()
 	if err != nil {
 		return nil, err
@@ -69,35 +93,66 @@ func run(ctx context.Context, o Options) (*data.Manifest, error) {
 		return nil, err
 	}
 	plan = w.Plan()
-	missing, err := w.Missing()
-	if err != nil {
+	e := &encoder{Options: o, flip: plan.Flip}
+	if err := e.recount(w); err != nil {
 		return nil, err
 	}
-	done := plan.Dataset.Samples
-	for _, k := range missing {
-		lo, hi := plan.Range(k)
-		done -= hi - lo
-	}
-	o.OnProgress(done, plan.Dataset.Samples)
-	if len(missing) > 0 {
-		e := &encoder{Options: o, flip: plan.Flip, done: done}
-		err := torch.Run(o.VAE.Device(), func(s *torch.Scope) error {
-			s = s.NoGrad()
-			for claim, err := range w.Claims(ctx) {
-				if err != nil {
-					return err
-				}
-				if err := e.shard(ctx, s, claim); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
+	o.OnProgress(Progress{Done: e.done, Total: plan.Dataset.Samples})
+	if e.done < plan.Dataset.Samples {
+		if err := e.run(ctx, w); err != nil {
 			return nil, err
+		}
+		if len(e.bad) > 0 && o.OnError == "fail" {
+			return nil, &BadPicturesError{e.bad}
 		}
 	}
 	return w.Finish(ctx)
+}
+
+func (o *Options) setDefaults() {
+	o.BatchSize = cmp.Or(o.BatchSize, 32)
+	o.NumWorkers = cmp.Or(o.NumWorkers, 1)
+	o.Resampler = cmp.Or(o.Resampler, data.PillowClassic)
+	o.Flip = cmp.Or(o.Flip, "both")
+	o.DType = cmp.Or(o.DType, checkpoint.F16)
+	o.Precision = cmp.Or(o.Precision, "fp32")
+	o.OnError = cmp.Or(o.OnError, "fail")
+	if o.OnProgress == nil {
+		o.OnProgress = func(Progress) {}
+	}
+	if o.OnBad == nil {
+		o.OnBad = func(data.Bad) {}
+	}
+}
+
+// Preview returns the crops [n, S, S, 3] of n pictures spread evenly over the source, or of all where there are fewer, and
+// their ids. Bad pictures are left out.
+func Preview(ctx context.Context, src data.Source, n, size int, by data.Resampler) (pix []uint8, ids []int, err error) {
+	n = min(n, src.Len())
+	crop, err := data.NewCropper(size, by)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range n {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		id := i * src.Len() / n
+		img, err := src.Image(id)
+		var bad *data.BadPicture
+		if errors.As(err, &bad) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		out := make([]uint8, 3*size*size)
+		if err := crop.Crop(out, img); err != nil {
+			return nil, nil, err
+		}
+		pix, ids = append(pix, out...), append(ids, id)
+	}
+	return pix, ids, nil
 }
 
 // plan describes the set of latents that o asks for.
@@ -115,67 +170,27 @@ func (o *Options) plan() (data.Plan, error) {
 	if o.VAE.WeightsSHA256() == "" {
 		return data.Plan{}, errors.New("the VAE is in no file: save it first")
 	}
-	if o.Flip != "" && o.Flip != "both" && o.Flip != "none" {
-		return data.Plan{}, fmt.Errorf("flip %q: want both or none", o.Flip)
+	for _, c := range []struct {
+		name, value string
+		choices     []string
+	}{
+		{"flip", o.Flip, []string{"both", "none"}},
+		{"precision", o.Precision, []string{"fp32", "tf32", "bf16", "fp16"}},
+		{"on error", o.OnError, []string{"fail", "skip"}},
+	} {
+		if !slices.Contains(c.choices, c.value) {
+			return data.Plan{}, fmt.Errorf("%s %q: want %s", c.name, c.value, strings.Join(c.choices, " or "))
+		}
 	}
 	if o.BatchSize < 1 || o.NumWorkers < 1 {
 		return data.Plan{}, fmt.Errorf("batch size %d, workers %d: want at least 1", o.BatchSize, o.NumWorkers)
-	}
-	dtype := o.DType
-	if dtype == "" {
-		dtype = checkpoint.F16
 	}
 	side := o.ImageSize / cfg.Downsample()
 	return data.Plan{
 		Dataset:  data.DatasetOf(o.Source),
 		VAE:      data.VAE{Name: filepath.Base(o.VAEName), SHA256: o.VAE.WeightsSHA256(), ScalingFactor: cfg.ScalingFactor},
-		Channels: cfg.LatentChannels, Height: side, Width: side, DType: dtype, Flip: o.Flip != "none",
-		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Decoder: data.Decoders, ShardSize: o.ShardSize, Tool: o.Tool,
+		Channels: cfg.LatentChannels, Height: side, Width: side, DType: o.DType, Flip: o.Flip == "both", Precision: o.Precision,
+		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Decoder: data.Decoders, ShardSize: o.ShardSize,
+		Tool: strings.TrimPrefix(o.Tool+", "+data.DecoderVersions(), ", "),
 	}, nil
-}
-
-type encoder struct {
-	Options
-	flip bool
-	done int // pictures
-}
-
-// shard encodes the pictures of one shard. Batches start at the shard's first picture, so that its
-// bytes do not depend on which shards were made before.
-func (e *encoder) shard(ctx context.Context, s *torch.Scope, claim *data.Claim) error {
-	images := data.ImageRange(ctx, e.Source, claim.Lo, claim.Hi, data.ImageOptions{Size: e.ImageSize, Batch: e.BatchSize, Workers: e.NumWorkers, Resampler: e.Resampler})
-	for b, err := range images {
-		if err != nil {
-			return err
-		}
-		err = s.Try(func(s *torch.Scope) error {
-			x := vae.Pixels(s, b.Pix, len(b.Labels), e.ImageSize)
-			var mirrored []float32
-			if e.flip {
-				// Not the mirror image of the latents: the encoder pads on one side.
-				mirrored = e.moments(s, s.Flip(x, 3))
-			}
-			return claim.Add(e.moments(s, x), mirrored, b.Labels)
-		})
-		if err != nil {
-			return err
-		}
-		e.done += len(b.Labels)
-		e.OnProgress(e.done, e.Source.Len())
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return claim.Commit()
-}
-
-// moments returns mean and log variance [N, 2C, h, w] of the latents of x [N, 3, S, S].
-func (e *encoder) moments(s *torch.Scope, x *torch.Tensor) []float32 {
-	var out []float32
-	s.Sub(func(s *torch.Scope) *torch.Tensor {
-		mean, logvar := e.VAE.Encode(s, x)
-		out = torch.Data[float32](s.To(s.Cat([]*torch.Tensor{mean, logvar}, 1), torch.Float32))
-		return nil
-	})
-	return out
 }

@@ -27,10 +27,11 @@ func TestMain(m *testing.M) {
 
 const size = 16
 
-// pictures is a source of n square pictures of two classes; one may be broken.
+// pictures is a source of n square pictures of two classes; one may be lost and some bad.
 type pictures struct {
 	n      int
 	broken int // 0 for none
+	bad    []int
 }
 
 func (p pictures) Len() int          { return p.n }
@@ -38,6 +39,7 @@ func (p pictures) Classes() []string { return []string{"cat", "dog"} }
 func (p pictures) Order() string     { return "test" }
 func (p pictures) Hash() string      { return fmt.Sprintf("pictures %d", p.n) }
 func (p pictures) Close() error      { return nil }
+func (p pictures) Notes() []string   { return nil }
 func (p pictures) Sample(i int) data.Sample {
 	return data.Sample{Name: fmt.Sprint(i), Label: 2 * i / p.n}
 }
@@ -45,6 +47,9 @@ func (p pictures) Sample(i int) data.Sample {
 func (p pictures) Image(i int) (*data.Image, error) {
 	if i > 0 && i == p.broken {
 		return nil, fmt.Errorf("picture %d: not a picture", i)
+	}
+	if slices.Contains(p.bad, i) {
+		return nil, &data.BadPicture{Path: fmt.Sprintf("pictures/%d.jpg", i), Err: errors.New("torn")}
 	}
 	img := &data.Image{W: size, H: size, Pix: make([]uint8, size*size*3)}
 	for k := range img.Pix {
@@ -71,7 +76,7 @@ func TestLatentsEqualDirectEncoding(t *testing.T) {
 	o := testOptions(t, t.TempDir())
 	o.DType = checkpoint.F32
 	var seen []int
-	o.OnProgress = func(done, total int) { seen = append(seen, done, total) }
+	o.OnProgress = func(p Progress) { seen = append(seen, p.Done, p.Total) }
 	manifest, err := Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -149,8 +154,8 @@ func TestStoppedRunContinuesToTheSameBytes(t *testing.T) {
 	stopped := testOptions(t, t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
 	last := 0
-	stopped.OnProgress = func(done, total int) {
-		if last = done; done >= 12 { // in the second shard that is made
+	stopped.OnProgress = func(p Progress) {
+		if last = p.Done; p.Done >= 12 { // in the second shard that is made
 			cancel()
 		}
 	}
@@ -171,11 +176,11 @@ func TestStoppedRunContinuesToTheSameBytes(t *testing.T) {
 		}
 	}
 	var first int
-	stopped.OnProgress = func(done, total int) {
+	stopped.OnProgress = func(p Progress) {
 		if first == 0 {
-			first = done
+			first = p.Done
 		}
-		last = done
+		last = p.Done
 	}
 	if _, err := Run(t.Context(), stopped); err != nil {
 		t.Fatal(err)
@@ -227,8 +232,11 @@ func TestErrors(t *testing.T) {
 		"image size":     {change(func(o *Options) { o.ImageSize = 15 }), "image size 15: want a multiple of 2"},
 		"flip":           {change(func(o *Options) { o.Flip = "maybe" }), `flip "maybe": want both or none`},
 		"batch size":     {change(func(o *Options) { o.BatchSize = -1 }), "batch size -1"},
+		"precision":      {change(func(o *Options) { o.Precision = "int4" }), `precision "int4": want fp32 or tf32 or bf16 or fp16`},
+		"on error":       {change(func(o *Options) { o.OnError = "cry" }), `on error "cry": want fail or skip`},
+		"lost, skipping": {change(func(o *Options) { o.Source, o.OnError = pictures{n: 21, broken: 13}, "skip" }), "picture 13: not a picture"},
 		"dtype":          {change(func(o *Options) { o.DType = "I64" }), "dtype"},
-		"broken picture": {change(func(o *Options) { o.Source = pictures{21, 13} }), "picture 13: not a picture"},
+		"broken picture": {change(func(o *Options) { o.Source = pictures{n: 21, broken: 13} }), "picture 13: not a picture"},
 		"another VAE": {change(func(o *Options) { o.VAE, o.ImageSize, o.OutDir = openVAE(t, "three"), 16, other.OutDir }),
 			"choose another folder"},
 		"a file in the way": {change(func(o *Options) { o.OutDir = filepath.Join(other.OutDir, data.ManifestName) }), "not a directory"},
@@ -253,5 +261,89 @@ func TestWithoutMirroredLatents(t *testing.T) {
 	}
 	if m.Flip || m.DType != checkpoint.F16 {
 		t.Errorf("flip %v, dtype %s: want false, F16", m.Flip, m.DType)
+	}
+}
+
+// Pictures that cannot be decoded: all are named whichever shards they lie in, and the shards without one are kept.
+func TestBadPictures(t *testing.T) {
+	o := testOptions(t, t.TempDir())
+	o.Source = pictures{n: 21, bad: []int{2, 4, 20}} // shards of 8, 8 and 5
+	var seen []int
+	o.OnBad = func(b data.Bad) { seen = append(seen, b.ID) }
+	last := Progress{}
+	o.OnProgress = func(p Progress) { last = p }
+	_, err := Run(t.Context(), o)
+	var bad *BadPicturesError
+	if !errors.As(err, &bad) || len(bad.Bad) != 3 || !strings.Contains(err.Error(), "pictures that cannot be decoded: 3\n  pictures/") || !strings.Contains(err.Error(), "/20.jpg: torn") {
+		t.Fatalf("error %v", err)
+	}
+	if slices.Sort(seen); !slices.Equal(seen, []int{2, 4, 20}) || last.Done != 21 {
+		t.Errorf("told %v, progress %+v", seen, last)
+	}
+	if f := files(t, o.OutDir); len(f) != 1 || f["latents-00001-of-00003.safetensors"] == nil {
+		t.Errorf("%d files, want the shard without bad pictures", len(f))
+	}
+	o.OnError = "skip"
+	m, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []int
+	for _, s := range m.Skipped {
+		ids = append(ids, s.ID)
+		if s.Reason != fmt.Sprintf("load pictures/%d.jpg: torn", s.ID) || s.Name != fmt.Sprint(s.ID) {
+			t.Errorf("skipped %+v", s)
+		}
+	}
+	if !slices.Equal(ids, []int{2, 4, 20}) {
+		t.Errorf("skipped %v", ids)
+	}
+	l, err := data.OpenLatents(o.OutDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if l.Len() != 18 || l.ID(2) != 3 {
+		t.Errorf("%d latents, the third of sample %d; want 18, 3", l.Len(), l.ID(2))
+	}
+}
+
+// What float16 cannot hold is made again in float32.
+func TestFloat16Overflow(t *testing.T) {
+	m := openVAE(t, "tiny")
+	torchtest.Run(t, func(s *torch.Scope) error {
+		w := m.Encoder.ConvIn.Weight
+		s.NoGrad().Copy_(w, s.NoGrad().MulScalar(w, 1e7))
+		return nil
+	})
+	dir := t.TempDir()
+	if err := m.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	read := func(precision string, want int) []float32 {
+		o := testOptions(t, t.TempDir())
+		o.VAE, o.Precision, o.DType = m, precision, checkpoint.F32
+		overflows := 0
+		o.OnProgress = func(p Progress) { overflows = p.Overflows }
+		if _, err := Run(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		if overflows != want {
+			t.Errorf("%s: %d overflows, want %d", precision, overflows, want)
+		}
+		l, err := data.OpenLatents(o.OutDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		rec := make([]float32, l.RecordLen())
+		if err := l.Read(5, true, rec); err != nil {
+			t.Fatal(err)
+		}
+		return rec
+	}
+	batches := 2 * (3 + 3 + 2) // shards of 8, 8 and 5 in threes, two views
+	if a, b := read("fp32", 0), read("fp16", batches); !slices.Equal(a, b) {
+		t.Error("the batches made again are not those of float32")
 	}
 }

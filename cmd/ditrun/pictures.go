@@ -1,0 +1,39 @@
+package main
+
+import (
+	"sync"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
+	"github.com/ditrun/ditrun/data"
+)
+
+// openPictures opens the pictures at a location, showing how far it is where that takes long, and prints what is
+// remarkable about them.
+func (e *env) openPictures(location, labels string) (data.Source, error) {
+	var mu sync.Mutex
+	var bar *progress.Bar
+	shown, most := "", int64(0)
+	abort := func() {
+		if bar != nil {
+			bar.Abort()
+		}
+	}
+	src, err := data.Open(e.ctx, location, data.Options{Labels: labels, OnProgress: func(stage string, done, total int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if stage != shown {
+			abort()
+			bar, shown, most = e.progress(stage, "files", total), stage, 0
+		}
+		most = max(most, done) // reports may overtake each other
+		bar.Set(most)
+	}})
+	abort()
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range src.Notes() {
+		e.warn("%s: %s", location, note)
+	}
+	return src, nil
+}

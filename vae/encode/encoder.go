@@ -1,0 +1,204 @@
+package encode
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/vae"
+)
+
+// encoder takes batches of pictures from a feeder and gives their latents to the claims of a writer.
+type encoder struct {
+	Options
+	flip      bool
+	model     *vae.AutoencoderKL // the VAE in the precision asked for
+	done      int                // pictures, those of finished shards and of the one at hand
+	spoilt    int                // pictures of shards that cannot be made
+	overflows int
+	bad       []data.Bad
+	waited    time.Duration
+	last      time.Time
+	claims    []*data.Claim // all that the feeder got
+}
+
+// fed is what the feeder hands over: a batch of a claim, or, with no batch, that the claim has no more.
+type fed struct {
+	claim *data.Claim
+	batch *data.ImageBatch
+	err   error
+}
+
+func (e *encoder) run(ctx context.Context, w *data.ShardWriter) (err error) {
+	torch.SetTF32(e.Precision == "tf32")
+	e.model = e.VAE
+	if dtype, ok := map[string]torch.DType{"bf16": torch.BFloat16, "fp16": torch.Float16}[e.Precision]; ok {
+		if e.model, err = e.VAE.As(dtype, e.VAE.Device().IsCUDA()); err != nil {
+			return err
+		}
+		defer e.model.Close()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	items, taken := make(chan fed), make(chan struct{}, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer close(items)
+		e.feed(ctx, w, items, taken)
+	}()
+	defer func() {
+		cancel()
+		<-ended
+		for _, c := range e.claims { // what is not committed now never will be
+			c.Abandon()
+		}
+	}()
+	e.last = time.Now()
+	return torch.Run(e.VAE.Device(), func(s *torch.Scope) error {
+		return e.encode(ctx, s.NoGrad(), w, items, taken)
+	})
+}
+
+// feed decodes the pictures of one claim after the other, so that the first batch of the next shard is ready when the
+// encoder is done with this one. A batch belongs to the encoder until it says that it has taken it.
+func (e *encoder) feed(ctx context.Context, w *data.ShardWriter, items chan<- fed, taken <-chan struct{}) {
+	send := func(f fed) bool {
+		select {
+		case items <- f:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	for claim, err := range w.Claims(ctx, e.Rank, e.World) {
+		if err != nil {
+			send(fed{err: err})
+			return
+		}
+		e.claims = append(e.claims, claim)
+		pictures := data.ImageRange(ctx, e.Source, claim.Lo, claim.Hi, data.ImageOptions{
+			Size: e.ImageSize, Batch: e.BatchSize, Workers: e.NumWorkers, Resampler: e.Resampler, KeepGoing: true})
+		for b, err := range pictures {
+			if !send(fed{claim, b, err}) || err != nil {
+				return
+			}
+			select {
+			case <-taken:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if !send(fed{claim: claim}) {
+			return
+		}
+	}
+}
+
+// encode makes the latents of what it is fed. Batches start at a shard's first picture, so that its bytes do not depend
+// on which shards were made before.
+func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *data.ShardWriter, items <-chan fed, taken chan<- struct{}) error {
+	spoilt := false // the shard has a bad picture: only look for more of them
+	for {
+		start := time.Now()
+		f, ok := <-items
+		e.waited += time.Since(start)
+		if !ok {
+			return ctx.Err()
+		}
+		if f.err != nil {
+			return f.err
+		}
+		if f.batch == nil {
+			if spoilt {
+				e.spoilt += f.claim.Hi - f.claim.Lo
+				f.claim.Abandon()
+			} else if err := f.claim.Commit(); err != nil {
+				return err
+			}
+			spoilt = false
+			if err := e.recount(w); err != nil {
+				return err
+			}
+			continue
+		}
+		b := f.batch
+		for _, bad := range b.Bad {
+			e.bad = append(e.bad, bad)
+			e.OnBad(bad)
+			if e.OnError == "fail" {
+				spoilt = true
+			} else if err := f.claim.Skip(bad.ID, e.Source.Sample(bad.ID), bad.Err.Error()); err != nil {
+				return err
+			}
+		}
+		n := len(b.IDs) + len(b.Bad)
+		if spoilt || len(b.IDs) == 0 {
+			taken <- struct{}{}
+		} else if err := s.Try(func(s *torch.Scope) error { return e.add(s, f.claim, b, taken) }); err != nil {
+			return err
+		}
+		e.done += n
+		e.report()
+	}
+}
+
+// add encodes one batch.
+func (e *encoder) add(s *torch.Scope, claim *data.Claim, b *data.ImageBatch, taken chan<- struct{}) error {
+	x := vae.Pixels(s, b.Pix, len(b.IDs), e.ImageSize)
+	ids, labels := slices.Clone(b.IDs), slices.Clone(b.Labels)
+	taken <- struct{}{}
+	var mirrored []float32
+	if e.flip {
+		// Not the mirror image of the latents: the encoder pads on one side.
+		mirrored = e.moments(s, s.Flip(x, 3))
+	}
+	return claim.Add(ids, e.moments(s, x), mirrored, labels)
+}
+
+// moments returns mean and log variance [N, 2C, h, w] of the latents of x [N, 3, S, S]. What float16 cannot hold is made
+// again in float32.
+func (e *encoder) moments(s *torch.Scope, x *torch.Tensor) []float32 {
+	out := momentsBy(s, e.model, x)
+	if e.Precision == "fp16" && slices.ContainsFunc(out, func(v float32) bool { return v-v != 0 }) {
+		e.overflows++
+		out = momentsBy(s, e.VAE, x)
+	}
+	return out
+}
+
+func momentsBy(s *torch.Scope, m *vae.AutoencoderKL, x *torch.Tensor) []float32 {
+	var out []float32
+	s.Sub(func(s *torch.Scope) *torch.Tensor {
+		mean, logvar := m.Encode(s, x)
+		out = torch.Data[float32](s.To(s.Cat([]*torch.Tensor{mean, logvar}, 1), torch.Float32))
+		return nil
+	})
+	return out
+}
+
+// recount takes over what other processes have done.
+func (e *encoder) recount(w *data.ShardWriter) error {
+	missing, err := w.Missing()
+	if err != nil {
+		return err
+	}
+	plan := w.Plan()
+	e.done = plan.Dataset.Samples + e.spoilt
+	for _, k := range missing {
+		lo, hi := plan.Range(k)
+		e.done -= hi - lo
+	}
+	return nil
+}
+
+func (e *encoder) report() {
+	now := time.Now()
+	p := Progress{Done: e.done, Total: e.Source.Len(), Overflows: e.overflows}
+	if d := now.Sub(e.last); d > 0 {
+		p.WaitShare = e.waited.Seconds() / d.Seconds()
+	}
+	e.waited, e.last = 0, now
+	e.OnProgress(p)
+}
