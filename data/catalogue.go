@@ -24,6 +24,7 @@ type catalogue struct {
 	order   string
 	hash    string
 	notes   []string
+	remote  bool // reading a picture is a request to another machine
 }
 
 // entry is one picture: length bytes from offset in a container.
@@ -148,6 +149,38 @@ func (c *catalogue) bytes(i int, buf []byte) ([]byte, error) {
 	return buf, nil
 }
 
+// inOrder says whether reading the pictures by their ids, in blocks of which maxBytes are kept, reads at most twice what
+// they hold. Where it does not, the pictures of an archive were shuffled, and each is better read alone.
+func (c *catalogue) inOrder(block, maxBytes int64) bool {
+	type key struct {
+		file  int32
+		block int64
+	}
+	kept := map[key]int64{} // when it was last used
+	clock, read, want := int64(0), int64(0), int64(0)
+	for _, e := range c.entries {
+		want += e.length
+		for b := e.offset / block; b <= (e.offset+max(e.length-1, 0))/block; b++ {
+			k := key{e.file, b}
+			clock++
+			if _, ok := kept[k]; !ok {
+				read += block
+				if int64(len(kept)) >= maxBytes/block {
+					oldest, at := k, clock
+					for k, t := range kept {
+						if t < at {
+							oldest, at = k, t
+						}
+					}
+					delete(kept, oldest)
+				}
+			}
+			kept[k] = clock
+		}
+	}
+	return read <= 2*want+int64(len(c.files))*block
+}
+
 // BadPicture is the error of a picture that was read and cannot be decoded. That its file could not be read is another
 // kind: it says nothing about the picture.
 type BadPicture struct {
@@ -163,6 +196,11 @@ func (c *catalogue) Image(i int) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.decode(i, b)
+}
+
+// decode turns the bytes of sample i into its picture.
+func (c *catalogue) decode(i int, b []byte) (*Image, error) {
 	img, err := Decode(b)
 	if err != nil {
 		return nil, &BadPicture{c.where(i), err}

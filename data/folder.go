@@ -65,7 +65,9 @@ func openFolder(set *store.Set) (*catalogue, error) {
 			return nil, fmt.Errorf("open %s: class folder %q holds no pictures (%s)", set.Location, classes[label], strings.Join(pictureExtensions, " "))
 		}
 	}
-	return newCatalogue(files, entries, classes), nil
+	c := newCatalogue(files, entries, classes)
+	c.remote = set.Remote
+	return c, nil
 }
 
 // openFlat opens pictures that lie in one folder, their classes in a file.
@@ -82,5 +84,7 @@ func openFlat(set *store.Set, labels *labelFile) (*catalogue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", set.Location, err)
 	}
-	return newCatalogue(containers(pictures, false), entries, classes), nil
+	c := newCatalogue(containers(pictures, false), entries, classes)
+	c.remote = set.Remote
+	return c, nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // ImageOptions asks for batches of crops. Size and Batch are required; the rest may be zero.
@@ -94,6 +96,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 		}
 		newWorker := func(ctx context.Context) func(task, *ImageBatch) error {
 			crop, err := NewCropper(o.Size, o.Resampler)
+			pictures := newReader(src)
 			return func(t task, b *ImageBatch) error {
 				if err != nil {
 					return err
@@ -102,12 +105,13 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 				b.Step, b.Epoch = t.step, t.epoch
 				b.IDs, b.Labels, b.Pix, b.Bad = b.IDs[:n], b.Labels[:n], b.Pix[:n*size], nil
 				slot := 0
-				for _, i := range t.items {
+				pictures.prepare(ctx, t.items)
+				for k, i := range t.items {
 					if err := ctx.Err(); err != nil { // decoding is slow enough to be felt when interrupted
 						return err
 					}
 					pix := b.Pix[slot*size : (slot+1)*size]
-					if err := cropSample(crop, src, i, pix); err != nil {
+					if err := pictures.crop(crop, k, i, pix); err != nil {
 						var bad *BadPicture
 						if o.KeepGoing && errors.As(err, &bad) {
 							b.Bad = append(b.Bad, Bad{i, bad})
@@ -138,16 +142,77 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 	}
 }
 
-// cropSample decodes and crops sample i; an error or a panic names the sample.
-func cropSample(crop *Cropper, src Source, i int, pix []uint8) error {
+// reader gets the pictures of one batch after the other. It keeps buffers, so it serves one goroutine.
+type reader struct {
+	src   Source
+	files *catalogue // src, if that is what it is
+	buf   [][]byte   // of the files of a batch, in remote storage, or of one
+	errs  []error
+}
+
+// maxRequests bounds how many pictures of a batch one worker asks for at once.
+const maxRequests = 32
+
+func newReader(src Source) *reader {
+	r := &reader{src: src, buf: make([][]byte, 1)}
+	r.files, _ = src.(*catalogue)
+	return r
+}
+
+// prepare asks for the files of a batch at once, where each takes long to come.
+func (r *reader) prepare(ctx context.Context, items []int) {
+	if r.files == nil || !r.files.remote {
+		return
+	}
+	for len(r.buf) < len(items) {
+		r.buf = append(r.buf, nil)
+	}
+	r.errs = make([]error, len(items))
+	var g errgroup.Group
+	g.SetLimit(maxRequests)
+	for k, i := range items {
+		g.Go(func() error {
+			if r.errs[k] = ctx.Err(); r.errs[k] == nil {
+				var b []byte
+				if b, r.errs[k] = r.files.bytes(i, r.buf[k]); b != nil {
+					r.buf[k] = b
+				}
+			}
+			return nil
+		})
+	}
+	_ = g.Wait()
+}
+
+// image decodes sample i, the k-th of the batch.
+func (r *reader) image(k, i int) (*Image, error) {
+	if r.files == nil {
+		return r.src.Image(i)
+	}
+	if r.files.remote {
+		if r.errs[k] != nil {
+			return nil, r.errs[k]
+		}
+		return r.files.decode(i, r.buf[k])
+	}
+	b, err := r.files.bytes(i, r.buf[0])
+	if err != nil {
+		return nil, err
+	}
+	r.buf[0] = b
+	return r.files.decode(i, b)
+}
+
+// crop writes the crop of sample i, the k-th of the batch, to pix; an error or a panic names the sample.
+func (r *reader) crop(crop *Cropper, k, i int, pix []uint8) error {
 	return recovered(func() error {
-		img, err := src.Image(i)
+		img, err := r.image(k, i)
 		if err != nil {
 			return err
 		}
 		if err := crop.Crop(pix, img); err != nil {
-			s := src.Sample(i)
-			return fmt.Errorf("%s of class %q: %w", s.Name, src.Classes()[s.Label], err)
+			s := r.src.Sample(i)
+			return fmt.Errorf("%s of class %q: %w", s.Name, r.src.Classes()[s.Label], err)
 		}
 		return nil
 	})

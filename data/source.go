@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/ditrun/ditrun/data/store"
 )
 
@@ -224,13 +226,18 @@ func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Optio
 	if err != nil {
 		return nil, err
 	}
+	kinds, err := kindsOf(ctx, set)
+	if err != nil {
+		return nil, err
+	}
+	direct := files
+	if set.Remote {
+		// Headers lie far apart only in archives of large files: asking for each alone would be slower than reading on.
+		files = containers(set.Cached(remoteBlock, remoteCache), true)
+	}
 	var names []string
 	parquets := 0
-	for i := range set.Objects {
-		kind, err := kindOf(set, i)
-		if err != nil {
-			return nil, err
-		}
+	for i, kind := range kinds {
 		unpack := map[string]unpackTo{"gzip": unpackGzip, "zstd": unpackZstd, "parquet": unpackParquet}[kind]
 		switch {
 		case kind == "parquet":
@@ -251,7 +258,7 @@ func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Optio
 		if err != nil {
 			return nil, err
 		}
-		files[i], sizes[i] = localContainer(path, files[i].path), size
+		files[i], sizes[i] = localContainer(path, set.Path(set.Objects[i].Name)), size
 	}
 	dir, err := o.cacheFolder("index")
 	if err != nil {
@@ -265,6 +272,14 @@ func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Optio
 		}
 		c.saveIndex(dir, key)
 	}
+	c.remote = set.Remote && slices.ContainsFunc(kinds, func(k string) bool { return k == "tar" })
+	if c.remote && !c.inOrder(remoteBlock, remoteCache) {
+		for i := range direct {
+			if kinds[i] == "tar" {
+				files[i] = container{path: direct[i].path, keep: true, open: direct[i].open}
+			}
+		}
+	}
 	if parquets == len(files) && len(names) >= len(c.classes) && !isSynset(c.classes[0]) {
 		c.classes = names
 	}
@@ -272,6 +287,28 @@ func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Optio
 		c.notes = append(c.notes, note)
 	}
 	return c, nil
+}
+
+// Archives in remote storage are read in blocks of this size, of which so much is kept.
+const (
+	remoteBlock = 4 << 20
+	remoteCache = 512 << 20
+)
+
+// kindsOf tells what the files of a set are.
+func kindsOf(ctx context.Context, set *store.Set) ([]string, error) {
+	kinds := make([]string, len(set.Objects))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(indexWorkers)
+	for i := range kinds {
+		g.Go(func() (err error) {
+			if ctx.Err() == nil {
+				kinds[i], err = kindOf(set, i)
+			}
+			return err
+		})
+	}
+	return kinds, g.Wait()
 }
 
 func classesOfParquet(set *store.Set, i int) ([]string, error) {

@@ -16,6 +16,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
+
+	"github.com/ditrun/ditrun/data/store/storetest"
 )
 
 type tarFile struct {
@@ -134,6 +136,8 @@ func TestContainersAgree(t *testing.T) {
 	if err := os.WriteFile(side, []byte(labels), 0o666); err != nil {
 		t.Fatal(err)
 	}
+	server := &storetest.Server{}
+	server.Serve(t)
 	hash := ""
 	for _, c := range []struct {
 		name  string
@@ -159,8 +163,9 @@ func TestContainersAgree(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.CacheDir = t.TempDir()
-			location := filepath.Join(writeFiles(t, c.files), c.path)
-			for _, round := range []string{"first", "again, from the index"} {
+			server.Objects = prefixed(c.files, "some/where/")
+			local, remote := filepath.Join(writeFiles(t, c.files), c.path), "s3://bucket/"+path.Join("some/where", c.path)
+			for round, location := range map[string]string{"first": local, "again, from the index": local, "from S3": remote, "again from S3": remote} {
 				src, err := Open(t.Context(), location, c.o)
 				if err != nil {
 					t.Fatal(err)
@@ -177,6 +182,20 @@ func TestContainersAgree(t *testing.T) {
 				}
 				if !slices.Equal(src.Classes()[:3], synsets) || len(src.Classes()) != 3 && c.o.Labels == "" {
 					t.Errorf("%s: classes %q", round, src.Classes()[:3])
+				}
+				for b, err := range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: 8, Batch: 4, Workers: 2}) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					for k, id := range b.IDs {
+						img, err := Decode(files[id])
+						if err != nil {
+							t.Fatal(err)
+						}
+						if want, err := CenterCrop(img, 8); err != nil || !bytes.Equal(b.Pix[k*8*8*3:(k+1)*8*8*3], want.Pix) {
+							t.Errorf("%s: another crop of sample %d", round, id)
+						}
+					}
 				}
 				for i, want := range samples {
 					if got := src.Sample(i); stem(got.Name) != stem(want.Name) || got.Label != want.Label {

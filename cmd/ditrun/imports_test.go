@@ -16,7 +16,7 @@ import (
 // know neither each other nor the data, and file formats, random numbers, schedules and data build
 // without libtorch.
 var layers = [][]string{
-	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/codec", "data/store"},
+	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/codec", "data/store", "data/store/storetest"},
 	{"torch"},
 	{"torch/nn", "torch/internal/genops"},
 	{"torch/optim", "torch/torchtest"},
@@ -32,7 +32,7 @@ var (
 )
 
 // forTests are the packages that nothing but tests may import.
-var forTests = []string{"torch/torchtest"}
+var forTests = []string{"torch/torchtest", "data/store/storetest"}
 
 const module = "github.com/ditrun/ditrun/"
 

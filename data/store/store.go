@@ -36,6 +36,8 @@ type File interface {
 type Set struct {
 	// Location is what was opened, as the user wrote it; Root is the folder that the names are relative to.
 	Location, Root string
+	// Remote says that each read is a request to another machine, of which many should be under way at once.
+	Remote bool
 	// Single says that the location named one file, the only object.
 	Single bool
 	// Objects are all files at any depth below Root, in byte order of their names. For a pattern they are those that
@@ -44,7 +46,8 @@ type Set struct {
 	// Folders are the names of the folders directly in Root, empty ones included where the storage knows of them.
 	Folders []string
 
-	open func(o *Object) (File, error)
+	open   func(o *Object) (File, error)
+	prefix string // of the keys of remote objects
 }
 
 // Open lists what lies at location: the path of a file or a folder, a pattern as of path.Match whose last element has
@@ -87,7 +90,7 @@ func (s *Set) Select(keep func(o *Object) bool) *Set {
 
 // Below returns the set of one folder of s.
 func (s *Set) Below(folder string) *Set {
-	t := &Set{Location: s.Path(folder), Root: s.Path(folder)}
+	t := &Set{Location: s.Path(folder), Root: s.Path(folder), Remote: s.Remote}
 	full := map[string]string{}
 	for _, o := range s.Objects {
 		rest, ok := strings.CutPrefix(o.Name, folder+"/")
