@@ -196,16 +196,16 @@ func (c *catalogue) Image(i int) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.decode(i, b)
+	img := new(Image)
+	return img, c.decode(img, i, b)
 }
 
 // decode turns the bytes of sample i into its picture.
-func (c *catalogue) decode(i int, b []byte) (*Image, error) {
-	img, err := Decode(b)
-	if err != nil {
-		return nil, &BadPicture{c.where(i), err}
+func (c *catalogue) decode(img *Image, i int, b []byte) error {
+	if err := DecodeInto(img, b); err != nil {
+		return &BadPicture{c.where(i), err}
 	}
-	return img, nil
+	return nil
 }
 
 // maxFile bounds what one picture file may cost in memory.

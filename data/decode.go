@@ -23,7 +23,7 @@ type format struct {
 	name   string
 	magic  []string
 	size   func([]byte) (w, h int, err error)
-	decode func(b []byte, w, h int) (*Image, error)
+	decode func(img *Image, b []byte, w, h int) error
 }
 
 var formats = []format{
@@ -49,10 +49,10 @@ func sizeOf(config func(io.Reader) (image.Config, error)) func([]byte) (w, h int
 	}
 }
 
-func withCodec(decode func(b, dst []byte, w, h int) error) func(b []byte, w, h int) (*Image, error) {
-	return func(b []byte, w, h int) (*Image, error) {
-		img := NewImage(w, h)
-		return img, decode(b, img.Pix, w, h)
+func withCodec(decode func(b, dst []byte, w, h int) error) func(img *Image, b []byte, w, h int) error {
+	return func(img *Image, b []byte, w, h int) error {
+		img.resize(w, h)
+		return decode(b, img.Pix, w, h)
 	}
 }
 
@@ -64,31 +64,40 @@ func withCodec(decode func(b, dst []byte, w, h int) error) func(b []byte, w, h i
 //
 // A picture of more than 2 x 89,478,485 pixels is refused before it is decoded, as Pillow does; a decoder that panics
 // gives an error.
-func Decode(b []byte) (img *Image, err error) {
+func Decode(b []byte) (*Image, error) {
+	img := new(Image)
+	if err := DecodeInto(img, b); err != nil {
+		return nil, err
+	}
+	return img, nil
+}
+
+// DecodeInto is Decode with a picture to overwrite, whose memory is used again where it suffices: a picture takes more
+// time to clear and to collect than to crop.
+func DecodeInto(img *Image, b []byte) (err error) {
 	if len(b) == 0 {
-		return nil, errors.New("empty file")
+		return errors.New("empty file")
 	}
 	f, err := sniff(b)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			img, err = nil, fmt.Errorf("%s decoder: panic: %v", f.name, r)
+			err = fmt.Errorf("%s decoder: panic: %v", f.name, r)
 		}
 	}()
 	w, h, err := f.size(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.name, err)
+		return fmt.Errorf("%s: %w", f.name, err)
 	}
 	if w < 1 || h < 1 || int64(w)*int64(h) > maxPixels {
-		return nil, fmt.Errorf("%s of %d x %d pixels: want 1 to %d", f.name, w, h, maxPixels)
+		return fmt.Errorf("%s of %d x %d pixels: want 1 to %d", f.name, w, h, maxPixels)
 	}
-	img, err = f.decode(b, w, h)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.name, err)
+	if err := f.decode(img, b, w, h); err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
 	}
-	return img, nil
+	return nil
 }
 
 func sniff(b []byte) (format, error) {
@@ -105,18 +114,19 @@ func sniff(b []byte) (format, error) {
 	return format{}, fmt.Errorf("not a picture: starts with % x, want JPEG, PNG, GIF, BMP, TIFF or WebP", b[:min(len(b), 8)])
 }
 
-func decodeBMP(b []byte, _, _ int) (*Image, error) {
+func decodeBMP(img *Image, b []byte, _, _ int) error {
 	m, err := bmp.Decode(bytes.NewReader(b))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return toRGB(m), nil
+	toRGB(img, m)
+	return nil
 }
 
-func decodePNG(b []byte, _, _ int) (*Image, error) {
+func decodePNG(img *Image, b []byte, _, _ int) error {
 	m, err := png.Decode(bytes.NewReader(b))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// 16-bit gray with a transparent level comes as NRGBA64, as colour does; only the header tells them apart.
 	const bitDepth, colourType = 24, 25
@@ -127,21 +137,23 @@ func decodePNG(b []byte, _, _ int) (*Image, error) {
 		}
 		m = g
 	}
-	return toRGB(m), nil
+	toRGB(img, m)
+	return nil
 }
 
 // decodeGIF keeps the colour that the table gives for the transparent index, which Go's decoder would replace by
 // black, and lays the first frame on a screen of that index (of index 0 where there is none), as Pillow does.
-func decodeGIF(b []byte, w, h int) (*Image, error) {
+func decodeGIF(img *Image, b []byte, w, h int) error {
 	b = bytes.Clone(b)
 	fill := clearTransparency(b)
 	g, err := gif.Decode(bytes.NewReader(b))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	frame, screen := g.(*image.Paletted), image.Rect(0, 0, w, h)
 	if frame.Rect == screen {
-		return toRGB(frame), nil
+		toRGB(img, frame)
+		return nil
 	}
 	full := image.NewPaletted(screen, frame.Palette)
 	for i := range full.Pix {
@@ -151,7 +163,8 @@ func decodeGIF(b []byte, w, h int) (*Image, error) {
 	for y := r.Min.Y; y < r.Max.Y; y++ {
 		copy(full.Pix[full.PixOffset(r.Min.X, y):full.PixOffset(r.Max.X, y)], frame.Pix[frame.PixOffset(r.Min.X, y):])
 	}
-	return toRGB(full), nil
+	toRGB(img, full)
+	return nil
 }
 
 // clearTransparency unsets the transparency flag of the first frame of a GIF and returns the index it named.

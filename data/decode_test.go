@@ -153,7 +153,8 @@ func TestDecodeBadInput(t *testing.T) {
 // A decoder's image type that toRGB does not know by name goes through its colour model.
 func TestToRGBOther(t *testing.T) {
 	m := image.NewUniform(color.NRGBA{10, 20, 30, 128})
-	img := toRGB(cropped{m})
+	img := new(Image)
+	toRGB(img, cropped{m})
 	if !bytes.Equal(img.Pix, []byte{10, 20, 30, 10, 20, 30}) {
 		t.Errorf("%v, want 10 20 30 twice", img.Pix)
 	}

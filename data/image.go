@@ -11,6 +11,11 @@ func NewImage(w, h int) *Image {
 	return &Image{W: w, H: h, Pix: make([]uint8, 3*w*h)}
 }
 
+// resize makes img one of w x h pixels of no certain colour.
+func (img *Image) resize(w, h int) {
+	img.W, img.H, img.Pix = w, h, grow(img.Pix, 3*w*h)
+}
+
 // FlipHorizontal mirrors img left to right, in place.
 func FlipHorizontal(img *Image) {
 	mirror(img.Pix, img.W, img.H)

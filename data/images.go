@@ -148,6 +148,7 @@ type reader struct {
 	files *catalogue // src, if that is what it is
 	buf   [][]byte   // of the files of a batch, in remote storage, or of one
 	errs  []error
+	img   Image // overwritten by each picture
 }
 
 // maxRequests bounds how many pictures of a batch one worker asks for at once.
@@ -184,7 +185,7 @@ func (r *reader) prepare(ctx context.Context, items []int) {
 	_ = g.Wait()
 }
 
-// image decodes sample i, the k-th of the batch.
+// image decodes sample i, the k-th of the batch. The next call overwrites it.
 func (r *reader) image(k, i int) (*Image, error) {
 	if r.files == nil {
 		return r.src.Image(i)
@@ -193,14 +194,14 @@ func (r *reader) image(k, i int) (*Image, error) {
 		if r.errs[k] != nil {
 			return nil, r.errs[k]
 		}
-		return r.files.decode(i, r.buf[k])
+		return &r.img, r.files.decode(&r.img, i, r.buf[k])
 	}
 	b, err := r.files.bytes(i, r.buf[0])
 	if err != nil {
 		return nil, err
 	}
 	r.buf[0] = b
-	return r.files.decode(i, b)
+	return &r.img, r.files.decode(&r.img, i, b)
 }
 
 // crop writes the crop of sample i, the k-th of the batch, to pix; an error or a panic names the sample.

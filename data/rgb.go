@@ -5,10 +5,10 @@ import (
 	"image/color"
 )
 
-// toRGB copies the stored colour of every pixel.
-func toRGB(m image.Image) *Image {
+// toRGB copies the stored colour of every pixel of m to img.
+func toRGB(img *Image, m image.Image) {
 	r := m.Bounds()
-	img := NewImage(r.Dx(), r.Dy())
+	img.resize(r.Dx(), r.Dy())
 	out := img.Pix
 	put := func(r, g, b uint8) {
 		out[0], out[1], out[2] = r, g, b
@@ -31,7 +31,7 @@ func toRGB(m image.Image) *Image {
 			}
 		}
 	case *image.NYCbCrA:
-		return toRGB(&m.YCbCr)
+		toRGB(img, &m.YCbCr)
 	case *image.Gray:
 		rows(m.Pix, m.Stride, 1, func(p []uint8) { put(p[0], p[0], p[0]) })
 	case *image.Gray16:
@@ -88,5 +88,4 @@ func toRGB(m image.Image) *Image {
 			}
 		}
 	}
-	return img
 }

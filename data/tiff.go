@@ -7,12 +7,14 @@ import (
 	"golang.org/x/image/tiff"
 )
 
-func decodeTIFF(b []byte, _, _ int) (*Image, error) {
+func decodeTIFF(img *Image, b []byte, _, _ int) error {
 	m, err := tiff.Decode(bytes.NewReader(b))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return orient(toRGB(m), tiffOrientation(b)), nil
+	toRGB(img, m)
+	*img = *orient(img, tiffOrientation(b))
+	return nil
 }
 
 // tiffOrientation returns the orientation that the first directory of a TIFF file gives, 1 (upright) where there is none.

@@ -1,0 +1,113 @@
+// Command loader times the pictures of a folder through package data: loader.py runs it beside the original.
+//
+//	loader decode|crop|read DIR       one goroutine: pictures a second
+//	loader batches DIR WORKERS        shuffled, mirrored batches of 32 crops of 256
+//	loader latents DIR                records a second of a set of latents, shuffled
+//	loader stdlib DIR                 as crop, with Go's image/jpeg and disintegration/imaging
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"image"
+	_ "image/jpeg"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/disintegration/imaging"
+
+	"github.com/ditrun/ditrun/data"
+)
+
+const size, batch = 256, 32
+
+func main() {
+	n, seconds, err := run(os.Args[1], os.Args[2], os.Args[3:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Printf("%.1f\n", float64(n)/seconds)
+}
+
+func run(what, dir string, args []string) (n int, seconds float64, err error) {
+	ctx := context.Background()
+	if what == "latents" {
+		return latents(ctx, dir)
+	}
+	if what == "batches" {
+		workers, err := strconv.Atoi(args[0])
+		if err != nil {
+			return 0, 0, err
+		}
+		src, err := data.Open(ctx, dir, data.Options{})
+		if err != nil {
+			return 0, 0, err
+		}
+		steps := 2 * src.Len() / batch
+		start := time.Now()
+		for b, err := range data.ImageBatches(ctx, src, data.ImageOptions{Size: size, Batch: batch, Workers: workers, FlipProb: 0.5, MaxSteps: steps}) {
+			if err != nil {
+				return 0, 0, err
+			}
+			n += len(b.IDs)
+		}
+		return n, time.Since(start).Seconds(), nil
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	if err != nil {
+		return 0, 0, err
+	}
+	crop, err := data.NewCropper(size, data.PillowClassic)
+	if err != nil {
+		return 0, 0, err
+	}
+	dst, img := make([]uint8, 3*size*size), new(data.Image)
+	start := time.Now()
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return 0, 0, err
+		}
+		n++
+		if what == "stdlib" {
+			m, _, err := image.Decode(bytes.NewReader(b))
+			if err != nil {
+				return 0, 0, err
+			}
+			imaging.Fill(m, size, size, imaging.Center, imaging.CatmullRom)
+			continue
+		}
+		if what == "read" {
+			continue
+		}
+		if err := data.DecodeInto(img, b); err != nil {
+			return 0, 0, err
+		}
+		if what == "crop" {
+			if err := crop.Crop(dst, img); err != nil {
+				return 0, 0, err
+			}
+		}
+	}
+	return n, time.Since(start).Seconds(), nil
+}
+
+func latents(ctx context.Context, dir string) (n int, seconds float64, err error) {
+	l, err := data.OpenLatents(dir)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer l.Close()
+	start := time.Now()
+	for b, err := range l.Batches(ctx, data.BatchOptions{GlobalBatch: 256, FlipProb: 0.5, Workers: 2, Epochs: max(1, 60000/l.Len())}) {
+		if err != nil {
+			return 0, 0, err
+		}
+		n += len(b.IDs)
+	}
+	return n, time.Since(start).Seconds(), nil
+}
