@@ -67,6 +67,38 @@ static __typeof__(&dt_adamw_zero_grad) p_dt_adamw_zero_grad;
 dt_error *dt_adamw_zero_grad(dt_adamw o) { return p_dt_adamw_zero_grad(o); }
 static __typeof__(&dt_adamw_state) p_dt_adamw_state;
 dt_error *dt_adamw_state(dt_adamw o, int32_t kind, int32_t i, dt_out *out) { return p_dt_adamw_state(o, kind, i, out); }
+static __typeof__(&dt_store_new) p_dt_store_new;
+dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, const char *prefix, int64_t timeout_ms, dt_store *out) { return p_dt_store_new(host, port, serve, prefix, timeout_ms, out); }
+static __typeof__(&dt_store_free) p_dt_store_free;
+void dt_store_free(dt_store s) { p_dt_store_free(s); }
+static __typeof__(&dt_store_set) p_dt_store_set;
+dt_error *dt_store_set(dt_store s, const char *key, const void *data, int64_t nbytes) { return p_dt_store_set(s, key, data, nbytes); }
+static __typeof__(&dt_store_get) p_dt_store_get;
+dt_error *dt_store_get(dt_store s, const char *key, int64_t timeout_ms, void **out_data, int64_t *out_nbytes) { return p_dt_store_get(s, key, timeout_ms, out_data, out_nbytes); }
+static __typeof__(&dt_store_add) p_dt_store_add;
+dt_error *dt_store_add(dt_store s, const char *key, int64_t delta, int64_t *out_sum) { return p_dt_store_add(s, key, delta, out_sum); }
+static __typeof__(&dt_store_wait) p_dt_store_wait;
+dt_error *dt_store_wait(dt_store s, const char *const *keys, int32_t n, int64_t timeout_ms) { return p_dt_store_wait(s, keys, n, timeout_ms); }
+static __typeof__(&dt_store_check) p_dt_store_check;
+dt_error *dt_store_check(dt_store s, const char *key, int32_t *out_present) { return p_dt_store_check(s, key, out_present); }
+static __typeof__(&dt_store_delete) p_dt_store_delete;
+dt_error *dt_store_delete(dt_store s, const char *key, int32_t *out_deleted) { return p_dt_store_delete(s, key, out_deleted); }
+static __typeof__(&dt_group_new_gloo) p_dt_group_new_gloo;
+dt_error *dt_group_new_gloo(dt_store s, int32_t rank, int32_t size, const char *interfaces, const char *host, int64_t timeout_ms, dt_group *out) { return p_dt_group_new_gloo(s, rank, size, interfaces, host, timeout_ms, out); }
+static __typeof__(&dt_group_free) p_dt_group_free;
+void dt_group_free(dt_group g) { p_dt_group_free(g); }
+static __typeof__(&dt_group_all_reduce) p_dt_group_all_reduce;
+dt_error *dt_group_all_reduce(dt_group g, dt_tensor t, int32_t op) { return p_dt_group_all_reduce(g, t, op); }
+static __typeof__(&dt_group_reduce_scatter) p_dt_group_reduce_scatter;
+dt_error *dt_group_reduce_scatter(dt_group g, dt_tensor out, dt_tensor in) { return p_dt_group_reduce_scatter(g, out, in); }
+static __typeof__(&dt_group_all_gather) p_dt_group_all_gather;
+dt_error *dt_group_all_gather(dt_group g, dt_tensor out, dt_tensor in) { return p_dt_group_all_gather(g, out, in); }
+static __typeof__(&dt_group_broadcast) p_dt_group_broadcast;
+dt_error *dt_group_broadcast(dt_group g, dt_tensor t, int32_t root) { return p_dt_group_broadcast(g, t, root); }
+static __typeof__(&dt_group_barrier) p_dt_group_barrier;
+dt_error *dt_group_barrier(dt_group g) { return p_dt_group_barrier(g); }
+static __typeof__(&dt_group_abort) p_dt_group_abort;
+dt_error *dt_group_abort(dt_group g) { return p_dt_group_abort(g); }
 static __typeof__(&dt_add) p_dt_add;
 dt_error *dt_add(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out) { return p_dt_add(m, a, b, out); }
 static __typeof__(&dt_add_scalar) p_dt_add_scalar;
@@ -283,6 +315,22 @@ static const struct {
     {"dt_adamw_step", (void **)&p_dt_adamw_step},
     {"dt_adamw_zero_grad", (void **)&p_dt_adamw_zero_grad},
     {"dt_adamw_state", (void **)&p_dt_adamw_state},
+    {"dt_store_new", (void **)&p_dt_store_new},
+    {"dt_store_free", (void **)&p_dt_store_free},
+    {"dt_store_set", (void **)&p_dt_store_set},
+    {"dt_store_get", (void **)&p_dt_store_get},
+    {"dt_store_add", (void **)&p_dt_store_add},
+    {"dt_store_wait", (void **)&p_dt_store_wait},
+    {"dt_store_check", (void **)&p_dt_store_check},
+    {"dt_store_delete", (void **)&p_dt_store_delete},
+    {"dt_group_new_gloo", (void **)&p_dt_group_new_gloo},
+    {"dt_group_free", (void **)&p_dt_group_free},
+    {"dt_group_all_reduce", (void **)&p_dt_group_all_reduce},
+    {"dt_group_reduce_scatter", (void **)&p_dt_group_reduce_scatter},
+    {"dt_group_all_gather", (void **)&p_dt_group_all_gather},
+    {"dt_group_broadcast", (void **)&p_dt_group_broadcast},
+    {"dt_group_barrier", (void **)&p_dt_group_barrier},
+    {"dt_group_abort", (void **)&p_dt_group_abort},
     {"dt_add", (void **)&p_dt_add},
     {"dt_add_scalar", (void **)&p_dt_add_scalar},
     {"dt_subtract", (void **)&p_dt_subtract},

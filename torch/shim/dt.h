@@ -18,6 +18,8 @@ extern "C" {
 typedef struct dt_tensor_s *dt_tensor;
 typedef struct dt_generator_s *dt_generator;
 typedef struct dt_adamw_s *dt_adamw;
+typedef struct dt_store_s *dt_store;
+typedef struct dt_group_s *dt_group;
 
 /* Bit 0: record operations for autograd. */
 typedef uint32_t dt_mode;
@@ -103,6 +105,34 @@ DT_API dt_error *dt_adamw_step(dt_adamw o, double lr, double max_norm, double em
                                dt_out *grad_norm);
 DT_API dt_error *dt_adamw_zero_grad(dt_adamw o);
 DT_API dt_error *dt_adamw_state(dt_adamw o, int32_t kind, int32_t i, dt_out *out);
+
+/* Process groups. A store keeps small values by name for all processes of a run: rank 0 serves it,
+ * or an agent that started the ranks. A call on one connection waits for the one before it. */
+enum { DT_SUM = 0, DT_MIN = 1, DT_MAX = 2 };
+
+DT_API dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, const char *prefix,
+                              int64_t timeout_ms, dt_store *out);
+DT_API void dt_store_free(dt_store s);
+DT_API dt_error *dt_store_set(dt_store s, const char *key, const void *data, int64_t nbytes);
+/* Waits for the key. The bytes are freed with free(). */
+DT_API dt_error *dt_store_get(dt_store s, const char *key, int64_t timeout_ms, void **out_data,
+                              int64_t *out_nbytes);
+DT_API dt_error *dt_store_add(dt_store s, const char *key, int64_t delta, int64_t *out_sum);
+DT_API dt_error *dt_store_wait(dt_store s, const char *const *keys, int32_t n, int64_t timeout_ms);
+DT_API dt_error *dt_store_check(dt_store s, const char *key, int32_t *out_present);
+DT_API dt_error *dt_store_delete(dt_store s, const char *key, int32_t *out_deleted);
+
+/* Gloo listens on the network interfaces named, separated by commas, or, where the list is empty,
+ * on the address of host. */
+DT_API dt_error *dt_group_new_gloo(dt_store s, int32_t rank, int32_t size, const char *interfaces,
+                                   const char *host, int64_t timeout_ms, dt_group *out);
+DT_API void dt_group_free(dt_group g);
+DT_API dt_error *dt_group_all_reduce(dt_group g, dt_tensor t, int32_t op);
+DT_API dt_error *dt_group_reduce_scatter(dt_group g, dt_tensor out, dt_tensor in);
+DT_API dt_error *dt_group_all_gather(dt_group g, dt_tensor out, dt_tensor in);
+DT_API dt_error *dt_group_broadcast(dt_group g, dt_tensor t, int32_t root);
+DT_API dt_error *dt_group_barrier(dt_group g);
+DT_API dt_error *dt_group_abort(dt_group g);
 
 #include "gen_ops.h"
 

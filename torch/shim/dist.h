@@ -1,0 +1,45 @@
+// Process groups for the other C++ files of the shim.
+#pragma once
+
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+#include "core.h"
+
+struct dt_store_s {
+  c10::intrusive_ptr<c10d::Store> store;
+};
+
+// A group of processes that compute together. A null dt_group stands for a single process.
+//
+// Collectives must be started in the same order by all ranks, from one thread at a time; they may
+// be waited for in any order. A collective reads and writes its tensors until the wait returns.
+struct dt_group_s {
+  c10::intrusive_ptr<c10d::Backend> backend;
+  c10::intrusive_ptr<c10d::Store> store;  // the one that the backend was made with
+  int rank, size;
+  std::atomic<bool> aborted{false};
+};
+
+namespace dt {
+
+// wait ends when the work has; for CUDA tensors, when the current stream is told to wait for it. It
+// throws where the work failed, timed out or was aborted.
+inline void wait(const c10::intrusive_ptr<c10d::Work> &work) {
+  TORCH_CHECK(work->wait(), "the process group was aborted");
+}
+
+// use refuses a group that was aborted and a tensor that a collective cannot take: it must be
+// contiguous, as its memory is sent as it lies.
+void use(dt_group g, const at::Tensor &t);
+
+// Starts sum of t over all ranks, in place.
+c10::intrusive_ptr<c10d::Work> all_reduce(dt_group g, const at::Tensor &t);
+// Starts the sum of in over all ranks, of which each rank gets its part: out has in's elements
+// divided by size.
+c10::intrusive_ptr<c10d::Work> reduce_scatter(dt_group g, const at::Tensor &out,
+                                              const at::Tensor &in);
+// Starts joining the ranks' in, in rank order, in out. in may be the rank's own part of out.
+c10::intrusive_ptr<c10d::Work> all_gather(dt_group g, const at::Tensor &out, const at::Tensor &in);
+
+}  // namespace dt
