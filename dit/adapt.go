@@ -1,6 +1,7 @@
 package dit
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -12,7 +13,8 @@ import (
 type Changes struct {
 	NumClasses int      // rows of the label table; Classes, where given, decides
 	Classes    []string // names of the new classes, matched with the old ones without regard to case
-	InputSize  int      // side of the latents
+	InputSize  int      // height of the latents
+	InputWidth int      // width, where it is not the height
 	LearnSigma *bool
 	// ClassDropoutProb decides whether there is a null class.
 	ClassDropoutProb *float64
@@ -32,7 +34,7 @@ func (w *Weights) Adapt(ch Changes) (did []string, err error) {
 		cfg.NumClasses = ch.NumClasses
 	}
 	if ch.InputSize != 0 {
-		cfg.InputSize = ch.InputSize
+		cfg.SetInput(ch.InputSize, cmp.Or(ch.InputWidth, ch.InputSize))
 	}
 	if ch.LearnSigma != nil {
 		cfg.LearnSigma = *ch.LearnSigma
@@ -53,9 +55,9 @@ func (w *Weights) Adapt(ch Changes) (did []string, err error) {
 		part := checkpoint.Whole(p.name, was[i].shape...)
 		e := checkpoint.Entry{Name: p.name, Shape: p.shape, Parts: []checkpoint.Part{part}}
 		switch {
-		case p.name == posEmbed && cfg.InputSize != old.InputSize:
-			e.Parts = []checkpoint.Part{checkpoint.New(positions(cfg.HiddenSize, cfg.InputSize/cfg.PatchSize))}
-			did = append(did, fmt.Sprintf("positions computed for latents of %d instead of %d", cfg.InputSize, old.InputSize))
+		case p.name == posEmbed && cfg.Size() != old.Size():
+			e.Parts = []checkpoint.Part{checkpoint.New(cfg.positions())}
+			did = append(did, fmt.Sprintf("positions computed for latents of %s instead of %s", cfg.Size(), old.Size()))
 		case p.name == labelTable && said != "":
 			e.Parts = labelRows(part, labels, ch.Seed)
 		case strings.HasPrefix(p.name, "final_layer.linear.") && cfg.LearnSigma != old.LearnSigma:

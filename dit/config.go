@@ -1,9 +1,9 @@
 // Package dit is the Diffusion Transformer of Peebles and Xie, "Scalable Diffusion Models with
-// Transformers" (arXiv:2212.09748), with adaLN-Zero blocks. Names of parameters equal those of the
-// published checkpoints.
+// Transformers" (arXiv:2212.09748), with the paper's four kinds of blocks, conditioned on
+// classes, on text, or on both. Names of parameters equal those of the published checkpoints.
 //
-// Shape letters: N batch, C latent channels, I latent side, P patch size, G = I/P patches a side,
-// T = G G tokens, D hidden size, H heads, K classes.
+// Shape letters: N batch, C latent channels, I x J height and width of the latent, P patch size,
+// T = (I/P) (J/P) tokens, D hidden size, H heads, K classes, L text tokens of W numbers.
 package dit
 
 import (
@@ -13,8 +13,9 @@ import (
 
 // Config describes a model. The zero value is not valid: start from [Named] or [XL2].
 type Config struct {
-	InputSize        int     `json:"input_size" yaml:"input_size"` // I: 32 for 256-pixel images
-	PatchSize        int     `json:"patch_size" yaml:"patch_size"` // P
+	InputSize        int     `json:"input_size" yaml:"input_size"`                       // I: 32 for 256-pixel images
+	InputWidth       int     `json:"input_width,omitempty" yaml:"input_width,omitempty"` // J, where it is not I
+	PatchSize        int     `json:"patch_size" yaml:"patch_size"`                       // P
 	InChannels       int     `json:"in_channels" yaml:"in_channels"`
 	HiddenSize       int     `json:"hidden_size" yaml:"hidden_size"` // D, divisible by NumHeads and by 4
 	Depth            int     `json:"depth" yaml:"depth"`             // blocks
@@ -23,6 +24,14 @@ type Config struct {
 	ClassDropoutProb float64 `json:"class_dropout_prob" yaml:"class_dropout_prob"` // > 0 adds the null class
 	NumClasses       int     `json:"num_classes" yaml:"num_classes"`               // K
 	LearnSigma       bool    `json:"learn_sigma" yaml:"learn_sigma"`               // twice the output channels
+
+	Block     BlockKind     `json:"block,omitempty" yaml:"block,omitempty"`
+	Condition ConditionKind `json:"condition,omitempty" yaml:"condition,omitempty"`
+	// TextWidth is W and TextLength the largest L of a model conditioned on text. Such a model has no
+	// classes (NumClasses is 0) unless it is conditioned on both; ClassDropoutProb is then that of
+	// captions too.
+	TextWidth  int `json:"text_width,omitempty" yaml:"text_width,omitempty"`
+	TextLength int `json:"text_length,omitempty" yaml:"text_length,omitempty"`
 
 	// TimestepFrequencyShift is 0 for the arithmetic of the original, and 1 for that of diffusers'
 	// DiTTransformer2DModel, whose timestep code has slightly other frequencies.
@@ -77,7 +86,7 @@ func Named(name string) (Config, error) {
 		}
 		if scan(size, "%dx%dx%d", &c.HiddenSize, &c.Depth, &c.NumHeads) {
 			fitting := c // the latent size is the caller's to set
-			fitting.InputSize = max(c.PatchSize, 1)
+			fitting.SetInput(max(c.PatchSize, 1), max(c.PatchSize, 1))
 			if err := fitting.Validate(); err != nil {
 				return Config{}, fmt.Errorf("model %q: %w", name, err)
 			}
@@ -112,8 +121,8 @@ func (c Config) Validate() error {
 	for _, f := range []struct {
 		name  string
 		value int
-	}{{"input size", c.InputSize}, {"patch size", c.PatchSize}, {"input channels", c.InChannels}, {"hidden size", c.HiddenSize},
-		{"depth", c.Depth}, {"number of heads", c.NumHeads}, {"number of classes", c.NumClasses}} {
+	}{{"input size", c.InputSize}, {"input width", c.Width()}, {"patch size", c.PatchSize}, {"input channels", c.InChannels}, {"hidden size", c.HiddenSize},
+		{"depth", c.Depth}, {"number of heads", c.NumHeads}} {
 		if f.value < 1 || f.value > 1<<20 {
 			return fmt.Errorf("%s %d: want a number from 1 to %d", f.name, f.value, 1<<20)
 		}
@@ -123,8 +132,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("hidden size %d is not divisible by %d heads", c.HiddenSize, c.NumHeads)
 	case c.HiddenSize%4 != 0:
 		return fmt.Errorf("hidden size %d is not divisible by 4, which the sin-cos positions need", c.HiddenSize)
-	case c.InputSize%c.PatchSize != 0:
-		return fmt.Errorf("latent size %d is not divisible by patch size %d", c.InputSize, c.PatchSize)
+	case c.InputSize%c.PatchSize != 0 || c.Width()%c.PatchSize != 0:
+		return fmt.Errorf("latent size %s is not divisible by patch size %d", c.Size(), c.PatchSize)
 	case !(c.ClassDropoutProb >= 0 && c.ClassDropoutProb < 1):
 		return fmt.Errorf("class dropout probability %v: want 0 <= p < 1", c.ClassDropoutProb)
 	case c.TimestepFrequencyShift != 0 && c.TimestepFrequencyShift != 1:
@@ -134,7 +143,7 @@ func (c Config) Validate() error {
 	case c.MLPRatio <= 0 || c.MLPRatio > 64 || c.mlpHidden() < 1:
 		return fmt.Errorf("MLP ratio %v: want a positive number up to 64", c.MLPRatio)
 	}
-	return nil
+	return c.validateCondition()
 }
 
 // OutChannels is C, doubled for the variance where LearnSigma is set.
@@ -145,8 +154,34 @@ func (c Config) OutChannels() int {
 	return c.InChannels
 }
 
+// Width is J.
+func (c Config) Width() int {
+	if c.InputWidth != 0 {
+		return c.InputWidth
+	}
+	return c.InputSize
+}
+
+// SetInput sets the height and width of the latents.
+func (c *Config) SetInput(height, width int) {
+	if c.InputSize, c.InputWidth = height, width; height == width {
+		c.InputWidth = 0 // so that configurations of one model are equal
+	}
+}
+
+// Size writes the size of the latents: 32, or 32x48 for height and width.
+func (c Config) Size() string {
+	if c.Width() == c.InputSize {
+		return fmt.Sprint(c.InputSize)
+	}
+	return fmt.Sprintf("%dx%d", c.InputSize, c.Width())
+}
+
+// grid is the number of rows and columns of patches.
+func (c Config) grid() (rows, cols int) { return c.InputSize / c.PatchSize, c.Width() / c.PatchSize }
+
 // NumTokens is T.
-func (c Config) NumTokens() int { g := c.InputSize / c.PatchSize; return g * g }
+func (c Config) NumTokens() int { rows, cols := c.grid(); return rows * cols }
 
 // tableRows is the length of the label table: the null class has a row if labels are dropped.
 func (c Config) tableRows() int {

@@ -12,22 +12,22 @@ type PatchEmbed struct {
 	Proj nn.Conv2d `dit:"proj"` // kernel and stride P
 }
 
-// Forward maps x [N, C, I, I] to tokens [N, T, D] in row-major order of the patches.
+// Forward maps x [N, C, I, J] to tokens [N, T, D] in row-major order of the patches.
 func (e *PatchEmbed) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	h := e.Proj.Forward(s, x)                 // [N, D, G, G]
+	h := e.Proj.Forward(s, x)                 // [N, D, I/P, J/P]
 	h = s.Reshape(h, h.Dim(0), h.Dim(1), -1)  // [N, D, T]
 	return s.Contiguous(s.Transpose(h, 1, 2)) // [N, T, D]
 }
 
-// positions returns the fixed two-dimensional sin-cos code of a grid x grid arrangement of tokens,
+// positions returns the fixed two-dimensional sin-cos code of a rows x cols arrangement of tokens,
 // [T, dim] row-major. The first half of the channels codes the column, the second half the row; each
 // half has its sines first, then its cosines (get_2d_sincos_pos_embed of the original, in float64).
-func positions(dim, grid int) []float32 {
-	out := make([]float32, grid*grid*dim)
+func positions(dim, rows, cols int) []float32 {
+	out := make([]float32, rows*cols*dim)
 	quarter := dim / 4
-	for row := range grid {
-		for col := range grid {
-			token := out[(row*grid+col)*dim:][:dim]
+	for row := range rows {
+		for col := range cols {
+			token := out[(row*cols+col)*dim:][:dim]
 			for k := range quarter {
 				omega := 1 / math.Pow(10000, float64(k)/float64(quarter))
 				for half, pos := range []int{col, row} {
@@ -39,6 +39,12 @@ func positions(dim, grid int) []float32 {
 		}
 	}
 	return out
+}
+
+// positions is the code of the tokens of a model, [T, D].
+func (c Config) positions() []float32 {
+	rows, cols := c.grid()
+	return positions(c.HiddenSize, rows, cols)
 }
 
 // frequencyEmbeddingSize is the width of the sinusoidal timestep code.

@@ -30,9 +30,9 @@ func TestPositionsEqualOriginal(t *testing.T) {
 		}
 		for _, c := range [][2]int{{48, 4}, {48, 8}, {24, 3}} {
 			name := fmt.Sprintf("pos_embed.%d.%d", c[0], c[1])
-			check(name, positions(c[0], c[1]), torch.Data[float32](g.Tensor(s, name)))
+			check(name, positions(c[0], c[1], c[1]), torch.Data[float32](g.Tensor(s, name)))
 		}
-		xl := positions(1152, 16)
+		xl := positions(1152, 16, 16)
 		var got []float32
 		for _, r := range rows {
 			got = append(got, xl[r*1152:(r+1)*1152]...)
@@ -55,14 +55,14 @@ func TestPositionsByHand(t *testing.T) {
 		{1152, 255, 0, 0.650287867}, {1152, 255, 1, 0.924636126}, {1152, 255, 288, -0.759687901}, {1152, 255, 575, 0.999998808}, {1152, 255, 1151, 0.999998808},
 		{384, 1, 1, 0.788593054}, {384, 1, 95, 0.000110069413},
 	} {
-		got := float64(positions(c.dim, 16)[c.token*c.dim+c.channel])
+		got := float64(positions(c.dim, 16, 16)[c.token*c.dim+c.channel])
 		if math.Abs(got-c.want) > 6e-8 {
 			t.Errorf("width %d, token %d, channel %d: %.9f, want %.9f", c.dim, c.token, c.channel, got, c.want)
 		}
 	}
 	for dim, want := range map[int]float64{1152: 134598.947804, 384: 44720.338560} {
 		sum := 0.0
-		for _, v := range positions(dim, 16) {
+		for _, v := range positions(dim, 16, 16) {
 			sum += float64(v)
 		}
 		if math.Abs(sum-want) > 1e-3 {

@@ -15,7 +15,7 @@ import (
 // "ditrun" of the file's metadata.
 type Info struct {
 	Config        Config   `json:"config"`
-	ImageSize     int      `json:"image_size"`           // pixels a side
+	ImageSize     int      `json:"image_size"`           // pixels: the height, where pictures are not square
 	Classes       []string `json:"classes,omitempty"`    // names by label
 	ScalingFactor float64  `json:"scaling_factor"`       // of the latents it was trained on
 	VAE           string   `json:"vae_sha256,omitempty"` // of the weights that made the latents
@@ -107,7 +107,7 @@ func fits(cfg Config, src checkpoint.Source) error {
 	}
 	const slack = 1 << 20
 	if want := cfg.NumParams(); want > 2*have+slack {
-		return fmt.Errorf("the configuration (%s, latent size %d, %d classes) has %.0f parameters, the tensors hold %.0f numbers", cfg.Name(), cfg.InputSize, cfg.NumClasses, want, have)
+		return fmt.Errorf("the configuration (%s, latent size %s, %d classes) has %.0f parameters, the tensors hold %.0f numbers", cfg.Name(), cfg.Size(), cfg.NumClasses, want, have)
 	}
 	return nil
 }

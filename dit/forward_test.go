@@ -68,19 +68,19 @@ func TestGuidanceEqualsOriginal(t *testing.T) {
 		s = s.NoGrad()
 		x, steps, labels := g.Tensor(s, "cfg.x"), g.Tensor(s, "cfg.t"), g.Tensor(s, "cfg.y")
 		for name, guided := range map[string]GuidedChannels{"cfg.out": GuideThree, "cfg.out_all": GuideAll} {
-			out := m.ForwardWithCFG(s, x, steps, labels, scale, guided)
+			out := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, scale, guided)
 			// The scale of 4 takes the difference of two outputs, and their rounding, fourfold.
 			if e := torchtest.Relative(s, out, g.Tensor(s, name)); !(e < 2*tolerance) {
 				t.Errorf("%s: relative error %.2g", name, e)
 			}
 			other := s.Cat([]*torch.Tensor{s.Narrow(x, 0, 0, 2), s.Full(100, torch.Float32, 2, 4, 8, 8)}, 0)
-			if again := m.ForwardWithCFG(s, other, steps, labels, scale, guided); torchtest.Relative(s, again, out) != 0 {
+			if again := m.ForwardWithCFG(s, other, steps, Condition{Labels: labels}, scale, guided); torchtest.Relative(s, again, out) != 0 {
 				t.Errorf("%s: the second half of the state changes the result", name)
 			}
 		}
 		// Scale 1 is the conditional model on the guided channels.
-		one := m.ForwardWithCFG(s, x, steps, labels, 1, GuideThree)
-		plain := m.Forward(s, s.Narrow(x, 0, 0, 2), s.Narrow(steps, 0, 0, 2), s.Narrow(labels, 0, 0, 2))
+		one := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 1, GuideThree)
+		plain := m.Forward(s, s.Narrow(x, 0, 0, 2), s.Narrow(steps, 0, 0, 2), Condition{Labels: s.Narrow(labels, 0, 0, 2)})
 		if e := torchtest.Relative(s, s.Narrow(one, 0, 0, 2), plain); !(e < tolerance) {
 			t.Errorf("scale 1: relative error %.2g from the conditional model", e)
 		}
@@ -107,7 +107,7 @@ func TestGuidanceOfFewChannels(t *testing.T) {
 		}
 		x := s.PhiloxNormal(1, 0, 0, []int64{0, 1}, 2, 4, 4)
 		steps, labels := torch.From(s, []int64{5, 5}, 2), torch.From(s, []int64{1, 3}, 2)
-		three, all := m.ForwardWithCFG(s, x, steps, labels, 3, GuideThree), m.ForwardWithCFG(s, x, steps, labels, 3, GuideAll)
+		three, all := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 3, GuideThree), m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 3, GuideAll)
 		if torchtest.Relative(s, three, all) != 0 {
 			t.Error("guiding three of two channels is not guiding all")
 		}
@@ -123,10 +123,10 @@ func TestWithSharesNothing(t *testing.T) {
 		s = s.NoGrad()
 		x, steps, labels := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 8, 8), torch.From(s, []int64{5}, 1), torch.From(s, []int64{1}, 1)
 		c := a.With(nn.List(b))
-		if torchtest.Relative(s, c.Forward(s, x, steps, labels), b.Forward(s, x, steps, labels)) != 0 {
+		if torchtest.Relative(s, c.Forward(s, x, steps, Condition{Labels: labels}), b.Forward(s, x, steps, Condition{Labels: labels})) != 0 {
 			t.Error("the model on other tensors does not compute with them")
 		}
-		if s.MaxAll(s.Abs(a.Forward(s, x, steps, labels))).Item() != 0 {
+		if s.MaxAll(s.Abs(a.Forward(s, x, steps, Condition{Labels: labels}))).Item() != 0 {
 			t.Error("With changed the model it was called on")
 		}
 		return nil
@@ -141,7 +141,7 @@ func TestBFloat16(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := load(t, s, cfg, torchtest.Open(t, "testdata/tiny.safetensors"))
 		m.SetPrecision(torch.BFloat16)
-		out := m.Forward(s, g.Tensor(s, "x"), g.Tensor(s, "t"), g.Tensor(s, "y"))
+		out := m.Forward(s, g.Tensor(s, "x"), g.Tensor(s, "t"), Condition{Labels: g.Tensor(s, "y")})
 		if out.DType() != torch.Float32 {
 			t.Errorf("output is %v, want float32", out.DType())
 		}
@@ -179,7 +179,7 @@ func TestForwardLeavesNothing(t *testing.T) {
 		for range 3 {
 			err := s.Try(func(s *torch.Scope) error {
 				x := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 8, 8)
-				out := m.Forward(s, x, torch.From(s, []int64{5}, 1), torch.From(s, []int64{1}, 1))
+				out := m.Forward(s, x, torch.From(s, []int64{5}, 1), Condition{Labels: torch.From(s, []int64{1}, 1)})
 				s.Backward(s.Sum(out))
 				return nil
 			})
@@ -193,7 +193,7 @@ func TestForwardLeavesNothing(t *testing.T) {
 		return s.Try(func(s *torch.Scope) error { // a label out of range fails in the middle
 			if err := s.Try(func(s *torch.Scope) error {
 				x := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 8, 8)
-				m.Forward(s, x, torch.From(s, []int64{5}, 1), torch.From(s, []int64{99}, 1))
+				m.Forward(s, x, torch.From(s, []int64{5}, 1), Condition{Labels: torch.From(s, []int64{99}, 1)})
 				return nil
 			}); err == nil && !s.Device().IsCUDA() {
 				t.Error("label 99: no error")

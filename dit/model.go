@@ -29,9 +29,12 @@ func New(s *torch.Scope, cfg Config) (*DiT, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	if cfg.Block != AdaLNZero || cfg.HasText() {
+		return nil, fmt.Errorf("block %s, condition %s: only adaln-zero blocks on classes can be built", cfg.Block, cfg.Condition)
+	}
 	d, p := cfg.HiddenSize, cfg.PatchSize
 	m := &DiT{
-		PosEmbed:  torch.Persist(torch.From(s, positions(d, cfg.InputSize/p), 1, cfg.NumTokens(), d)),
+		PosEmbed:  torch.Persist(torch.From(s, cfg.positions(), 1, cfg.NumTokens(), d)),
 		XEmbedder: PatchEmbed{nn.NewConv2d(s, cfg.InChannels, d, p, p, 0)},
 		TEmbedder: TimestepEmbedder{nn.NewLinear(s, frequencyEmbeddingSize, d), nn.NewLinear(s, d, d), frequencies(s, cfg.TimestepFrequencyShift)},
 		YEmbedder: LabelEmbedder{nn.NewEmbedding(s, cfg.tableRows(), d)},
@@ -77,10 +80,10 @@ func (m *DiT) With(params []nn.Param) *DiT {
 // parameters. Timesteps, conditioning sums and the output stay Float32.
 func (m *DiT) SetPrecision(dt torch.DType) { m.compute = dt }
 
-// Forward predicts the noise, and the variance where the model learns it, for x [N, C, I, I] at
-// timesteps t [N] under labels y (Int64 [N]). The result is [N, Cout, I, I], Float32.
-func (m *DiT) Forward(s *torch.Scope, x, t, y *torch.Tensor) *torch.Tensor {
-	c := s.Add(m.TEmbedder.Forward(s, t), m.YEmbedder.Forward(s, y)) // [N, D]
+// Forward predicts the noise, and the variance where the model learns it, for x [N, C, I, J] at
+// timesteps t [N] under the condition. The result is [N, Cout, I, J], Float32.
+func (m *DiT) Forward(s *torch.Scope, x, t *torch.Tensor, cond Condition) *torch.Tensor {
+	c := s.Add(m.TEmbedder.Forward(s, t), m.YEmbedder.Forward(s, cond.Labels)) // [N, D]
 	c = s.To(c, m.compute)
 	x = s.Add(m.XEmbedder.Forward(s, s.To(x, m.compute)), s.To(m.PosEmbed, m.compute)) // [N, T, D]
 	for _, b := range m.Blocks {
@@ -89,12 +92,12 @@ func (m *DiT) Forward(s *torch.Scope, x, t, y *torch.Tensor) *torch.Tensor {
 	return m.unpatchify(s, s.To(m.Final.Forward(s, x, c), torch.Float32))
 }
 
-// unpatchify maps tokens [N, T, P P Cout] (channel last inside a patch) to [N, Cout, I, I].
+// unpatchify maps tokens [N, T, P P Cout] (channel last inside a patch) to [N, Cout, I, J].
 func (m *DiT) unpatchify(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	n, c, p := x.Dim(0), m.cfg.OutChannels(), m.cfg.PatchSize
-	g := m.cfg.InputSize / p
-	x = s.Permute(s.Reshape(x, n, g, g, p, p, c), 0, 5, 1, 3, 2, 4) // [N, C, G, P, G, P]
-	return s.Reshape(x, n, c, g*p, g*p)
+	rows, cols := m.cfg.grid()
+	x = s.Permute(s.Reshape(x, n, rows, cols, p, p, c), 0, 5, 1, 3, 2, 4) // [N, Cout, I/P, P, J/P, P]
+	return s.Reshape(x, n, c, rows*p, cols*p)
 }
 
 // GuidedChannels says which channels of the noise classifier-free guidance acts on.
@@ -119,19 +122,20 @@ func ParseGuidedChannels(text string) (GuidedChannels, error) {
 }
 
 // ForwardWithCFG is Forward under classifier-free guidance: uncond + scale (cond - uncond) on the
-// guided channels of the noise (DiT paper, section 3.1). The batch is [z; z'] of 2n with labels
-// [classes; null]: the first half of x is used for both, and both halves of the result hold the
-// guided noise. Other channels pass through for each half.
-func (m *DiT) ForwardWithCFG(s *torch.Scope, x, t, y *torch.Tensor, scale float64, guided GuidedChannels) *torch.Tensor {
+// guided channels of the noise (DiT paper, section 3.1). The batch is [z; z'] of 2n under the
+// conditions [asked; null], null being the null class and the tokens of an empty or a negative prompt:
+// the first half of x is used for both, and both halves of the result hold the guided noise. Other
+// channels pass through for each half.
+func (m *DiT) ForwardWithCFG(s *torch.Scope, x, t *torch.Tensor, cond Condition, scale float64, guided GuidedChannels) *torch.Tensor {
 	n := x.Dim(0) / 2
 	half := s.Narrow(x, 0, 0, n)
-	out := m.Forward(s, s.Cat([]*torch.Tensor{half, half}, 0), t, y)
+	out := m.Forward(s, s.Cat([]*torch.Tensor{half, half}, 0), t, cond)
 	k := min(int(guided), m.cfg.InChannels)
 	if guided == GuideAll {
 		k = m.cfg.InChannels
 	}
 	eps, rest := s.Narrow(out, 1, 0, k), s.Narrow(out, 1, k, out.Dim(1)-k)
-	cond, uncond := s.Narrow(eps, 0, 0, n), s.Narrow(eps, 0, n, n)
-	guidedEps := s.Add(uncond, s.MulScalar(s.Subtract(cond, uncond), scale))
+	asked, null := s.Narrow(eps, 0, 0, n), s.Narrow(eps, 0, n, n)
+	guidedEps := s.Add(null, s.MulScalar(s.Subtract(asked, null), scale))
 	return s.Cat([]*torch.Tensor{s.Cat([]*torch.Tensor{guidedEps, guidedEps}, 0), rest}, 1)
 }

@@ -246,7 +246,7 @@ func TestNewModelIsZero(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := initialised(t, s, cfg, 5)
 		x := s.PhiloxNormal(1, 0, 0, []int64{0, 1, 2}, 4, 8, 8)
-		out := m.Forward(s, x, torch.From(s, []int64{0, 500, 999}, 3), torch.From(s, []int64{1, 10, 4}, 3))
+		out := m.Forward(s, x, torch.From(s, []int64{0, 500, 999}, 3), Condition{Labels: torch.From(s, []int64{1, 10, 4}, 3)})
 		if top := s.MaxAll(s.Abs(out)).Item(); top != 0 {
 			t.Errorf("largest output %v, want 0", top)
 		}

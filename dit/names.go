@@ -79,7 +79,7 @@ func (c Config) fromDiffusers(tableClasses int) []checkpoint.Entry {
 		copies := inDiffusers(p.name, c.Depth)
 		switch {
 		case p.name == posEmbed:
-			e.Parts = []checkpoint.Part{checkpoint.New(positions(c.HiddenSize, c.InputSize/c.PatchSize))}
+			e.Parts = []checkpoint.Part{checkpoint.New(c.positions())}
 		case p.name == labelTable && int64(tableClasses+1) != p.shape[0]:
 			table := checkpoint.Whole(copies[0][0], int64(tableClasses+1), p.shape[1])
 			classes, null := table, table
@@ -139,7 +139,7 @@ func (c Config) official(src checkpoint.Source) []checkpoint.Entry {
 	for _, p := range c.layout() {
 		part := checkpoint.Whole(p.name, p.shape...)
 		if _, ok := src.Lookup(p.name); !ok && p.name == posEmbed {
-			part = checkpoint.New(positions(c.HiddenSize, c.InputSize/c.PatchSize))
+			part = checkpoint.New(c.positions())
 		}
 		out = append(out, checkpoint.Entry{Name: p.name, Shape: p.shape, Parts: []checkpoint.Part{part}})
 	}

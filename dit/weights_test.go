@@ -322,7 +322,7 @@ func TestForwardEqualsDiffusers(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer nn.Close(m)
-			return m.Forward(s, g.Tensor(s, "hidden_states"), g.Tensor(s, "timestep"), g.Tensor(s, "class_labels"))
+			return m.Forward(s, g.Tensor(s, "hidden_states"), g.Tensor(s, "timestep"), Condition{Labels: g.Tensor(s, "class_labels")})
 		}
 		want := g.Tensor(s, "sample")
 		if d := torchtest.Relative(s, out(), want); d < 1e-3 {

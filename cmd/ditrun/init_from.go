@@ -40,7 +40,7 @@ func startModel(e *env, named dit.Config, latents *data.Latents) (dit.Config, *d
 	}
 	e.printf("start   %s", w)
 	drop := c.Float64("class-dropout-prob")
-	change := dit.Changes{NumClasses: c.Int("num-classes"), InputSize: m.Height, ClassDropoutProb: &drop, Seed: c.Uint64("global-seed")}
+	change := dit.Changes{NumClasses: c.Int("num-classes"), InputSize: m.Height, InputWidth: m.Width, ClassDropoutProb: &drop, Seed: c.Uint64("global-seed")}
 	if n := len(latents.Classes()); change.NumClasses == 0 || change.NumClasses == n {
 		change.Classes = latents.Classes()
 	}

@@ -152,7 +152,8 @@ func runTrain(e *env) error {
 func trainConfig(e *env, model dit.Config, latents *data.Latents, dev torch.Device) (training.Config, error) {
 	c, m := e.flags, latents.Manifest()
 	var cfg training.Config
-	model.InputSize, model.InChannels = m.Height, m.Channels
+	model.SetInput(m.Height, m.Width)
+	model.InChannels = m.Channels
 	model.NumClasses = len(latents.Classes())
 	if n := c.Int("num-classes"); n != 0 {
 		model.NumClasses = n

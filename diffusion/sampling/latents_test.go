@@ -231,7 +231,10 @@ func TestNoGuidanceIsTheModelItself(t *testing.T) {
 		}
 		y := torch.From(s, []int64{2, 7}, 2)
 		calls := 0
-		plain := func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor { calls++; return m.Forward(s, x, t, y) }
+		plain := func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+			calls++
+			return m.Forward(s, x, t, dit.Condition{Labels: y})
+		}
 		x := s.PhiloxNormal(3, philox.TagStartNoise, 0, []int64{0, 1}, 4, 8, 8)
 		for step := 5; step >= 0; step-- {
 			x = process.DDIMStep(s, plain, x, nil, step, 0)

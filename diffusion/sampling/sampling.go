@@ -82,7 +82,7 @@ func (r *Request) defaults(cfg dit.Config) error {
 
 func (r *Request) guided() bool { return r.CFGScale != 1 }
 
-// Latents draws scaled latents [n, C, I, I] for the request with the model in the scope s.
+// Latents draws scaled latents [n, C, I, J] for the request with the model in the scope s.
 func Latents(ctx context.Context, s *torch.Scope, model *dit.DiT, r Request) (*torch.Tensor, error) {
 	cfg := model.Config()
 	if err := r.defaults(cfg); err != nil {
@@ -153,14 +153,16 @@ func guide(s *torch.Scope, model *dit.DiT, labels []int, scale float64, guided d
 	}
 	if scale == 1 {
 		cond := torch.From(s, y, len(y))
-		return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor { return model.Forward(s, x, t, cond) }
+		return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+			return model.Forward(s, x, t, dit.Condition{Labels: cond})
+		}
 	}
 	for range labels {
 		y = append(y, int64(model.Config().NullClass()))
 	}
 	both := torch.From(s, y, len(y))
 	return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
-		out := model.ForwardWithCFG(s, s.Cat([]*torch.Tensor{x, x}, 0), s.Cat([]*torch.Tensor{t, t}, 0), both, scale, guided)
+		out := model.ForwardWithCFG(s, s.Cat([]*torch.Tensor{x, x}, 0), s.Cat([]*torch.Tensor{t, t}, 0), dit.Condition{Labels: both}, scale, guided)
 		return s.Narrow(out, 0, 0, x.Dim(0))
 	}
 }
@@ -173,7 +175,7 @@ type source interface {
 
 // newSource returns the noise of pictures lo to hi-1 of r.
 func newSource(dev torch.Device, r *Request, lo, hi int, cfg dit.Config) (source, error) {
-	row := []int{cfg.InChannels, cfg.InputSize, cfg.InputSize}
+	row := []int{cfg.InChannels, cfg.InputSize, cfg.Width()}
 	if r.RNG == rngTorch {
 		gen, err := torch.NewGenerator(dev, r.Seed)
 		if err != nil {
@@ -192,7 +194,7 @@ func newSource(dev torch.Device, r *Request, lo, hi int, cfg dit.Config) (source
 type imageSource struct {
 	seed    uint64
 	indices []int64
-	row     []int // C, I, I
+	row     []int // C, I, J
 }
 
 func (n *imageSource) start(s *torch.Scope) *torch.Tensor {
@@ -209,7 +211,7 @@ type torchSource struct {
 	gen    *torch.Generator
 	count  int // pictures
 	guided bool
-	row    []int // C, I, I
+	row    []int // C, I, J
 }
 
 func (n *torchSource) start(s *torch.Scope) *torch.Tensor {
@@ -227,7 +229,7 @@ func (n *torchSource) step(s *torch.Scope, _ int) *torch.Tensor {
 // pictures.
 const decodeBatch = 16
 
-// Decode turns scaled latents [n, C, I, I] into pictures: 8-bit RGB, n times side*side*3 bytes, with
+// Decode turns scaled latents [n, C, I, J] into pictures: 8-bit RGB, n times side*side*3 bytes, with
 // the rounding of the original (127.5 x + 128, cut off).
 func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *torch.Tensor, scalingFactor float64) (pix []uint8, side int, err error) {
 	s = s.NoGrad()

@@ -77,8 +77,8 @@ func (c Config) check(latents *data.Latents) error {
 	}
 	m := latents.Manifest()
 	switch {
-	case m.Channels != c.Model.InChannels || m.Height != c.Model.InputSize || m.Width != c.Model.InputSize:
-		return fmt.Errorf("latents are %dx%dx%d, the model wants %dx%dx%d", m.Channels, m.Height, m.Width, c.Model.InChannels, c.Model.InputSize, c.Model.InputSize)
+	case m.Channels != c.Model.InChannels || m.Height != c.Model.InputSize || m.Width != c.Model.Width():
+		return fmt.Errorf("latents are %dx%dx%d, the model wants %dx%dx%d", m.Channels, m.Height, m.Width, c.Model.InChannels, c.Model.InputSize, c.Model.Width())
 	case len(latents.Classes()) > c.Model.NumClasses:
 		return fmt.Errorf("latents have %d classes, the model has %d", len(latents.Classes()), c.Model.NumClasses)
 	case latents.Len() < c.GlobalBatchSize:
@@ -237,7 +237,7 @@ func (r *runner) update(s *torch.Scope, b *data.Batch) {
 // apply trains on latents x0 and noise [N, C, I, I] at timesteps t under labels y [N].
 func (r *runner) apply(s *torch.Scope, x0, noise *torch.Tensor, t []int, y *torch.Tensor) {
 	losses := r.process.TrainingLosses(s, func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
-		return r.model.Forward(s, x, t, y)
+		return r.model.Forward(s, x, t, dit.Condition{Labels: y})
 	}, x0, noise, t)
 	loss := s.Mean(losses.Total)
 	s.Backward(loss)

@@ -205,7 +205,7 @@ func TestPreviewSeesTheAverages(t *testing.T) {
 		}
 		weights[step] = torch.Data[float32](ema.Final.Linear.Weight)
 		x := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 4, 4)
-		ema.Forward(s, x, torch.From(s, []int64{1}, 1), torch.From(s, []int64{0}, 1))
+		ema.Forward(s, x, torch.From(s, []int64{1}, 1), dit.Condition{Labels: torch.From(s, []int64{0}, 1)})
 		if step == 2 {
 			time.Sleep(pause)
 		}

@@ -105,7 +105,7 @@ func newStep(s *torch.Scope, cfg dit.Config, batch int) (func(*torch.Scope) erro
 	for i := range indices {
 		indices[i] = int64(i)
 	}
-	x0 := torch.Persist(s.PhiloxNormal(1, philox.TagPosterior, 0, indices, cfg.InChannels, cfg.InputSize, cfg.InputSize))
+	x0 := torch.Persist(s.PhiloxNormal(1, philox.TagPosterior, 0, indices, cfg.InChannels, cfg.InputSize, cfg.Width()))
 	count := 0
 	return func(s *torch.Scope) error {
 		t, y := make([]int, batch), make([]int64, batch)
@@ -115,10 +115,10 @@ func newStep(s *torch.Scope, cfg dit.Config, batch int) (func(*torch.Scope) erro
 			y[i] = int64(philox.Intn(cfg.NumClasses+1, 0, philox.TagLabel, 0, uint64(indices[i])))
 		}
 		count++
-		noise := s.PhiloxNormal(0, philox.TagStartNoise, 0, indices, cfg.InChannels, cfg.InputSize, cfg.InputSize)
+		noise := s.PhiloxNormal(0, philox.TagStartNoise, 0, indices, cfg.InChannels, cfg.InputSize, cfg.Width())
 		labels := torch.From(s, y, batch)
 		losses := process.TrainingLosses(s, func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
-			return m.Forward(s, x, t, labels)
+			return m.Forward(s, x, t, dit.Condition{Labels: labels})
 		}, x0, noise, t)
 		loss := s.Mean(losses.Total)
 		s.Backward(loss)

@@ -1,0 +1,125 @@
+package dit
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ditrun/ditrun/torch"
+)
+
+// A BlockKind is one of the paper's designs of a transformer block, which differ in how timestep and
+// class act on the tokens (section 3.2). The zero value is adaLN-Zero.
+type BlockKind string
+
+// The kinds of blocks, each in a file of its own.
+const (
+	AdaLNZero      BlockKind = "" // as files have it that know no other kind
+	AdaLN          BlockKind = "adaln"
+	InContext      BlockKind = "in-context"
+	CrossAttention BlockKind = "cross-attention"
+)
+
+// BlockKinds lists the kinds in the order of the paper.
+func BlockKinds() []BlockKind { return []BlockKind{InContext, CrossAttention, AdaLN, AdaLNZero} }
+
+// String returns in-context, cross-attention, adaln or adaln-zero.
+func (k BlockKind) String() string {
+	if k == AdaLNZero {
+		return "adaln-zero"
+	}
+	return string(k)
+}
+
+// UnmarshalText reads what String writes, or nothing for adaLN-Zero.
+func (k *BlockKind) UnmarshalText(text []byte) (err error) {
+	*k, err = named("block", string(text), BlockKinds())
+	return err
+}
+
+// ParseBlock reads what [BlockKind.String] writes.
+func ParseBlock(text string) (k BlockKind, err error) { return k, k.UnmarshalText([]byte(text)) }
+
+// A ConditionKind says what a model is conditioned on beside the timestep. The zero value is classes.
+type ConditionKind string
+
+// The kinds of conditions.
+const (
+	OnClass        ConditionKind = "" // as files have it that know no other kind
+	OnText         ConditionKind = "text"
+	OnTextAndClass ConditionKind = "text+class"
+)
+
+// ConditionKinds lists the kinds.
+func ConditionKinds() []ConditionKind { return []ConditionKind{OnClass, OnText, OnTextAndClass} }
+
+// String returns class, text or text+class.
+func (k ConditionKind) String() string {
+	if k == OnClass {
+		return "class"
+	}
+	return string(k)
+}
+
+// UnmarshalText reads what String writes, or nothing for classes.
+func (k *ConditionKind) UnmarshalText(text []byte) (err error) {
+	*k, err = named("condition", string(text), ConditionKinds())
+	return err
+}
+
+// ParseCondition reads what [ConditionKind.String] writes.
+func ParseCondition(text string) (k ConditionKind, err error) {
+	return k, k.UnmarshalText([]byte(text))
+}
+
+// named returns the kind that text names; the empty text names the zero value.
+func named[K interface {
+	~string
+	fmt.Stringer
+}](what, text string, kinds []K) (K, error) {
+	var names []string
+	for _, k := range kinds {
+		if text == k.String() || text == string(k) {
+			return k, nil
+		}
+		names = append(names, k.String())
+	}
+	return "", fmt.Errorf("%s %q: want %s", what, text, strings.Join(names, ", "))
+}
+
+// HasClass says whether the model takes class labels, HasText whether it takes text tokens.
+func (c Config) HasClass() bool { return c.Condition != OnText }
+
+// HasText says whether the model takes text tokens.
+func (c Config) HasText() bool { return c.Condition != OnClass }
+
+// A Condition is what a batch of N is to be conditioned on. A model takes the parts that its
+// [Config.Condition] names; the others are nil.
+type Condition struct {
+	Labels  *torch.Tensor // Int64 [N]
+	Tokens  *torch.Tensor // [N, L, W] of a text encoder, L up to TextLength
+	Lengths *torch.Tensor // Int64 [N], how many of the L tokens are real, the first ones; nil: all of them
+}
+
+// validateCondition holds what a configuration says of its blocks and its condition against the rest.
+func (c Config) validateCondition() error {
+	if !slices.Contains(BlockKinds(), c.Block) {
+		return fmt.Errorf("block %q: not a kind of block", string(c.Block))
+	}
+	if !slices.Contains(ConditionKinds(), c.Condition) {
+		return fmt.Errorf("condition %q: not a kind of condition", string(c.Condition))
+	}
+	switch {
+	case c.HasClass() && (c.NumClasses < 1 || c.NumClasses > 1<<20):
+		return fmt.Errorf("number of classes %d: want a number from 1 to %d", c.NumClasses, 1<<20)
+	case !c.HasClass() && c.NumClasses != 0:
+		return fmt.Errorf("number of classes %d: a model conditioned on text alone has none", c.NumClasses)
+	case !c.HasText() && (c.TextWidth != 0 || c.TextLength != 0):
+		return fmt.Errorf("text of %d tokens of width %d: a model conditioned on classes has none", c.TextLength, c.TextWidth)
+	case c.HasText() && (c.TextWidth < 1 || c.TextWidth > 1<<16):
+		return fmt.Errorf("text width %d: want a number from 1 to %d", c.TextWidth, 1<<16)
+	case c.HasText() && (c.TextLength < 1 || c.TextLength > 1<<16):
+		return fmt.Errorf("text length %d: want a number from 1 to %d", c.TextLength, 1<<16)
+	}
+	return nil
+}
