@@ -3,11 +3,16 @@ package torch
 // #include "shim/dt.h"
 // #cgo noescape dt_adamw_step
 // #cgo nocallback dt_adamw_step
-// #cgo noescape dt_adamw_state
-// #cgo nocallback dt_adamw_state
+// #cgo noescape dt_adamw_buffer
+// #cgo nocallback dt_adamw_buffer
+// #cgo noescape dt_adamw_snapshot
+// #cgo nocallback dt_adamw_snapshot
 import "C"
 
-import "runtime"
+import (
+	"runtime"
+	"unsafe"
+)
 
 // AdamW is the fused optimizer behind package optim. Use that package.
 type AdamW struct {
@@ -16,17 +21,48 @@ type AdamW struct {
 	net    runtime.Cleanup
 }
 
+// AdamWConfig holds AdamW's constants and where the parameters lie in the flat buffer, in elements:
+// those that require gradients in [0, Trained), the others in [Trained, Total).
+type AdamWConfig struct {
+	Beta1, Beta2, Eps, WeightDecay float64
+
+	Offsets        []int // of each parameter
+	Trained, Total int
+}
+
+// AdamWStep is described at optim.StepOptions.
+type AdamWStep struct {
+	LR, MaxNorm, EMADecay float64
+	Skip                  *Tensor
+	UpdateNorm            bool
+}
+
+// An AdamWBuffer is one of the optimizer's buffers.
+type AdamWBuffer int32
+
+// The buffers. Averages lie as the weights do, moments as the trained ones.
+const (
+	AdamWEMA      AdamWBuffer = C.DT_ADAMW_EMA
+	AdamWExpAvg   AdamWBuffer = C.DT_ADAMW_EXP_AVG
+	AdamWExpAvgSq AdamWBuffer = C.DT_ADAMW_EXP_AVG_SQ
+	AdamWStepNum  AdamWBuffer = C.DT_ADAMW_STEP
+)
+
 // NewAdamW makes the optimizer of params (Float32, on one device) and moves their storage into one
 // flat buffer.
-func NewAdamW(params []*Tensor, beta1, beta2, eps, weightDecay float64) (o *AdamW, err error) {
+func NewAdamW(params []*Tensor, cfg AdamWConfig) (o *AdamW, err error) {
 	if err := Available(); err != nil {
 		return nil, err
 	}
 	defer recoverError(&err)
 	hs := handles("NewAdamW", params)
 	o = &AdamW{params: params}
-	cfg := C.dt_adamw_config{beta1: C.double(beta1), beta2: C.double(beta2), eps: C.double(eps), weight_decay: C.double(weightDecay)}
-	check("NewAdamW", C.dt_adamw_new(first(hs), C.int32_t(len(hs)), cfg, &o.h))
+	offsets := make([]C.int64_t, len(cfg.Offsets))
+	for i, at := range cfg.Offsets {
+		offsets[i] = C.int64_t(at)
+	}
+	constants := C.dt_adamw_config{beta1: C.double(cfg.Beta1), beta2: C.double(cfg.Beta2), eps: C.double(cfg.Eps), weight_decay: C.double(cfg.WeightDecay)}
+	check("NewAdamW", C.dt_adamw_new(first(hs), C.int32_t(len(hs)), unsafe.SliceData(offsets), C.int64_t(cfg.Trained), C.int64_t(cfg.Total), constants, &o.h))
 	runtime.KeepAlive(params)
 	h := o.h
 	o.net = runtime.AddCleanup(o, queueFree, func() { C.dt_adamw_free(h) })
@@ -49,13 +85,20 @@ func (o *AdamW) handle(op string) C.dt_adamw {
 	return o.h
 }
 
-// Step is described at optim.AdamW.Step.
-func (o *AdamW) Step(s *Scope, lr, maxNorm, emaDecay float64) *Tensor {
+// Step is described at optim.AdamW.Step. It returns the norm of the gradients, whether the step was
+// skipped and the norm of the change, nil unless asked for.
+func (o *AdamW) Step(s *Scope, opt AdamWStep) (norm, skipped, update *Tensor) {
 	s.cmode()
-	var out C.dt_out
-	check("AdamW.Step", C.dt_adamw_step(o.handle("AdamW.Step"), C.double(lr), C.double(maxNorm), C.double(emaDecay), &out))
+	c := C.dt_adamw_options{lr: C.double(opt.LR), max_norm: C.double(opt.MaxNorm), ema_decay: C.double(opt.EMADecay),
+		skip: opt.Skip.handleOrNil("AdamW.Step"), update_norm: cbool(opt.UpdateNorm)}
+	var out [3]C.dt_out
+	check("AdamW.Step", C.dt_adamw_step(o.handle("AdamW.Step"), &c, &out[0]))
 	runtime.KeepAlive(o)
-	return s.wrap(&out)
+	runtime.KeepAlive(opt.Skip)
+	if out[2].t != nil {
+		update = s.wrap(&out[2])
+	}
+	return s.wrap(&out[0]), s.wrap(&out[1]), update
 }
 
 // ZeroGrad forgets the gradients.
@@ -64,22 +107,35 @@ func (o *AdamW) ZeroGrad() {
 	runtime.KeepAlive(o)
 }
 
-// EMA returns the average of parameter i as a view.
-func (o *AdamW) EMA(s *Scope, i int) *Tensor { return o.state(s, 0, i) }
-
-// Moments returns the first and second moment of parameter i as views, nil where it is frozen.
-func (o *AdamW) Moments(s *Scope, i int) (m, v *Tensor) { return o.state(s, 1, i), o.state(s, 2, i) }
-
-// StepCount returns the number of steps taken, a Float32 scalar on the device.
-func (o *AdamW) StepCount(s *Scope) *Tensor { return o.state(s, 3, 0) }
-
-func (o *AdamW) state(s *Scope, kind, i int) *Tensor {
+// Buffer returns a buffer, not a copy of it.
+func (o *AdamW) Buffer(s *Scope, which AdamWBuffer) *Tensor {
 	s.cmode()
 	var out C.dt_out
-	check("AdamW.state", C.dt_adamw_state(o.handle("AdamW.state"), C.int32_t(kind), C.int32_t(i), &out))
+	check("AdamW.Buffer", C.dt_adamw_buffer(o.handle("AdamW.Buffer"), C.int32_t(which), &out))
 	runtime.KeepAlive(o)
-	if out.t == nil {
+	return s.wrap(&out)
+}
+
+// Snapshot copies weights, averages, both moments and the step count to host memory. The next
+// snapshot overwrites them.
+func (o *AdamW) Snapshot(s *Scope) []*Tensor {
+	s.cmode()
+	var out [5]C.dt_out
+	check("AdamW.Snapshot", C.dt_adamw_snapshot(o.handle("AdamW.Snapshot"), &out[0]))
+	runtime.KeepAlive(o)
+	return s.wrapAll(out[:])
+}
+
+// HostBytes returns the memory of t, a contiguous tensor on the CPU: it is not to be used after t.
+func (t *Tensor) HostBytes() []byte {
+	h, size := t.handle("HostBytes"), t.NumElements()*t.dtype.Size()
+	if size == 0 {
 		return nil
 	}
-	return s.wrap(&out)
+	var p unsafe.Pointer
+	check("HostBytes", C.dt_host_bytes(h, &p), t)
+	if p == nil {
+		misuse("HostBytes", "the tensor is not contiguous on the CPU")
+	}
+	return unsafe.Slice((*byte)(p), size)
 }

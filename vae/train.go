@@ -262,7 +262,7 @@ func (t *trainer) step(s *torch.Scope, step int, b *Batch) {
 
 	total, rec, kl := t.model.loss(s, x, noise, t.cfg.Loss, t.cfg.KLWeight)
 	s.Backward(total)
-	norm := t.opt.Step(s, t.cfg.lr(step), t.cfg.MaxGradNorm, t.cfg.emaDecay(step))
+	norm := t.opt.Step(s, optim.StepOptions{LR: t.cfg.lr(step), MaxNorm: t.cfg.MaxGradNorm, EMADecay: t.cfg.emaDecay(step)}).Norm
 	values := s.NoGrad().Stack([]*torch.Tensor{total, rec, kl, norm}, 0)
 	t.unread = append(t.unread, torch.Persist(values))
 }

@@ -216,7 +216,7 @@ func (r *runner) load(s *torch.Scope, dir string) error {
 		return err
 	}
 	err = open(optimizerFile, func(opt *checkpoint.File) error {
-		return open(emaFile, func(ema *checkpoint.File) error { return r.opt.LoadState(s, opt, ema) })
+		return open(emaFile, func(ema *checkpoint.File) error { return r.opt.Load(s, []checkpoint.Source{opt}, ema) })
 	})
 	if err != nil {
 		return err

@@ -241,7 +241,7 @@ func (r *runner) apply(s *torch.Scope, x0, noise *torch.Tensor, t []int, y *torc
 	}, x0, noise, t)
 	loss := s.Mean(losses.Total)
 	s.Backward(loss)
-	norm := r.opt.Step(s, r.cfg.learningRate(r.step, r.total), r.cfg.MaxGradNorm, r.cfg.EMADecay)
+	norm := r.opt.Step(s, optim.StepOptions{LR: r.cfg.learningRate(r.step, r.total), MaxNorm: r.cfg.MaxGradNorm, EMADecay: r.cfg.EMADecay}).Norm
 
 	// Sums stay on the device: reading a loss each step would wait for it.
 	s = s.NoGrad()

@@ -4,9 +4,9 @@ package optim
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/ditrun/ditrun/torch"
-	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
@@ -21,8 +21,10 @@ var DefaultConfig = Config{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8}
 // AdamW owns the moments and the average of a model's parameters. Parameters that do not require
 // gradients are averaged but not trained, as in the original.
 type AdamW struct {
-	params []nn.Param
-	fused  *torch.AdamW
+	params   []nn.Param
+	layout   *layout
+	fused    *torch.AdamW
+	snapshot atomic.Bool // one is open
 }
 
 // NewAdamW makes an optimizer over params, whose storage it moves into one flat buffer: views taken
@@ -32,57 +34,49 @@ func NewAdamW(params []nn.Param, cfg Config) (*AdamW, error) {
 	for i, p := range params {
 		tensors[i] = p.Tensor
 	}
-	fused, err := torch.NewAdamW(tensors, cfg.Beta1, cfg.Beta2, cfg.Eps, cfg.WeightDecay)
+	o := &AdamW{params: params, layout: newLayout(params)}
+	var err error
+	o.fused, err = torch.NewAdamW(tensors, torch.AdamWConfig{
+		Beta1: cfg.Beta1, Beta2: cfg.Beta2, Eps: cfg.Eps, WeightDecay: cfg.WeightDecay,
+		Offsets: o.layout.offsets, Trained: o.layout.trained, Total: o.layout.total,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("adamw: %w", err)
 	}
-	return &AdamW{params, fused}, nil
+	return o, nil
 }
 
-// Close frees the optimizer's state. The parameters stay.
+// Close frees the optimizer's state. The parameters stay, and so does an open [Snapshot].
 func (o *AdamW) Close() { o.fused.Close() }
 
-// Step applies the gradients with the learning rate lr and forgets them. With maxNorm > 0 the
-// gradients are scaled down to that total norm before. With emaDecay >= 0 the average becomes
-// emaDecay average + (1 - emaDecay) parameters. It returns the norm before clipping, a scalar on
-// the device.
-func (o *AdamW) Step(s *torch.Scope, lr, maxNorm, emaDecay float64) *torch.Tensor {
-	return o.fused.Step(s, lr, maxNorm, emaDecay)
+// Backward adds the gradients of the scalar loss to those of the backward passes since the last step.
+// last says that this is the step's last pass.
+func (o *AdamW) Backward(s *torch.Scope, loss *torch.Tensor, last bool) { s.Backward(loss) }
+
+// StepOptions says how a step is made.
+type StepOptions struct {
+	LR         float64
+	MaxNorm    float64       // greater than 0: gradients are scaled down to this total norm
+	EMADecay   float64       // the average becomes EMADecay average + (1 - EMADecay) parameters; below 0 it stays
+	Skip       *torch.Tensor // Float32 scalar on the device, 1 to skip the step; nil is 0
+	UpdateNorm bool          // find the norm of the change, for one more copy of the weights meanwhile
+}
+
+// StepResult says what a step did, in Float32 scalars on the device.
+type StepResult struct {
+	Norm       *torch.Tensor // of the gradients, before clipping
+	Skipped    *torch.Tensor // 1 where the step was skipped, else 0
+	UpdateNorm *torch.Tensor // of the change of the weights; nil unless asked for
+}
+
+// Step applies the gradients and forgets them. A step whose gradients have a norm that is not finite,
+// or for which Skip is 1, changes nothing: weights, moments, step count and average keep their bits.
+// A parameter without a gradient keeps its value too.
+func (o *AdamW) Step(s *torch.Scope, opt StepOptions) StepResult {
+	var r StepResult
+	r.Norm, r.Skipped, r.UpdateNorm = o.fused.Step(s, torch.AdamWStep(opt))
+	return r
 }
 
 // ZeroGrad forgets the gradients without applying them.
 func (o *AdamW) ZeroGrad() { o.fused.ZeroGrad() }
-
-// EMA returns the averages under their parameters' names. They are views in s of the optimizer's
-// buffer and change with it.
-func (o *AdamW) EMA(s *torch.Scope) []nn.Param {
-	out := make([]nn.Param, len(o.params))
-	for i, p := range o.params {
-		out[i] = nn.Param{Name: p.Name, Tensor: o.fused.EMA(s, i), Buffer: p.Buffer}
-	}
-	return out
-}
-
-// State returns the moments as exp_avg.NAME and exp_avg_sq.NAME and the count as step, views in s of
-// the optimizer's own tensors. Frozen parameters have none.
-func (o *AdamW) State(s *torch.Scope) []nn.Param {
-	out := []nn.Param{{Name: "step", Tensor: o.fused.StepCount(s)}}
-	for i, p := range o.params {
-		m, v := o.fused.Moments(s, i)
-		if m != nil {
-			out = append(out, nn.Param{Name: "exp_avg." + p.Name, Tensor: m}, nn.Param{Name: "exp_avg_sq." + p.Name, Tensor: v})
-		}
-	}
-	return out
-}
-
-// LoadState restores what [AdamW.State] gave and the averages (under the parameters' names).
-func (o *AdamW) LoadState(s *torch.Scope, state, ema checkpoint.Source) error {
-	if err := nn.LoadParams(s, o.State(s), state, false); err != nil {
-		return fmt.Errorf("optimizer state: %w", err)
-	}
-	if err := nn.LoadParams(s, o.EMA(s), ema, false); err != nil {
-		return fmt.Errorf("ema: %w", err)
-	}
-	return nil
-}

@@ -98,13 +98,29 @@ typedef struct {
   double beta1, beta2, eps, weight_decay;
 } dt_adamw_config;
 
-DT_API dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, dt_adamw_config cfg,
-                              dt_adamw *out);
+typedef struct {
+  double lr, max_norm, ema_decay;
+  dt_tensor skip; /* may be NULL */
+  int32_t update_norm;
+} dt_adamw_options;
+
+enum { DT_ADAMW_EMA = 0, DT_ADAMW_EXP_AVG = 1, DT_ADAMW_EXP_AVG_SQ = 2, DT_ADAMW_STEP = 3 };
+
+/* Parameter i lies at offsets[i] in the flat buffer, in elements: one that requires gradients in
+ * [0, trained), another in [trained, total). */
+DT_API dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, const int64_t *offsets,
+                              int64_t trained, int64_t total, dt_adamw_config cfg, dt_adamw *out);
 DT_API void dt_adamw_free(dt_adamw o);
-DT_API dt_error *dt_adamw_step(dt_adamw o, double lr, double max_norm, double ema_decay,
-                               dt_out *grad_norm);
+/* Three results: the norm before clipping, 1 where the step was skipped, and the norm of the change
+ * (no tensor where update_norm is 0). */
+DT_API dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out);
 DT_API dt_error *dt_adamw_zero_grad(dt_adamw o);
-DT_API dt_error *dt_adamw_state(dt_adamw o, int32_t kind, int32_t i, dt_out *out);
+/* The buffer itself. */
+DT_API dt_error *dt_adamw_buffer(dt_adamw o, int32_t which, dt_out *out);
+/* Five copies: weights, average, moments and step count in host memory, which the next call uses
+ * again.
+ */
+DT_API dt_error *dt_adamw_snapshot(dt_adamw o, dt_out *out);
 
 /* Process groups. A store keeps small values by name for all processes of a run: rank 0 serves it,
  * or an agent that started the ranks. A call on one connection waits for the one before it. */

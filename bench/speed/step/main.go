@@ -122,7 +122,7 @@ func newStep(s *torch.Scope, cfg dit.Config, batch int) (func(*torch.Scope) erro
 		}, x0, noise, t)
 		loss := s.Mean(losses.Total)
 		s.Backward(loss)
-		opt.Step(s, 1e-4, 0, 0.9999)
+		opt.Step(s, optim.StepOptions{LR: 1e-4, EMADecay: 0.9999})
 		loss.Item()
 		return nil
 	}, nil

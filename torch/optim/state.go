@@ -1,0 +1,144 @@
+package optim
+
+import (
+	"encoding/json"
+	"errors"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/nn"
+)
+
+// Names of the state in checkpoints; those of the moments stand before the parameter's name.
+const (
+	stepName  = "step"
+	expAvg    = "exp_avg."
+	expAvgSq  = "exp_avg_sq."
+	piecesKey = "pieces" // in the metadata: {name: [offset, elements of the whole]} of tensors that are not whole
+)
+
+// EMA returns the averages under their parameters' names. They are views in s of the optimizer's
+// buffer and change with it.
+func (o *AdamW) EMA(s *torch.Scope) []nn.Param {
+	buffer := o.fused.Buffer(s, torch.AdamWEMA)
+	out := make([]nn.Param, len(o.params))
+	for i, p := range o.layout.averages(o.params) {
+		out[i] = nn.Param{Name: o.params[i].Name, Tensor: view(s, buffer, p, o.params[i].Tensor), Buffer: o.params[i].Buffer}
+	}
+	return out
+}
+
+// State returns the moments as exp_avg.NAME and exp_avg_sq.NAME and the count as step, views in s of
+// the optimizer's own tensors. Frozen parameters have none.
+func (o *AdamW) State(s *torch.Scope) []nn.Param {
+	out := []nn.Param{{Name: stepName, Tensor: o.fused.Buffer(s, torch.AdamWStepNum)}}
+	m, v := o.fused.Buffer(s, torch.AdamWExpAvg), o.fused.Buffer(s, torch.AdamWExpAvgSq)
+	for _, p := range o.layout.moments(o.params) {
+		like := o.params[p.param]
+		out = append(out, nn.Param{Name: expAvg + like.Name, Tensor: view(s, m, p, like.Tensor)},
+			nn.Param{Name: expAvgSq + like.Name, Tensor: view(s, v, p, like.Tensor)})
+	}
+	return out
+}
+
+// view returns a piece of a buffer, in the shape of like where it is the whole of that.
+func view(s *torch.Scope, buffer *torch.Tensor, p piece, like *torch.Tensor) *torch.Tensor {
+	return s.NoGrad().Sub(func(s *torch.Scope) *torch.Tensor {
+		x := s.Narrow(buffer, 0, p.at, p.length)
+		if p.length == like.NumElements() {
+			x = s.Reshape(x, like.Shape()...)
+		}
+		return x
+	})
+}
+
+// A Snapshot is a copy of the weights, the averages and the optimizer's state in host memory, to be
+// saved while training goes on. It may be used and closed on any goroutine.
+type Snapshot struct {
+	opt     *AdamW
+	tensors []*torch.Tensor // as torch.AdamW.Snapshot gives them
+}
+
+// Snapshot copies the state. There is one at a time, whose memory is used again: close it first.
+func (o *AdamW) Snapshot(s *torch.Scope) (*Snapshot, error) {
+	if !o.snapshot.CompareAndSwap(false, true) {
+		return nil, errors.New("snapshot: the one before is still open")
+	}
+	p := &Snapshot{opt: o}
+	err := s.Try(func(s *torch.Scope) error {
+		p.tensors = o.fused.Snapshot(s)
+		for _, t := range p.tensors {
+			torch.Persist(t)
+		}
+		return nil
+	})
+	if err != nil {
+		o.snapshot.Store(false)
+		return nil, err
+	}
+	return p, nil
+}
+
+// Close ends the use of the snapshot. What its methods gave is not to be used any more.
+func (p *Snapshot) Close() {
+	if p.tensors == nil {
+		return
+	}
+	for _, t := range p.tensors {
+		t.Close()
+	}
+	p.tensors = nil
+	p.opt.snapshot.Store(false)
+}
+
+// Weights returns the weights, for the file of the model.
+func (p *Snapshot) Weights() []checkpoint.Tensor { return p.whole(p.tensors[0]) }
+
+// Averages returns the averages, for a file of the same form.
+func (p *Snapshot) Averages() []checkpoint.Tensor { return p.whole(p.tensors[1]) }
+
+func (p *Snapshot) whole(buffer *torch.Tensor) (out []checkpoint.Tensor) {
+	data := buffer.HostBytes()
+	for i, param := range p.opt.params {
+		at := piece{i, 0, param.Tensor.NumElements(), p.opt.layout.offsets[i]}
+		out = append(out, p.tensor("", data, at))
+	}
+	return out
+}
+
+// Optimizer returns the moments and the step count, and the metadata of their file.
+func (p *Snapshot) Optimizer() ([]checkpoint.Tensor, map[string]string) {
+	m, v := p.tensors[2].HostBytes(), p.tensors[3].HostBytes()
+	out := []checkpoint.Tensor{{Info: checkpoint.Info{Name: stepName, DType: checkpoint.F32}, Data: p.tensors[4].HostBytes()}}
+	cut := map[string][2]int{}
+	for _, at := range p.opt.layout.moments(p.opt.params) {
+		for _, t := range []checkpoint.Tensor{p.tensor(expAvg, m, at), p.tensor(expAvgSq, v, at)} {
+			if total := p.opt.params[at.param].Tensor.NumElements(); at.length < total {
+				cut[t.Name] = [2]int{at.offset, total}
+			}
+			out = append(out, t)
+		}
+	}
+	meta := map[string]string{"format": "pt"}
+	if len(cut) > 0 {
+		text, err := json.Marshal(cut)
+		if err != nil {
+			panic(err) // a map of numbers cannot fail to encode
+		}
+		meta[piecesKey] = string(text)
+	}
+	return out, meta
+}
+
+// tensor is a piece of data in the form that files take.
+func (p *Snapshot) tensor(prefix string, data []byte, at piece) checkpoint.Tensor {
+	param := p.opt.params[at.param]
+	shape := []int64{int64(at.length)}
+	if at.length == param.Tensor.NumElements() {
+		shape = shape[:0]
+		for _, d := range param.Tensor.Shape() {
+			shape = append(shape, int64(d))
+		}
+	}
+	return checkpoint.Tensor{Info: checkpoint.Info{Name: prefix + param.Name, DType: checkpoint.F32, Shape: shape}, Data: data[4*at.at : 4*(at.at+at.length)]}
+}
