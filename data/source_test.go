@@ -163,7 +163,7 @@ func TestContainersAgree(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.CacheDir = t.TempDir()
-			server.Objects = prefixed(c.files, "some/where/")
+			server.Change(func() { server.Objects = prefixed(c.files, "some/where/") })
 			local, remote := filepath.Join(writeFiles(t, c.files), c.path), "s3://bucket/"+path.Join("some/where", c.path)
 			for round, location := range map[string]string{"first": local, "again, from the index": local, "from S3": remote, "again from S3": remote} {
 				src, err := Open(t.Context(), location, c.o)

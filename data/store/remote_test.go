@@ -89,14 +89,16 @@ func TestRemoteListing(t *testing.T) {
 			t.Errorf("%s: error %v, want %q", location, err, want)
 		}
 	}
-	f.Endless = true
+	f.Change(func() { f.Endless = true })
 	if _, err := Open(t.Context(), "s3://bucket/set"); err == nil || !strings.Contains(err.Error(), "the listing does not end") {
 		t.Errorf("endless listing: %v", err)
 	}
-	f.Fault = func(w http.ResponseWriter, r *http.Request) bool {
-		storetest.Refuse(w, 403, "AccessDenied")
-		return true
-	}
+	f.Change(func() {
+		f.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+			storetest.Refuse(w, 403, "AccessDenied")
+			return true
+		}
+	})
 	if _, err := Open(t.Context(), "s3://bucket/set"); err == nil || !strings.Contains(err.Error(), "access denied, with the credentials of TEST... (AWS_ACCESS_KEY_ID") {
 		t.Errorf("forbidden: %v", err)
 	}
@@ -217,7 +219,7 @@ func TestRemoteReadFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.Fault = c.fault
+		f.Change(func() { f.Fault = c.fault })
 		file, err := s.File(0)
 		if err != nil {
 			t.Fatal(err)
@@ -238,11 +240,13 @@ func TestRemoteReadFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Fault = func(w http.ResponseWriter, r *http.Request) bool {
-		storetest.Refuse(w, 503, "SlowDown")
-		cancel()
-		return true
-	}
+	f.Change(func() {
+		f.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+			storetest.Refuse(w, 503, "SlowDown")
+			cancel()
+			return true
+		}
+	})
 	file, err := s.File(0)
 	if err != nil {
 		t.Fatal(err)

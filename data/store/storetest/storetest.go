@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,6 +37,15 @@ type Server struct {
 	Served  atomic.Int64                                      // bytes of objects
 	Gets    atomic.Int64                                      // requests for objects
 	Endless bool                                              // listings never end
+
+	mu sync.RWMutex // once the server serves, Objects, Fault and Endless are set under Change
+}
+
+// Change runs what changes the fields of a server that serves: a client that gave up may have left it a request.
+func (f *Server) Change(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
 }
 
 // ETag is what a server calls a content.
@@ -49,15 +59,18 @@ func Refuse(w http.ResponseWriter, status int, code string) {
 }
 
 func (f *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if f.Fault != nil && f.Fault(w, r) {
+	f.mu.RLock()
+	objects, fault, endless := f.Objects, f.Fault, f.Endless
+	f.mu.RUnlock()
+	if fault != nil && fault(w, r) {
 		return
 	}
 	_, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	if r.URL.Query().Get("list-type") == "2" {
-		f.list(w, r)
+		list(w, r, objects, endless)
 		return
 	}
-	b, ok := f.Objects[key]
+	b, ok := objects[key]
 	if !ok {
 		Refuse(w, 404, "NoSuchKey")
 		return
@@ -85,7 +98,7 @@ func (f *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Write(b)
 }
 
-func (f *Server) list(w http.ResponseWriter, r *http.Request) {
+func list(w http.ResponseWriter, r *http.Request, objects map[string][]byte, endless bool) {
 	type content struct {
 		Key          string
 		Size         int
@@ -100,7 +113,7 @@ func (f *Server) list(w http.ResponseWriter, r *http.Request) {
 	}
 	q := r.URL.Query()
 	var keys []string
-	for key := range f.Objects {
+	for key := range objects {
 		if strings.HasPrefix(key, q.Get("prefix")) && key > q.Get("continuation-token") {
 			keys = append(keys, key)
 		}
@@ -111,7 +124,7 @@ func (f *Server) list(w http.ResponseWriter, r *http.Request) {
 		keys = keys[:page]
 		result.IsTruncated, result.NextContinuationToken = true, keys[page-1]
 	}
-	if f.Endless && len(keys) > 0 {
+	if endless && len(keys) > 0 {
 		result.IsTruncated, result.NextContinuationToken = true, q.Get("continuation-token")+" "
 		keys = keys[:1]
 	}
@@ -119,7 +132,7 @@ func (f *Server) list(w http.ResponseWriter, r *http.Request) {
 		if d := q.Get("delimiter"); d != "" && strings.Contains(key[len(q.Get("prefix")):], d) {
 			continue
 		}
-		result.Contents = append(result.Contents, content{key, len(f.Objects[key]), ETag(f.Objects[key]), "2026-01-01T00:00:00.000Z"})
+		result.Contents = append(result.Contents, content{key, len(objects[key]), ETag(objects[key]), "2026-01-01T00:00:00.000Z"})
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	xml.NewEncoder(w).Encode(result)
