@@ -9,7 +9,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -60,17 +60,9 @@ func TestDecodeGolden(t *testing.T) {
 // arithmetic coding, ink, damage, orientation, first frames (made by bench/data/parity.py). What Pillow refuses is
 // refused.
 func TestDecodeEdgeCases(t *testing.T) {
-	z, err := zip.OpenReader("testdata/decode/edge.zip")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer z.Close()
+	z := edgeCases(t)
 	read := func(name string) []byte {
-		f, err := z.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := io.ReadAll(f)
+		b, err := fs.ReadFile(z, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,6 +94,16 @@ func TestDecodeEdgeCases(t *testing.T) {
 	if equal < 100 || refused < 15 {
 		t.Errorf("%d pictures compared and %d refused, want at least 100 and 15", equal, refused)
 	}
+}
+
+func edgeCases(t testing.TB) fs.FS {
+	t.Helper()
+	z, err := zip.OpenReader("testdata/decode/edge.zip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { z.Close() })
+	return z
 }
 
 func TestDecodeBadInput(t *testing.T) {
@@ -165,16 +167,20 @@ type cropped struct{ image.Image }
 func (cropped) Bounds() image.Rectangle { return image.Rect(3, 4, 5, 5) }
 
 func FuzzDecode(f *testing.F) {
-	files, err := filepath.Glob("testdata/decode/*.*")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, name := range files {
-		b, err := os.ReadFile(name)
+	for _, set := range []fs.FS{os.DirFS("testdata/decode"), edgeCases(f)} {
+		names, err := fs.Glob(set, "*.*")
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(b)
+		for _, name := range names {
+			b, err := fs.ReadFile(set, name)
+			if err != nil {
+				f.Fatal(err)
+			}
+			if len(b) < 1<<13 {
+				f.Add(b)
+			}
+		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if f, err := sniff(b); err == nil {

@@ -1,0 +1,119 @@
+package data
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Further fuzz targets are beside the tests of what they try: FuzzDecode, FuzzListTar, FuzzIDX, FuzzManifest.
+
+func FuzzLabels(f *testing.F) {
+	f.Add("cat\ndog\ncat\n")
+	f.Add("ImageId,PredictionString\na.jpg,n01440764 1 2 3 4\nb,n01443537\nx/c.png n01440764\r\n")
+	f.Add("1\n2\n3\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		l, err := parseLabels(text)
+		if err != nil {
+			return
+		}
+		entries := []entry{{name: "b.jpg"}, {name: "a.jpg"}, {name: "c.jpg"}}
+		classes, err := l.apply(entries)
+		if err != nil {
+			return
+		}
+		for _, e := range entries {
+			want, ok := l.byName[stem(e.name)]
+			if l.byName == nil {
+				want, ok = l.lines[e.name[0]-'a'], true
+			}
+			if !ok || int(e.label) >= len(classes) || classes[e.label] != want {
+				t.Errorf("%s has label %d of %q, want %q", e.name, e.label, classes, want)
+			}
+		}
+	})
+}
+
+// limited counts what is written and refuses to take more than may come.
+type limited struct{ n, most int64 }
+
+func (l *limited) Write(b []byte) (int, error) {
+	if l.n += int64(len(b)); l.n > l.most {
+		return 0, errors.New("too much")
+	}
+	return len(b), nil
+}
+
+// FuzzUnpack reads compressed archives and parquet tables, told by content.
+func FuzzUnpack(f *testing.F) {
+	var rows []parquetRow
+	for i := range 4 {
+		row := parquetRow{Label: int64(i)}
+		row.Image.Bytes = []byte("\x89PNG")
+		if i > 0 {
+			name := "n01440764_1_n01440764.JPEG"
+			row.Image.Path = &name
+		}
+		rows = append(rows, row)
+	}
+	archive := tarOf(f, []tarFile{{"a.png", []byte("\x89PNG")}, {"a.cls", []byte("1")}})
+	for _, b := range [][]byte{gzipped(f, archive), zstdOf(f, archive), parquetOf(f, rows)} {
+		f.Add(b)
+		f.Add(b[:len(b)/2])
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		size := int64(len(b))
+		unpack := unpackParquet
+		switch {
+		case bytes.HasPrefix(b, []byte("\x1f\x8b")):
+			unpack = unpackGzip
+		case bytes.HasPrefix(b, []byte("\x28\xb5\x2f\xfd")):
+			unpack = unpackZstd
+		default:
+			if _, err := parquetClasses(bytes.NewReader(b), size); err == nil && !bytes.HasPrefix(b, []byte("PAR1")) {
+				t.Error("not parquet, and read")
+			}
+		}
+		out := &limited{most: maxUnpacked(size) + 1<<25} // it is looked at now and then
+		if err := unpack(t.Context(), bytes.NewReader(b), size, out); err != nil && strings.Contains(err.Error(), "too much") {
+			t.Error(err)
+		}
+	})
+}
+
+// FuzzShard opens a shard of a set and reads it.
+func FuzzShard(f *testing.F) {
+	p := testPlan(4)
+	dir := testLatents(f, p)
+	name := p.file(0)
+	good, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		f.Fatal(err)
+	}
+	header := 8 + binary.LittleEndian.Uint64(good)
+	f.Add(good[:header])
+	f.Add(bytes.Replace(good[:header], []byte("moments_flip"), []byte("moments_flop"), 1))
+	f.Add(bytes.Replace(good[:header], []byte("[0,"), []byte("[9,"), 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		// Only the header is tried; the samples follow it as they are.
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, append(bytes.Clone(b), good[header:]...), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		s, err := openShard(path, &p, 0)
+		if err != nil {
+			return
+		}
+		defer s.close()
+		record := make([]float32, p.recordLen())
+		for i := range s.n {
+			s.read(i, false, record)
+			s.read(i, true, record)
+		}
+		s.sha256()
+	})
+}
