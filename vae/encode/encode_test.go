@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -119,6 +120,52 @@ func TestLatentsEqualDirectEncoding(t *testing.T) {
 				// A batch of one may round differently.
 				if e := torchtest.Relative(s, torch.From(s, record, want.Shape()...), want); !(e < 1e-5) {
 					t.Errorf("picture %d, mirrored %v: relative error %.2g", i, flip, e)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// The whole road, from picture files to shards, against PIL's pictures, ADM's crop and diffusers' AutoencoderKL
+// (bench/parity/check_latents.py --golden). The difference is that of float32 sums in another order.
+func TestLatentsEqualDiffusers(t *testing.T) {
+	src, err := data.Open(t.Context(), "testdata/pictures", data.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	o := testOptions(t, t.TempDir())
+	o.Source, o.DType, o.NumWorkers = src, checkpoint.F32, 2
+	if _, err := Run(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	l, err := data.OpenLatents(o.OutDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	g := torchtest.Open(t, "testdata/latents.safetensors")
+	torchtest.Run(t, func(s *torch.Scope) error {
+		labels := torch.Data[int64](g.Tensor(s, "labels"))
+		if l.Len() != 9 || len(labels) != l.Len() {
+			t.Fatalf("%d latents and %d labels, want 9", l.Len(), len(labels))
+		}
+		moments, flipped := torch.Data[float32](g.Tensor(s, "moments")), torch.Data[float32](g.Tensor(s, "moments_flip"))
+		n := l.RecordLen()
+		record := make([]float32, n)
+		for i := range l.Len() {
+			if l.Label(i) != labels[i] || l.ID(i) != i {
+				t.Errorf("record %d has id %d and label %d, want label %d", i, l.ID(i), l.Label(i), labels[i])
+			}
+			for k, want := range [][]float32{moments[i*n : (i+1)*n], flipped[i*n : (i+1)*n]} {
+				if err := l.Read(i, k == 1, record); err != nil {
+					return err
+				}
+				for j, v := range record {
+					if d := float64(v - want[j]); !(math.Abs(d) < 1e-5) {
+						t.Fatalf("%s, mirrored %v: moment %d is %v, want %v", src.Sample(i).Name, k == 1, j, v, want[j])
+					}
 				}
 			}
 		}
