@@ -67,13 +67,8 @@ func ClassNotes(classes []string) []string {
 		}
 	}
 	switch {
-	case known == 0:
+	case known == 0, known == len(classes) && elsewhere == "":
 		return nil
-	case known == len(classes) && elsewhere == "":
-		if known == len(ImageNetClasses()) {
-			return nil
-		}
-		return []string{fmt.Sprintf("%d of the %d classes of ImageNet-1k, the first ones: labels agree with ImageNet's", known, len(ImageNetClasses()))}
 	case elsewhere == "":
 		return []string{fmt.Sprintf("%d classes, of which %d are in ImageNet-1k", len(classes), known)}
 	}

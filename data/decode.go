@@ -75,6 +75,7 @@ func Decode(b []byte) (*Image, error) {
 // DecodeInto is Decode with a picture to overwrite, whose memory is used again where it suffices: a picture takes more
 // time to clear and to collect than to crop.
 func DecodeInto(img *Image, b []byte) (err error) {
+	img.Clipped = false
 	if len(b) == 0 {
 		return errors.New("empty file")
 	}

@@ -4,6 +4,9 @@ package data
 type Image struct {
 	W, H int
 	Pix  []uint8
+	// Clipped says that it was decoded from 16-bit gray, and that levels above 255 became 255, as they do in Pillow:
+	// hardly what anybody wants.
+	Clipped bool
 }
 
 // NewImage returns a black picture of w x h pixels.

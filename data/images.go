@@ -36,6 +36,7 @@ type ImageBatch struct {
 	IDs         []int
 	Labels      []int64 // [N]
 	Pix         []uint8 // [N, S, S, 3]
+	Clipped     int     // pictures with Image.Clipped
 	Bad         []Bad   // with KeepGoing: the samples that are not among the above
 	WaitSeconds float64 // how long the loop waited for this batch
 }
@@ -105,6 +106,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 				b.Step, b.Epoch = t.step, t.epoch
 				b.IDs, b.Labels, b.Pix, b.Bad = b.IDs[:n], b.Labels[:n], b.Pix[:n*size], nil
 				slot := 0
+				pictures.clipped = 0
 				pictures.prepare(ctx, t.items)
 				for k, i := range t.items {
 					if err := ctx.Err(); err != nil { // decoding is slow enough to be felt when interrupted
@@ -125,7 +127,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 					b.IDs[slot], b.Labels[slot] = i, int64(src.Sample(i).Label)
 					slot++
 				}
-				b.IDs, b.Labels, b.Pix = b.IDs[:slot], b.Labels[:slot], b.Pix[:slot*size]
+				b.IDs, b.Labels, b.Pix, b.Clipped = b.IDs[:slot], b.Labels[:slot], b.Pix[:slot*size], pictures.clipped
 				return nil
 			}
 		}
@@ -149,6 +151,8 @@ type reader struct {
 	buf   [][]byte   // of the files of a batch, in remote storage, or of one
 	errs  []error
 	img   Image // overwritten by each picture
+
+	clipped int // pictures of the batch with Image.Clipped
 }
 
 // maxRequests bounds how many pictures of a batch one worker asks for at once.
@@ -210,6 +214,9 @@ func (r *reader) crop(crop *Cropper, k, i int, pix []uint8) error {
 		img, err := r.image(k, i)
 		if err != nil {
 			return err
+		}
+		if img.Clipped {
+			r.clipped++
 		}
 		if err := crop.Crop(pix, img); err != nil {
 			s := r.src.Sample(i)

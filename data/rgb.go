@@ -38,7 +38,7 @@ func toRGB(img *Image, m image.Image) {
 		rows(m.Pix, m.Stride, 2, func(p []uint8) {
 			v := p[1]
 			if p[0] != 0 {
-				v = 255
+				v, img.Clipped = 255, true
 			}
 			put(v, v, v)
 		})

@@ -381,7 +381,7 @@ func TestImageNetClasses(t *testing.T) {
 		classes []string
 		want    string
 	}{
-		{all, ""}, {all[:10], "the first ones"}, {all[1:], "is class 0 here and 1 there"}, {[]string{"cat", "dog"}, ""}, {[]string{"n00000001"}, ""},
+		{all, ""}, {all[:10], ""}, {all[1:], "is class 0 here and 1 there"}, {[]string{"cat", "dog"}, ""}, {[]string{"n00000001"}, ""},
 	} {
 		notes := strings.Join(ClassNotes(c.classes), "\n")
 		if (c.want == "") != (notes == "") || !strings.Contains(notes, c.want) {

@@ -52,6 +52,7 @@ func orient(img *Image, orientation int) *Image {
 	}
 	w, h := img.W, img.H
 	out := NewImage(w, h)
+	out.Clipped = img.Clipped
 	if orientation >= 5 {
 		out.W, out.H = h, w
 	}

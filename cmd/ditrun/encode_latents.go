@@ -135,7 +135,7 @@ func runEncodeLatents(e *env) error {
 	began := time.Now()
 	var bar *progress.Bar
 	wait := -1.0 // smoothed
-	bad := 0
+	bad, clipped := 0, 0
 	o.OnBad = func(b data.Bad) {
 		bad++
 		if o.OnError == "skip" { // else the error at the end names them
@@ -143,15 +143,23 @@ func runEncodeLatents(e *env) error {
 		}
 	}
 	o.OnProgress = func(p encode.Progress) {
+		if p.Done == p.Total && bar == nil {
+			e.printf("nothing is left to encode")
+			return
+		}
 		if bar == nil {
 			bar = e.progress("encode", "pictures", int64(p.Total))
 			bar.Start(int64(p.Done))
 			return
 		}
-		if wait += 0.1 * (p.WaitShare - wait); wait < 0 {
-			wait = p.WaitShare
+		clipped = p.Clipped
+		note := "waits for shards of other processes"
+		if !p.Others {
+			if wait += 0.1 * (p.WaitShare - wait); wait < 0 {
+				wait = p.WaitShare
+			}
+			note = fmt.Sprintf("encoder waits %.0f %%", 100*wait)
 		}
-		note := fmt.Sprintf("encoder waits %.0f %%", 100*wait)
 		if p.Overflows > 0 {
 			note += fmt.Sprintf(", %s past fp16", plural(p.Overflows, "batch"))
 		}
@@ -172,9 +180,14 @@ func runEncodeLatents(e *env) error {
 		}
 		return err
 	}
-	bar.Finish()
+	if bar != nil {
+		bar.Finish()
+	}
 	if wait > 0.3 {
 		e.printf("the encoder waited %.0f %% of the time for pictures: more --num-workers or a faster disk would help", 100*wait)
+	}
+	if clipped > 0 {
+		e.warn("%s of 16 bits: levels above 255 became 255, as Pillow does it; convert them to 8 bits to keep them", plural(clipped, "gray picture"))
 	}
 	std := make([]string, len(manifest.Std))
 	for i, v := range manifest.Std {

@@ -37,7 +37,7 @@ type Options struct {
 	// Rank of World processes that were started together; they begin at places far apart. Both may be 0.
 	Rank, World int
 
-	// OnProgress, which may be nil, is called at the start and after each batch.
+	// OnProgress, which may be nil, is called at the start, after each batch, and now and then while others work.
 	OnProgress func(Progress)
 	// OnBad, which may be nil, is told each picture that cannot be decoded, as it is met.
 	OnBad func(bad data.Bad)
@@ -51,6 +51,10 @@ type Progress struct {
 	WaitShare float64
 	// Overflows counts the batches that float16 could not hold and float32 made again.
 	Overflows int
+	// Clipped counts pictures of 16-bit gray whose levels above 255 were lost, see data.Image.
+	Clipped int
+	// Others says that there is nothing left to do but what other processes hold.
+	Others bool
 }
 
 // BadPicturesError says that pictures cannot be decoded.

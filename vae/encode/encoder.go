@@ -3,6 +3,7 @@ package encode
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/ditrun/ditrun/data"
@@ -18,11 +19,16 @@ type encoder struct {
 	done      int                // pictures, those of finished shards and of the one at hand
 	spoilt    int                // pictures of shards that cannot be made
 	overflows int
+	clipped   int
 	bad       []data.Bad
 	waited    time.Duration
 	last      time.Time
 	claims    []*data.Claim // all that the feeder got
+	claiming  atomic.Bool   // the feeder looks for a claim
 }
+
+// lookEvery is how often an encoder without work looks what the others have done.
+const lookEvery = 2 * time.Second
 
 // fed is what the feeder hands over: a batch of a claim, or, with no batch, that the claim has no more.
 type fed struct {
@@ -72,11 +78,13 @@ func (e *encoder) feed(ctx context.Context, w *data.ShardWriter, items chan<- fe
 			return false
 		}
 	}
+	e.claiming.Store(true)
 	for claim, err := range w.Claims(ctx, e.Rank, e.World) {
 		if err != nil {
 			send(fed{err: err})
 			return
 		}
+		e.claiming.Store(false)
 		e.claims = append(e.claims, claim)
 		pictures := data.ImageRange(ctx, e.Source, claim.Lo, claim.Hi, data.ImageOptions{
 			Size: e.ImageSize, Batch: e.BatchSize, Workers: e.NumWorkers, Resampler: e.Resampler, KeepGoing: true})
@@ -90,6 +98,7 @@ func (e *encoder) feed(ctx context.Context, w *data.ShardWriter, items chan<- fe
 				return
 			}
 		}
+		e.claiming.Store(true)
 		if !send(fed{claim: claim}) {
 			return
 		}
@@ -101,9 +110,10 @@ func (e *encoder) feed(ctx context.Context, w *data.ShardWriter, items chan<- fe
 func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *data.ShardWriter, items <-chan fed, taken chan<- struct{}) error {
 	spoilt := false // the shard has a bad picture: only look for more of them
 	for {
-		start := time.Now()
-		f, ok := <-items
-		e.waited += time.Since(start)
+		f, ok, err := e.next(w, items)
+		if err != nil {
+			return err
+		}
 		if !ok {
 			return ctx.Err()
 		}
@@ -133,6 +143,7 @@ func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *data.ShardWrite
 				return err
 			}
 		}
+		e.clipped += b.Clipped
 		n := len(b.IDs) + len(b.Bad)
 		if spoilt || len(b.IDs) == 0 {
 			taken <- struct{}{}
@@ -141,6 +152,28 @@ func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *data.ShardWrite
 		}
 		e.done += n
 		e.report()
+	}
+}
+
+// next waits for what the feeder hands over; ok is false when there is no more.
+func (e *encoder) next(w *data.ShardWriter, items <-chan fed) (f fed, ok bool, err error) {
+	start := time.Now()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case f, ok = <-items:
+			e.waited += time.Since(start)
+			return f, ok, nil
+		case <-look.C:
+			if e.claiming.Load() {
+				if err := e.recount(w); err != nil {
+					return fed{}, false, err
+				}
+				e.OnProgress(Progress{Done: e.done, Total: e.Source.Len(), Overflows: e.overflows, Clipped: e.clipped, Others: true})
+				start, e.last = time.Now(), time.Now() // no fault of the pictures
+			}
+		}
 	}
 }
 
@@ -195,7 +228,7 @@ func (e *encoder) recount(w *data.ShardWriter) error {
 
 func (e *encoder) report() {
 	now := time.Now()
-	p := Progress{Done: e.done, Total: e.Source.Len(), Overflows: e.overflows}
+	p := Progress{Done: e.done, Total: e.Source.Len(), Overflows: e.overflows, Clipped: e.clipped}
 	if d := now.Sub(e.last); d > 0 {
 		p.WaitShare = e.waited.Seconds() / d.Seconds()
 	}
