@@ -16,19 +16,19 @@ import (
 // know neither each other nor the data, and file formats, random numbers, schedules and data build
 // without libtorch.
 var layers = [][]string{
-	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/codec", "data/store", "data/store/storetest"},
+	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/codec", "data/store", "data/store/storetest", "dit/text/bpe"},
 	{"torch"},
 	{"torch/nn", "torch/internal/genops"},
 	{"torch/optim", "torch/torchtest"},
-	{"dit", "diffusion", "vae", "data"},
+	{"dit", "dit/text", "diffusion", "vae", "data"},
 	{"diffusion/training", "diffusion/sampling", "vae/encode"},
 	{"cmd", "bench"}, // with all below them
 }
 
 // withoutTorch are the packages that do not need libtorch, and withoutC those of them that do not need a C compiler.
 var (
-	withoutTorch = []string{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data", "data/codec", "data/store"}
-	withoutC     = withoutTorch[:3]
+	withoutTorch = []string{"torch/checkpoint", "torch/philox", "diffusion/schedule", "dit/text/bpe", "data", "data/codec", "data/store"}
+	withoutC     = withoutTorch[:4]
 )
 
 // forTests are the packages that nothing but tests may import.
