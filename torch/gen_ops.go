@@ -41,6 +41,8 @@ package torch
 // #cgo nocallback dt_silu
 // #cgo noescape dt_gelu
 // #cgo nocallback dt_gelu
+// #cgo noescape dt_gelu_erf
+// #cgo nocallback dt_gelu_erf
 // #cgo noescape dt_relu
 // #cgo nocallback dt_relu
 // #cgo noescape dt_clamp
@@ -340,6 +342,14 @@ func (s *Scope) SiLU(a *Tensor) *Tensor {
 func (s *Scope) GELU(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("GELU", C.dt_gelu(s.cmode(), a.handle("GELU"), &out), a)
+	runtime.KeepAlive(a)
+	return s.wrap(&out)
+}
+
+// GELUErf returns the Gaussian error linear unit itself, a (1 + erf(a / sqrt(2))) / 2.
+func (s *Scope) GELUErf(a *Tensor) *Tensor {
+	var out C.dt_out
+	check("GELUErf", C.dt_gelu_erf(s.cmode(), a.handle("GELUErf"), &out), a)
 	runtime.KeepAlive(a)
 	return s.wrap(&out)
 }

@@ -139,6 +139,8 @@ static __typeof__(&dt_silu) p_dt_silu;
 dt_error *dt_silu(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_silu(m, a, out); }
 static __typeof__(&dt_gelu) p_dt_gelu;
 dt_error *dt_gelu(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_gelu(m, a, out); }
+static __typeof__(&dt_gelu_erf) p_dt_gelu_erf;
+dt_error *dt_gelu_erf(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_gelu_erf(m, a, out); }
 static __typeof__(&dt_relu) p_dt_relu;
 dt_error *dt_relu(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_relu(m, a, out); }
 static __typeof__(&dt_clamp) p_dt_clamp;
@@ -353,6 +355,7 @@ static const struct {
     {"dt_sigmoid", (void **)&p_dt_sigmoid},
     {"dt_silu", (void **)&p_dt_silu},
     {"dt_gelu", (void **)&p_dt_gelu},
+    {"dt_gelu_erf", (void **)&p_dt_gelu_erf},
     {"dt_relu", (void **)&p_dt_relu},
     {"dt_clamp", (void **)&p_dt_clamp},
     {"dt_pow_scalar", (void **)&p_dt_pow_scalar},

@@ -51,6 +51,14 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 		wantBool(t, s.All(s.GtScalar(x, 0)), 1)
 		wantBool(t, s.All(s.GtScalar(x, 1)), 0)
 	},
+	"GELUErf": func(t *testing.T, s *torch.Scope) {
+		x := []float32{-30, -3, -1, -1e-4, 0, 0.5, 2, 9}
+		for i, y := range torch.Data[float32](s.GELUErf(torch.From(s, x, len(x)))) {
+			if v := float64(x[i]); math.Abs(float64(y)-v*(1+math.Erf(v/math.Sqrt2))/2) > 1e-6*max(1, math.Abs(v)) {
+				t.Errorf("GELUErf(%v) is %v", v, y)
+			}
+		}
+	},
 	"MinAll": func(t *testing.T, s *torch.Scope) {
 		want(t, s.MinAll(torch.From(s, []float32{3, -2, 5}, 3)), []float32{-2})
 	},

@@ -145,6 +145,13 @@ dt_error *dt_gelu(dt_mode m, dt_tensor a_, dt_out *out) {
   });
 }
 
+dt_error *dt_gelu_erf(dt_mode m, dt_tensor a_, dt_out *out) {
+  return guard(m, [&] {
+    const at::Tensor &a = tensor(a_);
+    put(out, at::gelu(a, "none"));
+  });
+}
+
 dt_error *dt_relu(dt_mode m, dt_tensor a_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &a = tensor(a_);
