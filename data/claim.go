@@ -159,6 +159,8 @@ func (p *Plan) appendMoments(b []byte, moments []float32) ([]byte, error) {
 	size := p.recordLen()
 	for i := 0; i*size < len(moments); i++ {
 		record := moments[i*size : (i+1)*size]
+		b = slices.Grow(b, p.recordSize())
+		at := b[len(b) : len(b)+p.recordSize()]
 		for j, v := range record {
 			if j >= size/2 {
 				// Comparisons that leave NaN as it is, to be refused below.
@@ -172,15 +174,16 @@ func (p *Plan) appendMoments(b []byte, moments []float32) ([]byte, error) {
 				if v-v != 0 {
 					return b, momentError{i, v}
 				}
-				b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+				binary.LittleEndian.PutUint32(at[4*j:], math.Float32bits(v))
 				continue
 			}
 			h := float16(v)
 			if h&0x7c00 == 0x7c00 {
 				return b, momentError{i, v}
 			}
-			b = append(b, byte(h), byte(h>>8))
+			binary.LittleEndian.PutUint16(at[2*j:], h)
 		}
+		b = b[:len(b)+len(at)]
 	}
 	return b, nil
 }

@@ -11,9 +11,12 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
@@ -218,19 +221,31 @@ func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
 		return nil, err
 	}
 	m := &Manifest{Format: latentsFormat, Version: latentsVersion, Plan: w.plan, Skipped: []Skipped{}}
-	stats := newMomentStats(w.plan.Channels)
-	for k := range w.plan.NumShards() {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		info, skipped, err := w.summarise(k, stats)
-		if err != nil {
-			return nil, fmt.Errorf("finish %s: %s: %w", w.dir, w.plan.file(k), err)
-		}
-		m.Shards = append(m.Shards, info)
-		m.Skipped = append(m.Skipped, skipped...)
+	m.Shards = make([]ShardInfo, w.plan.NumShards())
+	skipped, stats := make([][]Skipped, len(m.Shards)), make([]*momentStats, len(m.Shards))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for k := range m.Shards {
+		g.Go(func() (err error) {
+			if err := gctx.Err(); err != nil {
+				return err
+			}
+			stats[k] = newMomentStats(w.plan.Channels)
+			if m.Shards[k], skipped[k], err = w.summarise(k, stats[k]); err != nil {
+				return fmt.Errorf("finish %s: %s: %w", w.dir, w.plan.file(k), err)
+			}
+			return nil
+		})
 	}
-	m.Mean, m.Std = stats.result()
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	all := newMomentStats(w.plan.Channels)
+	for k, s := range stats { // in this order, whichever was done first: sums of floats depend on it
+		all.merge(s)
+		m.Skipped = append(m.Skipped, skipped[k]...)
+	}
+	m.Mean, m.Std = all.result()
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return nil, err

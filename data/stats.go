@@ -27,6 +27,15 @@ func (s *momentStats) add(record []float32) {
 	s.n += float64(plane)
 }
 
+func (s *momentStats) merge(o *momentStats) {
+	s.n += o.n
+	for c := range s.channels {
+		s.mean[c] += o.mean[c]
+		s.square[c] += o.square[c]
+		s.vari[c] += o.vari[c]
+	}
+}
+
 func (s *momentStats) result() (mean, std []float64) {
 	for c := range s.channels {
 		m := s.mean[c] / s.n

@@ -3,6 +3,7 @@
 //	loader decode|crop|read DIR       one goroutine: pictures a second
 //	loader batches DIR WORKERS        shuffled, mirrored batches of 32 crops of 256
 //	loader latents DIR                records a second of a set of latents, shuffled
+//	loader write-latents DIR N        makes such a set of N records of 4 x 32 x 32 latents in both views
 //	loader stdlib DIR                 as crop, with Go's image/jpeg and disintegration/imaging
 package main
 
@@ -20,6 +21,7 @@ import (
 	"github.com/disintegration/imaging"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 const size, batch = 256, 32
@@ -37,6 +39,9 @@ func run(what, dir string, args []string) (n int, seconds float64, err error) {
 	ctx := context.Background()
 	if what == "latents" {
 		return latents(ctx, dir)
+	}
+	if what == "write-latents" {
+		return writeLatents(ctx, dir, args[0])
 	}
 	if what == "batches" {
 		workers, err := strconv.Atoi(args[0])
@@ -110,4 +115,39 @@ func latents(ctx context.Context, dir string) (n int, seconds float64, err error
 		n += len(b.IDs)
 	}
 	return n, time.Since(start).Seconds(), nil
+}
+
+func writeLatents(ctx context.Context, dir, count string) (n int, seconds float64, err error) {
+	if n, err = strconv.Atoi(count); err != nil {
+		return 0, 0, err
+	}
+	start := time.Now()
+	w, err := data.NewShardWriter(dir, data.Plan{
+		Dataset:  data.Dataset{Samples: n, Hash: "noise", Order: "label, position", Classes: []string{"noise"}},
+		VAE:      data.VAE{Name: "none", SHA256: "none", ScalingFactor: 0.18215},
+		Channels: 4, Height: 32, Width: 32, DType: checkpoint.F16, Flip: true,
+		ImageSize: size, Crop: data.PillowClassic.Crop(), Decoder: data.Decoders, Precision: "fp32", Tool: "loader",
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	moments := make([]float32, 2*4*32*32)
+	for c, err := range w.Claims(ctx, 0, 1) {
+		if err != nil {
+			return 0, 0, err
+		}
+		for id := c.Lo; id < c.Hi; id++ {
+			for i := range moments {
+				moments[i] = float32((id+i*7)%64)/16 - 2
+			}
+			if err := c.Add([]int{id}, moments, moments, []int64{0}); err != nil {
+				return 0, 0, err
+			}
+		}
+		if err := c.Commit(); err != nil {
+			return 0, 0, err
+		}
+	}
+	_, err = w.Finish(ctx)
+	return n, time.Since(start).Seconds(), err
 }
