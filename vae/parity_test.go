@@ -37,15 +37,18 @@ func TestStableDiffusionEqualsDiffusers(t *testing.T) {
 		if err := errors.Join(torchtest.PhiloxWeights(x, 1000, 2, 0), torchtest.PhiloxWeights(z, 1001, 8, 0)); err != nil {
 			return err
 		}
+		// The reference is diffusers in float64. In float32 diffusers itself is 1.5e-6 from it on one processor and
+		// 5.5e-6 on another, whose convolutions round otherwise; ours is 5.4e-6 there.
+		const limit = 1e-5
 		mean, logvar := m.Encode(s, x)
 		pixels := m.Decode(s, z)
 		moments := g.Tensor(s, "moments")
-		if d := torchtest.Relative(s, mean, s.Narrow(moments, 1, 0, 4)); !(d < tolerance) {
+		if d := torchtest.Relative(s, mean, s.Narrow(moments, 1, 0, 4)); !(d < limit) {
 			t.Errorf("mean: %g from diffusers", d)
 		} else {
 			t.Logf("mean: %.1e", d)
 		}
-		if d := torchtest.Relative(s, logvar, s.Clamp(s.Narrow(moments, 1, 4, 4), -30, 20)); !(d < tolerance) {
+		if d := torchtest.Relative(s, logvar, s.Clamp(s.Narrow(moments, 1, 4, 4), -30, 20)); !(d < limit) {
 			t.Errorf("logvar: %g from diffusers", d)
 		}
 		all := torch.Data[float32](pixels)
@@ -58,7 +61,7 @@ func TestStableDiffusionEqualsDiffusers(t *testing.T) {
 			}
 		}
 		want := g.Tensor(s, "pixels")
-		if d := torchtest.Relative(s, torch.From(s, some, want.Shape()...), want); !(d < tolerance) {
+		if d := torchtest.Relative(s, torch.From(s, some, want.Shape()...), want); !(d < limit) {
 			t.Errorf("pixels: %g from diffusers", d)
 		} else {
 			t.Logf("pixels: %.1e", d)
