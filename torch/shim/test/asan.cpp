@@ -143,7 +143,7 @@ void errors() {
   FAILS(dt_copy_from_host(a, small, sizeof small), "12 bytes");
   FAILS(dt_backward(b), "does not require grad");
   dt_adamw o = nullptr;
-  FAILS(dt_adamw_new(nullptr, 0, {0.9, 0.999, 1e-8, 0}, &o), "no parameters");
+  FAILS(dt_adamw_new(nullptr, 0, nullptr, 0, 0, {0.9, 0.999, 1e-8, 0}, &o), "no parameters");
   CHECK(!o && !out.t);
   dt_error_free(nullptr);
   dt_free_many(nullptr, 0);
@@ -170,42 +170,64 @@ void gradients() {
   release({x, loss.t, grad.t, silent.t});
 }
 
+// The first n elements from start on of one of the optimizer's buffers.
+dt_tensor state(dt_adamw o, int32_t which, int64_t start, int64_t n) {
+  dt_out whole{}, some{};
+  OK(dt_adamw_buffer(o, which, &whole));
+  OK(dt_narrow(kNoGrad, whole.t, 0, start, n, &some));
+  release({whole.t});
+  return some.t;
+}
+
 void adamw() {
   dt_tensor ps[] = {from({1, -1}, {2}), from({5}, {1})};
   OK(dt_set_requires_grad(ps[0], 1));
+  const int64_t offsets[] = {0, 16};
   dt_adamw o = nullptr;
-  OK(dt_adamw_new(ps, 2, {0.9, 0.999, 1e-8, 0}, &o));
-  dt_out out{};
-  FAILS(dt_adamw_step(o, 0.1, 0, -1, &out), "gradient");
-  for (int k = 0; k < 3; k++) {
-    dt_out tripled{}, loss{}, norm{};
-    OK(dt_mul_scalar(kGrad, ps[0], 3, &tripled));
-    OK(dt_sum(kGrad, tripled.t, &loss));
+  OK(dt_adamw_new(ps, 2, offsets, 16, 32, {0.9, 0.999, 1e-8, 0}, &o));
+  dt_out out[3] = {};
+  dt_adamw_options options{0.1, 0, -1, nullptr, 0};
+  FAILS(dt_adamw_step(o, &options, out), "gradient");
+  dt_tensor yes = from({1}, {});
+  // The second and the fourth are left out: by the caller, and for a gradient that is no number.
+  for (int k = 0; k < 5; k++) {
+    dt_out scaled{}, loss{};
+    OK(dt_mul_scalar(kGrad, ps[0], k == 3 ? NAN : 3, &scaled));
+    OK(dt_sum(kGrad, scaled.t, &loss));
     OK(dt_backward(loss.t));
-    OK(dt_adamw_step(o, 0.1, 1, 0.5, &norm));
-    EXPECT(norm.t, {3 * std::sqrt(2.0f)});
-    release({tripled.t, loss.t, norm.t});
+    options = {0.1, 1, 0.5, k == 1 ? yes : nullptr, k == 4};
+    OK(dt_adamw_step(o, &options, out));
+    if (k != 3) EXPECT(out[0].t, {3 * std::sqrt(2.0f)});
+    EXPECT(out[1].t, {k == 1 || k == 3 ? 1.0f : 0.0f});
+    if (k == 4) {
+      EXPECT(out[2].t, {0.1f * std::sqrt(2.0f)});
+      release({out[2].t});
+    } else {
+      CHECK(!out[2].t);
+    }
+    release({scaled.t, loss.t, out[0].t, out[1].t});
   }
   // A constant gradient moves a parameter by lr in each step.
   EXPECT(ps[0], {0.7f, -1.3f});
   EXPECT(ps[1], {5});
-  dt_out ema{}, m{}, v{}, frozen{}, step{};
-  OK(dt_adamw_state(o, 0, 0, &ema));
-  EXPECT(ema.t, {0.5f * (0.5f * (0.5f + 0.45f) + 0.4f) + 0.35f,
-                 0.5f * (0.5f * (-0.5f - 0.55f) - 0.6f) - 0.65f});
-  OK(dt_adamw_state(o, 1, 0, &m));
-  OK(dt_adamw_state(o, 2, 0, &v));
-  OK(dt_adamw_state(o, 1, 1, &frozen));
-  CHECK(!frozen.t);
-  OK(dt_adamw_state(o, 3, 0, &step));
+  dt_tensor ema = state(o, DT_ADAMW_EMA, 0, 2), frozen = state(o, DT_ADAMW_EMA, 16, 1);
+  dt_tensor m = state(o, DT_ADAMW_EXP_AVG, 0, 2);
+  EXPECT(ema, {0.5f * (0.5f * (0.5f + 0.45f) + 0.4f) + 0.35f,
+               0.5f * (0.5f * (-0.5f - 0.55f) - 0.6f) - 0.65f});
+  EXPECT(frozen, {5});
+  dt_out step{};
+  OK(dt_adamw_buffer(o, DT_ADAMW_STEP, &step));
   EXPECT(step.t, {3});
-  FAILS(dt_adamw_state(o, 0, 2, &out), "out of range");
+  dt_out copies[5] = {};
+  OK(dt_adamw_snapshot(o, copies));
   OK(dt_adamw_zero_grad(o));
   dt_adamw_free(o);
   dt_adamw_free(nullptr);
-  EXPECT(ps[0], {0.7f, -1.3f});  // parameters and views of the state outlive the optimizer
-  EXPECT(m.t, {0.271f / std::sqrt(2.0f), 0.271f / std::sqrt(2.0f)});
-  release({ps[0], ps[1], ema.t, m.t, v.t, step.t});
+  EXPECT(ps[0], {0.7f, -1.3f});  // parameters, views and copies of the state outlive the optimizer
+  EXPECT(m, {0.271f / std::sqrt(2.0f), 0.271f / std::sqrt(2.0f)});
+  EXPECT(copies[4].t, {3});
+  for (auto &c : copies) release({c.t});
+  release({ps[0], ps[1], yes, ema, frozen, m, step.t});
 }
 
 void random_numbers() {
