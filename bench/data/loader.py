@@ -7,7 +7,6 @@ train.py: torchvision's ImageFolder with ADM's crop, random flip, ToTensor and N
 turns; the fastest of ROUNDS (5) counts for each. LATENTS is a folder of latents, read in random order. Needs torch, torchvision, numpy and
 Pillow.
 """
-import io
 import os
 import subprocess
 import sys
@@ -21,18 +20,9 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from adm import center_crop_arr
+
 torch.set_num_threads(1)
-
-
-def center_crop_arr(pil_image, image_size):
-    while min(*pil_image.size) >= 2 * image_size:
-        pil_image = pil_image.resize(tuple(x // 2 for x in pil_image.size), resample=Image.BOX)
-    scale = image_size / min(*pil_image.size)
-    pil_image = pil_image.resize(tuple(round(x * scale) for x in pil_image.size), resample=Image.BICUBIC)
-    arr = np.array(pil_image)
-    y = (arr.shape[0] - image_size) // 2
-    x = (arr.shape[1] - image_size) // 2
-    return Image.fromarray(arr[y : y + image_size, x : x + image_size])
 
 
 def make(photos, folder):

@@ -21,21 +21,11 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from adm import center_crop_arr
+
 here = os.path.dirname(os.path.abspath(__file__))
 codecs = os.path.join(here, "..", "..", "third_party", "codecs")
 rng = np.random.default_rng(0)
-
-
-def center_crop_arr(pil_image, image_size):
-    """The crop of ADM (openai/guided-diffusion, image_datasets.py), restated: box halving, bicubic, centre."""
-    while min(*pil_image.size) >= 2 * image_size:
-        pil_image = pil_image.resize(tuple(x // 2 for x in pil_image.size), resample=Image.BOX)
-    scale = image_size / min(*pil_image.size)
-    pil_image = pil_image.resize(tuple(round(x * scale) for x in pil_image.size), resample=Image.BICUBIC)
-    arr = np.array(pil_image)
-    y = (arr.shape[0] - image_size) // 2
-    x = (arr.shape[1] - image_size) // 2
-    return arr[y : y + image_size, x : x + image_size]
 
 
 def picture(w, h, channels):

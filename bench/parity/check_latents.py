@@ -15,6 +15,7 @@ import argparse
 import glob
 import os
 import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -25,22 +26,12 @@ from safetensors import safe_open
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import hflip, normalize, to_tensor
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "../data"))
+
+from adm import center_crop_arr
 from goldens import File, Rand
 from philox_weights import weights
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def center_crop_arr(pil_image, image_size):
-    """The crop of ADM (openai/guided-diffusion, image_datasets.py), restated: box halving, bicubic, centre."""
-    while min(*pil_image.size) >= 2 * image_size:
-        pil_image = pil_image.resize(tuple(x // 2 for x in pil_image.size), resample=Image.BOX)
-    scale = image_size / min(*pil_image.size)
-    pil_image = pil_image.resize(tuple(round(x * scale) for x in pil_image.size), resample=Image.BICUBIC)
-    arr = np.array(pil_image)
-    y = (arr.shape[0] - image_size) // 2
-    x = (arr.shape[1] - image_size) // 2
-    return Image.fromarray(arr[y : y + image_size, x : x + image_size])
 
 
 def drawn(i, w, h):

@@ -2,7 +2,7 @@
 //
 //	contention PHOTOS [ROUNDS] [THREADS]
 //
-// PHOTOS is a class folder tree of JPEG files, such as loader.py -keep makes. By turns an autoencoder, small enough for
+// PHOTOS is a class folder tree of JPEG files. By turns an autoencoder, small enough for
 // decoding to be felt, encodes the photos from their files, with one decoder as by default, and their crops from
 // memory. The fastest of ROUNDS (7) counts for each. Decoding may cost the encoder no more than the processor time that
 // it takes.
