@@ -197,7 +197,10 @@ func (c *catalogue) Image(i int) (*Image, error) {
 		return nil, err
 	}
 	img := new(Image)
-	return img, c.decode(img, i, b)
+	if err := c.decode(img, i, b); err != nil {
+		return nil, err
+	}
+	return img, nil
 }
 
 // decode turns the bytes of sample i into its picture.

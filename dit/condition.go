@@ -12,7 +12,7 @@ import (
 // class act on the tokens (section 3.2). The zero value is adaLN-Zero.
 type BlockKind string
 
-// The kinds of blocks, each in a file of its own.
+// The kinds of blocks.
 const (
 	AdaLNZero      BlockKind = "" // as files have it that know no other kind
 	AdaLN          BlockKind = "adaln"

@@ -1,6 +1,6 @@
 // Package dit is the Diffusion Transformer of Peebles and Xie, "Scalable Diffusion Models with
-// Transformers" (arXiv:2212.09748), with the paper's four kinds of blocks, conditioned on
-// classes, on text, or on both. Names of parameters equal those of the published checkpoints.
+// Transformers" (arXiv:2212.09748), with adaLN-Zero blocks, conditioned on classes. Names of parameters equal
+// those of the published checkpoints. A [Config] can name the paper's other blocks and text, which [New] refuses.
 //
 // Shape letters: N batch, C latent channels, I x J height and width of the latent, P patch size,
 // T = (I/P) (J/P) tokens, D hidden size, H heads, K classes, L text tokens of W numbers.

@@ -4,10 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -29,12 +27,12 @@ const maxConfigSize = 1 << 20
 func readConfig(path string) (Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Config{}, fmt.Errorf("%s: %w", ConfigName, bare(err))
+		return Config{}, fmt.Errorf("%s: %w", ConfigName, checkpoint.Bare(err))
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxConfigSize+1))
 	if err != nil {
-		return Config{}, fmt.Errorf("%s: %w", ConfigName, bare(err))
+		return Config{}, fmt.Errorf("%s: %w", ConfigName, checkpoint.Bare(err))
 	}
 	if len(text) > maxConfigSize {
 		return Config{}, fmt.Errorf("%s: more than %d bytes", ConfigName, maxConfigSize)
@@ -85,13 +83,4 @@ func (m *AutoencoderKL) save(dir string) error {
 	}
 	m.sha256 = hex.EncodeToString(sum.Sum(nil))
 	return nil
-}
-
-// bare drops the path from an error of the os package whose caller has named it.
-func bare(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
 }

@@ -212,7 +212,7 @@ var weightFiles = []string{WeightsName, WeightsName + ".index.json", "diffusion_
 func weightsPath(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return "", bare(err)
+		return "", checkpoint.Bare(err)
 	}
 	if !info.IsDir() {
 		return path, nil

@@ -46,7 +46,7 @@ func Open(dir string, dev torch.Device) (*Encoder, error) {
 func open(dir string, dev torch.Device) (*Encoder, error) {
 	info, err := os.Stat(dir)
 	if err != nil {
-		return nil, bare(err)
+		return nil, checkpoint.Bare(err)
 	}
 	if !info.IsDir() {
 		return nil, fmt.Errorf("a file: want a folder with a text encoder and its tokenizer")
@@ -206,12 +206,3 @@ func (e *Encoder) Device() torch.Device { return e.Model.Norm.Weight.Device() }
 
 // Close frees the weights.
 func (e *Encoder) Close() { nn.Close(e.Model) }
-
-// bare drops the path from an error of the os package whose caller has named it.
-func bare(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
-}

@@ -24,7 +24,7 @@ type Model struct {
 	Tokens    nn.Embedding `dit:"embeddings.token_embedding"`
 	Positions nn.Embedding `dit:"embeddings.position_embedding"`
 	Layers    []Layer      `dit:"encoder.layers"`
-	Norm      LayerNorm    `dit:"final_layer_norm"`
+	Norm      nn.LayerNorm `dit:"final_layer_norm"`
 }
 
 // NewModel makes a model of zeros on the scope's device, its norms the identity. Its parameters are
@@ -34,11 +34,7 @@ func NewModel(s *torch.Scope, cfg Config) (*Model, error) {
 		return nil, err
 	}
 	w := cfg.HiddenSize
-	norm := func() LayerNorm {
-		n := LayerNorm{nn.Parameter(s, w), nn.Parameter(s, w), cfg.LayerNormEps}
-		s.NoGrad().Fill_(n.Weight, 1)
-		return n
-	}
+	norm := func() nn.LayerNorm { return nn.NewLayerNorm(s, w, cfg.LayerNormEps) }
 	m := &Model{Tokens: nn.NewEmbedding(s, cfg.VocabSize, w), Positions: nn.NewEmbedding(s, cfg.MaxPositionEmbeddings, w)}
 	for range cfg.NumHiddenLayers {
 		m.Layers = append(m.Layers, Layer{
@@ -79,10 +75,10 @@ func causal(s *torch.Scope, l int) *torch.Tensor {
 
 // Layer is one transformer layer.
 type Layer struct {
-	Attn  Attention `dit:"self_attn"`
-	Norm1 LayerNorm `dit:"layer_norm1"`
-	MLP   MLP       `dit:"mlp"`
-	Norm2 LayerNorm `dit:"layer_norm2"`
+	Attn  Attention    `dit:"self_attn"`
+	Norm1 nn.LayerNorm `dit:"layer_norm1"`
+	MLP   MLP          `dit:"mlp"`
+	Norm2 nn.LayerNorm `dit:"layer_norm2"`
 }
 
 // Forward maps x [N, L, W] to [N, L, W] under the additive mask [L, L].
@@ -130,16 +126,4 @@ func (m *MLP) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 		h = s.GELUErf(h)
 	}
 	return m.FC2.Forward(s, h)
-}
-
-// LayerNorm normalises over the width. Weight and Bias are [W].
-type LayerNorm struct {
-	Weight *torch.Tensor `dit:"weight"`
-	Bias   *torch.Tensor `dit:"bias"`
-	Eps    float64
-}
-
-// Forward normalises x [..., W].
-func (l *LayerNorm) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	return s.LayerNorm(x, []int{x.Dim(-1)}, l.Weight, l.Bias, l.Eps)
 }

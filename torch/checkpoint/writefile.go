@@ -41,7 +41,7 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 	tmp := filepath.Join(dir, fmt.Sprintf(".%s.%d-%s.tmp", base, os.Getpid(), rand.Text()[:8]))
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
-		return bare(err)
+		return Bare(err)
 	}
 	done := false
 	defer func() {
@@ -58,13 +58,13 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 		return err
 	}
 	if err := f.Sync(); err != nil {
-		return bare(err)
+		return Bare(err)
 	}
 	if err := f.Close(); err != nil {
-		return bare(err)
+		return Bare(err)
 	}
 	if err := os.Rename(tmp, path); err != nil {
-		return bare(err)
+		return Bare(err)
 	}
 	done = true
 	return SyncDir(dir)
@@ -90,11 +90,11 @@ func SHA256(path string) (string, error) {
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return bare(err)
+		return Bare(err)
 	}
 	defer d.Close()
 	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
-		return bare(err)
+		return Bare(err)
 	}
 	return nil
 }
@@ -104,16 +104,15 @@ type bareWriter struct{ f *os.File }
 
 func (w bareWriter) Write(p []byte) (int, error) {
 	n, err := w.f.Write(p)
-	return n, bare(err)
+	return n, Bare(err)
 }
 
-// bare drops the temporary file's name from an error of the os package: the
-// caller names the file the user asked for.
-func bare(err error) error {
-	switch e := err.(type) {
-	case *os.PathError:
+// Bare drops the path from an error of the os package, for a caller whose message names the file that the user knows.
+func Bare(err error) error {
+	if e := (*os.PathError)(nil); errors.As(err, &e) {
 		return e.Err
-	case *os.LinkError:
+	}
+	if e := (*os.LinkError)(nil); errors.As(err, &e) {
 		return e.Err
 	}
 	return err

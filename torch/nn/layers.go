@@ -72,6 +72,25 @@ func (g *GroupNorm) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.GroupNorm(x, g.Groups, cast(s, g.Weight, x), cast(s, g.Bias, x), g.Eps)
 }
 
+// LayerNorm normalises over the last dimension. Weight and Bias are [D].
+type LayerNorm struct {
+	Weight *torch.Tensor `dit:"weight"`
+	Bias   *torch.Tensor `dit:"bias"`
+	Eps    float64
+}
+
+// NewLayerNorm makes the identity scale and shift.
+func NewLayerNorm(s *torch.Scope, dim int, eps float64) LayerNorm {
+	l := LayerNorm{Parameter(s, dim), Parameter(s, dim), eps}
+	s.NoGrad().Fill_(l.Weight, 1)
+	return l
+}
+
+// Forward normalises x [..., D].
+func (l *LayerNorm) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.LayerNorm(x, []int{x.Dim(-1)}, cast(s, l.Weight, x), cast(s, l.Bias, x), l.Eps)
+}
+
 // AdaLayerNorm is LayerNorm without weights of its own: scale and shift come from the conditioning.
 type AdaLayerNorm struct{ Eps float64 }
 

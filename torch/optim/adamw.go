@@ -49,10 +49,6 @@ func NewAdamW(params []nn.Param, cfg Config) (*AdamW, error) {
 // Close frees the optimizer's state. The parameters stay, and so does an open [Snapshot].
 func (o *AdamW) Close() { o.fused.Close() }
 
-// Backward adds the gradients of the scalar loss to those of the backward passes since the last step.
-// last says that this is the step's last pass.
-func (o *AdamW) Backward(s *torch.Scope, loss *torch.Tensor, last bool) { s.Backward(loss) }
-
 // StepOptions says how a step is made.
 type StepOptions struct {
 	LR         float64

@@ -44,7 +44,7 @@ func TestSkippedStepChangesNothing(t *testing.T) {
 		defer o.Close()
 		step := func(g []float32, opt optim.StepOptions) (norm, skipped, update float64) {
 			s.Sub(func(s *torch.Scope) *torch.Tensor {
-				o.Backward(s, s.Sum(s.Mul(p, torch.From(s, g, 5))), true)
+				s.Backward(s.Sum(s.Mul(p, torch.From(s, g, 5))))
 				opt.LR, opt.MaxNorm, opt.EMADecay = 0.1, 1, 0.9
 				r := o.Step(s, opt)
 				norm, skipped = r.Norm.Item(), r.Skipped.Item()
@@ -124,9 +124,9 @@ func TestAccumulationEqualsTheWholeBatch(t *testing.T) {
 			defer o.Close()
 			for range 3 {
 				s.Sub(func(s *torch.Scope) *torch.Tensor {
-					for i, part := range s.Chunk(x, parts, 0) {
+					for _, part := range s.Chunk(x, parts, 0) {
 						loss := s.Mean(s.Square(m.L.Forward(s, part)))
-						o.Backward(s, s.MulScalar(loss, 1/float64(parts)), i == parts-1)
+						s.Backward(s.MulScalar(loss, 1/float64(parts)))
 					}
 					o.Step(s, optim.StepOptions{LR: 0.01, EMADecay: 0.9})
 					return nil
