@@ -17,6 +17,7 @@ type BatchOptions struct {
 	Epochs      int     // the epoch before which to stop; 0 means no limit
 	FlipProb    float64 // probability of the mirrored view; DiT trains with 0.5
 	Workers     int     // goroutines that prepare batches; 0 means up to 4
+	Captions    bool    // whether batches have token states, of one of its captions for each sample
 }
 
 // Batch is the input of one training step. It belongs to the iterator and is overwritten when the loop asks for the
@@ -27,13 +28,19 @@ type Batch struct {
 	IDs     []int     // sample ids
 	Labels  []int64   // [N]
 	Moments []float32 // [N, 2C, h, w], unscaled: mean, then log variance
+	// With BatchOptions.Captions, the token states of a caption of each sample (see Text), its number of tokens, and its
+	// row in the text.
+	Tokens       []float32 // [N, L, W]
+	TokenLengths []int     // [N], 1 to L
+	CaptionRows  []int     // [N]
 	// WaitSeconds is how long the loop waited for this batch: the share of data in the step time.
 	WaitSeconds float64
 }
 
 // Batches yields training batches from step StartStep on. The order is a pure function of seed and epoch (see
 // Permutation): batch b of an epoch is entries [b*B, (b+1)*B) of it, so a run continues with the same stream from any
-// step. Slot i of step s takes its view by the random number of tag flip, index s*B+i. Batches are prepared ahead in
+// step. Slot i of step s takes its view by the random number of tag flip, index s*B+i, and its caption, where it has several,
+// by that of tag caption. Batches are prepared ahead in
 // the background; the goroutines end with the loop. An error, that of a cancelled ctx included, ends the sequence.
 func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
@@ -46,12 +53,21 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 			yield(nil, fmt.Errorf("latents %s: no mirrored latents in this set: encode with --flip both, or train without flips", l.dir))
 			return
 		}
+		text, err := l.textFor(&o)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
 		newBuffer := func() *Batch {
-			return &Batch{
+			b := &Batch{
 				IDs:     make([]int, o.GlobalBatch),
 				Labels:  make([]int64, o.GlobalBatch),
 				Moments: make([]float32, o.GlobalBatch*n),
 			}
+			if text != nil {
+				b.makeTokens(text, o.GlobalBatch)
+			}
+			return b
 		}
 		newWorker := func(context.Context) func(task, *Batch) error {
 			return func(t task, b *Batch) error {
@@ -61,6 +77,11 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 					flip := mirrored(o.Seed, o.FlipProb, t.step, o.GlobalBatch, slot)
 					if err := l.Read(i, flip, b.Moments[slot*n:(slot+1)*n]); err != nil {
 						return err
+					}
+					if text != nil {
+						if err := b.addCaption(text, slot, i, o.Seed, uint64(t.step)*uint64(o.GlobalBatch)+uint64(slot)); err != nil {
+							return err
+						}
 					}
 				}
 				return nil

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"sync"
 
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
@@ -27,6 +28,10 @@ type Latents struct {
 	starts []int // first record of each shard, and Len() at the end
 	labels []int64
 	ids    []int64
+
+	textOnce sync.Once
+	text     *Text
+	textErr  error
 }
 
 // shard is one mapped file.
@@ -266,5 +271,8 @@ func (l *Latents) Close() error {
 		errs = append(errs, s.close())
 	}
 	l.shards = nil
+	if l.text != nil {
+		errs = append(errs, l.text.close())
+	}
 	return errors.Join(errs...)
 }

@@ -51,6 +51,7 @@ const (
 	TagPosterior  = 5 // the draw from the VAE's posterior
 	TagLabel      = 6 // the class of a sample when none is asked for
 	TagWeights    = 7 // weights that a change of the number of classes adds
+	TagCaption    = 8 // which of the captions of a sample is used
 )
 
 // MaxStep is the largest step: the counter has 24 bits for it.
