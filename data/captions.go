@@ -142,7 +142,9 @@ func newCaptionBuilder(samples labelled) *captionBuilder {
 	return &captionBuilder{samples: samples, number: map[string]int32{"": 0}, texts: []string{""}}
 }
 
-// intern returns the number of a caption, cleaned: 0 where nothing is left of it. The text may belong to a larger buffer.
+// intern returns the number of a caption, cleaned: 0 where nothing is left of it. White space around it is dropped, line
+// ends within it become blanks, so that lists of captions have one a line; all else stays as it is, control characters
+// included. The text may belong to a larger buffer.
 func (b *captionBuilder) intern(text string) (int32, error) {
 	b.stats.Read++
 	if text = strings.TrimSpace(text); len(text) > MaxCaption {
@@ -156,6 +158,9 @@ func (b *captionBuilder) intern(text string) (int32, error) {
 	if !utf8.ValidString(text) {
 		b.stats.Invalid++
 		text = strings.ToValidUTF8(text, "\uFFFD")
+	}
+	if strings.ContainsAny(text, "\r\n") {
+		text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\r' || r == '\n' }), " ")
 	}
 	n, ok := b.number[text]
 	if !ok {

@@ -29,7 +29,7 @@ const (
 	textFormat  = "ditrun-text"
 	textVersion = 1
 
-	textCaptions = "captions.jsonl"    // a JSON string a line: the caption of each row
+	textCaptions = "captions.txt"      // the caption of each row, one a line
 	textIndex    = "index.safetensors" // which rows belong to which record
 
 	tensorStates  = "states"  // F16 [n, L, W]

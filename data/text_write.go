@@ -2,7 +2,6 @@ package data
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -309,8 +308,8 @@ func (w *textWriter) finished(path string, meta map[string]string, rows int) boo
 	return err == nil && states.DType == checkpoint.F16 && states.Shape[0] == int64(rows)
 }
 
-// WriteCaptions writes the distinct captions to a file, a JSON string a line, for an encoder of another program; see
-// [OpenTokenStates].
+// WriteCaptions writes the distinct captions to a file, one a line, for an encoder of another program; the first line,
+// of the empty caption, is blank. See [OpenTokenStates].
 func WriteCaptions(path string, c *Captions) error { return writeTexts(path, c.Texts) }
 
 func writeTexts(path string, texts []string) error {
@@ -318,15 +317,12 @@ func writeTexts(path string, texts []string) error {
 }
 
 func encodeTexts(out io.Writer, texts []string) error {
-	b := bufio.NewWriter(out)
-	e := json.NewEncoder(b)
-	e.SetEscapeHTML(false)
 	for _, t := range texts {
-		if err := e.Encode(t); err != nil {
+		if _, err := io.WriteString(out, t+"\n"); err != nil {
 			return err
 		}
 	}
-	return b.Flush()
+	return nil
 }
 
 // readTexts reads n captions.
@@ -337,17 +333,12 @@ func readTexts(path string, n int) ([]string, error) {
 	}
 	defer f.Close()
 	var texts []string
-	s := bufio.NewScanner(f)
-	s.Buffer(nil, 16*MaxCaption) // as JSON, where a byte may be \u0000
+	s := bufio.NewScanner(f) // its limit of 64 KiB a line is above that of captions
 	for s.Scan() {
-		var text string
-		if err := json.Unmarshal(bytes.TrimSpace(s.Bytes()), &text); err != nil {
-			return nil, fmt.Errorf("line %d: %w", len(texts)+1, err)
-		}
 		if len(texts) == n {
 			return nil, fmt.Errorf("more than %d lines", n)
 		}
-		texts = append(texts, text)
+		texts = append(texts, s.Text())
 	}
 	if err := s.Err(); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,6 +19,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/vae"
 	"github.com/ditrun/ditrun/vae/encode"
@@ -31,9 +33,11 @@ func encodeLatentsCommand() *cli.Command {
 			"keeps the posteriors in checksummed shards. Started again after an\n" +
 			"interrupt it makes what is missing; started several times, by hand, by\n" +
 			"torchrun or by Slurm, it shares the work. The pictures may be class\n" +
-			"folders, tar archives, parquet or IDX files, here or at s3://.",
+			"folders, tar archives, parquet or IDX files, here or at s3://.\n" +
+			"With --captions the set gets their token states too; without --vae they\n" +
+			"are added to latents that are there.",
 		example: "ditrun encode-latents --data pictures --vae vae --out latents --image-size 256",
-		flags: []cli.Flag{
+		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "data", Usage: "pictures at `PATH`: a folder, an archive, a pattern, or s3://bucket/key"},
 			&cli.StringFlag{Name: "labels", Usage: "the classes of pictures that lie in no class folders, in `FILE`"},
 			&cli.StringFlag{Name: "vae", Usage: "the autoencoder at `PATH`"},
@@ -48,7 +52,7 @@ func encodeLatentsCommand() *cli.Command {
 			&cli.StringFlag{Name: "on-error", Value: "fail", Usage: "fail ends after naming all bad pictures, skip leaves them out"},
 			&cli.IntFlag{Name: "preview", DefaultText: "none", Usage: "first draw `N` of the crops into preview.png of --out"},
 			&cli.BoolFlag{Name: "verify", DisableDefaultText: true, Usage: "only read the latents in --out and compare their checksums"},
-		},
+		}, captionFlags()...),
 		run: runEncodeLatents,
 	})
 }
@@ -57,6 +61,16 @@ func runEncodeLatents(e *env) error {
 	c := e.flags
 	if c.Bool("verify") {
 		return verifyLatents(e)
+	}
+	specs, err := e.captionSpecs()
+	if err != nil {
+		return err
+	}
+	if len(specs) > 0 && c.String("vae") == "" {
+		if err := e.require("out"); err != nil {
+			return err
+		}
+		return addCaptions(e, specs)
 	}
 	if err := e.require("data", "vae", "out"); err != nil {
 		return err
@@ -99,6 +113,17 @@ func runEncodeLatents(e *env) error {
 		return withHint(err, "`ditrun train-vae` trains one; a diffusers folder such as stabilityai/sd-vae-ft-ema works too")
 	}
 	defer model.Close()
+	var k *captioning
+	if len(specs) > 0 && l.rank == 0 {
+		captions, err := data.ReadCaptions(e.ctx, specs, src)
+		if err != nil {
+			return err
+		}
+		if k, err = e.openCaptions(captions, func() (torch.Device, error) { return dev, nil }); err != nil {
+			return err
+		}
+		defer k.close()
+	}
 	size := cmp.Or(c.Int("image-size"), model.Config().SampleSize)
 	if err := model.Config().CheckImageSize(size); err != nil {
 		return usageError{err}
@@ -198,8 +223,15 @@ func runEncodeLatents(e *env) error {
 	}
 	e.printf("%s of %dx%dx%d in %s, standard deviation by channel after scaling: %s", plural(manifest.Dataset.Samples-len(manifest.Skipped), "latent"),
 		manifest.Channels, manifest.Height, manifest.Width, plural(len(manifest.Shards), "shard"), strings.Join(std, ", "))
-	return e.result(map[string]any{"out": c.String("out"), "samples": manifest.Dataset.Samples - len(manifest.Skipped), "skipped": len(manifest.Skipped),
+	result := map[string]any{}
+	if k != nil {
+		if result, err = k.store(e, c.String("out")); err != nil {
+			return err
+		}
+	}
+	maps.Copy(result, map[string]any{"out": c.String("out"), "samples": manifest.Dataset.Samples - len(manifest.Skipped), "skipped": len(manifest.Skipped),
 		"shards": len(manifest.Shards), "seconds": time.Since(began).Seconds()})
+	return e.result(result)
 }
 
 // verifyLatents reads a finished set and compares it with its manifest.
@@ -221,6 +253,11 @@ func verifyLatents(e *env) error {
 	for _, s := range l.Manifest().Shards {
 		bytes += s.Bytes
 	}
+	text, err := verifyText(e, l, out)
+	if err != nil {
+		return err
+	}
+	bytes += text
 	seconds := time.Since(began).Seconds()
 	e.printf("%s: %s in %s, %s: every checksum is right", out, plural(l.Len(), "latent"), plural(len(l.Manifest().Shards), "shard"), format.Bytes(bytes))
 	return e.result(map[string]any{"out": out, "samples": l.Len(), "shards": len(l.Manifest().Shards), "bytes": bytes, "seconds": seconds})
