@@ -111,11 +111,7 @@ func openShard(path string, p *Plan, k int) (*shard, error) {
 		return nil, fmt.Errorf("missing%w: encode again, finished shards are kept", quiet{err})
 	}
 	if err != nil {
-		// The caller names the file.
-		if inner := errors.Unwrap(err); inner != nil {
-			err = inner
-		}
-		return nil, fmt.Errorf("truncated or damaged: %w: encode again, finished shards are kept", err)
+		return nil, fmt.Errorf("truncated or damaged: %w: encode again, finished shards are kept", withoutPath(err))
 	}
 	defer f.Close()
 	skipped, err := p.checkShard(f, k)
@@ -138,6 +134,14 @@ func openShard(path string, p *Plan, k int) (*shard, error) {
 		s.flip = s.bytes(s.tensors[1])
 	}
 	return s, nil
+}
+
+// withoutPath drops the path that an error of package checkpoint begins with, for callers that name the file.
+func withoutPath(err error) error {
+	if inner := errors.Unwrap(err); inner != nil {
+		return inner
+	}
+	return err
 }
 
 func (s *shard) close() error {

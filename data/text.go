@@ -242,7 +242,7 @@ func (t *Text) open() error {
 func (t *Text) openIndex() error {
 	f, err := checkpoint.OpenSafetensors(filepath.Join(t.dir, textIndex))
 	if err != nil {
-		return errors.Unwrap(err) // the caller names the file
+		return withoutPath(err) // the caller names the file
 	}
 	defer f.Close()
 	offsets, _ := f.Lookup(tensorOffsets)
@@ -282,7 +282,7 @@ func (t *Text) openStates(k int) error {
 	path := filepath.Join(t.dir, t.info.Files[k+2].File)
 	f, err := checkpoint.OpenSafetensors(path)
 	if err != nil {
-		return errors.Unwrap(err)
+		return withoutPath(err)
 	}
 	defer f.Close()
 	lo, hi := t.info.rowsOf(k)

@@ -28,7 +28,7 @@ func (l *textList) String() string     { return strings.Join(*l, ", ") }
 func captionFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.GenericFlag{Name: "captions", Value: &textList{}, DefaultText: "none",
-			Usage: "captions from `SPEC`: data, \"class:a photo of a {}\" or a file; may be repeated"},
+			Usage: "`SPEC` of captions, repeatable: class:TEMPLATE, data, or a file"},
 		&cli.StringFlag{Name: "text-encoder", Usage: "encode the captions by the CLIP text encoder in `DIR`"},
 		&cli.StringFlag{Name: "text-states", Usage: "take the captions' token states, made by another program, from `FILE`"},
 	}
