@@ -18,13 +18,50 @@ type BatchOptions struct {
 	FlipProb    float64 // probability of the mirrored view; DiT trains with 0.5
 	Workers     int     // goroutines that prepare batches; 0 means up to 4
 	Captions    bool    // whether batches have token states, of one of its captions for each sample
+	Share
 }
+
+// Share says which part of each batch a process gets. The zero value gives it whole batches.
+//
+// A batch is cut into MicroBatches parts in order, and each of those into World parts, of which the process gets that of
+// its Rank: whatever the numbers, the same samples are in the same batches. The sizes must divide the batch.
+type Share struct {
+	Rank, World  int // World 0 means 1
+	MicroBatches int // 0 means 1
+	// Offset moves the stream on by so many batches: step s gets what would be that of step s+Offset.
+	Offset int
+}
+
+// pieces is the number of parts that a batch is cut into.
+func (s Share) pieces() int { return max(s.World, 1) * max(s.MicroBatches, 1) }
+
+func (s Share) check(batch int) error {
+	switch {
+	case s.World < 0 || s.MicroBatches < 0 || s.Offset < 0 || s.Rank < 0 || s.Rank >= max(s.World, 1):
+		return fmt.Errorf("rank %d of %d, %d micro batches, offset %d: want ranks from 0 and none negative", s.Rank, s.World, s.MicroBatches, s.Offset)
+	case batch%s.pieces() != 0:
+		return fmt.Errorf("batch size %d is not divisible by %d processes times %d micro batches", batch, max(s.World, 1), max(s.MicroBatches, 1))
+	}
+	return nil
+}
+
+// Position is where a batch, or a part of one, stands in a run.
+type Position struct {
+	Step  int // global step, from 0
+	Epoch int // from 0
+	// Batch is the place of the batch in the stream: Step + Share.Offset. Random numbers go by it.
+	Batch int
+	Micro int // which of the MicroBatches
+	Slot  int // of the first sample, in the batch
+}
+
+// index is that of the random numbers of the i-th sample here.
+func (p Position) index(batch, i int) uint64 { return uint64(p.Batch)*uint64(batch) + uint64(p.Slot+i) }
 
 // Batch is the input of one training step. It belongs to the iterator and is overwritten when the loop asks for the
 // next one: copy what is to be kept.
 type Batch struct {
-	Step    int       // global step, from 0
-	Epoch   int       // from 0
+	Position
 	IDs     []int     // sample ids
 	Labels  []int64   // [N]
 	Moments []float32 // [N, 2C, h, w], unscaled: mean, then log variance
@@ -39,13 +76,13 @@ type Batch struct {
 
 // Batches yields training batches from step StartStep on. The order is a pure function of seed and epoch (see
 // Permutation): batch b of an epoch is entries [b*B, (b+1)*B) of it, so a run continues with the same stream from any
-// step. Slot i of step s takes its view by the random number of tag flip, index s*B+i, and its caption, where it has several,
-// by that of tag caption. Batches are prepared ahead in
-// the background; the goroutines end with the loop. An error, that of a cancelled ctx included, ends the sequence.
+// step. Slot i of batch b of the stream takes its view by the random number of tag flip, index b*B+i, and its caption,
+// where it has several, by that of tag caption. Batches are prepared ahead in the background; the goroutines end with the
+// loop. An error, that of a cancelled ctx included, ends the sequence.
 func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
 		n := l.RecordLen()
-		if err := checkSteps(l.Len(), o.GlobalBatch, o.StartStep, o.MaxSteps, o.Epochs, o.FlipProb); err != nil {
+		if err := checkSteps(l.Len(), o.GlobalBatch, o.StartStep, o.MaxSteps, o.Epochs, o.FlipProb, o.Share); err != nil {
 			yield(nil, fmt.Errorf("latents %s: %w", l.dir, err))
 			return
 		}
@@ -58,28 +95,30 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 			yield(nil, err)
 			return
 		}
+		size := o.GlobalBatch / o.pieces()
 		newBuffer := func() *Batch {
 			b := &Batch{
-				IDs:     make([]int, o.GlobalBatch),
-				Labels:  make([]int64, o.GlobalBatch),
-				Moments: make([]float32, o.GlobalBatch*n),
+				IDs:     make([]int, size),
+				Labels:  make([]int64, size),
+				Moments: make([]float32, size*n),
 			}
 			if text != nil {
-				b.makeTokens(text, o.GlobalBatch)
+				b.makeTokens(text, size)
 			}
 			return b
 		}
 		newWorker := func(context.Context) func(task, *Batch) error {
 			return func(t task, b *Batch) error {
-				b.Step, b.Epoch = t.step, t.epoch
+				b.Position = t.at
 				for slot, i := range t.items {
 					b.IDs[slot], b.Labels[slot] = l.ID(i), l.Label(i)
-					flip := mirrored(o.Seed, o.FlipProb, t.step, o.GlobalBatch, slot)
+					index := t.at.index(o.GlobalBatch, slot)
+					flip := mirrored(o.Seed, o.FlipProb, index)
 					if err := l.Read(i, flip, b.Moments[slot*n:(slot+1)*n]); err != nil {
 						return err
 					}
 					if text != nil {
-						if err := b.addCaption(text, slot, i, o.Seed, uint64(t.step)*uint64(o.GlobalBatch)+uint64(slot)); err != nil {
+						if err := b.addCaption(text, slot, i, o.Seed, index); err != nil {
 							return err
 						}
 					}
@@ -87,7 +126,7 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 				return nil
 			}
 		}
-		tasks := epochTasks(l.Len(), o.GlobalBatch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, l.Len()/o.GlobalBatch))
+		tasks := epochTasks(l.Len(), o.GlobalBatch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, l.Len()/o.GlobalBatch), o.Share)
 		for r, err := range prefetch(ctx, numWorkers(o.Workers), tasks, newBuffer, newWorker) {
 			if err != nil {
 				yield(nil, err)
@@ -101,12 +140,12 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 	}
 }
 
-// mirrored decides the view of one slot of a training step.
-func mirrored(seed uint64, prob float64, step, batch, slot int) bool {
-	return prob > 0 && philox.Uniform(seed, philox.TagFlip, 0, uint64(step)*uint64(batch)+uint64(slot)) < prob
+// mirrored decides the view of the sample with an index.
+func mirrored(seed uint64, prob float64, index uint64) bool {
+	return prob > 0 && philox.Uniform(seed, philox.TagFlip, 0, index) < prob
 }
 
-func checkSteps(n, batch, start, maxSteps, epochs int, prob float64) error {
+func checkSteps(n, batch, start, maxSteps, epochs int, prob float64, share Share) error {
 	switch {
 	case batch < 1:
 		return fmt.Errorf("batch size %d: want at least 1", batch)
@@ -117,5 +156,5 @@ func checkSteps(n, batch, start, maxSteps, epochs int, prob float64) error {
 	case !(prob >= 0 && prob <= 1):
 		return fmt.Errorf("flip probability %v: want 0 to 1", prob)
 	}
-	return nil
+	return share.check(batch)
 }

@@ -133,6 +133,38 @@ func TestBatchesElastic(t *testing.T) {
 	}
 }
 
+// However many processes and parts share a batch, each sample has its place, view and numbers.
+func TestBatchesShared(t *testing.T) {
+	l := openTest(t, 50)
+	o := BatchOptions{Seed: 3, GlobalBatch: 12, Epochs: 2, FlipProb: 0.5}
+	want := collect(t, l, o)
+	n := l.RecordLen()
+	for _, share := range []Share{{World: 1, MicroBatches: 3}, {World: 2}, {World: 3, MicroBatches: 2}, {World: 4, MicroBatches: 3}, {World: 2, Offset: 3}} {
+		seen := 0
+		for rank := range share.World {
+			share.Rank = rank
+			o.Share = share
+			for _, b := range collect(t, l, o) {
+				if b.Batch != b.Step+share.Offset {
+					t.Fatalf("%+v: batch %d in step %d", share, b.Batch, b.Step)
+				}
+				if b.Batch >= len(want) { // the first run ended before
+					seen += len(b.IDs)
+					continue
+				}
+				w, to := want[b.Batch], b.Slot+len(b.IDs)
+				if b.Epoch != w.Epoch || !slices.Equal(b.IDs, w.IDs[b.Slot:to]) || !slices.Equal(b.Labels, w.Labels[b.Slot:to]) || !slices.Equal(b.Moments, w.Moments[b.Slot*n:to*n]) {
+					t.Fatalf("%+v: part at %+v differs", share, b.Position)
+				}
+				seen += len(b.IDs)
+			}
+		}
+		if total := len(want) * 12; seen != total {
+			t.Errorf("%+v: %d samples, want %d", share, seen, total)
+		}
+	}
+}
+
 func TestBatchesRefuse(t *testing.T) {
 	l := openTest(t, 5)
 	p := testPlan(5)
@@ -151,6 +183,8 @@ func TestBatchesRefuse(t *testing.T) {
 		{l, BatchOptions{GlobalBatch: 6}, "batch size 6: there are only 5 samples"},
 		{l, BatchOptions{GlobalBatch: 1, StartStep: -1}, "none negative"},
 		{l, BatchOptions{GlobalBatch: 1, FlipProb: 2}, "flip probability 2"},
+		{l, BatchOptions{GlobalBatch: 4, Share: Share{World: 3}}, "batch size 4 is not divisible by 3 processes times 1 micro batches"},
+		{l, BatchOptions{GlobalBatch: 4, Share: Share{World: 2, Rank: 2}}, "rank 2 of 2"},
 		{plain, BatchOptions{GlobalBatch: 1, FlipProb: 0.5}, "no mirrored latents in this set"},
 	} {
 		n := 0

@@ -26,13 +26,13 @@ type ImageOptions struct {
 	StartStep int
 	MaxSteps  int
 	Epochs    int
+	Share
 }
 
 // ImageBatch holds decoded crops. It belongs to the iterator and is overwritten when the loop asks for the next one:
 // copy what is to be kept.
 type ImageBatch struct {
-	Step        int // from 0
-	Epoch       int // from 0
+	Position
 	IDs         []int
 	Labels      []int64 // [N]
 	Pix         []uint8 // [N, S, S, 3]
@@ -51,12 +51,12 @@ type Bad struct {
 // batch holds does not depend on the number of workers. A picture that cannot be read is an error that names it.
 func ImageBatches(ctx context.Context, src Source, o ImageOptions) iter.Seq2[*ImageBatch, error] {
 	return func(yield func(*ImageBatch, error) bool) {
-		if err := checkSteps(src.Len(), o.Batch, o.StartStep, o.MaxSteps, o.Epochs, o.FlipProb); err != nil {
+		if err := checkSteps(src.Len(), o.Batch, o.StartStep, o.MaxSteps, o.Epochs, o.FlipProb, o.Share); err != nil {
 			yield(nil, fmt.Errorf("pictures: %w", err))
 			return
 		}
 		o.KeepGoing = false
-		tasks := epochTasks(src.Len(), o.Batch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, src.Len()/o.Batch))
+		tasks := epochTasks(src.Len(), o.Batch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, src.Len()/o.Batch), o.Share)
 		imageBatches(ctx, src, o, tasks)(yield)
 	}
 }
@@ -69,14 +69,14 @@ func ImageRange(ctx context.Context, src Source, lo, hi int, o ImageOptions) ite
 			yield(nil, fmt.Errorf("pictures %d to %d in batches of %d: want a range within %d, batches of at least 1", lo, hi, o.Batch, src.Len()))
 			return
 		}
-		o.FlipProb = 0
+		o.FlipProb, o.Share = 0, Share{}
 		tasks := func(yield func(task) bool) {
 			for step, at := 0, lo; at < hi; step, at = step+1, at+o.Batch {
 				items := make([]int, min(o.Batch, hi-at))
 				for i := range items {
 					items[i] = at + i
 				}
-				if !yield(task{step: step, items: items}) {
+				if !yield(task{Position{Step: step, Batch: step}, items}) {
 					return
 				}
 			}
@@ -91,9 +91,9 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 			yield(nil, err)
 			return
 		}
-		size := 3 * o.Size * o.Size
+		size, samples := 3*o.Size*o.Size, o.Batch/o.pieces()
 		newBuffer := func() *ImageBatch {
-			return &ImageBatch{IDs: make([]int, o.Batch), Labels: make([]int64, o.Batch), Pix: make([]uint8, o.Batch*size)}
+			return &ImageBatch{IDs: make([]int, samples), Labels: make([]int64, samples), Pix: make([]uint8, samples*size)}
 		}
 		newWorker := func(ctx context.Context) func(task, *ImageBatch) error {
 			crop, err := NewCropper(o.Size, o.Resampler)
@@ -103,7 +103,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 					return err
 				}
 				n := len(t.items)
-				b.Step, b.Epoch = t.step, t.epoch
+				b.Position = t.at
 				b.IDs, b.Labels, b.Pix, b.Bad = b.IDs[:n], b.Labels[:n], b.Pix[:n*size], nil
 				slot := 0
 				pictures.clipped = 0
@@ -121,7 +121,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 						}
 						return err
 					}
-					if mirrored(o.Seed, o.FlipProb, t.step, o.Batch, slot) {
+					if mirrored(o.Seed, o.FlipProb, t.at.index(o.Batch, slot)) {
 						mirror(pix, o.Size, o.Size)
 					}
 					b.IDs[slot], b.Labels[slot] = i, int64(src.Sample(i).Label)

@@ -184,6 +184,9 @@ func (s *shard) read(i int, flip bool, dst []float32) {
 	}
 }
 
+// Dir returns the folder of the set.
+func (l *Latents) Dir() string { return l.dir }
+
 // Len returns the number of records.
 func (l *Latents) Len() int { return len(l.ids) }
 

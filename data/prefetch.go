@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// task is one batch to make: its number, its epoch, and the indices of what goes into it.
+// task is one batch to make, or a part of one, and the indices of what goes into it.
 type task struct {
-	step, epoch int
-	items       []int
+	at    Position
+	items []int
 }
 
 // job is a task under way; done is closed when buf and err are final.
@@ -137,18 +137,24 @@ func recovered(f func() error) (err error) {
 
 // epochTasks yields the tasks of steps [start, end) of shuffled epochs over n items; end 0 means for ever. The last
 // items of an epoch that do not fill a batch are left out; they are others in each epoch.
-func epochTasks(n, batch int, seed uint64, start, end int) iter.Seq[task] {
+func epochTasks(n, batch int, seed uint64, start, end int, share Share) iter.Seq[task] {
 	return func(yield func(task) bool) {
 		perEpoch := n / batch
 		var order []int
 		of := -1 // the epoch that order belongs to
+		size := batch / share.pieces()
 		for step := start; end == 0 || step < end; step++ {
-			epoch, i := step/perEpoch, step%perEpoch
+			at := step + share.Offset
+			epoch, i := at/perEpoch, at%perEpoch
 			if epoch != of {
 				order, of = Permutation(uint32(seed), epoch, n), epoch
 			}
-			if !yield(task{step, epoch, order[i*batch : (i+1)*batch]}) {
-				return
+			for micro := range max(share.MicroBatches, 1) {
+				slot := (micro*max(share.World, 1) + share.Rank) * size
+				from := i*batch + slot
+				if !yield(task{Position{step, epoch, at, micro, slot}, order[from : from+size]}) {
+					return
+				}
 			}
 		}
 	}
