@@ -76,13 +76,11 @@ void dt_store_free(dt_store s) { p_dt_store_free(s); }
 static __typeof__(&dt_store_set) p_dt_store_set;
 dt_error *dt_store_set(dt_store s, const char *key, const void *data, int64_t nbytes) { return p_dt_store_set(s, key, data, nbytes); }
 static __typeof__(&dt_store_get) p_dt_store_get;
-dt_error *dt_store_get(dt_store s, const char *key, int64_t timeout_ms, void **out_data, int64_t *out_nbytes) { return p_dt_store_get(s, key, timeout_ms, out_data, out_nbytes); }
+dt_error *dt_store_get(dt_store s, const char *key, void **out_data, int64_t *out_nbytes) { return p_dt_store_get(s, key, out_data, out_nbytes); }
 static __typeof__(&dt_store_add) p_dt_store_add;
 dt_error *dt_store_add(dt_store s, const char *key, int64_t delta, int64_t *out_sum) { return p_dt_store_add(s, key, delta, out_sum); }
-static __typeof__(&dt_store_wait) p_dt_store_wait;
-dt_error *dt_store_wait(dt_store s, const char *const *keys, int32_t n, int64_t timeout_ms) { return p_dt_store_wait(s, keys, n, timeout_ms); }
 static __typeof__(&dt_store_check) p_dt_store_check;
-dt_error *dt_store_check(dt_store s, const char *key, int32_t *out_present) { return p_dt_store_check(s, key, out_present); }
+dt_error *dt_store_check(dt_store s, const char *const *keys, int32_t n, int32_t *out_present) { return p_dt_store_check(s, keys, n, out_present); }
 static __typeof__(&dt_store_delete) p_dt_store_delete;
 dt_error *dt_store_delete(dt_store s, const char *key, int32_t *out_deleted) { return p_dt_store_delete(s, key, out_deleted); }
 static __typeof__(&dt_group_new_gloo) p_dt_group_new_gloo;
@@ -325,7 +323,6 @@ static const struct {
     {"dt_store_set", (void **)&p_dt_store_set},
     {"dt_store_get", (void **)&p_dt_store_get},
     {"dt_store_add", (void **)&p_dt_store_add},
-    {"dt_store_wait", (void **)&p_dt_store_wait},
     {"dt_store_check", (void **)&p_dt_store_check},
     {"dt_store_delete", (void **)&p_dt_store_delete},
     {"dt_group_new_gloo", (void **)&p_dt_group_new_gloo},

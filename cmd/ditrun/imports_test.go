@@ -19,7 +19,7 @@ var layers = [][]string{
 	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/codec", "data/store", "data/store/storetest", "dit/text/bpe"},
 	{"torch"},
 	{"torch/nn", "torch/internal/genops"},
-	{"torch/optim", "torch/torchtest"},
+	{"torch/optim", "torch/dist", "torch/torchtest"},
 	{"dit", "dit/text", "diffusion", "vae", "data"},
 	{"diffusion/training", "diffusion/sampling", "vae/encode"},
 	{"cmd", "bench"}, // with all below them

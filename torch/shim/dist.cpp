@@ -61,6 +61,17 @@ c10d::ReduceOp reduce_op(int32_t op) {
 }
 
 #if DT_GLOO
+class Gloo : public c10d::ProcessGroupGloo {
+ public:
+  using ProcessGroupGloo::ProcessGroupGloo;
+
+  // Ranks that wait for this one, and calls under way here, fail at once instead of after the
+  // time-out.
+  void abort() override {
+    for (const auto &context : contexts_) context->closeConnections();
+  }
+};
+
 std::vector<std::shared_ptr<gloo::transport::Device>> gloo_devices(const std::string &interfaces,
                                                                    const char *host) {
   if (interfaces.empty()) return {c10d::ProcessGroupGloo::createDeviceForHostname(host)};
@@ -101,10 +112,8 @@ dt_error *dt_store_set(dt_store s, const char *key, const void *data, int64_t nb
   });
 }
 
-dt_error *dt_store_get(dt_store s, const char *key, int64_t timeout_ms, void **out_data,
-                       int64_t *out_nbytes) {
+dt_error *dt_store_get(dt_store s, const char *key, void **out_data, int64_t *out_nbytes) {
   return guard(0, [&] {
-    s->store->wait({key}, dt::ms(timeout_ms));
     auto value = s->store->get(key);
     void *p = std::malloc(value.size() + 1);
     if (!p) throw std::bad_alloc();
@@ -118,13 +127,9 @@ dt_error *dt_store_add(dt_store s, const char *key, int64_t delta, int64_t *out_
   return guard(0, [&] { *out_sum = s->store->add(key, delta); });
 }
 
-dt_error *dt_store_wait(dt_store s, const char *const *keys, int32_t n, int64_t timeout_ms) {
+dt_error *dt_store_check(dt_store s, const char *const *keys, int32_t n, int32_t *out_present) {
   return guard(
-      0, [&] { s->store->wait(std::vector<std::string>(keys, keys + n), dt::ms(timeout_ms)); });
-}
-
-dt_error *dt_store_check(dt_store s, const char *key, int32_t *out_present) {
-  return guard(0, [&] { *out_present = s->store->check({key}) ? 1 : 0; });
+      0, [&] { *out_present = s->store->check(std::vector<std::string>(keys, keys + n)) ? 1 : 0; });
 }
 
 dt_error *dt_store_delete(dt_store s, const char *key, int32_t *out_deleted) {
@@ -140,7 +145,7 @@ dt_error *dt_group_new_gloo(dt_store s, int32_t rank, int32_t size, const char *
     // One thread a device: collectives end in the order they were started, and a second thread
     // would only compete with the computation.
     o->threads = static_cast<int>(o->devices.size());
-    auto backend = c10::make_intrusive<c10d::ProcessGroupGloo>(s->store, rank, size, o);
+    auto backend = c10::make_intrusive<dt::Gloo>(s->store, rank, size, o);
     *out = new dt_group_s{std::move(backend), s->store, rank, size};
 #else
     (void)s, (void)rank, (void)size, (void)interfaces, (void)host, (void)timeout_ms, (void)out;

@@ -5,6 +5,7 @@
 #include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/util/Exception.h>
+#include <c10/util/Logging.h>
 #include <torch/version.h>
 
 #include "core.h"
@@ -124,6 +125,12 @@ const char *dt_build_info(void) {
 const char *dt_init(void) {
   static const bool once = [] {
     at::set_num_interop_threads(1);
+    // The shim does not print: c10d would write a message with its C++ stack for each error that it
+    // also throws. 3 is fatal errors only.
+    if (std::getenv("TORCH_CPP_LOG_LEVEL"))
+      c10::initLogging();
+    else
+      FLAGS_caffe2_log_level = 3;
     if (!::dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_GLOBAL)) {
       cuda_why = ::dlerror();
       return true;

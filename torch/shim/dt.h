@@ -130,12 +130,12 @@ DT_API dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, con
                               int64_t timeout_ms, dt_store *out);
 DT_API void dt_store_free(dt_store s);
 DT_API dt_error *dt_store_set(dt_store s, const char *key, const void *data, int64_t nbytes);
-/* Waits for the key. The bytes are freed with free(). */
-DT_API dt_error *dt_store_get(dt_store s, const char *key, int64_t timeout_ms, void **out_data,
-                              int64_t *out_nbytes);
+/* Waits for the key as long as the store's time-out. The bytes are freed with free(). */
+DT_API dt_error *dt_store_get(dt_store s, const char *key, void **out_data, int64_t *out_nbytes);
 DT_API dt_error *dt_store_add(dt_store s, const char *key, int64_t delta, int64_t *out_sum);
-DT_API dt_error *dt_store_wait(dt_store s, const char *const *keys, int32_t n, int64_t timeout_ms);
-DT_API dt_error *dt_store_check(dt_store s, const char *key, int32_t *out_present);
+/* Whether all the keys are there; it does not wait. */
+DT_API dt_error *dt_store_check(dt_store s, const char *const *keys, int32_t n,
+                                int32_t *out_present);
 DT_API dt_error *dt_store_delete(dt_store s, const char *key, int32_t *out_deleted);
 
 /* Gloo listens on the network interfaces named, separated by commas, or, where the list is empty,

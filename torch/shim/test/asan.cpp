@@ -1,5 +1,9 @@
 // The C interface under AddressSanitizer: handles of every kind of call, errors on the way, and
 // everything freed at the end. make shim-asan builds and runs it; what is wrong is printed.
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -259,6 +263,64 @@ void random_numbers() {
   release({a.t, b.t, noise.t, alone.t, nothing.t});
 }
 
+int free_port() {
+  sockaddr_in a{};
+  a.sin_family = AF_INET;
+  a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t n = sizeof a;
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  CHECK(fd >= 0 && !bind(fd, reinterpret_cast<sockaddr *>(&a), n) &&
+        !getsockname(fd, reinterpret_cast<sockaddr *>(&a), &n));
+  close(fd);
+  return ntohs(a.sin_port);
+}
+
+// A group of one process: what is between processes has tests in package dist.
+void groups() {
+  dt_store s = nullptr;
+  FAILS(dt_store_new("127.0.0.1", 0, 1, "p", 1000, &s), "port 0");
+  OK(dt_store_new("127.0.0.1", free_port(), 1, "p", 5000, &s));
+  OK(dt_store_set(s, "k", "a\0b", 3));
+  void *value = nullptr;
+  int64_t n = 0;
+  OK(dt_store_get(s, "k", &value, &n));
+  CHECK(n == 3 && !std::memcmp(value, "a\0b", 3));
+  std::free(value);
+  OK(dt_store_add(s, "n", 5, &n));
+  CHECK(n == 5);
+  int32_t yes = 0;
+  const char *keys[] = {"k", "n"};
+  OK(dt_store_check(s, keys, 2, &yes));
+  CHECK(yes);
+  OK(dt_store_delete(s, "k", &yes));
+  CHECK(yes);
+  OK(dt_store_check(s, keys, 1, &yes));
+  CHECK(!yes);
+
+  dt_group g = nullptr;
+  FAILS(dt_group_new_gloo(s, 0, 1, "no-such-interface", "", 5000, &g), "interface");
+  OK(dt_group_new_gloo(s, 0, 1, "", "127.0.0.1", 5000, &g));
+  dt_tensor a = from({1, 2}, {2}), b = from({0, 0}, {2}), c = from({0, 0, 0}, {3});
+  OK(dt_group_all_reduce(g, a, DT_SUM));
+  OK(dt_group_reduce_scatter(g, b, a));
+  EXPECT(b, {1, 2});
+  OK(dt_group_all_gather(g, a, b));
+  OK(dt_group_broadcast(g, a, 0));
+  EXPECT(a, {1, 2});
+  OK(dt_group_barrier(g));
+  FAILS(dt_group_all_reduce(g, a, 9), "reduction number 9");
+  FAILS(dt_group_reduce_scatter(g, c, a), "do not make");
+  FAILS(dt_group_all_gather(g, a, c), "do not make");
+  OK(dt_group_abort(g));
+  FAILS(dt_group_barrier(g), "aborted");
+  FAILS(dt_group_broadcast(g, a, 0), "aborted");
+  dt_group_free(g);
+  dt_group_free(nullptr);
+  dt_store_free(s);
+  dt_store_free(nullptr);
+  release({a, b, c});
+}
+
 }  // namespace
 
 int main() {
@@ -273,6 +335,7 @@ int main() {
     gradients();
     adamw();
     random_numbers();
+    groups();
     CHECK(dt_live_tensors() == 0);
   }
   std::puts("shim_asan_test: ok");
