@@ -96,9 +96,11 @@ dt_error *dt_group_all_gather(dt_group g, dt_tensor out, dt_tensor in) { return 
 static __typeof__(&dt_group_broadcast) p_dt_group_broadcast;
 dt_error *dt_group_broadcast(dt_group g, dt_tensor t, int32_t root) { return p_dt_group_broadcast(g, t, root); }
 static __typeof__(&dt_group_barrier) p_dt_group_barrier;
-dt_error *dt_group_barrier(dt_group g) { return p_dt_group_barrier(g); }
+dt_error *dt_group_barrier(dt_group g, int64_t timeout_ms) { return p_dt_group_barrier(g, timeout_ms); }
 static __typeof__(&dt_group_abort) p_dt_group_abort;
 dt_error *dt_group_abort(dt_group g) { return p_dt_group_abort(g); }
+static __typeof__(&dt_group_failed) p_dt_group_failed;
+int32_t dt_group_failed(dt_group g) { return p_dt_group_failed(g); }
 static __typeof__(&dt_add) p_dt_add;
 dt_error *dt_add(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out) { return p_dt_add(m, a, b, out); }
 static __typeof__(&dt_add_scalar) p_dt_add_scalar;
@@ -333,6 +335,7 @@ static const struct {
     {"dt_group_broadcast", (void **)&p_dt_group_broadcast},
     {"dt_group_barrier", (void **)&p_dt_group_barrier},
     {"dt_group_abort", (void **)&p_dt_group_abort},
+    {"dt_group_failed", (void **)&p_dt_group_failed},
     {"dt_add", (void **)&p_dt_add},
     {"dt_add_scalar", (void **)&p_dt_add_scalar},
     {"dt_subtract", (void **)&p_dt_subtract},

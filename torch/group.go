@@ -184,12 +184,12 @@ func (g *Group) Broadcast(t *Tensor, root int) (err error) {
 }
 
 // Barrier is described at dist.Group.Barrier.
-func (g *Group) Barrier() (err error) {
+func (g *Group) Barrier(timeoutMS int64) (err error) {
 	if g == nil {
 		return nil
 	}
 	defer recoverError(&err)
-	check("Barrier", C.dt_group_barrier(g.handle("Barrier")))
+	check("Barrier", C.dt_group_barrier(g.handle("Barrier"), C.int64_t(timeoutMS)))
 	return nil
 }
 
@@ -221,3 +221,6 @@ func (g *Group) Abort() (err error) {
 	check("Abort", C.dt_group_abort(g.handle("Abort")))
 	return nil
 }
+
+// Failed reports whether a collective has failed, by whatever operation it was started.
+func (g *Group) Failed() bool { return C.dt_group_failed(g.handle("Failed")) != 0 }

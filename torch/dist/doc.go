@@ -7,11 +7,18 @@
 //	for step := range steps {
 //		g.AtStep(step)
 //		...
-//		if err := g.AllReduceFloats(sums); err != nil { // the same calls in the same order on every rank
+//		if err := g.AllReduceFloats(sums, dist.Sum); err != nil { // the same calls in the same order on every rank
 //			return err
 //		}
 //	}
 //
-// A process alone has a group too, in which every collective is the identity. Collectives are libtorch's (c10d): Gloo
-// for tensors on the CPU, NCCL for those on GPUs.
+// A process alone has a group too, nil or one of World 1, in which every collective is the identity; nothing is opened
+// for it. Collectives are libtorch's (c10d): Gloo, for tensors on the CPU.
+//
+// A collective fails when a rank ends, at once, or does not come within the group's time-out. Its error says which rank
+// is at fault and at which step it was:
+//
+//	rank 0 of 4: all-reduce: Connection closed by peer [127.0.0.1]:4242: rank 1 has not been heard of for 3 s: its last step was 1204
+//
+// An error from elsewhere goes through [Group.Fail], so that the other ranks learn of it.
 package dist

@@ -77,7 +77,7 @@ func Detect(getenv func(string) string) (Env, error) {
 	switch {
 	case getenv("RANK") != "" || getenv("WORLD_SIZE") != "":
 		e = v.torchrun()
-	case getenv("SLURM_PROCID") != "" && (getenv("SLURM_STEP_ID") != "" || getenv("SLURM_STEPID") != ""):
+	case getenv("SLURM_PROCID") != "" && inStep(getenv(v.first("SLURM_STEP_ID", "SLURM_STEPID"))):
 		e = v.slurm()
 	case getenv("OMPI_COMM_WORLD_RANK") != "" || getenv("OMPI_COMM_WORLD_SIZE") != "":
 		e = v.mpirun()
@@ -120,8 +120,14 @@ func (v *vars) torchrun() Env {
 	return e
 }
 
-// slurm reads the variables of a job step. Those of the job alone do not count: a batch script has them too, where
-// one process stands for all.
+// inStep reports whether this is the number of a job step that srun started. A batch script or the shell of salloc has
+// the job's variables too, but is one process that stands for all: it has no step, or one of Slurm's own from
+// SLURM_BATCH_SCRIPT (2^32 - 5) on or just below.
+func inStep(id string) bool {
+	n, err := strconv.ParseUint(id, 10, 64)
+	return id != "" && (err != nil || n < 1<<32-16)
+}
+
 func (v *vars) slurm() Env {
 	e := Env{Launcher: "slurm"}
 	e.Rank, e.World = v.ranks("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")

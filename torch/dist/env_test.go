@@ -36,6 +36,7 @@ func TestDetect(t *testing.T) {
 		{slurm + " SLURM_STEP_NUM_TASKS=6 SLURM_STEP_NODELIST=gpu12 SLURM_STEP_NUM_NODES=1", Env{5, 6, 1, 6, "gpu12", 11234, "1234.0", 0, false, "slurm"}},
 		// A batch script is one process, whatever the job may start.
 		{"SLURM_PROCID=0 SLURM_NTASKS=8 SLURM_LOCALID=0 SLURM_JOB_ID=1234", Env{World: 1, LocalWorld: 1}},
+		{slurm + " SLURM_STEP_ID=4294967290", Env{World: 1, LocalWorld: 1}}, // the shell of salloc
 		// torchrun started by srun.
 		{slurm + " " + torchrun, Env{3, 8, 1, 2, "node7", 29400, "abc", 2, true, "torchrun"}},
 		{mpi, Env{1, 4, 1, 4, "", 29500, "", 0, false, "mpirun"}},

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/ditrun/ditrun/torch"
@@ -21,7 +22,8 @@ const (
 
 // A Group is the processes of a run. All ranks call its collectives in the same order, each from one goroutine at a
 // time; a collective returns when this rank's part is done. One that fails, because a rank ended or the time-out
-// passed, names the rank at fault where it can, and the group is of no further use: close it.
+// passed, names the rank at fault where it can, and the group is of no further use: close it. A nil Group is a process
+// alone, as is one of World 1: its collectives are the identity and it has no store.
 type Group struct {
 	env     Env
 	timeout time.Duration
@@ -29,11 +31,12 @@ type Group struct {
 	store   *Store       // nil alone
 	watch   *watchdog    // nil alone
 	serves  bool         // this process keeps the store
-	failed  bool         // so others will fail, not come to Close
+	failed  atomic.Bool  // so others will fail, not come to Close
+	closed  bool
 }
 
 // Open joins the group that env describes. Backend is "gloo", for tensors on the CPU. It waits for the other ranks up
-// to timeout, and so does every collective. A process alone opens nothing and cannot fail.
+// to timeout, and so does every collective. A process alone opens no connection.
 func Open(ctx context.Context, env Env, backend string, timeout time.Duration) (*Group, error) {
 	if backend != "gloo" {
 		return nil, fmt.Errorf("backend %q: want gloo", backend)
@@ -43,7 +46,7 @@ func Open(ctx context.Context, env Env, backend string, timeout time.Duration) (
 		return g, nil
 	}
 	if err := g.open(ctx); err != nil {
-		g.failed = true
+		g.failed.Store(true)
 		if ctx.Err() != nil {
 			g.free()
 		}
@@ -74,12 +77,15 @@ func (g *Group) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var raw *torch.Group
-	err = g.store.do("connect the ranks", func() (err error) {
-		raw, err = torch.NewGloo(g.store.raw, g.env.Rank, g.env.World, os.Getenv("GLOO_SOCKET_IFNAME"), own, g.timeout.Milliseconds())
-		return err
-	})
-	g.cpu = raw
+	g.cpu, err = within(ctx, g.timeout, func() (*torch.Group, error) {
+		return torch.NewGloo(g.store.raw, g.env.Rank, g.env.World, os.Getenv("GLOO_SOCKET_IFNAME"), own, g.timeout.Milliseconds())
+	}, nil)
+	if err != nil {
+		err = fmt.Errorf("connect the ranks: %w", err)
+		if errors.Is(err, errLeft) {
+			g.store.lose(err) // the call that was left behind still uses it
+		}
+	}
 	return err
 }
 
@@ -136,24 +142,41 @@ func localAddress(other string) (string, error) {
 	return host, err
 }
 
+func (g *Group) alone() bool { return g == nil || g.env.World == 1 }
+
 // Env returns what the group was opened with.
-func (g *Group) Env() Env { return g.env }
+func (g *Group) Env() Env {
+	if g == nil {
+		return Env{World: 1, LocalWorld: 1}
+	}
+	return g.env
+}
 
 // Rank returns this process's number, from 0.
-func (g *Group) Rank() int { return g.env.Rank }
+func (g *Group) Rank() int { return g.Env().Rank }
 
 // World returns the number of processes.
-func (g *Group) World() int { return g.env.World }
+func (g *Group) World() int { return g.Env().World }
 
 // Store returns the store of the run, nil for a process alone.
-func (g *Group) Store() *Store { return g.store }
+func (g *Group) Store() *Store {
+	if g.alone() {
+		return nil
+	}
+	return g.store
+}
 
-// Torch returns the group for fused operations on tensors of dev, nil for a process alone.
-func (g *Group) Torch(dev torch.Device) *torch.Group { return g.cpu }
+// Torch returns the group for operations that compute and communicate in one, nil for a process alone.
+func (g *Group) Torch() *torch.Group {
+	if g.alone() {
+		return nil
+	}
+	return g.cpu
+}
 
 // AtStep tells the watchdogs of the other ranks that this one begins a step.
 func (g *Group) AtStep(step int) {
-	if g.watch != nil {
+	if !g.alone() && !g.closed {
 		g.watch.at(step)
 	}
 }
@@ -180,31 +203,63 @@ func (g *Group) AllGather(out, in *torch.Tensor) error {
 	return g.collective("all-gather", func(c *torch.Group) error { return c.AllGather(out, in) })
 }
 
-// Broadcast overwrites t, contiguous, with that of rank root.
-func (g *Group) Broadcast(t *torch.Tensor, root int) error {
-	return g.collective("broadcast", func(c *torch.Group) error { return c.Broadcast(t, root) })
+// Broadcast overwrites tensors, which are contiguous, with those of rank root.
+func (g *Group) Broadcast(root int, ts ...*torch.Tensor) error {
+	return g.collective("broadcast", func(c *torch.Group) error {
+		for _, t := range ts {
+			if err := c.Broadcast(t, root); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-// Barrier waits until all ranks have come to it.
-func (g *Group) Barrier() error {
-	return g.collective("barrier", func(c *torch.Group) error { return c.Barrier() })
+// Barrier waits until all ranks have come to it, up to timeout; 0 is the group's. Its error names those that have not.
+func (g *Group) Barrier(timeout time.Duration) error {
+	if timeout == 0 {
+		timeout = g.limit()
+	}
+	return g.collective("barrier", func(c *torch.Group) error { return c.Barrier(max(1, timeout.Milliseconds())) })
+}
+
+func (g *Group) limit() time.Duration {
+	if g == nil {
+		return 0
+	}
+	return g.timeout
 }
 
 func (g *Group) collective(what string, call func(*torch.Group) error) error {
-	if err := call(g.cpu); err != nil {
-		return g.Explain(fmt.Errorf("%s: %w", what, reason(err)))
+	if !g.alone() && g.closed {
+		return fmt.Errorf("%s: the group is closed", what)
+	}
+	if err := call(g.Torch()); err != nil {
+		return g.fail(fmt.Errorf("%s: %w", what, reason(err)), true)
 	}
 	return nil
 }
 
-// Explain adds to the error of a collective which rank is at fault, as far as the watchdog knows. Errors of the
-// methods of Group have it already; those of fused operations that use [Group.Torch] do not. It ends the collectives
-// of this rank and takes some seconds.
-func (g *Group) Explain(err error) error {
-	if g.watch == nil {
+// Fail is for an error that ends this rank's work. It refuses further collectives and lets those fail that wait for
+// this rank. Where err comes of a collective inside another operation, it returns err with the rank at fault, as far as
+// the watchdog knows, after some seconds; else it tells the other ranks that this one gave up, and why. Errors of the
+// methods of Group it returns as they are.
+func (g *Group) Fail(err error) error {
+	if g.alone() || g.closed || g.failed.Load() {
 		return err
 	}
-	g.failed = true
+	return g.fail(err, g.cpu.Failed())
+}
+
+func (g *Group) fail(err error, collective bool) error {
+	if g.alone() || !g.failed.CompareAndSwap(false, true) {
+		return err
+	}
+	if !collective {
+		g.watch.say(beat{Failed: err.Error()})
+		g.cpu.Abort()
+		return err
+	}
 	g.cpu.Abort() // so that ranks which wait for this one fail now too
 	err = fmt.Errorf("rank %d of %d: %w", g.env.Rank, g.env.World, err)
 	g.watch.say(beat{Left: err.Error()})
@@ -215,28 +270,20 @@ func (g *Group) Explain(err error) error {
 	return err
 }
 
-// Abort tells the other ranks why this one gives up, and refuses further collectives. Those that wait for this rank
-// learn it when it ends, which it should do soon.
-func (g *Group) Abort(why error) {
-	if g.cpu == nil {
-		return
-	}
-	g.failed = true
-	g.watch.say(beat{Failed: why.Error()})
-	g.cpu.Abort()
-}
-
 // How long the rank that keeps the store waits at the end for the others to leave it: after a failure, for them to
 // read there what happened.
 const closeWait, failedWait = 30 * time.Second, 4 * beatEvery
 
 // Close leaves the group and frees it. The rank that keeps the store waits a little until the others have left.
 func (g *Group) Close() {
+	if g.alone() || g.closed {
+		return
+	}
 	if g.store != nil {
 		n, err := g.store.Add("left", 1)
 		if g.serves {
 			wait := closeWait
-			if g.failed {
+			if g.failed.Load() {
 				wait = failedWait
 			}
 			for end := time.Now().Add(wait); err == nil && n < int64(g.env.World) && time.Now().Before(end); {
@@ -249,6 +296,7 @@ func (g *Group) Close() {
 }
 
 func (g *Group) free() {
+	g.closed = true
 	if g.watch != nil {
 		g.watch.end()
 	}
@@ -258,5 +306,4 @@ func (g *Group) free() {
 	if g.store != nil {
 		g.store.close()
 	}
-	g.cpu, g.store, g.watch = nil, nil, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,12 +25,41 @@ func init() {
 	tasks["stalled"] = stepsUntil(1, func(*Group) error { time.Sleep(12 * time.Second); return errors.New("stalled") })
 	tasks["gave up"] = stepsUntil(1, func(g *Group) error {
 		err := errors.New("no space left on device")
-		g.Abort(err)
-		if again := g.Barrier(); again == nil {
-			return errors.New("a barrier after Abort")
+		g.Fail(err)
+		if again := g.Barrier(0); again == nil {
+			return errors.New("a barrier after Fail")
 		}
 		return err
 	})
+	tasks["late"] = func(g *Group) error {
+		for step := range 2 {
+			g.AtStep(step)
+			if err := g.Barrier(20 * time.Second); err != nil {
+				return err
+			}
+		}
+		if g.Rank() == 1 {
+			time.Sleep(7 * time.Second)
+			return errors.New("late")
+		}
+		return g.Barrier(1500 * time.Millisecond)
+	}
+	tasks["goroutines"] = func(g *Group) error {
+		if err := g.Barrier(0); err != nil {
+			return err
+		}
+		g.Close()
+		if err := g.AllReduceFloats(nil, Sum); err == nil || !strings.Contains(err.Error(), "closed") {
+			return fmt.Errorf("an all-reduce in a closed group: %v", err)
+		}
+		for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > 1; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				stacks := make([]byte, 1<<16)
+				return fmt.Errorf("goroutines after Close:\n%s", stacks[:runtime.Stack(stacks, true)])
+			}
+		}
+		return nil
+	}
 }
 
 // stepsUntil returns a task of ten steps in which a rank does something else at step 5.
@@ -63,11 +93,12 @@ func collectives(g *Group) error {
 			joined := torch.From(s, make([]float32, 2*g.World()), len(whole))
 			own := torch.From(s, []float32{rank, -rank}, 2)
 			sent := torch.From(s, []float32{rank, 7}, 2)
+			same := torch.From(s, []float32{-rank}, 1)
 			half := s.To(torch.From(s, []float32{rank}, 1), torch.BFloat16)
 			values := []float64{1, float64(rank)}
 			for _, err := range []error{
 				g.AllReduce(sum, Sum), g.AllReduce(low, Min), g.AllReduce(high, Max), g.ReduceScatter(part, in),
-				g.AllGather(joined, own), g.Broadcast(sent, g.World()-1), g.AllReduce(half, Sum), g.AllReduceFloats(values, Sum), g.Barrier(),
+				g.AllGather(joined, own), g.Broadcast(g.World()-1, sent, same), g.AllReduce(half, Sum), g.AllReduceFloats(values, Sum), g.Barrier(0),
 			} {
 				if err != nil {
 					return fmt.Errorf("round %d: %w", round, err)
@@ -82,7 +113,7 @@ func collectives(g *Group) error {
 				equal("sum", sum, n, ranks), equal("min", low, 0), equal("max", high, n-1),
 				equal("reduce-scatter", part, 2*rank*n+ranks, (2*rank+1)*n+ranks),
 				equal("all-gather", joined, want...),
-				equal("broadcast", sent, n-1, 7), equal("bf16", s.To(half, torch.Float32), ranks),
+				equal("broadcast", sent, n-1, 7), equal("broadcast", same, 1-n), equal("bf16", s.To(half, torch.Float32), ranks),
 			} {
 				if err != nil {
 					return err
@@ -94,11 +125,11 @@ func collectives(g *Group) error {
 		}
 		// What does not fit is refused on every rank before anything is sent.
 		a, b := torch.From(s, []float32{1, 2, 3}, 3), torch.From(s, []float32{1, 2, 3}, 3)
-		if err := g.cpu.ReduceScatter(a, b); g.World() > 1 && (err == nil || !strings.Contains(err.Error(), "do not make")) {
+		if err := g.Torch().ReduceScatter(a, b); g.World() > 1 && (err == nil || !strings.Contains(err.Error(), "do not make")) {
 			return fmt.Errorf("reduce-scatter of 3 elements: %v", err)
 		}
 		m := s.Transpose(torch.From(s, []float32{1, 2, 3, 4}, 2, 2), 0, 1)
-		if err := g.cpu.AllReduce(m, Sum); g.World() > 1 && (err == nil || !strings.Contains(err.Error(), "contiguous")) {
+		if err := g.Torch().AllReduce(m, Sum); g.World() > 1 && (err == nil || !strings.Contains(err.Error(), "contiguous")) {
 			return fmt.Errorf("all-reduce of a transposed tensor: %v", err)
 		}
 		return nil
@@ -157,7 +188,7 @@ func storeTask(g *Group) error {
 	if err := s.Wait([]string{"rank 0", "rank 1", "greeting"}, 5*time.Second); err != nil {
 		return err
 	}
-	if err := g.Barrier(); err != nil {
+	if err := g.Barrier(0); err != nil {
 		return err
 	}
 	if n, err := s.Add("count", 0); err != nil || n != 4 {
@@ -177,7 +208,7 @@ func storeTask(g *Group) error {
 	if err := s.Wait([]string{"rank 0"}, 50*time.Millisecond); err == nil {
 		return errors.New("a deleted key is there")
 	}
-	return g.Barrier()
+	return g.Barrier(0)
 }
 
 func TestCollectives(t *testing.T) {
@@ -194,15 +225,23 @@ func TestAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer g.Close()
-	g.AtStep(1)
-	if err := collectives(g); err != nil {
-		t.Error(err)
+	why := errors.New("nobody listens")
+	for _, g := range []*Group{g, nil} {
+		g.AtStep(1)
+		if err := collectives(g); err != nil {
+			t.Error(err)
+		}
+		if g.Store() != nil || g.Torch() != nil || g.Rank() != 0 || g.World() != 1 || g.Env().LocalWorld != 1 {
+			t.Error("a process alone has a store, a group or others beside it")
+		}
+		if err := g.Fail(why); err != why {
+			t.Errorf("Fail returns %v", err)
+		}
+		g.Close()
+		if err := g.Barrier(0); err != nil {
+			t.Errorf("alone after Close: %v", err)
+		}
 	}
-	if g.Store() != nil || g.Torch(torch.CPU) != nil || g.World() != 1 {
-		t.Error("a process alone has a store or a group")
-	}
-	g.Abort(errors.New("nobody listens"))
 	if _, err := Open(t.Context(), Env{World: 1}, "mpi", time.Second); err == nil {
 		t.Error("a backend called mpi")
 	}
@@ -264,6 +303,16 @@ func TestRankThatGaveUp(t *testing.T) {
 		failed(t, r, results[r], 30*time.Second, "all-reduce: ", "rank 1 gave up: no space left on device")
 	}
 }
+
+func TestLateAtBarrier(t *testing.T) {
+	t.Parallel() // it mostly waits
+	results := ranks(t, 3, 3, 60, "late")
+	for _, r := range []int{0, 2} {
+		failed(t, r, results[r], 10*time.Second, fmt.Sprintf("rank %d of 3: barrier: ", r), ": rank 1 is alive but has been at step 1 for")
+	}
+}
+
+func TestNoGoroutineStays(t *testing.T) { allOK(t, ranks(t, 2, 2, 30, "goroutines")) }
 
 func TestMissingRank(t *testing.T) {
 	t.Parallel() // it mostly waits

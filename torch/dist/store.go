@@ -15,31 +15,52 @@ import (
 )
 
 // A Store keeps small values by name for all processes of a run. It is gone when the process that keeps it ends: rank
-// 0, or the agent that started the ranks. Every call ends within the time-out given to [Open].
+// 0, or the agent that started the ranks. A call that gets no answer ends after a minute, or the time-out given to
+// [Open] where that is less.
 type Store struct {
 	addr    string
-	timeout time.Duration
+	timeout time.Duration // of a call
 
 	mu   sync.Mutex // one call at a time
 	raw  *torch.Store
 	lost error // once set, no call is made any more
 }
 
+const callTimeout = time.Minute
+
 // errLeft says that a call has not returned.
 var errLeft = errors.New("no answer")
 
-// within makes a call that may hang, where the network swallows what was sent: then it is left behind.
-func within(ctx context.Context, timeout time.Duration, call func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- call() }()
+// within makes a call that may hang, where the network swallows what was sent: then it is left behind, and what it
+// still gives is dropped.
+func within[T any](ctx context.Context, timeout time.Duration, call func() (T, error), drop func(T)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		value, err := call()
+		done <- outcome{value, err}
+	}()
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w within %v", errLeft, timeout))
 	defer cancel()
 	select {
-	case err := <-done:
-		return reason(err)
+	case o := <-done:
+		return o.value, reason(o.err)
 	case <-ctx.Done():
-		return fmt.Errorf("%w (%w)", context.Cause(ctx), errLeft)
 	}
+	go func() {
+		if o := <-done; o.err == nil && drop != nil {
+			drop(o.value)
+		}
+	}()
+	err := context.Cause(ctx)
+	if !errors.Is(err, errLeft) {
+		err = fmt.Errorf("%w (%w)", err, errLeft)
+	}
+	var zero T
+	return zero, err
 }
 
 // dial connects to the store at addr; with serve this process keeps it.
@@ -52,12 +73,10 @@ func dial(ctx context.Context, addr string, serve bool, prefix string, timeout t
 	if err != nil {
 		return nil, err
 	}
-	var raw *torch.Store
 	// libtorch gives up by itself, with a better text.
-	err = within(ctx, timeout+5*time.Second, func() (err error) {
-		raw, err = torch.NewStore(host, number, serve, prefix, timeout.Milliseconds())
-		return err
-	})
+	raw, err := within(ctx, timeout+5*time.Second, func() (*torch.Store, error) {
+		return torch.NewStore(host, number, serve, prefix, timeout.Milliseconds())
+	}, (*torch.Store).Close)
 	if err != nil {
 		verb := "connect"
 		if serve {
@@ -65,24 +84,30 @@ func dial(ctx context.Context, addr string, serve bool, prefix string, timeout t
 		}
 		return nil, fmt.Errorf("store %s: %s: %w", addr, verb, err)
 	}
-	return &Store{addr: addr, timeout: timeout, raw: raw}, nil
+	return &Store{addr: addr, timeout: min(timeout, callTimeout), raw: raw}, nil
 }
 
-func (s *Store) do(what string, call func() error) error {
+// call makes one call to the store, unless one before it was left behind.
+func call[T any](s *Store, what string, f func() (T, error)) (value T, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lost != nil {
-		return s.lost
+		return value, s.lost
 	}
-	err := within(context.Background(), s.timeout, call)
-	if err == nil {
-		return nil
+	if value, err = within(context.Background(), s.timeout, f, nil); err == nil {
+		return value, nil
 	}
 	err = fmt.Errorf("store %s: %s: %w", s.addr, what, err)
 	if errors.Is(err, errLeft) {
 		s.lost = err
 	}
-	return err
+	return value, err
+}
+
+func (s *Store) lose(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = err
 }
 
 // reason is libtorch's message without what it says of its own sources.
@@ -102,37 +127,28 @@ func reason(err error) error {
 
 // Set stores value under key.
 func (s *Store) Set(key string, value []byte) error {
-	return s.do("set "+key, func() error { return s.raw.Set(key, value) })
+	_, err := call(s, "set "+key, func() (struct{}, error) { return struct{}{}, s.raw.Set(key, value) })
+	return err
 }
 
 // Add adds delta to the number under key, 0 where there is none, and returns the sum. A key for numbers is used with
 // Add only.
 func (s *Store) Add(key string, delta int64) (sum int64, err error) {
-	err = s.do("add to "+key, func() (err error) {
-		sum, err = s.raw.Add(key, delta)
-		return err
-	})
-	return sum, err
+	return call(s, "add to "+key, func() (int64, error) { return s.raw.Add(key, delta) })
 }
 
 // Delete removes key; one that is not there is no error.
 func (s *Store) Delete(key string) error {
-	return s.do("delete "+key, func() error {
-		_, err := s.raw.Delete(key)
-		return err
-	})
+	_, err := call(s, "delete "+key, func() (bool, error) { return s.raw.Delete(key) })
+	return err
 }
 
 // Get waits for key until ctx ends, and returns its value.
-func (s *Store) Get(ctx context.Context, key string) (value []byte, err error) {
+func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
 	if err := s.wait(ctx, []string{key}); err != nil {
 		return nil, err
 	}
-	err = s.do("get "+key, func() (err error) {
-		value, err = s.raw.Get(key)
-		return err
-	})
-	return value, err
+	return call(s, "get "+key, func() ([]byte, error) { return s.raw.Get(key) })
 }
 
 // Wait waits until all keys have values. Its error names those that have none.
@@ -153,12 +169,8 @@ func (s *Store) Wait(keys []string, timeout time.Duration) error {
 	return fmt.Errorf("store %s: %s: not there after %v", s.addr, strings.Join(missing, ", "), timeout)
 }
 
-func (s *Store) has(keys ...string) (has bool, err error) {
-	err = s.do("look for "+keys[0], func() (err error) {
-		has, err = s.raw.Has(keys...)
-		return err
-	})
-	return has, err
+func (s *Store) has(keys ...string) (bool, error) {
+	return call(s, "look for "+keys[0], func() (bool, error) { return s.raw.Has(keys...) })
 }
 
 // wait asks again and again: a call that waited in the store could not be cancelled, and would keep others waiting.

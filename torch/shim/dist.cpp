@@ -22,10 +22,25 @@ void use(dt_group g, const at::Tensor &t) {
   TORCH_CHECK(t.is_contiguous(), "a collective takes contiguous tensors only");
 }
 
+// The calls that start a collective throw too, where a connection is closed by then.
+template <class F>
+static auto noting_failure(dt_group g, F f) {
+  try {
+    return f();
+  } catch (...) {
+    g->failed = true;
+    throw;
+  }
+}
+
+void wait(dt_group g, const c10::intrusive_ptr<c10d::Work> &work) {
+  noting_failure(g, [&] { TORCH_CHECK(work->wait(), "the process group was aborted"); });
+}
+
 c10::intrusive_ptr<c10d::Work> all_reduce(dt_group g, const at::Tensor &t) {
   use(g, t);
   std::vector<at::Tensor> ts{t};
-  return g->backend->allreduce(ts);
+  return noting_failure(g, [&] { return g->backend->allreduce(ts); });
 }
 
 c10::intrusive_ptr<c10d::Work> reduce_scatter(dt_group g, const at::Tensor &out,
@@ -35,7 +50,7 @@ c10::intrusive_ptr<c10d::Work> reduce_scatter(dt_group g, const at::Tensor &out,
   TORCH_CHECK(in.numel() == out.numel() * g->size, "reduce_scatter: ", in.numel(),
               " elements do not make ", g->size, " parts of size ", out.numel());
   auto o = out, i = in;
-  return g->backend->_reduce_scatter_base(o, i);
+  return noting_failure(g, [&] { return g->backend->_reduce_scatter_base(o, i); });
 }
 
 c10::intrusive_ptr<c10d::Work> all_gather(dt_group g, const at::Tensor &out, const at::Tensor &in) {
@@ -44,7 +59,7 @@ c10::intrusive_ptr<c10d::Work> all_gather(dt_group g, const at::Tensor &out, con
   TORCH_CHECK(out.numel() == in.numel() * g->size, "all_gather: ", g->size, " parts of size ",
               in.numel(), " do not make ", out.numel(), " elements");
   auto o = out, i = in;
-  return g->backend->_allgather_base(o, i);
+  return noting_failure(g, [&] { return g->backend->_allgather_base(o, i); });
 }
 
 namespace {
@@ -162,16 +177,16 @@ dt_error *dt_group_all_reduce(dt_group g, dt_tensor t, int32_t op) {
     std::vector<at::Tensor> ts{t->t};
     c10d::AllreduceOptions o;
     o.reduceOp = dt::reduce_op(op);
-    dt::wait(g->backend->allreduce(ts, o));
+    dt::wait(g, g->backend->allreduce(ts, o));
   });
 }
 
 dt_error *dt_group_reduce_scatter(dt_group g, dt_tensor out, dt_tensor in) {
-  return guard(0, [&] { dt::wait(dt::reduce_scatter(g, out->t, in->t)); });
+  return guard(0, [&] { dt::wait(g, dt::reduce_scatter(g, out->t, in->t)); });
 }
 
 dt_error *dt_group_all_gather(dt_group g, dt_tensor out, dt_tensor in) {
-  return guard(0, [&] { dt::wait(dt::all_gather(g, out->t, in->t)); });
+  return guard(0, [&] { dt::wait(g, dt::all_gather(g, out->t, in->t)); });
 }
 
 dt_error *dt_group_broadcast(dt_group g, dt_tensor t, int32_t root) {
@@ -180,16 +195,20 @@ dt_error *dt_group_broadcast(dt_group g, dt_tensor t, int32_t root) {
     std::vector<at::Tensor> ts{t->t};
     c10d::BroadcastOptions o;
     o.rootRank = root;
-    dt::wait(g->backend->broadcast(ts, o));
+    dt::wait(g, g->backend->broadcast(ts, o));
   });
 }
 
-dt_error *dt_group_barrier(dt_group g) {
+dt_error *dt_group_barrier(dt_group g, int64_t timeout_ms) {
   return guard(0, [&] {
     TORCH_CHECK(!g->aborted, "the process group was aborted");
-    dt::wait(g->backend->barrier());
+    c10d::BarrierOptions o;
+    o.timeout = dt::ms(timeout_ms);
+    dt::noting_failure(g, [&] { g->backend->monitoredBarrier(o, /*waitAllRanks=*/true); });
   });
 }
+
+int32_t dt_group_failed(dt_group g) { return g->failed ? 1 : 0; }
 
 dt_error *dt_group_abort(dt_group g) {
   return guard(0, [&] {

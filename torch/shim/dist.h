@@ -19,15 +19,14 @@ struct dt_group_s {
   c10::intrusive_ptr<c10d::Store> store;  // the one that the backend was made with
   int rank, size;
   std::atomic<bool> aborted{false};
+  std::atomic<bool> failed{false};  // a collective did
 };
 
 namespace dt {
 
 // wait ends when the work has; for CUDA tensors, when the current stream is told to wait for it. It
 // throws where the work failed, timed out or was aborted.
-inline void wait(const c10::intrusive_ptr<c10d::Work> &work) {
-  TORCH_CHECK(work->wait(), "the process group was aborted");
-}
+void wait(dt_group g, const c10::intrusive_ptr<c10d::Work> &work);
 
 // use refuses a group that was aborted and a tensor that a collective cannot take: it must be
 // contiguous, as its memory is sent as it lies.

@@ -147,8 +147,10 @@ DT_API dt_error *dt_group_all_reduce(dt_group g, dt_tensor t, int32_t op);
 DT_API dt_error *dt_group_reduce_scatter(dt_group g, dt_tensor out, dt_tensor in);
 DT_API dt_error *dt_group_all_gather(dt_group g, dt_tensor out, dt_tensor in);
 DT_API dt_error *dt_group_broadcast(dt_group g, dt_tensor t, int32_t root);
-DT_API dt_error *dt_group_barrier(dt_group g);
+DT_API dt_error *dt_group_barrier(dt_group g, int64_t timeout_ms);
 DT_API dt_error *dt_group_abort(dt_group g);
+/* Whether a collective has failed, also one inside another operation. */
+DT_API int32_t dt_group_failed(dt_group g);
 
 #include "gen_ops.h"
 
