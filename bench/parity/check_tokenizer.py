@@ -186,10 +186,10 @@ def main():
 
     slow = CLIPTokenizer.from_pretrained(tools["sd1"])
     differ = [i for i, t in enumerate(texts) if slow(t, add_special_tokens=False)["input_ids"] != result[i]]
-    print("CLIPTokenizer with ftfy %s differs from CLIPTokenizerFast in %d of them; the first words that do:" % (ftfy.__version__, len(differ)))
+    print("CLIPTokenizer with ftfy %s differs from CLIPTokenizerFast in %d of them" % (ftfy.__version__, len(differ)))
     plain = [i for i, t in enumerate(texts) if t.isascii() and t.isprintable() and "&" not in t]
     print("    of %d in printable ASCII without & it differs in %d" % (len(plain), len(set(plain) & set(differ))))
-    print("    " + " ".join(repr(texts[i]) for i in differ if len(texts[i]) < 12)[:600])
+    print("    the first words that do: " + " ".join(repr(texts[i]) for i in differ if len(texts[i]) < 12)[:600])
 
     if a.golden:
         r = random.Random(1)
