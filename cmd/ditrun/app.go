@@ -21,6 +21,7 @@ func commands() []*cli.Command {
 		encodeLatentsCommand(),
 		classesCommand(),
 		trainCommand(),
+		launchCommand(),
 		sampleCommand(),
 		convertCommand(),
 		inspectCommand(),

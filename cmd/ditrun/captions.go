@@ -13,6 +13,7 @@ import (
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/dit/text"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/vae/encode"
 )
 
@@ -141,12 +142,12 @@ func (k *captioning) store(e *env, out string) (map[string]any, error) {
 func addCaptions(e *env, specs []string) error {
 	c := e.flags
 	out := c.String("out")
-	l, err := readLaunch()
+	process, err := dist.Detect(os.Getenv)
 	if err != nil {
 		return usageError{err}
 	}
-	if l.rank > 0 {
-		e.printf("process %d of %d: the first one encodes the captions", l.rank, l.world)
+	if process.Rank > 0 {
+		e.printf("process %d of %d: the first one encodes the captions", process.Rank, process.World)
 		return nil
 	}
 	latents, err := data.OpenLatents(out)
@@ -172,7 +173,7 @@ func addCaptions(e *env, specs []string) error {
 	if err != nil {
 		return err
 	}
-	k, err := e.openCaptions(captions, func() (torch.Device, error) { return e.openDeviceOf(l) })
+	k, err := e.openCaptions(captions, func() (torch.Device, error) { return e.openDeviceOf(process) })
 	if err != nil {
 		return err
 	}

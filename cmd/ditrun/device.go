@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/dist"
 )
 
 // openDevice opens libtorch, sets the number of threads and returns the device
@@ -20,6 +21,16 @@ func (e *env) openDevice() (torch.Device, error) {
 		return dev, withHint(err, "`ditrun doctor` shows the devices; --device cpu works everywhere")
 	}
 	return dev, nil
+}
+
+// openDeviceOf is openDevice for one of several processes: each takes a GPU of its own, where none is named.
+func (e *env) openDeviceOf(p dist.Env) (torch.Device, error) {
+	dev, err := e.openDevice()
+	n, _ := torch.CUDAStatus()
+	if err == nil && p.World > 1 && dev.IsCUDA() && (e.device == "auto" || e.device == "cuda") {
+		return torch.ParseDevice(fmt.Sprintf("cuda:%d", p.LocalRank%max(n, 1)))
+	}
+	return dev, err
 }
 
 // describeDevice says in words what computes: "cpu (2 threads)".

@@ -21,6 +21,7 @@ import (
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/vae"
 	"github.com/ditrun/ditrun/vae/encode"
 )
@@ -89,7 +90,7 @@ func runEncodeLatents(e *env) error {
 			return err
 		}
 	}
-	l, err := readLaunch()
+	process, err := dist.Detect(os.Getenv)
 	if err != nil {
 		return usageError{err}
 	}
@@ -104,7 +105,7 @@ func runEncodeLatents(e *env) error {
 		return err
 	}
 	defer src.Close()
-	dev, err := e.openDeviceOf(l)
+	dev, err := e.openDeviceOf(process)
 	if err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ func runEncodeLatents(e *env) error {
 	}
 	defer model.Close()
 	var k *captioning
-	if len(specs) > 0 && l.rank == 0 {
+	if len(specs) > 0 && process.Rank == 0 {
 		captions, err := data.ReadCaptions(e.ctx, specs, src)
 		if err != nil {
 			return err
@@ -144,15 +145,15 @@ func runEncodeLatents(e *env) error {
 	o := encode.Options{
 		Source: src, VAE: model, VAEName: c.String("vae"), OutDir: c.String("out"), ImageSize: size, BatchSize: c.Int("batch-size"),
 		NumWorkers: workers, Flip: c.String("flip"), DType: map[string]checkpoint.DType{"fp16": checkpoint.F16, "fp32": checkpoint.F32}[c.String("dtype")],
-		Precision: precision, Resampler: data.Resampler(c.String("resampler")), OnError: c.String("on-error"), Rank: l.rank, World: l.world,
+		Precision: precision, Resampler: data.Resampler(c.String("resampler")), OnError: c.String("on-error"), Rank: process.Rank, World: process.World,
 		Tool: "ditrun " + readVersion().Ditrun,
 	}
 	e.printf("device  %s, %s, %s", describeDevice(dev), precision, plural(workers, "decoder"))
 	e.printf("data    %s: %s in %s, cropped to %d pixels", c.String("data"), plural(src.Len(), "picture"), plural(len(src.Classes()), "class"), size)
-	if l.world > 1 {
-		e.printf("process %d of %d", l.rank, l.world)
+	if process.World > 1 {
+		e.printf("process %d of %d", process.Rank, process.World)
 	}
-	if n := c.Int("preview"); n > 0 && l.rank == 0 {
+	if n := c.Int("preview"); n > 0 && process.Rank == 0 {
 		if err := e.previewCrops(src, n, size, o.Resampler, c.String("out")); err != nil {
 			return err
 		}

@@ -185,7 +185,7 @@ func TestEncodePreview(t *testing.T) {
 // TestEncodeShares: processes of one launch know each other by their environment.
 func TestEncodeShares(t *testing.T) {
 	r := theRoad(t)
-	for _, env := range []map[string]string{{"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1"}} {
+	for _, env := range []map[string]string{{"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}} {
 		t.Run("", func(t *testing.T) {
 			for k, v := range env {
 				t.Setenv(k, v)
@@ -200,7 +200,7 @@ func TestEncodeShares(t *testing.T) {
 	}
 	t.Setenv("RANK", "2")
 	t.Setenv("WORLD_SIZE", "2")
-	ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", t.TempDir()).refused(t, 2, "RANK=2 of WORLD_SIZE=2: want ranks from 0")
+	ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", t.TempDir()).refused(t, 2, "RANK=2 of WORLD_SIZE=2: ranks count from 0")
 }
 
 func TestClasses(t *testing.T) {

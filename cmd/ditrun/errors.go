@@ -36,6 +36,12 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// A codeError ends the program with a code of its own: that of another process.
+type codeError struct {
+	error
+	code int
+}
+
 // usagef makes the error for a command line that cannot be carried out:
 // usagef("--cfg-scale %g: want at least 1", v).
 func usagef(format string, args ...any) error {
@@ -53,11 +59,14 @@ func conclude(w io.Writer, err error, interrupted bool) int {
 		hint = h.hint
 	}
 	code := exitFailed
+	other := codeError{}
 	switch {
 	case interrupted && (err == nil || errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)):
 		err, code = errInterrupted, exitInterrupted
 	case errors.As(err, new(usageError)):
 		code = exitUsage
+	case errors.As(err, &other):
+		code = other.code
 	}
 	printMessage(w, "error", err.Error())
 	if hint != "" {

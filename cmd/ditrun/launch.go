@@ -1,51 +1,91 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
-	"strconv"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
 
-	"github.com/ditrun/ditrun/torch"
+	"github.com/urfave/cli/v2"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/launcher"
 )
 
-// A launch says which of several processes this one is that torchrun or Slurm started together. They need no other
-// connection than a common folder.
-type launch struct {
-	rank, world, local int // world is 1 for a process started alone
+func launchCommand() *cli.Command {
+	return newCommand(spec{
+		name:  "launch",
+		usage: "run a command as several processes on this machine",
+		description: "Starts the command N times, with what each must know in its environment,\n" +
+			"as torchrun does. When one fails the others are ended, and all are\n" +
+			"started again as often as --max-restarts allows. Process 0 writes as\n" +
+			"always; what the others say carries their number.",
+		example: "ditrun launch -n 2 train --data latents --model DiT-S/2 --resume auto",
+		args:    "COMMAND [options]",
+		flags: []cli.Flag{
+			&cli.IntFlag{Name: "num-processes", Aliases: []string{"n"}, DefaultText: "required", Usage: "start `N` processes, one for each GPU"},
+			&cli.IntFlag{Name: "max-restarts", Usage: "start all again up to `K` times after one failed"},
+		},
+		run: runLaunch,
+	})
 }
 
-// readLaunch reads the environment that torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_PROCID, ...) sets.
-func readLaunch() (launch, error) {
-	for _, names := range [][3]string{{"RANK", "WORLD_SIZE", "LOCAL_RANK"}, {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"}} {
-		if os.Getenv(names[0]) == "" || os.Getenv(names[1]) == "" {
-			continue
-		}
-		var v [3]int
-		for i, name := range names {
-			text := os.Getenv(name)
-			if i == 2 && text == "" {
-				text = "0"
-			}
-			n, err := strconv.Atoi(text)
-			if err != nil || n < 0 {
-				return launch{}, fmt.Errorf("environment: %s=%q: want a number of at least 0", name, text)
-			}
-			v[i] = n
-		}
-		if v[0] >= v[1] {
-			return launch{}, fmt.Errorf("environment: %s=%d of %s=%d: want ranks from 0", names[0], v[0], names[1], v[1])
-		}
-		return launch{v[0], v[1], v[2]}, nil
+// launchGrace is for the other processes to say what they saw of a failure, and again to save after SIGTERM.
+const launchGrace = 15 * time.Second
+
+func runLaunch(e *env) error {
+	c := e.flags
+	if !c.IsSet("num-processes") {
+		return withHint(usagef("launch: --num-processes is required"), "`ditrun launch --help` shows an example")
 	}
-	return launch{world: 1}, nil
+	if err := e.atLeast(1, "num-processes"); err != nil {
+		return err
+	}
+	if err := e.atLeast(0, "max-restarts"); err != nil {
+		return err
+	}
+	args := c.Args().Slice()
+	if len(args) == 0 {
+		return withHint(usagef("launch: no command to run"), "`ditrun launch --help` shows an example")
+	}
+	if c.App.Command(args[0]) == nil {
+		return unknownCommand(c.App, args[0])
+	}
+	if args[0] == c.Command.Name {
+		return usagef("launch: cannot launch itself")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	job := launcher.Job{
+		Path: self, Args: slices.Concat(e.globalArgs(), args), N: c.Int("num-processes"), MaxRestarts: c.Int("max-restarts"),
+		Stdout: e.stdout, Stderr: e.stderr, Signals: signals, Grace: launchGrace, Log: e.warn,
+	}
+	err = job.Run(e.ctx)
+	if exit := (*launcher.ExitError)(nil); errors.As(err, &exit) {
+		if exit.Code == exitInterrupted && context.Cause(e.ctx) == errInterrupted {
+			return errInterrupted
+		}
+		return codeError{err, exit.Code}
+	}
+	return err
 }
 
-// openDeviceOf is openDevice for one of several processes: each takes a GPU of its own, where none is named.
-func (e *env) openDeviceOf(l launch) (torch.Device, error) {
-	dev, err := e.openDevice()
-	n, _ := torch.CUDAStatus()
-	if err == nil && l.world > 1 && dev.IsCUDA() && (e.device == "auto" || e.device == "cuda") {
-		return torch.ParseDevice(fmt.Sprintf("cuda:%d", l.local%max(n, 1)))
+// globalArgs returns the global flags as another ditrun takes them.
+func (e *env) globalArgs() []string {
+	args := []string{"--device", e.device, "--threads", fmt.Sprint(e.threads)}
+	if e.json {
+		args = append(args, "--json")
 	}
-	return dev, err
+	if e.quiet {
+		args = append(args, "--quiet")
+	}
+	return args
 }

@@ -34,6 +34,7 @@ func TestTranscripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			t.Setenv(asDitrun, "1") // for the processes of launch
 			for _, x := range parseTranscript(t, string(data)) {
 				x.check(t)
 			}
