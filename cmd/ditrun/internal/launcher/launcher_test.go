@@ -59,6 +59,18 @@ func launched(what string) int {
 		fmt.Println("try", restart)
 	case "usage":
 		return 2
+	case "saves":
+		fmt.Println("ready")
+		<-signals
+		if rank == "0" {
+			select {
+			case <-signals:
+				return 1
+			case <-time.After(1500 * time.Millisecond):
+				fmt.Println("saved")
+			}
+		}
+		return 130
 	case "until signal":
 		fmt.Println("ready")
 		if sig := <-signals; sig != syscall.SIGINT {
@@ -202,6 +214,21 @@ func TestSignalsArePassedOn(t *testing.T) {
 	var e *ExitError
 	if !errors.As(r.err, &e) || e.Code != 130 || len(r.log) != 0 {
 		t.Errorf("%v, said %q", r.err, r.log)
+	}
+}
+
+// The first rank may have to save when the others have ended.
+func TestInterruptedIsNoFailure(t *testing.T) {
+	signals := make(chan os.Signal, 1)
+	r := run(t, Job{N: 2, Signals: signals}, "saves", func(r *ran) {
+		for !strings.Contains(r.out.String(), "ready") || !strings.Contains(r.errOut.String(), "ready") {
+			time.Sleep(5 * time.Millisecond)
+		}
+		signals <- syscall.SIGTERM
+	})
+	r.failed(t, 1, 130, "process 1 ended with code 130")
+	if !strings.HasSuffix(r.out.String(), "saved\n") {
+		t.Errorf("process 0 wrote %q", r.out.String())
 	}
 }
 
