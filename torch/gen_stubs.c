@@ -58,15 +58,21 @@ void dt_generator_free(dt_generator g) { p_dt_generator_free(g); }
 static __typeof__(&dt_philox_normal) p_dt_philox_normal;
 dt_error *dt_philox_normal(uint64_t seed, uint32_t tag, uint32_t step, const int64_t *indices, int64_t n, const int64_t *row_dims, int32_t nrow_dims, dt_device dev, dt_out *out) { return p_dt_philox_normal(seed, tag, step, indices, n, row_dims, nrow_dims, dev, out); }
 static __typeof__(&dt_adamw_new) p_dt_adamw_new;
-dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, const int64_t *offsets, int64_t trained, int64_t total, dt_adamw_config cfg, dt_adamw *out) { return p_dt_adamw_new(params, n, offsets, trained, total, cfg, out); }
+dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, const int64_t *offsets, const int64_t *buckets, int32_t n_buckets, int64_t total, dt_adamw_config cfg, dt_group group, int32_t plain, dt_adamw *out) { return p_dt_adamw_new(params, n, offsets, buckets, n_buckets, total, cfg, group, plain, out); }
 static __typeof__(&dt_adamw_free) p_dt_adamw_free;
 void dt_adamw_free(dt_adamw o) { p_dt_adamw_free(o); }
+static __typeof__(&dt_adamw_last_backward) p_dt_adamw_last_backward;
+dt_error *dt_adamw_last_backward(dt_adamw o) { return p_dt_adamw_last_backward(o); }
+static __typeof__(&dt_adamw_missing) p_dt_adamw_missing;
+dt_error *dt_adamw_missing(dt_adamw o, int32_t *positions, int32_t *n) { return p_dt_adamw_missing(o, positions, n); }
 static __typeof__(&dt_adamw_step) p_dt_adamw_step;
 dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out) { return p_dt_adamw_step(o, options, out); }
 static __typeof__(&dt_adamw_zero_grad) p_dt_adamw_zero_grad;
 dt_error *dt_adamw_zero_grad(dt_adamw o) { return p_dt_adamw_zero_grad(o); }
 static __typeof__(&dt_adamw_buffer) p_dt_adamw_buffer;
 dt_error *dt_adamw_buffer(dt_adamw o, int32_t which, dt_out *out) { return p_dt_adamw_buffer(o, which, out); }
+static __typeof__(&dt_adamw_averages) p_dt_adamw_averages;
+dt_error *dt_adamw_averages(dt_adamw o, dt_out *out) { return p_dt_adamw_averages(o, out); }
 static __typeof__(&dt_adamw_snapshot) p_dt_adamw_snapshot;
 dt_error *dt_adamw_snapshot(dt_adamw o, dt_out *out) { return p_dt_adamw_snapshot(o, out); }
 static __typeof__(&dt_store_new) p_dt_store_new;
@@ -316,9 +322,12 @@ static const struct {
     {"dt_philox_normal", (void **)&p_dt_philox_normal},
     {"dt_adamw_new", (void **)&p_dt_adamw_new},
     {"dt_adamw_free", (void **)&p_dt_adamw_free},
+    {"dt_adamw_last_backward", (void **)&p_dt_adamw_last_backward},
+    {"dt_adamw_missing", (void **)&p_dt_adamw_missing},
     {"dt_adamw_step", (void **)&p_dt_adamw_step},
     {"dt_adamw_zero_grad", (void **)&p_dt_adamw_zero_grad},
     {"dt_adamw_buffer", (void **)&p_dt_adamw_buffer},
+    {"dt_adamw_averages", (void **)&p_dt_adamw_averages},
     {"dt_adamw_snapshot", (void **)&p_dt_adamw_snapshot},
     {"dt_store_new", (void **)&p_dt_store_new},
     {"dt_store_free", (void **)&p_dt_store_free},

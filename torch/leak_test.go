@@ -60,7 +60,7 @@ func newPerceptron(s *torch.Scope, width int) (*perceptron, *optim.AdamW, error)
 	for _, p := range nn.Params(m) {
 		nn.Normal(s, gen, p, 0.1)
 	}
-	o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig)
+	o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{})
 	return m, o, err
 }
 

@@ -165,7 +165,7 @@ func Train(ctx context.Context, dev torch.Device, cfg TrainConfig, batches iter.
 		}
 		m.Init(s, gen)
 		m.prepare(s, cfg)
-		opt, err := optim.NewAdamW(nn.List(m), optim.Config{Beta1: beta1, Beta2: beta2, Eps: 1e-8})
+		opt, err := optim.NewAdamW(nn.List(m), optim.Config{Beta1: beta1, Beta2: beta2, Eps: 1e-8}, optim.Sharding{})
 		if err != nil {
 			return err
 		}

@@ -141,7 +141,7 @@ func testTraining(ctx context.Context, dev torch.Device, r *testResult) error {
 		}
 		nn.XavierUniform(s, gen, m.In.Weight)
 		nn.XavierUniform(s, gen, m.Out.Weight)
-		opt, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig)
+		opt, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{})
 		if err != nil {
 			return err
 		}

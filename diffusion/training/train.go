@@ -145,7 +145,7 @@ func newRunner(s *torch.Scope, cfg Config, total int) (*runner, error) {
 	}
 	adamw := optim.DefaultConfig
 	adamw.WeightDecay = cfg.WeightDecay
-	if r.opt, err = optim.NewAdamW(nn.List(r.model), adamw); err != nil {
+	if r.opt, err = optim.NewAdamW(nn.List(r.model), adamw, optim.Sharding{}); err != nil {
 		nn.Close(r.model)
 		return nil, err
 	}

@@ -3,6 +3,7 @@
 package optim
 
 import (
+	"cmp"
 	"fmt"
 	"sync/atomic"
 
@@ -27,18 +28,44 @@ type AdamW struct {
 	snapshot atomic.Bool // one is open
 }
 
+// Sharding says how the ranks of a group train one model together. The zero value is for a process
+// that trains alone.
+type Sharding struct {
+	// Group is what dist.Group.Torch returns, nil alone. It must stay open as long as the optimizer is
+	// used. Where a call fails because of another rank, dist.Group.Fail says which.
+	Group *torch.Group
+	// BucketBytes is about how many bytes of gradients travel at a time; 0 is 25 MiB.
+	BucketBytes int
+	// Plain makes each rank keep and update everything. The default is ZeRO-1 (Rajbhandari et al. 2020):
+	// moments and averages are shared out, each rank updates its share of the weights and sends it to
+	// the others.
+	Plain bool
+}
+
+const defaultBucketBytes = 25 << 20
+
 // NewAdamW makes an optimizer over params, whose storage it moves into one flat buffer: views taken
-// of them before stay behind. The average starts as a copy of the parameters.
-func NewAdamW(params []nn.Param, cfg Config) (*AdamW, error) {
-	tensors := make([]*torch.Tensor, len(params))
+// of them before stay behind. In a group, all ranks take the first one's values, and all must make the
+// same calls. The average starts as a copy of the parameters.
+func NewAdamW(params []nn.Param, cfg Config, share Sharding) (*AdamW, error) {
+	tensors, names := make([]*torch.Tensor, len(params)), make([]string, len(params))
 	for i, p := range params {
-		tensors[i] = p.Tensor
+		tensors[i], names[i] = p.Tensor, p.Name
 	}
-	o := &AdamW{params: params, layout: newLayout(params)}
+	rank, ranks := 0, 1
+	if share.Group != nil {
+		rank, ranks = share.Group.Rank, share.Group.Size
+	}
+	bucket := cmp.Or(share.BucketBytes, defaultBucketBytes)
+	if bucket < 0 {
+		return nil, fmt.Errorf("adamw: buckets of %d bytes, want a positive number", bucket)
+	}
+	o := &AdamW{params: params, layout: newLayout(params, bucket/4, rank, ranks, share.Group != nil && !share.Plain)}
 	var err error
 	o.fused, err = torch.NewAdamW(tensors, torch.AdamWConfig{
 		Beta1: cfg.Beta1, Beta2: cfg.Beta2, Eps: cfg.Eps, WeightDecay: cfg.WeightDecay,
-		Offsets: o.layout.offsets, Trained: o.layout.trained, Total: o.layout.total,
+		Names: names, Offsets: o.layout.offsets, Buckets: o.layout.buckets(), Total: o.layout.total,
+		Group: share.Group, Plain: share.Plain,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("adamw: %w", err)
@@ -49,12 +76,18 @@ func NewAdamW(params []nn.Param, cfg Config) (*AdamW, error) {
 // Close frees the optimizer's state. The parameters stay, and so does an open [Snapshot].
 func (o *AdamW) Close() { o.fused.Close() }
 
+// LastBackward says that the backward pass that follows is the last one before the step. In a group the
+// gradients then travel while it goes on, those of a bucket as soon as each of its parameters has had one
+// in this pass, which must be its whole; without this call they travel in [AdamW.Step]. Between the two
+// the ranks use the group for nothing else.
+func (o *AdamW) LastBackward() { o.fused.LastBackward() }
+
 // StepOptions says how a step is made.
 type StepOptions struct {
 	LR         float64
 	MaxNorm    float64       // greater than 0: gradients are scaled down to this total norm
 	EMADecay   float64       // the average becomes EMADecay average + (1 - EMADecay) parameters; below 0 it stays
-	Skip       *torch.Tensor // Float32 scalar on the device, 1 to skip the step; nil is 0
+	Skip       *torch.Tensor // Float32 scalar on the device, 1 on any rank to skip the step; nil is 0
 	UpdateNorm bool          // find the norm of the change, for one more copy of the weights meanwhile
 }
 
@@ -68,6 +101,10 @@ type StepResult struct {
 // Step applies the gradients and forgets them. A step whose gradients have a norm that is not finite,
 // or for which Skip is 1, changes nothing: weights, moments, step count and average keep their bits.
 // A parameter without a gradient keeps its value too.
+//
+// In a group the gradients are averaged over the ranks, so the loss of a rank is the mean over its
+// samples; every trained parameter must have one on every rank. Norms are those of the averaged
+// gradients and of all weights; results are equal on all ranks.
 func (o *AdamW) Step(s *torch.Scope, opt StepOptions) StepResult {
 	var r StepResult
 	r.Norm, r.Skipped, r.UpdateNorm = o.fused.Step(s, torch.AdamWStep(opt))

@@ -74,7 +74,7 @@ func (r *run) step(s *torch.Scope, o *optim.AdamW, params []nn.Param, variant st
 func (r *run) optimizer(t *testing.T, params []nn.Param, variant string) *optim.AdamW {
 	cfg := optim.DefaultConfig
 	cfg.WeightDecay = r.variants[variant].WeightDecay
-	o, err := optim.NewAdamW(params, cfg)
+	o, err := optim.NewAdamW(params, cfg, optim.Sharding{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,18 +198,18 @@ func TestOptimizerErrorsAndLifetime(t *testing.T) {
 	dev := torchtest.Device(t)
 	before := torch.Live()
 	torchtest.Run(t, func(s *torch.Scope) error {
-		if _, err := optim.NewAdamW(nil, optim.DefaultConfig); err == nil || !strings.Contains(err.Error(), "no parameters") {
+		if _, err := optim.NewAdamW(nil, optim.DefaultConfig, optim.Sharding{}); err == nil || !strings.Contains(err.Error(), "no parameters") {
 			t.Errorf("no parameters: %v", err)
 		}
 		half := s.Ones(torch.Float16, 2)
-		if _, err := optim.NewAdamW([]nn.Param{{Name: "w", Tensor: half}}, optim.DefaultConfig); err == nil || !strings.Contains(err.Error(), "not float32") {
+		if _, err := optim.NewAdamW([]nn.Param{{Name: "w", Tensor: half}}, optim.DefaultConfig, optim.Sharding{}); err == nil || !strings.Contains(err.Error(), "not float32") {
 			t.Errorf("float16 parameters: %v", err)
 		}
 		p, idle := nn.Parameter(s, 3), nn.Parameter(s, 2)
 		defer p.Close()
 		defer idle.Close()
 		params := []nn.Param{{Name: "p", Tensor: p}, {Name: "idle", Tensor: idle}}
-		o, err := optim.NewAdamW(params, optim.DefaultConfig)
+		o, err := optim.NewAdamW(params, optim.DefaultConfig, optim.Sharding{})
 		if err != nil {
 			return err
 		}
@@ -250,7 +250,7 @@ func TestOptimizerErrorsAndLifetime(t *testing.T) {
 	for range 20 {
 		err := torch.Run(dev, func(s *torch.Scope) error {
 			p := nn.Parameter(s, 1000)
-			_, err := optim.NewAdamW([]nn.Param{{Name: "p", Tensor: p}}, optim.DefaultConfig)
+			_, err := optim.NewAdamW([]nn.Param{{Name: "p", Tensor: p}}, optim.DefaultConfig, optim.Sharding{})
 			return err
 		})
 		if err != nil {

@@ -27,7 +27,8 @@ func (o *AdamW) Load(s *torch.Scope, files []checkpoint.Source, ema checkpoint.S
 	if err != nil {
 		return fmt.Errorf("ema: %w", err)
 	}
-	moments := o.layout.moments(o.params)
+	held := o.layout.held()
+	moments := slices.DeleteFunc(slices.Clone(held), func(p piece) bool { return o.layout.bucket[p.param] < 0 })
 	for _, load := range []struct {
 		buffer torch.AdamWBuffer
 		pieces []piece
@@ -36,7 +37,7 @@ func (o *AdamW) Load(s *torch.Scope, files []checkpoint.Source, ema checkpoint.S
 	}{
 		{torch.AdamWExpAvg, moments, expAvg, state},
 		{torch.AdamWExpAvgSq, moments, expAvgSq, state},
-		{torch.AdamWEMA, o.layout.averages(o.params), "", averages},
+		{torch.AdamWEMA, held, "", averages},
 	} {
 		for _, p := range load.pieces {
 			name := load.prefix + o.params[p.param].Name

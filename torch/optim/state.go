@@ -18,22 +18,24 @@ const (
 )
 
 // EMA returns the averages under their parameters' names. They are views in s of the optimizer's
-// buffer and change with it.
+// buffer and change with it. With ZeRO-1 they are copies of what they are now, gathered from all ranks,
+// which must all call EMA.
 func (o *AdamW) EMA(s *torch.Scope) []nn.Param {
-	buffer := o.fused.Buffer(s, torch.AdamWEMA)
+	all := o.fused.Averages(s)
 	out := make([]nn.Param, len(o.params))
-	for i, p := range o.layout.averages(o.params) {
-		out[i] = nn.Param{Name: o.params[i].Name, Tensor: view(s, buffer, p, o.params[i].Tensor), Buffer: o.params[i].Buffer}
+	for i, p := range o.params {
+		out[i] = nn.Param{Name: p.Name, Tensor: view(s, all, o.layout.whole(i), p.Tensor), Buffer: p.Buffer}
 	}
 	return out
 }
 
 // State returns the moments as exp_avg.NAME and exp_avg_sq.NAME and the count as step, views in s of
-// the optimizer's own tensors. Frozen parameters have none.
+// the optimizer's own tensors. Frozen parameters have none. In a group it is what this rank saves, of
+// some parameters a part, in one dimension.
 func (o *AdamW) State(s *torch.Scope) []nn.Param {
 	out := []nn.Param{{Name: stepName, Tensor: o.fused.Buffer(s, torch.AdamWStepNum)}}
 	m, v := o.fused.Buffer(s, torch.AdamWExpAvg), o.fused.Buffer(s, torch.AdamWExpAvgSq)
-	for _, p := range o.layout.moments(o.params) {
+	for _, p := range o.layout.moments() {
 		like := o.params[p.param]
 		out = append(out, nn.Param{Name: expAvg + like.Name, Tensor: view(s, m, p, like.Tensor)},
 			nn.Param{Name: expAvgSq + like.Name, Tensor: view(s, v, p, like.Tensor)})
@@ -52,14 +54,15 @@ func view(s *torch.Scope, buffer *torch.Tensor, p piece, like *torch.Tensor) *to
 	})
 }
 
-// A Snapshot is a copy of the weights, the averages and the optimizer's state in host memory, to be
-// saved while training goes on. It may be used and closed on any goroutine.
+// A Snapshot is a copy of the optimizer's state, on the first rank also of the weights and the averages,
+// in host memory, to be saved while training goes on. It may be used and closed on any goroutine.
 type Snapshot struct {
 	opt     *AdamW
 	tensors []*torch.Tensor // as torch.AdamW.Snapshot gives them
 }
 
-// Snapshot copies the state. There is one at a time, whose memory is used again: close it first.
+// Snapshot copies the state, in a group on all ranks at the same step. There is one at a time, whose
+// memory is used again: close it first.
 func (o *AdamW) Snapshot(s *torch.Scope) (*Snapshot, error) {
 	if !o.snapshot.CompareAndSwap(false, true) {
 		return nil, errors.New("snapshot: the one before is still open")
@@ -91,27 +94,30 @@ func (p *Snapshot) Close() {
 	p.opt.snapshot.Store(false)
 }
 
-// Weights returns the weights, for the file of the model.
-func (p *Snapshot) Weights() []checkpoint.Tensor { return p.whole(p.tensors[0]) }
+// Weights returns the weights, for the file of the model; nil on ranks above 0.
+func (p *Snapshot) Weights() []checkpoint.Tensor { return p.whole(3) }
 
-// Averages returns the averages, for a file of the same form.
-func (p *Snapshot) Averages() []checkpoint.Tensor { return p.whole(p.tensors[1]) }
+// Averages returns the averages, for a file of the same form; nil on ranks above 0.
+func (p *Snapshot) Averages() []checkpoint.Tensor { return p.whole(4) }
 
-func (p *Snapshot) whole(buffer *torch.Tensor) (out []checkpoint.Tensor) {
-	data := buffer.HostBytes()
-	for i, param := range p.opt.params {
-		at := piece{i, 0, param.Tensor.NumElements(), p.opt.layout.offsets[i]}
-		out = append(out, p.tensor("", data, at))
+func (p *Snapshot) whole(tensor int) (out []checkpoint.Tensor) {
+	if tensor >= len(p.tensors) {
+		return nil
+	}
+	data := p.tensors[tensor].HostBytes()
+	for i := range p.opt.params {
+		out = append(out, p.tensor("", data, p.opt.layout.whole(i)))
 	}
 	return out
 }
 
-// Optimizer returns the moments and the step count, and the metadata of their file.
+// Optimizer returns this rank's part of the moments and the step count, and the metadata of their
+// file. Tensors that are not whole have one dimension; the metadata says where they belong.
 func (p *Snapshot) Optimizer() ([]checkpoint.Tensor, map[string]string) {
-	m, v := p.tensors[2].HostBytes(), p.tensors[3].HostBytes()
-	out := []checkpoint.Tensor{{Info: checkpoint.Info{Name: stepName, DType: checkpoint.F32}, Data: p.tensors[4].HostBytes()}}
+	m, v := p.tensors[1].HostBytes(), p.tensors[2].HostBytes()
+	out := []checkpoint.Tensor{{Info: checkpoint.Info{Name: stepName, DType: checkpoint.F32}, Data: p.tensors[0].HostBytes()}}
 	cut := map[string][2]int{}
-	for _, at := range p.opt.layout.moments(p.opt.params) {
+	for _, at := range p.opt.layout.moments() {
 		for _, t := range []checkpoint.Tensor{p.tensor(expAvg, m, at), p.tensor(expAvgSq, v, at)} {
 			if total := p.opt.params[at.param].Tensor.NumElements(); at.length < total {
 				cut[t.Name] = [2]int{at.offset, total}

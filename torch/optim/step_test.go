@@ -37,7 +37,7 @@ func TestSkippedStepChangesNothing(t *testing.T) {
 		params := []nn.Param{{Name: "p", Tensor: p}, {Name: "frozen", Tensor: frozen, Buffer: true}}
 		cfg := optim.DefaultConfig
 		cfg.WeightDecay = 0.1
-		o, err := optim.NewAdamW(params, cfg)
+		o, err := optim.NewAdamW(params, cfg, optim.Sharding{})
 		if err != nil {
 			return err
 		}
@@ -117,7 +117,7 @@ func TestAccumulationEqualsTheWholeBatch(t *testing.T) {
 				t.Fatal(err)
 			}
 			nn.XavierUniform(s, gen, m.L.Weight)
-			o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig)
+			o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{})
 			if err != nil {
 				t.Fatal(err)
 			}

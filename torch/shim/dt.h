@@ -106,20 +106,31 @@ typedef struct {
 
 enum { DT_ADAMW_EMA = 0, DT_ADAMW_EXP_AVG = 1, DT_ADAMW_EXP_AVG_SQ = 2, DT_ADAMW_STEP = 3 };
 
-/* Parameter i lies at offsets[i] in the flat buffer, in elements: one that requires gradients in
- * [0, trained), another in [trained, total). */
+/* Parameter i lies at offsets[i] in the flat buffer, in elements. Those that require gradients fill
+ * the buckets, which lie one behind the other, the others what is left up to total. Where group is
+ * not NULL its ranks train together, each on a share of every bucket unless plain is set. The group
+ * must outlive the optimizer's use. */
 DT_API dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, const int64_t *offsets,
-                              int64_t trained, int64_t total, dt_adamw_config cfg, dt_adamw *out);
+                              const int64_t *buckets, int32_t n_buckets, int64_t total,
+                              dt_adamw_config cfg, dt_group group, int32_t plain, dt_adamw *out);
 DT_API void dt_adamw_free(dt_adamw o);
+/* The ranks of a group sum each bucket of gradients as soon as the backward pass that follows has
+ * filled it. Without this call they begin in the step. */
+DT_API dt_error *dt_adamw_last_backward(dt_adamw o);
+/* The positions of trained parameters that have no gradient, which prevent the step of a group;
+ * there is room for all. */
+DT_API dt_error *dt_adamw_missing(dt_adamw o, int32_t *positions, int32_t *n);
 /* Three results: the norm before clipping, 1 where the step was skipped, and the norm of the change
  * (no tensor where update_norm is 0). */
 DT_API dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out);
 DT_API dt_error *dt_adamw_zero_grad(dt_adamw o);
 /* The buffer itself. */
 DT_API dt_error *dt_adamw_buffer(dt_adamw o, int32_t which, dt_out *out);
-/* Five copies: weights, average, moments and step count in host memory, which the next call uses
- * again.
- */
+/* The averages of all parameters as the weights lie: gathered from the ranks that hold shares, the
+ * buffer itself where this process holds all. */
+DT_API dt_error *dt_adamw_averages(dt_adamw o, dt_out *out);
+/* Five copies: step count, this rank's moments, weights and averages of all parameters (on ranks
+ * above 0 no tensors), in host memory, which the next call uses again. */
 DT_API dt_error *dt_adamw_snapshot(dt_adamw o, dt_out *out);
 
 /* Process groups. A store keeps small values by name for all processes of a run: rank 0 serves it,

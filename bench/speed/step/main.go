@@ -97,7 +97,7 @@ func newStep(s *torch.Scope, cfg dit.Config, batch int) (func(*torch.Scope) erro
 		return nil, err
 	}
 	m.Init(s, gen)
-	opt, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig)
+	opt, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{})
 	if err != nil {
 		return nil, err
 	}

@@ -152,7 +152,8 @@ void errors() {
   FAILS(dt_copy_from_host(a, small, sizeof small), "12 bytes");
   FAILS(dt_backward(b), "does not require grad");
   dt_adamw o = nullptr;
-  FAILS(dt_adamw_new(nullptr, 0, nullptr, 0, 0, {0.9, 0.999, 1e-8, 0}, &o), "no parameters");
+  FAILS(dt_adamw_new(nullptr, 0, nullptr, nullptr, 0, 0, {0.9, 0.999, 1e-8, 0}, nullptr, 0, &o),
+        "no parameters");
   CHECK(!o && !out.t);
   dt_error_free(nullptr);
   dt_free_many(nullptr, 0);
@@ -191,9 +192,10 @@ dt_tensor state(dt_adamw o, int32_t which, int64_t start, int64_t n) {
 void adamw() {
   dt_tensor ps[] = {from({1, -1}, {2}), from({5}, {1})};
   OK(dt_set_requires_grad(ps[0], 1));
-  const int64_t offsets[] = {0, 16};
+  const int64_t offsets[] = {0, 16}, buckets[] = {16};
   dt_adamw o = nullptr;
-  OK(dt_adamw_new(ps, 2, offsets, 16, 32, {0.9, 0.999, 1e-8, 0}, &o));
+  OK(dt_adamw_new(ps, 2, offsets, buckets, 1, 32, {0.9, 0.999, 1e-8, 0}, nullptr, 0, &o));
+  OK(dt_adamw_last_backward(o));
   dt_out out[3] = {};
   dt_adamw_options options{0.1, 0, -1, nullptr, 0};
   FAILS(dt_adamw_step(o, &options, out), "gradient");
@@ -234,7 +236,7 @@ void adamw() {
   dt_adamw_free(nullptr);
   EXPECT(ps[0], {0.7f, -1.3f});  // parameters, views and copies of the state outlive the optimizer
   EXPECT(m, {0.271f / std::sqrt(2.0f), 0.271f / std::sqrt(2.0f)});
-  EXPECT(copies[4].t, {3});
+  EXPECT(copies[0].t, {3});
   for (auto &c : copies) release({c.t});
   release({ps[0], ps[1], yes, ema, frozen, m, step.t});
 }
@@ -266,6 +268,54 @@ void random_numbers() {
   CHECK(!std::memcmp(all.data(), all.data() + 10, 20) &&
         !std::memcmp(all.data() + 5, one.data(), 20));
   release({a.t, b.t, noise.t, alone.t, nothing.t});
+}
+
+// An optimizer in a group of one process, with a bucket for each of two parameters.
+void adamw_in_group(dt_group g) {
+  dt_tensor ps[] = {from({1, -1}, {2}), from({5}, {1})};
+  for (auto p : ps) OK(dt_set_requires_grad(p, 1));
+  const int64_t offsets[] = {32, 0}, buckets[] = {32, 32};
+  for (int32_t plain : {0, 1}) {
+    dt_adamw o = nullptr;
+    OK(dt_adamw_new(ps, 2, offsets, buckets, 2, 64, {0.9, 0.999, 1e-8, 0}, g, plain, &o));
+    dt_out out[3] = {};
+    dt_adamw_options options{0.1, 1, 0.5, nullptr, 1};
+    int32_t missing[2] = {}, n = 0;
+    auto backward = [](dt_tensor p) {
+      dt_out loss{};
+      OK(dt_sum(kGrad, p, &loss));
+      OK(dt_backward(loss.t));
+      release({loss.t});
+    };
+    backward(ps[0]);
+    OK(dt_adamw_missing(o, missing, &n));
+    CHECK(n == 1 && missing[0] == 1);
+    FAILS(dt_adamw_step(o, &options, out), "1 weights have no gradient");
+    OK(dt_adamw_last_backward(o));
+    backward(ps[1]);  // its bucket is the first, and full
+    dt_out loss{};
+    OK(dt_sum(kGrad, ps[1], &loss));
+    FAILS(dt_backward(loss.t), "another gradient");
+    OK(dt_adamw_step(o, &options, out));
+    EXPECT(out[0].t, {std::sqrt(3.0f)});
+    EXPECT(out[1].t, {0});
+    dt_out averages{}, copies[5] = {};
+    OK(dt_adamw_averages(o, &averages));
+    OK(dt_adamw_snapshot(o, copies));
+    CHECK(copies[4].t);
+    backward(ps[0]);
+    backward(ps[1]);
+    OK(dt_adamw_last_backward(o));
+    OK(dt_adamw_zero_grad(o));
+    backward(ps[1]);
+    dt_adamw_free(o);  // with a gradient that no step has used
+    backward(ps[0]);   // no hook is left
+    for (auto p : ps) OK(dt_clear_grad(p));
+    for (auto &c : copies) release({c.t});
+    release({loss.t, out[0].t, out[1].t, out[2].t, averages.t});
+  }
+  EXPECT(ps[1], {4.8f});
+  release({ps[0], ps[1]});
 }
 
 int free_port() {
@@ -316,6 +366,7 @@ void groups() {
   FAILS(dt_group_all_reduce(g, a, 9), "reduction number 9");
   FAILS(dt_group_reduce_scatter(g, c, a), "do not make");
   FAILS(dt_group_all_gather(g, a, c), "do not make");
+  adamw_in_group(g);
   CHECK(!dt_group_failed(g));
   OK(dt_group_abort(g));
   FAILS(dt_group_barrier(g, 1000), "aborted");

@@ -1,0 +1,103 @@
+package optim_test
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/dist"
+)
+
+// A rank is this process where it is one of several that run the same test.
+type rank struct {
+	*dist.Group
+	rank, size int
+	dir        string // that all share
+}
+
+// ranks runs the calling test again in n processes, which find themselves by childRank, in the shared
+// folder dir. task tells the children apart from those of other calls in the test. It returns the
+// output of each. Every child must end well, those in mayFail excepted.
+func ranks(t *testing.T, n int, dir, task string, mayFail ...int) []string {
+	t.Helper()
+	port := freePort(t)
+	out := make([]string, n)
+	errs := make([]error, n)
+	var wait sync.WaitGroup
+	for i := range n {
+		wait.Go(func() {
+			c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=120s")
+			c.Env = append(os.Environ(), "OPTIM_TEST_TASK="+task, "OPTIM_TEST_DIR="+dir, "OMP_NUM_THREADS=1",
+				fmt.Sprint("RANK=", i), fmt.Sprint("WORLD_SIZE=", n), fmt.Sprint("LOCAL_RANK=", i), fmt.Sprint("LOCAL_WORLD_SIZE=", n), fmt.Sprint("MASTER_PORT=", port))
+			var b bytes.Buffer
+			c.Stdout, c.Stderr = &b, &b
+			errs[i] = c.Run()
+			out[i] = b.String()
+		})
+	}
+	wait.Wait()
+	for i, err := range errs {
+		if err != nil && !slices.Contains(mayFail, i) {
+			t.Errorf("%s: rank %d of %d: %v\n%s", task, i, n, err, out[i])
+		}
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+	return out
+}
+
+// childRank returns the task of a child process and its rank, nil in the parent.
+func childRank(t *testing.T) (task string, r *rank) {
+	t.Helper()
+	task = os.Getenv("OPTIM_TEST_TASK")
+	if task == "" {
+		return "", nil
+	}
+	env, err := dist.Detect(os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := dist.Open(t.Context(), env, "gloo", 20*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	return task, &rank{g, env.Rank, env.World, os.Getenv("OPTIM_TEST_DIR")}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// groupOfOne is a group in which this process is alone, yet which communicates.
+func groupOfOne(t *testing.T) *torch.Group {
+	t.Helper()
+	const host, timeout = "127.0.0.1", 20_000
+	store, err := torch.NewStore(host, freePort(t), true, "optim", timeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := torch.NewGloo(store, 0, 1, "", host, timeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		g.Close()
+		store.Close()
+	})
+	return g
+}
