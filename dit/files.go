@@ -8,7 +8,6 @@ import (
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
-	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // Info is what a weight file says of itself beside the tensors. It stands as JSON under the key
@@ -26,13 +25,13 @@ type Info struct {
 
 const infoKey = "ditrun"
 
-// Save writes params, in the names of the published checkpoints, and info to a safetensors file.
-func Save(path string, params []nn.Param, info Info) error {
+// Save writes weights, in the names of the published checkpoints, and info to a safetensors file.
+func Save(path string, weights []checkpoint.Tensor, info Info) error {
 	meta, err := info.metadata()
 	if err != nil {
 		return err
 	}
-	return checkpoint.Write(path, nn.Snapshot(params), meta)
+	return checkpoint.Write(path, weights, meta)
 }
 
 // metadata is what stands in the head of a file of this model.

@@ -37,7 +37,7 @@ func saved(t *testing.T, path string, seed uint64) (Info, []checkpoint.Tensor) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := initialised(t, s, info.Config, seed)
 		state = nn.State(m)
-		return Save(path, nn.List(m), info)
+		return Save(path, nn.Snapshot(nn.List(m)), info)
 	})
 	return info, state
 }
@@ -214,7 +214,7 @@ func TestSaveReportsAnUnwritableFolder(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := initialised(t, s, tiny(t), 1)
 		path := filepath.Join(t.TempDir(), "none", "w.safetensors")
-		if err := Save(path, nn.List(m), Info{Config: m.Config()}); err == nil || !strings.Contains(err.Error(), "none") {
+		if err := Save(path, nn.Snapshot(nn.List(m)), Info{Config: m.Config()}); err == nil || !strings.Contains(err.Error(), "none") {
 			t.Errorf("error %v, want one that names the path", err)
 		}
 		return nil

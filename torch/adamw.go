@@ -151,6 +151,12 @@ func (o *AdamW) Step(s *Scope, opt AdamWStep) (norm, skipped, update *Tensor) {
 	return s.wrap(&out[0]), s.wrap(&out[1]), update
 }
 
+// ExposeGrad is described at optim.AdamW.ExposeGrad.
+func (o *AdamW) ExposeGrad() {
+	check("AdamW.ExposeGrad", C.dt_adamw_expose_grad(o.handle("AdamW.ExposeGrad")))
+	runtime.KeepAlive(o)
+}
+
 // ZeroGrad forgets the gradients.
 func (o *AdamW) ZeroGrad() {
 	check("AdamW.ZeroGrad", C.dt_adamw_zero_grad(o.handle("AdamW.ZeroGrad")))

@@ -67,6 +67,8 @@ static __typeof__(&dt_adamw_missing) p_dt_adamw_missing;
 dt_error *dt_adamw_missing(dt_adamw o, int32_t *positions, int32_t *n) { return p_dt_adamw_missing(o, positions, n); }
 static __typeof__(&dt_adamw_step) p_dt_adamw_step;
 dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out) { return p_dt_adamw_step(o, options, out); }
+static __typeof__(&dt_adamw_expose_grad) p_dt_adamw_expose_grad;
+dt_error *dt_adamw_expose_grad(dt_adamw o) { return p_dt_adamw_expose_grad(o); }
 static __typeof__(&dt_adamw_zero_grad) p_dt_adamw_zero_grad;
 dt_error *dt_adamw_zero_grad(dt_adamw o) { return p_dt_adamw_zero_grad(o); }
 static __typeof__(&dt_adamw_buffer) p_dt_adamw_buffer;
@@ -325,6 +327,7 @@ static const struct {
     {"dt_adamw_last_backward", (void **)&p_dt_adamw_last_backward},
     {"dt_adamw_missing", (void **)&p_dt_adamw_missing},
     {"dt_adamw_step", (void **)&p_dt_adamw_step},
+    {"dt_adamw_expose_grad", (void **)&p_dt_adamw_expose_grad},
     {"dt_adamw_zero_grad", (void **)&p_dt_adamw_zero_grad},
     {"dt_adamw_buffer", (void **)&p_dt_adamw_buffer},
     {"dt_adamw_averages", (void **)&p_dt_adamw_averages},

@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func runApp(ctx context.Context, app *cli.App, args []string) int {
 	stderr := app.ErrWriter
 	err := protect(stderr, func() error { return app.RunContext(ctx, args) })
-	return conclude(stderr, err, context.Cause(ctx) == errInterrupted)
+	return conclude(stderr, err, context.Cause(ctx))
 }
 
 // protect calls f and turns a panic, which is a bug, into an error. The stack

@@ -291,7 +291,7 @@ func TestBadLatents(t *testing.T) {
 	poison(t, filepath.Join(nan, theShard), "moments_flip")
 	for _, every := range [][]string{{"--log-every", "1"}, {"--log-every", "100", "--ckpt-every", "4"}} {
 		o := train(nan, every...)
-		o.refused(t, 1, "step ", "the loss or a gradient is not a finite number")
+		o.refused(t, 1, "step ", "the latents of samples ", "are not finite numbers: encode them again")
 	}
 	for _, name := range list(t, out) {
 		if strings.Contains(name, "checkpoints/") {
@@ -359,20 +359,33 @@ func TestBadResume(t *testing.T) {
 	} {
 		unchanged(t, func() { resume(good, c.flags...).refused(t, 1, c.text) }, good)
 	}
+	// A damaged checkpoint that is named is refused.
 	for _, name := range append(checkpointFiles, "state.json") {
 		bad := copyOf(t, good)
-		truncated(t, filepath.Join(bad, "checkpoints", "latest", name), 0.8)
-		unchanged(t, func() { resume(bad).refused(t, 1, name) }, bad)
-		os.Remove(filepath.Join(bad, "checkpoints", "latest", name))
-		unchanged(t, func() { resume(bad).refused(t, 1, name) }, bad)
+		latest := filepath.Join(bad, "checkpoints", "latest")
+		truncated(t, filepath.Join(latest, name), 0.8)
+		unchanged(t, func() { resume(bad, "--resume", latest).refused(t, 1, name) }, bad)
+		os.Remove(filepath.Join(latest, name))
+		unchanged(t, func() { resume(bad, "--resume", latest).refused(t, 1, name) }, bad)
 	}
-	// Weights that are not numbers show at the first log step; the checkpoints stay.
+	// Auto goes on from the one before, and says so; where none is whole it does not begin again by itself.
 	bad := copyOf(t, good)
 	poison(t, filepath.Join(bad, "checkpoints", "latest", "model.safetensors"), "blocks.0.mlp.fc1.weight")
-	unchanged(t, func() {
-		resume(bad, "--ckpt-every", "1", "--log-every", "100").refused(t, 1, "step 7: the loss or a gradient is not a finite number")
-	},
-		filepath.Join(bad, "checkpoints"))
+	o := resume(bad)
+	for _, want := range []string{"checkpoints/0000006: model.safetensors: sha256 ", "the run goes on from " + filepath.Join(bad, "checkpoints", "0000004")} {
+		if o.code != 0 || !strings.Contains(o.stderr, want) {
+			t.Errorf("code %d, errors\n%swant %q", o.code, o.stderr, want)
+		}
+	}
+	checkLog(t, bad, 2, 4, 6, 8)
+	for _, name := range list(t, filepath.Join(bad, "checkpoints")) {
+		if strings.HasSuffix(name, "/ema.safetensors") {
+			truncated(t, filepath.Join(bad, "checkpoints", name), 0.8)
+		}
+	}
+	if o = resume(bad); o.code != 1 || !strings.Contains(o.stderr, "error: no checkpoint in "+filepath.Join(bad, "checkpoints")+" is whole") {
+		t.Errorf("code %d, errors\n%s", o.code, o.stderr)
+	}
 }
 
 func TestBadClassLabels(t *testing.T) {

@@ -48,10 +48,14 @@ func usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
 
-// conclude prints err and returns the exit code for it. Interrupted says that a
-// signal came: then even a command that ended without an error was cut short.
-func conclude(w io.Writer, err error, interrupted bool) int {
-	if err == nil && !interrupted {
+// errSaved is the error of a command that was told to stop and ended well.
+var errSaved = errors.New("stopped; all that was done is saved")
+
+// conclude prints err and returns the exit code for it. Cause is that of the
+// context: after a signal even a command that ended without an error was cut short.
+func conclude(w io.Writer, err, cause error) int {
+	interrupted := cause == errInterrupted || cause == errTerminated
+	if err == nil && !interrupted || errors.Is(err, errSaved) {
 		return 0
 	}
 	var hint string
@@ -61,7 +65,7 @@ func conclude(w io.Writer, err error, interrupted bool) int {
 	code := exitFailed
 	other := codeError{}
 	switch {
-	case interrupted && (err == nil || errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)):
+	case interrupted && (err == nil || errors.Is(err, context.Canceled) || errors.Is(err, cause)):
 		err, code = errInterrupted, exitInterrupted
 	case errors.As(err, new(usageError)):
 		code = exitUsage

@@ -3,13 +3,13 @@ package main
 import (
 	"fmt"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/dit"
 )
 
 // startModel returns the configuration of the model to train, and the weights of --init-from fitted to
 // the latents, nil without that flag. What had to be changed is said.
-func startModel(e *env, named dit.Config, latents *data.Latents) (dit.Config, *dit.Weights, error) {
+func startModel(e *env, named dit.Config, set training.Set) (dit.Config, *dit.Weights, error) {
 	c := e.flags
 	from := c.String("init-from")
 	if from == "" {
@@ -34,15 +34,14 @@ func startModel(e *env, named dit.Config, latents *data.Latents) (dit.Config, *d
 	} else if w.Config.Name() != named.Name() {
 		return fail(usagef("--init-from %s holds %s, --model asks for %s", from, w.Config.Name(), named.Name()))
 	}
-	m := latents.Manifest()
-	if m.Channels != w.Config.InChannels {
-		return fail(fmt.Errorf("--init-from %s is for latents of %d channels, %s has %d", from, w.Config.InChannels, c.String("data"), m.Channels))
+	if set.Channels != w.Config.InChannels {
+		return fail(fmt.Errorf("--init-from %s is for latents of %d channels, %s has %d", from, w.Config.InChannels, set.Name, set.Channels))
 	}
 	e.printf("start   %s", w)
 	drop := c.Float64("class-dropout-prob")
-	change := dit.Changes{NumClasses: c.Int("num-classes"), InputSize: m.Height, InputWidth: m.Width, ClassDropoutProb: &drop, Seed: c.Uint64("global-seed")}
-	if n := len(latents.Classes()); change.NumClasses == 0 || change.NumClasses == n {
-		change.Classes = latents.Classes()
+	change := dit.Changes{NumClasses: c.Int("num-classes"), InputSize: set.Height, InputWidth: set.Width, ClassDropoutProb: &drop, Seed: c.Uint64("global-seed")}
+	if n := len(set.Classes); change.NumClasses == 0 || change.NumClasses == n {
+		change.Classes = set.Classes
 	}
 	did, err := w.Adapt(change)
 	if err != nil {

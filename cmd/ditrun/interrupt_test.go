@@ -121,7 +121,11 @@ func TestInterruptTrain(t *testing.T) {
 		ditrun(t, r.train(append(flags, "--run-dir", run)...)...).refused(t, 1, "run folder "+run+" holds a run")
 		p.signal(sig)
 		o := p.wait()
-		o.stopped(t, "ditrun: hint: the same command with --run-dir "+run+" --resume auto continues")
+		if sig == syscall.SIGINT {
+			o.stopped(t, "ditrun: hint: the same command with --run-dir "+run+" --resume auto continues")
+		} else if o.code != 0 || strings.Contains(o.stderr, "error") || !strings.Contains(o.stdout, "holds all that was done, --resume auto continues") {
+			t.Errorf("%v: code %d, printed\n%s%s", sig, o.code, o.stdout, o.stderr)
+		}
 		if !strings.Contains(o.stdout, "\nSaved checkpoint to "+run) || strings.Contains(o.stdout, "Done!") {
 			t.Errorf("%v: printed\n%s", sig, o.stdout)
 		}

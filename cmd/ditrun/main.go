@@ -23,8 +23,11 @@ import (
 	"syscall"
 )
 
-// errInterrupted is the cause of a context that a signal cancelled.
-var errInterrupted = errors.New("interrupted")
+// The causes of a context that SIGINT or SIGTERM cancelled.
+var (
+	errInterrupted = errors.New("interrupted")
+	errTerminated  = errors.New("terminated")
+)
 
 func main() {
 	// OpenMP's threads spin while they wait for each other, by default for so long
@@ -47,8 +50,11 @@ func withSignals(ctx context.Context) context.Context {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
-		<-signals
-		cancel(errInterrupted)
+		if <-signals == syscall.SIGTERM {
+			cancel(errTerminated)
+		} else {
+			cancel(errInterrupted)
+		}
 		fmt.Fprintln(os.Stderr, "ditrun: stopping; interrupt again to stop at once")
 		<-signals
 		os.Exit(exitInterrupted)

@@ -6,11 +6,9 @@ import (
 	"image"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
-	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
-	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -30,26 +28,18 @@ const (
 	previewScale    = 4
 )
 
-// newPreviewer opens the autoencoder; without --sample-every there is nothing to draw.
-func newPreviewer(e *env, dev torch.Device, latents *data.Latents) (*previewer, error) {
+// newPreviewer prepares to draw; without --sample-every there is nothing to.
+func newPreviewer(e *env, t *trainInput) *previewer {
 	p := &previewer{}
 	if e.flags.Int("sample-every") <= 0 {
-		return p, nil
+		return p
 	}
-	var err error
-	if p.vae, err = vae.Open(e.flags.String("vae"), dev); err != nil {
-		return nil, err
-	}
-	if err := latents.CheckVAE(p.vae.WeightsSHA256()); err != nil {
-		p.close()
-		return nil, withHint(err, "give the --vae that encode-latents was given")
-	}
-	p.scaling = latents.Manifest().VAE.ScalingFactor
+	p.vae, p.scaling = t.vae, t.set.ScalingFactor
 	p.request = sampling.Request{CFGScale: previewScale, Guided: dit.GuideAll, Steps: previewSteps, Seed: e.flags.Uint64("global-seed")}
-	if e.flags.Float64("class-dropout-prob") == 0 {
+	if t.config.Model.ClassDropoutProb == 0 {
 		p.request.CFGScale = 1
 	}
-	names := latents.Classes()
+	names := t.set.Classes
 	shown := min(len(names), previewClasses)
 	for range previewPerClass {
 		for i := range shown {
@@ -58,13 +48,7 @@ func newPreviewer(e *env, dev torch.Device, latents *data.Latents) (*previewer, 
 			p.labels = append(p.labels, names[label])
 		}
 	}
-	return p, nil
-}
-
-func (p *previewer) close() {
-	if p.vae != nil {
-		nn.Close(p.vae)
-	}
+	return p
 }
 
 func (p *previewer) draw(ctx context.Context, s *torch.Scope, model *dit.DiT, step int) (image.Image, error) {

@@ -49,7 +49,7 @@ func newCheckpoint(t *testing.T, change func(*dit.Info)) string {
 		_, m := trained(t, s)
 		info := dit.Info{Config: m.Config(), ImageSize: 16, ScalingFactor: 0.5, Classes: []string{"a"}}
 		change(&info)
-		return dit.Save(path, nn.List(m), info)
+		return dit.Save(path, nn.Snapshot(nn.List(m)), info)
 	})
 	return path
 }

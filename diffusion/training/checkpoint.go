@@ -4,13 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -19,120 +19,146 @@ import (
 
 // The files of a checkpoint folder, such as checkpoints/0050000.
 const (
-	modelFile     = "model.safetensors" // the weights that are trained
-	emaFile       = "ema.safetensors"   // their averages, which are sampled from
-	optimizerFile = "optimizer-000-of-001.safetensors"
-	stateFile     = "state.json"
-	latestLink    = "latest" // beside the folders
-	asideMark     = ".tmp-"  // in the names of folders that are being written
+	modelFile  = "model.safetensors" // the weights that are trained
+	emaFile    = "ema.safetensors"   // their averages, which are sampled from
+	stateFile  = "state.json"
+	latestLink = "latest" // beside the folders
 )
+
+// optimizerFile is what one of world processes keeps of the optimizer.
+func optimizerFile(rank, world int) string {
+	return fmt.Sprintf("optimizer-%03d-of-%03d.safetensors", rank, world)
+}
 
 // state is what a run needs beside the tensors to go on.
 type state struct {
-	Step    int    `json:"step"`
-	Epoch   int    `json:"epoch"`
-	Config  Config `json:"config"`
-	Dataset string `json:"dataset"`    // hash of the catalogue
-	VAE     string `json:"vae_sha256"` // of the weights that made the latents
+	Step    int     `json:"step"`
+	Epoch   int     `json:"epoch"`
+	Offset  int     `json:"offset"` // batches that were passed over
+	Trend   float64 `json:"trend"`  // running mean of the loss, for spikes
+	World   int     `json:"world_size"`
+	Config  Config  `json:"config"`
+	Dataset string  `json:"dataset"`    // hash of the catalogue
+	VAE     string  `json:"vae_sha256"` // of the weights that made the latents
+
+	Files []savedFile `json:"files"` // all others
 }
 
-// save writes the checkpoint of the current step: aside, synced, renamed, `latest` last. Killed at any
-// moment it leaves the checkpoints before it as they were.
-func (r *runner) save(s *torch.Scope, epoch int) error {
-	if v := torch.Data[float32](r.sums); !finite(float64(v[0])) || !finite(float64(v[3])) {
-		return fmt.Errorf("step %d: the loss or a gradient is not a finite number; no checkpoint is written", r.step)
-	}
-	name := fmt.Sprintf("%07d", r.step)
-	path := filepath.Join(r.dir, name)
-	if err := os.MkdirAll(r.dir, 0o777); err != nil {
-		return fmt.Errorf("save checkpoint: %w", err)
-	}
-	// What a run that was killed left: a checkpoint of a large model takes gigabytes.
-	stale, _ := filepath.Glob(filepath.Join(r.dir, ".*"+asideMark+"*"))
-	for _, path := range stale {
-		os.RemoveAll(path)
-	}
-	aside, err := os.MkdirTemp(r.dir, "."+name+asideMark)
+// savedFile is a file of a checkpoint as it was written.
+type savedFile struct {
+	File   string `json:"file"`
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
+}
+
+// describeFile reads a file that was just written.
+func describeFile(dir, name string) (savedFile, error) {
+	f := savedFile{File: name}
+	info, err := os.Stat(filepath.Join(dir, name))
 	if err != nil {
-		return fmt.Errorf("save checkpoint: %w", err)
+		return f, err
 	}
-	defer os.RemoveAll(aside) // what did not become the checkpoint
-	err = s.Try(func(s *torch.Scope) error { return r.write(s, aside, epoch) })
-	if err == nil {
-		err = publish(aside, path)
+	f.Bytes = info.Size()
+	f.SHA256, err = checkpoint.SHA256(filepath.Join(dir, name))
+	return f, err
+}
+
+// names are the files that the checkpoint of a run of so many processes has.
+func (st *state) names() []string {
+	names := []string{modelFile, emaFile}
+	for rank := range st.World {
+		names = append(names, optimizerFile(rank, st.World))
 	}
-	if err == nil {
-		err = link(name, filepath.Join(r.dir, latestLink))
-	}
+	return names
+}
+
+// maxState bounds what is read of a state.json that may not be one.
+const maxState = 16 << 20
+
+// readState reads what the checkpoint folder dir, which may be the link `latest`, says of its run.
+func readState(dir string) (state, error) {
+	var st state
+	path := filepath.Join(dir, stateFile)
+	info, err := os.Stat(path)
 	if err != nil {
-		return fmt.Errorf("save checkpoint of step %d: %w", r.step, err)
+		return st, fmt.Errorf("resume from %s: no %s there: want a folder such as RUN/checkpoints/latest", dir, stateFile)
 	}
-	r.result = Result{r.step, path}
-	if r.hooks.Saved != nil {
-		r.hooks.Saved(path, r.step)
+	fail := func(err error) (state, error) {
+		return st, fmt.Errorf("resume from %s: %s: %w", dir, stateFile, err)
+	}
+	if info.Size() > maxState {
+		return fail(fmt.Errorf("%d bytes: want at most %d", info.Size(), maxState))
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fail(checkpoint.Bare(err))
+	}
+	if err := json.Unmarshal(text, &st); err != nil {
+		return fail(err)
+	}
+	switch {
+	case st.Step < 1 || st.Offset < 0:
+		return fail(fmt.Errorf("step %d, offset %d: want at least 1 and 0", st.Step, st.Offset))
+	case st.World < 1 || st.World > 1<<16:
+		return fail(fmt.Errorf("world size %d: want 1 to %d", st.World, 1<<16))
+	}
+	return st, nil
+}
+
+// whole compares the files of the checkpoint in dir with their checksums.
+func (st *state) whole(dir string) error {
+	fail := func(name string, err error) error {
+		return fmt.Errorf("resume from %s: %s: %w", dir, name, err)
+	}
+	want := st.names()
+	if len(st.Files) != len(want) {
+		return fail(stateFile, fmt.Errorf("lists %d files, want %d for %d processes", len(st.Files), len(want), st.World))
+	}
+	for i, f := range st.Files {
+		// The name is compared, not used: a path in it would lead out of the folder.
+		if f.File != want[i] {
+			return fail(stateFile, fmt.Errorf("file %d is called %q, want %q", i, f.File, want[i]))
+		}
+		have, err := describeFile(dir, f.File)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return fail(f.File, errors.New("missing"))
+		case err != nil:
+			return fail(f.File, checkpoint.Bare(err))
+		case have.Bytes != f.Bytes:
+			return fail(f.File, fmt.Errorf("%d bytes, %d when it was written: cut short or damaged", have.Bytes, f.Bytes))
+		case have.SHA256 != f.SHA256:
+			return fail(f.File, fmt.Errorf("sha256 %.12s..., %.12s... when it was written: damaged", have.SHA256, f.SHA256))
+		}
 	}
 	return nil
 }
 
-func (r *runner) write(s *torch.Scope, dir string, epoch int) error {
-	m := r.latents.Manifest()
-	info := dit.Info{Config: r.cfg.Model, ImageSize: r.cfg.ImageSize, Classes: r.latents.Classes(), ScalingFactor: m.VAE.ScalingFactor, VAE: m.VAE.SHA256, Step: r.step}
-	if err := dit.Save(filepath.Join(dir, modelFile), nn.List(r.model), info); err != nil {
-		return err
+// fits returns an error unless a run with cfg on set can go on from the checkpoint in dir.
+func (st state) fits(cfg Config, set Set, dir string) error {
+	switch {
+	case st.Config.Model != cfg.Model:
+		return fmt.Errorf("resume from %s: it holds %s (%d classes, latent size %d), this run is %s (%d classes, latent size %d)", dir,
+			st.Config.Model.Name(), st.Config.Model.NumClasses, st.Config.Model.InputSize, cfg.Model.Name(), cfg.Model.NumClasses, cfg.Model.InputSize)
+	case st.Config.GlobalBatchSize != cfg.GlobalBatchSize:
+		return fmt.Errorf("resume from %s: it was trained with global batch size %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalBatchSize, cfg.GlobalBatchSize)
+	case st.Config.GlobalSeed != cfg.GlobalSeed:
+		return fmt.Errorf("resume from %s: it was trained with seed %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalSeed, cfg.GlobalSeed)
+	case st.Dataset != set.Hash:
+		return fmt.Errorf("resume from %s: it was trained on another data set", dir)
+	case st.VAE != set.VAE:
+		return fmt.Errorf("resume from %s: it was trained on latents of another VAE (weights %.12s, these are of %.12s)", dir, st.VAE, set.VAE)
+	case st.Step > cfg.Steps(set.Samples):
+		return fmt.Errorf("resume from %s: it is at step %d, this run ends at %d", dir, st.Step, cfg.Steps(set.Samples))
 	}
-	info.EMA = true
-	if err := dit.Save(filepath.Join(dir, emaFile), r.averages, info); err != nil {
-		return err
-	}
-	if err := checkpoint.Write(filepath.Join(dir, optimizerFile), nn.Snapshot(r.opt.State(s)), map[string]string{"format": "pt"}); err != nil {
-		return err
-	}
-	text, err := json.MarshalIndent(state{r.step, epoch, r.cfg, m.Dataset.Hash, m.VAE.SHA256}, "", "  ")
-	if err != nil {
-		return err
-	}
-	return checkpoint.WriteFile(filepath.Join(dir, stateFile), func(w io.Writer) error {
-		_, err := w.Write(append(text, '\n'))
-		return err
-	})
+	return nil
 }
 
-// publish renames aside to path; a folder of an earlier attempt at the same step trades places with
-// it, so that at every moment a whole one stands at path.
-func publish(aside, path string) error {
-	if err := os.Chmod(aside, 0o755); err != nil {
-		return err
-	}
-	err := os.Rename(aside, path)
-	if errors.Is(err, os.ErrExist) {
-		err = unix.Renameat2(unix.AT_FDCWD, aside, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
-	}
-	if err != nil {
-		return err
-	}
-	return checkpoint.SyncDir(filepath.Dir(path))
-}
-
-// link makes the symbolic link at path refer to name, replacing another at once.
-func link(name, path string) error {
-	aside := path + ".tmp"
-	if err := os.Remove(aside); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := os.Symlink(name, aside); err != nil {
-		return err
-	}
-	if err := os.Rename(aside, path); err != nil {
-		return err
-	}
-	return checkpoint.SyncDir(filepath.Dir(path))
-}
-
-// Check returns the error with which Run would refuse to start, found without computing: cfg that does
-// not fit the latents, or a checkpoint that is not of such a run or not whole. step is that of the
-// checkpoint, 0 without one.
-func Check(cfg Config, latents *data.Latents, resume string) (step int, err error) {
-	if err := cfg.check(latents); err != nil {
+// Check returns the error with which Run would refuse to start with world processes, found without computing: cfg that does
+// not fit what it trains on, or a checkpoint that is not of such a run or not whole. Step is that of the checkpoint, 0
+// without one.
+func Check(cfg Config, set Set, world int, resume string) (step int, err error) {
+	if err := cfg.check(set, world); err != nil {
 		return 0, err
 	}
 	if resume == "" {
@@ -142,86 +168,104 @@ func Check(cfg Config, latents *data.Latents, resume string) (step int, err erro
 	if err != nil {
 		return 0, err
 	}
-	if err := st.fits(cfg, latents, resume); err != nil {
+	if err := st.fits(cfg, set, resume); err != nil {
 		return 0, err
 	}
-	for _, name := range []string{modelFile, emaFile, optimizerFile} {
-		f, err := checkpoint.OpenSafetensors(filepath.Join(resume, name))
-		if err != nil {
-			return 0, fmt.Errorf("resume from %s: %w", resume, err)
-		}
-		f.Close()
-	}
-	return st.Step, nil
+	return st.Step, st.whole(resume)
 }
 
-// readState reads what the checkpoint folder dir, which may be the link `latest`, says of its run.
-func readState(dir string) (state, error) {
-	var st state
-	text, err := os.ReadFile(filepath.Join(dir, stateFile))
+var checkpointName = regexp.MustCompile(`^\d{7,}$`)
+
+// checkpoints are the steps of the checkpoints in dir, whole or not, in order.
+func checkpoints(dir string) ([]int, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
-		return st, fmt.Errorf("resume from %s: no %s there: want a folder such as RUN/checkpoints/latest", dir, stateFile)
+		return nil, err
 	}
-	if err := json.Unmarshal(text, &st); err != nil {
-		return st, fmt.Errorf("resume from %s: %s: %w", dir, stateFile, err)
+	var steps []int
+	for _, e := range entries {
+		if e.IsDir() && checkpointName.MatchString(e.Name()) {
+			if step, err := strconv.Atoi(e.Name()); err == nil {
+				steps = append(steps, step)
+			}
+		}
 	}
-	if st.Step < 1 {
-		return st, fmt.Errorf("resume from %s: step %d, want at least 1", dir, st.Step)
-	}
-	return st, nil
+	slices.Sort(steps)
+	return steps, nil
 }
 
-// fits returns an error unless a run with cfg on latents can go on from the checkpoint in dir.
-func (st state) fits(cfg Config, latents *data.Latents, dir string) error {
-	switch {
-	case st.Config.Model != cfg.Model:
-		return fmt.Errorf("resume from %s: it holds %s (%d classes, latent size %d), this run is %s (%d classes, latent size %d)", dir,
-			st.Config.Model.Name(), st.Config.Model.NumClasses, st.Config.Model.InputSize, cfg.Model.Name(), cfg.Model.NumClasses, cfg.Model.InputSize)
-	case st.Config.GlobalBatchSize != cfg.GlobalBatchSize:
-		return fmt.Errorf("resume from %s: it was trained with global batch size %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalBatchSize, cfg.GlobalBatchSize)
-	case st.Config.GlobalSeed != cfg.GlobalSeed:
-		return fmt.Errorf("resume from %s: it was trained with seed %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalSeed, cfg.GlobalSeed)
-	case st.Dataset != latents.Manifest().Dataset.Hash:
-		return fmt.Errorf("resume from %s: it was trained on another data set", dir)
-	case st.VAE != latents.Manifest().VAE.SHA256:
-		return fmt.Errorf("resume from %s: it was trained on latents of another VAE (weights %.12s, these are of %.12s)", dir, st.VAE, latents.Manifest().VAE.SHA256)
-	case st.Step > cfg.Steps(latents.Len()):
-		return fmt.Errorf("resume from %s: it is at step %d, this run ends at %d", dir, st.Step, cfg.Steps(latents.Len()))
+func stepName(step int) string { return fmt.Sprintf("%07d", step) }
+
+// Newest returns the newest whole checkpoint of those in dir, "" if there is none, and what is wrong with newer ones.
+func Newest(dir string) (path string, damaged []error, err error) {
+	steps, err := checkpoints(dir)
+	if err != nil {
+		return "", nil, err
 	}
-	return nil
+	for _, step := range slices.Backward(steps) {
+		path := filepath.Join(dir, stepName(step))
+		st, err := readState(path)
+		if err == nil {
+			err = st.whole(path)
+		}
+		if err == nil {
+			return path, damaged, nil
+		}
+		damaged = append(damaged, err)
+	}
+	return "", damaged, nil
 }
 
-// load takes the run up at the checkpoint in dir.
+// load takes the run up at the checkpoint in dir, of whatever number of processes.
 func (r *runner) load(s *torch.Scope, dir string) error {
 	st, err := readState(dir)
 	if err != nil {
 		return err
 	}
-	if err := st.fits(r.cfg, r.latents, dir); err != nil {
+	if err := st.fits(r.cfg, r.set, dir); err != nil {
 		return err
 	}
-	open := func(name string, use func(f *checkpoint.File) error) error {
+	fail := func(name string, err error) error {
+		return fmt.Errorf("resume from %s: %s: %w", dir, name, err)
+	}
+	files := map[string]*checkpoint.File{}
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	var pieces []checkpoint.Source
+	for i, name := range st.names() {
 		f, err := checkpoint.OpenSafetensors(filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}
-		defer f.Close()
-		if err := use(f); err != nil {
-			return fmt.Errorf("resume from %s: %s: %w", dir, name, err)
+		files[name] = f
+		if i >= 2 {
+			pieces = append(pieces, f)
 		}
-		return nil
 	}
-	err = open(modelFile, func(f *checkpoint.File) error { return nn.Load(s, r.model, f, false) })
-	if err != nil {
-		return err
+	if err := nn.Load(s, r.model, files[modelFile], false); err != nil {
+		return fail(modelFile, err)
 	}
-	err = open(optimizerFile, func(opt *checkpoint.File) error {
-		return open(emaFile, func(ema *checkpoint.File) error { return r.opt.Load(s, []checkpoint.Source{opt}, ema) })
-	})
-	if err != nil {
-		return err
+	if err := r.opt.Load(s, pieces, files[emaFile]); err != nil {
+		return fail("optimizer and "+emaFile, err)
 	}
-	r.step = st.Step
+	s.NoGrad().Fill_(r.trend, st.Trend)
+	r.step, r.epoch, r.offset, r.saved = st.Step, st.Epoch, st.Offset, st.Step
 	r.result = Result{Step: st.Step, Checkpoint: dir}
 	return nil
+}
+
+// state is what is saved of the run beside the tensors, without the files.
+func (r *runner) state() state {
+	return state{Step: r.step, Epoch: r.epoch, Offset: r.offset, Trend: r.trend.Item(), World: r.group.World(), Config: r.cfg, Dataset: r.set.Hash, VAE: r.set.VAE}
+}
+
+// info is what the files of weights say of themselves.
+func (r *runner) info() dit.Info {
+	return dit.Info{Config: r.cfg.Model, ImageSize: r.cfg.ImageSize, Classes: r.set.Classes, ScalingFactor: r.set.ScalingFactor, VAE: r.set.VAE, Step: r.step}
 }

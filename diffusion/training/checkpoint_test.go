@@ -84,9 +84,9 @@ func TestResumeRefuses(t *testing.T) {
 		{"half the weights", broken(modelFile, cut), l, same, modelFile},
 		{"no averages", broken(emaFile, os.Remove), l, same, emaFile},
 		{"half the averages", broken(emaFile, cut), l, same, emaFile},
-		{"no optimizer", broken(optimizerFile, os.Remove), l, same, optimizerFile},
-		{"half the optimizer", broken(optimizerFile, cut), l, same, optimizerFile},
-		{"an optimizer that is none", broken(optimizerFile, asModel), l, same, "optimizer state: optimizer-000-of-001.safetensors holds no step count"},
+		{"no optimizer", broken(optimizerAlone, os.Remove), l, same, optimizerAlone},
+		{"half the optimizer", broken(optimizerAlone, cut), l, same, optimizerAlone},
+		{"an optimizer that is none", broken(optimizerAlone, asModel), l, same, "optimizer state: optimizer-000-of-001.safetensors holds no step count"},
 	} {
 		next := small(4)
 		c.change(&next)

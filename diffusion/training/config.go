@@ -28,14 +28,27 @@ type Config struct {
 	FinalLR         float64    `yaml:"final_lr" json:"final_lr"`         // where linear and cosine end, as a share of LR
 	WeightDecay     float64    `yaml:"weight_decay" json:"weight_decay"`
 	EMADecay        float64    `yaml:"ema_decay" json:"ema_decay"`
+	EMAWarmup       bool       `yaml:"ema_warmup" json:"ema_warmup"`       // decay (1+t)/(10+t) while that is less
 	MaxGradNorm     float64    `yaml:"max_grad_norm" json:"max_grad_norm"` // 0: no clipping
 	FlipProb        float64    `yaml:"flip_prob" json:"flip_prob"`         // 0 where the latents hold one view
 	Precision       string     `yaml:"precision" json:"precision"`         // fp32, tf32 or bf16
 	GlobalSeed      uint64     `yaml:"global_seed" json:"global_seed"`
 	Deterministic   bool       `yaml:"deterministic" json:"deterministic"`
-	LogEvery        int        `yaml:"log_every" json:"log_every"`
-	CkptEvery       int        `yaml:"ckpt_every" json:"ckpt_every"`
-	SampleEvery     int        `yaml:"sample_every" json:"sample_every"` // 0: no previews
+	// Accumulation is the number of parts in which each process takes its share of a batch, one after the other, adding up
+	// their gradients; 0 means 1. It changes no more than rounding, and the memory of activations.
+	Accumulation int `yaml:"gradient_accumulation_steps" json:"gradient_accumulation_steps"`
+	// OnBadStep says what follows a step whose loss or gradient is no finite number or, with SpikeFactor F > 0, whose
+	// loss is above F times its running mean. No such step is applied. "stop" (also ""): the run ends with an error;
+	// "skip": it goes on; "rollback": it goes on from the last checkpoint with the batches that come next.
+	OnBadStep   string  `yaml:"on_bad_step" json:"on_bad_step"`
+	SpikeFactor float64 `yaml:"spike_factor" json:"spike_factor"`
+
+	LogEvery    int `yaml:"log_every" json:"log_every"`
+	CkptEvery   int `yaml:"ckpt_every" json:"ckpt_every"`
+	SampleEvery int `yaml:"sample_every" json:"sample_every"` // 0: no previews
+	// Of the checkpoints the last KeepLast stay (0: all), and those whose step is a multiple of KeepEvery (0: no others).
+	KeepLast  int `yaml:"keep_last" json:"keep_last"`
+	KeepEvery int `yaml:"keep_every" json:"keep_every"`
 
 	// Init holds the weights to start from, under the published names and of the sizes of Model; nil
 	// draws new ones as the paper does. A run that is continued does not look at it.
@@ -46,7 +59,7 @@ type Config struct {
 // average of decay 0.9999, 1400 epochs. Model and ImageSize are the caller's.
 var DefaultConfig = Config{
 	GlobalBatchSize: 256, Epochs: 1400, LR: 1e-4, LRSchedule: "constant", EMADecay: 0.9999, FlipProb: 0.5, Precision: "fp32",
-	LogEvery: 100, CkptEvery: 50000,
+	Accumulation: 1, OnBadStep: "stop", LogEvery: 100, CkptEvery: 50000,
 }
 
 // Validate returns an error that gives the value and the rule it breaks.
@@ -75,6 +88,14 @@ func (c Config) Validate() error {
 		return fmt.Errorf("flip probability %v: want 0 to 1", c.FlipProb)
 	case !slices.Contains([]string{"fp32", "tf32", "bf16"}, c.Precision):
 		return fmt.Errorf("precision %q: want fp32, tf32 or bf16", c.Precision)
+	case c.Accumulation < 0 || c.Accumulation > 0 && c.GlobalBatchSize%c.Accumulation != 0:
+		return fmt.Errorf("gradient accumulation over %d parts: want a number that divides the global batch size %d", c.Accumulation, c.GlobalBatchSize)
+	case !slices.Contains([]string{"", "stop", "skip", "rollback"}, c.OnBadStep):
+		return fmt.Errorf("on bad step %q: want stop, skip or rollback", c.OnBadStep)
+	case !(c.SpikeFactor == 0 || c.SpikeFactor > 1) || math.IsInf(c.SpikeFactor, 0):
+		return fmt.Errorf("spike factor %v: want a number above 1, or 0 for none", c.SpikeFactor)
+	case c.KeepLast < 0 || c.KeepEvery < 0:
+		return fmt.Errorf("keep last %d, keep every %d: want 0 or more", c.KeepLast, c.KeepEvery)
 	case c.LogEvery < 1 || c.CkptEvery < 1 || c.SampleEvery < 0:
 		return fmt.Errorf("log every %d, checkpoint every %d, sample every %d steps: want at least 1, 1 and 0", c.LogEvery, c.CkptEvery, c.SampleEvery)
 	}
@@ -88,6 +109,17 @@ func (c Config) Steps(n int) int {
 		return c.MaxSteps
 	}
 	return steps
+}
+
+// parts returns the number of parts of a step on each process.
+func (c Config) parts() int { return max(c.Accumulation, 1) }
+
+// emaDecay returns the decay of the average at step (from 0).
+func (c Config) emaDecay(step int) float64 {
+	if c.EMAWarmup {
+		return min(c.EMADecay, float64(1+step)/float64(10+step))
+	}
+	return c.EMADecay
 }
 
 // learningRate returns the rate of step (from 0) of a run of total steps.

@@ -1,8 +1,12 @@
 package training
 
 import (
+	"context"
+	"iter"
 	"testing"
+	"time"
 
+	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -10,6 +14,12 @@ import (
 )
 
 const goldens = "../testdata/"
+
+// noSource is for runs whose steps are made one by one.
+type noSource struct{}
+
+func (noSource) Set() Set                                                           { return Set{Samples: 100} }
+func (noSource) Batches(context.Context, data.BatchOptions) iter.Seq2[Batch, error] { return nil }
 
 // goldenRunner makes a run with the settings and from the weights of a golden file.
 func goldenRunner(t *testing.T, s *torch.Scope, g *torchtest.Goldens, weights checkpoint.Source) *runner {
@@ -21,12 +31,13 @@ func goldenRunner(t *testing.T, s *torch.Scope, g *torchtest.Goldens, weights ch
 	g.Config("lr", &cfg.LR)
 	g.Config("weight_decay", &cfg.WeightDecay)
 	g.Config("ema", &cfg.EMADecay)
-	r, err := newRunner(s, cfg, 10)
+	cfg.Epochs, cfg.MaxSteps = 0, 10
+	r, err := newRunner(s, Job{Config: cfg, Source: noSource{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.close)
-	for _, params := range [][]nn.Param{nn.List(r.model), r.averages} {
+	for _, params := range [][]nn.Param{nn.List(r.model), r.opt.EMA(s)} {
 		if err := nn.LoadParams(s, params, weights, true); err != nil {
 			t.Fatal(err)
 		}
@@ -49,17 +60,18 @@ func tenSteps(t *testing.T, s *torch.Scope, r *runner, batches *torchtest.Golden
 			for _, v := range torch.Data[int64](batches.Tensor(s, key+".t")) {
 				steps = append(steps, int(v))
 			}
-			r.apply(s, batches.Tensor(s, key+".x0"), batches.Tensor(s, key+".noise"), steps, batches.Tensor(s, key+".y"))
-			return nil
+			r.backward(s, part{x0: batches.Tensor(s, key+".x0"), noise: batches.Tensor(s, key+".noise"), t: steps, y: batches.Tensor(s, key+".y")}, 0, k)
+			return r.apply(s)
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		r.step++
-		for i, v := range torch.Data[float32](r.sums) {
-			terms[i] = append(terms[i], v)
+		sums := torch.Data[float32](r.window.sums)
+		for i, term := range []int{termLoss, termMSE, termVB, termNorm} {
+			terms[i] = append(terms[i], sums[term])
 		}
-		r.sums.CopyFromBytes(make([]byte, 16))
+		r.window.reset(time.Now())
 	}
 	return terms
 }
@@ -96,7 +108,7 @@ func TestTenStepsEqualOriginal(t *testing.T) {
 				t.Errorf("%s: relative error %.2g", name, e)
 			}
 		}
-		for prefix, params := range map[string][]nn.Param{"final.": nn.List(r.model), "ema.": r.averages} {
+		for prefix, params := range map[string][]nn.Param{"final.": nn.List(r.model), "ema.": r.opt.EMA(s)} {
 			for _, p := range params {
 				if e := difference(s, p.Tensor, g.Tensor(s, prefix+p.Name), noGradient[p.Name]); !(e <= 1e-5) {
 					t.Errorf("%s%s: relative error %.2g", prefix, p.Name, e)
@@ -123,7 +135,7 @@ func TestTenStepsFromInitEqualOriginal(t *testing.T) {
 				t.Errorf("%s: relative error %.2g", name, e)
 			}
 		}
-		params := nn.List(r.model)
+		params, averages := nn.List(r.model), r.opt.EMA(s)
 		for i, p := range params {
 			if p.Name != keys[i] {
 				t.Fatalf("tensor %d is %s, want %s", i, p.Name, keys[i])
@@ -138,7 +150,7 @@ func TestTenStepsFromInitEqualOriginal(t *testing.T) {
 			if noGradient[p.Name] != nil {
 				continue
 			}
-			for name, x := range map[string]*torch.Tensor{"final_norms": p.Tensor, "ema_norms": r.averages[i].Tensor} {
+			for name, x := range map[string]*torch.Tensor{"final_norms": p.Tensor, "ema_norms": averages[i].Tensor} {
 				got, want := s.Norm(x), s.Select(g.Tensor(s, name), 0, i)
 				if e := torchtest.Relative(s, got, want); !(e <= 1e-5) {
 					t.Errorf("%s of %s: relative error %.2g", name, p.Name, e)

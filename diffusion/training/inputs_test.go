@@ -16,20 +16,24 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 	l, cfg := synthetic(t, syntheticPlan(20)), small(5)
 	cfg.Model.ClassDropoutProb = 0.5
 	const n, size, step = 8, 4 * 4 * 4, 3
-	b := &data.Batch{Step: step, Labels: make([]int64, n), Moments: make([]float32, n*2*size)}
+	b := Batch{Batch: &data.Batch{Position: data.Position{Batch: step}, IDs: make([]int, n), Labels: make([]int64, n), Moments: make([]float32, n*2*size)}}
+	b.Moments = func(s *torch.Scope) *torch.Tensor { return torch.From(s, b.Batch.Moments, n, 8, 4, 4) }
 	for i := range b.Labels {
 		b.Labels[i] = int64(i % 3)
 	}
-	philox.Normals(b.Moments, 1, 0, 0, 0)
+	philox.Normals(b.Batch.Moments, 1, 0, 0, 0)
 	torchtest.Run(t, func(s *torch.Scope) error {
-		r, err := newRunner(s, cfg, 5)
+		r, err := newRunner(s, Job{Config: cfg, Source: Latents(l)})
 		if err != nil {
 			return err
 		}
 		defer r.close()
-		r.latents = l
-		gotX0, gotNoise, steps, y := r.inputs(s, b)
-		x0, noise, labels := torch.Data[float32](gotX0), torch.Data[float32](gotNoise), torch.Data[int64](y)
+		p, err := r.inputs(s, b)
+		if err != nil {
+			return err
+		}
+		steps := p.t
+		x0, noise, labels := torch.Data[float32](p.x0), torch.Data[float32](p.noise), torch.Data[int64](p.y)
 		dropped := 0
 		posterior, want := make([]float32, size), make([]float32, size)
 		for i := range n {
@@ -48,7 +52,7 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 			philox.Normals(want, 7, philox.TagStartNoise, 0, index)
 			philox.Normals(posterior, 7, philox.TagPosterior, 0, index)
 			for j := range size {
-				mean, logVar := float64(b.Moments[i*2*size+j]), float64(b.Moments[i*2*size+size+j])
+				mean, logVar := float64(b.Batch.Moments[i*2*size+j]), float64(b.Batch.Moments[i*2*size+size+j])
 				latent := 0.5 * (mean + math.Exp(logVar/2)*float64(posterior[j]))
 				if got := float64(x0[i*size+j]); math.Abs(got-latent) > 1e-5*(1+math.Abs(latent)) {
 					t.Fatalf("sample %d: latent %d is %v, want %v", i, j, got, latent)

@@ -104,11 +104,13 @@ func tryRun(t testing.TB, ctx context.Context, cfg Config, l *data.Latents, dir,
 	t.Helper()
 	var records []Record
 	hooks.Log = func(r Record) error { records = append(records, r); return nil }
-	result, err := Run(ctx, torchtest.Device(t), cfg, l, dir, resume, hooks)
+	result, err := Run(ctx, Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: dir, Resume: resume, Hooks: hooks})
 	return result, records, err
 }
 
-var checkpointFiles = []string{modelFile, emaFile, optimizerFile, stateFile}
+var optimizerAlone = optimizerFile(0, 1)
+
+var checkpointFiles = []string{modelFile, emaFile, optimizerAlone, stateFile}
 
 func sameCheckpoint(t *testing.T, what, got, want string) {
 	t.Helper()

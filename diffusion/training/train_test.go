@@ -131,7 +131,7 @@ func TestCancelInPreviewSaves(t *testing.T) {
 		cancel(why)
 		return context.Cause(ctx)
 	}})
-	if !errors.Is(err, why) || result.Step != 3 || listing(t, dir) != "0000003 latest" {
+	if !errors.Is(err, why) || result.Step != 4 || listing(t, dir) != "0000004 latest" {
 		t.Errorf("result %+v, error %v, files %q", result, err, listing(t, dir))
 	}
 }
@@ -146,7 +146,7 @@ func TestHookErrorsEndTheRun(t *testing.T) {
 		"preview": {Preview: func(*torch.Scope, *dit.DiT, int) error { return bad }},
 		"log":     {Log: func(Record) error { return bad }},
 	} {
-		if _, err := Run(context.Background(), torchtest.Device(t), cfg, l, dir, "", hooks); !errors.Is(err, bad) {
+		if _, err := Run(context.Background(), Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: dir, Hooks: hooks}); !errors.Is(err, bad) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
@@ -161,8 +161,8 @@ func TestDivergenceEndsTheRun(t *testing.T) {
 	for _, every := range []int{1, 1000} { // found when it is logged, or when it would be saved
 		cfg.LogEvery, cfg.CkptEvery = every, 20
 		_, _, err := tryRun(t, context.Background(), cfg, l, dir, "", Hooks{})
-		if err == nil || !strings.Contains(err.Error(), "not a finite number") {
-			t.Errorf("error %v, want one that says what is not finite", err)
+		if err == nil || !strings.Contains(err.Error(), "the loss of sample") {
+			t.Errorf("error %v, want one that names a sample", err)
 		}
 		if got := listing(t, dir); got != "" {
 			t.Errorf("the run left %q", got)

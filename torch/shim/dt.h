@@ -123,6 +123,8 @@ DT_API dt_error *dt_adamw_missing(dt_adamw o, int32_t *positions, int32_t *n);
 /* Three results: the norm before clipping, 1 where the step was skipped, and the norm of the change
  * (no tensor where update_norm is 0). */
 DT_API dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out);
+// In a group, lets dt_grad see the gradients since the last step, until dt_adamw_zero_grad.
+DT_API dt_error *dt_adamw_expose_grad(dt_adamw o);
 DT_API dt_error *dt_adamw_zero_grad(dt_adamw o);
 /* The buffer itself. */
 DT_API dt_error *dt_adamw_buffer(dt_adamw o, int32_t which, dt_out *out);

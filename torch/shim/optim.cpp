@@ -241,6 +241,12 @@ dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out
   });
 }
 
+dt_error *dt_adamw_expose_grad(dt_adamw o) {
+  return guard(0, [&] {
+    if (o->reducer) o->reducer->expose();
+  });
+}
+
 dt_error *dt_adamw_zero_grad(dt_adamw o) {
   return guard(0, [&] { forget(o); });
 }

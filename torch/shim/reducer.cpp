@@ -102,4 +102,9 @@ void Reducer::forget() {
   last_ = false;
 }
 
+void Reducer::expose() {
+  for (size_t i = 0; i < weights_.size(); i++)
+    if (has_[i]) weights_[i].mutable_grad() = grads_[i];
+}
+
 }  // namespace dt

@@ -23,6 +23,7 @@ class Reducer {
   // Waits for the sums, one tensor a bucket.
   const std::vector<at::Tensor> &wait();
   void forget();  // the gradients
+  void expose();  // the gradients so far, as those of the weights
 
  private:
   struct Hook;

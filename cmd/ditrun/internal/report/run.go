@@ -65,6 +65,9 @@ type Run struct {
 	history []point // one per log step, for the loss curve
 }
 
+// logMode opens a log to add to it.
+const logMode = os.O_CREATE | os.O_WRONLY | os.O_APPEND
+
 type point struct {
 	step int
 	loss float64
@@ -148,11 +151,10 @@ func (r *Run) open(keep *int) error {
 	if err := r.info.write(r.dir); err != nil {
 		return err
 	}
-	const mode = os.O_CREATE | os.O_WRONLY | os.O_APPEND
-	if r.jsonl, err = os.OpenFile(logPath, mode, 0o666); err != nil {
+	if r.jsonl, err = os.OpenFile(logPath, logMode, 0o666); err != nil {
 		return err
 	}
-	r.txt, err = os.OpenFile(filepath.Join(r.dir, "log.txt"), mode, 0o666)
+	r.txt, err = os.OpenFile(filepath.Join(r.dir, "log.txt"), logMode, 0o666)
 	return err
 }
 
@@ -198,6 +200,32 @@ func (r *Run) Printf(f string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_ = r.print(r.now(), fmt.Sprintf(f, args...))
+}
+
+// Note adds a line to log.txt alone, for what the console is told otherwise.
+func (r *Run) Note(f string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, _ = fmt.Fprintf(r.txt, "[%s] %s\n", r.now().Format("2006-01-02 15:04:05"), fmt.Sprintf(f, args...))
+}
+
+// Rollback takes records of steps later than step out of log.jsonl, since they
+// will be made again; log.txt keeps them and says so.
+func (r *Run) Rollback(step int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	path := r.jsonl.Name()
+	if err := r.jsonl.Close(); err != nil {
+		return err
+	}
+	var err error
+	if r.history, err = truncateLog(path, step); err != nil {
+		return err
+	}
+	if r.jsonl, err = os.OpenFile(path, logMode, 0o666); err != nil {
+		return err
+	}
+	return r.print(r.now(), fmt.Sprintf("Went back to step %07d", step))
 }
 
 func (r *Run) print(t time.Time, line string) error {

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
+	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/dist"
+)
+
+// A place is where a run is written and what it goes on from. Rank 0 decides it for all.
+type place struct {
+	Dir    string // the run folder
+	Resume string // a checkpoint, "" to begin
+	Error  string // why there is none
+
+	folder *report.Run // on rank 0
+	last   report.Step // the last record of what was trained before
+}
+
+// openPlace finds or makes the run folder on rank 0 and tells the other processes.
+func (e *env) openPlace(t *trainInput, group *dist.Group, noStart error) (place, error) {
+	if group.Rank() > 0 {
+		return awaitPlace(e.ctx, group)
+	}
+	p, err := e.findPlace(t, group.World(), noStart)
+	if err != nil {
+		p.Error = err.Error()
+	}
+	if group.World() > 1 {
+		text, jsonErr := json.Marshal(p)
+		if tellErr := errors.Join(jsonErr, group.Store().Set("place", text)); err == nil {
+			err = tellErr
+		}
+	}
+	return p, err
+}
+
+// placeTimeout is for rank 0 to compare the checksums of a large checkpoint.
+const placeTimeout = 30 * time.Minute
+
+func awaitPlace(ctx context.Context, group *dist.Group) (p place, err error) {
+	ctx, cancel := context.WithTimeout(ctx, placeTimeout)
+	defer cancel()
+	text, err := group.Store().Get(ctx, "place")
+	if err != nil {
+		return p, err
+	}
+	if err := json.Unmarshal(text, &p); err != nil {
+		return p, fmt.Errorf("what rank 0 said of the run folder: %w", err)
+	}
+	if p.Error != "" {
+		return p, errors.New("rank 0: " + p.Error)
+	}
+	return p, nil
+}
+
+// findPlace makes the run folder, or opens the one to continue. Nothing in a folder changes before it is known that the run
+// can go on. noStart says why a new run cannot begin, which does not concern one that goes on.
+func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err error) {
+	c := e.flags
+	hash, err := configHash(c, notOfTheRun...)
+	if err != nil {
+		return p, err
+	}
+	node, err := configNode(c, "resume", "run-dir")
+	if err != nil {
+		return p, err
+	}
+	o := report.Options{ResultsDir: c.String("results-dir"), Dir: c.String("run-dir"), Model: t.config.Model.Name(), Config: node, ConfigHash: hash,
+		Command: os.Args, Libtorch: torch.BuildInfo(), Device: describeDevice(t.device), Console: func(line string) { e.printf("%s", line) }}
+	dir := o.Dir
+	goOn := false
+	switch c.String("resume") {
+	case "none":
+		if dir != "" && exists(filepath.Join(dir, "run.json")) {
+			return p, withHint(fmt.Errorf("run folder %s holds a run", dir), "--resume auto continues it")
+		}
+	case "auto":
+		if dir == "" {
+			if dir, err = report.Latest(o.ResultsDir, hash); err != nil {
+				return p, err
+			}
+		}
+		if dir != "" && exists(filepath.Join(dir, "run.json")) {
+			goOn = true
+			if p.Resume, err = e.newestCheckpoint(filepath.Join(dir, "checkpoints")); err != nil {
+				return p, err
+			}
+		}
+	default:
+		goOn, p.Resume = true, c.String("resume")
+		if latest := filepath.Join(p.Resume, "checkpoints", "latest"); exists(latest) {
+			p.Resume = latest
+		}
+		if dir == "" {
+			if dir, err = runFolderOf(p.Resume); err != nil {
+				return p, err
+			}
+		}
+	}
+	if p.Resume == "" && noStart != nil {
+		return p, noStart
+	}
+	step, err := training.Check(t.config, t.set, world, p.Resume)
+	if err != nil {
+		return p, err
+	}
+	if !goOn {
+		p.folder, err = report.Create(o)
+	} else {
+		p.folder, err = report.Resume(dir, step, o)
+	}
+	if err != nil {
+		return p, err
+	}
+	p.Dir = p.folder.Dir()
+	if goOn {
+		if steps, err := report.ReadLog(filepath.Join(dir, "log.jsonl")); err == nil && len(steps) > 0 {
+			p.last = steps[len(steps)-1]
+		}
+	}
+	return p, nil
+}
+
+// newestCheckpoint finds the newest whole checkpoint, "" if there is none, and says what is wrong with newer ones. That all
+// are damaged is an error: beginning again is for the user to decide.
+func (e *env) newestCheckpoint(dir string) (string, error) {
+	path, damaged, err := training.Newest(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, problem := range damaged {
+		e.warn("%v", problem)
+	}
+	switch {
+	case len(damaged) > 0 && path == "":
+		return "", withHint(fmt.Errorf("no checkpoint in %s is whole", dir), "another --run-dir begins a new run")
+	case len(damaged) > 0:
+		e.warn("the run goes on from %s, the newest checkpoint that is whole", path)
+	}
+	return path, nil
+}
+
+// runFolderOf returns the run folder that a checkpoint folder belongs to.
+func runFolderOf(checkpoint string) (string, error) {
+	abs, err := filepath.Abs(checkpoint)
+	if err != nil {
+		return "", err
+	}
+	if dir := filepath.Dir(filepath.Dir(abs)); filepath.Base(filepath.Dir(abs)) == "checkpoints" && exists(filepath.Join(dir, "run.json")) {
+		return dir, nil
+	}
+	return "", fmt.Errorf("resume from %s: want a checkpoint in a run folder, such as results/000-DiT-XL-2/checkpoints/latest", checkpoint)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}

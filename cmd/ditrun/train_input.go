@@ -1,0 +1,105 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"path/filepath"
+	"runtime"
+
+	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/dist"
+	"github.com/ditrun/ditrun/vae"
+)
+
+// A trainInput is what a run is made of.
+type trainInput struct {
+	device   torch.Device
+	source   training.Source
+	set      training.Set
+	config   training.Config
+	vae      *vae.AutoencoderKL // for pictures and previews, else nil
+	pictures bool               // that are encoded as they are needed
+
+	closers []func()
+}
+
+func (t *trainInput) close() {
+	for i := len(t.closers) - 1; i >= 0; i-- {
+		t.closers[i]()
+	}
+}
+
+// what says what the samples are.
+func (t *trainInput) what() string {
+	if t.pictures {
+		return "pictures, encoded at every step into latents"
+	}
+	return "latents"
+}
+
+// openTrainInput opens the device, the data and the autoencoder.
+func (e *env) openTrainInput(process dist.Env) (*trainInput, error) {
+	t := &trainInput{}
+	if err := e.fillTrainInput(t, process); err != nil {
+		t.close()
+		return nil, err
+	}
+	if e.flags.Bool("unconditional") {
+		t.source = training.Unconditional(t.source)
+	}
+	t.set = t.source.Set()
+	t.set.Name = e.flags.String("data")
+	return t, nil
+}
+
+func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
+	c := e.flags
+	path, encoder := c.String("data"), c.String("vae")
+	t.pictures = encoder != "" && !exists(filepath.Join(path, data.ManifestName))
+	var latents *data.Latents
+	if !t.pictures {
+		if latents, err = data.OpenLatents(path); err != nil {
+			return withHint(err, "`ditrun encode-latents` makes latents from pictures")
+		}
+		t.closers = append(t.closers, func() { latents.Close() })
+	}
+	if t.device, err = e.openDeviceOf(process); err != nil {
+		return err
+	}
+	if t.pictures || c.Int("sample-every") > 0 && process.Rank == 0 {
+		if t.vae, err = vae.Open(encoder, t.device); err != nil {
+			return err
+		}
+		t.closers = append(t.closers, t.vae.Close)
+	}
+	if !t.pictures {
+		if t.vae != nil {
+			if err := latents.CheckVAE(t.vae.WeightsSHA256()); err != nil {
+				return withHint(err, "give the --vae that encode-latents was given")
+			}
+		}
+		t.source = training.Latents(latents)
+		return nil
+	}
+	src, err := e.openPictures(path, c.String("labels"))
+	if err != nil {
+		return err
+	}
+	t.closers = append(t.closers, func() { src.Close() })
+	size := cmp.Or(c.Int("image-size"), t.vae.Config().SampleSize)
+	workers := cmp.Or(c.Int("num-workers"), max(1, (runtime.GOMAXPROCS(0)-1)/max(1, process.LocalWorld)))
+	if t.source, err = training.Pictures(src, t.vae, size, workers); err != nil {
+		return usageError{err}
+	}
+	if process.Rank == 0 {
+		e.warn("pictures are encoded again at every step: %s", e.pictureCost(t, size))
+	}
+	return nil
+}
+
+// pictureCost says what encoding adds to a step.
+func (e *env) pictureCost(t *trainInput, size int) string {
+	return fmt.Sprintf("encode-latents does it once (%d-pixel pictures, the log's TFLOP/s and MFU count the model alone)", size)
+}

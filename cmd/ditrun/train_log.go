@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
+	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
+)
+
+// A trainLog turns what the training loop reports into logs, bar and pictures.
+type trainLog struct {
+	env     *env
+	folder  *report.Run
+	preview *previewer
+	bar     *progress.Bar
+	before  time.Duration // trained before this process
+	plotted time.Time
+	last    report.Step
+	peak    float64 // TFLOP/s of all devices together, 0 where it is not known
+}
+
+// hooks are what the loop reports to. Processes of rank above 0 report to nobody.
+func (l *trainLog) hooks() training.Hooks {
+	return training.Hooks{Start: l.start, Step: l.step, Log: l.log, Preview: l.sample, Saved: l.saved, Warn: l.warn, BadStep: l.badStep, Rollback: l.rollback}
+}
+
+// plotInterval keeps the redrawing of the loss curve a small share of a run.
+const plotInterval = 20 * time.Second
+
+func (l *trainLog) start(numParams, first, total int) error {
+	l.folder.Printf("DiT Parameters: %s", format.Count(int64(numParams)))
+	if first > 0 {
+		l.folder.Printf("Continuing from step %s", format.Count(int64(first)))
+	}
+	l.bar = l.env.progressOnTerminal("train", "steps", int64(total))
+	l.bar.Start(int64(first))
+	l.plotted = time.Now()
+	return nil
+}
+
+func (l *trainLog) step(step int) { l.bar.Set(int64(step)) }
+
+func (l *trainLog) log(r training.Record) error {
+	perSecond := func(v float64) report.Number { return report.Number(v / r.Seconds) }
+	l.last = report.Step{
+		Step: r.Step, Epoch: r.Epoch, Loss: report.Number(r.Loss), MSE: report.Number(r.MSE), VB: report.Number(r.VB), GradNorm: report.Number(r.GradNorm),
+		UpdateNorm: report.Number(r.UpdateNorm), Skipped: r.Skipped, SavingShare: perSecond(r.SavingSeconds), LR: report.Number(r.LR), StepsPerSecond: perSecond(float64(r.Steps)), ImagesPerSecond: perSecond(float64(r.Samples)), TFLOPS: perSecond(r.FLOPs / 1e12),
+		DataWaitShare: perSecond(r.DataWaitSeconds), MemoryBytes: machine.Resident(), Seconds: report.Number(l.before.Seconds() + r.SecondsSinceStart),
+	}
+	for _, v := range r.Bins {
+		l.last.Bins = append(l.last.Bins, report.Number(v))
+	}
+	if l.peak > 0 {
+		l.last.MFU = l.last.TFLOPS / report.Number(l.peak)
+	}
+	l.bar.Describe(fmt.Sprintf("loss %.4f", r.Loss))
+	if err := l.folder.Log(l.last); err != nil {
+		return err
+	}
+	if time.Since(l.plotted) < plotInterval {
+		return nil
+	}
+	l.plotted = time.Now()
+	return l.folder.PlotLoss()
+}
+
+func (l *trainLog) sample(s *torch.Scope, ema *dit.DiT, step int) error {
+	img, err := l.preview.draw(l.env.ctx, s, ema, step)
+	if err != nil && l.env.ctx.Err() == nil {
+		// A picture is no reason to lose a run: early averages can give none.
+		l.folder.Printf("No preview of step %d: %v", step, err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	path, err := l.folder.Preview(step, img)
+	if err == nil {
+		l.folder.Printf("Saved preview to %s", path)
+	}
+	return err
+}
+
+func (l *trainLog) saved(path string, step int) { l.folder.Printf("Saved checkpoint to %s", path) }
+
+func (l *trainLog) warn(text string) { l.note("Warning: %s", text) }
+
+// note goes to log.txt and, as a warning, to the user.
+func (l *trainLog) note(format string, args ...any) {
+	l.folder.Note(format, args...)
+	l.env.warn("%s", strings.TrimPrefix(fmt.Sprintf(format, args...), "Warning: "))
+}
+
+func (l *trainLog) badStep(b training.BadStep) {
+	l.note("Warning: %s not applied; step %d: %s", plural(b.Count, "step"), b.Step, b.Why)
+}
+
+// rollback makes the logs those of the step to which the run went back.
+func (l *trainLog) rollback(step int) error {
+	l.bar.Set(int64(step))
+	return l.folder.Rollback(step)
+}

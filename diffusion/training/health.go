@@ -1,0 +1,66 @@
+package training
+
+import (
+	"fmt"
+	"math"
+)
+
+// healthSteps is how long the checks of a beginning run go on.
+const healthSteps = 100
+
+// health looks for the usual faults of a run in its first steps and names them in words.
+type health struct {
+	labels map[int64]int // how often each was seen
+	said   map[string]bool
+	done   bool
+}
+
+// before looks at what is known without a step.
+func (h *health) before(r *runner) {
+	h.labels, h.said = map[int64]int{}, map[string]bool{}
+	if r.cfg.Model.ClassDropoutProb == 0 && r.cfg.Model.NumClasses > 1 {
+		h.warn(r, "null class", "the null class is missing: no labels are dropped, so the model cannot be guided (--cfg-scale above 1); --class-dropout-prob 0.1 is the paper's")
+	}
+	if len(r.set.Classes) == 1 && r.cfg.Model.NumClasses > 1 {
+		h.warn(r, "one class", "all samples are of one class, %q, and the model has %d", r.set.Classes[0], r.cfg.Model.NumClasses)
+	}
+}
+
+func (h *health) warn(r *runner, key, text string, args ...any) {
+	if h.said[key] || r.hooks.Warn == nil {
+		return
+	}
+	h.said[key] = true
+	r.hooks.Warn(fmt.Sprintf(text, args...))
+}
+
+// saw counts the labels of a batch.
+func (h *health) saw(r *runner, b Batch) {
+	if r.step >= healthSteps {
+		return
+	}
+	for _, label := range b.Labels {
+		h.labels[label]++
+	}
+}
+
+// health looks at a record of the first steps.
+func (r *runner) health(rec Record) {
+	h := &r.checks
+	if h.done {
+		return
+	}
+	h.done = rec.Step >= healthSteps
+	if std := rec.LatentStd; std > 0 && (std < 0.5 || std > 2) {
+		h.warn(r, "scale", "the latents have a standard deviation of %.3g after scaling by %g, where diffusion wants about 1: the scale of another VAE? this set wants %.4g (scaling_factor in the VAE's config.json)",
+			std, r.set.ScalingFactor, r.set.ScalingFactor/std)
+	}
+	if m := math.Abs(rec.LatentMean); m > 1 {
+		h.warn(r, "mean", "the latents have a mean of %.3g after scaling, where diffusion wants about 0", rec.LatentMean)
+	}
+	if len(h.labels) == 1 && len(r.set.Classes) > 1 && rec.Step*r.cfg.GlobalBatchSize >= 32 {
+		for label := range h.labels {
+			h.warn(r, "one label", "all samples so far are of class %d, %q, of %d: are the labels right?", label, r.set.Classes[label], len(r.set.Classes))
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package training
+
+import (
+	"context"
+	"iter"
+
+	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/vae"
+)
+
+// Pictures is the source of pictures that v, on the device of the run, encodes as they are needed: nothing is kept on
+// disk, and every step pays for it. Crops are of size pixels a side, decoded by so many workers.
+func Pictures(src data.Source, v *vae.AutoencoderKL, size, workers int) (Source, error) {
+	cfg := v.Config()
+	if err := cfg.CheckImageSize(size); err != nil {
+		return nil, err
+	}
+	side := size / cfg.Downsample()
+	return pictures{src, v, workers, Set{
+		Samples: src.Len(), Classes: src.Classes(), Channels: cfg.LatentChannels, Height: side, Width: side, ImageSize: size, Flip: true,
+		ScalingFactor: cfg.ScalingFactor, Hash: src.Hash(), VAE: v.WeightsSHA256(),
+	}}, nil
+}
+
+type pictures struct {
+	src     data.Source
+	vae     *vae.AutoencoderKL
+	workers int
+	set     Set
+}
+
+func (p pictures) Set() Set { return p.set }
+
+func (p pictures) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
+	images := data.ImageOptions{Size: p.set.ImageSize, Batch: o.GlobalBatch, Workers: p.workers, Seed: o.Seed, FlipProb: o.FlipProb,
+		StartStep: o.StartStep, MaxSteps: o.MaxSteps, Epochs: o.Epochs, Share: o.Share}
+	return func(yield func(Batch, error) bool) {
+		for b, err := range data.ImageBatches(ctx, p.src, images) {
+			if err != nil {
+				yield(Batch{}, err)
+				return
+			}
+			moments := func(s *torch.Scope) *torch.Tensor {
+				s = s.NoGrad()
+				mean, logvar := p.vae.Encode(s, vae.Pixels(s, b.Pix, len(b.IDs), p.set.ImageSize))
+				return s.Cat([]*torch.Tensor{mean, logvar}, 1)
+			}
+			if !yield(Batch{&data.Batch{Position: b.Position, IDs: b.IDs, Labels: b.Labels, WaitSeconds: b.WaitSeconds}, moments}, nil) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package training
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/torch"
+)
+
+// A Source hands out the samples of a run, each as the moments of its posterior.
+type Source interface {
+	// Set describes what is trained on.
+	Set() Set
+	// Batches yields this process's parts of the batches, in the order that o asks for. A batch is overwritten when the
+	// next is asked for.
+	Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error]
+}
+
+// Set describes the samples of a source.
+type Set struct {
+	Name                    string // for people, such as the folder
+	Samples                 int
+	Classes                 []string
+	Channels, Height, Width int  // of a latent
+	ImageSize               int  // pixels a side
+	Flip                    bool // whether there are mirrored views
+	ScalingFactor           float64
+	Hash                    string // of the catalogue
+	VAE                     string // hex SHA-256 of the weights that make the latents
+}
+
+// Batch is a part of the batch of one step.
+type Batch struct {
+	*data.Batch
+	// Moments returns mean and log variance [N, 2C, h, w], unscaled, on the device of s.
+	Moments func(s *torch.Scope) *torch.Tensor
+}
+
+// Latents is the source of encoded latents, read batch by batch.
+func Latents(l *data.Latents) Source { return latents{l} }
+
+type latents struct{ *data.Latents }
+
+func (l latents) Set() Set { return SetOf(l.Latents) }
+
+// SetOf describes encoded latents.
+func SetOf(l *data.Latents) Set {
+	m := l.Manifest()
+	return Set{Name: l.Dir(), Samples: l.Len(), Classes: l.Classes(), Channels: m.Channels, Height: m.Height, Width: m.Width,
+		ImageSize: m.ImageSize, Flip: m.Flip, ScalingFactor: m.VAE.ScalingFactor, Hash: m.Dataset.Hash, VAE: m.VAE.SHA256}
+}
+
+func (l latents) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
+	m := l.Manifest()
+	return func(yield func(Batch, error) bool) {
+		for b, err := range l.Latents.Batches(ctx, o) {
+			if err != nil {
+				yield(Batch{}, err)
+				return
+			}
+			moments := func(s *torch.Scope) *torch.Tensor {
+				return torch.From(s, b.Moments, len(b.IDs), 2*m.Channels, m.Height, m.Width)
+			}
+			if !yield(Batch{b, moments}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Unconditional is src with one class for all samples, for models that know none.
+func Unconditional(src Source) Source { return unconditional{src} }
+
+type unconditional struct{ Source }
+
+func (u unconditional) Set() Set {
+	set := u.Source.Set()
+	set.Classes = []string{"all"}
+	return set
+}
+
+func (u unconditional) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
+		for b, err := range u.Source.Batches(ctx, o) {
+			if err == nil {
+				clear(b.Labels)
+			}
+			if !yield(b, err) {
+				return
+			}
+		}
+	}
+}
+
+// check holds the configuration against what there is to train on.
+func (c Config) check(set Set, world int) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	switch {
+	case set.Channels != c.Model.InChannels || set.Height != c.Model.InputSize || set.Width != c.Model.Width():
+		return fmt.Errorf("latents are %dx%dx%d, the model wants %dx%dx%d", set.Channels, set.Height, set.Width, c.Model.InChannels, c.Model.InputSize, c.Model.Width())
+	case len(set.Classes) > c.Model.NumClasses:
+		return fmt.Errorf("latents have %d classes, the model has %d", len(set.Classes), c.Model.NumClasses)
+	case set.Samples < c.GlobalBatchSize:
+		return fmt.Errorf("global batch size %d is larger than the data set of %d samples", c.GlobalBatchSize, set.Samples)
+	case c.GlobalBatchSize%(world*c.parts()) != 0:
+		return fmt.Errorf("global batch size %d is not divisible by %d processes times %d accumulated parts", c.GlobalBatchSize, world, c.parts())
+	case c.FlipProb > 0 && !set.Flip:
+		return fmt.Errorf("flip probability %v, but the latents hold no mirrored view: encode them with --flip both, or train without flips", c.FlipProb)
+	case !(set.ScalingFactor > 0):
+		return fmt.Errorf("latents have a scaling factor of %v, want a positive number", set.ScalingFactor)
+	}
+	return nil
+}

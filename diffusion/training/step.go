@@ -1,0 +1,117 @@
+package training
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/dist"
+	"github.com/ditrun/ditrun/torch/optim"
+	"github.com/ditrun/ditrun/torch/philox"
+)
+
+// A part is what the model is trained on at once: latents x0 and noise [N, C, h, w], timesteps and labels [N].
+type part struct {
+	x0, noise *torch.Tensor
+	t         []int
+	y         *torch.Tensor
+	labels    []int64 // of the samples; y has the null class where they are dropped
+}
+
+// inputs draws what the samples of b are trained with: latents from their posteriors, noise, timesteps and labels, some
+// of which are dropped for the null class. All of it depends on the seed and the samples' places in the run alone.
+func (r *runner) inputs(s *torch.Scope, b Batch) (part, error) {
+	cfg, n := r.cfg, len(b.Labels)
+	p := part{t: make([]int, n), labels: b.Labels}
+	indices, labels := make([]int64, n), make([]int64, n)
+	for i := range n {
+		index := uint64(b.Position.Batch)*uint64(cfg.GlobalBatchSize) + uint64(b.Slot+i)
+		indices[i] = int64(index)
+		p.t[i] = philox.Intn(diffusion.TrainSteps, cfg.GlobalSeed, philox.TagTimestep, 0, index)
+		labels[i] = b.Labels[i]
+		if labels[i] < 0 || labels[i] >= int64(cfg.Model.NumClasses) {
+			return p, fmt.Errorf("sample %d has label %d, which is out of range: the model has classes 0 to %d", b.IDs[i], labels[i], cfg.Model.NumClasses-1)
+		}
+		if philox.Uniform(cfg.GlobalSeed, philox.TagLabelDrop, 0, index) < cfg.Model.ClassDropoutProb {
+			labels[i] = int64(cfg.Model.NullClass())
+		}
+	}
+	s = s.NoGrad()
+	set := r.set
+	parts := s.Chunk(b.Moments(s), 2, 1)
+	mean, logVar := parts[0], parts[1]
+	posterior := s.PhiloxNormal(cfg.GlobalSeed, philox.TagPosterior, 0, indices, set.Channels, set.Height, set.Width)
+	p.x0 = s.MulScalar(s.Addcmul(mean, s.Exp(s.MulScalar(logVar, 0.5)), posterior), set.ScalingFactor)
+	p.noise = s.PhiloxNormal(cfg.GlobalSeed, philox.TagStartNoise, 0, indices, set.Channels, set.Height, set.Width)
+	p.y = torch.From(s, labels, n)
+	return p, nil
+}
+
+// losses scores the model on p.
+func (r *runner) losses(s *torch.Scope, p part) diffusion.Losses {
+	return r.process.TrainingLosses(s, func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+		return r.model.Forward(s, x, t, dit.Condition{Labels: p.y})
+	}, p.x0, p.noise, p.t)
+}
+
+// loss is what gradients are of.
+func (r *runner) loss(s *torch.Scope, losses diffusion.Losses, batch int) *torch.Tensor {
+	loss := s.Mean(losses.Total)
+	if r.poison != nil {
+		loss = r.poison(r, s, batch, loss)
+	}
+	return loss
+}
+
+// backward adds the gradients of part i of the equal parts of a batch of the stream. With the last one the processes
+// exchange theirs.
+func (r *runner) backward(s *torch.Scope, p part, i, batch int) {
+	count := r.cfg.parts()
+	losses := r.losses(s, p)
+	loss := r.loss(s, losses, batch)
+	if count > 1 {
+		loss = s.MulScalar(loss, 1/float64(count))
+	}
+	if i == count-1 && r.cfg.SpikeFactor == 0 { // else the processes have to talk of the loss first
+		r.opt.LastBackward()
+	}
+	s.Backward(loss)
+	r.window.part(s.NoGrad(), loss, losses, p, i, count)
+}
+
+// apply makes the step on the gradients of its parts.
+func (r *runner) apply(s *torch.Scope) error {
+	s = s.NoGrad()
+	o := optim.StepOptions{
+		LR: r.cfg.learningRate(r.step, r.total), MaxNorm: r.cfg.MaxGradNorm, EMADecay: r.cfg.emaDecay(r.step),
+		UpdateNorm: r.logs(r.step + 1),
+	}
+	if r.cfg.SpikeFactor > 0 {
+		var err error
+		if o.Skip, err = r.spike(s); err != nil {
+			return err
+		}
+	}
+	r.window.add(s, r.opt.Step(s, o))
+	return nil
+}
+
+// spike returns 1 where the loss of the step, over all processes, is above SpikeFactor times its running mean, else 0, and
+// lets a loss that is not enter the mean. It reads nothing back.
+func (r *runner) spike(s *torch.Scope) (*torch.Tensor, error) {
+	const memory = 0.99
+	loss := s.Clone(s.Select(r.window.parts, 0, termLoss))
+	if r.group.World() > 1 {
+		if err := r.group.AllReduce(loss, dist.Sum); err != nil {
+			return nil, fmt.Errorf("step %d: %w", r.step+1, err)
+		}
+		loss = s.MulScalar(loss, 1/float64(r.group.World()))
+	}
+	first := s.EqScalar(r.trend, 0)
+	limit := s.Where(first, s.Full(math.MaxFloat32, torch.Float32), s.MulScalar(r.trend, r.cfg.SpikeFactor))
+	fine := s.Lt(loss, limit) // not for NaN either
+	s.Copy_(r.trend, s.Where(fine, s.Where(first, loss, s.Lerp(loss, r.trend, memory)), r.trend))
+	return s.AddScalar(s.Neg(s.To(fine, torch.Float32)), 1), nil
+}

@@ -1,0 +1,161 @@
+package training
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/dist"
+	"github.com/ditrun/ditrun/torch/optim"
+)
+
+// NumBins is the number of equal stretches of timesteps whose losses are told apart.
+const NumBins = 10
+
+// Places in a window's sums. The first are means over the samples of a step, the bins are sums over samples, what comes
+// after them is the same on all processes.
+const (
+	termLoss = iota
+	termMSE
+	termVB
+	termX0   // of latents
+	termX0Sq // of latents squared
+	termBins // squared errors by timestep
+
+	termCounts = termBins + NumBins   // samples by timestep
+	termNorm   = termCounts + NumBins // of the gradients
+	termBad    = termNorm + 1         // steps that were not applied
+	numTerms   = termBad + 1
+)
+
+// A Record is what is known at a log step, averaged over the steps since the last one that were applied.
+type Record struct {
+	Step, Epoch       int // steps done, epoch from 0
+	Loss, MSE, VB     float64
+	Bins              [NumBins]float64 // mean squared error by timestep, bin i from i/NumBins of them on; NaN where there was none
+	GradNorm          float64          // before clipping
+	UpdateNorm        float64          // of the change of the weights in the last step
+	LatentMean        float64          // of what is trained on, scaled
+	LatentStd         float64
+	LR                float64
+	Skipped           int     // steps that were not applied
+	Seconds           float64 // since the last record
+	Steps, Samples    int     // in it
+	DataWaitSeconds   float64 // in it
+	SavingSeconds     float64 // in it, for checkpoints
+	FLOPs             float64 // of the model's arithmetic in it, all processes: 3 forward passes of 2 MACs a sample
+	StepsTotal        int
+	SecondsSinceStart float64
+}
+
+// A window gathers what happened since the last record. Sums stay on the device: reading a loss at each step would wait
+// for it.
+type window struct {
+	started time.Time
+	steps   int
+	wait    float64       // seconds for data
+	saving  float64       // seconds for checkpoints
+	sums    *torch.Tensor // [numTerms]
+	parts   *torch.Tensor // [termNorm] of the step under way
+	update  *torch.Tensor // of the last step: the norm of the change of the weights
+}
+
+func newWindow(s *torch.Scope) *window {
+	zeros := func(n ...int) *torch.Tensor { return torch.Persist(s.Zeros(torch.Float32, n...)) }
+	return &window{sums: zeros(numTerms), parts: zeros(termNorm), update: zeros()}
+}
+
+func (w *window) close() {
+	w.sums.Close()
+	w.parts.Close()
+	w.update.Close()
+}
+
+// reset begins a window.
+func (w *window) reset(now time.Time) {
+	w.sums.CopyFromBytes(make([]byte, 4*numTerms))
+	w.started, w.steps, w.wait, w.saving = now, 0, 0, 0
+}
+
+// part counts part i of count equal parts of a step; loss is its share of the step's.
+func (w *window) part(s *torch.Scope, loss *torch.Tensor, l diffusion.Losses, p part, i, count int) {
+	n := len(p.t)
+	mse := s.Detach(l.MSE)
+	vb := s.Zeros(torch.Float32)
+	if l.VB != nil {
+		vb = s.Mean(s.Detach(l.VB))
+	}
+	bins := make([]float32, NumBins*n)
+	counts := make([]float32, NumBins)
+	for i, t := range p.t {
+		bin := t * NumBins / diffusion.TrainSteps
+		bins[bin*n+i] = 1
+		counts[bin]++
+	}
+	byBin := s.MatMul(torch.From(s, bins, NumBins, n), s.Reshape(mse, n, 1))
+	means := s.MulScalar(s.Stack([]*torch.Tensor{s.Mean(mse), vb, s.Mean(p.x0), s.Mean(s.Square(p.x0))}, 0), 1/float64(count))
+	terms := s.Cat([]*torch.Tensor{s.Reshape(s.Detach(loss), 1), means, s.Reshape(byBin, NumBins), torch.From(s, counts, NumBins)}, 0)
+	if i > 0 {
+		terms = s.Add(w.parts, terms)
+	}
+	s.Copy_(w.parts, terms)
+}
+
+// add counts the step whose parts were counted. Of one that was not applied no more is known than that.
+func (w *window) add(s *torch.Scope, r optim.StepResult) {
+	step := s.Cat([]*torch.Tensor{w.parts, s.Reshape(r.Norm, 1)}, 0)
+	step = s.Where(s.GtScalar(r.Skipped, 0.5), s.Zeros(torch.Float32, 1), step)
+	s.Copy_(w.sums, s.Add(w.sums, s.Cat([]*torch.Tensor{step, s.Reshape(r.Skipped, 1)}, 0)))
+	w.steps++
+	if r.UpdateNorm != nil {
+		s.Copy_(w.update, r.UpdateNorm)
+	}
+}
+
+// bad returns the number of steps that were not applied. It waits for the device.
+func (w *window) bad(s *torch.Scope) (n int) {
+	s.Sub(func(s *torch.Scope) *torch.Tensor {
+		n = int(s.Select(w.sums, 0, termBad).Item())
+		return nil
+	})
+	return n
+}
+
+// record reads the sums of all processes and reports them.
+func (r *runner) record(s *torch.Scope) error {
+	w := r.window
+	sums := make([]float64, numTerms)
+	for i, v := range torch.Data[float32](w.sums) { // waits for the device
+		sums[i] = float64(v)
+	}
+	update := w.update.Item()
+	now := time.Now()
+	world := float64(r.group.World())
+	if world > 1 {
+		if err := r.group.AllReduceFloats(sums[:termNorm], dist.Sum); err != nil {
+			return fmt.Errorf("step %d: %w", r.step, err)
+		}
+	}
+	skipped := int(sums[termBad])
+	mean := func(i int) float64 { return sums[i] / float64(w.steps-skipped) } // NaN where no step was applied
+	seconds, samples := now.Sub(w.started).Seconds(), w.steps*r.cfg.GlobalBatchSize
+	rec := Record{
+		Step: r.step, Epoch: r.epoch, Loss: mean(termLoss) / world, MSE: mean(termMSE) / world, VB: mean(termVB) / world,
+		GradNorm: mean(termNorm), UpdateNorm: update, LatentMean: mean(termX0) / world, LR: r.cfg.learningRate(r.step-1, r.total), Skipped: skipped,
+		Seconds: seconds, Steps: w.steps, Samples: samples, DataWaitSeconds: w.wait, SavingSeconds: w.saving,
+		FLOPs:      3 * 2 * r.cfg.Model.MACs() * float64(samples),
+		StepsTotal: r.total, SecondsSinceStart: now.Sub(r.began).Seconds(),
+	}
+	rec.LatentStd = math.Sqrt(max(0, mean(termX0Sq)/world-rec.LatentMean*rec.LatentMean))
+	for i := range rec.Bins {
+		rec.Bins[i] = sums[termBins+i] / sums[termCounts+i]
+	}
+	w.reset(now)
+	r.health(rec)
+	if r.hooks.Log == nil {
+		return nil
+	}
+	return r.hooks.Log(rec)
+}
