@@ -81,7 +81,6 @@ func (r *runner) checkSteps(s *torch.Scope, b Batch) error {
 // unstable is the way out where the data are not at fault.
 const unstable = ": lower the learning rate or set a gradient norm limit and continue from the last checkpoint, or let the run skip such steps or roll back"
 
-
 // rollback goes back to the last checkpoint. The batches since then, the bad one last, are passed over.
 func (r *runner) rollback(s *torch.Scope) error {
 	bad := r.step
