@@ -19,24 +19,28 @@ import (
 func convertCommand() *cli.Command {
 	return newCommand(spec{
 		name:  "convert",
-		usage: "write a checkpoint in the form of another program",
+		usage: "write a checkpoint or latents in the form of another program",
 		description: "--to official is a .pt that facebookresearch/DiT loads, --to diffusers a\n" +
 			"folder for DiTPipeline.from_pretrained, --to ditrun a safetensors file.\n" +
 			"The numbers stay what they are, except where flags ask for another number\n" +
-			"of classes, another image size, or a variance more or less.",
+			"of classes, another image size, or a variance more or less. --latents\n" +
+			"become those of fast-dit, lightningdit or edm2 (REPA), and the other way\n" +
+			"round with --to ditrun; what a form does not keep is said.",
 		example: "ditrun convert --ckpt results/000-DiT-XL-2 --to diffusers --vae vae --out dit-diffusers\n" +
-			"ditrun convert --ckpt DiT-XL-2-256x256.pt --to ditrun --image-size 512 --out start.safetensors",
+			"ditrun convert --ckpt DiT-XL-2-256x256.pt --to ditrun --image-size 512 --out start.safetensors\n" +
+			"ditrun convert --latents features --to ditrun --vae sd-vae-ft-ema --out latents",
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "ckpt", Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
+			&cli.StringFlag{Name: "latents", Usage: "instead of --ckpt: latents at `PATH`"},
 			&cli.StringFlag{Name: "model", DefaultText: "as the file says", Usage: "`NAME`, for a .pt whose width is not the paper's"},
-			&cli.StringFlag{Name: "to", Usage: "official, diffusers or ditrun"},
-			&cli.StringFlag{Name: "out", Usage: "`PATH` of a .pt, a new folder, or a .safetensors"},
+			&cli.StringFlag{Name: "to", Usage: "official, diffusers or ditrun; fast-dit, lightningdit, edm2 or ditrun"},
+			&cli.StringFlag{Name: "out", Usage: "`PATH` of a .pt, a .safetensors, a .zip or a new folder"},
 			&cli.StringFlag{Name: "vae", DefaultText: "the pipeline's", Usage: "autoencoder at `PATH`, for a diffusers folder"},
 			&cli.IntFlag{Name: "num-classes", DefaultText: "as it is", Usage: "`N` classes; another number draws their embeddings anew"},
 			&cli.IntFlag{Name: "image-size", DefaultText: "as it is", Usage: "`PIXELS` a side; positions are computed"},
 			&cli.StringFlag{Name: "learn-sigma", DefaultText: "as it is", Usage: "`true` adds a variance, false drops it"},
 			&cli.StringFlag{Name: "timestep-frequency-shift", DefaultText: "as it is", Usage: "`N`: 1 for weights that diffusers trained, else 0"},
-			&cli.Uint64Flag{Name: "seed", Usage: "of embeddings that are drawn"},
+			&cli.Uint64Flag{Name: "seed", Usage: "of embeddings or latents that are drawn"},
 		},
 		run: runConvert,
 	})
@@ -47,6 +51,12 @@ var extensions = map[string]string{"official": ".pt", "diffusers": "", "ditrun":
 
 func runConvert(e *env) error {
 	c := e.flags
+	if latents, err := convertsLatents(e); latents || err != nil {
+		if err != nil {
+			return err
+		}
+		return convertLatents(e)
+	}
 	if err := e.require("ckpt", "to", "out"); err != nil {
 		return err
 	}

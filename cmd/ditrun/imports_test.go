@@ -21,13 +21,13 @@ var layers = [][]string{
 	{"torch/nn", "torch/internal/genops"},
 	{"torch/optim", "torch/dist", "torch/torchtest"},
 	{"dit", "dit/text", "diffusion", "vae", "data"},
-	{"diffusion/training", "diffusion/sampling", "vae/encode"},
+	{"diffusion/training", "diffusion/sampling", "vae/encode", "data/interop"},
 	{"cmd", "bench"}, // with all below them
 }
 
 // withoutTorch are the packages that do not need libtorch, and withoutC those of them that do not need a C compiler.
 var (
-	withoutTorch = []string{"torch/checkpoint", "torch/philox", "diffusion/schedule", "dit/text/bpe", "data", "data/codec", "data/store"}
+	withoutTorch = []string{"torch/checkpoint", "torch/philox", "diffusion/schedule", "dit/text/bpe", "data", "data/interop", "data/codec", "data/store"}
 	withoutC     = withoutTorch[:4]
 )
 
