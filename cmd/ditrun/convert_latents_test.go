@@ -44,7 +44,7 @@ func TestConvertLatents(t *testing.T) {
 		text string
 		args []string
 	}{
-		{2, "--to: want ditrun, fast-dit, lightningdit or edm2", []string{"--latents", r.latents, "--to", "official", "--out", dir + "/x"}},
+		{2, `--to "official": want ditrun, fast-dit, lightningdit, edm2`, []string{"--latents", r.latents, "--to", "official", "--out", dir + "/x"}},
 		{2, "only edm2 has an archive", []string{"--latents", r.latents, "--to", "fast-dit", "--out", dir + "/x.zip"}},
 		{2, "want latents of another program for --to ditrun", []string{"--latents", r.latents, "--to", "ditrun", "--vae", r.vae, "--out", dir + "/x"}},
 		{2, "--ckpt is for checkpoints, not for --latents", []string{"--latents", r.latents, "--ckpt", r.run, "--to", "edm2", "--out", dir + "/x"}},
