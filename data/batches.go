@@ -17,9 +17,21 @@ type BatchOptions struct {
 	Epochs      int     // the epoch before which to stop; 0 means no limit
 	FlipProb    float64 // probability of the mirrored view; DiT trains with 0.5
 	Workers     int     // goroutines that prepare batches; 0 means up to 4
-	Captions    bool    // whether batches have token states, of one of its captions for each sample
+	// Order is ShuffleOrder (also "") or BlockOrder.
+	Order string
+	// Records asks for the numbers of records in the place of their moments, for a reader that has these.
+	Records  bool
+	Captions bool // whether batches have token states, of one of its captions for each sample
 	Share
 }
+
+// The orders of the samples in an epoch. Both are pure functions of seed, epoch and number of samples.
+const (
+	ShuffleOrder = "shuffle" // see [Permutation]
+	// BlockOrder is for sets that are larger than memory, on storage that is slow at single records: blocks of 1 MiB are
+	// read one after the other, ahead of use, and mixed within windows of 64 of them.
+	BlockOrder = "block"
+)
 
 // Share says which part of each batch a process gets. The zero value gives it whole batches.
 //
@@ -65,6 +77,10 @@ type Batch struct {
 	IDs     []int     // sample ids
 	Labels  []int64   // [N]
 	Moments []float32 // [N, 2C, h, w], unscaled: mean, then log variance
+	// With BatchOptions.Records there are no Moments, but the numbers of the records, and whether their mirrored view
+	// was drawn.
+	Records  []int
+	Mirrored []bool
 	// With BatchOptions.Captions, the token states of a caption of each sample (see Text), its number of tokens, and its
 	// row in the text.
 	Tokens       []float32 // [N, L, W]
@@ -90,6 +106,17 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 			yield(nil, fmt.Errorf("latents %s: no mirrored latents in this set: encode with --flip both, or train without flips", l.dir))
 			return
 		}
+		permute := Permutation
+		var ahead *readahead
+		switch o.Order {
+		case "", ShuffleOrder:
+		case BlockOrder:
+			ahead = newReadahead(l, o.FlipProb > 0)
+			permute = ahead.permute
+		default:
+			yield(nil, fmt.Errorf("latents %s: order %q: want %s or %s", l.dir, o.Order, ShuffleOrder, BlockOrder))
+			return
+		}
 		text, err := l.textFor(&o)
 		if err != nil {
 			yield(nil, err)
@@ -97,10 +124,11 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 		}
 		size := o.GlobalBatch / o.pieces()
 		newBuffer := func() *Batch {
-			b := &Batch{
-				IDs:     make([]int, size),
-				Labels:  make([]int64, size),
-				Moments: make([]float32, size*n),
+			b := &Batch{IDs: make([]int, size), Labels: make([]int64, size)}
+			if o.Records {
+				b.Records, b.Mirrored = make([]int, size), make([]bool, size)
+			} else {
+				b.Moments = make([]float32, size*n)
 			}
 			if text != nil {
 				b.makeTokens(text, size)
@@ -110,11 +138,14 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 		newWorker := func(context.Context) func(task, *Batch) error {
 			return func(t task, b *Batch) error {
 				b.Position = t.at
+				ahead.at(t.at.Epoch, t.at.Batch%(l.Len()/o.GlobalBatch)*o.GlobalBatch+t.at.Slot)
 				for slot, i := range t.items {
 					b.IDs[slot], b.Labels[slot] = l.ID(i), l.Label(i)
 					index := t.at.index(o.GlobalBatch, slot)
 					flip := mirrored(o.Seed, o.FlipProb, index)
-					if err := l.Read(i, flip, b.Moments[slot*n:(slot+1)*n]); err != nil {
+					if o.Records {
+						b.Records[slot], b.Mirrored[slot] = i, flip
+					} else if err := l.Read(i, flip, b.Moments[slot*n:(slot+1)*n]); err != nil {
 						return err
 					}
 					if text != nil {
@@ -126,7 +157,7 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 				return nil
 			}
 		}
-		tasks := epochTasks(l.Len(), o.GlobalBatch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, l.Len()/o.GlobalBatch), o.Share)
+		tasks := epochTasks(l.Len(), o.GlobalBatch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, l.Len()/o.GlobalBatch), o.Share, permute)
 		for r, err := range prefetch(ctx, numWorkers(o.Workers), tasks, newBuffer, newWorker) {
 			if err != nil {
 				yield(nil, err)

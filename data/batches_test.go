@@ -3,7 +3,9 @@ package data
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -165,6 +167,73 @@ func TestBatchesShared(t *testing.T) {
 	}
 }
 
+// TestRecordsAndStored: the numbers of records and views, taken to what ReadStored gave, are the moments of Batches; in block
+// order too, however processes share it.
+func TestRecordsAndStored(t *testing.T) {
+	l := openTest(t, 50)
+	n, size := l.RecordLen(), l.recordBytes()
+	var stored [2][]byte
+	for v := range stored {
+		stored[v] = make([]byte, 50*size)
+		for off := 0; off < len(stored[v]); off += 1000 { // across records and shards
+			if err := l.ReadStored(stored[v][off:min(off+1000, len(stored[v]))], v == 1, int64(off)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	o := BatchOptions{Seed: 3, GlobalBatch: 12, Epochs: 2, FlipProb: 0.5, Order: BlockOrder}
+	want := collect(t, l, o)
+	shuffled := o
+	shuffled.Order = ""
+	if equalBatch(want[0], collect(t, l, shuffled)[0]) {
+		t.Error("block order is the other order")
+	}
+	o.Records = true
+	for rank := range 2 {
+		o.Share = Share{World: 2, Rank: rank}
+		k := 0
+		for b, err := range l.Batches(t.Context(), o) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b.Moments != nil {
+				t.Fatal("moments were read")
+			}
+			for i, record := range b.Records {
+				at := b.Slot + i
+				view := 0
+				if b.Mirrored[i] {
+					view = 1
+				}
+				got := make([]float32, n)
+				for j := range got {
+					if l.m.DType.Size() == 2 {
+						got[j] = float32From16(binary.LittleEndian.Uint16(stored[view][record*size+2*j:]))
+					} else {
+						got[j] = math.Float32frombits(binary.LittleEndian.Uint32(stored[view][record*size+4*j:]))
+					}
+				}
+				if b.IDs[i] != want[k].IDs[at] || b.Labels[i] != want[k].Labels[at] || !slices.Equal(got, want[k].Moments[at*n:(at+1)*n]) {
+					t.Fatalf("rank %d, step %d: sample %d differs", rank, b.Step, i)
+				}
+			}
+			k++
+		}
+		if k != len(want) {
+			t.Errorf("rank %d: %d batches, want %d", rank, k, len(want))
+		}
+	}
+	for _, c := range []struct {
+		n    int
+		off  int64
+		flip bool
+	}{{10, -1, false}, {10, int64(50*size) - 9, false}} {
+		if err := l.ReadStored(make([]byte, c.n), c.flip, c.off); err == nil {
+			t.Errorf("%+v: no error", c)
+		}
+	}
+}
+
 func TestBatchesRefuse(t *testing.T) {
 	l := openTest(t, 5)
 	p := testPlan(5)
@@ -185,6 +254,7 @@ func TestBatchesRefuse(t *testing.T) {
 		{l, BatchOptions{GlobalBatch: 1, FlipProb: 2}, "flip probability 2"},
 		{l, BatchOptions{GlobalBatch: 4, Share: Share{World: 3}}, "batch size 4 is not divisible by 3 processes times 1 micro batches"},
 		{l, BatchOptions{GlobalBatch: 4, Share: Share{World: 2, Rank: 2}}, "rank 2 of 2"},
+		{l, BatchOptions{GlobalBatch: 1, Order: "sorted"}, `order "sorted": want shuffle or block`},
 		{plain, BatchOptions{GlobalBatch: 1, FlipProb: 0.5}, "no mirrored latents in this set"},
 	} {
 		n := 0

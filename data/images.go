@@ -56,7 +56,7 @@ func ImageBatches(ctx context.Context, src Source, o ImageOptions) iter.Seq2[*Im
 			return
 		}
 		o.KeepGoing = false
-		tasks := epochTasks(src.Len(), o.Batch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, src.Len()/o.Batch), o.Share)
+		tasks := epochTasks(src.Len(), o.Batch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, src.Len()/o.Batch), o.Share, Permutation)
 		imageBatches(ctx, src, o, tasks)(yield)
 	}
 }

@@ -16,6 +16,34 @@ func Permutation(seed uint32, epoch, n int) []int {
 	return a
 }
 
+// blockOrder is the order of n samples in an epoch for storage that is slow at single records: blocks of neighbours in
+// random order, and in each window of blocks the samples in random order. It is a pure function of its arguments.
+func blockOrder(seed uint32, epoch, n, perBlock int) []int {
+	blocks := Permutation(seed, epoch, (n+perBlock-1)/perBlock)
+	order := make([]int, 0, n)
+	for w := 0; w*windowBlocks < len(blocks); w++ {
+		start := len(order)
+		for _, b := range blocks[w*windowBlocks : min((w+1)*windowBlocks, len(blocks))] {
+			for i := b * perBlock; i < min((b+1)*perBlock, n); i++ {
+				order = append(order, i)
+			}
+		}
+		window := order[start:]
+		g := newMersenne(^seed ^ uint32(epoch)<<16 ^ uint32(w)*2654435761) // others than those of the blocks
+		for i := range len(window) - 1 {
+			j := i + int(g.next()%uint32(len(window)-i))
+			window[i], window[j] = window[j], window[i]
+		}
+	}
+	return order
+}
+
+// windowBlocks is the number of blocks that are mixed: 64 MiB of each view.
+const windowBlocks = 64
+
+// blockBytes is what a block holds at least: enough that a disk is read as fast as it can.
+const blockBytes = 1 << 20
+
 // mersenne is the generator MT19937 (Matsumoto and Nishimura 1998), seeded as init_genrand does.
 type mersenne struct {
 	state [624]uint32

@@ -39,3 +39,44 @@ func TestPermutationProperties(t *testing.T) {
 		t.Error("two epochs have the same order")
 	}
 }
+
+// TestBlockOrder: each sample once, another order in each epoch, and no window reads other blocks than its own.
+func TestBlockOrder(t *testing.T) {
+	for _, c := range []struct{ n, perBlock int }{{1, 8}, {7, 8}, {1000, 3}, {5000, 8}, {64 * 8 * 3, 8}} {
+		order := blockOrder(3, 1, c.n, c.perBlock)
+		if got := slices.Clone(order); len(got) != c.n {
+			t.Fatalf("%+v: %d samples", c, len(got))
+		} else {
+			slices.Sort(got)
+			for i, v := range got {
+				if i != v {
+					t.Fatalf("%+v: sample %d is not there once", c, i)
+				}
+			}
+		}
+		if c.n > 100 && (slices.Equal(order, blockOrder(3, 2, c.n, c.perBlock)) || slices.Equal(order, blockOrder(4, 1, c.n, c.perBlock))) {
+			t.Errorf("%+v: the same order in another epoch or of another seed", c)
+		}
+		if !slices.Equal(order, blockOrder(3, 1, c.n, c.perBlock)) {
+			t.Errorf("%+v: not the same order again", c)
+		}
+		in := map[int]int{} // the windows of each block
+		for at, i := range order {
+			w := at / (c.perBlock * windowBlocks)
+			b := i / c.perBlock
+			if before, ok := in[b]; ok && before != w && c.n%c.perBlock == 0 {
+				t.Fatalf("%+v: block %d is in windows %d and %d", c, b, before, w)
+			}
+			in[b] = w
+		}
+		neighbours := 0
+		for at := 1; at < len(order); at++ {
+			if order[at] == order[at-1]+1 {
+				neighbours++
+			}
+		}
+		if c.n > 1000 && neighbours > c.n/50 {
+			t.Errorf("%+v: %d neighbours are neighbours yet", c, neighbours)
+		}
+	}
+}

@@ -137,7 +137,7 @@ func recovered(f func() error) (err error) {
 
 // epochTasks yields the tasks of steps [start, end) of shuffled epochs over n items; end 0 means for ever. The last
 // items of an epoch that do not fill a batch are left out; they are others in each epoch.
-func epochTasks(n, batch int, seed uint64, start, end int, share Share) iter.Seq[task] {
+func epochTasks(n, batch int, seed uint64, start, end int, share Share, permute func(seed uint32, epoch, n int) []int) iter.Seq[task] {
 	return func(yield func(task) bool) {
 		perEpoch := n / batch
 		var order []int
@@ -147,7 +147,7 @@ func epochTasks(n, batch int, seed uint64, start, end int, share Share) iter.Seq
 			at := step + share.Offset
 			epoch, i := at/perEpoch, at%perEpoch
 			if epoch != of {
-				order, of = Permutation(uint32(seed), epoch, n), epoch
+				order, of = permute(uint32(seed), epoch, n), epoch
 			}
 			for micro := range max(share.MicroBatches, 1) {
 				slot := (micro*max(share.World, 1) + share.Rank) * size

@@ -31,6 +31,8 @@ func trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "data", Usage: "latents in `DIR`; or pictures, encoded at every step by --vae"},
 			&cli.StringFlag{Name: "labels", Usage: "for pictures: the classes of those in no class folders, in `FILE`"},
 			&cli.IntFlag{Name: "num-workers", DefaultText: "the cores less one", Usage: "for pictures: `N` goroutines that decode"},
+			&cli.StringFlag{Name: "data-order", Value: d.DataOrder, Usage: "shuffle, or block for disks slow at single latents"},
+			&cli.BoolFlag{Name: "data-on-device", DisableDefaultText: true, Usage: "all latents in the memory of the device"},
 			&cli.BoolFlag{Name: "unconditional", DisableDefaultText: true, Usage: "one class for all"},
 			&cli.StringFlag{Name: "model", Value: "DiT-XL/2", Usage: "DiT-S/2 ... DiT-XL/8, or DiT-WIDTHxDEPTHxHEADS/PATCH"},
 			&cli.StringFlag{Name: "init-from", DefaultText: "new weights", Usage: "start from weights at `PATH`, as sample --ckpt takes"},
@@ -72,7 +74,7 @@ func trainCommand() *cli.Command {
 
 // notOfTheRun are flags that may change when a run is continued.
 var notOfTheRun = []string{"resume", "device", "threads", "results-dir", "run-dir", "data", "vae", "log-every", "ckpt-every", "sample-every",
-	"labels", "num-workers", "keep-last", "keep-every", "gradient-accumulation-steps", "on-bad-step"}
+	"labels", "num-workers", "data-on-device", "keep-last", "keep-every", "gradient-accumulation-steps", "on-bad-step"}
 
 func runTrain(e *env) error {
 	c := e.flags
@@ -198,7 +200,7 @@ func trainConfig(e *env, model dit.Config, set training.Set, dev torch.Device) (
 		Model: model, ImageSize: set.ImageSize, GlobalBatchSize: c.Int("global-batch-size"), Epochs: c.Int("epochs"), MaxSteps: c.Int("max-steps"),
 		LR: c.Float64("lr"), WarmupSteps: c.Int("warmup-steps"), LRSchedule: c.String("lr-schedule"), FinalLR: c.Float64("final-lr"),
 		WeightDecay: c.Float64("weight-decay"), EMADecay: c.Float64("ema-decay"), MaxGradNorm: c.Float64("max-grad-norm"),
-		FlipProb: c.Float64("flip-prob"), Precision: c.String("precision"), GlobalSeed: c.Uint64("global-seed"), Deterministic: c.Bool("deterministic"),
+		FlipProb: c.Float64("flip-prob"), DataOrder: c.String("data-order"), Precision: c.String("precision"), GlobalSeed: c.Uint64("global-seed"), Deterministic: c.Bool("deterministic"),
 		EMAWarmup: c.Bool("ema-warmup"), Accumulation: c.Int("gradient-accumulation-steps"), OnBadStep: c.String("on-bad-step"), SpikeFactor: c.Float64("spike-factor"),
 		LogEvery: c.Int("log-every"), CkptEvery: c.Int("ckpt-every"), SampleEvery: c.Int("sample-every"), KeepLast: c.Int("keep-last"), KeepEvery: c.Int("keep-every"),
 	}

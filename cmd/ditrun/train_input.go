@@ -81,7 +81,18 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 			}
 		}
 		t.source = training.Latents(latents)
+		if c.Bool("data-on-device") {
+			resident, err := training.Resident(latents, t.device)
+			if err != nil {
+				return err
+			}
+			t.closers = append(t.closers, resident.Close)
+			t.source = resident
+		}
 		return nil
+	}
+	if c.Bool("data-on-device") || c.String("data-order") != data.ShuffleOrder {
+		return usagef("train: --data-on-device and --data-order are for latents, %s holds pictures", path)
 	}
 	src, err := e.openPictures(path, c.String("labels"))
 	if err != nil {

@@ -1,6 +1,7 @@
 package training
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -144,6 +146,8 @@ func (st state) fits(cfg Config, set Set, dir string) error {
 		return fmt.Errorf("resume from %s: it was trained with global batch size %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalBatchSize, cfg.GlobalBatchSize)
 	case st.Config.GlobalSeed != cfg.GlobalSeed:
 		return fmt.Errorf("resume from %s: it was trained with seed %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalSeed, cfg.GlobalSeed)
+	case cmp.Or(st.Config.DataOrder, data.ShuffleOrder) != cmp.Or(cfg.DataOrder, data.ShuffleOrder):
+		return fmt.Errorf("resume from %s: it was trained in %s order, this run has %s", dir, cmp.Or(st.Config.DataOrder, data.ShuffleOrder), cmp.Or(cfg.DataOrder, data.ShuffleOrder))
 	case st.Dataset != set.Hash:
 		return fmt.Errorf("resume from %s: it was trained on another data set", dir)
 	case st.VAE != set.VAE:

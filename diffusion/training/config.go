@@ -11,6 +11,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
@@ -31,6 +32,7 @@ type Config struct {
 	EMAWarmup       bool       `yaml:"ema_warmup" json:"ema_warmup"`       // decay (1+t)/(10+t) while that is less
 	MaxGradNorm     float64    `yaml:"max_grad_norm" json:"max_grad_norm"` // 0: no clipping
 	FlipProb        float64    `yaml:"flip_prob" json:"flip_prob"`         // 0 where the latents hold one view
+	DataOrder       string     `yaml:"data_order" json:"data_order"`       // shuffle (also "") or block, see package data
 	Precision       string     `yaml:"precision" json:"precision"`         // fp32, tf32 or bf16
 	GlobalSeed      uint64     `yaml:"global_seed" json:"global_seed"`
 	Deterministic   bool       `yaml:"deterministic" json:"deterministic"`
@@ -58,7 +60,7 @@ type Config struct {
 // DefaultConfig is the recipe of the paper: AdamW at 1e-4 without decay or schedule, batch 256, an
 // average of decay 0.9999, 1400 epochs. Model and ImageSize are the caller's.
 var DefaultConfig = Config{
-	GlobalBatchSize: 256, Epochs: 1400, LR: 1e-4, LRSchedule: "constant", EMADecay: 0.9999, FlipProb: 0.5, Precision: "fp32",
+	GlobalBatchSize: 256, Epochs: 1400, LR: 1e-4, LRSchedule: "constant", EMADecay: 0.9999, FlipProb: 0.5, DataOrder: data.ShuffleOrder, Precision: "fp32",
 	Accumulation: 1, OnBadStep: "stop", LogEvery: 100, CkptEvery: 50000,
 }
 
@@ -86,6 +88,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("weight decay %v, gradient norm %v: want 0 or more", c.WeightDecay, c.MaxGradNorm)
 	case !(c.FlipProb >= 0 && c.FlipProb <= 1):
 		return fmt.Errorf("flip probability %v: want 0 to 1", c.FlipProb)
+	case !slices.Contains([]string{"", data.ShuffleOrder, data.BlockOrder}, c.DataOrder):
+		return fmt.Errorf("data order %q: want %s or %s", c.DataOrder, data.ShuffleOrder, data.BlockOrder)
 	case !slices.Contains([]string{"fp32", "tf32", "bf16"}, c.Precision):
 		return fmt.Errorf("precision %q: want fp32, tf32 or bf16", c.Precision)
 	case c.Accumulation < 0 || c.Accumulation > 0 && c.GlobalBatchSize%c.Accumulation != 0:
