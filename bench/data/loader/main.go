@@ -3,6 +3,7 @@
 //	loader decode|crop|read DIR       one goroutine: pictures a second
 //	loader batches DIR WORKERS        shuffled, mirrored batches of 32 crops of 256
 //	loader latents DIR                records a second of a set of latents, shuffled
+//	loader cold DIR shuffle|block     as latents, one epoch, after the system was told to forget the files
 //	loader write-latents DIR N        makes such a set of N records of 4 x 32 x 32 latents in both views
 //	loader stdlib DIR                 as crop, with Go's image/jpeg and disintegration/imaging
 package main
@@ -10,6 +11,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	_ "image/jpeg"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"github.com/disintegration/imaging"
+	"golang.org/x/sys/unix"
 
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -38,7 +41,13 @@ func main() {
 func run(what, dir string, args []string) (n int, seconds float64, err error) {
 	ctx := context.Background()
 	if what == "latents" {
-		return latents(ctx, dir)
+		return latents(ctx, dir, data.BatchOptions{})
+	}
+	if what == "cold" {
+		if err := forget(dir); err != nil {
+			return 0, 0, err
+		}
+		return latents(ctx, dir, data.BatchOptions{Order: args[0], Epochs: 1})
 	}
 	if what == "write-latents" {
 		return writeLatents(ctx, dir, args[0])
@@ -101,20 +110,43 @@ func run(what, dir string, args []string) (n int, seconds float64, err error) {
 	return n, time.Since(start).Seconds(), nil
 }
 
-func latents(ctx context.Context, dir string) (n int, seconds float64, err error) {
+func latents(ctx context.Context, dir string, o data.BatchOptions) (n int, seconds float64, err error) {
 	l, err := data.OpenLatents(dir)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer l.Close()
 	start := time.Now()
-	for b, err := range l.Batches(ctx, data.BatchOptions{GlobalBatch: 256, FlipProb: 0.5, Workers: 2, Epochs: max(1, 60000/l.Len())}) {
+	o.GlobalBatch, o.FlipProb, o.Workers = 256, 0.5, 2
+	if o.Epochs == 0 {
+		o.Epochs = max(1, 60000/l.Len())
+	}
+	for b, err := range l.Batches(ctx, o) {
 		if err != nil {
 			return 0, 0, err
 		}
 		n += len(b.IDs)
 	}
 	return n, time.Since(start).Seconds(), nil
+}
+
+// forget drops the files of dir from the page cache.
+func forget(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func writeLatents(ctx context.Context, dir, count string) (n int, seconds float64, err error) {
