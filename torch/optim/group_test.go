@@ -425,6 +425,22 @@ func TestStateMovesBetweenWorldSizes(t *testing.T) {
 	})
 }
 
+func TestRanksMustAgree(t *testing.T) {
+	if _, r := childRank(t); r != nil {
+		torchtest.Run(t, func(s *torch.Scope) error {
+			m := newNetwork(s, 1)
+			defer nn.Close(m)
+			_, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{Group: r.Torch(), BucketBytes: smallBuckets << r.rank})
+			if err == nil || !strings.Contains(err.Error(), "do not train the same model in the same buckets: this one has 7 parameters, 1") {
+				t.Errorf("buckets of two sizes: %v", err)
+			}
+			return nil
+		})
+		return
+	}
+	ranks(t, 2, t.TempDir(), "agree")
+}
+
 // A rank that is killed ends the others' step with an error that names it.
 func TestKilledRankEndsTheStep(t *testing.T) {
 	if _, r := childRank(t); r != nil {

@@ -84,6 +84,19 @@ at::Tensor norm_of_all(dt_adamw o, const Tensors &own, at::Tensor *skip) {
   return (o->sharded ? sums[0] : sums[0] / o->group->size).sqrt().to(at::kFloat);
 }
 
+// Refuses a group in which the ranks' numbers differ: what they send would not fit.
+void agree(dt_group g, const at::Tensor &numbers, const std::string &own) {
+  auto bounds = at::cat({numbers, -numbers});
+  Tensors ts{bounds};
+  c10d::AllreduceOptions least;
+  least.reduceOp = c10d::ReduceOp::MIN;
+  dt::use(g, bounds);
+  dt::wait(g, g->backend->allreduce(ts, least));
+  auto parts = bounds.chunk(2);
+  TORCH_CHECK(at::equal(parts[0], -parts[1]),
+              "the ranks do not train the same model in the same buckets: this one has ", own);
+}
+
 void forget(dt_adamw o) {
   if (o->reducer) o->reducer->forget();
   for (auto &w : o->weights) w.mutable_grad() = at::Tensor();
@@ -134,6 +147,9 @@ dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, const int64_t *offset
       o->trained.push_back(i);
     }
     if (group) {  // all ranks begin with the weights of the first
+      std::vector<int64_t> numbers{n, total, n_buckets, n_buckets ? buckets[0] : 0, plain};
+      agree(group, at::tensor(numbers).to(options.device()),
+            c10::str(n, " parameters, ", total, " elements, ", n_buckets, " buckets"));
       dt::use(group, o->flat);
       Tensors ts{o->flat};
       dt::wait(group, group->backend->broadcast(ts));
