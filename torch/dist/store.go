@@ -110,19 +110,13 @@ func (s *Store) lose(err error) {
 	s.lost = err
 }
 
-// reason is libtorch's message without what it says of its own sources.
+// reason is libtorch's message without the name of the operation.
 func reason(err error) error {
 	var e *torch.Error
 	if !errors.As(err, &e) {
 		return err // nil too
 	}
-	msg := e.Msg
-	if strings.HasPrefix(msg, "[") { // [/pytorch/.../pair.cc:538] Connection closed by peer
-		if _, text, ok := strings.Cut(msg, "] "); ok {
-			msg = text
-		}
-	}
-	return errors.New(strings.TrimRight(msg, ". "))
+	return errors.New(strings.TrimRight(e.Msg, ". "))
 }
 
 // Set stores value under key.

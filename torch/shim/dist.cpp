@@ -1,6 +1,8 @@
 // Process groups and the store through which they find each other, over libtorch's c10d.
 #include "dist.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <torch/version.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -64,6 +66,23 @@ c10::intrusive_ptr<c10d::Work> all_gather(dt_group g, const at::Tensor &out, con
 
 namespace {
 
+// Threads started meanwhile have SIGPIPE blocked. They write to sockets whose other end may be
+// gone, and Go ends the process where one of its own threads is not the one that gets the signal.
+class WithoutSigpipe {
+ public:
+  WithoutSigpipe() {
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, &before_);
+  }
+  ~WithoutSigpipe() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  WithoutSigpipe(const WithoutSigpipe &) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 std::chrono::milliseconds ms(int64_t n) { return std::chrono::milliseconds(n); }
 
 c10d::ReduceOp reduce_op(int32_t op) {
@@ -107,6 +126,7 @@ extern "C" {
 dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, const char *prefix,
                        int64_t timeout_ms, dt_store *out) {
   return guard(0, [&] {
+    dt::WithoutSigpipe threads;
     TORCH_CHECK(port > 0 && port < 65536, "port ", port, " is not between 1 and 65535");
     c10d::TCPStoreOptions o;
     o.port = static_cast<uint16_t>(port);
@@ -155,6 +175,7 @@ dt_error *dt_group_new_gloo(dt_store s, int32_t rank, int32_t size, const char *
                             const char *host, int64_t timeout_ms, dt_group *out) {
   return guard(0, [&] {
 #if DT_GLOO
+    dt::WithoutSigpipe threads;
     auto o = c10d::ProcessGroupGloo::Options::create(dt::ms(timeout_ms));
     o->devices = dt::gloo_devices(interfaces, host);
     // One thread a device: collectives end in the order they were started, and a second thread

@@ -14,11 +14,17 @@ namespace dt {
 
 std::atomic<int64_t> live_tensors{0};
 
+// Gloo begins with the place in its sources: [/pytorch/.../pair.cc:538] Connection closed by peer.
+static const char *without_source(const char *msg) {
+  const char *end = std::strncmp(msg, "[/", 2) ? nullptr : std::strstr(msg, "] ");
+  return end ? end + 2 : msg;
+}
+
 dt_error *make_error(int32_t code, const char *msg) noexcept {
   auto *e = static_cast<dt_error *>(std::malloc(sizeof(dt_error)));
   if (!e) std::abort();
   e->code = code;
-  e->msg = ::strdup(msg ? msg : "unknown error");
+  e->msg = ::strdup(msg ? without_source(msg) : "unknown error");
   return e;
 }
 
