@@ -25,7 +25,7 @@ func init() {
 	tasks["store"] = storeTask
 	tasks["killed"] = stepsUntil(1, func(*Group) error { return syscall.Kill(os.Getpid(), syscall.SIGKILL) })
 	tasks["killed store"] = stepsUntil(0, func(*Group) error { return syscall.Kill(os.Getpid(), syscall.SIGKILL) })
-	tasks["stalled"] = stepsUntil(1, func(*Group) error { time.Sleep(8 * time.Second); return errors.New("stalled") })
+	tasks["stalled"] = stepsUntil(1, func(*Group) error { time.Sleep(12 * time.Second); return errors.New("stalled") })
 	tasks["gave up"] = stepsUntil(1, func(g *Group) error {
 		err := errors.New("no space left on device")
 		g.Fail(err)
@@ -315,7 +315,7 @@ func TestStalledRank(t *testing.T) {
 	t.Parallel() // it mostly waits
 	results := ranks(t, 3, 3, 3, "stalled")
 	for _, r := range []int{0, 2} {
-		failed(t, r, results[r], 12*time.Second, "all-reduce: ", ": rank 1 is alive but has been at step 5 for")
+		failed(t, r, results[r], 30*time.Second, "all-reduce: ", ": rank 1 is alive but has been at step 5 for")
 	}
 }
 
