@@ -93,7 +93,7 @@ func (j *Job) once(ctx context.Context, id string, restart int) error {
 		cmd := exec.Command(j.Path, j.Args...)
 		cmd.Env = j.env(rank, port, id, restart)
 		// In a process group of its own a child gets an interrupt at the terminal once, from here. It gets SIGTERM
-		// when this process ends before it: that is the second interrupt.
+		// when this process ends before it, from the kernel once or more often: that is the second interrupt.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 		cmd.WaitDelay = j.Grace
 		cmd.Stdout, cmd.Stderr = j.Stdout, j.Stderr
