@@ -21,6 +21,7 @@ import (
 const (
 	plotWidth  = 8 * vg.Inch
 	plotHeight = 4.5 * vg.Inch
+	binsHeight = 4.2 * vg.Inch // of the lower panel
 	plotDPI    = 150
 	// maxDrawn bounds the points drawn, not those averaged: more than this
 	// are not told apart on the picture and would only cost time.
@@ -33,11 +34,44 @@ var (
 	gridColor   = color.NRGBA{R: 0, G: 0, B: 0, A: 24}
 )
 
-// plotLoss draws the loss of each log step, light, and its running mean, dark.
+// plotLoss draws the loss of each log step, light, and its running mean, dark; below it, where they are known, the running
+// means of the squared error by timestep.
 func plotLoss(path, model string, points []point) error {
 	raw, smooth := curves(points)
+	p := newPlot(model+": training loss", "loss")
+	if len(raw) > 0 {
+		if err := addCurves(p, raw, smooth); err != nil {
+			return fmt.Errorf("plot %s: %w", path, err)
+		}
+	}
+	last := points[len(points)-1].step
+	setAxes(p, raw, last)
+	bins, err := plotBins(points, last)
+	if err != nil {
+		return fmt.Errorf("plot %s: %w", path, err)
+	}
+	height := plotHeight
+	if bins != nil {
+		height += binsHeight
+	}
+	canvas := vgimg.NewWith(vgimg.UseWH(plotWidth, height), vgimg.UseDPI(plotDPI), vgimg.UseBackgroundColor(color.White))
+	// A margin on the right, where the last tick's label would be cut.
+	area := draw.Crop(draw.New(canvas), 6, -16, 5, -5)
+	if bins != nil {
+		bins.Draw(draw.Crop(area, 0, 0, 0, -plotHeight))
+		area = draw.Crop(area, 0, 0, binsHeight, 0)
+	}
+	p.Draw(area)
+	return checkpoint.WriteFile(path, func(w io.Writer) error {
+		_, err := vgimg.PngCanvas{Canvas: canvas}.WriteTo(w)
+		return err
+	})
+}
+
+// newPlot is an empty plot over steps in our fonts.
+func newPlot(title, y string) *plot.Plot {
 	p := plot.New()
-	p.Title.Text = model + ": training loss"
+	p.Title.Text = title
 	for _, f := range []*font.Font{
 		&p.Title.TextStyle.Font, &p.Legend.TextStyle.Font,
 		&p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font,
@@ -47,7 +81,7 @@ func plotLoss(path, model string, points []point) error {
 	p.Title.TextStyle.Font.Size = 14
 	p.Title.Padding = 6
 	p.X.Label.Text = "step"
-	p.Y.Label.Text = "loss"
+	p.Y.Label.Text = y
 	for _, a := range []*plot.Axis{&p.X, &p.Y} {
 		a.Label.TextStyle.Font.Size = 12
 		a.Tick.Label.Font.Size = 10.5
@@ -57,24 +91,10 @@ func plotLoss(path, model string, points []point) error {
 	p.Legend.TextStyle.Font.Size = 11
 	p.Legend.Padding = 3
 	p.Legend.XOffs, p.Legend.YOffs = -6, -4
-
 	grid := plotter.NewGrid()
 	grid.Vertical.Color, grid.Horizontal.Color = gridColor, gridColor
 	p.Add(grid)
-	if len(raw) > 0 {
-		if err := addCurves(p, raw, smooth); err != nil {
-			return fmt.Errorf("plot %s: %w", path, err)
-		}
-	}
-	setAxes(p, raw, points[len(points)-1].step)
-
-	canvas := vgimg.NewWith(vgimg.UseWH(plotWidth, plotHeight), vgimg.UseDPI(plotDPI), vgimg.UseBackgroundColor(color.White))
-	// A margin on the right, where the last tick's label would be cut.
-	p.Draw(draw.Crop(draw.New(canvas), 6, -16, 5, -5))
-	return checkpoint.WriteFile(path, func(w io.Writer) error {
-		_, err := vgimg.PngCanvas{Canvas: canvas}.WriteTo(w)
-		return err
-	})
+	return p
 }
 
 func addCurves(p *plot.Plot, raw, smooth plotter.XYs) error {

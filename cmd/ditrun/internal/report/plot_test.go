@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"gonum.org/v1/plot/plotter"
@@ -18,7 +19,22 @@ func curve(n, every int) []point {
 	for i := range points {
 		step := (i + 1) * every
 		loss := 0.16 + 0.9*math.Exp(-float64(step)/40) + 0.15/math.Sqrt(float64(step))
-		points[i] = point{step, loss * math.Exp(0.06*r.NormFloat64())}
+		points[i] = point{step: step, loss: loss * math.Exp(0.06*r.NormFloat64())}
+	}
+	return points
+}
+
+// binned adds errors by timestep, some of which are not known.
+func binned(points []point) []point {
+	r := rand.New(rand.NewPCG(3, 4))
+	for i := range points {
+		for bin := range 10 {
+			v := points[i].loss * 3 * math.Exp(-0.45*float64(bin)) * math.Exp(0.1*r.NormFloat64())
+			if r.IntN(12) == 0 {
+				v = math.NaN()
+			}
+			points[i].bins = append(points[i].bins, Number(v))
+		}
 	}
 	return points
 }
@@ -36,9 +52,12 @@ func TestPlotLoss(t *testing.T) {
 		"long.png":     curve(40000, 100),
 		"spike.png":    spike,
 		"one.png":      curve(1, 1),
+		"bins.png":     binned(curve(400, 100)),
+		"binslong.png": binned(curve(20000, 100)),
+		"bins1.png":    binned(curve(1, 1)),
 		"three.png":    curve(3, 1),
 		"negative.png": negative,
-		"nan.png":      {{100, math.NaN()}, {200, math.Inf(1)}},
+		"nan.png":      {{step: 100, loss: math.NaN()}, {step: 200, loss: math.Inf(1)}},
 	} {
 		path := filepath.Join(t.TempDir(), name)
 		// For looking at: PICTURES=dir go test.
@@ -59,8 +78,12 @@ func TestPlotLoss(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if s := img.Bounds().Size(); s.X != 1200 || s.Y != 675 {
-			t.Errorf("%s is %v, want 1200x675", name, s)
+		height := 675
+		if strings.HasPrefix(name, "bins") {
+			height = 1305
+		}
+		if s := img.Bounds().Size(); s.X != 1200 || s.Y != height {
+			t.Errorf("%s is %v, want 1200x%d", name, s, height)
 		}
 	}
 }

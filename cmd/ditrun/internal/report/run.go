@@ -71,6 +71,7 @@ const logMode = os.O_CREATE | os.O_WRONLY | os.O_APPEND
 type point struct {
 	step int
 	loss float64
+	bins []Number
 }
 
 // Create makes a new run folder and writes config.yaml and run.json. Without
@@ -181,7 +182,7 @@ func (r *Run) Log(s Step) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.history = append(r.history, point{s.Step, float64(s.Loss)})
+	r.history = append(r.history, point{s.Step, float64(s.Loss), s.Bins})
 	line, err := s.json()
 	if err != nil {
 		return fmt.Errorf("write %s: %w", r.jsonl.Name(), err)

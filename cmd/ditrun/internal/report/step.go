@@ -82,6 +82,9 @@ func (s Step) String() string {
 	if s.MemoryBytes != 0 {
 		fmt.Fprintf(&b, ", Memory: %s", format.Bytes(s.MemoryBytes))
 	}
+	if s.Skipped != 0 {
+		fmt.Fprintf(&b, ", Skipped: %d", s.Skipped)
+	}
 	if s.GradNorm != 0 {
 		fmt.Fprintf(&b, ", Grad Norm: %.3g", float64(s.GradNorm))
 	}
@@ -135,7 +138,7 @@ func truncateLog(path string, step int) ([]point, error) {
 			if s.Step > step {
 				continue
 			}
-			points = append(points, point{s.Step, float64(s.Loss)})
+			points = append(points, point{s.Step, float64(s.Loss), s.Bins})
 			line, err := s.json()
 			if err != nil {
 				return err
