@@ -89,6 +89,8 @@ package torch
 // #cgo nocallback dt_embedding
 // #cgo noescape dt_scaled_dot_product_attention
 // #cgo nocallback dt_scaled_dot_product_attention
+// #cgo noescape dt_masked_attention
+// #cgo nocallback dt_masked_attention
 // #cgo noescape dt_upsample_nearest2x
 // #cgo nocallback dt_upsample_nearest2x
 // #cgo noescape dt_pad
@@ -558,6 +560,19 @@ func (s *Scope) ScaledDotProductAttention(q *Tensor, k *Tensor, v *Tensor) *Tens
 	runtime.KeepAlive(q)
 	runtime.KeepAlive(k)
 	runtime.KeepAlive(v)
+	return s.wrap(&out)
+}
+
+// MaskedAttention is ScaledDotProductAttention over the keys that mask is true for. mask is Bool and
+// broadcasts to [N, heads, T, S] for q of [N, heads, T, d] and k of [N, heads, S, d]. A query that may
+// look at no key gets zeros.
+func (s *Scope) MaskedAttention(q *Tensor, k *Tensor, v *Tensor, mask *Tensor) *Tensor {
+	var out C.dt_out
+	check("MaskedAttention", C.dt_masked_attention(s.cmode(), q.handle("MaskedAttention"), k.handle("MaskedAttention"), v.handle("MaskedAttention"), mask.handle("MaskedAttention"), &out), q, k, v, mask)
+	runtime.KeepAlive(q)
+	runtime.KeepAlive(k)
+	runtime.KeepAlive(v)
+	runtime.KeepAlive(mask)
 	return s.wrap(&out)
 }
 

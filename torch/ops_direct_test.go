@@ -51,6 +51,33 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 		wantBool(t, s.All(s.GtScalar(x, 0)), 1)
 		wantBool(t, s.All(s.GtScalar(x, 1)), 0)
 	},
+	"MaskedAttention": func(t *testing.T, s *torch.Scope) {
+		q, k, v := s.PhiloxNormal(1, 0, 0, []int64{0, 1, 2}, 2, 5, 8), s.PhiloxNormal(2, 0, 0, []int64{0, 1, 2}, 2, 9, 8), s.PhiloxNormal(3, 0, 0, []int64{0, 1, 2}, 2, 9, 8)
+		lengths := []int{4, 9, 0}
+		mask := s.Reshape(s.Lt(s.Arange(9, torch.Int64), torch.From(s, []int64{4, 9, 0}, 3, 1)), 3, 1, 1, 9)
+		for _, p := range []*torch.Tensor{q, k, v} {
+			p.SetRequiresGrad(true)
+		}
+		y := s.MaskedAttention(q, k, v, mask)
+		s.Backward(s.Sum(s.Square(y)))
+		for i, n := range lengths {
+			row, gradK := s.Narrow(y, 0, i, 1), s.Narrow(s.Grad(k), 0, i, 1)
+			if n > 0 {
+				one := func(x *torch.Tensor, n int) *torch.Tensor { return s.Narrow(s.Narrow(x, 0, i, 1), 2, 0, n) }
+				if e := torchtest.Relative(s, row, s.ScaledDotProductAttention(one(q, 5), one(k, n), one(v, n))); !(e < 1e-6) {
+					t.Errorf("%d keys: relative error %.2g from attention to these alone", n, e)
+				}
+			} else if s.MaxAll(s.Abs(row)).Item() != 0 {
+				t.Error("attention to nothing is not zero")
+			}
+			if n < 9 && s.MaxAll(s.Abs(s.Narrow(gradK, 2, n, 9-n))).Item() != 0 {
+				t.Errorf("%d keys: those behind the mask have a gradient", n)
+			}
+			if !(s.MaxAll(s.Abs(gradK)).Item() < 1e3) {
+				t.Errorf("%d keys: the gradient is not finite", n)
+			}
+		}
+	},
 	"GELUErf": func(t *testing.T, s *torch.Scope) {
 		x := []float32{-30, -3, -1, -1e-4, 0, 0.5, 2, 9}
 		for i, y := range torch.Data[float32](s.GELUErf(torch.From(s, x, len(x)))) {

@@ -187,6 +187,52 @@ func Bind(m any, params []Param) {
 	})
 }
 
+// Copy returns a module like m, with the tensors of m, whose tensor fields can be set without a change
+// to m: what it has behind pointers, slices and interfaces is its own.
+func Copy[M any](m *M) *M {
+	c := *m
+	unshare(reflect.ValueOf(&c).Elem())
+	return &c
+}
+
+// unshare gives v, which can be set, its own copy of what it refers to, down to the tensors.
+func unshare(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.Type() != tensorType && !v.IsNil() {
+			c := reflect.New(v.Type().Elem())
+			c.Elem().Set(v.Elem())
+			unshare(c.Elem())
+			v.Set(c)
+		}
+	case reflect.Interface:
+		if !v.IsNil() {
+			c := reflect.New(v.Elem().Type()).Elem()
+			c.Set(v.Elem())
+			unshare(c)
+			v.Set(c)
+		}
+	case reflect.Slice:
+		if !v.IsNil() {
+			c := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+			reflect.Copy(c, v)
+			v.Set(c)
+		}
+		fallthrough
+	case reflect.Array:
+		for i := range v.Len() {
+			unshare(v.Index(i))
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			field := v.Type().Field(i)
+			if tag, tagged := field.Tag.Lookup("dit"); tagged && tag != "-" && field.IsExported() {
+				unshare(v.Field(i))
+			}
+		}
+	}
+}
+
 // Tensors returns the tensors of [List] alone.
 func Tensors(m any) []*torch.Tensor {
 	var out []*torch.Tensor

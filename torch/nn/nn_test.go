@@ -122,6 +122,38 @@ func TestTiedTensorsOccurOnce(t *testing.T) {
 	})
 }
 
+type part interface{ width() int }
+
+func (b *block) width() int { return b.Proj.Weight.Dim(0) }
+
+// A copy bound to other tensors leaves the model as it was, whatever its modules stand behind.
+func TestCopySharesTensorsAlone(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m := &struct {
+			Model *model `dit:"model"`
+			Parts []part `dit:"parts"`
+		}{newModel(t, s), []part{&block{Proj: nn.NewLinear(s, 2, 7)}}}
+		defer nn.Close(&m.Parts[0].(*block).Proj)
+		before := nn.List(m)
+		c := nn.Copy(m)
+		if !slices.Equal(nn.List(c), before) {
+			t.Error("the copy has other tensors")
+		}
+		others := slices.Clone(before)
+		for i, p := range others {
+			others[i].Tensor = s.Clone(p.Tensor)
+		}
+		nn.Bind(c, others)
+		if !slices.Equal(nn.List(c), others) || !slices.Equal(nn.List(m), before) {
+			t.Error("binding the copy changed the model, or not the copy")
+		}
+		if c.Parts[0].width() != 7 || c.Model.Cache != m.Model.Cache {
+			t.Error("what holds no parameter was not copied")
+		}
+		return nil
+	})
+}
+
 // panics fails unless f panics with a text that contains all of parts, separated by "|".
 func panics(t *testing.T, parts string, f func()) {
 	t.Helper()

@@ -349,6 +349,16 @@ dt_error *dt_scaled_dot_product_attention(dt_mode m, dt_tensor q_, dt_tensor k_,
   });
 }
 
+dt_error *dt_masked_attention(dt_mode m, dt_tensor q_, dt_tensor k_, dt_tensor v_, dt_tensor mask_, dt_out *out) {
+  return guard(m, [&] {
+    const at::Tensor &q = tensor(q_);
+    const at::Tensor &k = tensor(k_);
+    const at::Tensor &v = tensor(v_);
+    const at::Tensor &mask = tensor(mask_);
+    put(out, at::scaled_dot_product_attention(q, k, v, mask));
+  });
+}
+
 dt_error *dt_upsample_nearest2x(dt_mode m, dt_tensor x_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &x = tensor(x_);
