@@ -91,7 +91,7 @@ func (w *Weights) keptLabels(ch Changes, cfg Config) (rows []int, said string) {
 	byName := len(ch.Classes) > 0 && len(w.Classes) > 0
 	hadNull, hasNull := old.ClassDropoutProb > 0, cfg.ClassDropoutProb > 0
 	sameNumber := cfg.NumClasses == old.NumClasses
-	if sameNumber && !byName && hadNull == hasNull {
+	if !cfg.HasClass() || sameNumber && !byName && hadNull == hasNull {
 		return nil, ""
 	}
 	place := map[string]int{}

@@ -48,12 +48,15 @@ const (
 	OnClass        ConditionKind = "" // as files have it that know no other kind
 	OnText         ConditionKind = "text"
 	OnTextAndClass ConditionKind = "text+class"
+	OnNothing      ConditionKind = "none"
 )
 
 // ConditionKinds lists the kinds.
-func ConditionKinds() []ConditionKind { return []ConditionKind{OnClass, OnText, OnTextAndClass} }
+func ConditionKinds() []ConditionKind {
+	return []ConditionKind{OnClass, OnText, OnTextAndClass, OnNothing}
+}
 
-// String returns class, text or text+class.
+// String returns class, text, text+class or none.
 func (k ConditionKind) String() string {
 	if k == OnClass {
 		return "class"
@@ -87,11 +90,26 @@ func named[K interface {
 	return "", fmt.Errorf("%s %q: want %s", what, text, strings.Join(names, ", "))
 }
 
-// HasClass says whether the model takes class labels, HasText whether it takes text tokens.
-func (c Config) HasClass() bool { return c.Condition != OnText }
+// HasClass says whether the model takes class labels.
+func (c Config) HasClass() bool { return c.Condition == OnClass || c.Condition == OnTextAndClass }
 
 // HasText says whether the model takes text tokens.
-func (c Config) HasText() bool { return c.Condition != OnClass }
+func (c Config) HasText() bool { return c.Condition == OnText || c.Condition == OnTextAndClass }
+
+// Conditions says what the model is conditioned on: "1000 classes", "text of 77 tokens of width 768".
+func (c Config) Conditions() string {
+	var parts []string
+	if c.HasClass() {
+		parts = append(parts, fmt.Sprintf("%d classes", c.NumClasses))
+	}
+	if c.HasText() {
+		parts = append(parts, fmt.Sprintf("text of %d tokens of width %d", c.TextLength, c.TextWidth))
+	}
+	if parts == nil {
+		return "no condition"
+	}
+	return strings.Join(parts, " and ")
+}
 
 // A Condition is what a batch of N is to be conditioned on. A model takes the parts that its
 // [Config.Condition] names; the others are nil.
@@ -113,9 +131,11 @@ func (c Config) validateCondition() error {
 	case c.HasClass() && (c.NumClasses < 1 || c.NumClasses > 1<<20):
 		return fmt.Errorf("number of classes %d: want a number from 1 to %d", c.NumClasses, 1<<20)
 	case !c.HasClass() && c.NumClasses != 0:
-		return fmt.Errorf("number of classes %d: a model conditioned on text alone has none", c.NumClasses)
+		return fmt.Errorf("number of classes %d: a model of condition %s has none", c.NumClasses, c.Condition)
 	case !c.HasText() && (c.TextWidth != 0 || c.TextLength != 0):
-		return fmt.Errorf("text of %d tokens of width %d: a model conditioned on classes has none", c.TextLength, c.TextWidth)
+		return fmt.Errorf("text of %d tokens of width %d: a model of condition %s has none", c.TextLength, c.TextWidth, c.Condition)
+	case c.Condition == OnNothing && c.ClassDropoutProb != 0:
+		return fmt.Errorf("class dropout probability %v: a model of condition none has nothing to drop", c.ClassDropoutProb)
 	case c.HasText() && (c.TextWidth < 1 || c.TextWidth > 1<<16):
 		return fmt.Errorf("text width %d: want a number from 1 to %d", c.TextWidth, 1<<16)
 	case c.HasText() && (c.TextLength < 1 || c.TextLength > 1<<16):

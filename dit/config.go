@@ -1,6 +1,6 @@
 // Package dit is the Diffusion Transformer of Peebles and Xie, "Scalable Diffusion Models with
-// Transformers" (arXiv:2212.09748), with adaLN-Zero blocks, conditioned on classes. Names of parameters equal
-// those of the published checkpoints. A [Config] can name the paper's other blocks and text, which [New] refuses.
+// Transformers" (arXiv:2212.09748), with any of its four kinds of blocks, conditioned on classes, on text, on both
+// or on nothing. Names of parameters equal those of the published checkpoints.
 //
 // Shape letters: N batch, C latent channels, I x J height and width of the latent, P patch size,
 // T = (I/P) (J/P) tokens, D hidden size, H heads, K classes, L text tokens of W numbers.
@@ -29,7 +29,7 @@ type Config struct {
 	Condition ConditionKind `json:"condition,omitempty" yaml:"condition,omitempty"`
 	// TextWidth is W and TextLength the largest L of a model conditioned on text. Such a model has no
 	// classes (NumClasses is 0) unless it is conditioned on both; ClassDropoutProb is then that of
-	// captions too.
+	// captions too. A model conditioned on nothing has neither, and drops nothing.
 	TextWidth  int `json:"text_width,omitempty" yaml:"text_width,omitempty"`
 	TextLength int `json:"text_length,omitempty" yaml:"text_length,omitempty"`
 
@@ -116,6 +116,14 @@ func (c Config) Name() string {
 	return fmt.Sprintf("DiT-%dx%dx%d/%d", c.HiddenSize, c.Depth, c.NumHeads, c.PatchSize)
 }
 
+// Design is Name and, where they are not the published models', the blocks: "DiT-S/2 with in-context blocks".
+func (c Config) Design() string {
+	if c.Block == AdaLNZero {
+		return c.Name()
+	}
+	return fmt.Sprintf("%s with %s blocks", c.Name(), c.Block)
+}
+
 // Validate returns an error that gives the value and the rule it breaks.
 func (c Config) Validate() error {
 	for _, f := range []struct {
@@ -196,23 +204,3 @@ func (c Config) mlpHidden() int { return int(float64(c.HiddenSize) * c.MLPRatio)
 // NullClass is the label that stands for no class in classifier-free guidance. The model has it only
 // if ClassDropoutProb is positive.
 func (c Config) NullClass() int { return c.NumClasses }
-
-// NumParams returns the number of elements of all parameters, the fixed positions included.
-func (c Config) NumParams() float64 {
-	t, d, l := float64(c.NumTokens()), float64(c.HiddenSize), float64(c.Depth)
-	p2, hidden := float64(c.PatchSize*c.PatchSize), float64(c.mlpHidden())
-	block := (3*d*d + 3*d) + (d*d + d) + (2*d*hidden + hidden + d) + (6*d*d + 6*d)
-	embed := t*d + (p2*float64(c.InChannels)*d + d) + (frequencyEmbeddingSize*d + d) + (d*d + d) + float64(c.tableRows())*d
-	out := p2 * float64(c.OutChannels())
-	return embed + l*block + (d*out + out) + (2*d*d + 2*d)
-}
-
-// MACs returns the multiply-accumulates of one forward pass of one sample, which the paper's tables
-// call Gflops. Hardware floating-point operations are twice as many.
-func (c Config) MACs() float64 {
-	t, d, l := float64(c.NumTokens()), float64(c.HiddenSize), float64(c.Depth)
-	p2 := float64(c.PatchSize * c.PatchSize)
-	hidden := float64(c.mlpHidden())
-	block := t*(4*d*d+2*d*hidden) + 2*t*t*d + 6*d*d
-	return l*block + t*float64(c.InChannels)*p2*d + frequencyEmbeddingSize*d + d*d + t*d*p2*float64(c.OutChannels()) + 2*d*d
-}

@@ -74,6 +74,14 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.ClassDropoutProb = -0.1 }, "class dropout probability -0.1"},
 		{func(c *Config) { c.ClassDropoutProb = math.NaN() }, "class dropout probability NaN"},
 		{func(c *Config) { c.MLPRatio = 0 }, "MLP ratio 0"},
+		{func(c *Config) { c.Block = "moe" }, "block \"moe\": not a kind of block"},
+		{func(c *Config) { c.Condition = "sound" }, "condition \"sound\": not a kind of condition"},
+		{func(c *Config) { c.TextWidth, c.TextLength = 768, 77 }, "text of 77 tokens of width 768: a model of condition class has none"},
+		{func(c *Config) { c.Condition = OnText }, "number of classes 1000: a model of condition text has none"},
+		{func(c *Config) { c.Condition, c.TextLength = OnTextAndClass, 77 }, "text width 0"},
+		{func(c *Config) { c.Condition, c.TextWidth = OnTextAndClass, 768 }, "text length 0"},
+		{func(c *Config) { c.Condition = OnNothing }, "number of classes 1000: a model of condition none has none"},
+		{func(c *Config) { c.Condition, c.NumClasses = OnNothing, 0 }, "class dropout probability 0.1: a model of condition none has nothing to drop"},
 		{func(c *Config) { c.MLPRatio = math.NaN() }, "MLP ratio NaN"},
 		{func(c *Config) { c.MLPRatio = math.Inf(1) }, "MLP ratio +Inf"},
 		{func(c *Config) { c.MLPRatio = 1e-6 }, "MLP ratio 1e-06"},
@@ -105,5 +113,25 @@ func TestMACsEqualPaper(t *testing.T) {
 	c.InputSize = 64
 	if got := c.MACs() / 1e9; math.Abs(got-524.60) > 0.5 {
 		t.Errorf("DiT-XL/2 at 512 pixels: %.3f G, want 524.60", got)
+	}
+}
+
+// What files and flags say of blocks and conditions is read back, and nothing else is.
+func TestKindsOfBlocksAndConditions(t *testing.T) {
+	for _, k := range BlockKinds() {
+		if got, err := ParseBlock(k.String()); err != nil || got != k {
+			t.Errorf("ParseBlock(%q) = %q, %v", k, got, err)
+		}
+	}
+	for _, k := range ConditionKinds() {
+		if got, err := ParseCondition(k.String()); err != nil || got != k {
+			t.Errorf("ParseCondition(%q) = %q, %v", k, got, err)
+		}
+	}
+	if _, err := ParseBlock("adaln-one"); err == nil || !strings.Contains(err.Error(), `block "adaln-one": want in-context, cross-attention, adaln, adaln-zero`) {
+		t.Errorf("ParseBlock(adaln-one): %v", err)
+	}
+	if _, err := ParseCondition("audio"); err == nil || !strings.Contains(err.Error(), `condition "audio": want class, text, text+class, none`) {
+		t.Errorf("ParseCondition(audio): %v", err)
 	}
 }

@@ -157,10 +157,26 @@ func (w *Weights) DiffusersNotes() (notes []string) {
 	return notes
 }
 
+// fitsDiffusers returns an error unless DiTTransformer2DModel can be a model of this configuration.
+func (c Config) fitsDiffusers() error {
+	switch {
+	case c.Block != AdaLNZero || c.Condition != OnClass:
+		return fmt.Errorf("%s on %s: diffusers has DiT with adaln-zero blocks on classes alone", c.Design(), c.Conditions())
+	case c.Width() != c.InputSize:
+		return fmt.Errorf("latents of %s: diffusers has square ones alone", c.Size())
+	case c.mlpHidden() != 4*c.HiddenSize:
+		return fmt.Errorf("MLP ratio %v: diffusers has models of ratio 4 alone", c.MLPRatio)
+	}
+	return nil
+}
+
 // SaveDiffusers writes a folder that diffusers' DiTPipeline.from_pretrained opens, but for the
 // autoencoder, which the caller writes to its subfolder vae.
 func (w *Weights) SaveDiffusers(dir string) error {
 	c := w.Config
+	if err := c.fitsDiffusers(); err != nil {
+		return err
+	}
 	src, err := checkpoint.Map(w.Source, c.toDiffusers(), func(name string) bool { return name == posEmbed })
 	if err != nil {
 		return err
@@ -168,9 +184,6 @@ func (w *Weights) SaveDiffusers(dir string) error {
 	meta, err := w.Info.metadata()
 	if err != nil {
 		return err
-	}
-	if c.mlpHidden() != 4*c.HiddenSize {
-		return fmt.Errorf("MLP ratio %v: diffusers has models of ratio 4 alone", c.MLPRatio)
 	}
 	for _, sub := range []string{"transformer", "scheduler"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o777); err != nil {

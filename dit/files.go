@@ -18,9 +18,17 @@ type Info struct {
 	Classes       []string `json:"classes,omitempty"`    // names by label
 	ScalingFactor float64  `json:"scaling_factor"`       // of the latents it was trained on
 	VAE           string   `json:"vae_sha256,omitempty"` // of the weights that made the latents
-	Step          int      `json:"step"`
-	EMA           bool     `json:"ema"`
-	Family        string   `json:"family,omitempty"` // SiT or REPA: it predicts a velocity, not noise
+	// TextEncoder made the captions' states that a model conditioned on text was trained with.
+	TextEncoder TextEncoder `json:"text_encoder,omitzero"`
+	Step        int         `json:"step"`
+	EMA         bool        `json:"ema"`
+	Family      string      `json:"family,omitempty"` // SiT or REPA: it predicts a velocity, not noise
+}
+
+// A TextEncoder says what encodes captions.
+type TextEncoder struct {
+	Name   string `json:"name"`
+	SHA256 string `json:"sha256"` // hex, of its weights, or of the file of states that stands for it
 }
 
 const infoKey = "ditrun"

@@ -39,17 +39,19 @@ func TestActivationsEqualOriginal(t *testing.T) {
 		check("c", c)
 		x := s.Add(m.XEmbedder.Forward(s, g.Tensor(s, "x")), m.PosEmbed)
 		check("x_embedder", x)
-		for i, b := range m.Blocks {
+		cond := Conditioning{Vector: c}
+		for i, layer := range m.Blocks {
+			b := layer.(*Block)
 			// The parts of the block on the original's input, as Block.Forward puts them together.
 			mod := s.Chunk(b.AdaLN.Forward(s, s.SiLU(c)), 6, 1)
-			attn := b.Attn.Forward(s, b.Norm1.Modulate(s, x, mod[0], mod[1]))
+			attn := b.Attn.Forward(s, b.Norm1.Modulate(s, x, mod[0], mod[1]), nil)
 			check(fmt.Sprintf("blocks.%d.attn", i), attn)
 			mid := s.GatedAdd(x, mod[2], attn)
 			check(fmt.Sprintf("blocks.%d.mlp", i), b.MLP.Forward(s, b.Norm2.Modulate(s, mid, mod[3], mod[4])))
-			x = b.Forward(s, x, c)
+			x = b.Forward(s, x, cond)
 			check(fmt.Sprintf("blocks.%d", i), x)
 		}
-		out := m.Final.Forward(s, x, c)
+		out := m.Final.Forward(s, x, cond)
 		check("final_layer", out)
 		if e := torchtest.Relative(s, m.unpatchify(s, out), g.Tensor(s, "out")); !(e < tolerance) {
 			t.Errorf("unpatchify: relative error %.2g", e)

@@ -34,10 +34,6 @@ func (w *Weights) infer(src checkpoint.Source, model string) error {
 	if err != nil {
 		return err
 	}
-	table, err := shape(labelTable, 2)
-	if err != nil {
-		return err
-	}
 	fc1, err := shape("blocks.0.mlp.fc1.weight", 2)
 	if err != nil {
 		return err
@@ -53,14 +49,17 @@ func (w *Weights) infer(src checkpoint.Source, model string) error {
 			break
 		}
 	}
+	inferBlock(&c, src)
+	if err := w.inferCondition(&c, src, shape); err != nil {
+		return err
+	}
 	c.LearnSigma = out[0] == int64(2*c.InChannels*c.PatchSize*c.PatchSize)
 	args := w.arguments()
 	w.inferFamily(src, args)
 	if err := w.inferHeads(&c, args, model); err != nil {
 		return err
 	}
-	c.NumClasses = int(table[0]) - 1
-	if k, err := strconv.Atoi(args["num_classes"]); err == nil && int64(k) == table[0] {
+	if k, err := strconv.Atoi(args["num_classes"]); err == nil && c.HasClass() && k == c.NumClasses+1 {
 		c.NumClasses, c.ClassDropoutProb = k, 0
 	}
 	if err := w.inferSize(&c, src, args); err != nil {
@@ -81,6 +80,56 @@ func (w *Weights) infer(src checkpoint.Source, model string) error {
 	}
 	w.Config = c
 	return c.Validate()
+}
+
+// inferBlock tells the kinds of blocks by the tensors of the first one.
+func inferBlock(c *Config, src checkpoint.Source) {
+	has := func(name string) bool { _, ok := src.Lookup("blocks.0." + name); return ok }
+	modulation, _ := src.Lookup("blocks.0.adaLN_modulation.1.bias")
+	switch {
+	case has("norm3.weight"):
+		c.Block = CrossAttention
+	case has("norm1.weight"):
+		c.Block = InContext
+	case len(modulation.Shape) == 1 && modulation.Shape[0] == int64(4*c.HiddenSize):
+		c.Block = AdaLN
+	}
+}
+
+// clipLength is the number of tokens of CLIP's captions, which the tensors of a model do not tell.
+const clipLength = 77
+
+// inferCondition tells what the model is conditioned on by its embedders.
+func (w *Weights) inferCondition(c *Config, src checkpoint.Source, shape func(string, int) ([]int64, error)) error {
+	const textLayer = "text_embedder.fc1.weight"
+	_, class := src.Lookup(labelTable)
+	_, text := src.Lookup(textLayer)
+	c.NumClasses = 0
+	switch {
+	case class && text:
+		c.Condition = OnTextAndClass
+	case text:
+		c.Condition = OnText
+	case !class:
+		c.Condition, c.ClassDropoutProb = OnNothing, 0
+		w.note("taken for a model without condition: there is no %s", labelTable)
+	}
+	if class {
+		table, err := shape(labelTable, 2)
+		if err != nil {
+			return err
+		}
+		c.NumClasses = int(table[0]) - 1
+	}
+	if text {
+		fc1, err := shape(textLayer, 2)
+		if err != nil {
+			return err
+		}
+		c.TextWidth, c.TextLength = int(fc1[1]), clipLength
+		w.note("taken for a model of captions of %d tokens: the file does not say", clipLength)
+	}
+	return nil
 }
 
 // arguments are the command line of the training script, where the file keeps it.

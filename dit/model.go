@@ -1,6 +1,7 @@
 package dit
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/ditrun/ditrun/torch"
@@ -15,9 +16,10 @@ type DiT struct {
 	PosEmbed  *torch.Tensor    `dit:"pos_embed"` // [1, T, D], fixed
 	XEmbedder PatchEmbed       `dit:"x_embedder"`
 	TEmbedder TimestepEmbedder `dit:"t_embedder"`
-	YEmbedder LabelEmbedder    `dit:"y_embedder"`
-	Blocks    []*Block         `dit:"blocks"`
-	Final     FinalLayer       `dit:"final_layer"`
+	YEmbedder *LabelEmbedder   `dit:"y_embedder"`    // nil without classes
+	Text      *MLP             `dit:"text_embedder"` // W -> D -> D; nil without text
+	Blocks    []Layer          `dit:"blocks"`
+	Final     Layer            `dit:"final_layer"`
 
 	cfg     Config
 	compute torch.DType
@@ -29,36 +31,40 @@ func New(s *torch.Scope, cfg Config) (*DiT, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Block != AdaLNZero || cfg.HasText() {
-		return nil, fmt.Errorf("block %s, condition %s: only adaln-zero blocks on classes can be built", cfg.Block, cfg.Condition)
-	}
 	d, p := cfg.HiddenSize, cfg.PatchSize
 	m := &DiT{
 		PosEmbed:  torch.Persist(torch.From(s, cfg.positions(), 1, cfg.NumTokens(), d)),
 		XEmbedder: PatchEmbed{nn.NewConv2d(s, cfg.InChannels, d, p, p, 0)},
 		TEmbedder: TimestepEmbedder{nn.NewLinear(s, frequencyEmbeddingSize, d), nn.NewLinear(s, d, d), frequencies(s, cfg.TimestepFrequencyShift)},
-		YEmbedder: LabelEmbedder{nn.NewEmbedding(s, cfg.tableRows(), d)},
 		cfg:       cfg,
 		compute:   torch.Float32,
 	}
-	norm := nn.AdaLayerNorm{Eps: normEps}
-	mlpNorm := norm
-	if cfg.MLPNormEps > 0 {
-		mlpNorm.Eps = cfg.MLPNormEps
+	if cfg.HasClass() {
+		m.YEmbedder = &LabelEmbedder{nn.NewEmbedding(s, cfg.tableRows(), d)}
 	}
-	hidden := cfg.mlpHidden()
+	if cfg.HasText() {
+		m.Text = &MLP{nn.NewLinear(s, cfg.TextWidth, d), nn.NewLinear(s, d, d)}
+	}
+	newOfKind := map[BlockKind]func(*torch.Scope, Config) Layer{
+		AdaLNZero: newBlock, AdaLN: newAdaLNBlock, InContext: newInContextBlock, CrossAttention: newCrossAttentionBlock,
+	}[cfg.Block]
 	for range cfg.Depth {
-		m.Blocks = append(m.Blocks, &Block{
-			Norm1: norm,
-			Norm2: mlpNorm,
-			Attn:  Attention{nn.NewLinear(s, d, 3*d), nn.NewLinear(s, d, d), cfg.NumHeads},
-			MLP:   MLP{nn.NewLinear(s, d, hidden), nn.NewLinear(s, hidden, d)},
-			AdaLN: nn.NewLinear(s, d, 6*d),
-		})
+		m.Blocks = append(m.Blocks, newOfKind(s, cfg))
 	}
-	m.Final = FinalLayer{norm, nn.NewLinear(s, d, p*p*cfg.OutChannels()), nn.NewLinear(s, d, 2*d)}
+	out := nn.NewLinear(s, d, p*p*cfg.OutChannels())
+	if cfg.adaptive() {
+		m.Final = &FinalLayer{nn.AdaLayerNorm{Eps: normEps}, out, nn.NewLinear(s, d, 2*d)}
+	} else {
+		m.Final = &PlainFinalLayer{nn.NewLayerNorm(s, d, normEps), out}
+	}
 	return m, nil
 }
+
+// adaptive says whether the norms of the model get their scale and shift from the conditioning.
+func (c Config) adaptive() bool { return c.Block == AdaLNZero || c.Block == AdaLN }
+
+// mlpNormEps is the epsilon of the norm before the MLP.
+func (c Config) mlpNormEps() float64 { return cmp.Or(c.MLPNormEps, normEps) }
 
 // Config returns what the model was made with.
 func (m *DiT) Config() Config { return m.cfg }
@@ -66,14 +72,9 @@ func (m *DiT) Config() Config { return m.cfg }
 // With returns a model of the same shape on other tensors, such as the averages of an optimizer. It
 // shares nothing with m and does not own them.
 func (m *DiT) With(params []nn.Param) *DiT {
-	c := *m
-	c.Blocks = nil
-	for _, b := range m.Blocks {
-		block := *b
-		c.Blocks = append(c.Blocks, &block)
-	}
-	nn.Bind(&c, params)
-	return &c
+	c := nn.Copy(m)
+	nn.Bind(c, params)
+	return c
 }
 
 // SetPrecision chooses the type that tokens are computed in: Float32, or BFloat16 with Float32
@@ -83,13 +84,57 @@ func (m *DiT) SetPrecision(dt torch.DType) { m.compute = dt }
 // Forward predicts the noise, and the variance where the model learns it, for x [N, C, I, J] at
 // timesteps t [N] under the condition. The result is [N, Cout, I, J], Float32.
 func (m *DiT) Forward(s *torch.Scope, x, t *torch.Tensor, cond Condition) *torch.Tensor {
-	c := s.Add(m.TEmbedder.Forward(s, t), m.YEmbedder.Forward(s, cond.Labels)) // [N, D]
-	c = s.To(c, m.compute)
-	x = s.Add(m.XEmbedder.Forward(s, s.To(x, m.compute)), s.To(m.PosEmbed, m.compute)) // [N, T, D]
+	x, c := m.embed(s, x, t, cond)
 	for _, b := range m.Blocks {
 		x = s.Sub(func(s *torch.Scope) *torch.Tensor { return b.Forward(s, x, c) })
 	}
+	return m.patches(s, x, c)
+}
+
+// embed returns what the blocks start from: the sequence x [N, T, D] (with blocks in context, [N, T+S, D])
+// and the conditioning.
+func (m *DiT) embed(s *torch.Scope, x, t *torch.Tensor, cond Condition) (*torch.Tensor, Conditioning) {
+	c := m.conditioning(s, t, cond)
+	x = s.Add(m.XEmbedder.Forward(s, s.To(x, m.compute)), s.To(m.PosEmbed, m.compute)) // [N, T, D]
+	if m.cfg.Block == InContext {
+		return appendTokens(s, x, c)
+	}
+	return x, c
+}
+
+// patches maps what the last block gave to the output [N, Cout, I, J].
+func (m *DiT) patches(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.Tensor {
+	x = s.Narrow(x, 1, 0, m.cfg.NumTokens()) // without the tokens of the conditioning
 	return m.unpatchify(s, s.To(m.Final.Forward(s, x, c), torch.Float32))
+}
+
+// conditioning embeds timesteps t [N] and the condition.
+func (m *DiT) conditioning(s *torch.Scope, t *torch.Tensor, cond Condition) (c Conditioning) {
+	vectors := []*torch.Tensor{m.TEmbedder.Forward(s, t)} // of [N, D]
+	if m.YEmbedder != nil {
+		vectors = append(vectors, m.YEmbedder.Forward(s, cond.Labels))
+	}
+	var tokens []*torch.Tensor
+	if m.cfg.adaptive() {
+		for _, v := range vectors[1:] {
+			vectors[0] = s.Add(vectors[0], v)
+		}
+		c.Vector = s.To(vectors[0], m.compute)
+	} else {
+		tokens = append(tokens, s.To(s.Stack(vectors, 1), m.compute)) // [N, 2, D], timestep and class
+	}
+	if m.Text != nil {
+		tokens = append(tokens, m.Text.Forward(s, s.To(cond.Tokens, m.compute))) // [N, L, D]
+	}
+	if len(tokens) > 0 {
+		c.Tokens = s.Cat(tokens, 1) // [N, S, D]
+	}
+	if m.Text != nil && cond.Lengths != nil {
+		all, before := c.Tokens.Dim(1), c.Tokens.Dim(1)-cond.Tokens.Dim(1)
+		count := s.AddScalar(cond.Lengths, float64(before)) // of tokens that are no padding, [N]
+		c.Mask = s.Lt(s.Arange(all, torch.Int64), s.Reshape(count, -1, 1, 1, 1))
+	}
+	return c
 }
 
 // unpatchify maps tokens [N, T, P P Cout] (channel last inside a patch) to [N, Cout, I, J].

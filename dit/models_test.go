@@ -204,7 +204,7 @@ func TestInitBounds(t *testing.T) {
 	_, cfg := shallow(t, "DiT-S/2")
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := initialised(t, s, cfg, 3)
-		b := m.Blocks[0]
+		b := m.Blocks[0].(*Block)
 		for _, c := range []struct {
 			name  string
 			w     *torch.Tensor

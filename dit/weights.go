@@ -69,7 +69,7 @@ func (w *Weights) String() string {
 	if w.Step > 0 {
 		after = fmt.Sprintf(" after %d steps", w.Step)
 	}
-	return fmt.Sprintf("%s%s (%s, %s), %d-pixel images, %d classes, %s with scaling factor %.5g", w.Config.Name(), after, kind, w.Format, w.ImageSize, w.Config.NumClasses, vae, w.ScalingFactor)
+	return fmt.Sprintf("%s%s (%s, %s), %d-pixel images, %s, %s with scaling factor %.5g", w.Config.Design(), after, kind, w.Format, w.ImageSize, w.Config.Conditions(), vae, w.ScalingFactor)
 }
 
 // Load makes the model on the scope's device. Its parameters are persistent until nn.Close(model).
@@ -143,6 +143,9 @@ func (w *Weights) recognise(model string) error {
 	}
 	if diffusers {
 		w.Layout = "diffusers"
+		if err := w.Config.fitsDiffusers(); err != nil {
+			return err
+		}
 	}
 	if err := fits(w.Config, tensors); err != nil {
 		return err

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -136,7 +137,7 @@ func runTask(text string) int {
 func poisonAt(step int) func(r *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor {
 	return func(r *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor {
 		if batch == step-1 {
-			loss = s.Add(loss, s.MulScalar(s.Sum(r.model.Blocks[0].Attn.QKV.Weight), math.NaN()))
+			loss = s.Add(loss, s.MulScalar(s.Sum(r.model.Blocks[0].(*dit.Block).Attn.QKV.Weight), math.NaN()))
 		}
 		return loss
 	}

@@ -203,7 +203,7 @@ func TestPreviewSeesTheAverages(t *testing.T) {
 		if s.RecordsGrad() {
 			t.Error("the preview's scope records gradients")
 		}
-		weights[step] = torch.Data[float32](ema.Final.Linear.Weight)
+		weights[step] = torch.Data[float32](ema.Final.(*dit.FinalLayer).Linear.Weight)
 		x := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 4, 4)
 		ema.Forward(s, x, torch.From(s, []int64{1}, 1), dit.Condition{Labels: torch.From(s, []int64{0}, 1)})
 		if step == 2 {
@@ -220,7 +220,7 @@ func TestPreviewSeesTheAverages(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			same := torchtest.Relative(s, torch.From(s, weights[4], 32, 24), m.Final.Linear.Weight) == 0
+			same := torchtest.Relative(s, torch.From(s, weights[4], 32, 24), m.Final.(*dit.FinalLayer).Linear.Weight) == 0
 			if same != want {
 				t.Errorf("the preview's weights are those of %s: %v", file, same)
 			}

@@ -1,0 +1,76 @@
+package dit
+
+import (
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
+)
+
+// A Layer maps tokens under the conditioning: a block of one of the four kinds, or the final layer.
+type Layer interface {
+	Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.Tensor
+	init(s *torch.Scope, gen *torch.Generator)
+}
+
+// A Conditioning is what acts on the tokens, computed once a forward pass. Timestep and class are a Vector
+// for the blocks with adaptive norms and Tokens for the others; text is Tokens for all.
+type Conditioning struct {
+	Vector *torch.Tensor // [N, D]: the sum of the vectors of timestep and class
+	Tokens *torch.Tensor // [N, S, D]: the vectors of timestep and class, then text
+	Mask   *torch.Tensor // Bool [N, 1, 1, S], true for the tokens that count; nil: all do
+}
+
+// Attention is multi-head self-attention with one matrix for queries, keys and values.
+type Attention struct {
+	QKV      nn.Linear `dit:"qkv"`
+	Proj     nn.Linear `dit:"proj"`
+	NumHeads int
+}
+
+func newAttention(s *torch.Scope, cfg Config) Attention {
+	d := cfg.HiddenSize
+	return Attention{nn.NewLinear(s, d, 3*d), nn.NewLinear(s, d, d), cfg.NumHeads}
+}
+
+// Forward maps x [N, T, D] to [N, T, D]. Tokens look at those that mask (Bool [N, 1, 1, T], nil for all)
+// is true for.
+func (a *Attention) Forward(s *torch.Scope, x, mask *torch.Tensor) *torch.Tensor {
+	n, t, d := x.Dim(0), x.Dim(1), x.Dim(2)
+	qkv := s.Reshape(a.QKV.Forward(s, x), n, t, 3, a.NumHeads, d/a.NumHeads)
+	h := s.Unbind(s.Permute(qkv, 2, 0, 3, 1, 4), 3, 0) // three of [N, H, T, D/H]
+	y := attend(s, h[0], h[1], h[2], mask)
+	return a.Proj.Forward(s, s.Reshape(s.Transpose(y, 1, 2), n, t, d))
+}
+
+// init takes the fused matrix of queries, keys and values for one matrix of 3D rows, as the original does.
+func (a *Attention) init(s *torch.Scope, gen *torch.Generator) {
+	nn.XavierUniform(s, gen, a.QKV.Weight)
+	nn.XavierUniform(s, gen, a.Proj.Weight)
+}
+
+func attend(s *torch.Scope, q, k, v, mask *torch.Tensor) *torch.Tensor {
+	if mask == nil {
+		return s.ScaledDotProductAttention(q, k, v)
+	}
+	return s.MaskedAttention(q, k, v, mask)
+}
+
+// MLP is the feed-forward part: Linear, GELU (tanh form), Linear.
+type MLP struct {
+	FC1 nn.Linear `dit:"fc1"`
+	FC2 nn.Linear `dit:"fc2"`
+}
+
+func newMLP(s *torch.Scope, cfg Config) MLP {
+	d, hidden := cfg.HiddenSize, cfg.mlpHidden()
+	return MLP{nn.NewLinear(s, d, hidden), nn.NewLinear(s, hidden, d)}
+}
+
+// Forward maps x [N, T, D] to [N, T, D].
+func (m *MLP) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return m.FC2.Forward(s, s.GELU(m.FC1.Forward(s, x)))
+}
+
+func (m *MLP) init(s *torch.Scope, gen *torch.Generator) {
+	nn.XavierUniform(s, gen, m.FC1.Weight)
+	nn.XavierUniform(s, gen, m.FC2.Weight)
+}
