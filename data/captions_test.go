@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -249,7 +248,7 @@ func TestCaptionMembers(t *testing.T) {
 		{"parquet, numbers", map[string][]byte{"x.parquet": table.Bytes()}, "data:label", "column label is of type INT64: want text"},
 		{"JSON number", map[string][]byte{"x.tar": tarOf(t, members)}, "data:label", `a.json: field "label": want a text`},
 		{"folder", map[string][]byte{"a/1.png": pic}, "data", "lie in files of their own"},
-		{"side folder", map[string][]byte{"a/1.png": pic}, os.TempDir(), "is a folder"},
+		{"side folder", map[string][]byte{"a/1.png": pic}, t.TempDir(), "is a folder"},
 		{"no side file", map[string][]byte{"a/1.png": pic}, "nowhere.csv", "no such file"},
 	} {
 		src, err := Open(context.Background(), writeFiles(t, c.files), Options{CacheDir: t.TempDir()})
