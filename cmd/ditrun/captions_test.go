@@ -90,6 +90,16 @@ func TestEncodeCaptions(t *testing.T) {
 		t.Errorf("row %d: %d tokens of %v, %v", row, n, got[0], err)
 	}
 
+	// A model trains on them, with any block; without captions it says how to get some.
+	args = []string{"train", "--data", out, "--model", "DiT-16x1x2/2", "--global-batch-size", "4", "--max-steps", "2", "--ema-decay", "0.5", "--condition", "text+class"}
+	run := filepath.Join(t.TempDir(), "run")
+	if o := ditrun(t, append(args, "--block", "cross-attention", "--run-dir", run)...); o.code != 0 {
+		t.Errorf("train: code %d: %s", o.code, o.stderr)
+	}
+	checkLog(t, run, 2)
+	ditrun(t, append(args, "--data", r.latents, "--run-dir", run+"2")...).refused(t, 1, "has no captions, for --condition text+class", "hint: encode-latents --captions adds them")
+	ditrun(t, append(args, "--condition", "smell", "--run-dir", run+"2")...).refused(t, 2, "smell")
+
 	before := read(t, filepath.Join(out, data.TextName, "text.json"))
 	ditrun(t, "encode-latents", "--out", out, "--captions", "class:a photo of a {}", "--text-states", states).refused(t, 1, "lacks 2 of 3 captions", "hint: --captions without --text-states")
 	ditrun(t, "encode-latents", "--out", out, "--captions", "class:a photo", "--text-states", states).refused(t, 1, "want {} in the place of the class name")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -35,6 +36,8 @@ func trainCommand() *cli.Command {
 			&cli.BoolFlag{Name: "data-on-device", DisableDefaultText: true, Usage: "all latents in the memory of the device"},
 			&cli.BoolFlag{Name: "unconditional", DisableDefaultText: true, Usage: "one class for all"},
 			&cli.StringFlag{Name: "model", Value: "DiT-XL/2", Usage: "DiT-S/2 ... DiT-XL/8, or DiT-WIDTHxDEPTHxHEADS/PATCH"},
+			&cli.StringFlag{Name: "block", Value: dit.AdaLNZero.String(), Usage: "in-context, cross-attention, adaln or adaln-zero"},
+			&cli.StringFlag{Name: "condition", Value: dit.OnClass.String(), Usage: "class, text, text+class or none"},
 			&cli.StringFlag{Name: "init-from", DefaultText: "new weights", Usage: "start from weights at `PATH`, as sample --ckpt takes"},
 			&cli.IntFlag{Name: "image-size", DefaultText: "that of the latents", Usage: "`PIXELS` a side; checked against the latents"},
 			&cli.IntFlag{Name: "num-classes", DefaultText: "those of the latents", Usage: "`N` classes"},
@@ -94,6 +97,15 @@ func runTrain(e *env) error {
 	if err != nil {
 		return usageError{err}
 	}
+	if named.Block, err = dit.ParseBlock(c.String("block")); err != nil {
+		return usageError{err}
+	}
+	if named.Condition, err = dit.ParseCondition(c.String("condition")); err != nil {
+		return usageError{err}
+	}
+	if c.Int("sample-every") > 0 && named.Condition != dit.OnClass {
+		return usagef("train: --sample-every draws classes: want --condition class")
+	}
 	process, err := dist.Detect(os.Getenv)
 	if err != nil {
 		return usageError{err}
@@ -101,7 +113,7 @@ func runTrain(e *env) error {
 	if process.Rank > 0 {
 		e.quiet = true
 	}
-	t, err := e.openTrainInput(process)
+	t, err := e.openTrainInput(process, named.HasText())
 	if err != nil {
 		return err
 	}
@@ -185,12 +197,18 @@ func trainConfig(e *env, model dit.Config, set training.Set, dev torch.Device) (
 	var cfg training.Config
 	model.SetInput(set.Height, set.Width)
 	model.InChannels = set.Channels
-	model.NumClasses = len(set.Classes)
-	if n := c.Int("num-classes"); n != 0 {
-		model.NumClasses = n
+	model.NumClasses = 0
+	if model.HasClass() {
+		model.NumClasses = cmp.Or(c.Int("num-classes"), len(set.Classes))
+	}
+	if model.HasText() {
+		if set.Text == nil {
+			return cfg, withHint(fmt.Errorf("%s has no captions, for --condition %s", c.String("data"), model.Condition), "encode-latents --captions adds them")
+		}
+		model.TextWidth, model.TextLength = set.Text.Encoder.Width, set.Text.Encoder.Length
 	}
 	model.ClassDropoutProb = c.Float64("class-dropout-prob")
-	if c.Bool("unconditional") {
+	if c.Bool("unconditional") || model.Condition == dit.OnNothing {
 		model.ClassDropoutProb = 0
 	}
 	if size := c.Int("image-size"); size != 0 && size != set.ImageSize {

@@ -40,9 +40,9 @@ func (t *trainInput) what() string {
 }
 
 // openTrainInput opens the device, the data and the autoencoder.
-func (e *env) openTrainInput(process dist.Env) (*trainInput, error) {
+func (e *env) openTrainInput(process dist.Env, captions bool) (*trainInput, error) {
 	t := &trainInput{}
-	if err := e.fillTrainInput(t, process); err != nil {
+	if err := e.fillTrainInput(t, process, captions); err != nil {
 		t.close()
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (e *env) openTrainInput(process dist.Env) (*trainInput, error) {
 	return t, nil
 }
 
-func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
+func (e *env) fillTrainInput(t *trainInput, process dist.Env, captions bool) (err error) {
 	c := e.flags
 	path, encoder := c.String("data"), c.String("vae")
 	t.pictures = encoder != "" && !exists(filepath.Join(path, data.ManifestName))
@@ -81,6 +81,11 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 			}
 		}
 		t.source = training.Latents(latents)
+		if captions {
+			if t.source, err = training.Captioned(latents); err != nil {
+				return err
+			}
+		}
 		if c.Bool("data-on-device") {
 			resident, err := training.Resident(latents, t.device)
 			if err != nil {
@@ -90,6 +95,9 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 			t.source = resident
 		}
 		return nil
+	}
+	if captions {
+		return usagef("train: captions lie beside latents, %s holds pictures: encode-latents --captions makes them", path)
 	}
 	if c.Bool("data-on-device") || c.String("data-order") != data.ShuffleOrder {
 		return usagef("train: --data-on-device and --data-order are for latents, %s holds pictures", path)

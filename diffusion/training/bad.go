@@ -201,7 +201,7 @@ func (r *runner) tooLarge(s *torch.Scope, b Batch, cause error) error {
 			if err != nil {
 				return err
 			}
-			p.x0, p.noise, p.t, p.y = s.Narrow(p.x0, 0, 0, k), s.Narrow(p.noise, 0, 0, k), p.t[:k], s.Narrow(p.y, 0, 0, k)
+			p = p.first(s, k)
 			s.Backward(r.loss(s, r.losses(s, p), b.Position.Batch))
 			s.Synchronize()
 			return nil

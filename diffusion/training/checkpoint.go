@@ -42,6 +42,7 @@ type state struct {
 	Config  Config  `json:"config"`
 	Dataset string  `json:"dataset"`    // hash of the catalogue
 	VAE     string  `json:"vae_sha256"` // of the weights that made the latents
+	Text    string  `json:"text_encoder_sha256,omitempty"`
 
 	Files []savedFile `json:"files"` // all others
 }
@@ -152,6 +153,8 @@ func (st state) fits(cfg Config, set Set, dir string) error {
 		return fmt.Errorf("resume from %s: it was trained on another data set", dir)
 	case st.VAE != set.VAE:
 		return fmt.Errorf("resume from %s: it was trained on latents of another VAE (weights %.12s, these are of %.12s)", dir, st.VAE, set.VAE)
+	case st.Text != cfg.textEncoder(set):
+		return fmt.Errorf("resume from %s: it was trained on captions of another text encoder (sha256 %.12q, these are of %.12q)", dir, st.Text, cfg.textEncoder(set))
 	case st.Step > cfg.Steps(set.Samples):
 		return fmt.Errorf("resume from %s: it is at step %d, this run ends at %d", dir, st.Step, cfg.Steps(set.Samples))
 	}
@@ -266,7 +269,15 @@ func (r *runner) load(s *torch.Scope, dir string) error {
 
 // state is what is saved of the run beside the tensors, without the files.
 func (r *runner) state() state {
-	return state{Step: r.step, Epoch: r.epoch, Offset: r.offset, Trend: r.trend.Item(), World: r.group.World(), Config: r.cfg, Dataset: r.set.Hash, VAE: r.set.VAE}
+	return state{Step: r.step, Epoch: r.epoch, Offset: r.offset, Trend: r.trend.Item(), World: r.group.World(), Config: r.cfg, Dataset: r.set.Hash, VAE: r.set.VAE, Text: r.cfg.textEncoder(r.set)}
+}
+
+// textEncoder identifies what made the captions that a run is conditioned on, "" without.
+func (c Config) textEncoder(set Set) string {
+	if !c.Model.HasText() {
+		return ""
+	}
+	return set.Text.Encoder.SHA256
 }
 
 // info is what the files of weights say of themselves.

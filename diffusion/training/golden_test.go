@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -60,7 +61,7 @@ func tenSteps(t *testing.T, s *torch.Scope, r *runner, batches *torchtest.Golden
 			for _, v := range torch.Data[int64](batches.Tensor(s, key+".t")) {
 				steps = append(steps, int(v))
 			}
-			r.backward(s, part{x0: batches.Tensor(s, key+".x0"), noise: batches.Tensor(s, key+".noise"), t: steps, y: batches.Tensor(s, key+".y")}, 0, k)
+			r.backward(s, part{x0: batches.Tensor(s, key+".x0"), noise: batches.Tensor(s, key+".noise"), t: steps, cond: dit.Condition{Labels: batches.Tensor(s, key+".y")}}, 0, k)
 			return r.apply(s)
 		})
 		if err != nil {

@@ -33,7 +33,7 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 			return err
 		}
 		steps := p.t
-		x0, noise, labels := torch.Data[float32](p.x0), torch.Data[float32](p.noise), torch.Data[int64](p.y)
+		x0, noise, labels := torch.Data[float32](p.x0), torch.Data[float32](p.noise), torch.Data[int64](p.cond.Labels)
 		dropped := 0
 		posterior, want := make([]float32, size), make([]float32, size)
 		for i := range n {

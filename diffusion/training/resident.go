@@ -13,13 +13,17 @@ import (
 // Resident is the source of encoded latents that all lie in the memory of dev: ImageNet's at 256 pixels take 21 GB, with
 // mirrored views 42. Nothing is read after the start, and a batch is gathered on the device. The caller closes it.
 func Resident(l *data.Latents, dev torch.Device) (*ResidentLatents, error) {
-	r := &ResidentLatents{latents: l}
+	set, err := SetOf(l).WithText(l)
+	if err != nil {
+		return nil, err
+	}
+	r := &ResidentLatents{latents: l, set: set}
 	m := l.Manifest()
 	dtype := torch.Float32
 	if m.DType == checkpoint.F16 {
 		dtype = torch.Float16
 	}
-	err := torch.Run(dev, func(s *torch.Scope) error {
+	err = torch.Run(dev, func(s *torch.Scope) error {
 		views := 1
 		if m.Flip {
 			views = 2
@@ -43,6 +47,7 @@ func Resident(l *data.Latents, dev torch.Device) (*ResidentLatents, error) {
 // ResidentLatents is what [Resident] returns.
 type ResidentLatents struct {
 	latents *data.Latents
+	set     Set
 	views   []*torch.Tensor // [N, 2C, h, w], as they are stored
 }
 
@@ -55,7 +60,7 @@ func (r *ResidentLatents) Close() {
 }
 
 // Set describes the latents.
-func (r *ResidentLatents) Set() Set { return SetOf(r.latents) }
+func (r *ResidentLatents) Set() Set { return r.set }
 
 // Batches gathers the same batches as the latents would give from disk.
 func (r *ResidentLatents) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {

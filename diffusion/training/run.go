@@ -202,7 +202,7 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 	loading, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	batches := r.source.Batches(loading, data.BatchOptions{
-		Seed: r.cfg.GlobalSeed, GlobalBatch: r.cfg.GlobalBatchSize, StartStep: r.step, MaxSteps: r.total, FlipProb: r.cfg.FlipProb, Order: r.cfg.DataOrder,
+		Seed: r.cfg.GlobalSeed, GlobalBatch: r.cfg.GlobalBatchSize, StartStep: r.step, MaxSteps: r.total, FlipProb: r.cfg.FlipProb, Order: r.cfg.DataOrder, Captions: r.cfg.Model.HasText(),
 		Share: data.Share{Rank: r.group.Rank(), World: r.group.World(), MicroBatches: parts, Offset: r.offset}, Workers: 1,
 	})
 	if !stop && r.step < r.total {

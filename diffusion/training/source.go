@@ -29,6 +29,27 @@ type Set struct {
 	ScalingFactor           float64
 	Hash                    string // of the catalogue
 	VAE                     string // hex SHA-256 of the weights that make the latents
+	Text                    *Text  // captions, nil where there are none
+}
+
+// Text describes the captions of a set, as token states.
+type Text struct {
+	Encoder data.TextEncoderInfo
+	// Null are the states [L, W] of the empty caption, which takes the place of one that is dropped, and NullTokens its
+	// number of tokens.
+	Null       []float32
+	NullTokens int
+}
+
+// WithText adds the captions of l to its description.
+func (set Set) WithText(l *data.Latents) (Set, error) {
+	t, err := l.Text()
+	if err != nil || t == nil {
+		return set, err
+	}
+	null, tokens, err := t.Null()
+	set.Text = &Text{t.Encoder(), null, tokens}
+	return set, err
 }
 
 // Batch is a part of the batch of one step.
@@ -39,11 +60,20 @@ type Batch struct {
 }
 
 // Latents is the source of encoded latents, read batch by batch.
-func Latents(l *data.Latents) Source { return latents{l} }
+func Latents(l *data.Latents) Source { return latents{l, SetOf(l)} }
 
-type latents struct{ *data.Latents }
+// Captioned is [Latents] with the captions that the set has.
+func Captioned(l *data.Latents) (Source, error) {
+	set, err := SetOf(l).WithText(l)
+	return latents{l, set}, err
+}
 
-func (l latents) Set() Set { return SetOf(l.Latents) }
+type latents struct {
+	*data.Latents
+	set Set
+}
+
+func (l latents) Set() Set { return l.set }
 
 // SetOf describes encoded latents.
 func SetOf(l *data.Latents) Set {
@@ -102,7 +132,11 @@ func (c Config) check(set Set, world int) error {
 	switch {
 	case set.Channels != c.Model.InChannels || set.Height != c.Model.InputSize || set.Width != c.Model.Width():
 		return fmt.Errorf("latents are %dx%dx%d, the model wants %dx%dx%d", set.Channels, set.Height, set.Width, c.Model.InChannels, c.Model.InputSize, c.Model.Width())
-	case len(set.Classes) > c.Model.NumClasses:
+	case c.Model.HasText() && set.Text == nil:
+		return fmt.Errorf("latents %s have no captions: encode-latents --captions adds them", set.Name)
+	case c.Model.HasText() && (set.Text.Encoder.Width != c.Model.TextWidth || set.Text.Encoder.Length > c.Model.TextLength):
+		return fmt.Errorf("captions of %d tokens of width %d, the model wants up to %d of width %d", set.Text.Encoder.Length, set.Text.Encoder.Width, c.Model.TextLength, c.Model.TextWidth)
+	case c.Model.HasClass() && len(set.Classes) > c.Model.NumClasses:
 		return fmt.Errorf("latents have %d classes, the model has %d", len(set.Classes), c.Model.NumClasses)
 	case set.Samples < c.GlobalBatchSize:
 		return fmt.Errorf("global batch size %d is larger than the data set of %d samples", c.GlobalBatchSize, set.Samples)

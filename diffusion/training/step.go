@@ -12,30 +12,40 @@ import (
 	"github.com/ditrun/ditrun/torch/philox"
 )
 
-// A part is what the model is trained on at once: latents x0 and noise [N, C, h, w], timesteps and labels [N].
+// A part is what the model is trained on at once: latents x0 and noise [N, C, h, w], timesteps and condition.
 type part struct {
 	x0, noise *torch.Tensor
 	t         []int
-	y         *torch.Tensor
-	labels    []int64 // of the samples; y has the null class where they are dropped
+	cond      dit.Condition
 }
 
-// inputs draws what the samples of b are trained with: latents from their posteriors, noise, timesteps and labels, some
-// of which are dropped for the null class. All of it depends on the seed and the samples' places in the run alone.
+// first is the part of its first n samples.
+func (p part) first(s *torch.Scope, n int) part {
+	cut := func(x *torch.Tensor) *torch.Tensor {
+		if x == nil {
+			return nil
+		}
+		return s.Narrow(x, 0, 0, n)
+	}
+	return part{cut(p.x0), cut(p.noise), p.t[:n], dit.Condition{Labels: cut(p.cond.Labels), Tokens: cut(p.cond.Tokens), Lengths: cut(p.cond.Lengths)}}
+}
+
+// inputs draws what the samples of b are trained with: latents from their posteriors, noise, timesteps and labels and
+// captions, some of which are dropped, both of a sample at once, for the null class and the empty caption. All of it depends on the seed and the samples' places in the run alone.
 func (r *runner) inputs(s *torch.Scope, b Batch) (part, error) {
 	cfg, n := r.cfg, len(b.Labels)
-	p := part{t: make([]int, n), labels: b.Labels}
-	indices, labels := make([]int64, n), make([]int64, n)
+	p := part{t: make([]int, n)}
+	indices, labels, dropped := make([]int64, n), make([]int64, n), make([]bool, n)
 	for i := range n {
 		index := uint64(b.Position.Batch)*uint64(cfg.GlobalBatchSize) + uint64(b.Slot+i)
 		indices[i] = int64(index)
 		p.t[i] = philox.Intn(diffusion.TrainSteps, cfg.GlobalSeed, philox.TagTimestep, 0, index)
 		labels[i] = b.Labels[i]
-		if labels[i] < 0 || labels[i] >= int64(cfg.Model.NumClasses) {
+		if cfg.Model.HasClass() && (labels[i] < 0 || labels[i] >= int64(cfg.Model.NumClasses)) {
 			return p, fmt.Errorf("sample %d has label %d, which is out of range: the model has classes 0 to %d", b.IDs[i], labels[i], cfg.Model.NumClasses-1)
 		}
 		if philox.Uniform(cfg.GlobalSeed, philox.TagLabelDrop, 0, index) < cfg.Model.ClassDropoutProb {
-			labels[i] = int64(cfg.Model.NullClass())
+			dropped[i], labels[i] = true, int64(cfg.Model.NullClass())
 		}
 	}
 	s = s.NoGrad()
@@ -45,14 +55,35 @@ func (r *runner) inputs(s *torch.Scope, b Batch) (part, error) {
 	posterior := s.PhiloxNormal(cfg.GlobalSeed, philox.TagPosterior, 0, indices, set.Channels, set.Height, set.Width)
 	p.x0 = s.MulScalar(s.Addcmul(mean, s.Exp(s.MulScalar(logVar, 0.5)), posterior), set.ScalingFactor)
 	p.noise = s.PhiloxNormal(cfg.GlobalSeed, philox.TagStartNoise, 0, indices, set.Channels, set.Height, set.Width)
-	p.y = torch.From(s, labels, n)
+	if cfg.Model.HasClass() {
+		p.cond.Labels = torch.From(s, labels, n)
+	}
+	if cfg.Model.HasText() {
+		p.cond.Tokens, p.cond.Lengths = set.Text.tokens(s, b, dropped)
+	}
 	return p, nil
+}
+
+// tokens returns the states [N, L, W] of the captions of a batch and their lengths [N], those of the empty caption where
+// they are dropped.
+func (t *Text) tokens(s *torch.Scope, b Batch, dropped []bool) (states, lengths *torch.Tensor) {
+	n, size := len(dropped), t.Encoder.Length*t.Encoder.Width
+	values, counts := make([]float32, n*size), make([]int64, n)
+	copy(values, b.Tokens)
+	for i, drop := range dropped {
+		counts[i] = int64(b.TokenLengths[i])
+		if drop {
+			copy(values[i*size:(i+1)*size], t.Null)
+			counts[i] = int64(t.NullTokens)
+		}
+	}
+	return torch.From(s, values, n, t.Encoder.Length, t.Encoder.Width), torch.From(s, counts, n)
 }
 
 // losses scores the model on p.
 func (r *runner) losses(s *torch.Scope, p part) diffusion.Losses {
 	return r.process.TrainingLosses(s, func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
-		return r.model.Forward(s, x, t, dit.Condition{Labels: p.y})
+		return r.model.Forward(s, x, t, p.cond)
 	}, p.x0, p.noise, p.t)
 }
 
