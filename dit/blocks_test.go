@@ -21,16 +21,8 @@ func designs(t *testing.T, c Config, textWidth, textLength int, f func(t *testin
 	for _, block := range BlockKinds() {
 		for _, condition := range ConditionKinds() {
 			cfg := c
-			cfg.Block, cfg.Condition = block, condition
-			if !cfg.HasClass() {
-				cfg.NumClasses = 0
-			}
-			if cfg.HasText() {
-				cfg.TextWidth, cfg.TextLength = textWidth, textLength
-			}
-			if condition == OnNothing {
-				cfg.ClassDropoutProb = 0
-			}
+			cfg.Block = block
+			cfg.SetCondition(condition, c.NumClasses, textWidth, textLength)
 			name := block.String() + "/" + condition.String()
 			t.Run(name, func(t *testing.T) { f(t, name, cfg) })
 		}

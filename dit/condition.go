@@ -96,6 +96,21 @@ func (c Config) HasClass() bool { return c.Condition == OnClass || c.Condition =
 // HasText says whether the model takes text tokens.
 func (c Config) HasText() bool { return c.Condition == OnText || c.Condition == OnTextAndClass }
 
+// SetCondition makes c a model of condition k: of classes, where it has them, numClasses, and of captions of at
+// most length tokens of width numbers. What k does not name becomes zero.
+func (c *Config) SetCondition(k ConditionKind, numClasses, width, length int) {
+	c.Condition, c.NumClasses, c.TextWidth, c.TextLength = k, 0, 0, 0
+	if c.HasClass() {
+		c.NumClasses = numClasses
+	}
+	if c.HasText() {
+		c.TextWidth, c.TextLength = width, length
+	}
+	if k == OnNothing {
+		c.ClassDropoutProb = 0
+	}
+}
+
 // Conditions says what the model is conditioned on: "1000 classes", "text of 77 tokens of width 768".
 func (c Config) Conditions() string {
 	var parts []string

@@ -23,6 +23,7 @@ func commands() []*cli.Command {
 		trainCommand(),
 		launchCommand(),
 		sampleCommand(),
+		modelsCommand(),
 		convertCommand(),
 		inspectCommand(),
 		fetchCommand(),
