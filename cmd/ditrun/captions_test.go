@@ -13,8 +13,9 @@ import (
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
-// writeStates writes token states as another program would: row i holds 2 tokens of the number i.
-func writeStates(t *testing.T, texts []string) string {
+// writeStates writes token states as another program would, called "toy" unless encoder says otherwise: row i holds 2
+// tokens of the number i.
+func writeStates(t *testing.T, texts []string, encoder ...string) string {
 	t.Helper()
 	const length, width = 3, 4
 	var states, lengths []byte
@@ -33,7 +34,7 @@ func writeStates(t *testing.T, texts []string) string {
 	err = checkpoint.Write(path, []checkpoint.Tensor{
 		{Info: checkpoint.Info{Name: "states", DType: checkpoint.F16, Shape: []int64{n, length, width}}, Data: states},
 		{Info: checkpoint.Info{Name: "lengths", DType: checkpoint.I32, Shape: []int64{n}}, Data: lengths},
-	}, map[string]string{"encoder": "toy", "captions": string(list)})
+	}, map[string]string{"encoder": append(encoder, "toy")[0], "captions": string(list)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +98,13 @@ func TestEncodeCaptions(t *testing.T) {
 		t.Errorf("train: code %d: %s", o.code, o.stderr)
 	}
 	checkLog(t, run, 2)
-	ditrun(t, append(args, "--data", r.latents, "--run-dir", run+"2")...).refused(t, 1, "has no captions, for --condition text+class", "hint: encode-latents --captions adds them")
+	// The checkpoint knows its encoder, is sampled by prompt, and brings its condition to another run.
+	sample := []string{"sample", "--ckpt", run, "--vae", r.vae, "--num-sampling-steps", "3", "--text-states", states, "--prompt", "a cat, asleep", "--class-labels", "0"}
+	mustRun(t, append(sample, "--out", filepath.Join(t.TempDir(), "cat.png"))...)
+	others := writeStates(t, []string{"", "a cat, asleep"}, "another")
+	ditrun(t, append(sample, "--text-states", others, "--out", filepath.Join(t.TempDir(), "cat.png"))...).refused(t, 1, "is another (", "the model was trained with toy (")
+	mustRun(t, "train", "--data", out, "--global-batch-size", "4", "--max-steps", "2", "--ema-decay", "0.5", "--init-from", run, "--run-dir", run+"3")
+	ditrun(t, append(args, "--data", r.latents, "--run-dir", run+"2")...).refused(t, 1, "has no captions, for --condition text+class", "hint: encode-latents --captions adds them to latents")
 	ditrun(t, append(args, "--condition", "smell", "--run-dir", run+"2")...).refused(t, 2, "smell")
 
 	before := read(t, filepath.Join(out, data.TextName, "text.json"))

@@ -181,6 +181,9 @@ func adaptAsAsked(e *env, w *dit.Weights) (notes []string, err error) {
 	default:
 		return nil, usagef("--timestep-frequency-shift %q: want 0 or 1", text)
 	}
+	if (w.Config.Block != dit.AdaLNZero || w.Config.Condition != dit.OnClass) && c.String("to") == "official" {
+		notes = append(notes, "the original has adaln-zero blocks on classes alone: it will not load this file, ditrun does")
+	}
 	if w.Config.TimestepFrequencyShift != 0 && c.String("to") == "official" {
 		notes = append(notes, "a .pt does not say that the model has diffusers' arithmetic: the original will compute something else")
 	}

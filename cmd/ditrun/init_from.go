@@ -34,14 +34,30 @@ func startModel(e *env, named dit.Config, set training.Set) (dit.Config, *dit.We
 	} else if w.Config.Name() != named.Name() {
 		return fail(usagef("--init-from %s holds %s, --model asks for %s", from, w.Config.Name(), named.Name()))
 	}
+	for _, d := range []struct {
+		flag        string
+		holds, asks fmt.Stringer
+	}{{"block", w.Config.Block, named.Block}, {"condition", w.Config.Condition, named.Condition}} {
+		if d.holds != d.asks && (c.IsSet(d.flag) || d.flag == "condition" && c.Bool("unconditional")) {
+			return fail(usagef("--init-from %s holds a model of %s %s, --%s asks for %s", from, d.flag, d.holds, d.flag, d.asks))
+		}
+	}
 	if set.Channels != w.Config.InChannels {
 		return fail(fmt.Errorf("--init-from %s is for latents of %d channels, %s has %d", from, w.Config.InChannels, set.Name, set.Channels))
 	}
+	if text := set.Text; w.Config.HasText() && text != nil && text.Encoder.Width != w.Config.TextWidth {
+		return fail(fmt.Errorf("--init-from %s takes captions of width %d, those of %s have %d", from, w.Config.TextWidth, set.Name, text.Encoder.Width))
+	}
 	e.printf("start   %s", w)
-	drop := c.Float64("class-dropout-prob")
-	change := dit.Changes{NumClasses: c.Int("num-classes"), InputSize: set.Height, InputWidth: set.Width, ClassDropoutProb: &drop, Seed: c.Uint64("global-seed")}
-	if n := len(set.Classes); change.NumClasses == 0 || change.NumClasses == n {
-		change.Classes = set.Classes
+	change := dit.Changes{InputSize: set.Height, InputWidth: set.Width, Seed: c.Uint64("global-seed")}
+	if drop := c.Float64("class-dropout-prob"); w.Config.Condition != dit.OnNothing {
+		change.ClassDropoutProb = &drop
+	}
+	if w.Config.HasClass() {
+		change.NumClasses = c.Int("num-classes")
+		if n := len(set.Classes); change.NumClasses == 0 || change.NumClasses == n {
+			change.Classes = set.Classes
+		}
 	}
 	did, err := w.Adapt(change)
 	if err != nil {

@@ -53,6 +53,8 @@ type inspection struct {
 	Notes      []string          `json:"notes,omitempty"`
 	Model      string            `json:"model,omitempty"`
 	ImageSize  int               `json:"image_size,omitempty"`
+	Block      string            `json:"block,omitempty"`
+	Condition  string            `json:"condition,omitempty"`
 	NumClasses int               `json:"num_classes,omitempty"`
 	Step       int               `json:"step,omitempty"`
 	EMA        bool              `json:"ema,omitempty"`
@@ -89,6 +91,7 @@ func inspect(path, model string) (*inspection, error) {
 		defer w.Close()
 		in.Path, in.Family, in.Found, in.Notes = w.Path, w.Layout, w.String(), w.Notes
 		in.Model, in.ImageSize, in.NumClasses = w.Config.Name(), w.ImageSize, w.Config.NumClasses
+		in.Block, in.Condition = w.Config.Block.String(), w.Config.Condition.String()
 		in.Step, in.EMA = w.Step, w.EMA
 	} else if encoder, err := vae.Read(path); err == nil {
 		defer encoder.Close()

@@ -24,8 +24,10 @@ type previewer struct {
 const (
 	previewClasses  = 10
 	previewPerClass = 4
-	previewSteps    = "50"
-	previewScale    = 4
+	// Of a model without condition there are as many pictures, in rows of previewClasses.
+	previewUnconditional = previewClasses * previewPerClass
+	previewSteps         = "50"
+	previewScale         = 4
 )
 
 // newPreviewer prepares to draw; without --sample-every there is nothing to.
@@ -38,6 +40,10 @@ func newPreviewer(e *env, t *trainInput) *previewer {
 	p.request = sampling.Request{CFGScale: previewScale, Guided: dit.GuideAll, Steps: previewSteps, Seed: e.flags.Uint64("global-seed")}
 	if t.config.Model.ClassDropoutProb == 0 {
 		p.request.CFGScale = 1
+	}
+	if t.config.Model.Condition == dit.OnNothing {
+		p.request.NumSamples = previewUnconditional
+		return p
 	}
 	names := t.set.Classes
 	shown := min(len(names), previewClasses)
@@ -56,13 +62,13 @@ func (p *previewer) draw(ctx context.Context, s *torch.Scope, model *dit.DiT, st
 	if err != nil {
 		return nil, err
 	}
-	pix, side, err := sampling.Decode(ctx, s, p.vae, z, p.scaling)
+	made, err := sampling.Decode(ctx, s, p.vae, z, p.scaling)
 	if err != nil {
 		return nil, err
 	}
-	images, err := picture.Batch(pix, len(p.labels), side, side)
+	images, err := picture.Batch(made.Pix, z.Dim(0), made.Width, made.Height)
 	if err != nil {
 		return nil, err
 	}
-	return picture.Sheet(images, p.labels, len(p.labels)/previewPerClass, fmt.Sprintf("step %d, guidance %g", step, p.request.CFGScale))
+	return picture.Sheet(images, p.labels, len(images)/previewPerClass, fmt.Sprintf("step %d, guidance %g", step, p.request.CFGScale))
 }

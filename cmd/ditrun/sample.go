@@ -1,11 +1,8 @@
 package main
 
 import (
-	"encoding/csv"
 	"errors"
 	"fmt"
-	"image"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,11 +14,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
 	"github.com/ditrun/ditrun/diffusion"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
-	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 func sampleCommand() *cli.Command {
@@ -31,16 +26,21 @@ func sampleCommand() *cli.Command {
 		description: "Samples the averaged weights of a checkpoint with classifier-free\n" +
 			"guidance. --out PICTURE.png is one sheet with all pictures, a class a row\n" +
 			"where the number allows; --out DIR is a folder of single pictures with\n" +
-			"their labels in labels.csv; --out FILE.npz holds the pixels (arr_0) and\n" +
-			"the labels (arr_1).",
+			"their labels or prompts in labels.csv; --out FILE.npz holds the pixels\n" +
+			"(arr_0) and the labels (arr_1). Models of text take --prompt.",
 		example: "ditrun sample --ckpt results/000-DiT-XL-2 --vae vae --cfg-scale 4.0\n" +
-			"ditrun sample --ckpt ema.safetensors --vae vae --class-labels 207,360 --num-samples 8 --out dogs.png",
+			"ditrun sample --ckpt ema.safetensors --vae vae --class-labels 207,360 --num-samples 8 --out dogs.png\n" +
+			"ditrun sample --ckpt results/001-DiT-S-2 --vae vae --text-encoder clip --prompt 'a red shoe' --num-samples 4",
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "ckpt", Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
 			&cli.StringFlag{Name: "model", DefaultText: "as the file says", Usage: "`NAME`, for a .pt of a width that is not the paper's"},
 			&cli.StringFlag{Name: "vae", DefaultText: "the pipeline's", Usage: "the autoencoder in `DIR` that made the latents"},
 			&cli.StringFlag{Name: "class-labels", DefaultText: "all, at most 20", Usage: "numbers or names of classes, a `LIST` like 3,7,cat"},
-			&cli.IntFlag{Name: "num-samples", DefaultText: "one a class", Usage: "`N` pictures, spread over the classes in order"},
+			&cli.GenericFlag{Name: "prompt", Value: &textList{}, DefaultText: "none", Usage: "`TEXT` to draw, repeatable, for models of text"},
+			&cli.StringFlag{Name: "negative-prompt", DefaultText: "the empty one", Usage: "`TEXT` to lead away from"},
+			&cli.StringFlag{Name: "text-encoder", Usage: "the CLIP text encoder in `DIR` that encoded the captions"},
+			&cli.StringFlag{Name: "text-states", Usage: "prompts by another program: their token states in `FILE`"},
+			&cli.IntFlag{Name: "num-samples", DefaultText: "one a class or prompt", Usage: "`N` pictures, spread over them in order"},
 			&cli.Float64Flag{Name: "cfg-scale", Value: 4.0, Usage: "guidance: 1 is none; more obeys the class and varies less"},
 			&cli.StringFlag{Name: "cfg-channels", Value: "3", Usage: "guide 3 latent channels, as the original, or all"},
 			&cli.StringFlag{Name: "num-sampling-steps", Value: "250", Usage: "a number, ddimN, or counts by section as in `STEPS` 10,15,20"},
@@ -66,6 +66,8 @@ func runSample(e *env) error {
 	}
 	if v := c.Float64("cfg-scale"); !(v >= 1 && v < 1e6) {
 		return usagef("--cfg-scale %g: want a number from 1 (no guidance) up", v)
+	} else if c.IsSet("negative-prompt") && v == 1 {
+		return usagef("--negative-prompt: has no effect without guidance, --cfg-scale 1")
 	}
 	guided, err := dit.ParseGuidedChannels(c.String("cfg-channels"))
 	if err != nil {
@@ -105,18 +107,27 @@ func runSample(e *env) error {
 	}
 	defer p.Close()
 	info := p.Info()
-	classes, err := parseClasses(c.String("class-labels"), info)
+	what, err := e.parseCondition(info)
 	if err != nil {
 		return err
 	}
-	n := len(classes)
+	n := what.len()
 	if c.IsSet("num-samples") {
 		n = c.Int("num-samples")
 	}
+	what = what.spread(n)
 	r := sampling.Request{CFGScale: c.Float64("cfg-scale"), Guided: guided, Steps: c.String("num-sampling-steps"), Sampler: c.String("sampler"),
 		Seed: c.Uint64("seed"), RNG: c.String("rng"), BatchSize: c.Int("batch-size")}
-	for i := range n {
-		r.Labels = append(r.Labels, classes[i*len(classes)/n])
+	r.Labels = what.labels
+	if info.Config.Condition == dit.OnNothing {
+		if r.NumSamples = n; !c.IsSet("cfg-scale") {
+			r.CFGScale = 1
+		}
+	}
+	if info.Config.HasText() {
+		if r.Captions, r.Null, err = e.encodePrompts(info, what.prompts, dev); err != nil {
+			return err
+		}
 	}
 	if r.BatchSize == 0 && r.RNG == "image" {
 		r.BatchSize = defaultSampleBatch
@@ -137,13 +148,13 @@ func runSample(e *env) error {
 	bar := e.progress("sample", "steps", int64(batches*process.Len()))
 	r.Progress = func(done, _ int) { bar.Set(int64(done)) }
 	began := time.Now()
-	pix, side, err := p.Sample(e.ctx, r)
+	made, err := p.Sample(e.ctx, r)
 	if err != nil {
 		return err
 	}
 	bar.Finish()
 	seconds := time.Since(began).Seconds()
-	if err := writeSamples(c.String("out"), pix, side, r.Labels, info.Classes); err != nil {
+	if err := writeSamples(c.String("out"), made, what, info.Classes); err != nil {
 		return err
 	}
 	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(float64(n)/seconds), c.String("out"))
@@ -229,91 +240,4 @@ func unknownClass(name string, info dit.Info) error {
 		return withHint(err, "the first classes are %s", strings.Join(info.Classes[:shown], ", "))
 	}
 	return withHint(err, "the classes are %s", strings.Join(info.Classes, ", "))
-}
-
-// writeSamples writes n pictures of side x side pixels as the ending of out says.
-func writeSamples(out string, pix []uint8, side int, labels []int, names []string) error {
-	if filepath.Ext(out) == ".npz" {
-		y := make([]int64, len(labels))
-		for i, l := range labels {
-			y[i] = int64(l)
-		}
-		return checkpoint.WriteNPZ(out, checkpoint.Uint8Array("arr_0", pix, len(labels), side, side, 3), checkpoint.Int64Array("arr_1", y, len(y)))
-	}
-	images, err := picture.Batch(pix, len(labels), side, side)
-	if err != nil {
-		return err
-	}
-	if filepath.Ext(out) != ".png" {
-		return writeFolder(out, images, labels, names)
-	}
-	if len(names) == 0 {
-		grid, err := picture.Grid(images, 4, 2)
-		if err != nil {
-			return err
-		}
-		return picture.WritePNG(out, grid)
-	}
-	var under []string
-	for _, l := range labels {
-		under = append(under, className(names, l))
-	}
-	sheet, err := picture.Sheet(images, under, perRow(labels), "")
-	if err != nil {
-		return err
-	}
-	return picture.WritePNG(out, sheet)
-}
-
-// perRow is the number of pictures a row: a class's where all have equally many and more than one,
-// else at most eight.
-func perRow(labels []int) int {
-	run := 1
-	for run < len(labels) && labels[run] == labels[0] {
-		run++
-	}
-	if run > 1 && run <= 20 && len(labels)%run == 0 {
-		return run
-	}
-	return min(len(labels), 8)
-}
-
-func className(names []string, label int) string {
-	if label < len(names) {
-		return names[label]
-	}
-	return strconv.Itoa(label)
-}
-
-// writeFolder writes single pictures and labels.csv, aside first: the folder appears whole.
-func writeFolder(out string, images []image.Image, labels []int, names []string) (err error) {
-	aside, err := os.MkdirTemp(filepath.Dir(out), "."+filepath.Base(out)+".tmp-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(aside)
-	for i, img := range images {
-		if err := picture.WritePNG(picture.NumberedName(aside, i), img); err != nil {
-			return err
-		}
-	}
-	err = checkpoint.WriteFile(filepath.Join(aside, "labels.csv"), func(w io.Writer) error {
-		table := csv.NewWriter(w)
-		table.Write([]string{"file", "label", "class"})
-		for i, l := range labels {
-			table.Write([]string{filepath.Base(picture.NumberedName("", i)), strconv.Itoa(l), className(names, l)})
-		}
-		table.Flush()
-		return table.Error()
-	})
-	if err != nil {
-		return err
-	}
-	if err := os.Chmod(aside, 0o755); err != nil {
-		return err
-	}
-	if err := os.Rename(aside, out); err != nil {
-		return err
-	}
-	return checkpoint.SyncDir(filepath.Dir(out))
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
@@ -34,10 +35,10 @@ func trainCommand() *cli.Command {
 			&cli.IntFlag{Name: "num-workers", DefaultText: "the cores less one", Usage: "for pictures: `N` goroutines that decode"},
 			&cli.StringFlag{Name: "data-order", Value: d.DataOrder, Usage: "shuffle, or block for disks slow at single latents"},
 			&cli.BoolFlag{Name: "data-on-device", DisableDefaultText: true, Usage: "all latents in the memory of the device"},
-			&cli.BoolFlag{Name: "unconditional", DisableDefaultText: true, Usage: "one class for all"},
 			&cli.StringFlag{Name: "model", Value: "DiT-XL/2", Usage: "DiT-S/2 ... DiT-XL/8, or DiT-WIDTHxDEPTHxHEADS/PATCH"},
 			&cli.StringFlag{Name: "block", Value: dit.AdaLNZero.String(), Usage: "in-context, cross-attention, adaln or adaln-zero"},
 			&cli.StringFlag{Name: "condition", Value: dit.OnClass.String(), Usage: "class, text, text+class or none"},
+			&cli.BoolFlag{Name: "unconditional", DisableDefaultText: true, Usage: "short for --condition none"},
 			&cli.StringFlag{Name: "init-from", DefaultText: "new weights", Usage: "start from weights at `PATH`, as sample --ckpt takes"},
 			&cli.IntFlag{Name: "image-size", DefaultText: "that of the latents", Usage: "`PIXELS` a side; checked against the latents"},
 			&cli.IntFlag{Name: "num-classes", DefaultText: "those of the latents", Usage: "`N` classes"},
@@ -98,13 +99,13 @@ func runTrain(e *env) error {
 		return usageError{err}
 	}
 	if named.Block, err = dit.ParseBlock(c.String("block")); err != nil {
-		return usageError{err}
+		return usageError{fmt.Errorf("--%w", err)} // it begins with block
 	}
-	if named.Condition, err = dit.ParseCondition(c.String("condition")); err != nil {
-		return usageError{err}
+	if named.Condition, err = e.condition(); err != nil {
+		return err
 	}
-	if c.Int("sample-every") > 0 && named.Condition != dit.OnClass {
-		return usagef("train: --sample-every draws classes: want --condition class")
+	if c.Int("sample-every") > 0 && named.HasText() {
+		return usagef("train: --sample-every draws classes, not captions: --condition %s", named.Condition)
 	}
 	process, err := dist.Detect(os.Getenv)
 	if err != nil {
@@ -113,7 +114,7 @@ func runTrain(e *env) error {
 	if process.Rank > 0 {
 		e.quiet = true
 	}
-	t, err := e.openTrainInput(process, named.HasText())
+	t, err := e.openTrainInput(process)
 	if err != nil {
 		return err
 	}
@@ -191,26 +192,36 @@ func (e *env) openGroup(process dist.Env, dev torch.Device) (*dist.Group, error)
 	return dist.Open(e.ctx, process, "gloo", groupTimeout)
 }
 
+// condition reads --condition, or --unconditional, which is short for one of its values.
+func (e *env) condition() (dit.ConditionKind, error) {
+	k, err := dit.ParseCondition(e.flags.String("condition"))
+	if err != nil {
+		return k, usageError{fmt.Errorf("--%w", err)} // it begins with condition
+	}
+	if !e.flags.Bool("unconditional") || k == dit.OnNothing {
+		return k, nil
+	}
+	if e.flags.IsSet("condition") {
+		return k, usagef("train: --unconditional and --condition %s exclude each other", k)
+	}
+	return dit.OnNothing, nil
+}
+
 // trainConfig builds the configuration from flags and from what the latents say.
 func trainConfig(e *env, model dit.Config, set training.Set, dev torch.Device) (training.Config, error) {
 	c := e.flags
 	var cfg training.Config
 	model.SetInput(set.Height, set.Width)
 	model.InChannels = set.Channels
-	model.NumClasses = 0
-	if model.HasClass() {
-		model.NumClasses = cmp.Or(c.Int("num-classes"), len(set.Classes))
-	}
+	model.ClassDropoutProb = c.Float64("class-dropout-prob")
+	var text data.TextEncoderInfo
 	if model.HasText() {
 		if set.Text == nil {
-			return cfg, withHint(fmt.Errorf("%s has no captions, for --condition %s", c.String("data"), model.Condition), "encode-latents --captions adds them")
+			return cfg, withHint(fmt.Errorf("%s has no captions, for --condition %s", c.String("data"), model.Condition), "encode-latents --captions adds them to latents")
 		}
-		model.TextWidth, model.TextLength = set.Text.Encoder.Width, set.Text.Encoder.Length
+		text = set.Text.Encoder
 	}
-	model.ClassDropoutProb = c.Float64("class-dropout-prob")
-	if c.Bool("unconditional") || model.Condition == dit.OnNothing {
-		model.ClassDropoutProb = 0
-	}
+	model.SetCondition(model.Condition, cmp.Or(c.Int("num-classes"), len(set.Classes)), text.Width, text.Length)
 	if size := c.Int("image-size"); size != 0 && size != set.ImageSize {
 		return cfg, fmt.Errorf("%s holds latents of %d-pixel images, --image-size asks for %d", c.String("data"), set.ImageSize, size)
 	}
@@ -238,7 +249,8 @@ func trainConfig(e *env, model dit.Config, set training.Set, dev torch.Device) (
 		return cfg, usageError{fmt.Errorf("train: %w", err)}
 	}
 	// config.yaml says what the defaults came to.
-	for name, v := range map[string]any{"image-size": cfg.ImageSize, "num-classes": model.NumClasses, "flip-prob": cfg.FlipProb, "precision": cfg.Precision} {
+	for name, v := range map[string]any{"image-size": cfg.ImageSize, "num-classes": model.NumClasses, "flip-prob": cfg.FlipProb, "precision": cfg.Precision,
+		"block": model.Block, "condition": model.Condition} {
 		if err := c.Set(name, fmt.Sprint(v)); err != nil {
 			return cfg, err
 		}
@@ -256,7 +268,7 @@ func (e *env) describeTraining(t *trainInput, world int, dir string) {
 	for _, row := range [][2]string{
 		{"device", fmt.Sprintf("%s, %s", describeDevice(t.device), torch.BuildInfo())},
 		{"data", fmt.Sprintf("%s: %s %s of %dx%dx%d, %s, %s", e.flags.String("data"), format.Count(int64(set.Samples)), t.what(), set.Channels, set.Height, set.Width, plural(len(set.Classes), "class"), views)},
-		{"model", fmt.Sprintf("%s, %s, %.3g GMACs a forward pass", cfg.Model.Name(), plural(cfg.Model.NumTokens(), "token"), cfg.Model.MACs()/1e9)},
+		{"model", fmt.Sprintf("%s on %s, %s, %.3g GMACs a forward pass", cfg.Model.Design(), cfg.Model.Conditions(), plural(cfg.Model.NumTokens(), "token"), cfg.Model.MACs()/1e9)},
 		{"recipe", fmt.Sprintf("batch %d, %s steps, lr %g %s, ema %g, %s", cfg.GlobalBatchSize, format.Count(int64(cfg.Steps(set.Samples))), cfg.LR, cfg.LRSchedule, cfg.EMADecay, cfg.Precision)},
 		{"run", dir},
 	} {

@@ -40,21 +40,18 @@ func (t *trainInput) what() string {
 }
 
 // openTrainInput opens the device, the data and the autoencoder.
-func (e *env) openTrainInput(process dist.Env, captions bool) (*trainInput, error) {
+func (e *env) openTrainInput(process dist.Env) (*trainInput, error) {
 	t := &trainInput{}
-	if err := e.fillTrainInput(t, process, captions); err != nil {
+	if err := e.fillTrainInput(t, process); err != nil {
 		t.close()
 		return nil, err
-	}
-	if e.flags.Bool("unconditional") {
-		t.source = training.Unconditional(t.source)
 	}
 	t.set = t.source.Set()
 	t.set.Name = e.flags.String("data")
 	return t, nil
 }
 
-func (e *env) fillTrainInput(t *trainInput, process dist.Env, captions bool) (err error) {
+func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 	c := e.flags
 	path, encoder := c.String("data"), c.String("vae")
 	t.pictures = encoder != "" && !exists(filepath.Join(path, data.ManifestName))
@@ -80,11 +77,8 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env, captions bool) (er
 				return withHint(err, "give the --vae that encode-latents was given")
 			}
 		}
-		t.source = training.Latents(latents)
-		if captions {
-			if t.source, err = training.Captioned(latents); err != nil {
-				return err
-			}
+		if t.source, err = training.Captioned(latents); err != nil {
+			return err
 		}
 		if c.Bool("data-on-device") {
 			resident, err := training.Resident(latents, t.device)
@@ -95,9 +89,6 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env, captions bool) (er
 			t.source = resident
 		}
 		return nil
-	}
-	if captions {
-		return usagef("train: captions lie beside latents, %s holds pictures: encode-latents --captions makes them", path)
 	}
 	if c.Bool("data-on-device") || c.String("data-order") != data.ShuffleOrder {
 		return usagef("train: --data-on-device and --data-order are for latents, %s holds pictures", path)

@@ -211,8 +211,8 @@ func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.Autoe
 	err := torch.Run(dev, func(s *torch.Scope) error {
 		s = s.NoGrad()
 		mean, _ := model.Encode(s, vae.Pixels(s, pix, n, size))
-		made, _, err := sampling.Decode(ctx, s, model, mean, 1)
-		pix = append(pix, made...)
+		made, err := sampling.Decode(ctx, s, model, mean, 1)
+		pix = append(pix, made.Pix...)
 		return err
 	})
 	if err != nil {

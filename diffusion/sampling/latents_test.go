@@ -92,7 +92,7 @@ func TestSamplesEqualOriginal(t *testing.T) {
 			if err := r.defaults(m.Config()); err != nil {
 				return err
 			}
-			x, err := draw(context.Background(), s, m, process, step, &r, r.Labels, n, func(int) {})
+			x, err := draw(context.Background(), s, m, process, step, &r, 0, len(r.Labels), n, func(int) {})
 			if err != nil {
 				return err
 			}
@@ -207,7 +207,7 @@ func TestTorchNoiseIsInTheOriginalsOrder(t *testing.T) {
 					n.noise = append(n.noise, s.Narrow(s.Randn(gen, 4, 4, 8, 8), 0, 0, 2))
 				}
 			}
-			want, err := draw(context.Background(), s, m, process, (*diffusion.Diffusion).DDPMStep, &r, r.Labels, n, func(int) {})
+			want, err := draw(context.Background(), s, m, process, (*diffusion.Diffusion).DDPMStep, &r, 0, len(r.Labels), n, func(int) {})
 			if err != nil {
 				return err
 			}
@@ -278,7 +278,7 @@ func TestLatentsRefuses(t *testing.T) {
 			{m, Request{Labels: []int{-1}}, "class label -1: the model has classes 0 to 9"},
 			{m, Request{Labels: []int{0, 11}}, "class label 11"},
 			{noNull, Request{Labels: []int{10}}, "class label 10"},
-			{noNull, Request{Labels: []int{1}, CFGScale: 4}, "no null class"},
+			{noNull, Request{Labels: []int{1}, CFGScale: 4}, "without dropping its condition"},
 			{m, Request{Labels: []int{1}, CFGScale: math.NaN()}, "guidance scale NaN"},
 			{m, Request{Labels: []int{1}, CFGScale: math.Inf(1)}, "guidance scale +Inf"},
 			{m, Request{Labels: []int{1}, First: -1}, "first picture -1"},

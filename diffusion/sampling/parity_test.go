@@ -68,10 +68,11 @@ func TestLoopsEqualOriginal(t *testing.T) {
 			if _, ok := g.Lookup(name + ".ddp"); !ok {
 				return nil
 			}
-			pix, _, err := Decode(context.Background(), s, v, got, v.Config().ScalingFactor)
+			pictures, err := Decode(context.Background(), s, v, got, v.Config().ScalingFactor)
 			if err != nil {
 				return err
 			}
+			pix := pictures.Pix
 			for _, rule := range []string{".ddp", ".png"} {
 				theirs := torch.Data[uint8](g.Tensor(s, name+rule))
 				if len(pix) != len(theirs) {

@@ -70,15 +70,16 @@ func TestPipeline(t *testing.T) {
 	for i := range decodeBatch + 2 {
 		r.Labels = append(r.Labels, i%10)
 	}
-	pix, side, err := p.Sample(context.Background(), r)
+	pictures, err := p.Sample(context.Background(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if side != 16 || len(pix) != len(r.Labels)*16*16*3 {
-		t.Fatalf("side %d, %d bytes", side, len(pix))
+	pix := pictures.Pix
+	if pictures.Width != 16 || pictures.Height != 16 || len(pix) != len(r.Labels)*16*16*3 {
+		t.Fatalf("%d x %d, %d bytes", pictures.Width, pictures.Height, len(pix))
 	}
-	again, _, err := p.Sample(context.Background(), r)
-	if err != nil || !bytes.Equal(pix, again) {
+	again, err := p.Sample(context.Background(), r)
+	if err != nil || !bytes.Equal(pix, again.Pix) {
 		t.Errorf("two samples of one seed differ (%v)", err)
 	}
 	// The last picture by hand.
@@ -111,10 +112,10 @@ func TestPipeline(t *testing.T) {
 			cancel()
 		}
 	}
-	if pix, _, err := p.Sample(ctx, cut); !errors.Is(err, context.Canceled) || pix != nil {
-		t.Errorf("cancelled before decoding: %d bytes, error %v", len(pix), err)
+	if out, err := p.Sample(ctx, cut); !errors.Is(err, context.Canceled) || out.Pix != nil {
+		t.Errorf("cancelled before decoding: %d bytes, error %v", len(out.Pix), err)
 	}
-	if _, _, err := p.Sample(context.Background(), Request{Labels: []int{99}}); err == nil {
+	if _, err := p.Sample(context.Background(), Request{Labels: []int{99}}); err == nil {
 		t.Error("label 99: no error")
 	}
 	p.Close()
@@ -129,7 +130,7 @@ func TestDecodeStops(t *testing.T) {
 	why := errors.New("stop")
 	cancel(why)
 	torchtest.Run(t, func(s *torch.Scope) error {
-		if _, _, err := Decode(ctx, s, v, s.Zeros(torch.Float32, 1, 4, 8, 8), 0.5); !errors.Is(err, why) {
+		if _, err := Decode(ctx, s, v, s.Zeros(torch.Float32, 1, 4, 8, 8), 0.5); !errors.Is(err, why) {
 			t.Errorf("error %v", err)
 		}
 		return nil

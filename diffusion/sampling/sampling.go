@@ -18,9 +18,14 @@ import (
 	"github.com/ditrun/ditrun/vae"
 )
 
-// A Request says what to sample. The zero value of a field other than Labels takes the default.
+// A Request says what to sample: as many pictures as there are labels or captions, of which it holds those that
+// the model takes. The zero value of another field takes the default.
 type Request struct {
-	Labels    []int              // one a picture
+	Labels     []int     // of models of classes: one a picture
+	Captions   []Caption // of models of text: one a picture
+	Null       Caption   // of models of text under guidance: what to lead away from, the empty caption or a negative prompt
+	NumSamples int       // of models without condition: the number of pictures
+
 	CFGScale  float64            // classifier-free guidance; 1, or 0, is none
 	Guided    dit.GuidedChannels // default GuideThree, as the original
 	Steps     string             // of the reverse process, as diffusion.New reads it; default "250"
@@ -30,6 +35,12 @@ type Request struct {
 	BatchSize int                   // pictures at a time; default all, which RNG "torch" requires
 	First     int                   // index of the first picture: the noise of a picture depends on its index
 	Progress  func(done, total int) // sampling steps over all batches; may be nil
+}
+
+// A Caption is a text that an encoder has encoded.
+type Caption struct {
+	States []float32 // [L, W], L and W being those of the model
+	Length int       // of the L tokens, how many are no padding, the first ones
 }
 
 // RNG "image" gives each picture noise that depends on the seed and the picture's index alone. RNG
@@ -56,29 +67,66 @@ func (r *Request) defaults(cfg dit.Config) error {
 		r.RNG = rngImage
 	}
 	if r.BatchSize <= 0 {
-		r.BatchSize = len(r.Labels)
+		r.BatchSize = r.count()
+	}
+	if err := r.checkCondition(cfg); err != nil {
+		return err
 	}
 	switch {
-	case len(r.Labels) == 0:
-		return fmt.Errorf("sample: no labels")
 	case r.RNG != rngImage && r.RNG != rngTorch:
 		return fmt.Errorf("random numbers %q: want image or torch", r.RNG)
-	case r.RNG == rngTorch && r.BatchSize < len(r.Labels):
-		return fmt.Errorf("random numbers torch: the batch size %d is below the number of pictures %d, which the original draws at once", r.BatchSize, len(r.Labels))
+	case r.RNG == rngTorch && r.BatchSize < r.count():
+		return fmt.Errorf("random numbers torch: the batch size %d is below the number of pictures %d, which the original draws at once", r.BatchSize, r.count())
 	case math.IsNaN(r.CFGScale) || math.IsInf(r.CFGScale, 0):
 		return fmt.Errorf("guidance scale %v: want a number", r.CFGScale)
 	case r.First < 0:
 		return fmt.Errorf("first picture %d: want 0 or more", r.First)
 	case r.guided() && cfg.ClassDropoutProb == 0:
-		return fmt.Errorf("guidance scale %v: the model was trained without label dropping and has no null class", r.CFGScale)
+		return fmt.Errorf("guidance scale %v: the model was trained without dropping its condition, so there is nothing to lead away from", r.CFGScale)
+	}
+	return nil
+}
+
+// checkCondition holds labels and captions against what the model takes.
+func (r *Request) checkCondition(cfg dit.Config) error {
+	switch {
+	case cfg.HasClass() && len(r.Labels) == 0:
+		return fmt.Errorf("sample: no labels")
+	case !cfg.HasClass() && len(r.Labels) > 0:
+		return fmt.Errorf("sample: class labels for a model of %s", cfg.Conditions())
+	case cfg.HasText() && len(r.Captions) == 0:
+		return fmt.Errorf("sample: no captions")
+	case !cfg.HasText() && len(r.Captions) > 0:
+		return fmt.Errorf("sample: captions for a model of %s", cfg.Conditions())
+	case cfg.HasClass() && cfg.HasText() && len(r.Labels) != len(r.Captions):
+		return fmt.Errorf("sample: %d labels and %d captions: want one of each a picture", len(r.Labels), len(r.Captions))
+	case r.NumSamples != 0 && cfg.Condition != dit.OnNothing:
+		return fmt.Errorf("sample: %d pictures, the number is that of labels or captions", r.NumSamples)
+	case r.count() < 1:
+		return fmt.Errorf("sample: %d pictures: want at least 1", r.count())
+	case !r.guided() || !cfg.HasText():
+	case len(r.Null.States) == 0:
+		return fmt.Errorf("guidance scale %v: the states of the empty caption, or of a negative prompt, are missing", r.CFGScale)
 	}
 	for _, y := range r.Labels {
 		if y < 0 || y > cfg.NumClasses || y == cfg.NumClasses && cfg.ClassDropoutProb == 0 {
 			return fmt.Errorf("class label %d: the model has classes 0 to %d", y, cfg.NumClasses-1)
 		}
 	}
+	captions := r.Captions
+	if cfg.HasText() && r.guided() {
+		captions = append(captions[:len(captions):len(captions)], r.Null)
+	}
+	for _, c := range captions {
+		if len(c.States) != cfg.TextLength*cfg.TextWidth || c.Length < 1 || c.Length > cfg.TextLength {
+			return fmt.Errorf("caption of %d numbers, %d tokens: the model takes %d tokens of width %d", len(c.States), c.Length, cfg.TextLength, cfg.TextWidth)
+		}
+	}
 	return nil
 }
+
+// count is the number of pictures.
+func (r *Request) count() int { return max(len(r.Labels), len(r.Captions), r.NumSamples) }
 
 func (r *Request) guided() bool { return r.CFGScale != 1 }
 
@@ -97,15 +145,15 @@ func Latents(ctx context.Context, s *torch.Scope, model *dit.DiT, r Request) (*t
 		return nil, err
 	}
 	s = s.NoGrad()
-	batches := (len(r.Labels) + r.BatchSize - 1) / r.BatchSize
+	batches := (r.count() + r.BatchSize - 1) / r.BatchSize
 	var parts []*torch.Tensor
 	for b := range batches {
-		lo, hi := b*r.BatchSize, min((b+1)*r.BatchSize, len(r.Labels))
+		lo, hi := b*r.BatchSize, min((b+1)*r.BatchSize, r.count())
 		noise, err := newSource(s.Device(), &r, lo, hi, cfg)
 		if err != nil {
 			return nil, err
 		}
-		x, err := draw(ctx, s, model, process, step, &r, r.Labels[lo:hi], noise, func(k int) {
+		x, err := draw(ctx, s, model, process, step, &r, lo, hi, noise, func(k int) {
 			if r.Progress != nil {
 				r.Progress(b*process.Len()+k, batches*process.Len())
 			}
@@ -132,39 +180,61 @@ func finite(s *torch.Scope, x *torch.Tensor) bool {
 	return ok
 }
 
-// draw runs the reverse process for the pictures of labels from the given noise.
+// draw runs the reverse process for the pictures lo to hi-1 from the given noise.
 func draw(ctx context.Context, s *torch.Scope, model *dit.DiT, process *diffusion.Diffusion, step diffusion.Sampler,
-	r *Request, labels []int, noise source, done func(k int)) (*torch.Tensor, error) {
+	r *Request, lo, hi int, noise source, done func(k int)) (*torch.Tensor, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return process.Sample(s, step, guide(s, model, labels, r.CFGScale, r.Guided), noise.start(s), noise.step, func(k int) error {
+	return process.Sample(s, step, guide(s, model, r, lo, hi), noise.start(s), noise.step, func(k int) error {
 		done(k)
 		return context.Cause(ctx)
 	})
 }
 
-// guide returns the model under labels with classifier-free guidance, for a state of n samples: both
-// halves of the guided batch start from it, so there is no need to carry them twice.
-func guide(s *torch.Scope, model *dit.DiT, labels []int, scale float64, guided dit.GuidedChannels) diffusion.Denoiser {
-	y := make([]int64, len(labels))
-	for i, l := range labels {
-		y[i] = int64(l)
+// guide returns the model under the condition of pictures lo to hi-1 with classifier-free guidance, for a state of
+// as many samples: both halves of the guided batch start from it, so there is no need to carry them twice.
+func guide(s *torch.Scope, model *dit.DiT, r *Request, lo, hi int) diffusion.Denoiser {
+	cond := r.condition(s, model.Config(), lo, hi)
+	if !r.guided() {
+		return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor { return model.Forward(s, x, t, cond) }
 	}
-	if scale == 1 {
-		cond := torch.From(s, y, len(y))
-		return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
-			return model.Forward(s, x, t, dit.Condition{Labels: cond})
-		}
-	}
-	for range labels {
-		y = append(y, int64(model.Config().NullClass()))
-	}
-	both := torch.From(s, y, len(y))
 	return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
-		out := model.ForwardWithCFG(s, s.Cat([]*torch.Tensor{x, x}, 0), s.Cat([]*torch.Tensor{t, t}, 0), dit.Condition{Labels: both}, scale, guided)
+		out := model.ForwardWithCFG(s, s.Cat([]*torch.Tensor{x, x}, 0), s.Cat([]*torch.Tensor{t, t}, 0), cond, r.CFGScale, r.Guided)
 		return s.Narrow(out, 0, 0, x.Dim(0))
 	}
+}
+
+// condition is that of pictures lo to hi-1, and behind it under guidance what to lead them away from.
+func (r *Request) condition(s *torch.Scope, cfg dit.Config, lo, hi int) (c dit.Condition) {
+	nulls := 0
+	if r.guided() {
+		nulls = hi - lo
+	}
+	if cfg.HasClass() {
+		var y []int64
+		for _, label := range r.Labels[lo:hi] {
+			y = append(y, int64(label))
+		}
+		for range nulls {
+			y = append(y, int64(cfg.NullClass()))
+		}
+		c.Labels = torch.From(s, y, len(y))
+	}
+	if cfg.HasText() {
+		var states []float32
+		var lengths []int64
+		for i := lo; i < hi+nulls; i++ {
+			caption := r.Null
+			if i < hi {
+				caption = r.Captions[i]
+			}
+			states, lengths = append(states, caption.States...), append(lengths, int64(caption.Length))
+		}
+		c.Tokens = torch.From(s, states, len(lengths), cfg.TextLength, cfg.TextWidth)
+		c.Lengths = torch.From(s, lengths, len(lengths))
+	}
+	return c
 }
 
 // A source gives the noise of a batch: where it starts from, and what the k-th step adds.
@@ -229,31 +299,36 @@ func (n *torchSource) step(s *torch.Scope, _ int) *torch.Tensor {
 // pictures.
 const decodeBatch = 16
 
-// Decode turns scaled latents [n, C, I, J] into pictures: 8-bit RGB, n times side*side*3 bytes, with
-// the rounding of the original (127.5 x + 128, cut off).
-func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *torch.Tensor, scalingFactor float64) (pix []uint8, side int, err error) {
+// Pictures are 8-bit RGB: Height*Width*3 bytes after another.
+type Pictures struct {
+	Pix           []uint8
+	Height, Width int
+}
+
+// Decode turns scaled latents [n, C, I, J] into n pictures, with the rounding of the original (127.5 x + 128, cut off).
+func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *torch.Tensor, scalingFactor float64) (p Pictures, err error) {
 	s = s.NoGrad()
 	for lo := 0; lo < latents.Dim(0); lo += decodeBatch {
 		if ctx.Err() != nil {
-			return nil, 0, context.Cause(ctx)
+			return Pictures{}, context.Cause(ctx)
 		}
 		err := s.Try(func(s *torch.Scope) error {
 			z := s.Narrow(latents, 0, lo, min(decodeBatch, latents.Dim(0)-lo))
-			x := v.Decode(s, s.MulScalar(z, 1/scalingFactor)) // [n, 3, S, S]
+			x := v.Decode(s, s.MulScalar(z, 1/scalingFactor)) // [n, 3, height, width]
 			if !finite(s, x) {
 				return fmt.Errorf("decode: the pixels are not finite numbers: the weights of the autoencoder are damaged, or it is not the one of these latents")
 			}
-			side = x.Dim(3)
+			p.Height, p.Width = x.Dim(2), x.Dim(3)
 			x = s.Clamp(s.AddScalar(s.MulScalar(x, 127.5), 128), 0, 255)
 			x = s.To(s.Contiguous(s.Permute(x, 0, 2, 3, 1)), torch.Uint8)
-			pix = append(pix, torch.Data[uint8](x)...)
+			p.Pix = append(p.Pix, torch.Data[uint8](x)...)
 			return nil
 		})
 		if err != nil {
-			return nil, 0, err
+			return Pictures{}, err
 		}
 	}
-	return pix, side, nil
+	return p, nil
 }
 
 // A Pipeline is an opened checkpoint with its autoencoder.
@@ -340,15 +415,15 @@ func (p *Pipeline) Close() {
 // Info returns what the checkpoint says of itself.
 func (p *Pipeline) Info() dit.Info { return p.info }
 
-// Sample draws pictures: 8-bit RGB, one side*side*3 bytes after another.
-func (p *Pipeline) Sample(ctx context.Context, r Request) (pix []uint8, side int, err error) {
+// Sample draws pictures.
+func (p *Pipeline) Sample(ctx context.Context, r Request) (out Pictures, err error) {
 	err = torch.Run(p.dev, func(s *torch.Scope) (err error) {
 		z, err := Latents(ctx, s, p.model, r)
 		if err != nil {
 			return err
 		}
-		pix, side, err = Decode(ctx, s, p.vae, z, p.info.ScalingFactor)
+		out, err = Decode(ctx, s, p.vae, z, p.info.ScalingFactor)
 		return err
 	})
-	return pix, side, err
+	return out, err
 }

@@ -141,8 +141,8 @@ func (st *state) whole(dir string) error {
 func (st state) fits(cfg Config, set Set, dir string) error {
 	switch {
 	case st.Config.Model != cfg.Model:
-		return fmt.Errorf("resume from %s: it holds %s (%d classes, latent size %d), this run is %s (%d classes, latent size %d)", dir,
-			st.Config.Model.Name(), st.Config.Model.NumClasses, st.Config.Model.InputSize, cfg.Model.Name(), cfg.Model.NumClasses, cfg.Model.InputSize)
+		return fmt.Errorf("resume from %s: it holds %s (%s, latent size %s), this run is %s (%s, latent size %s)", dir,
+			st.Config.Model.Design(), st.Config.Model.Conditions(), st.Config.Model.Size(), cfg.Model.Design(), cfg.Model.Conditions(), cfg.Model.Size())
 	case st.Config.GlobalBatchSize != cfg.GlobalBatchSize:
 		return fmt.Errorf("resume from %s: it was trained with global batch size %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalBatchSize, cfg.GlobalBatchSize)
 	case st.Config.GlobalSeed != cfg.GlobalSeed:
@@ -282,5 +282,12 @@ func (c Config) textEncoder(set Set) string {
 
 // info is what the files of weights say of themselves.
 func (r *runner) info() dit.Info {
-	return dit.Info{Config: r.cfg.Model, ImageSize: r.cfg.ImageSize, Classes: r.set.Classes, ScalingFactor: r.set.ScalingFactor, VAE: r.set.VAE, Step: r.step}
+	info := dit.Info{Config: r.cfg.Model, ImageSize: r.cfg.ImageSize, ScalingFactor: r.set.ScalingFactor, VAE: r.set.VAE, Step: r.step}
+	if r.cfg.Model.HasClass() {
+		info.Classes = r.set.Classes
+	}
+	if r.cfg.Model.HasText() {
+		info.TextEncoder = dit.TextEncoder{Name: r.set.Text.Encoder.Name, SHA256: r.set.Text.Encoder.SHA256}
+	}
+	return info
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
@@ -161,13 +162,23 @@ func TestHealthIsSaid(t *testing.T) {
 			"the latents have a standard deviation of 0.182 after scaling by 0.091075, where diffusion wants about 1: the scale of another VAE? this set wants 0.5"},
 		{func(p *data.Plan, c *Config) { c.Model.ClassDropoutProb = 0 }, nil, "the null class is missing: no labels are dropped"},
 		{func(p *data.Plan, c *Config) {}, func(s Source) Source { return sameLabel{s} }, `all samples so far are of class 1, "b", of 3: are the labels right?`},
-		{func(p *data.Plan, c *Config) {}, Unconditional, `all samples are of one class, "all", and the model has 3`},
+		{func(p *data.Plan, c *Config) {}, func(s Source) Source { return oneClass{s} }, `all samples are of one class, "all", and the model has 3`},
+		{func(p *data.Plan, c *Config) { c.Model.SetCondition(dit.OnNothing, 0, 0, 0) }, nil, ""},
 	} {
 		got := warnings(c.change, c.src)
 		if !strings.HasPrefix(got, c.want) || strings.Contains(got, "\n") || c.want == "" && got != "" {
 			t.Errorf("said %q, want %q", got, c.want)
 		}
 	}
+}
+
+// oneClass has one class for all samples.
+type oneClass struct{ Source }
+
+func (o oneClass) Set() Set {
+	set := o.Source.Set()
+	set.Classes = []string{"all"}
+	return set
 }
 
 // sameLabel gives every sample the label 1.

@@ -58,7 +58,7 @@ func (r *runner) health(rec Record) {
 	if m := math.Abs(rec.LatentMean); m > 1 {
 		h.warn(r, "mean", "the latents have a mean of %.3g after scaling, where diffusion wants about 0", rec.LatentMean)
 	}
-	if len(h.labels) == 1 && len(r.set.Classes) > 1 && rec.Step*r.cfg.GlobalBatchSize >= 32 {
+	if r.cfg.Model.HasClass() && len(h.labels) == 1 && len(r.set.Classes) > 1 && rec.Step*r.cfg.GlobalBatchSize >= 32 {
 		for label := range h.labels {
 			h.warn(r, "one label", "all samples so far are of class %d, %q, of %d: are the labels right?", label, r.set.Classes[label], len(r.set.Classes))
 		}

@@ -100,30 +100,6 @@ func (l latents) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Bat
 	}
 }
 
-// Unconditional is src with one class for all samples, for models that know none.
-func Unconditional(src Source) Source { return unconditional{src} }
-
-type unconditional struct{ Source }
-
-func (u unconditional) Set() Set {
-	set := u.Source.Set()
-	set.Classes = []string{"all"}
-	return set
-}
-
-func (u unconditional) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
-	return func(yield func(Batch, error) bool) {
-		for b, err := range u.Source.Batches(ctx, o) {
-			if err == nil {
-				clear(b.Labels)
-			}
-			if !yield(b, err) {
-				return
-			}
-		}
-	}
-}
-
 // check holds the configuration against what there is to train on.
 func (c Config) check(set Set, world int) error {
 	if err := c.Validate(); err != nil {

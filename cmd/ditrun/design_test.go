@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
+)
+
+// TestBlocksOnTheRoad: each kind of block is trained, looked at, converted there and back, sampled and trained further.
+func TestBlocksOnTheRoad(t *testing.T) {
+	r := theRoad(t)
+	for _, block := range dit.BlockKinds() {
+		dir := t.TempDir()
+		run := filepath.Join(dir, "run")
+		o := mustRun(t, r.train("--block", block.String(), "--run-dir", run, "--max-steps", "2", "--log-every", "1")...)
+		if block != dit.AdaLNZero && !strings.Contains(o.stdout, "DiT-16x1x2/2 with "+block.String()+" blocks on 4 classes, 4 tokens") {
+			t.Errorf("printed\n%s", o.stdout)
+		}
+		checkLog(t, run, 1, 2)
+		var seen struct{ Block, Condition string }
+		if err := json.Unmarshal([]byte(mustRun(t, "inspect", "--json", run).stdout), &seen); err != nil || seen.Block != block.String() || seen.Condition != "class" {
+			t.Errorf("inspect says %+v (%v)", seen, err)
+		}
+		pt, back := filepath.Join(dir, "a.pt"), filepath.Join(dir, "b.safetensors")
+		o = mustRun(t, "convert", "--ckpt", run, "--to", "official", "--out", pt)
+		if block != dit.AdaLNZero == !strings.Contains(o.stdout, "the original has adaln-zero blocks on classes alone") {
+			t.Errorf("%s: convert printed\n%s", block, o.stdout)
+		}
+		mustRun(t, "convert", "--ckpt", pt, "--model", "DiT-16x1x2/2", "--to", "ditrun", "--out", back)
+		sheet := filepath.Join(dir, "sheet.png")
+		mustRun(t, "sample", "--ckpt", run, "--vae", r.vae, "--num-sampling-steps", "3", "--out", sheet)
+		size(t, sheet)
+		// Weights bring their blocks with them.
+		mustRun(t, r.train("--init-from", run, "--run-dir", filepath.Join(dir, "more"), "--max-steps", "2", "--log-every", "1")...)
+		if config := string(read(t, filepath.Join(dir, "more", "config.yaml"))); !strings.Contains(config, "block: "+block.String()+"\n") {
+			t.Errorf("config.yaml lacks the block %s:\n%s", block, config)
+		}
+		mustRun(t, r.train("--block", block.String(), "--run-dir", run, "--max-steps", "3", "--log-every", "1", "--resume", "auto")...)
+		if block == dit.InContext {
+			ditrun(t, "convert", "--ckpt", run, "--to", "diffusers", "--vae", r.vae, "--out", filepath.Join(dir, "c")).refused(t, 1, "DiT-16x1x2/2 with in-context blocks on 4 classes: diffusers has DiT with adaln-zero blocks on classes alone")
+			ditrun(t, r.train("--init-from", run, "--block", "adaln", "--run-dir", filepath.Join(dir, "no"))...).refused(t, 2, "holds a model of block in-context, --block asks for adaln")
+		}
+	}
+}
+
+// TestNoCondition: without labels, there is nothing to guide by and nothing to name pictures by.
+func TestNoCondition(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	run := filepath.Join(dir, "run")
+	o := mustRun(t, r.train("--unconditional", "--run-dir", run, "--max-steps", "2", "--sample-every", "2", "--vae", r.vae)...)
+	if !strings.Contains(o.stdout, "DiT-16x1x2/2 on no condition, 4 tokens") {
+		t.Errorf("printed\n%s", o.stdout)
+	}
+	size(t, filepath.Join(run, "samples", "0000002.png"))
+	folder := filepath.Join(dir, "folder")
+	sample := []string{"sample", "--ckpt", run, "--vae", r.vae, "--num-sampling-steps", "3"}
+	mustRun(t, append(sample, "--num-samples", "2", "--out", folder)...)
+	if got := string(read(t, filepath.Join(folder, "labels.csv"))); got != "file\n000000.png\n000001.png\n" {
+		t.Errorf("labels.csv is\n%s", got)
+	}
+	mustRun(t, append(sample, "--out", filepath.Join(dir, "a.npz"))...)
+	mustRun(t, r.train("--init-from", run, "--run-dir", filepath.Join(dir, "more"), "--max-steps", "2")...)
+	ditrun(t, append(sample, "--class-labels", "1", "--out", filepath.Join(dir, "a.png"))...).refused(t, 2, "--class-labels: the model has no classes, it is one of no condition")
+	ditrun(t, append(sample, "--cfg-scale", "2", "--out", filepath.Join(dir, "a.png"))...).refused(t, 1, "there is nothing to lead away from")
+	ditrun(t, r.train("--unconditional", "--condition", "class", "--run-dir", filepath.Join(dir, "no"))...).refused(t, 2, "--unconditional and --condition class exclude each other")
+}
+
+// TestPrompts samples a model of text with the states that another program made of the prompts.
+func TestPrompts(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	checkpointOf := func(name string, condition dit.ConditionKind) string {
+		path := filepath.Join(dir, name)
+		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+			cfg, err := dit.Named("DiT-16x1x2/2")
+			if err != nil {
+				return err
+			}
+			cfg.SetInput(4, 4)
+			cfg.SetCondition(condition, 4, 4, 3)
+			m, err := dit.New(s, cfg)
+			if err != nil {
+				return err
+			}
+			defer nn.Close(m)
+			gen, err := torch.NewGenerator(torch.CPU, 1)
+			if err != nil {
+				return err
+			}
+			for _, p := range nn.Tensors(m) { // nothing at zero, or text has no effect yet
+				nn.Normal(s, gen, p, 0.3)
+			}
+			return dit.Save(path, nn.Snapshot(nn.List(m)), dit.Info{Config: cfg, ImageSize: 8, ScalingFactor: 1, TextEncoder: dit.TextEncoder{Name: "toy", SHA256: "of the captions"}})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	model, both := checkpointOf("text.safetensors", dit.OnText), checkpointOf("both.safetensors", dit.OnTextAndClass)
+	states := writeStates(t, []string{"", "a red shoe, new", "boots", "blue"})
+	sample := func(ckpt, out string, more ...string) []string {
+		return slices.Concat([]string{"sample", "--ckpt", ckpt, "--vae", r.vae, "--num-sampling-steps", "3", "--text-states", states, "--out", filepath.Join(dir, out)}, more)
+	}
+	folder := func(name string, more ...string) (csv string, pictures []string) {
+		mustRun(t, sample(model, name, more...)...)
+		for _, f := range list(t, filepath.Join(dir, name)) {
+			if strings.HasSuffix(f, ".png") {
+				pictures = append(pictures, string(read(t, filepath.Join(dir, name, f))))
+			}
+		}
+		return string(read(t, filepath.Join(dir, name, "labels.csv"))), pictures
+	}
+	csv, pictures := folder("f", "--prompt", "a red shoe, new", "--prompt", "boots", "--num-samples", "4")
+	if csv != "file,prompt\n000000.png,\"a red shoe, new\"\n000001.png,\"a red shoe, new\"\n000002.png,boots\n000003.png,boots\n" {
+		t.Errorf("labels.csv is\n%s", csv)
+	}
+	_, other := folder("g", "--prompt", "boots", "--num-samples", "4")
+	if pictures[0] == other[0] || pictures[2] != other[2] || pictures[3] != other[3] {
+		t.Error("pictures do not follow their prompts, or not theirs alone")
+	}
+	_, negative := folder("h", "--prompt", "boots", "--num-samples", "4", "--negative-prompt", "blue")
+	if slices.Equal(negative, other) {
+		t.Error("a negative prompt changes nothing")
+	}
+	mustRun(t, sample(model, "sheet.png", "--prompt", "boots", "--num-samples", "2")...)
+	size(t, filepath.Join(dir, "sheet.png"))
+	mustRun(t, sample(both, "k", "--prompt", "boots", "--prompt", "blue", "--class-labels", "3")...)
+	if got := string(read(t, filepath.Join(dir, "k", "labels.csv"))); got != "file,label,class,prompt\n000000.png,3,3,boots\n000001.png,3,3,blue\n" {
+		t.Errorf("labels.csv is\n%s", got)
+	}
+
+	ditrun(t, sample(model, "n.png")...).refused(t, 2, "--prompt is required: the model takes text of 3 tokens of width 4")
+	ditrun(t, sample(model, "n.png", "--prompt", "boots", "--class-labels", "1")...).refused(t, 2, "the model has no classes")
+	ditrun(t, sample(model, "n.png", "--prompt", "sandals")...).refused(t, 1, `lacks 1 of 2 captions: "sandals"`)
+	ditrun(t, sample(model, "n.png", "--prompt", "boots", "--text-encoder", dir)...).refused(t, 2, "needs one of --text-encoder and --text-states", "hint: give the encoder of the captions that the model was trained with (toy)")
+	ditrun(t, sample(model, "n.png", "--prompt", "boots", "--negative-prompt", "blue", "--cfg-scale", "1")...).refused(t, 2, "--negative-prompt: has no effect")
+	ditrun(t, sample(both, "n.png", "--prompt", "boots")...).refused(t, 2, "--class-labels is required beside --prompt")
+	ditrun(t, r.sample(filepath.Join(dir, "n.png"), "--prompt", "boots")...).refused(t, 2, "the model takes no text, it is one of 4 classes")
+	ditrun(t, r.train("--condition", "text", "--run-dir", filepath.Join(dir, "no"))...).refused(t, 1, "has no captions, for --condition text")
+}
