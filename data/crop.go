@@ -163,16 +163,17 @@ func (c *Cropper) imaging(dst, src []uint8, w, h int, o window) {
 
 // rows and cols filter along x and y, in the fast form where there is one; both forms give the same bits.
 func (c *Cropper) rows(dst, src []uint8, w, y0, y1 int, t *weights) {
-	if !c.simd || w < 4 { // the fast form reads up to five bytes past a row
+	reach := 6*t.pairs + 16 // what the fast form reads, from the first tap of an output on
+	if !c.simd || 3*w < reach {
 		resampleRows(dst, src, w, y0, y1, t)
 		return
 	}
-	c.scratch[3] = grow(c.scratch[3], 3*w+16)
+	c.scratch[3] = grow(c.scratch[3], 3*w+reach)
 	resampleRowsSIMD(dst, src, w, y0, y1, t, c.scratch[3])
 }
 
 func (c *Cropper) cols(dst, src []uint8, n, y0 int, t *weights) {
-	if !c.simd || n < 16 {
+	if !c.simd || n < 32 {
 		c.acc = slices.Grow(c.acc[:0], n)[:n]
 		resampleCols(dst, src, n, y0, t, c.acc)
 		return

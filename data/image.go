@@ -28,7 +28,8 @@ func mirror(pix []uint8, w, h int) {
 	for y := range h {
 		row := pix[3*y*w : 3*(y+1)*w]
 		for i, j := 0, len(row)-3; i < j; i, j = i+3, j-3 {
-			row[i], row[i+1], row[i+2], row[j], row[j+1], row[j+2] = row[j], row[j+1], row[j+2], row[i], row[i+1], row[i+2]
+			left, right := (*[3]uint8)(row[i:]), (*[3]uint8)(row[j:])
+			*left, *right = *right, *left
 		}
 	}
 }

@@ -44,12 +44,13 @@ type weights struct {
 	off []int // k[off[i]:off[i+1]] are the taps of output from+i
 	k   []int32
 
+	pairs  int     // of taps, of the output that has most
 	packed *packed // the same for the fast form, once it was asked for
 }
 
-// packed holds weights as 16-bit halves, in pairs: see resample_amd64.h.
+// packed holds weights as 16-bit halves, in weights.pairs pairs for each output: see resample_amd64.h.
 type packed struct {
-	lo, off, pairs, taps []int32
+	lo, taps, k []int32
 }
 
 func (w *weights) taps(i int) (lo int, k []int32) {
@@ -101,6 +102,7 @@ func newWeights(f filter, in, out, from, to int) *weights {
 		}
 		t.lo = append(t.lo, lo)
 		t.off = append(t.off, len(t.k))
+		t.pairs = max(t.pairs, (hi-lo+1)/2)
 	}
 	return t
 }

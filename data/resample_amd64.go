@@ -22,20 +22,21 @@ func (w *weights) pack() *packed {
 	if w.packed != nil {
 		return w.packed
 	}
-	p := &packed{off: make([]int32, 1, len(w.lo)+1)}
+	p := &packed{k: make([]int32, 0, 2*w.pairs*len(w.lo))}
 	for i := range w.lo {
 		lo, k := w.taps(i)
-		p.lo = append(p.lo, int32(lo))
-		p.taps = append(p.taps, int32(len(k)))
-		for j := 0; j < len(k); j += 2 {
-			h0, l0 := split(k[j])
-			var h1, l1 uint16
-			if j+1 < len(k) {
-				h1, l1 = split(k[j+1])
+		p.lo, p.taps = append(p.lo, int32(lo)), append(p.taps, int32(len(k)))
+		tap := func(j int) (high, low uint16) {
+			if j < len(k) {
+				return split(k[j])
 			}
-			p.pairs = append(p.pairs, int32(uint32(h0)|uint32(h1)<<16), int32(uint32(l0)|uint32(l1)<<16))
+			return 0, 0
 		}
-		p.off = append(p.off, int32(len(p.pairs)/2))
+		for j := 0; j < 2*w.pairs; j += 2 {
+			h0, l0 := tap(j)
+			h1, l1 := tap(j + 1)
+			p.k = append(p.k, int32(uint32(h0)|uint32(h1)<<16), int32(uint32(l0)|uint32(l1)<<16))
+		}
 	}
 	w.packed = p
 	return p
@@ -52,11 +53,11 @@ func pointer[T any](s []T) *T { return unsafe.SliceData(s) }
 func resampleRowsSIMD(dst, src []uint8, srcW, y0, y1 int, t *weights, tail []uint8) {
 	p := t.pack()
 	C.dit_resample_rows((*C.uint8_t)(pointer(dst)), (*C.uint8_t)(pointer(src)), C.int(srcW), C.int(y0), C.int(y1),
-		(*C.int32_t)(pointer(p.lo)), (*C.int32_t)(pointer(p.off)), (*C.int32_t)(pointer(p.pairs)), C.int(len(p.lo)), (*C.uint8_t)(pointer(tail)))
+		(*C.int32_t)(pointer(p.lo)), (*C.int32_t)(pointer(p.k)), C.int(t.pairs), C.int(len(p.lo)), (*C.uint8_t)(pointer(tail)))
 }
 
 func resampleColsSIMD(dst, src []uint8, n, y0 int, t *weights) {
 	p := t.pack()
 	C.dit_resample_cols((*C.uint8_t)(pointer(dst)), (*C.uint8_t)(pointer(src)), C.int(n), C.int(y0),
-		(*C.int32_t)(pointer(p.lo)), (*C.int32_t)(pointer(p.off)), (*C.int32_t)(pointer(p.pairs)), (*C.int32_t)(pointer(p.taps)), C.int(len(p.lo)))
+		(*C.int32_t)(pointer(p.lo)), (*C.int32_t)(pointer(p.taps)), (*C.int32_t)(pointer(p.k)), C.int(t.pairs), C.int(len(p.lo)))
 }
