@@ -107,12 +107,12 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 			return
 		}
 		permute := Permutation
-		var ahead *readahead
+		var blocks *blockReader
 		switch o.Order {
 		case "", ShuffleOrder:
 		case BlockOrder:
-			ahead = newReadahead(l, o.FlipProb > 0)
-			permute = ahead.permute
+			blocks = newBlockReader(l, o.GlobalBatch, o.FlipProb > 0)
+			permute = blocks.permute
 		default:
 			yield(nil, fmt.Errorf("latents %s: order %q: want %s or %s", l.dir, o.Order, ShuffleOrder, BlockOrder))
 			return
@@ -138,7 +138,6 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 		newWorker := func(context.Context) func(task, *Batch) error {
 			return func(t task, b *Batch) error {
 				b.Position = t.at
-				ahead.at(t.at.Epoch, t.at.Batch%(l.Len()/o.GlobalBatch)*o.GlobalBatch+t.at.Slot)
 				for slot, i := range t.items {
 					b.IDs[slot], b.Labels[slot] = l.ID(i), l.Label(i)
 					index := t.at.index(o.GlobalBatch, slot)
@@ -158,6 +157,11 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 			}
 		}
 		tasks := epochTasks(l.Len(), o.GlobalBatch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, l.Len()/o.GlobalBatch), o.Share, permute)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		if blocks != nil && !o.Records {
+			tasks = blocks.ahead(ctx, tasks)
+		}
 		for r, err := range prefetch(ctx, numWorkers(o.Workers), tasks, newBuffer, newWorker) {
 			if err != nil {
 				yield(nil, err)
@@ -165,6 +169,7 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 			}
 			r.batch.WaitSeconds = r.wait.Seconds()
 			if !yield(r.batch, nil) {
+				cancel() // a window that is being read is not waited for
 				return
 			}
 		}

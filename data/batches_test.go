@@ -405,6 +405,15 @@ func TestNoGoroutineLeak(t *testing.T) {
 	for range l.Batches(context.Background(), BatchOptions{GlobalBatch: 2, Workers: 4, Epochs: 2}) {
 	}
 	stop("the end")
+	blocks := BatchOptions{GlobalBatch: 2, Workers: 4, Order: BlockOrder, Epochs: 2}
+	for range l.Batches(context.Background(), blocks) {
+	}
+	for range 20 {
+		for range l.Batches(context.Background(), blocks) {
+			break
+		}
+	}
+	stop("block order")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	n := 0

@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime/debug"
 	"syscall"
-	"unsafe"
 )
 
 // mapFile maps a file of the given size for reading. The caller unmaps it.
@@ -24,15 +23,6 @@ func mapFile(path string, size int64) ([]byte, error) {
 		return nil, fmt.Errorf("map %s: %w", path, err)
 	}
 	return b, nil
-}
-
-// wholePages is b from the beginning of its first page on.
-func wholePages(b []byte) []byte {
-	if len(b) == 0 {
-		return b
-	}
-	before := uintptr(unsafe.Pointer(&b[0])) % uintptr(os.Getpagesize())
-	return unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(&b[0]), -int(before))), len(b)+int(before))
 }
 
 func unmap(b []byte) error {

@@ -3,7 +3,7 @@
 //	loader decode|crop|read DIR       one goroutine: pictures a second
 //	loader batches DIR WORKERS        shuffled, mirrored batches of 32 crops of 256
 //	loader latents DIR                records a second of a set of latents, shuffled
-//	loader cold DIR shuffle|block     as latents, one epoch, after the system was told to forget the files
+//	loader cold DIR shuffle|block N   as latents, N batches, after the system was told to forget the files
 //	loader write-latents DIR N        makes such a set of N records of 4 x 32 x 32 latents in both views
 //	loader stdlib DIR                 as crop, with Go's image/jpeg and disintegration/imaging
 package main
@@ -47,7 +47,11 @@ func run(what, dir string, args []string) (n int, seconds float64, err error) {
 		if err := forget(dir); err != nil {
 			return 0, 0, err
 		}
-		return latents(ctx, dir, data.BatchOptions{Order: args[0], Epochs: 1})
+		steps, err := strconv.Atoi(args[1])
+		if err != nil {
+			return 0, 0, err
+		}
+		return latents(ctx, dir, data.BatchOptions{Order: args[0], MaxSteps: steps})
 	}
 	if what == "write-latents" {
 		return writeLatents(ctx, dir, args[0])
@@ -118,7 +122,7 @@ func latents(ctx context.Context, dir string, o data.BatchOptions) (n int, secon
 	defer l.Close()
 	start := time.Now()
 	o.GlobalBatch, o.FlipProb, o.Workers = 256, 0.5, 2
-	if o.Epochs == 0 {
+	if o.MaxSteps == 0 {
 		o.Epochs = max(1, 60000/l.Len())
 	}
 	for b, err := range l.Batches(ctx, o) {
