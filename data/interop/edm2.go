@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
@@ -49,6 +50,7 @@ func openEDM2(fsys fs.FS, closer func() error) (*Set, error) {
 		return nil, fmt.Errorf("%s: no labels", datasetJSON)
 	}
 	s := &Set{Kind: EDM2, std: true}
+	listed := map[string]bool{}
 	for i, pair := range list.Labels {
 		var name string
 		var label int64
@@ -58,23 +60,41 @@ func openEDM2(fsys fs.FS, closer func() error) (*Set, error) {
 		if !fs.ValidPath(name) { // it could lead out of the folder
 			return nil, fmt.Errorf("%s: label %d: %.100q is no path within the set", datasetJSON, i, name)
 		}
+		if listed[name] {
+			return nil, fmt.Errorf("%s: %.100q has two labels", datasetJSON, name)
+		}
+		listed[name] = true
 		s.names, s.Labels = append(s.names, name), append(s.Labels, label)
 	}
-	shape, err := readArray(fsys, s.names[0], nil)
+	// Their data sets take the records from the files, and want a label for each.
+	if n, err := countArrays(fsys); err != nil {
+		return nil, err
+	} else if n != len(s.names) {
+		return nil, fmt.Errorf("%d .npy files, %s has labels of %d", n, datasetJSON, len(s.names))
+	}
+	first, err := readArray(fsys, s.names[0], nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.setShape(shape); err != nil {
+	if err := s.setShape(first.Shape); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.names[0], err)
 	}
-	s.read = func(i int, _ bool, dst []float32) error {
-		_, err := readArray(fsys, s.names[i], dst)
-		return err
-	}
+	s.read = arrayReader(fsys, s.names, first.Shape)
 	if closer != nil {
 		s.closers = append(s.closers, closer)
 	}
 	return s, nil
+}
+
+// countArrays counts the .npy files of a set.
+func countArrays(fsys fs.FS) (n int, err error) {
+	err = fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && strings.HasSuffix(name, ".npy") {
+			n++
+		}
+		return err
+	})
+	return n, err
 }
 
 // writeEDM2 writes mean and standard deviation of the plain view, through create, which makes a file.

@@ -57,20 +57,17 @@ func openFast(dir string) (*Set, error) {
 		s.Labels = append(s.Labels, label)
 		s.names = append(s.names, path.Base(name))
 	}
-	shape, err := readArray(fsys, names[0], nil)
+	first, err := readArray(fsys, names[0], nil)
 	if err != nil {
 		return nil, err
 	}
-	if len(shape) != 4 || shape[0] != 1 {
-		return nil, fmt.Errorf("%s: shape %v, want [1, channels, height, width]", names[0], shape)
+	if len(first.Shape) != 4 || first.Shape[0] != 1 {
+		return nil, fmt.Errorf("%s: shape %v, want [1, channels, height, width]", names[0], first.Shape)
 	}
-	if err := s.setShape(shape[1:]); err != nil {
+	if err := s.setShape(first.Shape[1:]); err != nil {
 		return nil, fmt.Errorf("%s: %w", names[0], err)
 	}
-	s.read = func(i int, _ bool, dst []float32) error {
-		_, err := readArray(fsys, names[i], dst)
-		return err
-	}
+	s.read = arrayReader(fsys, names, first.Shape)
 	return s, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/ditrun/ditrun/data"
@@ -265,32 +266,42 @@ func readFile(fsys fs.FS, name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a file", name)
+	}
 	if info.Size() > limit {
 		return nil, fmt.Errorf("%s: %d bytes, want at most %d", name, info.Size(), limit)
 	}
 	return fs.ReadFile(fsys, name)
 }
 
-// readArray reads a .npy file of float32 values and returns its shape.
-func readArray(fsys fs.FS, name string, dst []float32) ([]int64, error) {
+// readArray reads a .npy file of float32 values, of the given shape where that is not nil.
+func readArray(fsys fs.FS, name string, shape []int64) (checkpoint.Tensor, error) {
 	b, err := readFile(fsys, name, 4*maxRecord+1<<16)
 	if err != nil {
-		return nil, err
+		return checkpoint.Tensor{}, err
 	}
 	a, err := checkpoint.ParseNPY(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	switch {
+	case err != nil:
+		return a, fmt.Errorf("%s: %w", name, err)
+	case a.DType != checkpoint.F32:
+		return a, fmt.Errorf("%s: elements of type %s, want float32", name, a.DType)
+	case shape != nil && !slices.Equal(a.Shape, shape):
+		return a, fmt.Errorf("%s: shape %v, that of the first record is %v", name, a.Shape, shape)
 	}
-	if a.DType != checkpoint.F32 {
-		return nil, fmt.Errorf("%s: elements of type %s, want float32", name, a.DType)
+	return a, nil
+}
+
+// arrayReader reads records that are files each, of one shape.
+func arrayReader(fsys fs.FS, names []string, shape []int64) func(i int, flip bool, dst []float32) error {
+	return func(i int, _ bool, dst []float32) error {
+		a, err := readArray(fsys, names[i], shape)
+		if err != nil {
+			return err
+		}
+		return floats(dst, a.Data, names[i])
 	}
-	if dst == nil {
-		return a.Shape, nil
-	}
-	if len(a.Data) != 4*len(dst) {
-		return nil, fmt.Errorf("%s: shape %v, the first one has %d values", name, a.Shape, len(dst))
-	}
-	return a.Shape, floats(dst, a.Data, name)
 }
 
 // floats decodes float32 values, all of which must be finite.

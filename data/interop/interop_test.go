@@ -1,10 +1,15 @@
 package interop
 
 import (
+	"archive/zip"
+	"bytes"
 	"context"
+	"errors"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,12 +80,12 @@ func TestImport(t *testing.T) {
 }
 
 // ours writes a set of 30 latents of 4 x 4 x 4.
-func ours(t *testing.T) *data.Latents {
+func ours(t *testing.T, flip bool) *data.Latents {
 	t.Helper()
 	dir := t.TempDir()
 	w, err := data.NewShardWriter(dir, data.Plan{
 		Dataset: data.Dataset{Samples: 30, Hash: "h", Order: "position", Classes: []string{"a", "b", "c"}}, VAE: theVAE,
-		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: true, ImageSize: 32, Crop: "c", Decoder: "d", ShardSize: 16, Tool: "test"})
+		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: flip, ImageSize: 32, Crop: "c", Decoder: "d", ShardSize: 16, Tool: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +97,9 @@ func ours(t *testing.T) *data.Latents {
 			views := [2][]float32{make([]float32, 128), make([]float32, 128)}
 			for v := range views {
 				philox.Normals(views[v], 5, 0, uint32(v), uint64(i))
+			}
+			if !flip {
+				views[1] = nil
 			}
 			if err := c.Add([]int{i}, views[0], views[1], []int64{int64(i % 3)}); err != nil {
 				t.Fatal(err)
@@ -114,7 +122,7 @@ func ours(t *testing.T) *data.Latents {
 
 // TestThereAndBack exports and imports: what a layout keeps comes back.
 func TestThereAndBack(t *testing.T) {
-	l := ours(t)
+	l := ours(t, true)
 	for _, kind := range Kinds() {
 		dir := t.TempDir()
 		if err := (Export{Kind: kind, Seed: 9}).ToFolder(t.Context(), l, dir); err != nil {
@@ -122,11 +130,11 @@ func TestThereAndBack(t *testing.T) {
 		}
 		paths := []string{dir}
 		if kind == EDM2 {
-			zip := filepath.Join(t.TempDir(), "x.zip")
-			if err := (Export{Kind: kind, Seed: 9}).ToZip(t.Context(), l, zip); err != nil {
+			path := filepath.Join(t.TempDir(), "x.zip")
+			if err := (Export{Kind: kind, Seed: 9}).ToZip(t.Context(), l, path); err != nil {
 				t.Fatal(err)
 			}
-			paths = append(paths, zip)
+			paths = append(paths, path)
 		}
 		for _, path := range paths {
 			back := importSet(t, path)
@@ -160,6 +168,17 @@ func TestThereAndBack(t *testing.T) {
 	}
 }
 
+// TestWithoutFlip: LightningDiT would fail at the first mirrored view it draws.
+func TestWithoutFlip(t *testing.T) {
+	l := ours(t, false)
+	for _, kind := range Kinds() {
+		err := (Export{Kind: kind}).ToFolder(t.Context(), l, t.TempDir())
+		if refused := err != nil && strings.Contains(err.Error(), "encode with --flip both"); refused != (kind == LightningDiT) {
+			t.Errorf("%s: error %v", kind, err)
+		}
+	}
+}
+
 // sorted are the numbers below n in the order of their decimal texts.
 func sorted(n int) (out []int) {
 	for _, first := range []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"} {
@@ -175,6 +194,29 @@ func sorted(n int) (out []int) {
 		}
 	}
 	return out
+}
+
+// writeArray writes a float32 array that is all value, or else 0.
+func writeArray(path string, shape ...float32) error {
+	value := float32(0)
+	if last := len(shape) - 1; shape[last] < 0 {
+		value, shape = shape[last], shape[:last]
+	}
+	n, dims := 1, make([]int64, len(shape))
+	for i, d := range shape {
+		n, dims[i] = n*int(d), int64(d)
+	}
+	return writeNPY(path, checkpoint.F32, dims, floatBytes(slices.Repeat([]float32{value}, n)))
+}
+
+// writeShard writes a file of LightningDiT with latents that are all value.
+func writeShard(path string, labels int64, shape []int64, value float32) error {
+	x := floatBytes(slices.Repeat([]float32{value}, int(shape[0]*shape[1]*shape[2]*shape[3])))
+	return checkpoint.Write(path, []checkpoint.Tensor{
+		{Info: checkpoint.Info{Name: "latents", DType: checkpoint.F32, Shape: shape}, Data: x},
+		{Info: checkpoint.Info{Name: "latents_flip", DType: checkpoint.F32, Shape: shape}, Data: x},
+		{Info: checkpoint.Info{Name: "labels", DType: checkpoint.I64, Shape: []int64{labels}}, Data: make([]byte, 8*labels)},
+	}, nil)
 }
 
 // TestHostile: what is wrong with a set is said, with the file, and nothing is taken for a set that is none.
@@ -202,15 +244,41 @@ func TestHostile(t *testing.T) {
 			return err
 		}, "imagenet256_features/2.npy: value 23 is NaN"},
 		{"lightningdit", func(d string) error { return os.Truncate(d+"/latents_rank01_shard000.safetensors", 300) }, "latents_rank01_shard000.safetensors"},
-		{"edm2", func(d string) error { return os.Remove(d + "/00000/img-mean-std-00000003.npy") }, "img-mean-std-00000003.npy"},
+		{"edm2", func(d string) error { return os.Remove(d + "/00000/img-mean-std-00000003.npy") }, "4 .npy files, dataset.json has labels of 5"},
+		{"edm2", func(d string) error {
+			return os.Rename(d+"/00000/img-mean-std-00000003.npy", d+"/00000/img-mean-std-00000009.npy")
+		}, "00000/img-mean-std-00000003.npy: no such file"},
 		{"edm2", func(d string) error { return os.WriteFile(d+"/dataset.json", []byte(`{"labels": null}`), 0o666) }, "dataset.json: no labels"},
 		{"edm2", func(d string) error {
 			return os.WriteFile(d+"/dataset.json", []byte(`{"labels": [["../../etc/x.npy", 1]]}`), 0o666)
 		}, `"../../etc/x.npy" is no path within the set`},
 		{"edm2", func(d string) error {
-			return os.WriteFile(d+"/dataset.json", []byte(`{"labels": [["00000/img-mean-std-00000000.npy", -1]]}`), 0o666)
-		}, "label -1 of record 0"},
+			b, err := os.ReadFile(d + "/dataset.json")
+			return errors.Join(err, os.WriteFile(d+"/dataset.json", bytes.Replace(b, []byte(", 2]"), []byte(", -2]"), 1), 0o666))
+		}, "label -2 of record 1"},
 		{"edm2", func(d string) error { return os.Remove(d + "/dataset.json") }, "no latents in it: want a folder"},
+		{"fast-dit", func(d string) error { return writeArray(d+"/imagenet256_features/2.npy", 1, 4, 2, 3) }, "2.npy: shape [1 4 2 3], that of the first record is [1 4 3 2]"},
+		{"fast-dit", func(d string) error { return writeArray(d+"/imagenet256_features/0.npy", 4, 3, 2) }, "0.npy: shape [4 3 2], want [1, channels"},
+		{"fast-dit", func(d string) error { return os.Symlink("/dev/zero", d+"/imagenet256_labels/00.npy") }, "5 files in imagenet256_features, 6 in"},
+		{"fast-dit", func(d string) error {
+			return errors.Join(os.Remove(d+"/imagenet256_features/0.npy"), os.Symlink("/dev/zero", d+"/imagenet256_features/0.npy"))
+		}, "0.npy: not a file"},
+		{"lightningdit", func(d string) error {
+			return writeShard(d+"/latents_rank01_shard000.safetensors", 2, []int64{2, 4, 2, 3}, 0)
+		}, "latents of shape [4 2 3], mirrored ones true; the first file has [4 3 2]"},
+		{"lightningdit", func(d string) error {
+			return writeShard(d+"/latents_rank01_shard000.safetensors", 3, []int64{2, 4, 3, 2}, 0)
+		}, "labels I64 [3], want I64 [2]"},
+		{"lightningdit", func(d string) error {
+			return writeShard(d+"/latents_rank01_shard000.safetensors", 2, []int64{2, 4, 3, 2}, float32(math.Inf(1)))
+		}, "latents_rank01_shard000.safetensors: latents of record 0: value 0 is +Inf"},
+		{"edm2", func(d string) error { return writeArray(d+"/00000/img-mean-std-00000004.npy", 4, 6, 2) }, "00000004.npy: shape [4 6 2], that of the first record is [8 3 2]"},
+		{"edm2", func(d string) error { return writeArray(d+"/00000/img-mean-std-00000000.npy", 7, 3, 2) }, "even number of channels"},
+		{"edm2", func(d string) error { return writeArray(d+"/00000/img-mean-std-00000005.npy", 8, 3, 2) }, "6 .npy files, dataset.json has labels of 5"},
+		{"edm2", func(d string) error { return writeArray(d+"/00000/img-mean-std-00000001.npy", 8, 3, 2, -1) }, "record 1: a standard deviation of -1: want 0 or more"},
+		{"edm2", func(d string) error {
+			return os.WriteFile(d+"/dataset.json", []byte(`{"labels": [["a.npy", 1], ["a.npy", 2]]}`), 0o666)
+		}, `"a.npy" has two labels`},
 	} {
 		dir := filepath.Join(t.TempDir(), "set")
 		if err := os.CopyFS(dir, os.DirFS(filepath.Join("testdata", c.from))); err != nil {
@@ -234,6 +302,41 @@ func TestHostile(t *testing.T) {
 		}
 		if _, err := data.OpenLatents(out); err == nil {
 			t.Errorf("%s: %q left a set", c.from, c.want)
+		}
+	}
+	for _, c := range []struct {
+		members map[string]string
+		want    string
+	}{
+		{map[string]string{"dataset.json": `{"labels": [["../../x.npy", 1]]}`, "../../x.npy": "x"}, `"../../x.npy" is no path within the set`},
+		{map[string]string{"dataset.json": `{"labels": [["/x.npy", 1]]}`, "/x.npy": "x"}, `"/x.npy" is no path within the set`},
+		{map[string]string{"dataset.json": `{"labels": [["x.npy", 1]]}`, "x.npy": "x", "y.npy": "y"}, "2 .npy files, dataset.json has labels of 1"},
+		{map[string]string{"dataset.json": `{"labels": [["x.npy"]]}`, "x.npy": "x"}, "label 0: want [name, number]"},
+		{map[string]string{"dataset.json": `{"labels": [["x.npy", 1]]}`, "x.npy": "x"}, "x.npy: npy: it does not begin"},
+		{map[string]string{"x.npy": "x"}, "dataset.json"},
+	} {
+		var b bytes.Buffer
+		z := zip.NewWriter(&b)
+		for _, name := range slices.Sorted(maps.Keys(c.members)) {
+			w, err := z.Create(name)
+			if err == nil {
+				_, err = w.Write([]byte(c.members[name]))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "x.zip")
+		for cut, want := range map[int]string{0: c.want, 5: "neither a folder nor a zip archive"} {
+			if err := os.WriteFile(path, b.Bytes()[:b.Len()-cut], 0o666); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Open(path); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, %d bytes cut off: error %v, want %q", c.members, cut, err, want)
+			}
 		}
 	}
 	if _, err := Open("interop_test.go"); err == nil || !strings.Contains(err.Error(), "neither a folder nor a zip archive") {

@@ -2,6 +2,7 @@ package interop
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -92,12 +93,15 @@ const lightningShard = 10000
 // writeLightning writes unscaled samples of both views, and the statistics that LightningDiT normalises with.
 func (e *exporter) writeLightning(dir string) error {
 	m, n := e.latents.Manifest(), e.latents.Len()
+	if !m.Flip {
+		return errors.New("LightningDiT trains on both views, and these latents hold no mirrored one: encode with --flip both")
+	}
 	for lo := 0; lo < n; lo += lightningShard {
 		hi := min(lo+lightningShard, n)
 		shape := []int64{int64(hi - lo), int64(m.Channels), int64(m.Height), int64(m.Width)}
-		tensors := []checkpoint.Tensor{{Info: checkpoint.Info{Name: "latents", DType: checkpoint.F32, Shape: shape}}}
-		if m.Flip {
-			tensors = append(tensors, checkpoint.Tensor{Info: checkpoint.Info{Name: "latents_flip", DType: checkpoint.F32, Shape: shape}})
+		tensors := []checkpoint.Tensor{
+			{Info: checkpoint.Info{Name: "latents", DType: checkpoint.F32, Shape: shape}},
+			{Info: checkpoint.Info{Name: "latents_flip", DType: checkpoint.F32, Shape: shape}},
 		}
 		labels := checkpoint.Tensor{Info: checkpoint.Info{Name: "labels", DType: checkpoint.I64, Shape: shape[:1]}}
 		for i := lo; i < hi; i++ {
