@@ -56,7 +56,8 @@ func plotBins(points []point, last int) (*plot.Plot, error) {
 			dot.GlyphStyle = draw.GlyphStyle{Color: line.Color, Radius: vg.Points(2.4), Shape: draw.CircleGlyph{}}
 			p.Add(dot)
 		}
-		p.Legend.Add(fmt.Sprintf("t %d-%d", bin*timesteps/n, (bin+1)*timesteps/n-1), line)
+		first, last := binRange(bin, n)
+		p.Legend.Add(fmt.Sprintf("t %d-%d", first, last), line)
 	}
 	setAxes(p, all, last)
 	// Room for the legend beside the curves.
@@ -66,3 +67,6 @@ func plotBins(points []point, last int) (*plot.Plot, error) {
 
 // timesteps is the number of steps of the diffusion.
 const timesteps = 1000
+
+// binRange returns the first and the last timestep of stretch i of n.
+func binRange(i, n int) (first, last int) { return i * timesteps / n, (i+1)*timesteps/n - 1 }

@@ -7,7 +7,8 @@
 //	  run.json      run id, versions, device, git revision, start and resumptions
 //	  log.jsonl     one object per log step (Step)
 //	  log.txt       the lines people grep, in the form DiT writes them
-//	  loss.png      the loss curve so far
+//	  loss.png      the loss curve so far, and the error by timestep
+//	  events.out.tfevents.*  the same for TensorBoard, one file a start
 //	  samples/      one preview per sampling step
 //	  checkpoints/  written by the training loop
 package report
@@ -25,6 +26,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/tfevents"
 )
 
 // Options says what a run folder is about.
@@ -62,6 +64,7 @@ type Run struct {
 	lock    *os.File
 	jsonl   *os.File
 	txt     *os.File
+	events  *tfevents.Writer
 	history []point // one per log step, for the loss curve
 }
 
@@ -155,8 +158,13 @@ func (r *Run) open(keep *int) error {
 	if r.jsonl, err = os.OpenFile(logPath, logMode, 0o666); err != nil {
 		return err
 	}
-	r.txt, err = os.OpenFile(filepath.Join(r.dir, "log.txt"), logMode, 0o666)
-	return err
+	if r.txt, err = os.OpenFile(filepath.Join(r.dir, "log.txt"), logMode, 0o666); err != nil {
+		return err
+	}
+	if r.events, err = tfevents.Create(r.dir, r.now()); err != nil || keep == nil {
+		return err
+	}
+	return r.events.Purge(r.now(), *keep+1)
 }
 
 // Dir is the run folder.
@@ -174,8 +182,8 @@ func (r *Run) Samples() string { return filepath.Join(r.dir, "samples") }
 // LossPlot is the path that PlotLoss writes.
 func (r *Run) LossPlot() string { return filepath.Join(r.dir, "loss.png") }
 
-// Log records one log step: a line in log.jsonl and one in log.txt (and on the
-// console). Both are in the files when Log returns.
+// Log records one log step: a line in log.jsonl, one in log.txt (and on the
+// console), and an event for TensorBoard. All are in the files when Log returns.
 func (r *Run) Log(s Step) error {
 	if s.Time.IsZero() {
 		s.Time = r.now()
@@ -190,6 +198,9 @@ func (r *Run) Log(s Step) error {
 	// One write for the line and its end: a run that is killed leaves at most
 	// one torn line, the last, which Resume drops.
 	if _, err := r.jsonl.Write(line); err != nil {
+		return err
+	}
+	if err := r.events.Scalars(s.Time, s.Step, s.scalars()); err != nil {
 		return err
 	}
 	return r.print(s.Time, s.String())
@@ -210,8 +221,9 @@ func (r *Run) Note(f string, args ...any) {
 	_, _ = fmt.Fprintf(r.txt, "[%s] %s\n", r.now().Format("2006-01-02 15:04:05"), fmt.Sprintf(f, args...))
 }
 
-// Rollback takes records of steps later than step out of log.jsonl, since they
-// will be made again; log.txt keeps them and says so.
+// Rollback takes records of steps later than step out of log.jsonl and off the
+// curves of TensorBoard, since they will be made again; log.txt keeps them and
+// says so.
 func (r *Run) Rollback(step int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -224,6 +236,9 @@ func (r *Run) Rollback(step int) error {
 		return err
 	}
 	if r.jsonl, err = os.OpenFile(path, logMode, 0o666); err != nil {
+		return err
+	}
+	if err := r.events.Purge(r.now(), step+1); err != nil {
 		return err
 	}
 	return r.print(r.now(), fmt.Sprintf("Went back to step %07d", step))
@@ -239,10 +254,15 @@ func (r *Run) print(t time.Time, line string) error {
 }
 
 // Preview writes img as samples/0012000.png for step 12000 and returns the
-// path.
+// path. TensorBoard gets it too, smaller.
 func (r *Run) Preview(step int, img image.Image) (string, error) {
 	path := filepath.Join(r.Samples(), fmt.Sprintf("%07d.png", step))
-	return path, picture.WritePNG(path, img)
+	if err := picture.WritePNG(path, img); err != nil {
+		return path, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return path, addPicture(r.events, r.now(), step, img)
 }
 
 // PlotLoss redraws loss.png from all log steps so far; without any it does
@@ -262,6 +282,10 @@ func (r *Run) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
+	if r.events != nil {
+		errs = append(errs, r.events.Close())
+		r.events = nil
+	}
 	// The lock last: until then the logs are this process's.
 	for _, f := range []**os.File{&r.jsonl, &r.txt, &r.lock} {
 		if *f != nil {

@@ -232,6 +232,9 @@ func TestResumeTruncates(t *testing.T) {
 	if len(again.history) != 4 {
 		t.Errorf("the loss curve has %d points, want 4", len(again.history))
 	}
+	if events, _ := filepath.Glob(filepath.Join(r.Dir(), "events.out.tfevents.*")); len(events) != 2 {
+		t.Errorf("event files %q, want one of each start", events)
+	}
 	if again.ID() != r.ID() {
 		t.Error("the run id changed")
 	}
@@ -244,6 +247,36 @@ func TestResumeTruncates(t *testing.T) {
 	}
 	if !strings.Contains(read(t, r.Dir(), "log.txt"), "Resumed at step 0000300") {
 		t.Error("log.txt does not say where the run was resumed")
+	}
+}
+
+func TestRollback(t *testing.T) {
+	r := create(t, options(t.TempDir()))
+	for n := 10; n <= 50; n += 10 {
+		if err := r.Log(step(n, 1/float64(n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Rollback(30); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Log(step(35, 0.25)); err != nil {
+		t.Fatal(err)
+	}
+	steps, err := ReadLog(filepath.Join(r.Dir(), "log.jsonl"))
+	if err != nil || len(steps) != 4 || steps[2].Step != 30 || steps[3].Step != 35 {
+		t.Errorf("records %v (%v), want 10 20 30 and the new 35", steps, err)
+	}
+	if len(r.history) != 4 {
+		t.Errorf("the loss curve has %d points, want 4", len(r.history))
+	}
+	events, _ := filepath.Glob(filepath.Join(r.Dir(), "events.out.tfevents.*"))
+	// Step 31 in a SessionLog with status START.
+	if len(events) != 1 || !strings.Contains(read(t, events[0]), "\x10\x1f\x3a\x02\x08\x01") {
+		t.Errorf("event files %q do not take back step 31 and later", events)
+	}
+	if !strings.Contains(read(t, r.Dir(), "log.txt"), "Went back to step 0000030") {
+		t.Error("log.txt does not say that the run went back")
 	}
 }
 
