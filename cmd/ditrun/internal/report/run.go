@@ -65,6 +65,7 @@ type Run struct {
 	jsonl   *os.File
 	txt     *os.File
 	events  *tfevents.Writer
+	metrics *Metrics
 	history []point // one per log step, for the loss curve
 }
 
@@ -94,6 +95,7 @@ func Create(o Options) (*Run, error) {
 	r := &Run{dir: dir, opt: o}
 	r.info = newInfo(o, r.now())
 	r.info.RunID = uuid.NewString()
+	r.metrics = newMetrics(r.info.RunID, r.info.Model)
 	if err := r.open(nil); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -112,7 +114,7 @@ func Resume(dir string, step int, o Options) (*Run, error) {
 		return nil, fmt.Errorf("resume %s: the run is of %s, want %s", dir, info.Model, o.Model)
 	}
 	o.Model = info.Model
-	r := &Run{dir: dir, opt: o, info: *info}
+	r := &Run{dir: dir, opt: o, info: *info, metrics: newMetrics(info.RunID, info.Model)}
 	if r.opt.ConfigHash != "" {
 		r.info.ConfigHash = r.opt.ConfigHash
 	}
@@ -182,6 +184,9 @@ func (r *Run) Samples() string { return filepath.Join(r.dir, "samples") }
 // LossPlot is the path that PlotLoss writes.
 func (r *Run) LossPlot() string { return filepath.Join(r.dir, "loss.png") }
 
+// Metrics are the figures of the last log step, for --metrics-addr.
+func (r *Run) Metrics() *Metrics { return r.metrics }
+
 // Log records one log step: a line in log.jsonl, one in log.txt (and on the
 // console), and an event for TensorBoard. All are in the files when Log returns.
 func (r *Run) Log(s Step) error {
@@ -191,6 +196,7 @@ func (r *Run) Log(s Step) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.history = append(r.history, point{s.Step, float64(s.Loss), s.Bins})
+	r.metrics.set(s)
 	line, err := s.json()
 	if err != nil {
 		return fmt.Errorf("write %s: %w", r.jsonl.Name(), err)
