@@ -11,62 +11,108 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// binColors go from the timesteps with little noise to those with much.
+const (
+	binsHeight = 4 * vg.Inch
+	// legendHeight is the strip of names above the curves, in rows of legendColumns.
+	legendHeight  = 0.5 * vg.Inch
+	legendGap     = 8
+	legendColumns = 5
+	numTimesteps  = 1000 // that training draws from
+)
+
+// binColors go from dark to light as t grows, and differ in hue too; the last
+// is as light as a line on white may be. (Samples of matplotlib's "plasma".)
 var binColors = []color.NRGBA{
-	{R: 68, G: 1, B: 84, A: 255}, {R: 72, G: 40, B: 120, A: 255}, {R: 62, G: 74, B: 137, A: 255}, {R: 49, G: 104, B: 142, A: 255}, {R: 38, G: 130, B: 142, A: 255},
-	{R: 31, G: 158, B: 137, A: 255}, {R: 53, G: 183, B: 121, A: 255}, {R: 110, G: 206, B: 88, A: 255}, {R: 181, G: 200, B: 30, A: 255}, {R: 226, G: 168, B: 20, A: 255},
+	{13, 8, 135, 255}, {65, 4, 157, 255}, {106, 0, 168, 255}, {143, 13, 164, 255}, {177, 42, 144, 255},
+	{204, 71, 120, 255}, {225, 100, 98, 255}, {240, 128, 76, 255}, {250, 158, 59, 255}, {240, 190, 30, 255},
 }
 
-// plotBins draws the error by timestep, nil where no record has it.
-func plotBins(points []point, last int) (*plot.Plot, error) {
+// binRange returns the first and the last timestep of stretch i of n.
+func binRange(i, n int) (first, last int) { return i * numTimesteps / n, (i+1)*numTimesteps/n - 1 }
+
+// binCurves returns the running mean of each stretch of timesteps; none where
+// no log step has any.
+func binCurves(points []point) []plotter.XYs {
 	n := 0
 	for _, pt := range points {
 		n = max(n, len(pt.bins))
 	}
-	if n == 0 {
-		return nil, nil
-	}
-	p := newPlot("error by timestep t", "mean squared error")
-	p.Legend.TextStyle.Font.Size = 9.5
-	p.Legend.Padding = 1
-	var all plotter.XYs
-	for bin := range n {
-		var of []point
-		for _, pt := range points {
-			if bin < len(pt.bins) {
-				of = append(of, point{step: pt.step, loss: float64(pt.bins[bin])})
+	all, some := make([]plotter.XYs, n), false
+	for i := range all {
+		_, all[i] = curves(points, func(pt point) float64 {
+			if i >= len(pt.bins) {
+				return math.NaN()
 			}
-		}
-		raw, smooth := curves(of)
-		if len(raw) == 0 {
-			continue
-		}
-		all = append(all, smooth...)
-		line, err := plotter.NewLine(thin(smooth))
-		if err != nil {
-			return nil, err
-		}
-		line.LineStyle = draw.LineStyle{Color: binColors[bin*len(binColors)/n], Width: 1.4}
-		p.Add(line)
-		if len(smooth) == 1 { // a line needs two
-			dot, err := plotter.NewScatter(smooth)
-			if err != nil {
-				return nil, err
-			}
-			dot.GlyphStyle = draw.GlyphStyle{Color: line.Color, Radius: vg.Points(2.4), Shape: draw.CircleGlyph{}}
-			p.Add(dot)
-		}
-		first, last := binRange(bin, n)
-		p.Legend.Add(fmt.Sprintf("t %d-%d", first, last), line)
+			return float64(pt.bins[i])
+		})
+		some = some || len(all[i]) > 0
 	}
-	setAxes(p, all, last)
-	// Room for the legend beside the curves.
-	p.X.Max += 0.2 * math.Max(float64(last), 1)
-	return p, nil
+	if !some {
+		return nil
+	}
+	return all
 }
 
-// timesteps is the number of steps of the diffusion.
-const timesteps = 1000
+// binsPanel draws one line a stretch of timesteps. The names come apart from
+// the plot: ten of them would cover the curves.
+func binsPanel(byTimestep []plotter.XYs, last int) (*plot.Plot, []plot.Legend, error) {
+	p := newPlot("mean squared error (MSE) by timestep t, running mean", "MSE")
+	var drawn plotter.XYs
+	var names []plot.Legend
+	for i, xys := range byTimestep {
+		style := draw.LineStyle{Color: binColors[i*len(binColors)/len(byTimestep)], Width: 1.5}
+		line := &plotter.Line{LineStyle: style}
+		name := plot.NewLegend()
+		name.TextStyle = p.Legend.TextStyle
+		name.Left = true
+		name.ThumbnailWidth = 18
+		lo, hi := binRange(i, len(byTimestep))
+		name.Add(fmt.Sprintf("t %d-%d", lo, hi), line)
+		names = append(names, name)
+		if len(xys) == 0 {
+			continue
+		}
+		drawn = append(drawn, xys...)
+		line, err := plotter.NewLine(thin(xys))
+		if err != nil {
+			return nil, nil, err
+		}
+		line.LineStyle = style
+		p.Add(line)
+		if len(xys) < 40 { // one point is no line
+			dots, err := plotter.NewScatter(xys)
+			if err != nil {
+				return nil, nil, err
+			}
+			dots.GlyphStyle = draw.GlyphStyle{Color: style.Color, Radius: 2.2, Shape: draw.CircleGlyph{}}
+			p.Add(dots)
+		}
+	}
+	setAxes(p, drawn, last)
+	return p, names, nil
+}
 
-// binRange returns the first and the last timestep of stretch i of n.
-func binRange(i, n int) (first, last int) { return i * timesteps / n, (i+1)*timesteps/n - 1 }
+// drawBoth draws the panels with their axes of steps one above the other, and
+// the names between the lower one's title and its curves.
+func drawBoth(top draw.Canvas, upper *plot.Plot, bottom draw.Canvas, lower *plot.Plot, names []plot.Legend) {
+	left := func(p *plot.Plot, c draw.Canvas) vg.Length { return p.DataCanvas(c).Min.X - c.Min.X }
+	shift := left(lower, bottom) - left(upper, top)
+	upper.Draw(draw.Crop(top, max(shift, 0), 0, 0, 0))
+	bottom = draw.Crop(bottom, max(-shift, 0), 0, 0, 0)
+	title := lower.Title
+	lower.Title.Text = ""
+	body := draw.Crop(bottom, 0, 0, 0, -legendHeight-legendGap-title.TextStyle.Font.Size-title.Padding)
+	lower.Draw(body)
+
+	data := lower.DataCanvas(body)
+	bottom.FillText(title.TextStyle, vg.Point{X: bottom.Center().X, Y: bottom.Max.Y}, title.Text)
+	rows := (len(names) + legendColumns - 1) / legendColumns
+	cell := vg.Point{X: (data.Max.X - data.Min.X) / legendColumns, Y: legendHeight / vg.Length(rows)}
+	for i, name := range names {
+		x := data.Min.X + vg.Length(i%legendColumns)*cell.X
+		y := body.Max.Y + legendGap + legendHeight - vg.Length(i/legendColumns+1)*cell.Y
+		c := bottom
+		c.Rectangle = vg.Rectangle{Min: vg.Point{X: x, Y: y}, Max: vg.Point{X: x + cell.X, Y: y + cell.Y}}
+		name.Draw(c)
+	}
+}

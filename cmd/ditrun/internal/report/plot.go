@@ -21,7 +21,6 @@ import (
 const (
 	plotWidth  = 8 * vg.Inch
 	plotHeight = 4.5 * vg.Inch
-	binsHeight = 4.2 * vg.Inch // of the lower panel
 	plotDPI    = 150
 	// maxDrawn bounds the points drawn, not those averaged: more than this
 	// are not told apart on the picture and would only cost time.
@@ -34,41 +33,54 @@ var (
 	gridColor   = color.NRGBA{R: 0, G: 0, B: 0, A: 24}
 )
 
-// plotLoss draws the loss of each log step, light, and its running mean, dark; below it, where they are known, the running
-// means of the squared error by timestep.
+// plotLoss draws the loss of each log step, light, and its running mean, dark.
+// Where the log has mean squared errors by timestep, they get a panel below.
 func plotLoss(path, model string, points []point) error {
-	raw, smooth := curves(points)
-	p := newPlot(model+": training loss", "loss")
-	if len(raw) > 0 {
-		if err := addCurves(p, raw, smooth); err != nil {
-			return fmt.Errorf("plot %s: %w", path, err)
-		}
-	}
 	last := points[len(points)-1].step
-	setAxes(p, raw, last)
-	bins, err := plotBins(points, last)
+	upper, err := lossPanel(model, points, last)
 	if err != nil {
 		return fmt.Errorf("plot %s: %w", path, err)
 	}
+	byTimestep := binCurves(points)
 	height := plotHeight
-	if bins != nil {
+	if len(byTimestep) > 0 {
 		height += binsHeight
 	}
 	canvas := vgimg.NewWith(vgimg.UseWH(plotWidth, height), vgimg.UseDPI(plotDPI), vgimg.UseBackgroundColor(color.White))
-	// A margin on the right, where the last tick's label would be cut.
-	area := draw.Crop(draw.New(canvas), 6, -16, 5, -5)
-	if bins != nil {
-		bins.Draw(draw.Crop(area, 0, 0, 0, -plotHeight))
-		area = draw.Crop(area, 0, 0, binsHeight, 0)
+	c := draw.New(canvas)
+	if len(byTimestep) == 0 {
+		upper.Draw(margins(c))
+	} else {
+		lower, legend, err := binsPanel(byTimestep, last)
+		if err != nil {
+			return fmt.Errorf("plot %s: %w", path, err)
+		}
+		drawBoth(margins(draw.Crop(c, 0, 0, binsHeight, 0)), upper, margins(draw.Crop(c, 0, 0, 0, -plotHeight)), lower, legend)
 	}
-	p.Draw(area)
 	return checkpoint.WriteFile(path, func(w io.Writer) error {
 		_, err := vgimg.PngCanvas{Canvas: canvas}.WriteTo(w)
 		return err
 	})
 }
 
-// newPlot is an empty plot over steps in our fonts.
+// margins leaves room on the right, where the last tick's label would be cut.
+func margins(c draw.Canvas) draw.Canvas { return draw.Crop(c, 6, -16, 5, -5) }
+
+func lossPanel(model string, points []point, last int) (*plot.Plot, error) {
+	p := newPlot(model+": training loss", "loss")
+	p.Legend.Top = true
+	p.Legend.XOffs, p.Legend.YOffs = -6, -4
+	raw, smooth := curves(points, func(pt point) float64 { return pt.loss })
+	if len(raw) > 0 {
+		if err := addCurves(p, raw, smooth); err != nil {
+			return nil, err
+		}
+	}
+	setAxes(p, raw, last)
+	return p, nil
+}
+
+// newPlot is an empty plot over training steps, with a grid.
 func newPlot(title, y string) *plot.Plot {
 	p := plot.New()
 	p.Title.Text = title
@@ -87,10 +99,8 @@ func newPlot(title, y string) *plot.Plot {
 		a.Tick.Label.Font.Size = 10.5
 		a.Label.Padding = 4
 	}
-	p.Legend.Top = true
 	p.Legend.TextStyle.Font.Size = 11
 	p.Legend.Padding = 3
-	p.Legend.XOffs, p.Legend.YOffs = -6, -4
 	grid := plotter.NewGrid()
 	grid.Vertical.Color, grid.Horizontal.Color = gridColor, gridColor
 	p.Add(grid)
@@ -120,13 +130,13 @@ func addCurves(p *plot.Plot, raw, smooth plotter.XYs) error {
 	return nil
 }
 
-// curves returns the finite losses and, for each, the mean of those around it:
+// curves returns the finite values and, for each, the mean of those around it:
 // a window of about a twentieth of the curve, narrower at the start, where the
 // loss falls fast, and one-sided at the end.
-func curves(points []point) (raw, smooth plotter.XYs) {
+func curves(points []point, value func(point) float64) (raw, smooth plotter.XYs) {
 	for _, pt := range points {
-		if !math.IsNaN(pt.loss) && !math.IsInf(pt.loss, 0) {
-			raw = append(raw, plotter.XY{X: float64(pt.step), Y: pt.loss})
+		if v := value(pt); !math.IsNaN(v) && !math.IsInf(v, 0) {
+			raw = append(raw, plotter.XY{X: float64(pt.step), Y: v})
 		}
 	}
 	reach := min(len(raw)/40, 100)

@@ -47,6 +47,12 @@ func TestPlotLoss(t *testing.T) {
 	for i := range negative {
 		negative[i].loss -= 0.25
 	}
+	partly := binned(curve(120, 50))
+	for i := range partly[:40] {
+		partly[i].bins = nil // of an older version
+	}
+	nothing := curve(3, 1)
+	nothing[0].bins = []Number{Number(math.NaN()), Number(math.Inf(1))}
 	for name, points := range map[string][]point{
 		"demo.png":     curve(200, 10),
 		"long.png":     curve(40000, 100),
@@ -54,7 +60,9 @@ func TestPlotLoss(t *testing.T) {
 		"one.png":      curve(1, 1),
 		"bins.png":     binned(curve(400, 100)),
 		"binslong.png": binned(curve(20000, 100)),
-		"bins1.png":    binned(curve(1, 1)),
+		"bins1.png":    binned(curve(1, 100)),
+		"binsof.png":   partly,
+		"nobins.png":   nothing,
 		"three.png":    curve(3, 1),
 		"negative.png": negative,
 		"nan.png":      {{step: 100, loss: math.NaN()}, {step: 200, loss: math.Inf(1)}},
@@ -80,7 +88,7 @@ func TestPlotLoss(t *testing.T) {
 		}
 		height := 675
 		if strings.HasPrefix(name, "bins") {
-			height = 1305
+			height = 1275
 		}
 		if s := img.Bounds().Size(); s.X != 1200 || s.Y != height {
 			t.Errorf("%s is %v, want 1200x%d", name, s, height)
@@ -91,7 +99,7 @@ func TestPlotLoss(t *testing.T) {
 func TestRunningMean(t *testing.T) {
 	points := curve(1000, 10)
 	points[3].loss = math.NaN()
-	raw, smooth := curves(points)
+	raw, smooth := curves(points, func(pt point) float64 { return pt.loss })
 	if len(raw) != 999 || len(smooth) != 999 {
 		t.Fatalf("%d and %d points, want 999: the NaN is left out", len(raw), len(smooth))
 	}
@@ -109,6 +117,34 @@ func TestRunningMean(t *testing.T) {
 	thinned := thin(append(raw, make(plotter.XYs, 9000)...))
 	if len(thinned) != maxDrawn || thinned[0] != raw[0] {
 		t.Errorf("thinned to %d points", len(thinned))
+	}
+}
+
+func TestBinCurves(t *testing.T) {
+	all := binCurves(binned(curve(300, 10)))
+	if len(all) != 10 {
+		t.Fatalf("%d curves, want 10", len(all))
+	}
+	for i, xys := range all {
+		if len(xys) < 240 || len(xys) == 300 {
+			t.Errorf("curve %d has %d points of 300, a twelfth of which are none", i, len(xys))
+		}
+		if i > 0 && xys[len(xys)-1].Y > all[i-1][len(all[i-1])-1].Y {
+			t.Errorf("curve %d ends above curve %d", i, i-1)
+		}
+	}
+	for name, points := range map[string][]point{
+		"no bins":       curve(5, 1),
+		"no finite one": {{step: 1, bins: []Number{Number(math.NaN()), Number(math.Inf(-1))}}},
+	} {
+		if got := binCurves(points); got != nil {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	for i, want := range map[int][2]int{0: {0, 99}, 1: {100, 199}, 9: {900, 999}} {
+		if first, last := binRange(i, 10); first != want[0] || last != want[1] {
+			t.Errorf("stretch %d is %d-%d, want %v", i, first, last, want)
+		}
 	}
 }
 

@@ -187,11 +187,26 @@ func TestLossThatIsNoNumber(t *testing.T) {
 	}
 }
 
+func TestSkippedStepsInTheLine(t *testing.T) {
+	s := step(100, 0.12344)
+	if line := s.String(); strings.Contains(line, "Skipped") {
+		t.Errorf("nothing was skipped: %s", line)
+	}
+	s.Skipped = 3
+	want := "(step=0000100) Train Loss: 0.1234, Train Steps/Sec: 0.84, Images/Sec: 215, TFLOP/s: 0.09, " +
+		"Data Wait: 1.2%, Memory: 1.30 GB, Skipped: 3, Grad Norm: 1.25, LR: 0.0001"
+	if got := s.String(); got != want {
+		t.Errorf("%s, want\n%s", got, want)
+	}
+}
+
 func TestResumeTruncates(t *testing.T) {
 	o := options(t.TempDir())
 	r := create(t, o)
 	for n := 100; n <= 500; n += 100 {
-		if err := r.Log(step(n, 1/float64(n))); err != nil {
+		s := step(n, 1/float64(n))
+		s.Bins = []Number{Number(math.NaN()), Number(n)}
+		if err := r.Log(s); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -231,6 +246,9 @@ func TestResumeTruncates(t *testing.T) {
 	}
 	if len(again.history) != 4 {
 		t.Errorf("the loss curve has %d points, want 4", len(again.history))
+	}
+	if bins := again.history[2].bins; len(bins) != 2 || !math.IsNaN(float64(bins[0])) || bins[1] != 300 {
+		t.Errorf("errors by timestep of step 300 are %v, want none and 300", bins)
 	}
 	if events, _ := filepath.Glob(filepath.Join(r.Dir(), "events.out.tfevents.*")); len(events) != 2 {
 		t.Errorf("event files %q, want one of each start", events)
