@@ -31,6 +31,14 @@ func (d Device) String() string {
 	return fmt.Sprintf("cuda:%d", d.index)
 }
 
+// Name returns what the driver calls a GPU, such as "NVIDIA H200"; "" for the CPU, and where it does not say.
+func (d Device) Name() string {
+	if !d.IsCUDA() || Available() != nil {
+		return ""
+	}
+	return C.GoString(C.dt_cuda_name(C.int32_t(d.index)))
+}
+
 // ParseDevice reads "cpu", "cuda", "cuda:N" or "auto" (the first GPU where one is usable, else the
 // CPU). A GPU that cannot be used is an error that says why.
 func ParseDevice(name string) (Device, error) {

@@ -13,6 +13,8 @@ static __typeof__(&dt_init) p_dt_init;
 const char *dt_init(void) { return p_dt_init(); }
 static __typeof__(&dt_cuda_count) p_dt_cuda_count;
 int32_t dt_cuda_count(void) { return p_dt_cuda_count(); }
+static __typeof__(&dt_cuda_name) p_dt_cuda_name;
+const char *dt_cuda_name(int32_t i) { return p_dt_cuda_name(i); }
 static __typeof__(&dt_error_free) p_dt_error_free;
 void dt_error_free(dt_error *e) { p_dt_error_free(e); }
 static __typeof__(&dt_live_tensors) p_dt_live_tensors;
@@ -302,6 +304,7 @@ static const struct {
     {"dt_build_info", (void **)&p_dt_build_info},
     {"dt_init", (void **)&p_dt_init},
     {"dt_cuda_count", (void **)&p_dt_cuda_count},
+    {"dt_cuda_name", (void **)&p_dt_cuda_name},
     {"dt_error_free", (void **)&p_dt_error_free},
     {"dt_live_tensors", (void **)&p_dt_live_tensors},
     {"dt_init_thread", (void **)&p_dt_init_thread},

@@ -11,8 +11,6 @@ out=${DEMO_DIR:-build/demo}
 data=${XDG_CACHE_HOME:-$HOME/.cache}/ditrun/fashion-mnist
 ditrun=bin/ditrun
 
-steps=${DEMO_STEPS:-4000}
-sampling_steps=${DEMO_SAMPLING_STEPS:-50}
 vae_steps=${DEMO_VAE_STEPS:-1200} steps=${DEMO_STEPS:-2400} sampling_steps=${DEMO_SAMPLING_STEPS:-50}
 # No mirrored views: shoes of this data set all point to the left.
 train_vae=(--image-size 32 --downsample 4 --latent-channels 4 --batch-size 8 --max-steps "$vae_steps" --flip-prob 0)

@@ -18,6 +18,8 @@ train_init.safetensors  the same from the original's own initialisation: init.KE
                       and final_norms, ema_norms [number of tensors] in the order of config.keys. The K.* are those of train
                       config.no_gradient: rows of tensors whose gradient is zero but for rounding; AdamW turns that rounding
                       into steps of its own size, so the values of these rows mean nothing
+train_fifty.safetensors  fifty steps from the weights of tiny.safetensors: losses, grad_norms, final.KEY. Batch k, from 0, has x0 and labels
+                      of batch k % 10 of train.safetensors, t of batch (k + k // 10) % 10 and noise of batch (3 k + k // 10) % 10
 sample.safetensors    8 steps of a small trained DiT (model.KEY; an untrained one lets the latents grow a hundredfold, which hides
                       the noise), forward_with_cfg, scale config.cfg_scale: z y, K.noise (K = 1..8 in order of use, one for
                       every step, also the last) -> ancestral.K: latents after step K; ddim.K: DDIM, eta 0, config.ddim
@@ -237,6 +239,23 @@ def train(diffusion, models, out):
     file.config = dict(options, batches="train.safetensors", keys=list(a[1]), f64=compare(a, b))
     file.save(os.path.join(out, "train_init.safetensors"))
     print("losses", a[0]["losses"].tolist(), "grad norms", a[0]["grad_norms"].tolist(), "float32 against float64:", file.config["f64"])
+
+
+    # Fifty batches, all different, of the ten that are stored already.
+    fifty = [{"x0": batches[k % 10]["x0"], "y": batches[k % 10]["y"], "t": batches[(k + k // 10) % 10]["t"],
+              "noise": batches[(3 * k + k // 10) % 10]["noise"]} for k in range(50)]
+    model = new_tiny(models, "tiny", **TINY)
+    twin = double(models, model, TINY)
+    a = train_run(diffusion, model, fifty, lr, decay)
+    b = train_run(diffusion, twin, fifty, lr, decay)
+    file = File()
+    file.add("losses", a[0]["losses"])
+    file.add("grad_norms", a[0]["grad_norms"])
+    for k in a[1]:
+        file.add("final." + k, a[1][k])
+    file.config = dict(options, weights="dit/testdata/tiny.safetensors", batches="train.safetensors", f64=compare(a, b))
+    file.save(os.path.join(out, "train_fifty.safetensors"))
+    print("losses", a[0]["losses"].tolist(), "float32 against float64:", file.config["f64"])
 
 
 SMALL = dict(input_size=8, patch_size=2, in_channels=4, hidden_size=24, depth=2, num_heads=2, num_classes=10, learn_sigma=True)

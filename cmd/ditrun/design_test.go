@@ -2,7 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -145,4 +149,39 @@ func TestPrompts(t *testing.T) {
 	ditrun(t, sample(both, "n.png", "--prompt", "boots")...).refused(t, 2, "--class-labels is required beside --prompt")
 	ditrun(t, r.sample(filepath.Join(dir, "n.png"), "--prompt", "boots")...).refused(t, 2, "the model takes no text, it is one of 4 classes")
 	ditrun(t, r.train("--condition", "text", "--run-dir", filepath.Join(dir, "no"))...).refused(t, 1, "has no captions, for --condition text")
+}
+
+// TestRecomputing: less memory for the same bits, in a run that may be continued without.
+func TestRecomputing(t *testing.T) {
+	r := theRoad(t)
+	plain, again := filepath.Join(t.TempDir(), "run"), filepath.Join(t.TempDir(), "run")
+	mustRun(t, r.train("--run-dir", plain, "--max-steps", "3")...)
+	mustRun(t, r.train("--run-dir", again, "--max-steps", "3", "--ckpt-every", "2", "--recompute-activations")...)
+	equalFiles(t, filepath.Join(plain, "checkpoints", "latest"), filepath.Join(again, "checkpoints", "latest"), checkpointFiles...)
+}
+
+// TestMetricsAddr: what the log says can be fetched while the run goes on, and an address that is taken stops a run before
+// anything is made.
+func TestMetricsAddr(t *testing.T) {
+	r := theRoad(t)
+	p := start(t, r.train("--run-dir", filepath.Join(t.TempDir(), "run"), "--epochs", "1000000", "--max-steps", "1000000", "--log-every", "1", "--metrics-addr", "localhost:0")...)
+	p.until("Metrics at http://")
+	_, url, _ := strings.Cut(p.seen[len(p.seen)-1], "Metrics at ")
+	p.until("(step=0000002)")
+	answer, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil || !regexp.MustCompile(`(?m)^ditrun_step \d+$`).Match(text) || !regexp.MustCompile(`(?m)^ditrun_loss [0-9.]+$`).Match(text) {
+		t.Errorf("%s answers\n%s (%v)", url, text, err)
+	}
+	other := filepath.Join(t.TempDir(), "other")
+	ditrun(t, r.train("--run-dir", other, "--metrics-addr", strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/metrics"))...).refused(t, 1, "address already in use")
+	if exists(other) {
+		t.Error("a run without its address left a folder")
+	}
+	p.signal(os.Interrupt)
+	p.wait().stopped(t)
 }

@@ -33,9 +33,11 @@ func (e *env) openDeviceOf(p dist.Env) (torch.Device, error) {
 	return dev, err
 }
 
-// describeDevice says in words what computes: "cpu (2 threads)".
+// describeDevice says in words what computes: "cpu (2 threads)", "cuda:0 (NVIDIA H200)".
 func describeDevice(dev torch.Device) string {
-	if dev.IsCUDA() {
+	if name := dev.Name(); name != "" {
+		return fmt.Sprintf("%s (%s)", dev, name)
+	} else if dev.IsCUDA() {
 		return dev.String()
 	}
 	return fmt.Sprintf("%s (%s)", dev, plural(torch.NumThreads(), "thread"))

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -11,6 +12,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/dit"
@@ -53,6 +56,7 @@ func trainCommand() *cli.Command {
 			&cli.Float64Flag{Name: "ema-decay", Value: d.EMADecay, Usage: "of the average of the weights that is sampled from"},
 			&cli.BoolFlag{Name: "ema-warmup", DisableDefaultText: true, Usage: "average over fewer steps while there are few"},
 			&cli.IntFlag{Name: "gradient-accumulation-steps", Value: 1, Usage: "take a batch in `N` parts, for less memory"},
+			&cli.BoolFlag{Name: "recompute-activations", DisableDefaultText: true, Usage: "compute blocks again for gradients, for less memory"},
 			&cli.Float64Flag{Name: "max-grad-norm", DefaultText: "no clipping", Usage: "scale gradients down to this `NORM`"},
 			&cli.Float64Flag{Name: "class-dropout-prob", Value: dit.XL2.ClassDropoutProb, Usage: "share of labels dropped, for guidance"},
 			&cli.Float64Flag{Name: "flip-prob", Value: -1, DefaultText: "0.5 if the latents allow", Usage: "share of mirrored views"},
@@ -67,6 +71,7 @@ func trainCommand() *cli.Command {
 			&cli.IntFlag{Name: "keep-every", DefaultText: "none", Usage: "with --keep-last: and those of every `N` steps"},
 			&cli.IntFlag{Name: "sample-every", DefaultText: "never", Usage: "steps between previews; needs --vae"},
 			&cli.StringFlag{Name: "vae", Usage: "the autoencoder in `DIR` that made the latents, for previews"},
+			&cli.StringFlag{Name: "metrics-addr", DefaultText: "nowhere", Usage: "serve Prometheus metrics at `HOST:PORT`"},
 			&cli.StringFlag{Name: "results-dir", Value: "results", Usage: "`DIR` for run folders"},
 			&cli.StringFlag{Name: "run-dir", Usage: "the run folder itself, `DIR`, instead of one in --results-dir"},
 			&cli.StringFlag{Name: "resume", Value: "none", Usage: "none, auto (newest run of this configuration) or a folder"},
@@ -77,8 +82,8 @@ func trainCommand() *cli.Command {
 }
 
 // notOfTheRun are flags that may change when a run is continued.
-var notOfTheRun = []string{"resume", "device", "threads", "results-dir", "run-dir", "data", "vae", "log-every", "ckpt-every", "sample-every",
-	"labels", "num-workers", "data-on-device", "keep-last", "keep-every", "gradient-accumulation-steps", "on-bad-step"}
+var notOfTheRun = []string{"resume", "device", "threads", "results-dir", "run-dir", "data", "vae", "metrics-addr", "log-every", "ckpt-every", "sample-every",
+	"labels", "num-workers", "data-on-device", "keep-last", "keep-every", "gradient-accumulation-steps", "recompute-activations", "on-bad-step"}
 
 func runTrain(e *env) error {
 	c := e.flags
@@ -113,6 +118,13 @@ func runTrain(e *env) error {
 	}
 	if process.Rank > 0 {
 		e.quiet = true
+	}
+	var metrics net.Listener // opened before anything is made, since another run may have the address
+	if addr := c.String("metrics-addr"); addr != "" && process.Rank == 0 {
+		if metrics, err = report.ListenForMetrics(addr); err != nil {
+			return err
+		}
+		defer metrics.Close()
 	}
 	t, err := e.openTrainInput(process)
 	if err != nil {
@@ -153,6 +165,14 @@ func runTrain(e *env) error {
 	}
 	e.describeTraining(t, group.World(), p.Dir)
 	loop := &trainLog{env: e, folder: p.folder, preview: newPreviewer(e, t), last: p.last, before: time.Duration(float64(p.last.Seconds) * float64(time.Second))}
+	if peak, ok := machine.PeakTFLOPS(t.device.Name(), t.config.Precision); ok {
+		loop.peak = peak * float64(group.World())
+	}
+	if metrics != nil {
+		url, stop := p.folder.Metrics().Serve(metrics)
+		defer stop()
+		p.folder.Printf("Metrics at %s", url)
+	}
 	job.Hooks = loop.hooks()
 	result, err := training.Run(e.ctx, job)
 	if plotErr := p.folder.PlotLoss(); err == nil {
@@ -230,7 +250,7 @@ func trainConfig(e *env, model dit.Config, set training.Set, dev torch.Device) (
 		LR: c.Float64("lr"), WarmupSteps: c.Int("warmup-steps"), LRSchedule: c.String("lr-schedule"), FinalLR: c.Float64("final-lr"),
 		WeightDecay: c.Float64("weight-decay"), EMADecay: c.Float64("ema-decay"), MaxGradNorm: c.Float64("max-grad-norm"),
 		FlipProb: c.Float64("flip-prob"), DataOrder: c.String("data-order"), Precision: c.String("precision"), GlobalSeed: c.Uint64("global-seed"), Deterministic: c.Bool("deterministic"),
-		EMAWarmup: c.Bool("ema-warmup"), Accumulation: c.Int("gradient-accumulation-steps"), OnBadStep: c.String("on-bad-step"), SpikeFactor: c.Float64("spike-factor"),
+		EMAWarmup: c.Bool("ema-warmup"), Accumulation: c.Int("gradient-accumulation-steps"), Recompute: c.Bool("recompute-activations"), OnBadStep: c.String("on-bad-step"), SpikeFactor: c.Float64("spike-factor"),
 		LogEvery: c.Int("log-every"), CkptEvery: c.Int("ckpt-every"), SampleEvery: c.Int("sample-every"), KeepLast: c.Int("keep-last"), KeepEvery: c.Int("keep-every"),
 	}
 	if cfg.FlipProb < 0 {

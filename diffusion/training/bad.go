@@ -142,7 +142,7 @@ func (r *runner) explain(s *torch.Scope, b Batch) (string, error) {
 	if !finite(p.x0) {
 		return fmt.Sprintf("the latents of samples %s are not finite numbers: encode them again", some(b.IDs, 8)), nil
 	}
-	losses := r.losses(s, p)
+	losses, rest := r.losses(s, p)
 	total := torch.Data[float32](losses.Total)
 	worst := 0
 	for i, v := range total {
@@ -155,6 +155,7 @@ func (r *runner) explain(s *torch.Scope, b Batch) (string, error) {
 		return fmt.Sprintf("the loss of %s is %v", sample, loss) + unstable, nil
 	}
 	s.Backward(r.loss(s, losses, b.Position.Batch))
+	rest()
 	r.opt.ExposeGrad()
 	var broken []string
 	for _, param := range nn.List(r.model) {
@@ -202,7 +203,9 @@ func (r *runner) tooLarge(s *torch.Scope, b Batch, cause error) error {
 				return err
 			}
 			p = p.first(s, k)
-			s.Backward(r.loss(s, r.losses(s, p), b.Position.Batch))
+			losses, rest := r.losses(s, p)
+			s.Backward(r.loss(s, losses, b.Position.Batch))
+			rest()
 			s.Synchronize()
 			return nil
 		}) == nil
@@ -216,12 +219,16 @@ func (r *runner) tooLarge(s *torch.Scope, b Batch, cause error) error {
 			high = k
 		}
 	}
+	recompute := ""
+	if !r.cfg.Recompute {
+		recompute = "; --recompute-activations fits more, and takes a third longer"
+	}
 	if low == 0 {
-		return fmt.Errorf("%w: not even one sample fits: take a smaller model, or bf16", cause)
+		return fmt.Errorf("%w: not even one sample fits: take a smaller model, or bf16%s", cause, recompute)
 	}
 	parts := r.cfg.parts()
 	for each := n * parts; each/parts > low || each%parts != 0; {
 		parts++
 	}
-	return fmt.Errorf("%w: a process takes %d samples at a time, of which %d would have fitted: --gradient-accumulation-steps %d gives the same training in smaller parts", cause, n, low, parts)
+	return fmt.Errorf("%w: a process takes %d samples at a time, of which %d would have fitted: --gradient-accumulation-steps %d gives the same training in smaller parts%s", cause, n, low, parts, recompute)
 }

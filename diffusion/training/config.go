@@ -39,6 +39,9 @@ type Config struct {
 	// Accumulation is the number of parts in which each process takes its share of a batch, one after the other, adding up
 	// their gradients; 0 means 1. It changes no more than rounding, and the memory of activations.
 	Accumulation int `yaml:"gradient_accumulation_steps" json:"gradient_accumulation_steps"`
+	// Recompute keeps of each block but its input and computes the rest again for the gradients: less memory, a third more
+	// time, the same bits.
+	Recompute bool `yaml:"recompute_activations" json:"recompute_activations"`
 	// OnBadStep says what follows a step whose loss or gradient is no finite number or, with SpikeFactor F > 0, whose
 	// loss is above F times its running mean. No such step is applied. "stop" (also ""): the run ends with an error;
 	// "skip": it goes on; "rollback": it goes on from the last checkpoint with the batches that come next.

@@ -2,7 +2,9 @@ package training
 
 import (
 	"context"
+	"fmt"
 	"iter"
+	"math"
 	"testing"
 	"time"
 
@@ -32,7 +34,7 @@ func goldenRunner(t *testing.T, s *torch.Scope, g *torchtest.Goldens, weights ch
 	g.Config("lr", &cfg.LR)
 	g.Config("weight_decay", &cfg.WeightDecay)
 	g.Config("ema", &cfg.EMADecay)
-	cfg.Epochs, cfg.MaxSteps = 0, 10
+	cfg.Epochs, cfg.MaxSteps = 0, 50
 	r, err := newRunner(s, Job{Config: cfg, Source: noSource{}})
 	if err != nil {
 		t.Fatal(err)
@@ -46,23 +48,28 @@ func goldenRunner(t *testing.T, s *torch.Scope, g *torchtest.Goldens, weights ch
 	return r
 }
 
-// tenSteps trains on the batches of the golden file and returns the terms of each step: loss, mse,
-// vb, gradient norm.
-func tenSteps(t *testing.T, s *torch.Scope, r *runner, batches *torchtest.Goldens) [4][]float32 {
+// sourceOf says which of ten batches a term of batch k, from 0, is taken from.
+type sourceOf struct{ x0, t, noise func(k int) int }
+
+var inOrder = func(k int) int { return k }
+
+// train makes n steps on the batches of the golden file and returns the terms of each: loss, mse, vb, gradient norm.
+func train(t *testing.T, s *torch.Scope, r *runner, batches *torchtest.Goldens, n int, from sourceOf) [4][]float32 {
 	t.Helper()
 	var terms [4][]float32
-	for k := range 10 {
+	for k := range n {
 		err := s.Try(func(s *torch.Scope) error {
-			key := string("1234567891"[k])
-			if k == 9 {
-				key = "10"
-			}
+			get := func(i int, name string) *torch.Tensor { return batches.Tensor(s, fmt.Sprintf("%d.%s", i+1, name)) }
 			var steps []int
-			for _, v := range torch.Data[int64](batches.Tensor(s, key+".t")) {
+			for _, v := range torch.Data[int64](get(from.t(k), "t")) {
 				steps = append(steps, int(v))
 			}
-			r.backward(s, part{x0: batches.Tensor(s, key+".x0"), noise: batches.Tensor(s, key+".noise"), t: steps, cond: dit.Condition{Labels: batches.Tensor(s, key+".y")}}, 0, k)
-			return r.apply(s)
+			p := part{x0: get(from.x0(k), "x0"), noise: get(from.noise(k), "noise"), t: steps, cond: dit.Condition{Labels: get(from.x0(k), "y")}}
+			skip, err := r.backward(s, p, 0, k)
+			if err == nil {
+				r.apply(s, skip)
+			}
+			return err
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -75,6 +82,11 @@ func tenSteps(t *testing.T, s *torch.Scope, r *runner, batches *torchtest.Golden
 		r.window.reset(time.Now())
 	}
 	return terms
+}
+
+func tenSteps(t *testing.T, s *torch.Scope, r *runner, batches *torchtest.Goldens) [4][]float32 {
+	t.Helper()
+	return train(t, s, r, batches, 10, sourceOf{inOrder, inOrder, inOrder})
 }
 
 // difference is torchtest.Relative without the rows whose gradient is nothing but rounding, which
@@ -114,6 +126,36 @@ func TestTenStepsEqualOriginal(t *testing.T) {
 				if e := difference(s, p.Tensor, g.Tensor(s, prefix+p.Name), noGradient[p.Name]); !(e <= 1e-5) {
 					t.Errorf("%s%s: relative error %.2g", prefix, p.Name, e)
 				}
+			}
+		}
+		return nil
+	})
+}
+
+// Fifty steps, each on another batch.
+func TestFiftyStepsEqualOriginal(t *testing.T) {
+	g := torchtest.Open(t, goldens+"train_fifty.safetensors")
+	noGradient := map[string][]int{}
+	g.Config("no_gradient", &noGradient)
+	torchtest.Run(t, func(s *torch.Scope) error {
+		r := goldenRunner(t, s, g, torchtest.Open(t, "../../dit/testdata/tiny.safetensors"))
+		terms := train(t, s, r, torchtest.Open(t, goldens+"train.safetensors"), 50, sourceOf{
+			x0:    func(k int) int { return k % 10 },
+			t:     func(k int) int { return (k + k/10) % 10 },
+			noise: func(k int) int { return (3*k + k/10) % 10 },
+		})
+		s = s.NoGrad()
+		for i, name := range map[int]string{0: "losses", 3: "grad_norms"} {
+			want := torch.Data[float32](g.Tensor(s, name))
+			for k, v := range terms[i] {
+				if e := math.Abs(float64(v)/float64(want[k]) - 1); !(e <= 1e-5) {
+					t.Errorf("%s: step %d: relative error %.2g", name, k+1, e)
+				}
+			}
+		}
+		for _, p := range nn.List(r.model) {
+			if e := difference(s, p.Tensor, g.Tensor(s, "final."+p.Name), noGradient[p.Name]); !(e <= 1e-4) {
+				t.Errorf("final.%s: relative error %.2g", p.Name, e)
 			}
 		}
 		return nil

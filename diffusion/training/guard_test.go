@@ -97,7 +97,7 @@ func TestOutOfMemoryNamesWhatFits(t *testing.T) {
 		return nil
 	}}
 	_, err := Run(context.Background(), job)
-	if want := "step 1: allocate: out of memory: a process takes 8 samples at a time, of which 5 would have fitted: --gradient-accumulation-steps 2 gives the same training in smaller parts"; err == nil || err.Error() != want {
+	if want := "step 1: allocate: out of memory: a process takes 8 samples at a time, of which 5 would have fitted: --gradient-accumulation-steps 2 gives the same training in smaller parts; --recompute-activations fits more, and takes a third longer"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	job.Config.Accumulation = 2

@@ -298,6 +298,28 @@ func TestProcessesEqualOne(t *testing.T) {
 	}
 }
 
+// TestRecomputing: what is computed twice comes out the same, to the bit.
+func TestRecomputing(t *testing.T) {
+	plain := newTask(t, 6)
+	plain.Config.Accumulation = 2
+	again := plain.in(t)
+	again.Config.Recompute = true
+	for _, world := range []int{1, 2} {
+		plain, again := plain.in(t), again.in(t)
+		plain.finish(t, world)
+		again.finish(t, world)
+		for _, file := range []string{modelFile, emaFile} {
+			want, err := os.ReadFile(filepath.Join(plain.Dir, latestLink, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.ReadFile(filepath.Join(again.Dir, latestLink, file)); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%d processes: %s differs (%v)", world, file, err)
+			}
+		}
+	}
+}
+
 // sameWeights compares each tensor of two files by the norm of the difference.
 func sameWeights(t *testing.T, what, got, want string, limit float64) {
 	t.Helper()

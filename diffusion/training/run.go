@@ -221,11 +221,11 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 						return err
 					}
 				}
-				r.backward(s, p, b.Micro, b.Position.Batch)
-				if last {
-					return r.apply(s)
+				skip, err := r.backward(s, p, b.Micro, b.Position.Batch)
+				if err == nil && last {
+					r.apply(s, skip)
 				}
-				return nil
+				return err
 			})
 			if errors.Is(err, torch.ErrOutOfMemory) {
 				err = r.tooLarge(s, b, err)

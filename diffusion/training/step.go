@@ -80,11 +80,17 @@ func (t *Text) tokens(s *torch.Scope, b Batch, dropped []bool) (states, lengths 
 	return torch.From(s, values, n, t.Encoder.Length, t.Encoder.Width), torch.From(s, counts, n)
 }
 
-// losses scores the model on p.
-func (r *runner) losses(s *torch.Scope, p part) diffusion.Losses {
-	return r.process.TrainingLosses(s, func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+// losses scores the model on p. After the Backward of a loss of them, rest completes the gradients.
+func (r *runner) losses(s *torch.Scope, p part) (losses diffusion.Losses, rest func()) {
+	rest = func() {}
+	losses = r.process.TrainingLosses(s, func(s *torch.Scope, x, t *torch.Tensor) (out *torch.Tensor) {
+		if r.cfg.Recompute {
+			out, rest = r.model.ForwardRecomputing(s, x, t, p.cond)
+			return out
+		}
 		return r.model.Forward(s, x, t, p.cond)
 	}, p.x0, p.noise, p.t)
+	return losses, rest
 }
 
 // loss is what gradients are of.
@@ -97,36 +103,35 @@ func (r *runner) loss(s *torch.Scope, losses diffusion.Losses, batch int) *torch
 }
 
 // backward adds the gradients of part i of the equal parts of a batch of the stream. With the last one the processes
-// exchange theirs.
-func (r *runner) backward(s *torch.Scope, p part, i, batch int) {
+// exchange theirs, and skip says whether to make no step of them (nil: no).
+func (r *runner) backward(s *torch.Scope, p part, i, batch int) (skip *torch.Tensor, err error) {
 	count := r.cfg.parts()
-	losses := r.losses(s, p)
+	losses, rest := r.losses(s, p)
 	loss := r.loss(s, losses, batch)
 	if count > 1 {
 		loss = s.MulScalar(loss, 1/float64(count))
 	}
-	if i == count-1 && r.cfg.SpikeFactor == 0 { // else the processes have to talk of the loss first
+	r.window.part(s.NoGrad(), loss, losses, p, i, count)
+	if i == count-1 {
+		if r.cfg.SpikeFactor > 0 { // before gradients are on their way: the processes talk of the loss
+			if skip, err = r.spike(s.NoGrad()); err != nil {
+				return nil, err
+			}
+		}
 		r.opt.LastBackward()
 	}
 	s.Backward(loss)
-	r.window.part(s.NoGrad(), loss, losses, p, i, count)
+	rest()
+	return skip, nil
 }
 
 // apply makes the step on the gradients of its parts.
-func (r *runner) apply(s *torch.Scope) error {
+func (r *runner) apply(s *torch.Scope, skip *torch.Tensor) {
 	s = s.NoGrad()
-	o := optim.StepOptions{
+	r.window.add(s, r.opt.Step(s, optim.StepOptions{
 		LR: r.cfg.learningRate(r.step, r.total), MaxNorm: r.cfg.MaxGradNorm, EMADecay: r.cfg.emaDecay(r.step),
-		UpdateNorm: r.logs(r.step + 1),
-	}
-	if r.cfg.SpikeFactor > 0 {
-		var err error
-		if o.Skip, err = r.spike(s); err != nil {
-			return err
-		}
-	}
-	r.window.add(s, r.opt.Step(s, o))
-	return nil
+		Skip: skip, UpdateNorm: r.logs(r.step + 1),
+	}))
 }
 
 // spike returns 1 where the loss of the step, over all processes, is above SpikeFactor times its running mean, else 0, and

@@ -165,6 +165,22 @@ int32_t dt_cuda_count(void) {
   }
 }
 
+// dt_cuda_name asks the driver, which libtorch has opened, by its stable C interface: no header of
+// CUDA is needed. "" where it does not answer.
+const char *dt_cuda_name(int32_t i) {
+  static thread_local char name[128];
+  name[0] = 0;
+  void *driver = cuda_why.empty() ? ::dlopen("libcuda.so.1", RTLD_LAZY) : nullptr;
+  if (!driver) return name;
+  const auto get = reinterpret_cast<int (*)(int *, int)>(::dlsym(driver, "cuDeviceGet"));
+  const auto get_name =
+      reinterpret_cast<int (*)(char *, int, int)>(::dlsym(driver, "cuDeviceGetName"));
+  int device;
+  if (get && get_name && get(&device, i) == 0 && get_name(name, sizeof(name), device) != 0)
+    name[0] = 0;
+  return name;
+}
+
 void dt_error_free(dt_error *e) {
   if (!e) return;
   std::free(e->msg);

@@ -60,6 +60,7 @@ DT_API int32_t dt_abi_version(void);
 DT_API const char *dt_build_info(void);
 DT_API const char *dt_init(void);
 DT_API int32_t dt_cuda_count(void);
+DT_API const char *dt_cuda_name(int32_t i);
 DT_API void dt_error_free(dt_error *e);
 DT_API int64_t dt_live_tensors(void);
 DT_API void dt_init_thread(void);

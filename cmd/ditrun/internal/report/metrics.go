@@ -85,17 +85,21 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Serve answers GET /metrics on addr, HOST:PORT, until stop is called. An
-// empty host means every address of the machine, port 0 a free port; url says
-// which it became.
-func (m *Metrics) Serve(addr string) (url string, stop func(), err error) {
+// ListenForMetrics opens addr, HOST:PORT, for [Metrics.Serve]. An empty host means every address of the machine, port 0 a
+// free port.
+func ListenForMetrics(addr string) (net.Listener, error) {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return "", nil, fmt.Errorf("serve metrics: %w: want HOST:PORT, such as localhost:9464, or :9464 for every network", err)
+		return nil, fmt.Errorf("serve metrics: %w: want HOST:PORT, such as localhost:9464, or :9464 for every network", err)
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return "", nil, fmt.Errorf("serve metrics: %w", err)
+		return nil, fmt.Errorf("serve metrics: %w", err)
 	}
+	return l, nil
+}
+
+// Serve answers GET /metrics on l until stop is called, which closes l. The URL is one that this machine can ask.
+func (m *Metrics) Serve(l net.Listener) (url string, stop func()) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.handler)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
@@ -110,5 +114,5 @@ func (m *Metrics) Serve(addr string) (url string, stop func(), err error) {
 		host = "localhost"
 	}
 	url = "http://" + net.JoinHostPort(host, fmt.Sprint(at.Port)) + "/metrics"
-	return url, sync.OnceFunc(func() { server.Close(); <-done }), nil
+	return url, sync.OnceFunc(func() { server.Close(); <-done })
 }

@@ -31,13 +31,20 @@ func scrape(t *testing.T, url string) []string {
 	return lines
 }
 
-func TestMetrics(t *testing.T) {
-	r := create(t, options(t.TempDir()))
-	url, stop, err := r.Metrics().Serve("127.0.0.1:0")
+func serve(t *testing.T, m *Metrics, addr string) (url string, stop func()) {
+	t.Helper()
+	l, err := ListenForMetrics(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stop()
+	url, stop = m.Serve(l)
+	t.Cleanup(stop)
+	return url, stop
+}
+
+func TestMetrics(t *testing.T) {
+	r := create(t, options(t.TempDir()))
+	url, stop := serve(t, r.Metrics(), "127.0.0.1:0")
 	info := `ditrun_run_info{model="DiT-XL/2",run_id="` + r.ID() + `"} 1`
 	if got := scrape(t, url); !slices.Equal(got, []string{info}) {
 		t.Errorf("before the first log step: %q, want %q", got, info)
@@ -67,26 +74,21 @@ func TestMetricsAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	m := newMetrics("id", "DiT-S/2")
 	for addr, want := range map[string]string{
 		"9464":                "serve metrics: address 9464: missing port in address: want HOST:PORT, such as localhost:9464",
 		"localhost:x":         "serve metrics: listen tcp: lookup tcp/x: ",
 		"127.0.0.1:70000":     "serve metrics: listen tcp: address 70000: invalid port",
 		taken.Addr().String(): "serve metrics: listen tcp " + taken.Addr().String() + ": bind: address already in use",
 	} {
-		url, stop, err := m.Serve(addr)
+		l, err := ListenForMetrics(addr)
 		if err == nil {
-			stop()
-			t.Errorf("%s: served at %s", addr, url)
+			l.Close()
+			t.Errorf("%s: served at %s", addr, l.Addr())
 		} else if !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", addr, err, want)
 		}
 	}
-	url, stop, err := m.Serve(":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
+	url, _ := serve(t, newMetrics("id", "DiT-S/2"), ":0")
 	if !strings.HasPrefix(url, "http://localhost:") {
 		t.Errorf("address %s cannot be opened", url)
 	}
