@@ -344,7 +344,7 @@ func TestConfigErrors(t *testing.T) {
 	}
 	os.Remove(path)
 	code, _, stderr := runSpec(t.Context(), configSpec(func(*env) error { return nil }), "work", "--config", path)
-	if code != 1 || stderr != "ditrun: error: config "+path+": no such file\n" {
+	if code != 1 || stderr != "ditrun: error: config "+path+": no such file\nditrun: hint: presets are imagenet-256, imagenet-512, small-gpu\n" {
 		t.Errorf("missing file: code %d, errors %q", code, stderr)
 	}
 	os.WriteFile(path, nil, 0o666)

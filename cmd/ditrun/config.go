@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/sha256"
+	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -63,14 +64,35 @@ func configHash(c *cli.Context, without ...string) (string, error) {
 	return fmt.Sprintf("%x", sha256.Sum256(data))[:16], nil
 }
 
+//go:embed presets
+var presets embed.FS
+
+// presetNames lists the configurations that come with the program.
+func presetNames() (names []string) {
+	files, _ := presets.ReadDir("presets") // compiled in
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(f.Name(), ".yaml"))
+	}
+	return names
+}
+
+// readConfig reads a file, or a preset where there is no such file.
+func readConfig(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return data, err
+	}
+	if slices.Contains(presetNames(), path) {
+		return presets.ReadFile("presets/" + path + ".yaml")
+	}
+	return nil, withHint(fmt.Errorf("config %s: no such file", path), "presets are %s", strings.Join(presetNames(), ", "))
+}
+
 // applyConfig sets the flags that were not given on the command line to the
 // values in the file, which has flag names as keys. What the file lacks keeps
 // its default; a key that is no flag is an error, since it is mostly a slip.
 func applyConfig(c *cli.Context, path string) error {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("config %s: no such file", path)
-	}
+	data, err := readConfig(path)
 	if err != nil {
 		return err
 	}

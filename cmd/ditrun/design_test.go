@@ -185,3 +185,19 @@ func TestMetricsAddr(t *testing.T) {
 	p.signal(os.Interrupt)
 	p.wait().stopped(t)
 }
+
+// TestPresets: each is read by train, and what the command line says wins over it.
+func TestPresets(t *testing.T) {
+	r := theRoad(t)
+	for _, size := range []string{"256", "512"} { // the latents here are of other pictures
+		ditrun(t, "train", "--data", r.latents, "--config", "imagenet-"+size).refused(t, 1, "holds latents of 8-pixel images, --image-size asks for "+size)
+	}
+	run := filepath.Join(t.TempDir(), "run")
+	mustRun(t, r.train("--config", "small-gpu", "--gradient-accumulation-steps", "2", "--run-dir", run, "--max-steps", "2")...)
+	config := string(read(t, filepath.Join(run, "config.yaml")))
+	for _, want := range []string{"model: DiT-16x1x2/2\n", "precision: bf16\n", "gradient-accumulation-steps: 2\n", "warmup-steps: 1000\n", "max-grad-norm: 1\n", "keep-last: 3\n"} {
+		if !strings.Contains(config, want) {
+			t.Errorf("config.yaml lacks %q:\n%s", want, config)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -31,6 +32,7 @@ func trainCommand() *cli.Command {
 			"configuration, logs, loss curve, previews and checkpoints. An interrupt\n" +
 			"saves a checkpoint first.",
 		example: "ditrun train --data latents --model DiT-XL/2 --vae vae --sample-every 5000\n" +
+			"ditrun train --config small-gpu --data latents --max-steps 100000\n" +
 			"ditrun train --config results/000-DiT-XL-2/config.yaml --resume auto",
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Usage: "latents in `DIR`; or pictures, encoded at every step by --vae"},
@@ -75,7 +77,7 @@ func trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "results-dir", Value: "results", Usage: "`DIR` for run folders"},
 			&cli.StringFlag{Name: "run-dir", Usage: "the run folder itself, `DIR`, instead of one in --results-dir"},
 			&cli.StringFlag{Name: "resume", Value: "none", Usage: "none, auto (newest run of this configuration) or a folder"},
-			&cli.StringFlag{Name: "config", Usage: "flags from a YAML `FILE`, such as a run's config.yaml"},
+			&cli.StringFlag{Name: "config", Usage: "flags from a YAML `FILE`; or " + strings.Join(presetNames(), ", ")},
 		},
 		run: runTrain,
 	})
