@@ -11,9 +11,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
+	"github.com/ditrun/ditrun/torch/philox"
 )
 
 // TestBlocksOnTheRoad: each kind of block is trained, looked at, converted there and back, sampled and trained further.
@@ -198,6 +201,64 @@ func TestPresets(t *testing.T) {
 	for _, want := range []string{"model: DiT-16x1x2/2\n", "precision: bf16\n", "gradient-accumulation-steps: 2\n", "warmup-steps: 1000\n", "max-grad-norm: 1\n", "keep-last: 3\n"} {
 		if !strings.Contains(config, want) {
 			t.Errorf("config.yaml lacks %q:\n%s", want, config)
+		}
+	}
+}
+
+// TestNotSquare: latents of any height and width are trained on, sampled and continued; here 4 x 6 of pictures of 8 x 12.
+func TestNotSquare(t *testing.T) {
+	r := theRoad(t)
+	square, err := data.OpenLatents(r.latents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer square.Close()
+	m := square.Manifest()
+	const n, height, width = 16, 4, 6
+	latents := filepath.Join(t.TempDir(), "latents")
+	w, err := data.NewShardWriter(latents, data.Plan{
+		Dataset: data.Dataset{Samples: n, Hash: "wide", Order: "position", Classes: []string{"a", "b"}}, VAE: m.VAE, Channels: m.Channels, Height: height, Width: width,
+		DType: checkpoint.F32, Flip: true, ImageSize: 8, Crop: "none", Decoder: "none", ShardSize: n, Tool: "test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c, err := range w.Claims(t.Context(), 0, 1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			moments := make([]float32, 2*m.Channels*height*width)
+			philox.Normals(moments, 3, 0, 0, uint64(i))
+			for j := range moments {
+				moments[j] /= float32(m.VAE.ScalingFactor)
+				if j >= len(moments)/2 {
+					moments[j] = -6 // log variance
+				}
+			}
+			if err := c.Add([]int{i}, moments, moments, []int64{int64(i % 2)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range dit.BlockKinds() {
+		run := filepath.Join(t.TempDir(), "run")
+		train := []string{"train", "--data", latents, "--model", "DiT-16x1x2/2", "--block", block.String(), "--global-batch-size", "4", "--ema-decay", "0.5", "--run-dir", run}
+		o := mustRun(t, append(train, "--max-steps", "2", "--vae", r.vae, "--sample-every", "2")...)
+		if !strings.Contains(o.stdout, "6 tokens") {
+			t.Errorf("printed\n%s", o.stdout)
+		}
+		mustRun(t, append(train, "--max-steps", "3", "--resume", "auto")...)
+		folder := filepath.Join(t.TempDir(), "pictures")
+		mustRun(t, "sample", "--ckpt", run, "--vae", r.vae, "--num-sampling-steps", "3", "--out", folder)
+		if w, h := size(t, filepath.Join(folder, "000000.png")); w != 12 || h != 8 {
+			t.Errorf("pictures of %d x %d, want 12 x 8", w, h)
 		}
 	}
 }

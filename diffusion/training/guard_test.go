@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -152,6 +153,7 @@ func TestHealthIsSaid(t *testing.T) {
 		}
 		return strings.Join(said, "\n")
 	}
+	long := func(p *data.Plan, c *Config) { p.Dataset.Samples, c.GlobalBatchSize = 600, 30 }
 	for _, c := range []struct {
 		change func(*data.Plan, *Config)
 		src    func(Source) Source
@@ -164,6 +166,8 @@ func TestHealthIsSaid(t *testing.T) {
 		{func(p *data.Plan, c *Config) {}, func(s Source) Source { return sameLabel{s} }, `all samples so far are of class 1, "b", of 3: are the labels right?`},
 		{func(p *data.Plan, c *Config) {}, func(s Source) Source { return oneClass{s} }, `all samples are of one class, "all", and the model has 3`},
 		{func(p *data.Plan, c *Config) { c.Model.SetCondition(dit.OnNothing, 0, 0, 0) }, nil, ""},
+		{long, nil, ""},
+		{long, func(s Source) Source { return swapped{s} }, "the labels of the first 600 samples tell nothing of their latents, as if they were swapped: the variance between classes is "},
 	} {
 		got := warnings(c.change, c.src)
 		if !strings.HasPrefix(got, c.want) || strings.Contains(got, "\n") || c.want == "" && got != "" {
@@ -179,6 +183,21 @@ func (o oneClass) Set() Set {
 	set := o.Source.Set()
 	set.Classes = []string{"all"}
 	return set
+}
+
+// swapped gives the labels of each batch to other samples of it.
+type swapped struct{ Source }
+
+func (w swapped) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
+	rng := rand.New(rand.NewPCG(1, 2))
+	return func(yield func(Batch, error) bool) {
+		for b, err := range w.Source.Batches(ctx, o) {
+			rng.Shuffle(len(b.Labels), func(i, j int) { b.Labels[i], b.Labels[j] = b.Labels[j], b.Labels[i] })
+			if !yield(b, err) {
+				return
+			}
+		}
+	}
 }
 
 // sameLabel gives every sample the label 1.

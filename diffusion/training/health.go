@@ -3,6 +3,8 @@ package training
 import (
 	"fmt"
 	"math"
+
+	"github.com/ditrun/ditrun/torch"
 )
 
 // healthSteps is how long the checks of a beginning run go on.
@@ -11,6 +13,7 @@ const healthSteps = 100
 // health looks for the usual faults of a run in its first steps and names them in words.
 type health struct {
 	labels map[int64]int // how often each was seen
+	pairs  *labelCheck   // of labels and latents; nil where there is nothing to tell
 	said   map[string]bool
 	done   bool
 }
@@ -18,6 +21,9 @@ type health struct {
 // before looks at what is known without a step.
 func (h *health) before(r *runner) {
 	h.labels, h.said = map[int64]int{}, map[string]bool{}
+	if r.hooks.Warn != nil && r.cfg.Model.HasClass() && len(r.set.Classes) > 1 && r.step < healthSteps {
+		h.pairs = &labelCheck{}
+	}
 	if r.cfg.Model.ClassDropoutProb == 0 && r.cfg.Model.NumClasses > 1 {
 		h.warn(r, "null class", "the null class is missing: no labels are dropped, so the model cannot be guided (--cfg-scale above 1); --class-dropout-prob 0.1 is the paper's")
 	}
@@ -44,6 +50,20 @@ func (h *health) saw(r *runner, b Batch) {
 	}
 }
 
+// sawLatents looks at what the labels of a batch came with.
+func (h *health) sawLatents(s *torch.Scope, r *runner, x0 *torch.Tensor, labels []int64) {
+	if h.pairs != nil && r.step < healthSteps {
+		h.pairs.add(s, x0, labels, r.cfg.Model.NumClasses)
+	}
+}
+
+func (h *health) close() {
+	if h.pairs != nil {
+		h.pairs.close()
+		h.pairs = nil
+	}
+}
+
 // health looks at a record of the first steps.
 func (r *runner) health(rec Record) {
 	h := &r.checks
@@ -62,5 +82,11 @@ func (r *runner) health(rec Record) {
 		for label := range h.labels {
 			h.warn(r, "one label", "all samples so far are of class %d, %q, of %d: are the labels right?", label, r.set.Classes[label], len(r.set.Classes))
 		}
+	}
+	if h.pairs != nil && (h.done || rec.Step == r.total) {
+		if n, ratio, chance := h.pairs.chance(); chance {
+			h.warn(r, "swapped", "the labels of the first %d samples tell nothing of their latents, as if they were swapped: the variance between classes is %.3g times that within, by chance it would be 1; do labels and pictures come in the same order?", n, ratio)
+		}
+		h.close()
 	}
 }

@@ -150,6 +150,7 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 }
 
 func (r *runner) close() {
+	r.checks.close()
 	r.saver.close()
 	r.window.close()
 	r.trend.Close()
@@ -221,6 +222,7 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 						return err
 					}
 				}
+				r.checks.sawLatents(s, r, p.x0, b.Labels)
 				skip, err := r.backward(s, p, b.Micro, b.Position.Batch)
 				if err == nil && last {
 					r.apply(s, skip)
