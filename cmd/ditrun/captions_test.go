@@ -94,10 +94,11 @@ func TestEncodeCaptions(t *testing.T) {
 	// A model trains on them, with any block; without captions it says how to get some.
 	args = []string{"train", "--data", out, "--model", "DiT-16x1x2/2", "--global-batch-size", "4", "--max-steps", "2", "--ema-decay", "0.5", "--condition", "text+class"}
 	run := filepath.Join(t.TempDir(), "run")
-	if o := ditrun(t, append(args, "--block", "cross-attention", "--run-dir", run)...); o.code != 0 {
+	if o := ditrun(t, append(args, "--block", "cross-attention", "--sample-every", "2", "--vae", r.vae, "--run-dir", run)...); o.code != 0 {
 		t.Errorf("train: code %d: %s", o.code, o.stderr)
 	}
 	checkLog(t, run, 2)
+	size(t, filepath.Join(run, "samples", "0000002.png"))
 	// The checkpoint knows its encoder, is sampled by prompt, and brings its condition to another run.
 	sample := []string{"sample", "--ckpt", run, "--vae", r.vae, "--num-sampling-steps", "3", "--text-states", states, "--prompt", "a cat, asleep", "--class-labels", "0"}
 	mustRun(t, append(sample, "--out", filepath.Join(t.TempDir(), "cat.png"))...)

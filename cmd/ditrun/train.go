@@ -111,9 +111,6 @@ func runTrain(e *env) error {
 	if named.Condition, err = e.condition(); err != nil {
 		return err
 	}
-	if c.Int("sample-every") > 0 && named.HasText() {
-		return usagef("train: --sample-every draws classes, not captions: --condition %s", named.Condition)
-	}
 	process, err := dist.Detect(os.Getenv)
 	if err != nil {
 		return usageError{err}
@@ -166,7 +163,11 @@ func runTrain(e *env) error {
 		e.warn("%v; the run goes on from its checkpoint", startErr)
 	}
 	e.describeTraining(t, group.World(), p.Dir)
-	loop := &trainLog{env: e, folder: p.folder, preview: newPreviewer(e, t), last: p.last, before: time.Duration(float64(p.last.Seconds) * float64(time.Second))}
+	preview, err := newPreviewer(e, t)
+	if err != nil {
+		return err
+	}
+	loop := &trainLog{env: e, folder: p.folder, preview: preview, last: p.last, before: time.Duration(float64(p.last.Seconds) * float64(time.Second))}
 	if peak, ok := machine.PeakTFLOPS(t.device.Name(), t.config.Precision); ok {
 		loop.peak = peak * float64(group.World())
 	}

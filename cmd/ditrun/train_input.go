@@ -17,6 +17,7 @@ import (
 type trainInput struct {
 	device   torch.Device
 	source   training.Source
+	latents  *data.Latents // nil for pictures
 	set      training.Set
 	config   training.Config
 	vae      *vae.AutoencoderKL // for pictures and previews, else nil
@@ -60,6 +61,7 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 		if latents, err = data.OpenLatents(path); err != nil {
 			return withHint(err, "`ditrun encode-latents` makes latents from pictures")
 		}
+		t.latents = latents
 		t.closers = append(t.closers, func() { latents.Close() })
 	}
 	if t.device, err = e.openDeviceOf(process); err != nil {
