@@ -51,7 +51,9 @@ func (l *trainLog) log(r training.Record) error {
 	perSecond := func(v float64) report.Number { return report.Number(v / r.Seconds) }
 	l.last = report.Step{
 		Step: r.Step, Epoch: r.Epoch, Loss: report.Number(r.Loss), MSE: report.Number(r.MSE), VB: report.Number(r.VB), GradNorm: report.Number(r.GradNorm),
-		UpdateNorm: report.Number(r.UpdateNorm), Skipped: r.Skipped, SavingShare: perSecond(r.SavingSeconds), LR: report.Number(r.LR), StepsPerSecond: perSecond(float64(r.Steps)), ImagesPerSecond: perSecond(float64(r.Samples)), TFLOPS: perSecond(r.FLOPs / 1e12),
+		UpdateNorm: report.Number(r.UpdateNorm), Skipped: r.Skipped, SavingShare: perSecond(r.SavingSeconds), LoggingShare: perSecond(r.LoggingSeconds),
+		LR: report.Number(r.LR), StepsPerSecond: perSecond(float64(r.Steps)), ImagesPerSecond: perSecond(float64(r.Samples)),
+		TFLOPS:        perSecond(r.FLOPs / 1e12),
 		DataWaitShare: perSecond(r.DataWaitSeconds), MemoryBytes: machine.Resident(), Seconds: report.Number(l.before.Seconds() + r.SecondsSinceStart),
 	}
 	for _, v := range r.Bins {

@@ -45,6 +45,7 @@ type Record struct {
 	Steps, Samples    int     // in it
 	DataWaitSeconds   float64 // in it
 	SavingSeconds     float64 // in it, for checkpoints
+	LoggingSeconds    float64 // in it, for the record before
 	FLOPs             float64 // of the model's arithmetic in it, all processes: 3 forward passes of 2 MACs a sample
 	StepsTotal        int
 	SecondsSinceStart float64
@@ -57,6 +58,7 @@ type window struct {
 	steps   int
 	wait    float64       // seconds for data
 	saving  float64       // seconds for checkpoints
+	logging float64       // seconds for the record that began it
 	sums    *torch.Tensor // [numTerms]
 	parts   *torch.Tensor // [termNorm] of the step under way
 	update  *torch.Tensor // of the last step: the norm of the change of the weights
@@ -76,7 +78,7 @@ func (w *window) close() {
 // reset begins a window.
 func (w *window) reset(now time.Time) {
 	w.sums.CopyFromBytes(make([]byte, 4*numTerms))
-	w.started, w.steps, w.wait, w.saving = now, 0, 0, 0
+	w.started, w.steps, w.wait, w.saving, w.logging = now, 0, 0, 0, 0
 }
 
 // part counts part i of count equal parts of a step; loss is its share of the step's.
@@ -144,7 +146,7 @@ func (r *runner) record(s *torch.Scope) error {
 	rec := Record{
 		Step: r.step, Epoch: r.epoch, Loss: mean(termLoss) / world, MSE: mean(termMSE) / world, VB: mean(termVB) / world,
 		GradNorm: mean(termNorm), UpdateNorm: update, LatentMean: mean(termX0) / world, LR: r.cfg.learningRate(r.step-1, r.total), Skipped: skipped,
-		Seconds: seconds, Steps: w.steps, Samples: samples, DataWaitSeconds: w.wait, SavingSeconds: w.saving,
+		Seconds: seconds, Steps: w.steps, Samples: samples, DataWaitSeconds: w.wait, SavingSeconds: w.saving, LoggingSeconds: w.logging,
 		FLOPs:      3 * 2 * r.cfg.Model.MACs() * float64(samples),
 		StepsTotal: r.total, SecondsSinceStart: now.Sub(r.began).Seconds(),
 	}
@@ -153,6 +155,7 @@ func (r *runner) record(s *torch.Scope) error {
 		rec.Bins[i] = sums[termBins+i] / sums[termCounts+i]
 	}
 	w.reset(now)
+	defer func() { w.logging = time.Since(now).Seconds() }()
 	r.health(rec)
 	if r.hooks.Log == nil {
 		return nil

@@ -129,7 +129,7 @@ func TestFiles(t *testing.T) {
 		t.Errorf("console: %q", console)
 	}
 	if got, want := read(t, r.Dir(), "log.jsonl"), `{"step":100,"epoch":1,"loss":0.12344,"mse":0.12244,"vb":0.001,"grad_norm":1.25,"lr":0.0001,`+
-		`"steps_per_second":0.84,"images_per_second":215.04,"tflops":0.0912,"data_wait_share":0.012,"saving_share":0,"memory_bytes":1300000000,"seconds":100,"time":"2026-11-23T12:00:00Z"}`+"\n"; got != want {
+		`"steps_per_second":0.84,"images_per_second":215.04,"tflops":0.0912,"data_wait_share":0.012,"saving_share":0,"logging_share":0,"memory_bytes":1300000000,"seconds":100,"time":"2026-11-23T12:00:00Z"}`+"\n"; got != want {
 		t.Errorf("log.jsonl:\n%swant\n%s", got, want)
 	}
 	var info map[string]any

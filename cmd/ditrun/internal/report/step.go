@@ -60,6 +60,7 @@ type Step struct {
 	MFU             Number    `json:"mfu,omitempty"`    // share of the device's peak
 	DataWaitShare   Number    `json:"data_wait_share"`  // share of the time spent waiting for data, 0 to 1
 	SavingShare     Number    `json:"saving_share"`     // share of the time that checkpoints held training up
+	LoggingShare    Number    `json:"logging_share"`    // share of the time that logs and plots did
 	MemoryBytes     int64     `json:"memory_bytes,omitempty"`
 	Seconds         Number    `json:"seconds"` // of training so far, earlier parts of a resumed run included
 	Time            time.Time `json:"time"`    // filled in by Log when zero
