@@ -2,7 +2,9 @@
 export of ours as their data sets do.
 
     python bench/parity/gen_interop.py                 # the goldens
-    python bench/parity/gen_interop.py --check DIR     # DIR has fast-dit/, lightningdit/, edm2/, edm2.zip and want.npz
+    python bench/parity/gen_interop.py --check DIR --latents LATENTS
+
+DIR has fast-dit/, lightningdit/, edm2/ and edm2.zip, which `ditrun convert --latents LATENTS --to ...` made.
 
 The writers and readers follow extract_features.py of chuanyangjin/fast-DiT, extract_features.py and
 datasets/img_latent_dataset.py of hustvl/LightningDiT, dataset_tool.py and training/dataset.py of NVlabs/edm2.
@@ -11,13 +13,12 @@ import argparse
 import io
 import json
 import os
-import sys
 import zipfile
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 N, C, H, W = 5, 4, 3, 2
 LABELS = [0, 2, 1, 2, 0]
@@ -66,9 +67,20 @@ def write(out):
         open(os.path.join(d, "dataset.json"), "w").write(text)
 
 
-def check(path):
-    want = np.load(os.path.join(path, "want.npz"))  # mean, std [N, C, H, W], labels, by np.savez
-    mean, std, labels, factor = want["mean"], want["std"], want["labels"], float(want["factor"])
+def shards(path):
+    """Means and deviations of both views, and labels, of a set of ditrun's."""
+    manifest = json.load(open(os.path.join(path, "manifest.json")))
+    parts = [load_file(os.path.join(path, s["file"])) for s in manifest["shards"]]
+    views = []
+    for name in ("moments", "moments_flip"):
+        mean, logvar = torch.cat([p[name] for p in parts]).double().chunk(2, dim=1)
+        views.append((mean.numpy(), (logvar / 2).exp().numpy()))
+    return views, torch.cat([p["labels"] for p in parts]).numpy(), manifest["vae"]["scaling_factor"]
+
+
+def check(path, latents):
+    views, labels, factor = shards(latents)
+    mean, std = views[0]
     n = len(labels)
 
     def drawn(what, x, view):
@@ -95,7 +107,7 @@ def check(path):
                     got[k].append(s.get_slice(k)[i:i + 1])
     assert (torch.cat(got["labels"]).numpy() == labels).all()
     drawn("lightningdit", torch.cat(got["latents"]).numpy(), (mean, std))
-    drawn("lightningdit, mirrored", torch.cat(got["latents_flip"]).numpy(), (want["mean_flip"], want["std_flip"]))
+    drawn("lightningdit, mirrored", torch.cat(got["latents_flip"]).numpy(), views[1])
     stats = torch.load(os.path.join(d, "latents_stats.pt"), weights_only=True)
     assert stats["mean"].shape == stats["std"].shape == (1, mean.shape[1], 1, 1)
 
@@ -115,9 +127,9 @@ def check(path):
 if __name__ == "__main__":
     a = argparse.ArgumentParser()
     a.add_argument("--check")
+    a.add_argument("--latents")
     a = a.parse_args()
     if a.check:
-        check(a.check)
+        check(a.check, a.latents)
     else:
         write(os.path.join(os.path.dirname(__file__), "../../data/interop/testdata"))
-    sys.exit(0)
