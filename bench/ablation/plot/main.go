@@ -1,0 +1,187 @@
+// Plot draws the study's loss against steps and against arithmetic, and prints a table of it.
+//
+//	plot DIR   reads DIR/models.json and DIR/runs/BLOCK-MODEL-SEED/log.jsonl, writes DIR/ablation.png
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image/color"
+	"log"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgimg"
+)
+
+// A row is a model as `ditrun models --json` has it, with what became of it here.
+type row struct {
+	Model  string  `json:"model"`
+	Block  string  `json:"block"`
+	Params int     `json:"params"`
+	GMACs  float64 `json:"gmacs"`
+	runs   []plotter.XYs
+}
+
+// tail is the last part of a run whose mean loss counts: its last steps alone are noise.
+const tail = 0.2
+
+// final is the mean loss of the last part of each run.
+func (r row) final() (losses []float64) {
+	for _, run := range r.runs {
+		last := run[len(run)-int(math.Ceil(tail*float64(len(run)))):]
+		sum := 0.0
+		for _, p := range last {
+			sum += p.Y
+		}
+		losses = append(losses, sum/float64(len(last)))
+	}
+	return losses
+}
+
+var colors = map[string]color.Color{ // Okabe and Ito
+	"in-context": color.NRGBA{0, 114, 178, 255}, "cross-attention": color.NRGBA{213, 94, 0, 255},
+	"adaln": color.NRGBA{0, 158, 115, 255}, "adaln-zero": color.NRGBA{20, 20, 20, 255},
+}
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) != 2 {
+		log.Fatal("usage: plot DIR")
+	}
+	rows, err := read(os.Args[1])
+	if err == nil {
+		table(rows)
+		err = drawBoth(filepath.Join(os.Args[1], "ablation.png"), rows)
+	}
+	if err != nil {
+		log.Fatal("plot: ", err)
+	}
+}
+
+func read(dir string) (rows []row, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, "models.json"))
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, &rows); err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		r := &rows[i]
+		logs, err := filepath.Glob(filepath.Join(dir, "runs", r.Block+"-"+strings.ReplaceAll(r.Model, "/", "-")+"-[0-9]", "log.jsonl"))
+		if err != nil || len(logs) == 0 {
+			return nil, errors.Join(err, fmt.Errorf("no run of %s with %s blocks", r.Model, r.Block))
+		}
+		for _, path := range logs {
+			run, err := losses(path)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", path, err)
+			}
+			r.runs = append(r.runs, run)
+		}
+	}
+	return rows, nil
+}
+
+func losses(path string) (run plotter.XYs, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var at struct{ Step, Loss float64 }
+		if err := json.Unmarshal(lines.Bytes(), &at); err != nil {
+			return nil, err
+		}
+		run = append(run, plotter.XY{X: at.Step, Y: at.Loss})
+	}
+	if len(run) == 0 {
+		return nil, errors.New("no log steps")
+	}
+	return run, nil
+}
+
+func table(rows []row) {
+	fmt.Println("| model | block | parameters | MMACs | loss, last fifth of the steps |\n|---|---|---|---|---|")
+	for _, r := range rows {
+		var words []string
+		for _, v := range r.final() {
+			words = append(words, fmt.Sprintf("%.4f", v))
+		}
+		fmt.Printf("| %s | %s | %d | %.2f | %s |\n", r.Model, r.Block, r.Params, 1e3*r.GMACs, strings.Join(words, ", "))
+	}
+}
+
+func drawBoth(path string, rows []row) error {
+	steps, cost := newPlot("training loss of "+largest(rows)+", seed 0", "step", "loss"), newPlot("loss at the end against arithmetic, seed 0", "10^6 multiply-accumulates of a forward pass", "loss, last fifth of the steps")
+	cost.X.Scale, cost.X.Tick.Marker = plot.LogScale{}, plot.ConstantTicks{{Value: 1, Label: "1"}, {Value: 3, Label: "3"}, {Value: 10, Label: "10"}, {Value: 30, Label: "30"}}
+	for _, block := range []string{"in-context", "cross-attention", "adaln", "adaln-zero"} {
+		var points plotter.XYs
+		for _, r := range rows {
+			if r.Block != block {
+				continue
+			}
+			points = append(points, plotter.XY{X: 1e3 * r.GMACs, Y: r.final()[0]})
+			if r.Model == largest(rows) {
+				if err := add(steps, block, r.runs[0][3:], false); err != nil { // the first steps would hide the others
+					return err
+				}
+			}
+		}
+		if err := add(cost, block, points, true); err != nil {
+			return err
+		}
+	}
+	canvas := vgimg.NewWith(vgimg.UseWH(10*vg.Inch, 4.5*vg.Inch), vgimg.UseDPI(100))
+	c := draw.New(canvas)
+	middle := (c.Min.X + c.Max.X) / 2
+	steps.Draw(draw.Crop(c, 0, c.Min.X-middle-8, 0, 0))
+	cost.Draw(draw.Crop(c, middle+8-c.Min.X, 0, 0, 0))
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := (vgimg.PngCanvas{Canvas: canvas}).WriteTo(f); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func largest(rows []row) string {
+	return slices.MaxFunc(rows, func(a, b row) int { return a.Params - b.Params }).Model
+}
+
+func newPlot(title, x, y string) *plot.Plot {
+	p := plot.New()
+	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, y
+	p.Legend.Top = true
+	p.Add(plotter.NewGrid())
+	return p
+}
+
+func add(p *plot.Plot, name string, xys plotter.XYs, marks bool) error {
+	line, points, err := plotter.NewLinePoints(xys)
+	if err != nil {
+		return err
+	}
+	line.Color, line.Width = colors[name], vg.Points(1.5)
+	points.Color, points.Shape, points.Radius = colors[name], draw.CircleGlyph{}, vg.Points(3)
+	p.Add(line)
+	if marks {
+		p.Add(points)
+	}
+	p.Legend.Add(name, line)
+	return nil
+}

