@@ -95,6 +95,14 @@ static __typeof__(&dt_store_delete) p_dt_store_delete;
 dt_error *dt_store_delete(dt_store s, const char *key, int32_t *out_deleted) { return p_dt_store_delete(s, key, out_deleted); }
 static __typeof__(&dt_group_new_gloo) p_dt_group_new_gloo;
 dt_error *dt_group_new_gloo(dt_store s, int32_t rank, int32_t size, const char *interfaces, const char *host, int64_t timeout_ms, dt_group *out) { return p_dt_group_new_gloo(s, rank, size, interfaces, host, timeout_ms, out); }
+static __typeof__(&dt_nccl_version) p_dt_nccl_version;
+dt_error *dt_nccl_version(int32_t *out_version) { return p_dt_nccl_version(out_version); }
+static __typeof__(&dt_nccl_id) p_dt_nccl_id;
+dt_error *dt_nccl_id(char *out_id) { return p_dt_nccl_id(out_id); }
+static __typeof__(&dt_group_new_nccl) p_dt_group_new_nccl;
+dt_error *dt_group_new_nccl(int32_t rank, int32_t size, dt_device dev, const char *id, int64_t timeout_ms, dt_group *out) { return p_dt_group_new_nccl(rank, size, dev, id, timeout_ms, out); }
+static __typeof__(&dt_gpu_address) p_dt_gpu_address;
+dt_error *dt_gpu_address(dt_device dev, char *out, int32_t n) { return p_dt_gpu_address(dev, out, n); }
 static __typeof__(&dt_group_free) p_dt_group_free;
 void dt_group_free(dt_group g) { p_dt_group_free(g); }
 static __typeof__(&dt_group_all_reduce) p_dt_group_all_reduce;
@@ -111,6 +119,8 @@ static __typeof__(&dt_group_abort) p_dt_group_abort;
 dt_error *dt_group_abort(dt_group g) { return p_dt_group_abort(g); }
 static __typeof__(&dt_group_failed) p_dt_group_failed;
 int32_t dt_group_failed(dt_group g) { return p_dt_group_failed(g); }
+static __typeof__(&dt_group_check) p_dt_group_check;
+dt_error *dt_group_check(dt_group g) { return p_dt_group_check(g); }
 static __typeof__(&dt_add) p_dt_add;
 dt_error *dt_add(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out) { return p_dt_add(m, a, b, out); }
 static __typeof__(&dt_add_scalar) p_dt_add_scalar;
@@ -345,6 +355,10 @@ static const struct {
     {"dt_store_check", (void **)&p_dt_store_check},
     {"dt_store_delete", (void **)&p_dt_store_delete},
     {"dt_group_new_gloo", (void **)&p_dt_group_new_gloo},
+    {"dt_nccl_version", (void **)&p_dt_nccl_version},
+    {"dt_nccl_id", (void **)&p_dt_nccl_id},
+    {"dt_group_new_nccl", (void **)&p_dt_group_new_nccl},
+    {"dt_gpu_address", (void **)&p_dt_gpu_address},
     {"dt_group_free", (void **)&p_dt_group_free},
     {"dt_group_all_reduce", (void **)&p_dt_group_all_reduce},
     {"dt_group_reduce_scatter", (void **)&p_dt_group_reduce_scatter},
@@ -353,6 +367,7 @@ static const struct {
     {"dt_group_barrier", (void **)&p_dt_group_barrier},
     {"dt_group_abort", (void **)&p_dt_group_abort},
     {"dt_group_failed", (void **)&p_dt_group_failed},
+    {"dt_group_check", (void **)&p_dt_group_check},
     {"dt_add", (void **)&p_dt_add},
     {"dt_add_scalar", (void **)&p_dt_add_scalar},
     {"dt_subtract", (void **)&p_dt_subtract},

@@ -5,6 +5,7 @@ package torch
 import "C"
 
 import (
+	"fmt"
 	"runtime"
 	"unsafe"
 )
@@ -113,6 +114,54 @@ func NewGloo(s *Store, rank, size int, interfaces, host string, timeoutMS int64)
 	check("NewGloo", C.dt_group_new_gloo(s.handle("NewGloo"), C.int32_t(rank), C.int32_t(size), i, h, C.int64_t(timeoutMS), &g.h))
 	runtime.KeepAlive(s)
 	return g, nil
+}
+
+// NCCLVersion returns the version of the NCCL found, such as "2.28.9", or why there is none to use.
+func NCCLVersion() (version string, err error) {
+	if err := Available(); err != nil {
+		return "", err
+	}
+	defer recoverError(&err)
+	var v C.int32_t
+	check("NCCLVersion", C.dt_nccl_version(&v))
+	return fmt.Sprintf("%d.%d.%d", v/10000, v/100%100, v%100), nil
+}
+
+// NCCLID begins a group: it returns what [NewNCCL] takes on all ranks.
+func NCCLID() (id []byte, err error) {
+	if err := Available(); err != nil {
+		return nil, err
+	}
+	defer recoverError(&err)
+	id = make([]byte, C.DT_NCCL_ID)
+	check("NCCLID", C.dt_nccl_id((*C.char)(unsafe.Pointer(&id[0]))))
+	return id, nil
+}
+
+// NewNCCL makes the group for tensors on dev, which no other rank uses. It waits for the other ranks without limit; a
+// collective that is not done within the time-out ends the group.
+func NewNCCL(id []byte, rank, size int, dev Device, timeoutMS int64) (g *Group, err error) {
+	if err := Available(); err != nil {
+		return nil, err
+	}
+	defer recoverError(&err)
+	if len(id) != C.DT_NCCL_ID {
+		misuse("NewNCCL", "an id of %d bytes, want %d", len(id), int(C.DT_NCCL_ID))
+	}
+	g = &Group{Rank: rank, Size: size}
+	check("NewNCCL", C.dt_group_new_nccl(C.int32_t(rank), C.int32_t(size), C.dt_device(dev.index), (*C.char)(unsafe.Pointer(&id[0])), C.int64_t(timeoutMS), &g.h))
+	return g, nil
+}
+
+// GPUAddress says where the GPU sits on the bus of its machine, such as "0000:17:00.0".
+func GPUAddress(dev Device) (address string, err error) {
+	if err := Available(); err != nil {
+		return "", err
+	}
+	defer recoverError(&err)
+	var text [32]C.char
+	check("GPUAddress", C.dt_gpu_address(C.dt_device(dev.index), &text[0], C.int32_t(len(text))))
+	return C.GoString(&text[0]), nil
 }
 
 // Close ends the group.
@@ -224,3 +273,14 @@ func (g *Group) Abort() (err error) {
 
 // Failed reports whether a collective has failed, by whatever operation it was started.
 func (g *Group) Failed() bool { return C.dt_group_failed(g.handle("Failed")) != 0 }
+
+// Check returns why a collective failed that was waited for before, as those on a GPU may; what was computed with its
+// result is worth nothing then.
+func (g *Group) Check() (err error) {
+	if g == nil {
+		return nil
+	}
+	defer recoverError(&err)
+	check("Check", C.dt_group_check(g.handle("Check")))
+	return nil
+}

@@ -1,12 +1,15 @@
 package dist
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,25 +30,40 @@ const (
 type Group struct {
 	env     Env
 	timeout time.Duration
-	cpu     *torch.Group // nil alone
-	store   *Store       // nil alone
-	watch   *watchdog    // nil alone
-	serves  bool         // this process keeps the store
-	failed  atomic.Bool  // so others will fail, not come to Close
+	cpu     *torch.Group // Gloo; nil alone
+	gpu     *torch.Group // NCCL, for tensors on device; nil with Gloo only
+	device  torch.Device
+	store   *Store      // nil alone
+	watch   *watchdog   // nil alone
+	serves  bool        // this process keeps the store
+	failed  atomic.Bool // so others will fail, not come to Close
 	closed  bool
+
+	stuck    chan error    // of Stuck
+	stop     chan struct{} // ends watchGPU
+	watching sync.WaitGroup
 }
 
-// Open joins the group that env describes. Backend is "gloo", for tensors on the CPU. It waits for the other ranks up
-// to timeout, and so does every collective. A process alone opens no connection.
+// Open joins the group that env describes. Backend is "gloo", for tensors on the CPU, or "nccl:" and a GPU that no other
+// rank uses, such as "nccl:cuda:0": then those on it travel over NCCL, and what is on the CPU over Gloo as ever. Open
+// waits for the other ranks up to timeout, and so does every collective. A process alone opens no connection.
 func Open(ctx context.Context, env Env, backend string, timeout time.Duration) (*Group, error) {
-	if backend != "gloo" {
-		return nil, fmt.Errorf("backend %q: want gloo", backend)
-	}
 	g := &Group{env: env, timeout: timeout}
+	kind, device, named := strings.Cut(backend, ":")
+	switch {
+	case backend == "gloo":
+	case kind == "nccl" && named:
+		var err error
+		if g.device, err = torch.ParseDevice(device); err != nil {
+			return nil, fmt.Errorf("backend %q: %w", backend, err)
+		}
+	default:
+		return nil, fmt.Errorf("backend %q: want gloo, or nccl:DEVICE such as nccl:cuda:0", backend)
+	}
 	if env.World == 1 {
 		return g, nil
 	}
-	if err := g.open(ctx); err != nil {
+	if err := g.open(ctx, kind == "nccl"); err != nil {
 		g.failed.Store(true)
 		if ctx.Err() != nil {
 			g.free()
@@ -56,7 +74,7 @@ func Open(ctx context.Context, env Env, backend string, timeout time.Duration) (
 	return g, nil
 }
 
-func (g *Group) open(ctx context.Context) error {
+func (g *Group) open(ctx context.Context, nccl bool) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, g.timeout, fmt.Errorf("not done within %v", g.timeout))
 	defer cancel()
 	addr, err := g.env.store()
@@ -85,8 +103,12 @@ func (g *Group) open(ctx context.Context) error {
 		if errors.Is(err, errLeft) {
 			g.store.lose(err) // the call that was left behind still uses it
 		}
+		return err
 	}
-	return err
+	if !nccl {
+		return nil
+	}
+	return g.openNCCL(ctx)
 }
 
 // meet waits until all ranks are there and returns the address of this machine at which they reach this rank.
@@ -166,8 +188,25 @@ func (g *Group) Store() *Store {
 	return g.store
 }
 
-// Torch returns the group for operations that compute and communicate in one, nil for a process alone.
+// Torch returns the group for operations that compute and communicate in one, on the device that the group was opened
+// for; nil for a process alone.
 func (g *Group) Torch() *torch.Group {
+	if g.alone() {
+		return nil
+	}
+	return cmp.Or(g.gpu, g.cpu)
+}
+
+// of returns the group for t.
+func (g *Group) of(t *torch.Tensor) *torch.Group {
+	if !g.alone() && g.gpu != nil && t.Device() == g.device {
+		return g.gpu
+	}
+	return g.host()
+}
+
+// host returns the group for what is in Go memory.
+func (g *Group) host() *torch.Group {
 	if g.alone() {
 		return nil
 	}
@@ -183,31 +222,31 @@ func (g *Group) AtStep(step int) {
 
 // AllReduce combines t of all ranks by op, element by element, in place. T is contiguous.
 func (g *Group) AllReduce(t *torch.Tensor, op int) error {
-	return g.collective("all-reduce", func(c *torch.Group) error { return c.AllReduce(t, op) })
+	return g.collective("all-reduce", func() error { return g.of(t).AllReduce(t, op) })
 }
 
 // AllReduceFloats is AllReduce for numbers in Go memory: a few, in one small message.
 func (g *Group) AllReduceFloats(v []float64, op int) error {
-	return g.collective("all-reduce", func(c *torch.Group) error { return c.AllReduceFloats(v, op) })
+	return g.collective("all-reduce", func() error { return g.host().AllReduceFloats(v, op) })
 }
 
 // ReduceScatter sums in over all ranks and leaves to each its part of the sum, in rank order: out has the elements of
 // in divided by the number of ranks. Both are contiguous.
 func (g *Group) ReduceScatter(out, in *torch.Tensor) error {
-	return g.collective("reduce-scatter", func(c *torch.Group) error { return c.ReduceScatter(out, in) })
+	return g.collective("reduce-scatter", func() error { return g.of(in).ReduceScatter(out, in) })
 }
 
 // AllGather joins the ranks' in, in rank order, in out, which has the elements of in times the number of ranks. Both
 // are contiguous.
 func (g *Group) AllGather(out, in *torch.Tensor) error {
-	return g.collective("all-gather", func(c *torch.Group) error { return c.AllGather(out, in) })
+	return g.collective("all-gather", func() error { return g.of(in).AllGather(out, in) })
 }
 
 // Broadcast overwrites tensors, which are contiguous, with those of rank root.
 func (g *Group) Broadcast(root int, ts ...*torch.Tensor) error {
-	return g.collective("broadcast", func(c *torch.Group) error {
+	return g.collective("broadcast", func() error {
 		for _, t := range ts {
-			if err := c.Broadcast(t, root); err != nil {
+			if err := g.of(t).Broadcast(t, root); err != nil {
 				return err
 			}
 		}
@@ -220,7 +259,7 @@ func (g *Group) Barrier(timeout time.Duration) error {
 	if timeout == 0 {
 		timeout = g.limit()
 	}
-	return g.collective("barrier", func(c *torch.Group) error { return c.Barrier(max(1, timeout.Milliseconds())) })
+	return g.collective("barrier", func() error { return g.host().Barrier(max(1, timeout.Milliseconds())) })
 }
 
 func (g *Group) limit() time.Duration {
@@ -230,11 +269,16 @@ func (g *Group) limit() time.Duration {
 	return g.timeout
 }
 
-func (g *Group) collective(what string, call func(*torch.Group) error) error {
+func (g *Group) collective(what string, call func() error) error {
 	if !g.alone() && g.closed {
 		return fmt.Errorf("%s: the group is closed", what)
 	}
-	if err := call(g.Torch()); err != nil {
+	// What the CPU sends may come of a collective on the GPU that has failed since.
+	err := g.check()
+	if err == nil {
+		err = call()
+	}
+	if err != nil {
 		return g.fail(fmt.Errorf("%s: %w", what, reason(err)), true)
 	}
 	return nil
@@ -248,7 +292,7 @@ func (g *Group) Fail(err error) error {
 	if g.alone() || g.closed || g.failed.Load() {
 		return err
 	}
-	return g.fail(err, g.cpu.Failed())
+	return g.fail(err, g.cpu.Failed() || g.gpu != nil && g.gpu.Failed())
 }
 
 func (g *Group) fail(err error, collective bool) error {
@@ -257,17 +301,26 @@ func (g *Group) fail(err error, collective bool) error {
 	}
 	if !collective {
 		g.watch.say(beat{Failed: err.Error()})
-		g.cpu.Abort()
+		g.tellFailure()
+		g.abort()
 		return err
 	}
-	g.cpu.Abort() // so that ranks which wait for this one fail now too
+	g.abort() // so that ranks which wait for this one fail now too
 	err = fmt.Errorf("rank %d of %d: %w", g.env.Rank, g.env.World, err)
 	g.watch.say(beat{Left: err.Error()})
+	g.tellFailure()
 	if why := g.watch.explain(); why != "" {
 		err = fmt.Errorf("%w: %s", err, why)
 		g.watch.say(beat{Left: err.Error()}) // for those that come later
 	}
 	return err
+}
+
+func (g *Group) abort() {
+	g.cpu.Abort()
+	if g.gpu != nil {
+		g.patiently(func() { g.gpu.Abort() })
+	}
 }
 
 // How long the rank that keeps the store waits at the end for the others to leave it: after a failure, for them to
@@ -299,6 +352,9 @@ func (g *Group) free() {
 	g.closed = true
 	if g.watch != nil {
 		g.watch.end()
+	}
+	if g.gpu != nil {
+		g.closeNCCL()
 	}
 	if g.cpu != nil {
 		g.cpu.Close()

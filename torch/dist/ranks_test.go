@@ -2,6 +2,7 @@ package dist
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runTask opens the group with a time-out of DITRUN_TEST_DIST_TIMEOUT seconds.
+// runTask opens the group with a time-out of DITRUN_TEST_DIST_TIMEOUT seconds, for DITRUN_TEST_DIST_BACKEND or Gloo.
 func runTask(name string) error {
 	torch.SetNumThreads(1)
 	e, err := Detect(os.Getenv)
@@ -46,7 +47,8 @@ func runTask(name string) error {
 	if err != nil {
 		return err
 	}
-	g, err := Open(context.Background(), e, "gloo", time.Duration(seconds)*time.Second)
+	backend := cmp.Or(os.Getenv("DITRUN_TEST_DIST_BACKEND"), "gloo")
+	g, err := Open(context.Background(), e, backend, time.Duration(seconds)*time.Second)
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
@@ -72,8 +74,8 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// ranks runs a task on ranks 0 to n-1 of a group of world processes.
-func ranks(t *testing.T, n, world, seconds int, task string) []result {
+// ranks runs a task on ranks 0 to n-1 of a group of world processes, with more in their environment.
+func ranks(t *testing.T, n, world, seconds int, task string, more ...string) []result {
 	t.Helper()
 	if err := torch.Available(); err != nil {
 		t.Skip("libtorch is not there: ", err)
@@ -93,6 +95,7 @@ func ranks(t *testing.T, n, world, seconds int, task string) []result {
 			cmd.Env = append(os.Environ(), taskVar+"="+task, fmt.Sprintf("DITRUN_TEST_DIST_TIMEOUT=%d", seconds),
 				fmt.Sprintf("RANK=%d", r), fmt.Sprintf("WORLD_SIZE=%d", world), fmt.Sprintf("LOCAL_RANK=%d", r), fmt.Sprintf("LOCAL_WORLD_SIZE=%d", world),
 				"MASTER_ADDR=127.0.0.1", fmt.Sprintf("MASTER_PORT=%d", port), "OMP_NUM_THREADS=1")
+			cmd.Env = append(cmd.Env, more...)
 			start := time.Now()
 			out, err := cmd.CombinedOutput()
 			if err != nil && !errors.As(err, new(*exec.ExitError)) {

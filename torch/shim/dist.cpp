@@ -1,16 +1,12 @@
 // Process groups and the store through which they find each other, over libtorch's c10d.
 #include "dist.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
-#include <signal.h>
-#include <torch/version.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
-// The class is no part of libtorch's interface, and the headers in gloo/ are ours: one version
-// only.
-#define DT_GLOO (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR == 11)
-#if DT_GLOO
+#if DT_GROUPS
 #define USE_C10D_GLOO
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #endif
@@ -18,6 +14,19 @@
 using dt::guard;
 
 namespace dt {
+
+WithoutSigpipe::WithoutSigpipe() {
+  sigset_t pipe;
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe, &before_);
+}
+
+WithoutSigpipe::~WithoutSigpipe() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+void check(dt_group g) {
+  if (g->nccl) g->nccl->check();
+}
 
 void use(dt_group g, const at::Tensor &t) {
   TORCH_CHECK(!g->aborted, "the process group was aborted");
@@ -66,23 +75,6 @@ c10::intrusive_ptr<c10d::Work> all_gather(dt_group g, const at::Tensor &out, con
 
 namespace {
 
-// Threads started meanwhile have SIGPIPE blocked. They write to sockets whose other end may be
-// gone, and Go ends the process where one of its own threads is not the one that gets the signal.
-class WithoutSigpipe {
- public:
-  WithoutSigpipe() {
-    sigset_t pipe;
-    sigemptyset(&pipe);
-    sigaddset(&pipe, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &pipe, &before_);
-  }
-  ~WithoutSigpipe() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  WithoutSigpipe(const WithoutSigpipe &) = delete;
-
- private:
-  sigset_t before_;
-};
-
 std::chrono::milliseconds ms(int64_t n) { return std::chrono::milliseconds(n); }
 
 c10d::ReduceOp reduce_op(int32_t op) {
@@ -94,7 +86,7 @@ c10d::ReduceOp reduce_op(int32_t op) {
   TORCH_CHECK(false, "unknown reduction number ", op);
 }
 
-#if DT_GLOO
+#if DT_GROUPS
 class Gloo : public c10d::ProcessGroupGloo {
  public:
   using ProcessGroupGloo::ProcessGroupGloo;
@@ -174,7 +166,7 @@ dt_error *dt_store_delete(dt_store s, const char *key, int32_t *out_deleted) {
 dt_error *dt_group_new_gloo(dt_store s, int32_t rank, int32_t size, const char *interfaces,
                             const char *host, int64_t timeout_ms, dt_group *out) {
   return guard(0, [&] {
-#if DT_GLOO
+#if DT_GROUPS
     dt::WithoutSigpipe threads;
     auto o = c10d::ProcessGroupGloo::Options::create(dt::ms(timeout_ms));
     o->devices = dt::gloo_devices(interfaces, host);
@@ -187,6 +179,51 @@ dt_error *dt_group_new_gloo(dt_store s, int32_t rank, int32_t size, const char *
     (void)s, (void)rank, (void)size, (void)interfaces, (void)host, (void)timeout_ms, (void)out;
     TORCH_CHECK(false, "process groups need libtorch 2.11; this is ", TORCH_VERSION);
 #endif
+  });
+}
+
+dt_error *dt_nccl_version(int32_t *out_version) {
+  return guard(0, [&] { *out_version = dt::nccl_version(); });
+}
+
+dt_error *dt_nccl_id(char *out_id) {
+  static_assert(sizeof(dt::NcclApi::Id) == DT_NCCL_ID, "");
+  return guard(0, [&] {
+    dt::WithoutSigpipe threads;
+    dt::NcclApi::Id id{};
+    const auto &api = dt::nccl_api();
+    const int e = api.get_unique_id(&id);
+    TORCH_CHECK(e == 0, "NCCL: begin a group: ", api.get_error_string(e), ": ",
+                api.get_last_error(nullptr));
+    std::memcpy(out_id, &id, sizeof id);
+  });
+}
+
+dt_error *dt_group_new_nccl(int32_t rank, int32_t size, dt_device dev, const char *id,
+                            int64_t timeout_ms, dt_group *out) {
+  return guard(0, [&] {
+#if DT_GROUPS
+    dt::NcclApi::Id all;
+    std::memcpy(&all, id, sizeof all);
+    auto backend = c10::make_intrusive<dt::Nccl>(dt::nccl_api(), all, rank, size, dt::device(dev),
+                                                 dt::ms(timeout_ms));
+    auto *nccl = backend.get();
+    *out = new dt_group_s{std::move(backend), {}, rank, size, nccl};
+#else
+    (void)rank, (void)size, (void)dev, (void)id, (void)timeout_ms, (void)out;
+    TORCH_CHECK(false, "process groups need libtorch 2.11; this is ", TORCH_VERSION);
+#endif
+  });
+}
+
+dt_error *dt_gpu_address(dt_device dev, char *out, int32_t n) {
+  return guard(0, [&] {
+    // libtorch_cuda.so has brought the CUDA runtime, of whatever version.
+    using Get = int (*)(char *, int, int);
+    auto get = reinterpret_cast<Get>(::dlsym(RTLD_DEFAULT, "cudaDeviceGetPCIBusId"));
+    TORCH_CHECK(get, "the CUDA runtime has no function cudaDeviceGetPCIBusId");
+    const int e = get(out, n, dev);
+    TORCH_CHECK(e == 0, "cudaDeviceGetPCIBusId of GPU ", dev, ": CUDA error ", e);
   });
 }
 
@@ -229,7 +266,11 @@ dt_error *dt_group_barrier(dt_group g, int64_t timeout_ms) {
   });
 }
 
-int32_t dt_group_failed(dt_group g) { return g->failed ? 1 : 0; }
+int32_t dt_group_failed(dt_group g) { return g->failed || (g->nccl && g->nccl->failed()) ? 1 : 0; }
+
+dt_error *dt_group_check(dt_group g) {
+  return guard(0, [&] { dt::check(g); });
+}
 
 dt_error *dt_group_abort(dt_group g) {
   return guard(0, [&] {

@@ -156,6 +156,17 @@ DT_API dt_error *dt_store_delete(dt_store s, const char *key, int32_t *out_delet
  * on the address of host. */
 DT_API dt_error *dt_group_new_gloo(dt_store s, int32_t rank, int32_t size, const char *interfaces,
                                    const char *host, int64_t timeout_ms, dt_group *out);
+/* NCCL, for tensors on a GPU. Its version is 10000 major + 100 minor + patch. One rank makes an id,
+ * of DT_NCCL_ID bytes, and all open the group with it, each on a GPU of its own; that waits for
+ * them without limit. */
+enum { DT_NCCL_ID = 128 };
+
+DT_API dt_error *dt_nccl_version(int32_t *out_version);
+DT_API dt_error *dt_nccl_id(char *out_id);
+DT_API dt_error *dt_group_new_nccl(int32_t rank, int32_t size, dt_device dev, const char *id,
+                                   int64_t timeout_ms, dt_group *out);
+/* Where a GPU sits on the bus of its machine, such as 0000:17:00.0, in n bytes with the 0. */
+DT_API dt_error *dt_gpu_address(dt_device dev, char *out, int32_t n);
 DT_API void dt_group_free(dt_group g);
 DT_API dt_error *dt_group_all_reduce(dt_group g, dt_tensor t, int32_t op);
 DT_API dt_error *dt_group_reduce_scatter(dt_group g, dt_tensor out, dt_tensor in);
@@ -165,6 +176,8 @@ DT_API dt_error *dt_group_barrier(dt_group g, int64_t timeout_ms);
 DT_API dt_error *dt_group_abort(dt_group g);
 /* Whether a collective has failed, also one inside another operation. */
 DT_API int32_t dt_group_failed(dt_group g);
+/* Fails where one on a GPU has, even after it was waited for. */
+DT_API dt_error *dt_group_check(dt_group g);
 
 #include "gen_ops.h"
 

@@ -295,6 +295,7 @@ dt_error *dt_adamw_snapshot(dt_adamw o, dt_out *out) {
             at::empty(t.sizes(), t.options().device(at::kCPU).pinned_memory(device.is_cuda())));
     for (size_t i = 0; i < state.size(); i++) o->host[i].copy_(state[i], /*non_blocking=*/true);
     if (device.is_cuda()) at::detail::getCUDAHooks().deviceSynchronize(device.index());
+    if (o->group) dt::check(o->group);
     out[3].t = out[4].t = nullptr;
     dt::put_many(out, static_cast<int64_t>(state.size()), o->host);
   });

@@ -1,0 +1,37 @@
+package torchtest
+
+import (
+	_ "embed"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/ditrun/ditrun/torch"
+)
+
+//go:embed testdata/nccl.c
+var fakeNCCL []byte
+
+// FakeNCCL compiles a stand-in for NCCL that works on tensors of the CPU, between processes of this machine. A process
+// that has the folder it returns in LD_LIBRARY_PATH takes it for NCCL; testdata/nccl.c says what else it can do. Without a
+// compiler, or on a GPU, where NCCL itself is loaded, the test is skipped.
+func FakeNCCL(t testing.TB) string {
+	t.Helper()
+	if dev := Device(t); dev != torch.CPU {
+		t.Skipf("the stand-in for NCCL is for the CPU, tests run on %s", dev)
+	}
+	cc, err := exec.LookPath("cc")
+	if err != nil {
+		t.Skip("no C compiler for the stand-in for NCCL: ", err)
+	}
+	dir := t.TempDir()
+	source, library := filepath.Join(dir, "nccl.c"), filepath.Join(dir, "libnccl.so.2")
+	if err := os.WriteFile(source, fakeNCCL, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(cc, "-O1", "-shared", "-fPIC", "-Wl,-soname,libnccl.so.2", "-o", library, source).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return dir
+}
