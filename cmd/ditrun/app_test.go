@@ -244,6 +244,9 @@ func TestDoctor(t *testing.T) {
 		}
 		t.Skip("libtorch is not there: ", torch.Available())
 	}
+	if (d.NCCL.Version == "") == (d.NCCL.WhyNot == "") {
+		t.Errorf("NCCL is of version %q, or not there: %q", d.NCCL.Version, d.NCCL.WhyNot)
+	}
 	if code != 0 || !d.OK || len(d.SelfTest) != 3 {
 		t.Errorf("code %d, %+v, errors %q", code, d, errs.String())
 	}

@@ -51,6 +51,10 @@ type diagnosis struct {
 		WhyNot  string `json:"why_not,omitempty"`
 		Driver  string `json:"driver,omitempty"`
 	} `json:"cuda"`
+	NCCL struct {
+		Version string `json:"version,omitempty"`
+		WhyNot  string `json:"why_not,omitempty"`
+	} `json:"nccl"`
 	Device   string         `json:"device,omitempty"`
 	Threads  int            `json:"threads,omitempty"`
 	CPU      machine.CPU    `json:"cpu"`
@@ -122,7 +126,7 @@ func (d *diagnosis) problem(text, hint string) {
 func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 	if err := torch.Available(); err != nil {
 		d.Libtorch.Error = err.Error()
-		d.CUDA.WhyNot = "libtorch is not loaded"
+		d.CUDA.WhyNot, d.NCCL.WhyNot = "libtorch is not loaded", "libtorch is not loaded"
 		d.problem(err.Error(), "`make build` also fetches libtorch; with LIBTORCH=FOLDER it uses the torch 2.9 or newer there")
 		return torch.Device{}, false
 	}
@@ -135,6 +139,11 @@ func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 	}
 	if n == 0 && d.CUDA.Driver != "" {
 		e.warn("an NVIDIA driver (%s) is installed but CUDA is not usable: %s", d.CUDA.Driver, d.CUDA.WhyNot)
+	}
+	version, why := torch.NCCLVersion()
+	d.NCCL.Version = version
+	if why != nil {
+		d.NCCL.WhyNot = strings.TrimPrefix(why.Error(), "torch: NCCLVersion: ")
 	}
 	dev, err := e.openDevice()
 	if err != nil {
@@ -213,6 +222,11 @@ func (d *diagnosis) print(e *env) {
 		driver = "NVIDIA driver " + d.CUDA.Driver
 	}
 	w.row("cuda", cuda+"\n"+driver)
+	nccl := d.NCCL.Version
+	if d.NCCL.WhyNot != "" {
+		nccl = "no: " + d.NCCL.WhyNot + "\ntraining on several GPUs needs it"
+	}
+	w.row("nccl", nccl)
 	if d.Device != "" {
 		w.row("device", d.Device)
 		w.row("threads", plural(d.Threads, "thread")+" for "+plural(d.CPU.Cores, "core"))

@@ -207,12 +207,27 @@ func (e *env) ended(err error, saved string) error {
 // groupTimeout is how long a process waits for the others in a step.
 const groupTimeout = 10 * time.Minute
 
-// openGroup joins the processes of the run.
+// openGroup joins the processes of the run, over NCCL where they compute on GPUs.
 func (e *env) openGroup(process dist.Env, dev torch.Device) (*dist.Group, error) {
-	if process.World > 1 && dev.IsCUDA() {
-		return nil, withHint(errors.New("several processes on GPUs: not built yet: they need NCCL"), "train on one GPU, or with --device cpu")
+	group, err := dist.Open(e.ctx, process, backend(dev), groupTimeout)
+	if err != nil && process.World > 1 && dev.IsCUDA() {
+		err = withHint(err, "`ditrun doctor` shows GPUs and NCCL; --device cpu needs neither")
 	}
-	return dist.Open(e.ctx, process, "gloo", groupTimeout)
+	if stuck := group.Stuck(); stuck != nil {
+		go func() {
+			if err, is := <-stuck; is {
+				os.Exit(conclude(e.stderr, err, nil))
+			}
+		}()
+	}
+	return group, err
+}
+
+func backend(dev torch.Device) string {
+	if dev.IsCUDA() {
+		return "nccl:" + dev.String()
+	}
+	return "gloo"
 }
 
 // condition reads --condition, or --unconditional, which is short for one of its values.

@@ -153,8 +153,8 @@ func (g *Group) watchGPU() {
 }
 
 // Stuck tells, a minute (or the time-out, if less) after a collective on the GPU failed, that this process has not closed
-// the group since: it hangs in CUDA or NCCL, and to end it is all that can be done. The error is that of the collective, with the rank at fault. The
-// channel is nil without NCCL, and none is sent where all goes well.
+// the group since: it hangs in CUDA or NCCL, and to end it is all that can be done. The error is that of the collective, with the rank at fault. Close
+// closes the channel, which is nil without NCCL.
 func (g *Group) Stuck() <-chan error {
 	if g.alone() {
 		return nil
@@ -174,6 +174,7 @@ func (g *Group) closeNCCL() {
 	if g.stop != nil {
 		close(g.stop)
 		g.watching.Wait()
+		close(g.stuck)
 	}
 	g.patiently(g.gpu.Close)
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
 // taskVar in the environment makes the test binary one rank of a group that carries out a task.
@@ -36,7 +37,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runTask opens the group with a time-out of DITRUN_TEST_DIST_TIMEOUT seconds, for DITRUN_TEST_DIST_BACKEND or Gloo.
+// taskDevice is where the tensors of a task are: on the CPU, unless the group is of NCCL on a GPU.
+var taskDevice = torch.CPU
+
+// runTask opens the group with a time-out of DITRUN_TEST_DIST_TIMEOUT seconds.
 func runTask(name string) error {
 	torch.SetNumThreads(1)
 	e, err := Detect(os.Getenv)
@@ -47,7 +51,11 @@ func runTask(name string) error {
 	if err != nil {
 		return err
 	}
-	backend := cmp.Or(os.Getenv("DITRUN_TEST_DIST_BACKEND"), "gloo")
+	backend := cmp.Or(os.Getenv(torchtest.BackendVar), "gloo")
+	if backend == "nccl:cuda" {
+		taskDevice = torch.CUDA(e.LocalRank)
+		backend = "nccl:" + taskDevice.String()
+	}
 	g, err := Open(context.Background(), e, backend, time.Duration(seconds)*time.Second)
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
@@ -130,9 +138,9 @@ func failed(t *testing.T, r int, res result, within time.Duration, parts ...stri
 	}
 }
 
-// on runs f in a scope on the CPU.
+// on runs f in a scope on the task's device.
 func on(f func(s *torch.Scope) error) error {
-	return torch.Run(torch.CPU, func(s *torch.Scope) error { return f(s.NoGrad()) })
+	return torch.Run(taskDevice, func(s *torch.Scope) error { return f(s.NoGrad()) })
 }
 
 // equal compares the elements of t.

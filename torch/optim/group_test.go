@@ -176,62 +176,7 @@ var ways = map[string]struct {
 func TestRanksEqualOneProcess(t *testing.T) {
 	const steps = 5
 	if task, r := childRank(t); r != nil {
-		w := ways[task]
-		before := torch.Live()
-		torchtest.Run(t, func(s *torch.Scope) error {
-			m := newNetwork(s, uint64(1+r.rank)) // all take the first rank's
-			defer nn.Close(m)
-			o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{Group: r.Torch(), BucketBytes: w.bucketBytes, Plain: w.plain})
-			if err != nil {
-				return err
-			}
-			defer o.Close()
-			start := everything(s, o, nn.List(m))
-			for bad := range r.size {
-				s.Sub(func(s *torch.Scope) *torch.Tensor {
-					loss := m.loss(s, 0, 0, 2)
-					if r.rank == bad {
-						loss = s.MulScalar(loss, math.NaN())
-					}
-					s.Backward(loss)
-					if skipped := o.Step(s, optim.StepOptions{LR: 1, EMADecay: 0.5}).Skipped.Item(); skipped != 1 {
-						t.Errorf("rank %d had a NaN: skipped %v", bad, skipped)
-					}
-					s.Backward(m.loss(s, 0, 0, 2))
-					var skip *torch.Tensor
-					if r.rank == bad {
-						skip = s.Ones(torch.Float32)
-					}
-					if skipped := o.Step(s, optim.StepOptions{LR: 1, EMADecay: 0.5, Skip: skip}).Skipped.Item(); skipped != 1 {
-						t.Errorf("rank %d skips: skipped %v", bad, skipped)
-					}
-					return nil
-				})
-			}
-			if !sameBytes(start, everything(s, o, nn.List(m))) {
-				t.Error("a skipped step changed something")
-			}
-			norms := m.train(s, o, 0, steps, way{r.rank, r.size, 2, w.overlap, w.maxNorm})
-			text, err := json.Marshal(norms)
-			if err != nil {
-				return err
-			}
-			if err := os.WriteFile(filepath.Join(r.dir, fmt.Sprint("norms", r.rank)), text, 0o666); err != nil {
-				return err
-			}
-			if err := write(s, o, r.dir, r.rank, r.size); err != nil {
-				return err
-			}
-			// Every rank has all weights, and gathers all averages.
-			all := nn.State(m)
-			for _, p := range o.EMA(s) {
-				all = append(all, checkpoint.Tensor{Info: checkpoint.Info{Name: "ema." + p.Name, DType: checkpoint.F32, Shape: []int64{int64(p.Tensor.NumElements())}}, Data: p.Tensor.Bytes()})
-			}
-			return checkpoint.Write(filepath.Join(r.dir, fmt.Sprint("all", r.rank)), all, nil)
-		})
-		if n := torch.Live() - before; n != 0 {
-			t.Errorf("%d tensors left", n)
-		}
+		trainAsRank(t, task, r, steps)
 		return
 	}
 	dir := t.TempDir()
@@ -280,13 +225,103 @@ func TestRanksEqualOneProcess(t *testing.T) {
 			return got
 		}
 		run(2, "zero")
-		run(4, "zero")
-		run(4, "plain")
 		want := run(2, "free")
 		for _, name := range []string{"free,late", "free,one", "free,plain"} {
 			for i, p := range run(2, name) {
 				if !bytes.Equal(p.Tensor.Bytes(), want[i].Tensor.Bytes()) {
 					t.Errorf("%s: %s differs from that of ZeRO-1 in small buckets with overlap", name, p.Name)
+				}
+			}
+		}
+		run(4, "zero")
+		run(4, "plain")
+		return nil
+	})
+}
+
+// trainAsRank is what each rank does, by way of the task.
+func trainAsRank(t *testing.T, task string, r *rank, steps int) {
+	w := ways[task]
+	before := torch.Live()
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m := newNetwork(s, uint64(1+r.rank)) // all take the first rank's
+		defer nn.Close(m)
+		o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{Group: r.Torch(), BucketBytes: w.bucketBytes, Plain: w.plain})
+		if err != nil {
+			return err
+		}
+		defer o.Close()
+		start := everything(s, o, nn.List(m))
+		for bad := range r.size {
+			s.Sub(func(s *torch.Scope) *torch.Tensor {
+				loss := m.loss(s, 0, 0, 2)
+				if r.rank == bad {
+					loss = s.MulScalar(loss, math.NaN())
+				}
+				s.Backward(loss)
+				if skipped := o.Step(s, optim.StepOptions{LR: 1, EMADecay: 0.5}).Skipped.Item(); skipped != 1 {
+					t.Errorf("rank %d had a NaN: skipped %v", bad, skipped)
+				}
+				s.Backward(m.loss(s, 0, 0, 2))
+				var skip *torch.Tensor
+				if r.rank == bad {
+					skip = s.Ones(torch.Float32)
+				}
+				if skipped := o.Step(s, optim.StepOptions{LR: 1, EMADecay: 0.5, Skip: skip}).Skipped.Item(); skipped != 1 {
+					t.Errorf("rank %d skips: skipped %v", bad, skipped)
+				}
+				return nil
+			})
+		}
+		if !sameBytes(start, everything(s, o, nn.List(m))) {
+			t.Error("a skipped step changed something")
+		}
+		norms := m.train(s, o, 0, steps, way{r.rank, r.size, 2, w.overlap, w.maxNorm})
+		text, err := json.Marshal(norms)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(r.dir, fmt.Sprint("norms", r.rank)), text, 0o666); err != nil {
+			return err
+		}
+		if err := write(s, o, r.dir, r.rank, r.size); err != nil {
+			return err
+		}
+		// Every rank has all weights, and gathers all averages.
+		all := nn.State(m)
+		for _, p := range o.EMA(s) {
+			all = append(all, checkpoint.Tensor{Info: checkpoint.Info{Name: "ema." + p.Name, DType: checkpoint.F32, Shape: []int64{int64(p.Tensor.NumElements())}}, Data: p.Tensor.Bytes()})
+		}
+		return checkpoint.Write(filepath.Join(r.dir, fmt.Sprint("all", r.rank)), all, nil)
+	})
+	if n := torch.Live() - before; n != 0 {
+		t.Errorf("%d tensors left", n)
+	}
+}
+
+// NCCL in the place of Gloo: on two ranks each sum is of two numbers, so both give the same bits.
+func TestRanksOverNCCL(t *testing.T) {
+	const steps = 3
+	if task, r := childRank(t); r != nil {
+		trainAsRank(t, task, r, steps)
+		return
+	}
+	fake := torchtest.FakeNCCL(t)
+	torchtest.Run(t, func(s *torch.Scope) error {
+		dir := t.TempDir()
+		run := func(backend, task string) []nn.Param {
+			at := folder(t, dir, backend, task)
+			ranks(t, 2, at, task)
+			sameOnAllRanks(t, at, 2)
+			return contents(t, s, at)
+		}
+		gloo := run("gloo", "free")
+		t.Setenv("LD_LIBRARY_PATH", fake)
+		t.Setenv(torchtest.BackendVar, "nccl:cpu")
+		for _, task := range []string{"free", "free,late", "free,plain"} {
+			for i, p := range run("nccl", task) {
+				if p.Name != gloo[i].Name || !bytes.Equal(p.Tensor.Bytes(), gloo[i].Tensor.Bytes()) {
+					t.Errorf("%s: %s over NCCL differs from %s over Gloo", task, p.Name, gloo[i].Name)
 				}
 			}
 		}

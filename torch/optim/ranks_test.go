@@ -13,6 +13,7 @@ import (
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
+	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
 // A rank is this process where it is one of several that run the same test.
@@ -24,9 +25,10 @@ type rank struct {
 
 // ranks runs the calling test again in n processes, which find themselves by childRank, in the shared
 // folder dir. task tells the children apart from those of other calls in the test. It returns the
-// output of each. Every child must end well, those in mayFail excepted.
+// output of each. Every child must end well, those in mayFail excepted. On GPUs each has one of its own.
 func ranks(t *testing.T, n int, dir, task string, mayFail ...int) []string {
 	t.Helper()
+	device := torchtest.Ranks(t, n)
 	port := freePort(t)
 	out := make([]string, n)
 	errs := make([]error, n)
@@ -34,7 +36,7 @@ func ranks(t *testing.T, n int, dir, task string, mayFail ...int) []string {
 	for i := range n {
 		wait.Go(func() {
 			c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=120s")
-			c.Env = append(os.Environ(), "OPTIM_TEST_TASK="+task, "OPTIM_TEST_DIR="+dir, "OMP_NUM_THREADS=1",
+			c.Env = append(os.Environ(), device(i), "OPTIM_TEST_TASK="+task, "OPTIM_TEST_DIR="+dir, "OMP_NUM_THREADS=1",
 				fmt.Sprint("RANK=", i), fmt.Sprint("WORLD_SIZE=", n), fmt.Sprint("LOCAL_RANK=", i), fmt.Sprint("LOCAL_WORLD_SIZE=", n), fmt.Sprint("MASTER_PORT=", port))
 			var b bytes.Buffer
 			c.Stdout, c.Stderr = &b, &b
@@ -65,7 +67,7 @@ func childRank(t *testing.T) (task string, r *rank) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := dist.Open(t.Context(), env, "gloo", 20*time.Second)
+	g, err := dist.Open(t.Context(), env, torchtest.Backend(t), 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,6 +89,18 @@ func freePort(t *testing.T) int {
 func groupOfOne(t *testing.T) *torch.Group {
 	t.Helper()
 	const host, timeout = "127.0.0.1", 20_000
+	if dev := torchtest.Device(t); dev.IsCUDA() {
+		id, err := torch.NCCLID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := torch.NewNCCL(id, 0, 1, dev, timeout)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(g.Close)
+		return g
+	}
 	store, err := torch.NewStore(host, freePort(t), true, "optim", timeout)
 	if err != nil {
 		t.Fatal(err)

@@ -22,7 +22,7 @@ std::string version_text(int32_t v) {
 // libtorch_cuda.so is loaded by now, where it can be, and has brought the NCCL it was built for.
 NcclApi open_nccl(int32_t *version) {
   void *lib = ::dlopen("libnccl.so.2", RTLD_LAZY | RTLD_LOCAL);
-  TORCH_CHECK(lib, "NCCL is not there: ", ::dlerror());
+  TORCH_CHECK(lib, ::dlerror());
   NcclApi api{};
   auto get = [&](auto &f, const char *name) {
     f = reinterpret_cast<std::decay_t<decltype(f)>>(::dlsym(lib, name));

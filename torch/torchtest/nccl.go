@@ -1,6 +1,7 @@
 package torchtest
 
 import (
+	"cmp"
 	_ "embed"
 	"os"
 	"os/exec"
@@ -9,6 +10,35 @@ import (
 
 	"github.com/ditrun/ditrun/torch"
 )
+
+// BackendVar in the environment is what [Backend] returns.
+const BackendVar = "DITRUN_TEST_BACKEND"
+
+// Backend returns what dist.Open is to be called with in a process of several: NCCL on a GPU, else Gloo.
+func Backend(t testing.TB) string {
+	t.Helper()
+	if dev := Device(t); dev.IsCUDA() {
+		return "nccl:" + dev.String()
+	}
+	return cmp.Or(os.Getenv(BackendVar), "gloo")
+}
+
+// Ranks returns what to put into the environment of each of n processes that compute together: on GPUs each gets its own.
+// Where there are fewer GPUs the test is skipped.
+func Ranks(t testing.TB, n int) func(rank int) string {
+	t.Helper()
+	dev := Device(t)
+	if gpus, _ := torch.CUDAStatus(); dev.IsCUDA() && n > gpus {
+		t.Skipf("%d processes want a GPU each, there are %d", n, gpus)
+	}
+	return func(rank int) string {
+		name := dev.String()
+		if dev.IsCUDA() {
+			name = torch.CUDA(rank).String()
+		}
+		return "DITRUN_TEST_DEVICE=" + name
+	}
+}
 
 //go:embed testdata/nccl.c
 var fakeNCCL []byte
