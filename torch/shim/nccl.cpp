@@ -175,6 +175,7 @@ Nccl::~Nccl() {
   state_->changed.notify_all();
   watchdog_.join();
   end(failed() ? api_.comm_abort : api_.comm_destroy);
+  state_->under_way.clear();  // which hold the state in turn
 }
 
 void Nccl::end(int (*how)(NcclApi::Comm *)) noexcept {

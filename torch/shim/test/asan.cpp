@@ -380,6 +380,8 @@ void groups() {
 
 }  // namespace
 
+void streams();  // in streams.cpp
+
 int main() {
   CHECK(dt_abi_version() == DT_ABI);
   CHECK(std::strstr(dt_build_info(), "libtorch 2."));
@@ -395,5 +397,6 @@ int main() {
     groups();
     CHECK(dt_live_tensors() == 0);
   }
+  streams();
   std::puts("shim_asan_test: ok");
 }
