@@ -2,6 +2,7 @@ package training
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/gob"
 	"encoding/json"
@@ -79,7 +80,7 @@ func runTask(text string) int {
 		if err != nil {
 			return err
 		}
-		group, err := dist.Open(context.Background(), env, "gloo", 10*time.Second)
+		group, err := dist.Open(context.Background(), env, cmp.Or(os.Getenv(torchtest.BackendVar), "gloo"), 10*time.Second)
 		if err != nil {
 			return err
 		}
@@ -317,6 +318,28 @@ func TestRecomputing(t *testing.T) {
 				t.Errorf("%d processes: %s differs (%v)", world, file, err)
 			}
 		}
+	}
+}
+
+// TestProcessesOverNCCL: with a stand-in for NCCL two processes give the bits that they give over Gloo.
+func TestProcessesOverNCCL(t *testing.T) {
+	gloo := newTask(t, 8)
+	fake := torchtest.FakeNCCL(t)
+	want := records(gloo.finish(t, 2))
+	nccl := gloo.in(t)
+	t.Setenv("LD_LIBRARY_PATH", fake)
+	t.Setenv(torchtest.BackendVar, "nccl:cpu")
+	got := records(nccl.finish(t, 2))
+	if len(want) == 0 || len(got) != len(want) {
+		t.Fatalf("%d records, want %d", len(got), len(want))
+	}
+	for i, w := range want {
+		if g := got[i]; g.Loss != w.Loss || g.GradNorm != w.GradNorm || g.UpdateNorm != w.UpdateNorm {
+			t.Errorf("step %d: loss %v and norms %v, %v, want %v and %v, %v", w.Step, g.Loss, g.GradNorm, g.UpdateNorm, w.Loss, w.GradNorm, w.UpdateNorm)
+		}
+	}
+	for _, file := range []string{modelFile, emaFile} {
+		sameWeights(t, "over NCCL", filepath.Join(nccl.Dir, latestLink, file), filepath.Join(gloo.Dir, latestLink, file), 0)
 	}
 }
 
