@@ -13,23 +13,25 @@ ditrun=bin/ditrun
 data=$(bench/demo/fashion-mnist.sh)
 
 blocks="in-context cross-attention adaln adaln-zero"
-models="DiT-48x2x2/2 DiT-64x3x2/2 DiT-96x4x3/2"
-seeds="0 1 2" # of the middle one; 0 of the others
-recipe=(--global-batch-size 64 --max-steps 1000 --lr 2e-3 --warmup-steps 100 --lr-schedule linear --final-lr 0.05
-	--ema-decay 0.998 --log-every 50)
+models="DiT-48x2x2/2 DiT-64x3x2/2 DiT-96x4x3/2 DiT-144x5x6/2"
+judged=DiT-144x5x6/2  # whose samples are judged
+repeated=DiT-64x3x2/2 # with three seeds, to know how much a seed matters
 
 run() {
 	printf '\n$ %s\n' "$*"
 	"$@"
 }
 
-train() { # train NAME FLAGS...: a finished run is left as it is
-	local dir=$out/runs/$1
-	shift
-	if ! grep -qs 'Done!' "$dir/log.txt"; then
-		run "$ditrun" train --data "$out/latents" --run-dir "$dir" --resume auto "$@"
-	fi
+finished() { grep -qs 'Done!' "$1/log.txt"; }
+
+train_block() { # train_block BLOCK MODEL SEED
+	local dir=$out/runs/$1-${2//\//-}-$3
+	if finished "$dir"; then return; fi
+	run "$ditrun" --quiet train --threads 1 --data "$out/latents" --run-dir "$dir" --resume auto --block "$1" --model "$2" --global-seed "$3" \
+		--global-batch-size 64 --max-steps 1000 --lr 2e-3 --warmup-steps 100 --lr-schedule linear --final-lr 0.05 --ema-decay 0.998 --log-every 50
 }
+export -f run finished train_block
+export out ditrun
 
 judge() { # judge SAMPLES
 	"$python" bench/demo/judge.py --data "$data" --cache "$out/judge.pt" "$1"
@@ -53,22 +55,24 @@ if [ ! -e "$out/latents/text/text.json" ]; then
 	run "$ditrun" encode-latents "${captions[@]}" --text-states "$out/captions.safetensors"
 fi
 
-train text --condition text --model DiT-192x6x6/2 --global-batch-size 64 --max-steps 2400 --lr 2e-3 --warmup-steps 100 \
-	--lr-schedule linear --final-lr 0.05 --ema-decay 0.998 --log-every 50 --vae "$out/vae" --sample-every 1200
+if ! finished "$out/runs/text"; then
+	run "$ditrun" train --data "$out/latents" --run-dir "$out/runs/text" --resume auto --condition text --model DiT-192x6x6/2 \
+		--global-batch-size 64 --max-steps 2400 --lr 2e-3 --warmup-steps 100 --lr-schedule linear --final-lr 0.05 --ema-decay 0.998 --log-every 50 \
+		--vae "$out/vae" --sample-every 1200
+fi
+# Models as small as these gain little from a second thread: a run for each core.
 for model in $models; do
-	for seed in $seeds; do
-		if [ "$seed" != 0 ] && [ "$model" != DiT-64x3x2/2 ]; then continue; fi
-		for block in $blocks; do
-			train "$block-${model//\//-}-$seed" --block "$block" --model "$model" --global-seed "$seed" "${recipe[@]}"
-		done
+	for seed in 0 1 2; do
+		if [ "$seed" != 0 ] && [ "$model" != "$repeated" ]; then continue; fi
+		for block in $blocks; do echo "$block $model $seed"; done
 	done
-done
-run "$ditrun" models --model "${models// /,}" --image-size 64 --json >"$out/models.json"
-run go run ./bench/ablation/plot "$out" | tee "$out/table.md"
+done | xargs -P "$(nproc)" -L 1 bash -c 'train_block "$@"' _
+"$ditrun" models --model "${models// /,}" --image-size 64 --json >"$out/models.json"
+go run ./bench/ablation/plot "$out" | tee "$out/table.md"
 
 # Does a classifier that has seen neither model name what was asked for?
 for block in $blocks; do
-	name=$block-DiT-96x4x3-2-0
+	name=$block-${judged//\//-}-0
 	if [ ! -e "$out/$name.npz" ]; then
 		run "$ditrun" sample --ckpt "$out/runs/$name" --vae "$out/vae" --num-samples 200 --num-sampling-steps 50 --out "$out/$name.npz"
 	fi

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# make gpu-check: packs build/gpu-check, which needs nothing but a libtorch and a GPU where it is run:
+# make gpu-check: packs build/gpu-check, and that into build/gpu-check.tar.gz. Where it is run it needs nothing but a libtorch
+# and a GPU:
 #   bin/      ditrun and the test binaries, which find lib/ beside them
 #   lib/      libditshim.so (and the CUDA plugin, where one was built)
 #   pkg/      each tested package's data, in the folder where its test binary is started
@@ -32,16 +33,17 @@ go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Deps}}{{end}}
 	done
 cp bench/gpu/run.sh .ci/gotest.awk $pack/
 
-size=$(du -sm $pack | cut -f1)
+tar -C build -czf $pack.tar.gz gpu-check
+size=$(du -m $pack.tar.gz | cut -f1)
 if [ "$size" -gt $limit ]; then
-	echo "gpu-check: error: $pack is $size MB, want at most $limit; the largest files:" >&2
+	echo "gpu-check: error: $pack.tar.gz is $size MB, want at most $limit; the largest files:" >&2
 	find $pack -type f -size +1M -printf '%s %p\n' | sort -rn | head -5 >&2
 	exit 1
 fi
-echo "packed $(wc -l <$pack/tests) test binaries into $pack ($size MB)"
+echo "packed $(wc -l <$pack/tests) test binaries into $pack and $pack.tar.gz ($size MB)"
 
 if ! nvidia-smi -L >/dev/null 2>&1; then
-	echo "gpu-check: no GPU here, so nothing was run: copy $pack to a machine with one and start its run.sh"
+	echo "gpu-check: no GPU here, so nothing was run: unpack $pack.tar.gz on a machine with one and start gpu-check/run.sh"
 	exit
 fi
 exec $pack/run.sh

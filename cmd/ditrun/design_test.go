@@ -83,7 +83,7 @@ func TestNoCondition(t *testing.T) {
 func TestPrompts(t *testing.T) {
 	r := theRoad(t)
 	dir := t.TempDir()
-	checkpointOf := func(name string, condition dit.ConditionKind) string {
+	checkpointOf := func(name string, condition dit.ConditionKind, length int) string {
 		path := filepath.Join(dir, name)
 		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 			cfg, err := dit.Named("DiT-16x1x2/2")
@@ -91,7 +91,7 @@ func TestPrompts(t *testing.T) {
 				return err
 			}
 			cfg.SetInput(4, 4)
-			cfg.SetCondition(condition, 4, 4, 3)
+			cfg.SetCondition(condition, 4, 4, length)
 			m, err := dit.New(s, cfg)
 			if err != nil {
 				return err
@@ -111,7 +111,7 @@ func TestPrompts(t *testing.T) {
 		}
 		return path
 	}
-	model, both := checkpointOf("text.safetensors", dit.OnText), checkpointOf("both.safetensors", dit.OnTextAndClass)
+	model, both := checkpointOf("text.safetensors", dit.OnText, 3), checkpointOf("both.safetensors", dit.OnTextAndClass, 3)
 	states := writeStates(t, []string{"", "a red shoe, new", "boots", "blue"})
 	sample := func(ckpt, out string, more ...string) []string {
 		return slices.Concat([]string{"sample", "--ckpt", ckpt, "--vae", r.vae, "--num-sampling-steps", "3", "--text-states", states, "--out", filepath.Join(dir, out)}, more)
@@ -143,6 +143,10 @@ func TestPrompts(t *testing.T) {
 	if got := string(read(t, filepath.Join(dir, "k", "labels.csv"))); got != "file,label,class,prompt\n000000.png,3,3,boots\n000001.png,3,3,blue\n" {
 		t.Errorf("labels.csv is\n%s", got)
 	}
+
+	// Prompts may be of fewer tokens than the captions were, not of more.
+	mustRun(t, sample(checkpointOf("long.safetensors", dit.OnText, 5), "long.png", "--prompt", "boots")...)
+	ditrun(t, sample(checkpointOf("short.safetensors", dit.OnText, 2), "n.png", "--prompt", "boots")...).refused(t, 1, "makes 3 tokens of width 4, the model takes up to 2 of width 4")
 
 	ditrun(t, sample(model, "n.png")...).refused(t, 2, "--prompt is required: the model takes text of 3 tokens of width 4")
 	ditrun(t, sample(model, "n.png", "--prompt", "boots", "--class-labels", "1")...).refused(t, 2, "the model has no classes")

@@ -69,13 +69,14 @@ func (e *env) encodePrompts(info dit.Info, prompts []string, dev torch.Device) (
 			texts = append(texts, p)
 		}
 	}
-	n := encoder.Info().Length * encoder.Info().Width
+	// States of fewer tokens are filled up: what is past the end of a caption is not looked at.
+	n, room := encoder.Info().Length*encoder.Info().Width, info.Config.TextLength*info.Config.TextWidth
 	states, lengths := make([]float32, len(texts)*n), make([]int32, len(texts))
 	if err := encoder.Encode(texts, states, lengths); err != nil {
 		return nil, null, err
 	}
 	caption := func(i int) sampling.Caption {
-		return sampling.Caption{States: states[i*n : (i+1)*n], Length: int(lengths[i])}
+		return sampling.Caption{States: append(make([]float32, 0, room), states[i*n:(i+1)*n]...)[:room], Length: int(lengths[i])}
 	}
 	for _, p := range prompts {
 		captions = append(captions, caption(place[p]))
@@ -118,8 +119,8 @@ func (e *env) openPromptEncoder(info dit.Info, dev torch.Device) (encoder data.T
 	// The checksum of a file of states is that of the captions in it: the prompts are others.
 	same := got.Name == trained.Name && (file != "" || got.SHA256 == trained.SHA256)
 	switch {
-	case got.Length != cfg.TextLength || got.Width != cfg.TextWidth:
-		return fail(fmt.Errorf("text encoder %s makes %d tokens of width %d, the model takes %d of width %d", location, got.Length, got.Width, cfg.TextLength, cfg.TextWidth))
+	case got.Length > cfg.TextLength || got.Width != cfg.TextWidth:
+		return fail(fmt.Errorf("text encoder %s makes %d tokens of width %d, the model takes up to %d of width %d", location, got.Length, got.Width, cfg.TextLength, cfg.TextWidth))
 	case trained != (dit.TextEncoder{}) && !same:
 		return fail(fmt.Errorf("text encoder %s is %s (%.12s), the model was trained with %s (%.12s)", location, got.Name, got.SHA256, trained.Name, trained.SHA256))
 	}

@@ -14,9 +14,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
@@ -27,8 +29,8 @@ import (
 type row struct {
 	Model  string  `json:"model"`
 	Block  string  `json:"block"`
-	Params int     `json:"params"`
 	GMACs  float64 `json:"gmacs"`
+	params int     // as the run says, which has fewer classes
 	runs   []plotter.XYs
 }
 
@@ -88,9 +90,22 @@ func read(dir string) (rows []row, err error) {
 				return nil, fmt.Errorf("%s: %w", path, err)
 			}
 			r.runs = append(r.runs, run)
+			if r.params, err = params(filepath.Join(filepath.Dir(path), "log.txt")); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return rows, nil
+}
+
+func params(path string) (int, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), "DiT Parameters: ")
+	count, _, _ := strings.Cut(rest, "\n")
+	return strconv.Atoi(strings.ReplaceAll(count, ",", ""))
 }
 
 func losses(path string) (run plotter.XYs, err error) {
@@ -119,12 +134,12 @@ func table(rows []row) {
 		for _, v := range r.final() {
 			words = append(words, fmt.Sprintf("%.4f", v))
 		}
-		fmt.Printf("| %s | %s | %d | %.2f | %s |\n", r.Model, r.Block, r.Params, 1e3*r.GMACs, strings.Join(words, ", "))
+		fmt.Printf("| %s | %s | %d | %.2f | %s |\n", r.Model, r.Block, r.params, 1e3*r.GMACs, strings.Join(words, ", "))
 	}
 }
 
 func drawBoth(path string, rows []row) error {
-	steps, cost := newPlot("training loss of "+largest(rows)+", seed 0", "step", "loss"), newPlot("loss at the end against arithmetic, seed 0", "10^6 multiply-accumulates of a forward pass", "loss, last fifth of the steps")
+	steps, cost := newPlot("training loss of "+largest(rows)+", seed 0", "step", "loss"), newPlot("loss at the end against arithmetic, seed 0", "million multiply-accumulates of a forward pass", "loss, last fifth of the steps")
 	cost.X.Scale, cost.X.Tick.Marker = plot.LogScale{}, plot.ConstantTicks{{Value: 1, Label: "1"}, {Value: 3, Label: "3"}, {Value: 10, Label: "10"}, {Value: 30, Label: "30"}}
 	for _, block := range []string{"in-context", "cross-attention", "adaln", "adaln-zero"} {
 		var points plotter.XYs
@@ -143,8 +158,9 @@ func drawBoth(path string, rows []row) error {
 			return err
 		}
 	}
+	cost.X.Min, cost.X.Max = 0.9, 32
 	canvas := vgimg.NewWith(vgimg.UseWH(10*vg.Inch, 4.5*vg.Inch), vgimg.UseDPI(100))
-	c := draw.New(canvas)
+	c := draw.Crop(draw.New(canvas), 6, -14, 5, -6)
 	middle := (c.Min.X + c.Max.X) / 2
 	steps.Draw(draw.Crop(c, 0, c.Min.X-middle-8, 0, 0))
 	cost.Draw(draw.Crop(c, middle+8-c.Min.X, 0, 0, 0))
@@ -160,12 +176,16 @@ func drawBoth(path string, rows []row) error {
 }
 
 func largest(rows []row) string {
-	return slices.MaxFunc(rows, func(a, b row) int { return a.Params - b.Params }).Model
+	return slices.MaxFunc(rows, func(a, b row) int { return a.params - b.params }).Model
 }
 
 func newPlot(title, x, y string) *plot.Plot {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, y
+	for _, f := range []*font.Font{&p.Title.TextStyle.Font, &p.Legend.TextStyle.Font, &p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font} {
+		f.Variant = "Sans"
+	}
+	p.Title.Padding, p.Legend.Padding = 6, 3
 	p.Legend.Top = true
 	p.Add(plotter.NewGrid())
 	return p
