@@ -305,7 +305,7 @@ func TestImageBatches(t *testing.T) {
 		}
 		return img.Pix
 	}
-	o := ImageOptions{Size: 8, Batch: 5, Seed: 3, FlipProb: 0.5, StartStep: 2, Epochs: 2, Workers: 4}
+	o := ImageOptions{Size: Square(8), Batch: 5, Seed: 3, FlipProb: 0.5, StartStep: 2, Epochs: 2, Workers: 4}
 	s := o.StartStep
 	for b, err := range ImageBatches(context.Background(), src, o) {
 		if err != nil {
@@ -359,7 +359,7 @@ func TestImageErrors(t *testing.T) {
 		src := memory{n: 20, bad: map[int]func() (*Image, error){7: c.bad}}
 		got := 0
 		var last error
-		for b, err := range ImageRange(context.Background(), src, 0, 20, ImageOptions{Size: 4, Batch: 2, Workers: 3}) {
+		for b, err := range ImageRange(context.Background(), src, 0, 20, ImageOptions{Size: Square(4), Batch: 2, Workers: 3}) {
 			if last = err; err == nil {
 				got += len(b.IDs)
 			}
@@ -369,7 +369,7 @@ func TestImageErrors(t *testing.T) {
 			t.Errorf("%s: %d pictures, then %v, want 6 and %q", name, got, last, c.want)
 		}
 	}
-	for _, o := range []ImageOptions{{Size: 0, Batch: 1}, {Size: 4, Batch: 0}, {Size: 4, Batch: 30}} {
+	for _, o := range []ImageOptions{{Size: Size{}, Batch: 1}, {Size: Square(4), Batch: 0}, {Size: Square(4), Batch: 30}} {
 		var last error
 		for _, err := range ImageBatches(context.Background(), memory{n: 20}, o) {
 			last = err
@@ -438,7 +438,7 @@ func TestNoGoroutineLeak(t *testing.T) {
 	}()
 	stop("a panic in the loop")
 	src := memory{n: 50, bad: map[int]func() (*Image, error){9: func() (*Image, error) { panic("boom") }}}
-	for range ImageRange(context.Background(), src, 0, 50, ImageOptions{Size: 4, Batch: 2, Workers: 4}) {
+	for range ImageRange(context.Background(), src, 0, 50, ImageOptions{Size: Square(4), Batch: 2, Workers: 4}) {
 	}
 	stop("an error")
 }

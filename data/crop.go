@@ -31,7 +31,7 @@ func (r Resampler) Crop() string { return "adm-center-crop " + string(r) }
 // is the size (smaller pictures are enlarged), cut the middle. The result equals Pillow up to 12.1 in every bit.
 // img is left unchanged. To crop many pictures use a Cropper.
 func CenterCrop(img *Image, size int) (*Image, error) {
-	c, err := NewCropper(size, PillowClassic)
+	c, err := NewCropper(Square(size), PillowClassic)
 	if err != nil {
 		return nil, err
 	}
@@ -44,8 +44,12 @@ func CenterCrop(img *Image, size int) (*Image, error) {
 
 // Cropper makes centre crops of one size. It keeps the weight tables and scratch memory between pictures, so one
 // Cropper serves one goroutine.
+//
+// Crops that are not square follow the same three steps, where a picture has to cover the crop in both directions: halve
+// while both sides are at least twice those of the crop, resize until one side is that of the crop and the other no less,
+// cut the middle.
 type Cropper struct {
-	size    int
+	size    Size
 	by      Resampler
 	tables  map[tableKey]*weights
 	scratch [4][]uint8 // two for the results of halving, one between the passes, one for a row
@@ -64,8 +68,8 @@ const maxTables = 512
 // maxCropSize keeps the arithmetic far from overflow; DiT uses 256 and 512.
 const maxCropSize = 1 << 14
 
-// NewCropper returns a Cropper for crops of size x size pixels; by "" is PillowClassic.
-func NewCropper(size int, by Resampler) (*Cropper, error) {
+// NewCropper returns a Cropper; by "" is PillowClassic.
+func NewCropper(size Size, by Resampler) (*Cropper, error) {
 	switch by {
 	case "":
 		by = PillowClassic
@@ -73,32 +77,33 @@ func NewCropper(size int, by Resampler) (*Cropper, error) {
 	default:
 		return nil, fmt.Errorf("resampler %q: want %s, %s or %s", by, PillowClassic, Pillow13, Imaging)
 	}
-	if size < 1 || size > maxCropSize {
-		return nil, fmt.Errorf("crop size %d: want 1 to %d", size, maxCropSize)
+	if err := size.within(maxCropSize); err != nil {
+		return nil, err
 	}
 	return &Cropper{size: size, by: by, tables: make(map[tableKey]*weights), simd: haveSIMD()}, nil
 }
 
-// Crop writes the centre crop of img to dst, which holds size*size*3 samples.
+// Crop writes the centre crop of img to dst, which holds three samples for each of its pixels.
 func (c *Cropper) Crop(dst []uint8, img *Image) error {
 	if img.W < 1 || img.H < 1 || len(img.Pix) != 3*img.W*img.H {
 		return fmt.Errorf("crop: %d samples for a picture of %d x %d, want %d", len(img.Pix), img.W, img.H, 3*img.W*img.H)
 	}
-	if len(dst) != 3*c.size*c.size {
-		return fmt.Errorf("crop: room for %d samples, want %d", len(dst), 3*c.size*c.size)
+	if len(dst) != 3*c.size.pixels() {
+		return fmt.Errorf("crop: room for %d samples, want %d", len(dst), 3*c.size.pixels())
 	}
+	height, width := c.size.Height, c.size.Width
 	pix, w, h := img.Pix, img.W, img.H
-	for n := 0; min(w, h) >= 2*c.size; n = 1 - n {
+	for n := 0; w >= 2*width && h >= 2*height; n = 1 - n {
 		w2, h2 := w/2, h/2
 		c.scratch[n] = grow(c.scratch[n], 3*w2*h2)
 		c.resize(c.scratch[n], pix, w, h, window{box, w2, h2, 0, 0, w2, h2})
 		pix, w, h = c.scratch[n], w2, h2
 	}
-	scale := float64(c.size) / float64(min(w, h))
+	scale := max(float64(width)/float64(w), float64(height)/float64(h))
 	w2 := int(math.RoundToEven(float64(w) * scale))
 	h2 := int(math.RoundToEven(float64(h) * scale))
-	x, y := (w2-c.size)/2, (h2-c.size)/2
-	c.resize(dst, pix, w, h, window{bicubic, w2, h2, x, y, x + c.size, y + c.size})
+	x, y := (w2-width)/2, (h2-height)/2
+	c.resize(dst, pix, w, h, window{bicubic, w2, h2, x, y, x + width, y + height})
 	return nil
 }
 

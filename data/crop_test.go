@@ -3,6 +3,7 @@ package data
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -47,7 +48,7 @@ var cropGoldens = []struct {
 }
 
 func TestCenterCropGolden(t *testing.T) {
-	shared, err := NewCropper(256, PillowClassic) // one cropper for all: its cache and scratch must not leak between pictures
+	shared, err := NewCropper(Square(256), PillowClassic) // one cropper for all: its cache and scratch must not leak between pictures
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,9 +82,74 @@ func TestCenterCropGolden(t *testing.T) {
 	}
 }
 
+// Crops that are not square, by center_crop of bench/data/adm.py on Pillow 12.1.1; three pixels as above.
+func TestRectangularCropGolden(t *testing.T) {
+	for _, g := range []struct {
+		w, h   int
+		size   Size
+		sum    string
+		pixels string
+	}{
+		{500, 375, Size{256, 384}, "4bc0afbad66f0441", "32,147,48 / 119,113,125 / 117,206,123"},
+		{375, 500, Size{256, 384}, "0da4172a8a72c060", "199,73,205 / 85,77,92 / 34,169,40"},
+		{1600, 1200, Size{256, 384}, "096fba6ef847bc5b", "125,128,132 / 129,118,135 / 140,128,129"},
+		{2047, 1365, Size{384, 256}, "f1eacfd118ffc39d", "118,152,111 / 129,125,117 / 128,132,120"},
+		{640, 1500, Size{128, 512}, "1578fb3632e742bf", "141,116,147 / 100,191,106 / 196,139,202"},
+		{100, 80, Size{96, 160}, "d8fa69c2c3b6934d", "178,77,184 / 130,21,136 / 11,178,17"},
+		{513, 1024, Size{512, 256}, "0380c1b508f5cdfd", "119,122,125 / 141,80,83 / 43,174,49"},
+		{384, 256, Size{256, 384}, "7102c0d950b66645", "0,131,6 / 59,190,65 / 195,70,201"},
+		{256, 256, Size{256, 384}, "9fbd925126c4fc68", "102,105,108 / 163,41,169 / 166,197,170"},
+		{1023, 767, Size{512, 768}, "7e9a32b72e9a6793", "127,100,143 / 159,135,165 / 199,52,206"},
+	} {
+		c, err := NewCropper(g.size, PillowClassic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, w := g.size.Height, g.size.Width
+		pix := make([]uint8, 3*h*w)
+		if err := c.Crop(pix, testPicture(g.w, g.h)); err != nil {
+			t.Fatal(err)
+		}
+		px := func(x, y int) string {
+			p := pix[3*(y*w+x):]
+			return fmt.Sprintf("%d,%d,%d", p[0], p[1], p[2])
+		}
+		sum := sha256.Sum256(pix)
+		if got := hex.EncodeToString(sum[:8]); got != g.sum {
+			t.Errorf("%dx%d to %s: sha256 %s, want %s", g.w, g.h, g.size, got, g.sum)
+		}
+		if got := px(0, 0) + " / " + px(w/2, h/2) + " / " + px(w-1, h-1); got != g.pixels {
+			t.Errorf("%dx%d to %s: pixels %s, want %s", g.w, g.h, g.size, got, g.pixels)
+		}
+	}
+}
+
+// A size is a number or text in files, and nothing else is one.
+func TestSizeText(t *testing.T) {
+	for text, want := range map[string]Size{`256`: Square(256), `"256x384"`: {256, 384}, `"96"`: Square(96)} {
+		var s Size
+		if err := json.Unmarshal([]byte(text), &s); err != nil || s != want {
+			t.Errorf("%s: %v, %v", text, s, err)
+		}
+	}
+	for _, s := range []Size{Square(256), {256, 384}} {
+		text, err := json.Marshal(s)
+		var back Size
+		if err != nil || json.Unmarshal(text, &back) != nil || back != s {
+			t.Errorf("%v as JSON is %s", s, text)
+		}
+	}
+	for _, text := range []string{`"x"`, `"256x"`, `"0x4"`, `"-1"`, `"4x4x4"`, `{}`, `[4,4]`, `4.5`, `true`} {
+		var s Size
+		if err := json.Unmarshal([]byte(text), &s); err == nil {
+			t.Errorf("%s: read as %v", text, s)
+		}
+	}
+}
+
 // Pillow 13.0.0's crops of the two pictures for which its order of passes matters.
 func TestPillow13Golden(t *testing.T) {
-	c, err := NewCropper(256, Pillow13)
+	c, err := NewCropper(Square(256), Pillow13)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +185,7 @@ func TestImagingIsNear(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := NewCropper(256, Imaging)
+	c, err := NewCropper(Square(256), Imaging)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +207,7 @@ func TestCropPortable(t *testing.T) {
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
-		w, h, size := 1+rng.IntN(700), 1+rng.IntN(700), 1+rng.IntN(140)
+		w, h, size := 1+rng.IntN(700), 1+rng.IntN(700), Size{1 + rng.IntN(140), 1 + rng.IntN(140)}
 		if rng.IntN(4) == 0 {
 			w = 1 + rng.IntN(6)
 		}
@@ -155,12 +221,12 @@ func TestCropPortable(t *testing.T) {
 				t.Fatal(err)
 			}
 			slow := &Cropper{size: size, by: by, tables: map[tableKey]*weights{}}
-			a, b := make([]uint8, 3*size*size), make([]uint8, 3*size*size)
+			a, b := make([]uint8, 3*size.pixels()), make([]uint8, 3*size.pixels())
 			if err := errors.Join(fast.Crop(a, src), slow.Crop(b, src)); err != nil {
 				t.Fatal(err)
 			}
 			if !slices.Equal(a, b) {
-				t.Fatalf("%dx%d to %d, %s: the two forms differ", w, h, size, by)
+				t.Fatalf("%dx%d to %s, %s: the two forms differ", w, h, size, by)
 			}
 		}
 	}
@@ -201,7 +267,7 @@ func TestCenterCropBadInput(t *testing.T) {
 		"no pixels":   func() error { _, err := CenterCrop(&Image{}, 4); return err },
 		"short image": func() error { _, err := CenterCrop(&Image{W: 4, H: 4, Pix: make([]uint8, 5)}, 4); return err },
 		"short dst": func() error {
-			c, err := NewCropper(4, PillowClassic)
+			c, err := NewCropper(Square(4), PillowClassic)
 			if err != nil {
 				return nil
 			}
@@ -240,7 +306,7 @@ func BenchmarkCrop500x375(b *testing.B) {
 	dst := make([]uint8, 3*256*256)
 	run := func(name string, by Resampler, simd bool) {
 		b.Run(name, func(b *testing.B) {
-			c, err := NewCropper(256, by)
+			c, err := NewCropper(Square(256), by)
 			if err != nil {
 				b.Fatal(err)
 			}

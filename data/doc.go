@@ -12,7 +12,7 @@
 //	l, err := data.OpenLatents("latents")
 //	for b, err := range l.Batches(ctx, o)                 // posterior moments, shuffled, for training a DiT
 //
-// Shape letters: N samples, S side of the square crop, C latent channels, h and w latent height and width.
+// Shape letters: N samples, H and W height and width of the crop, C latent channels, h and w latent height and width.
 // Moments are [2C, h, w] for one sample: C channels of mean, then C of log variance, not scaled.
 //
 // The package is plain Go: it links neither libtorch nor C.

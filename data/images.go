@@ -11,9 +11,9 @@ import (
 
 // ImageOptions asks for batches of crops. Size and Batch are required; the rest may be zero.
 type ImageOptions struct {
-	Size    int // side of the square crops
-	Batch   int // pictures in a batch
-	Workers int // goroutines that decode; 0 means up to 4
+	Size    Size // of the crops
+	Batch   int  // pictures in a batch
+	Workers int  // goroutines that decode; 0 means up to 4
 	// Resampler of the crop; "" means PillowClassic.
 	Resampler Resampler
 
@@ -35,7 +35,7 @@ type ImageBatch struct {
 	Position
 	IDs         []int
 	Labels      []int64 // [N]
-	Pix         []uint8 // [N, S, S, 3]
+	Pix         []uint8 // [N, H, W, 3]
 	Clipped     int     // pictures with Image.Clipped
 	Bad         []Bad   // with KeepGoing: the samples that are not among the above
 	WaitSeconds float64 // how long the loop waited for this batch
@@ -91,7 +91,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 			yield(nil, err)
 			return
 		}
-		size, samples := 3*o.Size*o.Size, o.Batch/o.pieces()
+		size, samples := 3*o.Size.pixels(), o.Batch/o.pieces()
 		newBuffer := func() *ImageBatch {
 			return &ImageBatch{IDs: make([]int, samples), Labels: make([]int64, samples), Pix: make([]uint8, samples*size)}
 		}
@@ -122,7 +122,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 						return err
 					}
 					if mirrored(o.Seed, o.FlipProb, t.at.index(o.Batch, slot)) {
-						mirror(pix, o.Size, o.Size)
+						mirror(pix, o.Size.Width, o.Size.Height)
 					}
 					b.IDs[slot], b.Labels[slot] = i, int64(src.Sample(i).Label)
 					slot++

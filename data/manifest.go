@@ -38,7 +38,7 @@ type Plan struct {
 	DType    checkpoint.DType `json:"dtype"` // F16 or F32
 	Flip     bool             `json:"flip"`  // whether moments of the mirrored pictures are kept too
 
-	ImageSize int    `json:"image_size"`
+	ImageSize Size   `json:"image_size"`
 	Crop      string `json:"crop"`    // as of Resampler.Crop
 	Decoder   string `json:"decoder"` // as of Decoders
 	// Precision of the encoder: fp32, tf32, bf16 or fp16; "" in sets from before it was kept.
@@ -130,7 +130,7 @@ func (p *Plan) validate() error {
 		within("channels", p.Channels, maxChannels),
 		within("height", p.Height, maxSide),
 		within("width", p.Width, maxSide),
-		within("image size", p.ImageSize, maxCropSize),
+		p.ImageSize.within(maxCropSize),
 		given("crop", p.Crop),
 		given("decoder", p.Decoder),
 		within("shard size", p.ShardSize, maxShardSize),
@@ -204,7 +204,7 @@ func (p *Plan) properties() []property {
 		{"dataset", p.Dataset.Hash},
 		{"order", p.Dataset.Order},
 		{"samples", strconv.Itoa(p.Dataset.Samples)},
-		{"image_size", strconv.Itoa(p.ImageSize)},
+		{"image_size", p.ImageSize.String()},
 		{"crop", p.Crop},
 		{"decoder", p.Decoder},
 		{"dtype", string(p.DType)},

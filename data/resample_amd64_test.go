@@ -25,7 +25,7 @@ func TestCropStaysInside(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 2000 {
 		w, h, size := 1+rng.IntN(90), 1+rng.IntN(90), 1+rng.IntN(60)
-		c, err := NewCropper(size, PillowClassic)
+		c, err := NewCropper(Square(size), PillowClassic)
 		if err != nil {
 			t.Fatal(err)
 		}

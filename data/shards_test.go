@@ -25,7 +25,7 @@ func testPlan(n int) Plan {
 		Dataset:  Dataset{Samples: n, Hash: "d1", Order: "label, position", Classes: []string{"a", "b", "c"}},
 		VAE:      VAE{Name: "test-vae", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.18215},
 		Channels: 2, Height: 3, Width: 3, DType: checkpoint.F16, Flip: true,
-		ImageSize: 24, Crop: PillowClassic.Crop(), Decoder: Decoders, ShardSize: 4, Tool: "test",
+		ImageSize: Square(24), Crop: PillowClassic.Crop(), Decoder: Decoders, ShardSize: 4, Tool: "test",
 	}
 }
 
@@ -353,7 +353,7 @@ func TestShardWriterRefuses(t *testing.T) {
 		"other VAE":     {func(p *Plan) { p.VAE.SHA256 = strings.Repeat("cd", 32) }, "made with vae_sha256 abab"},
 		"other data":    {func(p *Plan) { p.Dataset.Hash = "d2" }, "made with dataset d1, this plan has d2"},
 		"other classes": {func(p *Plan) { p.Dataset.Classes = []string{"x", "y", "z"} }, "other class names"},
-		"other size":    {func(p *Plan) { p.ImageSize = 48 }, "made with image_size 24"},
+		"other size":    {func(p *Plan) { p.ImageSize = Square(48) }, "made with image_size 24"},
 		"no flip":       {func(p *Plan) { p.Flip = false }, "made with flip true"},
 		"bad dtype":     {func(p *Plan) { p.DType = "BF16" }, `dtype "BF16": want F16 or F32`},
 		"no samples":    {func(p *Plan) { p.Dataset.Samples = 0 }, "samples 0: want 1 to"},

@@ -183,7 +183,7 @@ func TestContainersAgree(t *testing.T) {
 				if !slices.Equal(src.Classes()[:3], synsets) || len(src.Classes()) != 3 && c.o.Labels == "" {
 					t.Errorf("%s: classes %q", round, src.Classes()[:3])
 				}
-				for b, err := range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: 8, Batch: 4, Workers: 2}) {
+				for b, err := range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: Square(8), Batch: 4, Workers: 2}) {
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -69,7 +69,11 @@ func (w *Weights) String() string {
 	if w.Step > 0 {
 		after = fmt.Sprintf(" after %d steps", w.Step)
 	}
-	return fmt.Sprintf("%s%s (%s, %s), %d-pixel images, %s, %s with scaling factor %.5g", w.Config.Design(), after, kind, w.Format, w.ImageSize, w.Config.Conditions(), vae, w.ScalingFactor)
+	pixels := fmt.Sprint(w.ImageSize)
+	if c := w.Config; c.Width() != c.InputSize && c.InputSize > 0 {
+		pixels = fmt.Sprintf("%dx%d", w.ImageSize, w.ImageSize/c.InputSize*c.Width())
+	}
+	return fmt.Sprintf("%s%s (%s, %s), %s-pixel images, %s, %s with scaling factor %.5g", w.Config.Design(), after, kind, w.Format, pixels, w.Config.Conditions(), vae, w.ScalingFactor)
 }
 
 // Load makes the model on the scope's device. Its parameters are persistent until nn.Close(model).

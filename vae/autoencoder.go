@@ -5,7 +5,7 @@
 //	m, err := vae.Open("sd-vae-ft-ema", torch.CPU)
 //	defer m.Close()
 //	err = torch.Run(m.Device(), func(s *torch.Scope) error {
-//		mean, logvar := m.Encode(s, vae.Pixels(s, rgb, n, size))
+//		mean, logvar := m.Encode(s, vae.Pixels(s, rgb, n, height, width))
 //		z := vae.Sample(s, mean, logvar, noise)
 //		x := m.Decode(s, z)
 //		...
@@ -123,11 +123,11 @@ func KL(s *torch.Scope, mean, logvar *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// Pixels turns rgb, n square images of side size as bytes [N, S, S, 3], into x [N, 3, S, S] in
-// [-1, 1], rounded as DiT's training input is: (u/255 - 0.5) / 0.5.
-func Pixels(s *torch.Scope, rgb []uint8, n, size int) *torch.Tensor {
+// Pixels turns rgb, n images as bytes [N, H, W, 3], into x [N, 3, H, W] in [-1, 1], rounded as DiT's
+// training input is: (u/255 - 0.5) / 0.5.
+func Pixels(s *torch.Scope, rgb []uint8, n, height, width int) *torch.Tensor {
 	return s.Sub(func(s *torch.Scope) *torch.Tensor {
-		x := s.Contiguous(s.Permute(torch.From(s, rgb, n, size, size, 3), 0, 3, 1, 2))
+		x := s.Contiguous(s.Permute(torch.From(s, rgb, n, height, width, 3), 0, 3, 1, 2))
 		x = s.Div(s.To(x, torch.Float32), s.Full(255, torch.Float32))
 		return s.MulScalar(s.AddScalar(x, -0.5), 2)
 	})

@@ -90,10 +90,12 @@ func (c Config) withLevels(widths []int) Config {
 // Downsample is the side of an image over the side of its latent.
 func (c Config) Downsample() int { return 1 << (len(c.BlockOutChannels) - 1) }
 
-// CheckImageSize returns an error unless images of side size can be encoded.
-func (c Config) CheckImageSize(size int) error {
-	if d := c.Downsample(); size < d || size%d != 0 {
-		return fmt.Errorf("image size %d: want a multiple of %d, the downsampling of the autoencoder", size, d)
+// CheckImageSize returns an error unless images of such sides can be encoded.
+func (c Config) CheckImageSize(sides ...int) error {
+	for _, side := range sides {
+		if d := c.Downsample(); side < d || side%d != 0 {
+			return fmt.Errorf("image size %d: want a multiple of %d, the downsampling of the autoencoder", side, d)
+		}
 	}
 	return nil
 }

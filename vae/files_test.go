@@ -292,7 +292,7 @@ func TestPixels(t *testing.T) {
 		rgb[i] = uint8(i)
 	}
 	torchtest.Run(t, func(s *torch.Scope) error {
-		x := Pixels(s, rgb, 2, 16)
+		x := Pixels(s, rgb, 2, 16, 16)
 		got := torch.Data[float32](x)
 		for i, v := range got {
 			image, rest := i/768, i%768

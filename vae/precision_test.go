@@ -22,7 +22,7 @@ func TestAs(t *testing.T) {
 	}
 	moments := func(m *AutoencoderKL) (mean, logvar []float32) {
 		torchtest.Run(t, func(s *torch.Scope) error {
-			a, b := m.Encode(s.NoGrad(), Pixels(s, rgb, 2, 16))
+			a, b := m.Encode(s.NoGrad(), Pixels(s, rgb, 2, 16, 16))
 			mean, logvar = torch.Data[float32](s.To(a, torch.Float32)), torch.Data[float32](s.To(b, torch.Float32))
 			return nil
 		})

@@ -252,7 +252,7 @@ func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Ba
 // step trains on one batch. Nothing is read back from the device.
 func (t *trainer) step(s *torch.Scope, step int, b *Batch) {
 	n := t.cfg.BatchSize
-	x := Pixels(s, b.Pixels, n, t.cfg.ImageSize)
+	x := Pixels(s, b.Pixels, n, t.cfg.ImageSize, t.cfg.ImageSize)
 	indices := make([]int64, n)
 	for slot := range indices {
 		indices[slot] = int64(step)*int64(n) + int64(slot)
@@ -358,7 +358,7 @@ func latentStd(ctx context.Context, m *AutoencoderKL, size, maxImages int, batch
 				return fmt.Errorf("a batch of %d bytes, want a multiple of %d (%d x %d x 3)", len(b.Pixels), 3*size*size, size, size)
 			}
 			err := s.Try(func(s *torch.Scope) error {
-				mean, logvar := m.Encode(s, Pixels(s, b.Pixels, n, size))
+				mean, logvar := m.Encode(s, Pixels(s, b.Pixels, n, size, size))
 				mean, logvar = s.To(mean, torch.Float64), s.To(logvar, torch.Float64)
 				sum += s.Sum(mean).Item()
 				squares += s.Sum(s.Add(s.Square(mean), s.Exp(logvar))).Item()

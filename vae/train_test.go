@@ -195,7 +195,7 @@ func TestLatentStdIsThatOfDrawnLatents(t *testing.T) {
 		s = s.NoGrad()
 		var latents []*torch.Tensor
 		for b := range rectangles(n, size) {
-			mean, logvar := m.Encode(s, Pixels(s, b.Pixels, n, size))
+			mean, logvar := m.Encode(s, Pixels(s, b.Pixels, n, size, size))
 			for draw := range 50 {
 				indices := make([]int64, n)
 				for i := range indices {

@@ -1,4 +1,5 @@
-"""Compares decoding and cropping with the original's: PIL's Image.open(...).convert("RGB"), then ADM's center_crop_arr.
+"""Compares decoding and cropping with the original's: PIL's Image.open(...).convert("RGB"), then ADM's center_crop_arr, and
+the same steps for crops that are not square.
 
 Usage: python3 bench/data/parity.py [NUMBER] [PHOTOS]   (from the top of the tree, after make build)
        python3 bench/data/parity.py golden              writes data/testdata/decode/edge.zip for the tests
@@ -21,7 +22,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from adm import center_crop_arr
+from adm import center_crop, center_crop_arr
 
 here = os.path.dirname(os.path.abspath(__file__))
 codecs = os.path.join(here, "..", "..", "third_party", "codecs")
@@ -187,12 +188,14 @@ def random_file(jpeg):
 
 
 def reference(path, size):
+    """size is the side of a square, or HEIGHTxWIDTH."""
     try:
         with Image.open(path) as im:
             rgb = im.convert("RGB")
     except Exception as e:
         return f"refused: {type(e).__name__} {e}"
-    return hashlib.sha256(center_crop_arr(rgb, size).tobytes()).hexdigest()
+    crop = center_crop(rgb, *map(int, size.split("x"))) if "x" in str(size) else center_crop_arr(rgb, size)
+    return hashlib.sha256(crop.tobytes()).hexdigest()
 
 
 def golden():
@@ -237,7 +240,7 @@ def main():
         tool = os.path.join(folder, "crops")
         subprocess.run(["go", "build", "-o", tool, "./bench/data/crops"], check=True)
         failed = 0
-        for size in (256, 512):
+        for size in (256, 512, "256x384"):
             out = subprocess.run([tool, str(size)] + [os.path.join(pictures, n) for n in names], stdout=subprocess.PIPE, check=True)
             equal, refused, refusals = 0, 0, []
             for name, line in zip(names, out.stdout.decode().splitlines()):

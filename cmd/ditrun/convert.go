@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/vae"
@@ -37,7 +38,7 @@ func convertCommand() *cli.Command {
 			&cli.StringFlag{Name: "out", Usage: "`PATH` of a .pt, a .safetensors, a .zip or a new folder"},
 			&cli.StringFlag{Name: "vae", DefaultText: "the pipeline's", Usage: "autoencoder at `PATH`, for a diffusers folder"},
 			&cli.IntFlag{Name: "num-classes", DefaultText: "as it is", Usage: "`N` classes; another number draws their embeddings anew"},
-			&cli.IntFlag{Name: "image-size", DefaultText: "as it is", Usage: "`PIXELS` a side; positions are computed"},
+			imageSizeFlag("as it is", "`PIXELS` a side, or HEIGHTxWIDTH; positions are computed"),
 			&cli.StringFlag{Name: "learn-sigma", DefaultText: "as it is", Usage: "`true` adds a variance, false drops it"},
 			&cli.StringFlag{Name: "timestep-frequency-shift", DefaultText: "as it is", Usage: "`N`: 1 for weights that diffusers trained, else 0"},
 			&cli.Uint64Flag{Name: "seed", Usage: "of embeddings or latents that are drawn"},
@@ -63,7 +64,7 @@ func runConvert(e *env) error {
 	if err := e.oneOf("to", "official", "diffusers", "ditrun"); err != nil {
 		return err
 	}
-	if err := e.atLeast(0, "num-classes", "image-size"); err != nil {
+	if err := e.atLeast(0, "num-classes"); err != nil {
 		return err
 	}
 	to, out := c.String("to"), filepath.Clean(c.String("out"))
@@ -150,12 +151,12 @@ func checkTarget(to, out string) error {
 func adaptAsAsked(e *env, w *dit.Weights) (notes []string, err error) {
 	c := e.flags
 	ch := dit.Changes{NumClasses: c.Int("num-classes"), Seed: c.Uint64("seed")}
-	if size := c.Int("image-size"); size > 0 {
+	if size := e.imageSize(data.Size{}); size != (data.Size{}) {
 		pixels := w.ImageSize / w.Config.InputSize
-		if pixels < 1 || size%pixels != 0 {
-			return nil, usagef("--image-size %d: want a multiple of %d, the pixels that become one of the latent", size, max(pixels, 1))
+		if pixels < 1 || size.Height%pixels != 0 || size.Width%pixels != 0 {
+			return nil, usagef("--image-size %s: want a multiple of %d, the pixels that become one of the latent", size, max(pixels, 1))
 		}
-		ch.InputSize = size / pixels
+		ch.InputSize, ch.InputWidth = size.Height/pixels, size.Width/pixels
 	}
 	if text := c.String("learn-sigma"); text != "" {
 		on, err := strconv.ParseBool(text)

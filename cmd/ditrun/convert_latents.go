@@ -55,8 +55,8 @@ func importLatents(e *env) error {
 	if err != nil {
 		return err
 	}
-	size := set.Height * cfg.Downsample()
-	e.printf("found   %s: %s of %dx%dx%d, of %d-pixel pictures", set.Kind, plural(len(set.Labels), "latent"), set.Channels, set.Height, set.Width, size)
+	size := data.Size{Height: set.Height * cfg.Downsample(), Width: set.Width * cfg.Downsample()}
+	e.printf("found   %s: %s of %dx%dx%d, of %s-pixel pictures", set.Kind, plural(len(set.Labels), "latent"), set.Channels, set.Height, set.Width, size)
 	e.warn("%s does not keep %s", set.Kind, set.Kind.Loses())
 	m, err := set.Write(e.ctx, c.String("out"), interop.Import{
 		VAE: data.VAE{Name: c.String("vae"), SHA256: sum, ScalingFactor: cfg.ScalingFactor}, ImageSize: size, Tool: "ditrun " + readVersion().Ditrun})

@@ -31,7 +31,7 @@ func TestConvertLatents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if l.Len() != 64 || len(l.Classes()) != 4 || l.Manifest().ImageSize != 8 {
+		if l.Len() != 64 || len(l.Classes()) != 4 || l.Manifest().ImageSize != data.Square(8) {
 			t.Errorf("%s: came back as %+v", name, l.Manifest().Plan)
 		}
 		l.Close()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,7 +29,7 @@ func encodeLatentsCommand() *cli.Command {
 	return newCommand(spec{
 		name:  "encode-latents",
 		usage: "turn pictures into latents to train on",
-		description: "Crops every picture to a square, encodes it and its mirror image, and\n" +
+		description: "Crops every picture to one size, encodes it and its mirror image, and\n" +
 			"keeps the posteriors in checksummed shards. Started again after an\n" +
 			"interrupt it makes what is missing; started several times, by hand, by\n" +
 			"torchrun or by Slurm, it shares the work. The pictures may be class\n" +
@@ -43,7 +42,7 @@ func encodeLatentsCommand() *cli.Command {
 			&cli.StringFlag{Name: "labels", Usage: "the classes of pictures that lie in no class folders, in `FILE`"},
 			&cli.StringFlag{Name: "vae", Usage: "the autoencoder at `PATH`"},
 			&cli.StringFlag{Name: "out", Usage: "write the latents into `DIR`"},
-			&cli.IntFlag{Name: "image-size", DefaultText: "that of the autoencoder", Usage: "`PIXELS` a side of the square crops"},
+			imageSizeFlag("that of the autoencoder", "`PIXELS` a side of the crops, or HEIGHTxWIDTH"),
 			&cli.IntFlag{Name: "batch-size", Value: 32, Usage: "`N` pictures at a time"},
 			&cli.IntFlag{Name: "num-workers", DefaultText: "1 on a CPU, else the cores less one", Usage: "`N` goroutines that decode"},
 			&cli.StringFlag{Name: "flip", Value: "both", Usage: "both keeps the latents of mirrored pictures too, none does not"},
@@ -76,7 +75,7 @@ func runEncodeLatents(e *env) error {
 	if err := e.require("data", "vae", "out"); err != nil {
 		return err
 	}
-	if err := e.atLeast(0, "image-size", "num-workers", "preview"); err != nil {
+	if err := e.atLeast(0, "num-workers", "preview"); err != nil {
 		return err
 	}
 	if err := e.atLeast(1, "batch-size"); err != nil {
@@ -125,8 +124,8 @@ func runEncodeLatents(e *env) error {
 		}
 		defer k.close()
 	}
-	size := cmp.Or(c.Int("image-size"), model.Config().SampleSize)
-	if err := model.Config().CheckImageSize(size); err != nil {
+	size := e.imageSize(data.Square(model.Config().SampleSize))
+	if err := model.Config().CheckImageSize(size.Height, size.Width); err != nil {
 		return usageError{err}
 	}
 	precision, workers := c.String("precision"), c.Int("num-workers")
@@ -149,7 +148,7 @@ func runEncodeLatents(e *env) error {
 		Tool: "ditrun " + readVersion().Ditrun,
 	}
 	e.printf("device  %s, %s, %s", describeDevice(dev), precision, plural(workers, "decoder"))
-	e.printf("data    %s: %s in %s, cropped to %d pixels", c.String("data"), plural(src.Len(), "picture"), plural(len(src.Classes()), "class"), size)
+	e.printf("data    %s: %s in %s, cropped to %s pixels", c.String("data"), plural(src.Len(), "picture"), plural(len(src.Classes()), "class"), size)
 	if process.World > 1 {
 		e.printf("process %d of %d", process.Rank, process.World)
 	}
@@ -265,12 +264,12 @@ func verifyLatents(e *env) error {
 }
 
 // previewCrops draws crops from all over the data set, with the names of their classes.
-func (e *env) previewCrops(src data.Source, n, size int, by data.Resampler, out string) error {
+func (e *env) previewCrops(src data.Source, n int, size data.Size, by data.Resampler, out string) error {
 	pix, ids, err := encode.Preview(e.ctx, src, n, size, by)
 	if err != nil {
 		return err
 	}
-	images, err := picture.Batch(pix, len(ids), size, size)
+	images, err := picture.Batch(pix, len(ids), size.Width, size.Height)
 	if err != nil {
 		return err
 	}
@@ -279,7 +278,7 @@ func (e *env) previewCrops(src data.Source, n, size int, by data.Resampler, out 
 		words, _, _ := strings.Cut(data.ClassWords(src.Classes()[src.Sample(id).Label]), ",")
 		labels[i] = words
 	}
-	sheet, err := picture.Sheet(images, labels, min(8, len(images)), fmt.Sprintf("%d of %d pictures, cropped to %d", len(ids), src.Len(), size))
+	sheet, err := picture.Sheet(images, labels, min(8, len(images)), fmt.Sprintf("%d of %d pictures, cropped to %s", len(ids), src.Len(), size))
 	if err != nil {
 		return err
 	}

@@ -153,6 +153,10 @@ func wanted(c *cli.Context, name string) string {
 			return "a number"
 		case *cli.BoolFlag:
 			return "true or false"
+		case *cli.GenericFlag:
+			if name == "image-size" {
+				return sizeWanted
+			}
 		}
 	}
 	return "another value"

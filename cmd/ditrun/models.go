@@ -3,12 +3,12 @@ package main
 import (
 	"fmt"
 	"math"
-	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/dit"
 )
 
@@ -27,7 +27,7 @@ func modelsCommand() *cli.Command {
 			&cli.StringFlag{Name: "model", DefaultText: "the paper's twelve", Usage: "a `LIST` of names, as train --model takes"},
 			&cli.StringFlag{Name: "block", DefaultText: "all four", Usage: "a `LIST` of in-context, cross-attention, adaln, adaln-zero"},
 			&cli.StringFlag{Name: "condition", Value: "class", Usage: "class, text, text+class or none; text is CLIP's, 77x768"},
-			&cli.StringFlag{Name: "image-size", Value: "256", Usage: "`PIXELS` a side, or HEIGHTxWIDTH"},
+			imageSizeFlag("256", "`PIXELS` a side, or HEIGHTxWIDTH"),
 			&cli.IntFlag{Name: "batch-size", Value: 1, Usage: "`N` pictures a step, for the column \"training\""},
 			&cli.StringFlag{Name: "precision", Value: "fp32", Usage: "of the tokens in training: fp32, tf32 or bf16"},
 		},
@@ -65,9 +65,9 @@ func runModels(e *env) error {
 	if err := e.oneOf("precision", "fp32", "tf32", "bf16"); err != nil {
 		return err
 	}
-	height, width, err := parseImageSize(c.String("image-size"))
-	if err != nil {
-		return err
+	size := e.imageSize(data.Square(256))
+	if size.Height%pixelsPerLatent != 0 || size.Width%pixelsPerLatent != 0 {
+		return usagef("--image-size %s: want multiples of %d, the pixels that become one of the latent", size, pixelsPerLatent)
 	}
 	condition, err := dit.ParseCondition(c.String("condition"))
 	if err != nil {
@@ -98,19 +98,19 @@ func runModels(e *env) error {
 			if err != nil {
 				return usageError{fmt.Errorf("--%w", err)} // it begins with model
 			}
-			cfg.SetInput(height/pixelsPerLatent, width/pixelsPerLatent)
+			cfg.SetInput(size.Height/pixelsPerLatent, size.Width/pixelsPerLatent)
 			cfg.Block = block
 			cfg.SetCondition(condition, cfg.NumClasses, clipWidth, clipLength)
 			if err := cfg.Validate(); err != nil {
-				return usagef("%s at --image-size %s: %v", name, c.String("image-size"), err)
+				return usagef("%s at --image-size %s: %v", name, size, err)
 			}
 			state, each := cfg.StateBytes(), cfg.ActivationBytes(bytesEach)
 			memory := state + float64(c.Int("batch-size"))*each
 			if memory > math.MaxInt64/2 {
-				return usagef("%s at --image-size %s: takes %.1g bytes, more than this program can count", name, c.String("image-size"), memory)
+				return usagef("%s at --image-size %s: takes %.1g bytes, more than this program can count", name, size, memory)
 			}
 			rows = append(rows, modelRow{
-				Model: cfg.Name(), Block: block.String(), Condition: condition.String(), ImageSize: c.String("image-size"), Params: int64(cfg.NumParams()),
+				Model: cfg.Name(), Block: block.String(), Condition: condition.String(), ImageSize: size.String(), Params: int64(cfg.NumParams()),
 				GMACs: cfg.MACs() / 1e9, GFLOPs: 2 * cfg.MACs() / 1e9, Tokens: cfg.NumTokens(),
 				Memory: int64(memory), StateMemory: int64(state), ActivationMemory: int64(each),
 			})
@@ -130,21 +130,4 @@ func printModels(e *env, rows []modelRow) {
 		e.printf("%-*s  %-15s %13s %9.2f %9.2f %7s %10s %10s %10s", width, r.Model, r.Block, format.Count(r.Params), r.GMACs, r.GFLOPs, format.Count(int64(r.Tokens)),
 			format.Bytes(r.StateMemory), format.Bytes(r.ActivationMemory), format.Bytes(r.Memory))
 	}
-}
-
-// parseImageSize reads pixels a side, or HEIGHTxWIDTH.
-func parseImageSize(text string) (height, width int, err error) {
-	h, w, both := strings.Cut(text, "x")
-	if !both {
-		w = h
-	}
-	height, errH := strconv.Atoi(h)
-	width, errW := strconv.Atoi(w)
-	if errH != nil || errW != nil || height < pixelsPerLatent || width < pixelsPerLatent {
-		return 0, 0, usagef("--image-size %q: want pixels a side, as in 256, or height and width, as in 256x384", text)
-	}
-	if height%pixelsPerLatent != 0 || width%pixelsPerLatent != 0 {
-		return 0, 0, usagef("--image-size %s: want multiples of %d, the pixels that become one of the latent", text, pixelsPerLatent)
-	}
-	return height, width, nil
 }

@@ -45,7 +45,7 @@ func trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "condition", Value: dit.OnClass.String(), Usage: "class, text, text+class or none"},
 			&cli.BoolFlag{Name: "unconditional", DisableDefaultText: true, Usage: "short for --condition none"},
 			&cli.StringFlag{Name: "init-from", DefaultText: "new weights", Usage: "start from weights at `PATH`, as sample --ckpt takes"},
-			&cli.IntFlag{Name: "image-size", DefaultText: "that of the latents", Usage: "`PIXELS` a side; checked against the latents"},
+			imageSizeFlag("that of the latents", "`PIXELS` a side, or HEIGHTxWIDTH; checked against the latents"),
 			&cli.IntFlag{Name: "num-classes", DefaultText: "those of the latents", Usage: "`N` classes"},
 			&cli.IntFlag{Name: "global-batch-size", Value: d.GlobalBatchSize, Usage: "`N` samples a step"},
 			&cli.IntFlag{Name: "epochs", Value: d.Epochs, Usage: "passes over the data"},
@@ -260,8 +260,8 @@ func trainConfig(e *env, model dit.Config, set training.Set, dev torch.Device) (
 		text = set.Text.Encoder
 	}
 	model.SetCondition(model.Condition, cmp.Or(c.Int("num-classes"), len(set.Classes)), text.Width, text.Length)
-	if size := c.Int("image-size"); size != 0 && size != set.ImageSize {
-		return cfg, fmt.Errorf("%s holds latents of %d-pixel images, --image-size asks for %d", c.String("data"), set.ImageSize, size)
+	if size := e.imageSize(set.ImageSize); size != set.ImageSize {
+		return cfg, fmt.Errorf("%s holds latents of %s-pixel images, --image-size asks for %s", c.String("data"), set.ImageSize, size)
 	}
 	cfg = training.Config{
 		Model: model, ImageSize: set.ImageSize, GlobalBatchSize: c.Int("global-batch-size"), Epochs: c.Int("epochs"), MaxSteps: c.Int("max-steps"),

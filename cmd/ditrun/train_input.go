@@ -100,7 +100,7 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 		return err
 	}
 	t.closers = append(t.closers, func() { src.Close() })
-	size := cmp.Or(c.Int("image-size"), t.vae.Config().SampleSize)
+	size := e.imageSize(data.Square(t.vae.Config().SampleSize))
 	workers := cmp.Or(c.Int("num-workers"), max(1, (runtime.GOMAXPROCS(0)-1)/max(1, process.LocalWorld)))
 	if t.source, err = training.Pictures(src, t.vae, size, workers); err != nil {
 		return usageError{err}
@@ -112,6 +112,6 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 }
 
 // pictureCost says what encoding adds to a step.
-func (e *env) pictureCost(t *trainInput, size int) string {
-	return fmt.Sprintf("encode-latents does it once (%d-pixel pictures, the log's TFLOP/s and MFU count the model alone)", size)
+func (e *env) pictureCost(t *trainInput, size data.Size) string {
+	return fmt.Sprintf("encode-latents does it once (%s-pixel pictures, the log's TFLOP/s and MFU count the model alone)", size)
 }

@@ -95,7 +95,7 @@ func runTrainVAE(e *env) error {
 	e.printf("data    %s: %s in %s", c.String("data"), plural(src.Len(), "picture"), plural(len(src.Classes()), "class"))
 	e.printf("model   AutoencoderKL, %s parameters, %d-pixel pictures to latents of %dx%dx%d", format.Count(int64(cfg.Model.NumParams())), cfg.ImageSize, cfg.Model.LatentChannels, side, side)
 
-	pictures := data.ImageOptions{Size: cfg.ImageSize, Batch: cfg.BatchSize, Workers: c.Int("num-workers"), Seed: cfg.Seed, FlipProb: c.Float64("flip-prob"), MaxSteps: cfg.MaxSteps}
+	pictures := data.ImageOptions{Size: data.Square(cfg.ImageSize), Batch: cfg.BatchSize, Workers: c.Int("num-workers"), Seed: cfg.Seed, FlipProb: c.Float64("flip-prob"), MaxSteps: cfg.MaxSteps}
 	began := time.Now()
 	bar := e.progressOnTerminal("train-vae", "steps", int64(cfg.MaxSteps))
 	var last vae.Losses
@@ -210,7 +210,7 @@ func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.Autoe
 	n := len(labels)
 	err := torch.Run(dev, func(s *torch.Scope) error {
 		s = s.NoGrad()
-		mean, _ := model.Encode(s, vae.Pixels(s, pix, n, size))
+		mean, _ := model.Encode(s, vae.Pixels(s, pix, n, size, size))
 		made, err := sampling.Decode(ctx, s, model, mean, 1)
 		pix = append(pix, made.Pix...)
 		return err

@@ -163,8 +163,8 @@ func escaped(path string) string {
 // An Import says what the layout does not.
 type Import struct {
 	VAE       data.VAE // that made the latents
-	ImageSize int      // pixels a side
-	Tool      string   // name and version of the program
+	ImageSize data.Size
+	Tool      string // name and version of the program
 }
 
 // logVariance is that of a latent which was drawn already: a deviation of 3e-7.

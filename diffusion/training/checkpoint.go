@@ -282,7 +282,7 @@ func (c Config) textEncoder(set Set) string {
 
 // info is what the files of weights say of themselves.
 func (r *runner) info() dit.Info {
-	info := dit.Info{Config: r.cfg.Model, ImageSize: r.cfg.ImageSize, ScalingFactor: r.set.ScalingFactor, VAE: r.set.VAE, Step: r.step}
+	info := dit.Info{Config: r.cfg.Model, ImageSize: r.cfg.ImageSize.Height, ScalingFactor: r.set.ScalingFactor, VAE: r.set.VAE, Step: r.step}
 	if r.cfg.Model.HasClass() {
 		info.Classes = r.set.Classes
 	}

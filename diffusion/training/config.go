@@ -19,7 +19,7 @@ import (
 // Config is everything that decides what a run computes. It is kept with the run.
 type Config struct {
 	Model           dit.Config `yaml:"model" json:"model"`
-	ImageSize       int        `yaml:"image_size" json:"image_size"` // pixels a side, for the record
+	ImageSize       data.Size  `yaml:"image_size" json:"image_size"` // of pictures, for the record
 	GlobalBatchSize int        `yaml:"global_batch_size" json:"global_batch_size"`
 	Epochs          int        `yaml:"epochs" json:"epochs"`
 	MaxSteps        int        `yaml:"max_steps" json:"max_steps"` // 0: Epochs alone decides

@@ -10,15 +10,15 @@ import (
 )
 
 // Pictures is the source of pictures that v, on the device of the run, encodes as they are needed: nothing is kept on
-// disk, and every step pays for it. Crops are of size pixels a side, decoded by so many workers.
-func Pictures(src data.Source, v *vae.AutoencoderKL, size, workers int) (Source, error) {
+// disk, and every step pays for it. Crops are of the given size, decoded by so many workers.
+func Pictures(src data.Source, v *vae.AutoencoderKL, size data.Size, workers int) (Source, error) {
 	cfg := v.Config()
-	if err := cfg.CheckImageSize(size); err != nil {
+	if err := cfg.CheckImageSize(size.Height, size.Width); err != nil {
 		return nil, err
 	}
-	side := size / cfg.Downsample()
 	return pictures{src, v, workers, Set{
-		Samples: src.Len(), Classes: src.Classes(), Channels: cfg.LatentChannels, Height: side, Width: side, ImageSize: size, Flip: true,
+		Samples: src.Len(), Classes: src.Classes(), Channels: cfg.LatentChannels,
+		Height: size.Height / cfg.Downsample(), Width: size.Width / cfg.Downsample(), ImageSize: size, Flip: true,
 		ScalingFactor: cfg.ScalingFactor, Hash: src.Hash(), VAE: v.WeightsSHA256(),
 	}}, nil
 }
@@ -43,7 +43,7 @@ func (p pictures) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Ba
 			}
 			moments := func(s *torch.Scope) *torch.Tensor {
 				s = s.NoGrad()
-				mean, logvar := p.vae.Encode(s, vae.Pixels(s, b.Pix, len(b.IDs), p.set.ImageSize))
+				mean, logvar := p.vae.Encode(s, vae.Pixels(s, b.Pix, len(b.IDs), p.set.ImageSize.Height, p.set.ImageSize.Width))
 				return s.Cat([]*torch.Tensor{mean, logvar}, 1)
 			}
 			if !yield(Batch{&data.Batch{Position: b.Position, IDs: b.IDs, Labels: b.Labels, WaitSeconds: b.WaitSeconds}, moments}, nil) {

@@ -23,8 +23,8 @@ type Set struct {
 	Name                    string // for people, such as the folder
 	Samples                 int
 	Classes                 []string
-	Channels, Height, Width int  // of a latent
-	ImageSize               int  // pixels a side
+	Channels, Height, Width int // of a latent
+	ImageSize               data.Size
 	Flip                    bool // whether there are mirrored views
 	ScalingFactor           float64
 	Hash                    string // of the catalogue

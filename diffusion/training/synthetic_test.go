@@ -21,7 +21,7 @@ func syntheticPlan(n int) data.Plan {
 		Dataset:  data.Dataset{Samples: n, Hash: "synthetic", Order: "position", Classes: []string{"a", "b", "c"}},
 		VAE:      data.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.5},
 		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: true,
-		ImageSize: 32, Crop: data.PillowClassic.Crop(), Decoder: data.Decoders, ShardSize: 16, Tool: "test",
+		ImageSize: data.Square(32), Crop: data.PillowClassic.Crop(), Decoder: data.Decoders, ShardSize: 16, Tool: "test",
 	}
 }
 
@@ -83,7 +83,7 @@ func synthetic(t testing.TB, plan data.Plan) *data.Latents {
 func small(steps int) Config {
 	cfg := DefaultConfig
 	cfg.Model = dit.Config{InputSize: 4, PatchSize: 2, InChannels: 4, HiddenSize: 24, Depth: 2, NumHeads: 2, MLPRatio: 4, ClassDropoutProb: 0.1, NumClasses: 3, LearnSigma: true}
-	cfg.ImageSize = 32
+	cfg.ImageSize = data.Square(32)
 	cfg.GlobalBatchSize, cfg.Epochs, cfg.MaxSteps = 8, 0, steps
 	cfg.LR, cfg.EMADecay, cfg.GlobalSeed = 3e-3, 0.9, 7
 	cfg.LogEvery, cfg.CkptEvery = 1, 1000000

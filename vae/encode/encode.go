@@ -22,7 +22,7 @@ type Options struct {
 	VAE       *vae.AutoencoderKL // opened from a file or saved to one: manifests name it by its checksum
 	VAEName   string             // for people, such as the folder it came from
 	OutDir    string
-	ImageSize int // side of the square crop
+	ImageSize data.Size // of the crops
 
 	BatchSize  int              // pictures encoded at once; 0 means 32
 	NumWorkers int              // goroutines that decode; 0 means 1, which leaves the cores to libtorch
@@ -129,9 +129,9 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// Preview returns the crops [n, S, S, 3] of n pictures spread evenly over the source, or of all where there are fewer, and
+// Preview returns the crops [n, H, W, 3] of n pictures spread evenly over the source, or of all where there are fewer, and
 // their ids. Bad pictures are left out.
-func Preview(ctx context.Context, src data.Source, n, size int, by data.Resampler) (pix []uint8, ids []int, err error) {
+func Preview(ctx context.Context, src data.Source, n int, size data.Size, by data.Resampler) (pix []uint8, ids []int, err error) {
 	n = min(n, src.Len())
 	crop, err := data.NewCropper(size, by)
 	if err != nil {
@@ -150,7 +150,7 @@ func Preview(ctx context.Context, src data.Source, n, size int, by data.Resample
 		if err != nil {
 			return nil, nil, err
 		}
-		out := make([]uint8, 3*size*size)
+		out := make([]uint8, 3*size.Height*size.Width)
 		if err := crop.Crop(out, img); err != nil {
 			return nil, nil, err
 		}
@@ -165,7 +165,7 @@ func (o *Options) plan() (data.Plan, error) {
 		return data.Plan{}, errors.New("options: Source, VAE, VAEName and OutDir are required")
 	}
 	cfg := o.VAE.Config()
-	if err := cfg.CheckImageSize(o.ImageSize); err != nil {
+	if err := cfg.CheckImageSize(o.ImageSize.Height, o.ImageSize.Width); err != nil {
 		return data.Plan{}, err
 	}
 	if cfg.InChannels != 3 {
@@ -189,11 +189,10 @@ func (o *Options) plan() (data.Plan, error) {
 	if o.BatchSize < 1 || o.NumWorkers < 1 {
 		return data.Plan{}, fmt.Errorf("batch size %d, workers %d: want at least 1", o.BatchSize, o.NumWorkers)
 	}
-	side := o.ImageSize / cfg.Downsample()
 	return data.Plan{
 		Dataset:  data.DatasetOf(o.Source),
 		VAE:      data.VAE{Name: filepath.Base(o.VAEName), SHA256: o.VAE.WeightsSHA256(), ScalingFactor: cfg.ScalingFactor},
-		Channels: cfg.LatentChannels, Height: side, Width: side, DType: o.DType, Flip: o.Flip == "both", Precision: o.Precision,
+		Channels: cfg.LatentChannels, Height: o.ImageSize.Height / cfg.Downsample(), Width: o.ImageSize.Width / cfg.Downsample(), DType: o.DType, Flip: o.Flip == "both", Precision: o.Precision,
 		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Decoder: data.Decoders, ShardSize: o.ShardSize,
 		Tool: strings.TrimPrefix(o.Tool+", "+data.DecoderVersions(), ", "),
 	}, nil

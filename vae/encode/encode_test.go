@@ -70,17 +70,30 @@ func openVAE(t *testing.T, name string) *vae.AutoencoderKL {
 }
 
 func testOptions(t *testing.T, dir string) Options {
-	return Options{Source: pictures{n: 21}, VAE: openVAE(t, "tiny"), VAEName: "some/where/tiny", OutDir: dir, ImageSize: size, BatchSize: 3, ShardSize: 8, Tool: "test"}
+	return Options{Source: pictures{n: 21}, VAE: openVAE(t, "tiny"), VAEName: "some/where/tiny", OutDir: dir, ImageSize: data.Square(size), BatchSize: 3, ShardSize: 8, Tool: "test"}
 }
 
 func TestLatentsEqualDirectEncoding(t *testing.T) {
+	for _, crop := range []data.Size{data.Square(size), {Height: size, Width: 2 * size}, {Height: size + 4, Width: size - 4}} {
+		t.Run(crop.String(), func(t *testing.T) { testDirectEncoding(t, crop) })
+	}
+}
+
+func testDirectEncoding(t *testing.T, size data.Size) {
 	o := testOptions(t, t.TempDir())
-	o.DType = checkpoint.F32
+	o.DType, o.ImageSize = checkpoint.F32, size
+	crop, err := data.NewCropper(size, data.PillowClassic)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var seen []int
 	o.OnProgress = func(p Progress) { seen = append(seen, p.Done, p.Total) }
 	manifest, err := Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if manifest.ImageSize != size || manifest.Height != size.Height/2 || manifest.Width != size.Width/2 {
+		t.Errorf("the manifest says %s pixels, latents of %d x %d", manifest.ImageSize, manifest.Height, manifest.Width)
 	}
 	if v := manifest.VAE; v.Name != "tiny" || v.SHA256 != o.VAE.WeightsSHA256() || v.ScalingFactor != 0.18215 {
 		t.Errorf("the manifest names VAE %+v", v)
@@ -108,14 +121,18 @@ func TestLatentsEqualDirectEncoding(t *testing.T) {
 			if latents.Label(i) != int64(o.Source.Sample(i).Label) {
 				t.Errorf("label of %d is %d", i, latents.Label(i))
 			}
+			cropped := data.NewImage(size.Width, size.Height)
+			if err := crop.Crop(cropped.Pix, img); err != nil {
+				return err
+			}
 			for _, flip := range []bool{false, true} {
 				if flip {
-					data.FlipHorizontal(img)
+					data.FlipHorizontal(cropped)
 				}
 				if err := latents.Read(i, flip, record); err != nil {
 					return err
 				}
-				mean, logvar := o.VAE.Encode(s, vae.Pixels(s, img.Pix, 1, size))
+				mean, logvar := o.VAE.Encode(s, vae.Pixels(s, cropped.Pix, 1, size.Height, size.Width))
 				want := s.Cat([]*torch.Tensor{mean, logvar}, 1)
 				// A batch of one may round differently.
 				if e := torchtest.Relative(s, torch.From(s, record, want.Shape()...), want); !(e < 1e-5) {
@@ -276,7 +293,7 @@ func TestErrors(t *testing.T) {
 	}{
 		"no options":     {Options{}, "Source, VAE, VAEName and OutDir are required"},
 		"unsaved VAE":    {change(func(o *Options) { o.VAE = unsaved }), "save it first"},
-		"image size":     {change(func(o *Options) { o.ImageSize = 15 }), "image size 15: want a multiple of 2"},
+		"image size":     {change(func(o *Options) { o.ImageSize = data.Square(15) }), "image size 15: want a multiple of 2"},
 		"flip":           {change(func(o *Options) { o.Flip = "maybe" }), `flip "maybe": want both or none`},
 		"batch size":     {change(func(o *Options) { o.BatchSize = -1 }), "batch size -1"},
 		"precision":      {change(func(o *Options) { o.Precision = "int4" }), `precision "int4": want fp32 or tf32 or bf16 or fp16`},
@@ -284,7 +301,7 @@ func TestErrors(t *testing.T) {
 		"lost, skipping": {change(func(o *Options) { o.Source, o.OnError = pictures{n: 21, broken: 13}, "skip" }), "picture 13: not a picture"},
 		"dtype":          {change(func(o *Options) { o.DType = "I64" }), "dtype"},
 		"broken picture": {change(func(o *Options) { o.Source = pictures{n: 21, broken: 13} }), "picture 13: not a picture"},
-		"another VAE": {change(func(o *Options) { o.VAE, o.ImageSize, o.OutDir = openVAE(t, "three"), 16, other.OutDir }),
+		"another VAE": {change(func(o *Options) { o.VAE, o.ImageSize, o.OutDir = openVAE(t, "three"), data.Square(16), other.OutDir }),
 			"choose another folder"},
 		"a file in the way": {change(func(o *Options) { o.OutDir = filepath.Join(other.OutDir, data.ManifestName) }), "not a directory"},
 	} {

@@ -179,7 +179,7 @@ func (e *encoder) next(w *data.ShardWriter, items <-chan fed) (f fed, ok bool, e
 
 // add encodes one batch.
 func (e *encoder) add(s *torch.Scope, claim *data.Claim, b *data.ImageBatch, taken chan<- struct{}) error {
-	x := vae.Pixels(s, b.Pix, len(b.IDs), e.ImageSize)
+	x := vae.Pixels(s, b.Pix, len(b.IDs), e.ImageSize.Height, e.ImageSize.Width)
 	ids, labels := slices.Clone(b.IDs), slices.Clone(b.Labels)
 	taken <- struct{}{}
 	var mirrored []float32

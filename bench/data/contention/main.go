@@ -71,7 +71,7 @@ func run(args []string) error {
 	for range rounds { // the time that decoding takes when nothing else computes
 		memory.images = nil
 		start := cpuTime()
-		for b, err := range data.ImageRange(ctx, files, 0, files.Len(), data.ImageOptions{Size: size, Batch: batch, Workers: 1}) {
+		for b, err := range data.ImageRange(ctx, files, 0, files.Len(), data.ImageOptions{Size: data.Square(size), Batch: batch, Workers: 1}) {
 			if err != nil {
 				return err
 			}
@@ -90,7 +90,7 @@ func run(args []string) error {
 		}
 		defer os.RemoveAll(out)
 		start := time.Now()
-		_, err = encode.Run(ctx, encode.Options{Source: src, VAE: model, VAEName: "bench", OutDir: out, ImageSize: size, BatchSize: batch, Flip: "none"})
+		_, err = encode.Run(ctx, encode.Options{Source: src, VAE: model, VAEName: "bench", OutDir: out, ImageSize: data.Square(size), BatchSize: batch, Flip: "none"})
 		return time.Since(start), err
 	}
 	best := [2]time.Duration{1 << 62, 1 << 62}

@@ -6,14 +6,13 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/ditrun/ditrun/data"
 )
 
 func main() {
-	size, err := strconv.Atoi(os.Args[1])
+	size, err := data.ParseSize(strings.Join(os.Args[1:min(2, len(os.Args))], ""))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "usage: crops SIZE PICTURE...")
 		os.Exit(2)
@@ -27,7 +26,7 @@ func main() {
 	}
 }
 
-func cropSum(name string, size int) (string, error) {
+func cropSum(name string, size data.Size) (string, error) {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return "", err
@@ -36,9 +35,13 @@ func cropSum(name string, size int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	crop, err := data.CenterCrop(img, size)
+	crop, err := data.NewCropper(size, data.PillowClassic)
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%x", sha256.Sum256(crop.Pix)), nil
+	pix := make([]uint8, 3*size.Height*size.Width)
+	if err := crop.Crop(pix, img); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(pix)), nil
 }

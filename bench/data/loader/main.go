@@ -67,7 +67,7 @@ func run(what, dir string, args []string) (n int, seconds float64, err error) {
 		}
 		steps := 2 * src.Len() / batch
 		start := time.Now()
-		for b, err := range data.ImageBatches(ctx, src, data.ImageOptions{Size: size, Batch: batch, Workers: workers, FlipProb: 0.5, MaxSteps: steps}) {
+		for b, err := range data.ImageBatches(ctx, src, data.ImageOptions{Size: data.Square(size), Batch: batch, Workers: workers, FlipProb: 0.5, MaxSteps: steps}) {
 			if err != nil {
 				return 0, 0, err
 			}
@@ -79,7 +79,7 @@ func run(what, dir string, args []string) (n int, seconds float64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	crop, err := data.NewCropper(size, data.PillowClassic)
+	crop, err := data.NewCropper(data.Square(size), data.PillowClassic)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -162,7 +162,7 @@ func writeLatents(ctx context.Context, dir, count string) (n int, seconds float6
 		Dataset:  data.Dataset{Samples: n, Hash: "noise", Order: "label, position", Classes: []string{"noise"}},
 		VAE:      data.VAE{Name: "none", SHA256: "none", ScalingFactor: 0.18215},
 		Channels: 4, Height: 32, Width: 32, DType: checkpoint.F16, Flip: true,
-		ImageSize: size, Crop: data.PillowClassic.Crop(), Decoder: data.Decoders, Precision: "fp32", Tool: "loader",
+		ImageSize: data.Square(size), Crop: data.PillowClassic.Crop(), Decoder: data.Decoders, Precision: "fp32", Tool: "loader",
 	})
 	if err != nil {
 		return 0, 0, err

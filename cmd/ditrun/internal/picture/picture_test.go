@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/image/font"
+	"golang.org/x/image/math/fixed"
 )
 
 // disc is a stand-in for a sample: a shape that depends on class and number.
@@ -187,6 +190,32 @@ func TestSheetKeepsPixels(t *testing.T) {
 			if got, want := img.At(margin+x, margin+y), src.At(x/3, y/3); got != want {
 				t.Fatalf("pixel %d,%d is %v, want %v", x, y, got, want)
 			}
+		}
+	}
+}
+
+func TestWrap(t *testing.T) {
+	face, err := newFace(13)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const text = "a photo of an ankle boot on a white background, seen from the left"
+	width := font.MeasureString(face, "a photo of an ankle boot").Ceil()
+	if got := wrap(face, text, width, 9); strings.Join(got, " ") != text || got[0] != "a photo of an ankle boot" || len(got) < 3 {
+		t.Errorf("%q", got)
+	}
+	if got := wrap(face, text, width, 2); len(got) != 2 || !strings.HasSuffix(got[1], "\u2026") {
+		t.Errorf("two lines: %q", got)
+	}
+	if got := wrap(face, strings.Repeat("a", 100), width, 3); len(got) != 1 || !strings.HasSuffix(got[0], "\u2026") {
+		t.Errorf("one long word: %q", got)
+	}
+	if got := wrap(face, " ", width, 3); len(got) != 0 {
+		t.Errorf("no words: %q", got)
+	}
+	for _, line := range wrap(face, text, 40, 99) {
+		if font.MeasureString(face, line) > fixed.I(40) {
+			t.Errorf("%q is wider than 40 pixels", line)
 		}
 	}
 }

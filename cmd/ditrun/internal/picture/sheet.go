@@ -5,6 +5,7 @@ import (
 	"image/color"
 	"image/draw"
 	"slices"
+	"strings"
 
 	"github.com/disintegration/imaging"
 	"golang.org/x/image/font"
@@ -100,9 +101,11 @@ func Sheet(images []image.Image, labels []string, perRow int, title string) (ima
 		case place == aboveColumns && i < perRow:
 			drawCentred(sheet, face, labels[i], at.X, cell.X, titleBottom+face.Metrics().Ascent.Ceil())
 		case place == leftOfRows && i%perRow == 0:
-			text := fit(face, labels[i], rowLabelWidth)
-			right := origin.X - 2*gap - font.MeasureString(face, text).Ceil()
-			drawText(sheet, face, ink, text, right, at.Y+(cell.Y+face.Metrics().CapHeight.Ceil())/2)
+			lines := wrap(face, labels[i], rowLabelWidth, max(1, cell.Y/line))
+			baseline := at.Y + (cell.Y+face.Metrics().CapHeight.Ceil()-(len(lines)-1)*line)/2
+			for k, text := range lines {
+				drawText(sheet, face, ink, text, origin.X-2*gap-font.MeasureString(face, text).Ceil(), baseline+k*line)
+			}
 		}
 	}
 	return sheet, nil
@@ -134,6 +137,23 @@ func placeLabels(labels []string, n, perRow int) labelPlace {
 		return leftOfRows
 	}
 	return underEach
+}
+
+// wrap breaks text between words into at most n lines of at most width pixels; what has no room is cut.
+func wrap(face font.Face, text string, width, n int) (lines []string) {
+	words := strings.Fields(text)
+	for len(words) > 0 {
+		used := 1
+		for used < len(words) && font.MeasureString(face, strings.Join(words[:used+1], " ")) <= fixed.I(width) {
+			used++
+		}
+		if len(lines) == n-1 {
+			used = len(words)
+		}
+		lines = append(lines, fit(face, strings.Join(words[:used], " "), width))
+		words = words[used:]
+	}
+	return lines
 }
 
 // fit shortens text until it is at most width pixels wide.

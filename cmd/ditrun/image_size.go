@@ -1,0 +1,48 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ditrun/ditrun/data"
+)
+
+// sizeValue is the value of a flag that takes a size; the zero value stands for one that was not given.
+type sizeValue struct{ data.Size }
+
+func (v *sizeValue) Set(text string) (err error) {
+	if text == "" || text == "0" { // as a configuration has it that was written without one
+		v.Size = data.Size{}
+		return nil
+	}
+	if v.Size, err = data.ParseSize(text); err != nil {
+		return errors.New("want " + sizeWanted)
+	}
+	return nil
+}
+
+const sizeWanted = "pixels a side, as in 256, or height and width, as in 256x384"
+
+func (v *sizeValue) String() string {
+	if v.Size == (data.Size{}) {
+		return ""
+	}
+	return v.Size.String()
+}
+
+// Get is for configurations, where a size that was not given is 0.
+func (v *sizeValue) Get() any { return v.Size }
+
+// imageSizeFlag is --image-size. byDefault says in words what it is where the flag is not given.
+func imageSizeFlag(byDefault, usage string) cli.Flag {
+	return &cli.GenericFlag{Name: "image-size", Value: &sizeValue{}, DefaultText: byDefault, Usage: usage}
+}
+
+// imageSize is the value of --image-size, or else size.
+func (e *env) imageSize(size data.Size) data.Size {
+	if v := e.flags.Generic("image-size").(*sizeValue); v.Size != (data.Size{}) {
+		return v.Size
+	}
+	return size
+}
