@@ -1,10 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -49,4 +54,79 @@ func TestInterruptLaunch(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestKilledRank: a process of a run that is killed ends the others, all start again by themselves, and the end is that of
+// a run that nothing happened to. The same under torchrun where DITRUN_TORCH_PYTHON names a Python with torch.
+func TestKilledRank(t *testing.T) {
+	r := theRoad(t)
+	t.Setenv(asDitrun, "1")
+	train := func(run string) []string {
+		return slices.Concat([]string{"train", "--data", r.latents}, trainFlags, []string{"--max-steps", "300", "--ckpt-every", "50", "--log-every", "100",
+			"--resume", "auto", "--run-dir", run})
+	}
+	undisturbed := filepath.Join(t.TempDir(), "run")
+	mustRun(t, slices.Concat([]string{"launch", "-n", "2", "--"}, train(undisturbed))...)
+	weights := filepath.Join("checkpoints", "0000300")
+	for _, by := range []string{"launch", "torchrun"} {
+		t.Run(by, func(t *testing.T) {
+			run := filepath.Join(t.TempDir(), "run")
+			cmd := command(t, "", slices.Concat([]string{"launch", "-n", "2", "--max-restarts", "2", "--"}, train(run))...)
+			if by == "torchrun" {
+				python := os.Getenv("DITRUN_TORCH_PYTHON")
+				if python == "" {
+					t.Skip("DITRUN_TORCH_PYTHON does not name a Python with torch")
+				}
+				args := slices.Concat([]string{"-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=2", "--standalone", "--no-python", cmd.Path}, train(run))
+				ditrun := cmd
+				cmd = exec.Command(python, args...)
+				cmd.Env = append(ditrun.Environ(), "OMP_NUM_THREADS=1")
+			}
+			var said bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &said, &said
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, filepath.Join(run, "checkpoints", "0000100", "state.json"))
+			killed := time.Now()
+			if err := syscall.Kill(rankOf(t, run, "1"), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); err != nil {
+				t.Fatalf("%v\n%s", err, said.String())
+			}
+			t.Logf("done %v after the kill", time.Since(killed).Round(time.Second))
+			if n := strings.Count(said.String(), "Resumed at step"); n != 1 {
+				t.Errorf("resumed %d times, want once\n%s", n, said.String())
+			}
+			equalFiles(t, filepath.Join(undisturbed, weights), filepath.Join(run, weights), "model.safetensors", "ema.safetensors",
+				"optimizer-000-of-002.safetensors", "optimizer-001-of-002.safetensors")
+		})
+	}
+}
+
+// rankOf finds the process of a rank that trains in the folder run.
+func rankOf(t *testing.T, run, rank string) int {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range all {
+		line, err := os.ReadFile(path)
+		args := strings.Split(string(line), "\x00")
+		if err != nil || !slices.Contains(args, run) {
+			continue
+		}
+		env, err := os.ReadFile(filepath.Join(filepath.Dir(path), "environ"))
+		if err == nil && slices.Contains(strings.Split(string(env), "\x00"), "RANK="+rank) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return pid
+		}
+	}
+	t.Fatalf("no process of rank %s trains in %s", rank, run)
+	return 0
 }
