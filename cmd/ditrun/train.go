@@ -45,7 +45,7 @@ func trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "condition", Value: dit.OnClass.String(), Usage: "class, text, text+class or none"},
 			&cli.BoolFlag{Name: "unconditional", DisableDefaultText: true, Usage: "short for --condition none"},
 			&cli.StringFlag{Name: "init-from", DefaultText: "new weights", Usage: "start from weights at `PATH`, as sample --ckpt takes"},
-			imageSizeFlag("that of the latents", "`PIXELS` a side, or HEIGHTxWIDTH; checked against the latents"),
+			imageSizeFlag("that of the latents", "`PIXELS` a side, or HEIGHTxWIDTH; checked"),
 			&cli.IntFlag{Name: "num-classes", DefaultText: "those of the latents", Usage: "`N` classes"},
 			&cli.IntFlag{Name: "global-batch-size", Value: d.GlobalBatchSize, Usage: "`N` samples a step"},
 			&cli.IntFlag{Name: "epochs", Value: d.Epochs, Usage: "passes over the data"},
