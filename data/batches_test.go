@@ -296,7 +296,7 @@ func (m memory) Image(i int) (*Image, error) {
 func TestImageBatches(t *testing.T) {
 	src := memory{n: 23, delay: true}
 	crop := func(i int, flip bool) []uint8 {
-		img, err := CenterCrop(testPicture(8+i, 9), 8)
+		img, err := CenterCrop(testPicture(8+i, 9), Square(8))
 		if err != nil {
 			t.Fatal(err)
 		}

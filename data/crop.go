@@ -26,16 +26,16 @@ const (
 // Crop names the crop in manifests.
 func (r Resampler) Crop() string { return "adm-center-crop " + string(r) }
 
-// CenterCrop returns the size x size centre crop of img as ADM's center_crop_arr makes it: halve with a box
+// CenterCrop returns the centre crop of img, for squares as ADM's center_crop_arr makes it: halve with a box
 // filter while the shorter side is at least twice the size, resize with a bicubic filter until the shorter side
 // is the size (smaller pictures are enlarged), cut the middle. The result equals Pillow up to 12.1 in every bit.
 // img is left unchanged. To crop many pictures use a Cropper.
-func CenterCrop(img *Image, size int) (*Image, error) {
-	c, err := NewCropper(Square(size), PillowClassic)
+func CenterCrop(img *Image, size Size) (*Image, error) {
+	c, err := NewCropper(size, PillowClassic)
 	if err != nil {
 		return nil, err
 	}
-	out := NewImage(size, size)
+	out := NewImage(size.Width, size.Height)
 	if err := c.Crop(out.Pix, img); err != nil {
 		return nil, err
 	}

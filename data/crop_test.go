@@ -54,21 +54,11 @@ func TestCenterCropGolden(t *testing.T) {
 	}
 	for _, g := range cropGoldens {
 		src := testPicture(g.w, g.h)
-		img, err := CenterCrop(src, 256)
+		img, err := CenterCrop(src, Square(256))
 		if err != nil {
 			t.Fatal(err)
 		}
-		px := func(x, y int) string {
-			p := img.Pix[3*(y*256+x):]
-			return fmt.Sprintf("%d,%d,%d", p[0], p[1], p[2])
-		}
-		sum := sha256.Sum256(img.Pix)
-		if got := hex.EncodeToString(sum[:8]); got != g.sum {
-			t.Errorf("%dx%d: sha256 %s, want %s", g.w, g.h, got, g.sum)
-		}
-		if got := px(0, 0) + " / " + px(128, 128) + " / " + px(255, 255); got != g.pixels {
-			t.Errorf("%dx%d: pixels %s, want %s", g.w, g.h, got, g.pixels)
-		}
+		checkCrop(t, img, g.w, g.h, g.sum, g.pixels)
 		again := make([]uint8, len(img.Pix))
 		if err := shared.Crop(again, src); err != nil {
 			t.Fatal(err)
@@ -101,26 +91,27 @@ func TestRectangularCropGolden(t *testing.T) {
 		{256, 256, Size{256, 384}, "9fbd925126c4fc68", "102,105,108 / 163,41,169 / 166,197,170"},
 		{1023, 767, Size{512, 768}, "7e9a32b72e9a6793", "127,100,143 / 159,135,165 / 199,52,206"},
 	} {
-		c, err := NewCropper(g.size, PillowClassic)
+		img, err := CenterCrop(testPicture(g.w, g.h), g.size)
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, w := g.size.Height, g.size.Width
-		pix := make([]uint8, 3*h*w)
-		if err := c.Crop(pix, testPicture(g.w, g.h)); err != nil {
-			t.Fatal(err)
-		}
-		px := func(x, y int) string {
-			p := pix[3*(y*w+x):]
-			return fmt.Sprintf("%d,%d,%d", p[0], p[1], p[2])
-		}
-		sum := sha256.Sum256(pix)
-		if got := hex.EncodeToString(sum[:8]); got != g.sum {
-			t.Errorf("%dx%d to %s: sha256 %s, want %s", g.w, g.h, g.size, got, g.sum)
-		}
-		if got := px(0, 0) + " / " + px(w/2, h/2) + " / " + px(w-1, h-1); got != g.pixels {
-			t.Errorf("%dx%d to %s: pixels %s, want %s", g.w, g.h, g.size, got, g.pixels)
-		}
+		checkCrop(t, img, g.w, g.h, g.sum, g.pixels)
+	}
+}
+
+// checkCrop compares the crop of the test picture of w x h with a golden: first, middle and last pixel.
+func checkCrop(t *testing.T, img *Image, w, h int, sum, pixels string) {
+	t.Helper()
+	px := func(x, y int) string {
+		p := img.Pix[3*(y*img.W+x):]
+		return fmt.Sprintf("%d,%d,%d", p[0], p[1], p[2])
+	}
+	hash := sha256.Sum256(img.Pix)
+	if got := hex.EncodeToString(hash[:8]); got != sum {
+		t.Errorf("%dx%d to %dx%d: sha256 %s, want %s", w, h, img.W, img.H, got, sum)
+	}
+	if got := px(0, 0) + " / " + px(img.W/2, img.H/2) + " / " + px(img.W-1, img.H-1); got != pixels {
+		t.Errorf("%dx%d to %dx%d: pixels %s, want %s", w, h, img.W, img.H, got, pixels)
 	}
 }
 
@@ -181,7 +172,7 @@ func TestImagingIsNear(t *testing.T) {
 	for i := range src.Pix {
 		src.Pix[i] = uint8(i / 3 % 500 / 2)
 	}
-	want, err := CenterCrop(src, 256)
+	want, err := CenterCrop(src, Square(256))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,10 +253,10 @@ func TestWeightsGolden(t *testing.T) {
 
 func TestCenterCropBadInput(t *testing.T) {
 	for name, call := range map[string]func() error{
-		"size 0":      func() error { _, err := CenterCrop(NewImage(2, 2), 0); return err },
-		"huge size":   func() error { _, err := CenterCrop(NewImage(2, 2), 1<<20); return err },
-		"no pixels":   func() error { _, err := CenterCrop(&Image{}, 4); return err },
-		"short image": func() error { _, err := CenterCrop(&Image{W: 4, H: 4, Pix: make([]uint8, 5)}, 4); return err },
+		"size 0":      func() error { _, err := CenterCrop(NewImage(2, 2), Square(0)); return err },
+		"huge size":   func() error { _, err := CenterCrop(NewImage(2, 2), Square(1<<20)); return err },
+		"no pixels":   func() error { _, err := CenterCrop(&Image{}, Square(4)); return err },
+		"short image": func() error { _, err := CenterCrop(&Image{W: 4, H: 4, Pix: make([]uint8, 5)}, Square(4)); return err },
 		"short dst": func() error {
 			c, err := NewCropper(Square(4), PillowClassic)
 			if err != nil {
@@ -279,7 +270,7 @@ func TestCenterCropBadInput(t *testing.T) {
 		}
 	}
 	// A sliver whose full enlargement would take gigabytes: only the window is computed.
-	if _, err := CenterCrop(NewImage(1, 100000), 256); err != nil {
+	if _, err := CenterCrop(NewImage(1, 100000), Square(256)); err != nil {
 		t.Error(err)
 	}
 }

@@ -81,7 +81,7 @@ func TestDecodeEdgeCases(t *testing.T) {
 		case err != nil:
 			t.Errorf("%s: %v", name, err)
 		default:
-			crop, err := CenterCrop(img, 16)
+			crop, err := CenterCrop(img, Square(16))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,6 +2,7 @@ package data
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -14,7 +15,7 @@ type Size struct{ Height, Width int }
 // Square is the size of squares.
 func Square(side int) Size { return Size{side, side} }
 
-// ParseSize reads text as [Size.String] writes it. It takes positive sides alone.
+// ParseSize reads text as [Size.String] writes it. It takes positive sides alone; the error says what is wanted, not of what.
 func ParseSize(text string) (Size, error) {
 	height, width, both := strings.Cut(text, "x")
 	if !both {
@@ -23,7 +24,7 @@ func ParseSize(text string) (Size, error) {
 	h, errH := strconv.Atoi(height)
 	w, errW := strconv.Atoi(width)
 	if errH != nil || errW != nil || h < 1 || w < 1 {
-		return Size{}, fmt.Errorf("size %q: want pixels a side, as in 256, or height and width, as in 256x384", text)
+		return Size{}, errors.New("want pixels a side, as in 256, or height and width, as in 256x384")
 	}
 	return Size{h, w}, nil
 }
@@ -68,6 +69,8 @@ func (s *Size) UnmarshalJSON(text []byte) (err error) {
 	if err := json.Unmarshal(text, &sides); err != nil {
 		return fmt.Errorf("size %s: want a number, or text such as \"256x384\"", text)
 	}
-	*s, err = ParseSize(sides)
-	return err
+	if *s, err = ParseSize(sides); err != nil {
+		return fmt.Errorf("size %s: %w", text, err)
+	}
+	return nil
 }

@@ -192,7 +192,7 @@ func TestContainersAgree(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						if want, err := CenterCrop(img, 8); err != nil || !bytes.Equal(b.Pix[k*8*8*3:(k+1)*8*8*3], want.Pix) {
+						if want, err := CenterCrop(img, Square(8)); err != nil || !bytes.Equal(b.Pix[k*8*8*3:(k+1)*8*8*3], want.Pix) {
 							t.Errorf("%s: another crop of sample %d", round, id)
 						}
 					}

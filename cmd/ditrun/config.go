@@ -107,11 +107,9 @@ func applyConfig(c *cli.Context, path string) error {
 		return fmt.Errorf("config %s: want a mapping from flag names to values", path)
 	}
 	given := c.LocalFlagNames()
-	flags := map[string]cli.Flag{}
 	var names []string
 	for _, f := range c.Command.Flags {
 		if name := f.Names()[0]; !slices.Contains(notConfigured, name) {
-			flags[name] = f
 			names = append(names, name)
 		}
 	}
@@ -120,8 +118,7 @@ func applyConfig(c *cli.Context, path string) error {
 		key, value := pairs[0], pairs[1]
 		name := key.Value
 		at := fmt.Sprintf("config %s: line %d", path, key.Line)
-		f, ok := flags[name]
-		if !ok {
+		if !slices.Contains(names, name) {
 			err := fmt.Errorf("%s: unknown key %q", at, name)
 			if n := nearest(name, names); n != "" {
 				err = withHint(err, "did you mean %s?", n)
@@ -141,7 +138,7 @@ func applyConfig(c *cli.Context, path string) error {
 		}
 		for _, t := range text {
 			if err := c.Set(name, t); err != nil {
-				return fmt.Errorf("%s: %s %q: want %s", at, name, t, wanted(c, f.Names()[0]))
+				return fmt.Errorf("%s: %s %q: %s", at, name, t, unreadable(c, name, err.Error()))
 			}
 		}
 	}

@@ -133,9 +133,14 @@ func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 		msg = fmt.Sprintf("--%s: a value is missing", missingValue.FindStringSubmatch(msg)[1])
 	case badValue.MatchString(msg):
 		m := badValue.FindStringSubmatch(msg)
-		msg = fmt.Sprintf("--%s %q: %s", m[2], m[1], strings.Replace(m[3], "parse error", "want "+wanted(c, m[2]), 1))
+		msg = fmt.Sprintf("--%s %q: %s", m[2], m[1], unreadable(c, m[2], m[3]))
 	}
 	return withHint(usageError{fmt.Errorf("%s", msg)}, "%s", hint)
+}
+
+// unreadable says why a flag does not take a value, from the error of its parser.
+func unreadable(c *cli.Context, name, err string) string {
+	return strings.Replace(err, "parse error", "want "+wanted(c, name), 1)
 }
 
 // wanted says what kind of value a flag takes.
@@ -153,10 +158,6 @@ func wanted(c *cli.Context, name string) string {
 			return "a number"
 		case *cli.BoolFlag:
 			return "true or false"
-		case *cli.GenericFlag:
-			if name == "image-size" {
-				return sizeWanted
-			}
 		}
 	}
 	return "another value"

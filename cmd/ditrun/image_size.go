@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/data"
@@ -12,17 +10,13 @@ import (
 type sizeValue struct{ data.Size }
 
 func (v *sizeValue) Set(text string) (err error) {
-	if text == "" || text == "0" { // as a configuration has it that was written without one
+	if text == "0" { // as a configuration has it that was written without one
 		v.Size = data.Size{}
 		return nil
 	}
-	if v.Size, err = data.ParseSize(text); err != nil {
-		return errors.New("want " + sizeWanted)
-	}
-	return nil
+	v.Size, err = data.ParseSize(text)
+	return err
 }
-
-const sizeWanted = "pixels a side, as in 256, or height and width, as in 256x384"
 
 func (v *sizeValue) String() string {
 	if v.Size == (data.Size{}) {

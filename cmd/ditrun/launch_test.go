@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -73,14 +72,10 @@ func TestKilledRank(t *testing.T) {
 			run := filepath.Join(t.TempDir(), "run")
 			cmd := command(t, "", slices.Concat([]string{"launch", "-n", "2", "--max-restarts", "2", "--"}, train(run))...)
 			if by == "torchrun" {
-				python := os.Getenv("DITRUN_TORCH_PYTHON")
-				if python == "" {
+				if os.Getenv("DITRUN_TORCH_PYTHON") == "" {
 					t.Skip("DITRUN_TORCH_PYTHON does not name a Python with torch")
 				}
-				args := slices.Concat([]string{"-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=2", "--standalone", "--no-python", cmd.Path}, train(run))
-				ditrun := cmd
-				cmd = exec.Command(python, args...)
-				cmd.Env = append(ditrun.Environ(), "OMP_NUM_THREADS=1")
+				cmd = command(t, `exec "$DITRUN_TORCH_PYTHON" -m torch.distributed.run --standalone --nproc-per-node=2 --max-restarts=2 --no-python "$@"`, train(run)...)
 			}
 			var said bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &said, &said

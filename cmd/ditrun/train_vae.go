@@ -200,7 +200,7 @@ func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.Autoe
 			if err != nil {
 				return err
 			}
-			if img, err = data.CenterCrop(img, size); err != nil {
+			if img, err = data.CenterCrop(img, data.Square(size)); err != nil {
 				return err
 			}
 			pix = append(pix, img.Pix...)

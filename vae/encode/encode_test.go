@@ -82,10 +82,6 @@ func TestLatentsEqualDirectEncoding(t *testing.T) {
 func testDirectEncoding(t *testing.T, size data.Size) {
 	o := testOptions(t, t.TempDir())
 	o.DType, o.ImageSize = checkpoint.F32, size
-	crop, err := data.NewCropper(size, data.PillowClassic)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var seen []int
 	o.OnProgress = func(p Progress) { seen = append(seen, p.Done, p.Total) }
 	manifest, err := Run(t.Context(), o)
@@ -121,8 +117,8 @@ func testDirectEncoding(t *testing.T, size data.Size) {
 			if latents.Label(i) != int64(o.Source.Sample(i).Label) {
 				t.Errorf("label of %d is %d", i, latents.Label(i))
 			}
-			cropped := data.NewImage(size.Width, size.Height)
-			if err := crop.Crop(cropped.Pix, img); err != nil {
+			cropped, err := data.CenterCrop(img, size)
+			if err != nil {
 				return err
 			}
 			for _, flip := range []bool{false, true} {

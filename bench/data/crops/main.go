@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	size, err := data.ParseSize(strings.Join(os.Args[1:min(2, len(os.Args))], ""))
+	size, err := data.ParseSize(os.Args[1])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "usage: crops SIZE PICTURE...")
 		os.Exit(2)
@@ -35,13 +35,9 @@ func cropSum(name string, size data.Size) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	crop, err := data.NewCropper(size, data.PillowClassic)
+	crop, err := data.CenterCrop(img, size)
 	if err != nil {
 		return "", err
 	}
-	pix := make([]uint8, 3*size.Height*size.Width)
-	if err := crop.Crop(pix, img); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("%x", sha256.Sum256(pix)), nil
+	return fmt.Sprintf("%x", sha256.Sum256(crop.Pix)), nil
 }
