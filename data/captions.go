@@ -1,6 +1,7 @@
 package data
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Captions are the texts that describe the samples of a source; a sample may have none, one or several.
@@ -266,9 +269,12 @@ func (b *captionBuilder) addClasses(template string) error {
 			return openError(file, err)
 		}
 		templates = nil
-		for line := range strings.Lines(string(text)) {
-			if line = strings.TrimSpace(strings.TrimPrefix(line, "\uFEFF")); line != "" {
-				templates = append(templates, line)
+		for line, err := range disk.Lines(bytes.NewReader(text), len(text)) {
+			if err != nil {
+				return openError(file, err)
+			}
+			if t := strings.TrimSpace(line.Text); t != "" {
+				templates = append(templates, t)
 			}
 		}
 		if len(templates) == 0 || len(templates) > maxTemplates {

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ditrun/ditrun/data/store"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Names of the columns of tables and the fields of JSON lines, in the order they are looked for.
@@ -98,22 +99,18 @@ func isCOCO(head []byte) bool {
 
 // lines calls row with each line that is not blank, without its end.
 func lines(in io.Reader, row func(line string) error) error {
-	s := bufio.NewScanner(in)
-	s.Buffer(make([]byte, 1<<16), maxCaptionRecord)
-	n := 0
-	for s.Scan() {
-		n++
-		if strings.TrimSpace(s.Text()) == "" {
+	for line, err := range disk.Lines(in, maxCaptionRecord) {
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(line.Text) == "" {
 			continue
 		}
-		if err := row(s.Text()); err != nil {
-			return fmt.Errorf("line %d: %w", n, err)
+		if err := row(line.Text); err != nil {
+			return fmt.Errorf("line %d: %w", line.Number, err)
 		}
 	}
-	if errors.Is(s.Err(), bufio.ErrTooLong) {
-		return fmt.Errorf("line %d: longer than %d bytes", n+1, maxCaptionRecord)
-	}
-	return s.Err()
+	return nil
 }
 
 // columns are the places of file name and caption in a table: by the names in the first row, else the first two.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -21,7 +22,7 @@ type Claim struct {
 	Lo, Hi int
 
 	w             *ShardWriter
-	unlock        func()
+	lock          *disk.Lock
 	moments, flip []byte
 	labels, index []byte
 	next          int // the sample after the last that was added
@@ -30,9 +31,9 @@ type Claim struct {
 
 // Abandon gives the claim back with nothing written. After Commit it does nothing.
 func (c *Claim) Abandon() {
-	if c.unlock != nil {
-		c.unlock()
-		c.unlock, c.moments, c.flip = nil, nil, nil
+	if c.lock != nil {
+		c.lock.Remove()
+		c.lock, c.moments, c.flip = nil, nil, nil
 	}
 }
 
@@ -52,30 +53,16 @@ func (c *Claim) Skip(id int, s Sample, reason string) error {
 // claim locks shard k; nil if somebody else holds it.
 func (w *ShardWriter) claim(k int) (*Claim, error) {
 	name := w.plan.file(k)
-	unlock, err := lock(filepath.Join(w.dir, name+".lock"))
-	if err != nil || unlock == nil {
-		return nil, err
+	lock, err := disk.TryLock(filepath.Join(w.dir, name+".lock"))
+	if errors.Is(err, disk.ErrLocked) {
+		return nil, nil
 	}
-	if err := w.removeTemporary(name); err != nil {
-		unlock()
-		return nil, err
-	}
-	lo, hi := w.plan.Range(k)
-	return &Claim{Shard: k, Lo: lo, Hi: hi, w: w, unlock: unlock, next: lo}, nil
-}
-
-// removeTemporary removes what killed processes left of a file. Only the holder of its lock may.
-func (w *ShardWriter) removeTemporary(name string) error {
-	names, err := w.names("."+name+".", ".tmp")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, n := range names {
-		if err := os.Remove(filepath.Join(w.dir, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
+	disk.Sweep(filepath.Join(w.dir, name))
+	lo, hi := w.plan.Range(k)
+	return &Claim{Shard: k, Lo: lo, Hi: hi, w: w, lock: lock, next: lo}, nil
 }
 
 // maxLogvar and minLogvar are where DiagonalGaussianDistribution clamps the log variance.

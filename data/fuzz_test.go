@@ -17,7 +17,7 @@ func FuzzLabels(f *testing.F) {
 	f.Add("ImageId,PredictionString\na.jpg,n01440764 1 2 3 4\nb,n01443537\nx/c.png n01440764\r\n")
 	f.Add("1\n2\n3\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		l, err := parseLabels(text)
+		l, err := parseLabels([]byte(text))
 		if err != nil {
 			return
 		}

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/data/store"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // IDX is the format of MNIST and its relatives: two zero bytes, the element type, the number of dimensions, the
@@ -106,13 +107,13 @@ func (d *idx) readClasses(set *store.Set) error {
 		return err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.NewSectionReader(f, 0, min(set.Objects[i].Size, maxLabelFile)))
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(string(b)) {
-		if line = strings.TrimSpace(line); line != "" {
-			d.classes = append(d.classes, line)
+	text := io.NewSectionReader(f, 0, min(set.Objects[i].Size, maxLabelFile))
+	for line, err := range disk.Lines(text, maxLabelFile) {
+		if err != nil {
+			return fmt.Errorf("%s: %w", ClassesName, err)
+		}
+		if name := strings.TrimSpace(line.Text); name != "" {
+			d.classes = append(d.classes, name)
 		}
 	}
 	if len(d.classes) < k {

@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/data/store"
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // savedIndex is a catalogue of archives as it is kept in the cache, by columns.
@@ -77,5 +77,5 @@ func (c *catalogue) saveIndex(dir, key string) {
 		s.Length = append(s.Length, e.length)
 	}
 	s.Names = strings.Join(names, "\n")
-	_ = checkpoint.WriteFile(filepath.Join(dir, key), func(w io.Writer) error { return gob.NewEncoder(w).Encode(&s) })
+	_ = disk.WriteFile(filepath.Join(dir, key), func(w io.Writer) error { return gob.NewEncoder(w).Encode(&s) })
 }

@@ -1,6 +1,7 @@
 package data
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // labelFile says which class each picture of a flat set belongs to.
@@ -34,7 +37,7 @@ func readLabels(file string) (*labelFile, error) {
 	if err != nil {
 		return nil, openError(file, err)
 	}
-	l, err := parseLabels(string(b))
+	l, err := parseLabels(b)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", file, err)
 	}
@@ -42,12 +45,14 @@ func readLabels(file string) (*labelFile, error) {
 	return l, nil
 }
 
-func parseLabels(text string) (*labelFile, error) {
+func parseLabels(text []byte) (*labelFile, error) {
 	l := &labelFile{}
-	n := 0
-	for line := range strings.Lines(text) {
-		n++
-		f := strings.FieldsFunc(line, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\r' || r == '\n' })
+	for line, err := range disk.Lines(bytes.NewReader(text), len(text)) {
+		if err != nil {
+			return nil, err
+		}
+		n := line.Number
+		f := strings.FieldsFunc(line.Text, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\r' || r == '\n' })
 		switch {
 		case len(f) == 0, n == 1 && strings.EqualFold(f[0], "ImageId"):
 		case len(f) == 1 && l.byName == nil:
@@ -65,10 +70,10 @@ func parseLabels(text string) (*labelFile, error) {
 			}
 			l.byName[name] = f[1]
 		default:
-			return nil, fmt.Errorf("line %d: %q: want in all lines either a class, or a file name and a class", n, strings.TrimSpace(line))
+			return nil, fmt.Errorf("line %d: %q: want in all lines either a class, or a file name and a class", n, strings.TrimSpace(line.Text))
 		}
 	}
-	if n == 0 || l.lines == nil && l.byName == nil {
+	if l.lines == nil && l.byName == nil {
 		return nil, errors.New("no labels in it")
 	}
 	return l, nil

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -18,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -199,11 +199,11 @@ func processNumber() uint64 {
 // Finish reads all shards for their checksums and statistics and writes the manifest. If the folder has one of this
 // plan already, that is returned: it was removed with the first shard made after it. All shards must be there.
 func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
-	unlock, err := waitLock(ctx, filepath.Join(w.dir, ManifestName+".lock"))
+	lock, err := disk.WaitLock(ctx, filepath.Join(w.dir, ManifestName+".lock"))
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer lock.Remove()
 	missing, err := w.Missing()
 	if err != nil {
 		return nil, err
@@ -217,9 +217,7 @@ func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
 	if m, err := readManifest(w.dir); err == nil && w.plan.differs(&m.Plan) == "" {
 		return m, nil
 	}
-	if err := w.removeTemporary(ManifestName); err != nil {
-		return nil, err
-	}
+	disk.Sweep(filepath.Join(w.dir, ManifestName))
 	m := &Manifest{Format: latentsFormat, Version: latentsVersion, Plan: w.plan, Skipped: []Skipped{}}
 	m.Shards = make([]ShardInfo, w.plan.NumShards())
 	skipped, stats := make([][]Skipped, len(m.Shards)), make([]*momentStats, len(m.Shards))
@@ -250,12 +248,7 @@ func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	b = append(b, '\n')
-	err = checkpoint.WriteFile(filepath.Join(w.dir, ManifestName), func(out io.Writer) error {
-		_, err := out.Write(b)
-		return err
-	})
-	if err != nil {
+	if err := disk.WriteBytes(filepath.Join(w.dir, ManifestName), append(b, '\n')); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -268,12 +261,11 @@ func (w *ShardWriter) removeLocks() error {
 		return err
 	}
 	for _, n := range names {
-		unlock, err := lock(filepath.Join(w.dir, n))
-		if err != nil {
+		lock, err := disk.TryLock(filepath.Join(w.dir, n))
+		if err == nil {
+			lock.Remove()
+		} else if !errors.Is(err, disk.ErrLocked) {
 			return err
-		}
-		if unlock != nil {
-			unlock() // removes it
 		}
 	}
 	return nil

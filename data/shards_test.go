@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -599,11 +600,11 @@ func TestClaimsCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Somebody else holds one of the two shards: after the other the walk waits, until it is cancelled.
-	unlock, err := lock(filepath.Join(dir, w.plan.file(0)+".lock"))
-	if err != nil || unlock == nil {
+	lock, err := disk.TryLock(filepath.Join(dir, w.plan.file(0)+".lock"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer unlock()
+	defer lock.Remove()
 	ctx, cancel := context.WithCancel(context.Background())
 	var last error
 	for c, err := range w.Claims(ctx, 0, 1) {

@@ -344,7 +344,7 @@ func TestLabelFiles(t *testing.T) {
 		"n01443537\nn01440764\nn01443537\n":  "n01440764 n01443537 n01484850",
 		"n01443537\nn01440764\nnot-a-synset": "n01440764 n01443537 not-a-synset | a.jpg 1 b.jpg 0 c.jpg 2",
 	} {
-		l, err := parseLabels(text)
+		l, err := parseLabels([]byte(text))
 		got := ""
 		if err == nil {
 			e := entries()

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
 )
@@ -410,7 +411,7 @@ func (t *Text) Verify(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		sum, err := checkpoint.SHA256(filepath.Join(t.dir, f.File))
+		sum, err := disk.SHA256(filepath.Join(t.dir, f.File))
 		if err == nil && sum != f.SHA256 {
 			err = fmt.Errorf("sha256 %s, %s says %s", sum, textManifest, f.SHA256)
 		}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -33,7 +34,7 @@ func OpenTokenStates(path string) (*TokenStates, error) {
 		f.Close()
 		return nil, fmt.Errorf("load %s: %w", path, err)
 	}
-	if t.info.SHA256, err = checkpoint.SHA256(path); err != nil {
+	if t.info.SHA256, err = disk.SHA256(path); err != nil {
 		f.Close()
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
 )
@@ -536,7 +537,7 @@ func TestTokenStates(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sum, err := checkpoint.SHA256(path)
+		sum, err := disk.SHA256(path)
 		if err != nil || states.Info() != (TextEncoderInfo{"other", sum, 2, 3}) {
 			t.Errorf("%v %+v", err, states.Info())
 		}

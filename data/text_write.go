@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -72,11 +73,11 @@ func writeText(ctx context.Context, dir string, c *Captions, enc TokenEncoder, o
 	if err != nil {
 		return TextSummary{}, err
 	}
-	unlock, err := waitLock(ctx, filepath.Join(dir, TextName+".lock"))
+	lock, err := disk.WaitLock(ctx, filepath.Join(dir, TextName+".lock"))
 	if err != nil {
 		return TextSummary{}, err
 	}
-	defer unlock()
+	defer lock.Remove()
 	if err := restoreText(dir); err != nil {
 		return TextSummary{}, err
 	}
@@ -153,7 +154,7 @@ func newTextWriter(l *Latents, c *Captions, enc TokenEncoder, o TextOptions) (*t
 
 func (w *textWriter) write(ctx context.Context, dir string) (TextSummary, error) {
 	summary := TextSummary{Rows: w.info.Rows, Captions: w.info.Captions, Without: w.info.Without}
-	text, made, old := filepath.Join(dir, TextName), filepath.Join(dir, textNew), filepath.Join(dir, textOld)
+	text, made := filepath.Join(dir, TextName), filepath.Join(dir, textNew)
 	if err := os.MkdirAll(made, 0o777); err != nil {
 		return summary, err
 	}
@@ -200,20 +201,14 @@ func (w *textWriter) write(ctx context.Context, dir string) (TextSummary, error)
 	if err != nil {
 		return summary, err
 	}
-	err = checkpoint.WriteFile(filepath.Join(made, textManifest), func(out io.Writer) error {
-		_, err := out.Write(append(b, '\n'))
-		return err
-	})
+	if err := disk.WriteBytes(filepath.Join(made, textManifest), append(b, '\n')); err != nil {
+		return summary, err
+	}
+	old, err := disk.Exchange(made, text)
 	if err != nil {
 		return summary, err
 	}
-	if err := os.Rename(text, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return summary, err
-	}
-	if err := os.Rename(made, text); err != nil {
-		return summary, err
-	}
-	if err := checkpoint.SyncDir(dir); err != nil {
+	if err := disk.SyncDir(dir); err != nil || old == "" {
 		return summary, err
 	}
 	return summary, os.RemoveAll(old)
@@ -226,7 +221,7 @@ func (w *textWriter) record(dir, name string) error {
 	if err != nil {
 		return err
 	}
-	sum, err := checkpoint.SHA256(path)
+	sum, err := disk.SHA256(path)
 	w.info.Files = append(w.info.Files, textFile{File: name, Bytes: st.Size(), SHA256: sum})
 	return err
 }
@@ -313,7 +308,7 @@ func (w *textWriter) finished(path string, meta map[string]string, rows int) boo
 func WriteCaptions(path string, c *Captions) error { return writeTexts(path, c.Texts) }
 
 func writeTexts(path string, texts []string) error {
-	return checkpoint.WriteFile(path, func(out io.Writer) error { return encodeTexts(out, texts) })
+	return disk.WriteFile(path, func(out io.Writer) error { return encodeTexts(out, texts) })
 }
 
 func encodeTexts(out io.Writer, texts []string) error {

@@ -13,12 +13,11 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/ditrun/ditrun/data/store"
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // What cannot be read at random places, compressed archives and parquet, is unpacked once into an uncompressed tar archive
@@ -51,27 +50,21 @@ func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack un
 		return "", 0, err
 	}
 	path = filepath.Join(dir, cacheKey(kind, set, obj)+".tar")
-	unlock, err := waitLock(ctx, path+".lock") // another process may be at it
+	lock, err := disk.WaitLock(ctx, path+".lock") // another process may be at it
 	if err != nil {
 		return "", 0, err
 	}
-	defer unlock()
+	defer lock.Remove()
 	if info, err := os.Stat(path); err == nil {
 		return path, info.Size(), nil
 	}
-	left, err := filepath.Glob(filepath.Join(dir, "."+filepath.Base(path)+".*.tmp")) // by killed processes
-	if err != nil {
-		return "", 0, err
-	}
-	for _, name := range left {
-		os.Remove(name)
-	}
+	disk.Sweep(path)
 	f, err := set.File(i)
 	if err != nil {
 		return "", 0, openError(set.Path(obj.Name), err)
 	}
 	defer f.Close()
-	err = checkpoint.WriteFile(path, func(out io.Writer) error {
+	err = disk.WriteFile(path, func(out io.Writer) error {
 		b := bufio.NewWriterSize(out, 1<<20)
 		if err := unpack(ctx, f, obj.Size, b); err != nil {
 			return err
@@ -89,21 +82,6 @@ func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack un
 		return "", 0, err
 	}
 	return path, info.Size(), nil
-}
-
-// waitLock takes a lock as soon as nobody else has it.
-func waitLock(ctx context.Context, path string) (unlock func(), err error) {
-	for {
-		unlock, err := lock(path)
-		if err != nil || unlock != nil {
-			return unlock, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(pollEvery):
-		}
-	}
 }
 
 // maxUnpacked bounds what a compressed archive may grow to: pictures are compressed already.

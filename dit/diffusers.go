@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -228,7 +229,7 @@ func (w *Weights) SaveDiffusers(dir string) error {
 		if err != nil {
 			return err
 		}
-		err = checkpoint.WriteFile(filepath.Join(dir, filepath.FromSlash(f.name)), func(out io.Writer) error {
+		err = disk.WriteFile(filepath.Join(dir, filepath.FromSlash(f.name)), func(out io.Writer) error {
 			_, err := out.Write(append(text, '\n'))
 			return err
 		})

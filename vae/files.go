@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -27,12 +28,12 @@ const maxConfigSize = 1 << 20
 func readConfig(path string) (Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Config{}, fmt.Errorf("%s: %w", ConfigName, checkpoint.Bare(err))
+		return Config{}, fmt.Errorf("%s: %w", ConfigName, disk.Bare(err))
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxConfigSize+1))
 	if err != nil {
-		return Config{}, fmt.Errorf("%s: %w", ConfigName, checkpoint.Bare(err))
+		return Config{}, fmt.Errorf("%s: %w", ConfigName, disk.Bare(err))
 	}
 	if len(text) > maxConfigSize {
 		return Config{}, fmt.Errorf("%s: more than %d bytes", ConfigName, maxConfigSize)
@@ -72,7 +73,7 @@ func (m *AutoencoderKL) save(dir string) error {
 		return err
 	}
 	sum := sha256.New()
-	err = checkpoint.WriteFile(filepath.Join(dir, WeightsName), func(w io.Writer) error {
+	err = disk.WriteFile(filepath.Join(dir, WeightsName), func(w io.Writer) error {
 		return checkpoint.Encode(io.MultiWriter(w, sum), state, map[string]string{"format": "pt"}, checkpoint.Options{})
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -164,7 +165,7 @@ func writeConfig(dir string, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	return checkpoint.WriteFile(filepath.Join(dir, ConfigName), func(w io.Writer) error {
+	return disk.WriteFile(filepath.Join(dir, ConfigName), func(w io.Writer) error {
 		_, err := w.Write(append(text, '\n'))
 		return err
 	})
@@ -178,7 +179,7 @@ func Open(path string, dev torch.Device) (m *AutoencoderKL, err error) {
 		return nil, err
 	}
 	defer w.Close()
-	sum, err := checkpoint.SHA256(w.Path) // of a model in several files that of the file that lists them
+	sum, err := disk.SHA256(w.Path) // of a model in several files that of the file that lists them
 	if err != nil {
 		return nil, fmt.Errorf("open VAE %s: %w", path, err)
 	}
@@ -212,7 +213,7 @@ var weightFiles = []string{WeightsName, WeightsName + ".index.json", "diffusion_
 func weightsPath(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return "", checkpoint.Bare(err)
+		return "", disk.Bare(err)
 	}
 	if !info.IsDir() {
 		return path, nil

@@ -13,7 +13,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/dit"
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -107,7 +107,7 @@ func runConvert(e *env) error {
 	case "ditrun":
 		err = w.Save(out)
 	case "diffusers":
-		err = saveFolder(out, func(dir string) error {
+		err = disk.WriteFolder(out, func(dir string) error {
 			if err := encoder.Save(filepath.Join(dir, "vae")); err != nil {
 				return err
 			}
@@ -189,28 +189,6 @@ func adaptAsAsked(e *env, w *dit.Weights) (notes []string, err error) {
 		notes = append(notes, "a .pt does not say that the model has diffusers' arithmetic: the original will compute something else")
 	}
 	return notes, nil
-}
-
-// saveFolder makes the folder out by way of one beside it, so that it appears whole or not at all.
-func saveFolder(out string, write func(dir string) error) error {
-	aside, err := os.MkdirTemp(filepath.Dir(out), "."+filepath.Base(out)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(aside)
-	if err := write(aside); err != nil {
-		return err
-	}
-	if err := os.Chmod(aside, 0o755); err != nil {
-		return err
-	}
-	if err := os.Remove(out); err != nil && !errors.Is(err, fs.ErrNotExist) { // an empty folder
-		return err
-	}
-	if err := os.Rename(aside, out); err != nil {
-		return err
-	}
-	return checkpoint.SyncDir(filepath.Dir(out))
 }
 
 // sizeOf adds up the sizes of a file, or of all files in a folder.

@@ -8,7 +8,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/data/interop"
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -51,7 +51,7 @@ func importLatents(e *env) error {
 	if set.Channels != cfg.LatentChannels {
 		return fmt.Errorf("--latents %s have %d channels, --vae %s has %d", c.String("latents"), set.Channels, c.String("vae"), cfg.LatentChannels)
 	}
-	sum, err := checkpoint.SHA256(encoder.Path)
+	sum, err := disk.SHA256(encoder.Path)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func exportLatents(e *env, kind interop.Kind) error {
 	if zip {
 		err = o.ToZip(e.ctx, l, out)
 	} else {
-		err = saveFolder(out, func(dir string) error { return o.ToFolder(e.ctx, l, dir) })
+		err = disk.WriteFolder(out, func(dir string) error { return o.ToFolder(e.ctx, l, dir) })
 	}
 	if err != nil {
 		return err

@@ -16,7 +16,8 @@ import (
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
+	"github.com/ditrun/ditrun/diffusion/runs"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -38,9 +39,9 @@ func doctorCommand() *cli.Command {
 
 // A diagnosis is what doctor found; with --json it is the result.
 type diagnosis struct {
-	OK       bool            `json:"ok"`
-	Problems []problem       `json:"problems"`
-	Versions report.Versions `json:"versions"`
+	OK       bool          `json:"ok"`
+	Problems []problem     `json:"problems"`
+	Versions runs.Versions `json:"versions"`
 	Libtorch struct {
 		Path  string `json:"path,omitempty"`
 		Shim  string `json:"shim,omitempty"`
@@ -59,7 +60,7 @@ type diagnosis struct {
 	Threads  int            `json:"threads,omitempty"`
 	CPU      machine.CPU    `json:"cpu"`
 	Memory   machine.Memory `json:"memory"`
-	Disks    []disk         `json:"disks"`
+	Disks    []freeSpace    `json:"disks"`
 	Tools    []tool         `json:"tools"`
 	SelfTest []testResult   `json:"self_test,omitempty"`
 }
@@ -69,7 +70,7 @@ type problem struct {
 	Hint string `json:"hint"`
 }
 
-type disk struct {
+type freeSpace struct {
 	Path string `json:"path"`
 	Free int64  `json:"free_bytes"` // -1: unknown
 }
@@ -154,14 +155,14 @@ func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 	return dev, true
 }
 
-func disks() []disk {
+func disks() []freeSpace {
 	cwd, err := os.Getwd()
 	if err != nil {
 		cwd = "."
 	}
-	all := []disk{{cwd, machine.DiskFree(cwd)}}
+	all := []freeSpace{{cwd, disk.Free(cwd)}}
 	if tmp := os.TempDir(); tmp != cwd {
-		all = append(all, disk{tmp, machine.DiskFree(tmp)})
+		all = append(all, freeSpace{tmp, disk.Free(tmp)})
 	}
 	return all
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // What fetch leaves is what the other commands take.
@@ -27,7 +27,7 @@ func TestFetch(t *testing.T) {
 			http.NotFound(w, q)
 			return
 		}
-		sum, err := checkpoint.SHA256(filepath.Join(r.vae, name))
+		sum, err := disk.SHA256(filepath.Join(r.vae, name))
 		if err != nil {
 			t.Error(err)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -73,7 +74,7 @@ func runInspect(e *env) error {
 		return err
 	}
 	if e.flags.Bool("sha256") {
-		if in.SHA256, err = checkpoint.SHA256(in.Path); err != nil {
+		if in.SHA256, err = disk.SHA256(in.Path); err != nil {
 			return err
 		}
 	}

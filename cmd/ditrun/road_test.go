@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
+	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -67,7 +67,7 @@ func size(t *testing.T, path string) (w, h int) {
 // checkLog wants one record in log.jsonl for each of the steps, with finite losses.
 func checkLog(t *testing.T, dir string, steps ...int) {
 	t.Helper()
-	records, err := report.ReadLog(filepath.Join(dir, "log.jsonl"))
+	records, err := runs.ReadLog(filepath.Join(dir, "log.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,12 +4,12 @@ import (
 	"encoding/csv"
 	"image"
 	"io"
-	"os"
 	"path/filepath"
 	"strconv"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
 	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -76,19 +76,21 @@ func className(names []string, label int) string {
 	return strconv.Itoa(label)
 }
 
-// writeFolder writes single pictures and labels.csv, aside first: the folder appears whole.
-func writeFolder(out string, images []image.Image, what asked, names []string) (err error) {
-	aside, err := os.MkdirTemp(filepath.Dir(out), "."+filepath.Base(out)+".tmp-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(aside)
-	for i, img := range images {
-		if err := picture.WritePNG(picture.NumberedName(aside, i), img); err != nil {
-			return err
+// writeFolder writes single pictures and labels.csv; the folder appears whole.
+func writeFolder(out string, images []image.Image, what asked, names []string) error {
+	return disk.WriteFolder(out, func(dir string) error {
+		for i, img := range images {
+			if err := picture.WritePNG(picture.NumberedName(dir, i), img); err != nil {
+				return err
+			}
 		}
-	}
-	err = checkpoint.WriteFile(filepath.Join(aside, "labels.csv"), func(w io.Writer) error {
+		return writeLabels(dir, len(images), what, names)
+	})
+}
+
+// writeLabels writes labels.csv, which says what each picture was asked to be.
+func writeLabels(dir string, n int, what asked, names []string) error {
+	return disk.WriteFile(filepath.Join(dir, "labels.csv"), func(w io.Writer) error {
 		table := csv.NewWriter(w)
 		head := []string{"file"}
 		if what.labels != nil {
@@ -98,7 +100,7 @@ func writeFolder(out string, images []image.Image, what asked, names []string) (
 			head = append(head, "prompt")
 		}
 		table.Write(head)
-		for i := range images {
+		for i := range n {
 			row := []string{filepath.Base(picture.NumberedName("", i))}
 			if what.labels != nil {
 				row = append(row, strconv.Itoa(what.labels[i]), className(names, what.labels[i]))
@@ -111,14 +113,4 @@ func writeFolder(out string, images []image.Image, what asked, names []string) (
 		table.Flush()
 		return table.Error()
 	})
-	if err != nil {
-		return err
-	}
-	if err := os.Chmod(aside, 0o755); err != nil {
-		return err
-	}
-	if err := os.Rename(aside, out); err != nil {
-		return err
-	}
-	return checkpoint.SyncDir(filepath.Dir(out))
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
+	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -24,7 +25,7 @@ type place struct {
 	Error  string // why there is none
 
 	folder *report.Run // on rank 0
-	last   report.Step // the last record of what was trained before
+	last   runs.Step   // the last record of what was trained before
 }
 
 // openPlace finds or makes the run folder on rank 0 and tells the other processes.
@@ -76,8 +77,9 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 	if err != nil {
 		return p, err
 	}
-	o := report.Options{ResultsDir: c.String("results-dir"), Dir: c.String("run-dir"), Model: t.config.Model.Name(), Config: node, ConfigHash: hash,
-		Command: os.Args, Libtorch: torch.BuildInfo(), Device: describeDevice(t.device), Console: func(line string) { e.printf("%s", line) }}
+	o := runs.Options{ResultsDir: c.String("results-dir"), Dir: c.String("run-dir"), Model: t.config.Model.Name(), Config: node, ConfigHash: hash,
+		Command: os.Args, Libtorch: torch.BuildInfo(), Device: describeDevice(t.device)}
+	console := func(line string) { e.printf("%s", line) }
 	dir := o.Dir
 	goOn := false
 	switch c.String("resume") {
@@ -87,7 +89,7 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 		}
 	case "auto":
 		if dir == "" {
-			if dir, err = report.Latest(o.ResultsDir, hash); err != nil {
+			if dir, err = runs.Latest(o.ResultsDir, hash); err != nil {
 				return p, err
 			}
 		}
@@ -116,18 +118,16 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 		return p, err
 	}
 	if !goOn {
-		p.folder, err = report.Create(o)
+		p.folder, err = report.Create(o, console)
 	} else {
-		p.folder, err = report.Resume(dir, step, o)
+		p.folder, err = report.Resume(dir, step, o, console)
 	}
 	if err != nil {
 		return p, err
 	}
 	p.Dir = p.folder.Dir()
-	if goOn {
-		if steps, err := report.ReadLog(filepath.Join(dir, "log.jsonl")); err == nil && len(steps) > 0 {
-			p.last = steps[len(steps)-1]
-		}
+	if past := p.folder.Past(); len(past) > 0 {
+		p.last = past[len(past)-1]
 	}
 	return p, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
+	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
@@ -22,7 +23,7 @@ type trainLog struct {
 	bar     *progress.Bar
 	before  time.Duration // trained before this process
 	plotted time.Time
-	last    report.Step
+	last    runs.Step
 	peak    float64 // TFLOP/s of all devices together, 0 where it is not known
 }
 
@@ -48,19 +49,19 @@ func (l *trainLog) start(numParams, first, total int) error {
 func (l *trainLog) step(step int) { l.bar.Set(int64(step)) }
 
 func (l *trainLog) log(r training.Record) error {
-	perSecond := func(v float64) report.Number { return report.Number(v / r.Seconds) }
-	l.last = report.Step{
-		Step: r.Step, Epoch: r.Epoch, Loss: report.Number(r.Loss), MSE: report.Number(r.MSE), VB: report.Number(r.VB), GradNorm: report.Number(r.GradNorm),
-		UpdateNorm: report.Number(r.UpdateNorm), Skipped: r.Skipped, SavingShare: perSecond(r.SavingSeconds), LoggingShare: perSecond(r.LoggingSeconds),
-		LR: report.Number(r.LR), StepsPerSecond: perSecond(float64(r.Steps)), ImagesPerSecond: perSecond(float64(r.Samples)),
+	perSecond := func(v float64) runs.Number { return runs.Number(v / r.Seconds) }
+	l.last = runs.Step{
+		Step: r.Step, Epoch: r.Epoch, Loss: runs.Number(r.Loss), MSE: runs.Number(r.MSE), VB: runs.Number(r.VB), GradNorm: runs.Number(r.GradNorm),
+		UpdateNorm: runs.Number(r.UpdateNorm), Skipped: r.Skipped, SavingShare: perSecond(r.SavingSeconds), LoggingShare: perSecond(r.LoggingSeconds),
+		LR: runs.Number(r.LR), StepsPerSecond: perSecond(float64(r.Steps)), ImagesPerSecond: perSecond(float64(r.Samples)),
 		TFLOPS:        perSecond(r.FLOPs / 1e12),
-		DataWaitShare: perSecond(r.DataWaitSeconds), MemoryBytes: machine.Resident(), Seconds: report.Number(l.before.Seconds() + r.SecondsSinceStart),
+		DataWaitShare: perSecond(r.DataWaitSeconds), MemoryBytes: machine.Resident(), Seconds: runs.Number(l.before.Seconds() + r.SecondsSinceStart),
 	}
 	for _, v := range r.Bins {
-		l.last.Bins = append(l.last.Bins, report.Number(v))
+		l.last.Bins = append(l.last.Bins, runs.Number(v))
 	}
 	if l.peak > 0 {
-		l.last.MFU = l.last.TFLOPS / report.Number(l.peak)
+		l.last.MFU = l.last.TFLOPS / runs.Number(l.peak)
 	}
 	l.bar.Describe(fmt.Sprintf("loss %.4f", r.Loss))
 	if err := l.folder.Log(l.last); err != nil {

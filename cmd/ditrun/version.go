@@ -6,15 +6,15 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
+	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/torch"
 )
 
 // readVersion is what the binary knows of itself, without opening libtorch.
-func readVersion() report.Versions { return report.BuildVersions() }
+func readVersion() runs.Versions { return runs.BuildVersions() }
 
 type versionResult struct {
-	report.Versions
+	runs.Versions
 	OS            string `json:"os"`
 	Arch          string `json:"arch"`
 	CUDA          bool   `json:"cuda"`

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -26,7 +27,7 @@ func openFolder(dir string) (*Set, error) { return openEDM2(os.DirFS(dir), nil) 
 func openZip(path string) (*Set, error) {
 	z, err := zip.OpenReader(path)
 	if err != nil {
-		return nil, fmt.Errorf("neither a folder nor a zip archive: %w", checkpoint.Bare(err))
+		return nil, fmt.Errorf("neither a folder nor a zip archive: %w", disk.Bare(err))
 	}
 	s, err := openEDM2(z, z.Close)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"math"
 
 	"github.com/ditrun/ditrun/data"
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/philox"
 )
 
@@ -37,7 +37,7 @@ func (o Export) ToFolder(ctx context.Context, l *data.Latents, dir string) error
 
 // ToZip writes latents of kind EDM2 into an archive, which appears whole or not at all.
 func (o Export) ToZip(ctx context.Context, l *data.Latents, path string) error {
-	return checkpoint.WriteFile(path, func(w io.Writer) error {
+	return disk.WriteFile(path, func(w io.Writer) error {
 		z := zip.NewWriter(w)
 		if err := (&exporter{ctx, o, l}).writeEDM2(inZip(z)); err != nil {
 			return err

@@ -23,6 +23,7 @@ import (
 	"strconv"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -128,7 +129,7 @@ const maxLabel = 1 << 20
 func open(path string) (*Set, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, checkpoint.Bare(err)
+		return nil, disk.Bare(err)
 	}
 	if !info.IsDir() {
 		return openZip(path)

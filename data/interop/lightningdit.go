@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -27,7 +28,7 @@ func openLightning(dir string) (*Set, error) {
 	for k, path := range paths {
 		f, err := checkpoint.OpenSafetensors(path)
 		if err != nil {
-			return fail(path, checkpoint.Bare(err))
+			return fail(path, disk.Bare(err))
 		}
 		files = append(files, f)
 		s.closers = append(s.closers, f.Close)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -62,7 +63,7 @@ func describeFile(dir, name string) (savedFile, error) {
 		return f, err
 	}
 	f.Bytes = info.Size()
-	f.SHA256, err = checkpoint.SHA256(filepath.Join(dir, name))
+	f.SHA256, err = disk.SHA256(filepath.Join(dir, name))
 	return f, err
 }
 
@@ -94,7 +95,7 @@ func readState(dir string) (state, error) {
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return fail(checkpoint.Bare(err))
+		return fail(disk.Bare(err))
 	}
 	if err := json.Unmarshal(text, &st); err != nil {
 		return fail(err)
@@ -127,7 +128,7 @@ func (st *state) whole(dir string) error {
 		case errors.Is(err, fs.ErrNotExist):
 			return fail(f.File, errors.New("missing"))
 		case err != nil:
-			return fail(f.File, checkpoint.Bare(err))
+			return fail(f.File, disk.Bare(err))
 		case have.Bytes != f.Bytes:
 			return fail(f.File, fmt.Errorf("%d bytes, %d when it was written: cut short or damaged", have.Bytes, f.Bytes))
 		case have.SHA256 != f.SHA256:

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -170,7 +171,7 @@ func (w *saver) write(number int, shot *optim.Snapshot, st state, info dit.Info)
 	if err != nil {
 		return "", err
 	}
-	err = checkpoint.WriteFile(filepath.Join(aside, stateFile), func(out io.Writer) error {
+	err = disk.WriteFile(filepath.Join(aside, stateFile), func(out io.Writer) error {
 		_, err := out.Write(append(text, '\n'))
 		return err
 	})
@@ -303,7 +304,7 @@ func publish(aside, path string) error {
 	if err != nil {
 		return err
 	}
-	return checkpoint.SyncDir(filepath.Dir(path))
+	return disk.SyncDir(filepath.Dir(path))
 }
 
 // link makes the symbolic link at path refer to name, replacing another at once.
@@ -318,5 +319,5 @@ func link(name, path string) error {
 	if err := os.Rename(aside, path); err != nil {
 		return err
 	}
-	return checkpoint.SyncDir(filepath.Dir(path))
+	return disk.SyncDir(filepath.Dir(path))
 }

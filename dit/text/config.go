@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Config describes a text encoder. Its JSON form is the config.json of a CLIPTextModel of transformers.
@@ -90,12 +90,12 @@ func readConfig(dir string) (Config, []byte, error) {
 	fail := func(err error) (Config, []byte, error) { return Config{}, nil, fmt.Errorf("%s: %w", configName, err) }
 	f, err := os.Open(filepath.Join(dir, configName))
 	if err != nil {
-		return fail(checkpoint.Bare(err))
+		return fail(disk.Bare(err))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxConfigSize+1))
 	if err != nil {
-		return fail(checkpoint.Bare(err))
+		return fail(disk.Bare(err))
 	}
 	if len(data) > maxConfigSize {
 		return fail(fmt.Errorf("more than %d bytes", maxConfigSize))

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/dit/text/bpe"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -46,7 +47,7 @@ func Open(dir string, dev torch.Device) (*Encoder, error) {
 func open(dir string, dev torch.Device) (*Encoder, error) {
 	info, err := os.Stat(dir)
 	if err != nil {
-		return nil, checkpoint.Bare(err)
+		return nil, disk.Bare(err)
 	}
 	if !info.IsDir() {
 		return nil, fmt.Errorf("a file: want a folder with a text encoder and its tokenizer")
@@ -74,7 +75,7 @@ func open(dir string, dev torch.Device) (*Encoder, error) {
 	if e.Model, err = loadFile(path, cfg, dev); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Base(path), err)
 	}
-	weights, err := checkpoint.SHA256(path) // of a model in several files that of the file that lists them
+	weights, err := disk.SHA256(path) // of a model in several files that of the file that lists them
 	if err != nil {
 		e.Close()
 		return nil, err

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // An Array is a member of an .npz file.
@@ -30,7 +32,7 @@ func Int64Array(name string, data []int64, shape ...int) Array {
 // WriteNPZ writes arrays as numpy.savez does: an uncompressed zip of .npy members. The file appears
 // whole or not at all.
 func WriteNPZ(path string, arrays ...Array) error {
-	return WriteFile(path, func(w io.Writer) error {
+	return disk.WriteFile(path, func(w io.Writer) error {
 		z := zip.NewWriter(w)
 		for _, a := range arrays {
 			want := 1

@@ -8,13 +8,15 @@ import (
 	"hash/crc32"
 	"io"
 	"unicode/utf8"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // WritePyTorch writes a state dict as torch.save does: a file that torch.load opens with
 // weights_only=True and without copying (mmap=True). It appears whole or not at all. Equal tensors give
 // equal bytes.
 func WritePyTorch(path string, tensors []Tensor) error {
-	return WriteFile(path, func(w io.Writer) error { return encodePyTorch(w, tensors) })
+	return disk.WriteFile(path, func(w io.Writer) error { return encodePyTorch(w, tensors) })
 }
 
 // recordAlignment is that of torch.save: storages begin at its multiples, so that they can be mapped.

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Tensor is a tensor to write. Of Info only Name, DType and Shape are used.
@@ -77,7 +79,7 @@ func Write(path string, tensors []Tensor, meta map[string]string) error {
 
 // WriteOptions is Write with another layout.
 func WriteOptions(path string, tensors []Tensor, meta map[string]string, opt Options) error {
-	return WriteFile(path, func(w io.Writer) error { return Encode(w, tensors, meta, opt) })
+	return disk.WriteFile(path, func(w io.Writer) error { return Encode(w, tensors, meta, opt) })
 }
 
 // Encode writes a safetensors file to w, for callers that hash the bytes on

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 func u8(name, data string) Tensor {
@@ -205,7 +207,7 @@ func TestWriteFileLeavesTheOldFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	failed := errors.New("no more data")
-	err := WriteFile(path, func(w io.Writer) error {
+	err := disk.WriteFile(path, func(w io.Writer) error {
 		w.Write(make([]byte, 1<<20))
 		if !strings.HasPrefix(names(t, dir), ".f.") {
 			t.Errorf("while writing the directory holds %q", names(t, dir))
@@ -223,7 +225,7 @@ func TestWriteFileLeavesTheOldFile(t *testing.T) {
 				t.Error("the panic was swallowed")
 			}
 		}()
-		WriteFile(path, func(io.Writer) error { panic("boom") })
+		disk.WriteFile(path, func(io.Writer) error { panic("boom") })
 	}()
 	check("panic")
 
@@ -231,25 +233,6 @@ func TestWriteFileLeavesTheOldFile(t *testing.T) {
 		t.Error("bad tensors: no error")
 	}
 	check("bad tensors")
-}
-
-func TestWriteFileBadPaths(t *testing.T) {
-	dir := t.TempDir()
-	ok := func(w io.Writer) error { _, err := w.Write([]byte("x")); return err }
-	sub := filepath.Join(dir, "sub")
-	if err := os.MkdirAll(filepath.Join(sub, "kept"), 0o777); err != nil {
-		t.Fatal(err)
-	}
-	for name, path := range map[string]string{
-		"empty": "", "directory": sub + "/", "missing directory": filepath.Join(dir, "no", "f"), "existing directory": sub,
-	} {
-		if err := WriteFile(path, ok); err == nil || !strings.HasPrefix(err.Error(), "write "+path+": ") || strings.Contains(err.Error(), ".tmp") {
-			t.Errorf("%s: error %v", name, err)
-		}
-	}
-	if got := names(t, dir); got != "sub" {
-		t.Errorf("directory holds %q", got)
-	}
 }
 
 // A full disk must give an error, the old file and no temporary one.

@@ -12,9 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Options say how [Resolve] works. The zero value is a user's.
@@ -65,7 +63,7 @@ func Resolve(ctx context.Context, text string, o Options) (*Result, error) {
 		c.wait = sleep
 	}
 	if c.free == nil {
-		c.free = machine.DiskFree
+		c.free = disk.Free
 	}
 	if o.License == nil {
 		o.License = func(string) {}
@@ -98,11 +96,11 @@ func (c *client) plainFile(ctx context.Context, ref Ref, o Options) (*Result, er
 		return nil, err
 	}
 	dst := filepath.Join(dir, name)
-	unlock, err := lock(ctx, dst+".lock")
+	lock, err := disk.WaitLock(ctx, dst+".lock")
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer lock.Remove()
 	s := source{name: name, url: ref.URL, size: -1, sha256: o.SHA256}
 	result := &Result{Path: dst, License: ref.License}
 	if st, err := os.Stat(dst); err == nil {
@@ -191,26 +189,4 @@ func cacheDir() (dir, token string, err error) {
 		token = strings.TrimSpace(string(text))
 	}
 	return env("HF_HUB_CACHE", filepath.Join(home, "hub")), token, nil
-}
-
-// lock waits until no other process works on the same file.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
-			f.Close()
-			return nil, err
-		}
-	}
 }

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // repoInfo is what the hub says of a revision.
@@ -150,11 +152,11 @@ func (c *client) file(ctx context.Context, endpoint, token, base, snapshot, repo
 			return nil, err
 		}
 	}
-	unlock, err := lock(ctx, filepath.Join(filepath.Dir(base), ".locks", filepath.Base(base), etag+".lock"))
+	lock, err := disk.WaitLock(ctx, filepath.Join(filepath.Dir(base), ".locks", filepath.Base(base), etag+".lock"))
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer lock.Unlock() // the file is shared with other programs: it stays
 	f := &File{Name: name, Path: link, Checked: s.sha256 != "" || s.gitSHA1 != ""}
 	st, err := os.Stat(blob)
 	if f.Cached = err == nil && (s.size < 0 || st.Size() == s.size); !f.Cached {

@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/cpu"
-	"golang.org/x/sys/unix"
 )
 
 // CPU describes the processor.
@@ -73,15 +72,6 @@ func ReadMemory() Memory {
 
 // Resident returns the memory that the process occupies, in bytes.
 func Resident() int64 { return kilobytes("/proc/self/status", "VmRSS") }
-
-// DiskFree returns the bytes that a user may still write at path, or -1.
-func DiskFree(path string) int64 {
-	var s unix.Statfs_t
-	if err := unix.Statfs(path, &s); err != nil {
-		return -1
-	}
-	return int64(s.Bavail) * int64(s.Bsize)
-}
 
 // NVIDIADriver returns the version of the NVIDIA driver, or "".
 func NVIDIADriver() string {

@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"os"
 	"runtime"
 	"testing"
 )
@@ -9,12 +8,6 @@ import (
 func TestRead(t *testing.T) {
 	if c := ReadCPU(); c.Cores < 1 || c.Model == "" {
 		t.Errorf("processor: %+v", c)
-	}
-	if free := DiskFree(os.TempDir()); free < 0 {
-		t.Errorf("free disk: %d", free)
-	}
-	if free := DiskFree("/no/such/folder"); free != -1 {
-		t.Errorf("free disk of a missing folder: %d, want -1", free)
 	}
 	if got := LoadedLibrary("no-such-library.so"); got != "" {
 		t.Errorf("found %s", got)

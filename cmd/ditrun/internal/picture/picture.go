@@ -12,7 +12,7 @@ import (
 	"io"
 	"path/filepath"
 
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // FromRGB makes an image of w*h*3 bytes, red, green, blue per pixel, rows from
@@ -73,7 +73,7 @@ func Grid(images []image.Image, perRow, padding int) (image.Image, error) {
 
 // WritePNG writes img to path, aside first and then renamed.
 func WritePNG(path string, img image.Image) error {
-	return checkpoint.WriteFile(path, func(w io.Writer) error {
+	return disk.WriteFile(path, func(w io.Writer) error {
 		return png.Encode(w, img)
 	})
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/ditrun/ditrun/diffusion/runs"
 )
 
 // Metrics holds the last log step for Prometheus to fetch. Before the first
@@ -18,22 +20,22 @@ type Metrics struct {
 	info    prometheus.Metric
 
 	mu      sync.Mutex
-	last    *Step
+	last    *runs.Step
 	skipped int // since this process began
 }
 
 // gauges are read from the last log step.
 var gauges = []struct {
 	desc  *prometheus.Desc
-	value func(s *Step) float64
+	value func(s *runs.Step) float64
 }{
-	{describe("step", "Steps done."), func(s *Step) float64 { return float64(s.Step) }},
-	{describe("loss", "Training loss, mean since the log step before."), func(s *Step) float64 { return float64(s.Loss) }},
-	{describe("grad_norm", "Norm of the gradients before clipping, mean since the log step before."), func(s *Step) float64 { return float64(s.GradNorm) }},
-	{describe("images_per_second", "Images trained on per second."), func(s *Step) float64 { return float64(s.ImagesPerSecond) }},
-	{describe("tflops", "Achieved 10^12 floating point operations per second."), func(s *Step) float64 { return float64(s.TFLOPS) }},
-	{describe("data_wait_share", "Share of the time spent waiting for data, 0 to 1."), func(s *Step) float64 { return float64(s.DataWaitShare) }},
-	{describe("memory_bytes", "Memory in use."), func(s *Step) float64 { return float64(s.MemoryBytes) }},
+	{describe("step", "Steps done."), func(s *runs.Step) float64 { return float64(s.Step) }},
+	{describe("loss", "Training loss, mean since the log step before."), func(s *runs.Step) float64 { return float64(s.Loss) }},
+	{describe("grad_norm", "Norm of the gradients before clipping, mean since the log step before."), func(s *runs.Step) float64 { return float64(s.GradNorm) }},
+	{describe("images_per_second", "Images trained on per second."), func(s *runs.Step) float64 { return float64(s.ImagesPerSecond) }},
+	{describe("tflops", "Achieved 10^12 floating point operations per second."), func(s *runs.Step) float64 { return float64(s.TFLOPS) }},
+	{describe("data_wait_share", "Share of the time spent waiting for data, 0 to 1."), func(s *runs.Step) float64 { return float64(s.DataWaitShare) }},
+	{describe("memory_bytes", "Memory in use."), func(s *runs.Step) float64 { return float64(s.MemoryBytes) }},
 }
 
 var (
@@ -54,7 +56,7 @@ func newMetrics(runID, model string) *Metrics {
 	return m
 }
 
-func (m *Metrics) set(s Step) {
+func (m *Metrics) set(s runs.Step) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.last = &s

@@ -15,7 +15,7 @@ import (
 	"gonum.org/v1/plot/vg/vgimg"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 const (
@@ -57,7 +57,7 @@ func plotLoss(path, model string, points []point) error {
 		}
 		drawBoth(margins(draw.Crop(c, 0, 0, binsHeight, 0)), upper, margins(draw.Crop(c, 0, 0, 0, -plotHeight)), lower, legend)
 	}
-	return checkpoint.WriteFile(path, func(w io.Writer) error {
+	return disk.WriteFile(path, func(w io.Writer) error {
 		_, err := vgimg.PngCanvas{Canvas: canvas}.WriteTo(w)
 		return err
 	})

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"gonum.org/v1/plot/plotter"
+
+	"github.com/ditrun/ditrun/diffusion/runs"
 )
 
 // curve imitates a training loss: a fast fall, a slow one, noise.
@@ -33,7 +35,7 @@ func binned(points []point) []point {
 			if r.IntN(12) == 0 {
 				v = math.NaN()
 			}
-			points[i].bins = append(points[i].bins, Number(v))
+			points[i].bins = append(points[i].bins, runs.Number(v))
 		}
 	}
 	return points
@@ -52,7 +54,7 @@ func TestPlotLoss(t *testing.T) {
 		partly[i].bins = nil // of an older version
 	}
 	nothing := curve(3, 1)
-	nothing[0].bins = []Number{Number(math.NaN()), Number(math.Inf(1))}
+	nothing[0].bins = []runs.Number{runs.Number(math.NaN()), runs.Number(math.Inf(1))}
 	for name, points := range map[string][]point{
 		"demo.png":     curve(200, 10),
 		"long.png":     curve(40000, 100),
@@ -135,7 +137,7 @@ func TestBinCurves(t *testing.T) {
 	}
 	for name, points := range map[string][]point{
 		"no bins":       curve(5, 1),
-		"no finite one": {{step: 1, bins: []Number{Number(math.NaN()), Number(math.Inf(-1))}}},
+		"no finite one": {{step: 1, bins: []runs.Number{runs.Number(math.NaN()), runs.Number(math.Inf(-1))}}},
 	} {
 		if got := binCurves(points); got != nil {
 			t.Errorf("%s: %v", name, got)

@@ -2,23 +2,22 @@ package report
 
 import (
 	"encoding/json"
-	"errors"
 	"image"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/ditrun/ditrun/diffusion/runs"
 )
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-func options(results string) Options {
-	return Options{
+func options(results string) runs.Options {
+	return runs.Options{
 		ResultsDir: results,
 		Model:      "DiT-XL/2",
 		Config: struct {
@@ -33,9 +32,9 @@ func options(results string) Options {
 	}
 }
 
-func create(t *testing.T, o Options) *Run {
+func create(t *testing.T, o runs.Options) *Run {
 	t.Helper()
-	r, err := Create(o)
+	r, err := Create(o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,11 +42,11 @@ func create(t *testing.T, o Options) *Run {
 	return r
 }
 
-func step(n int, loss float64) Step {
-	return Step{
-		Step: n, Epoch: n / 100, Loss: Number(loss), MSE: Number(loss - 0.001), VB: 0.001, GradNorm: 1.25, LR: 1e-4,
+func step(n int, loss float64) runs.Step {
+	return runs.Step{
+		Step: n, Epoch: n / 100, Loss: runs.Number(loss), MSE: runs.Number(loss - 0.001), VB: 0.001, GradNorm: 1.25, LR: 1e-4,
 		StepsPerSecond: 0.84, ImagesPerSecond: 215.04, TFLOPS: 0.0912, DataWaitShare: 0.012, MemoryBytes: 1300e6,
-		Seconds: Number(n),
+		Seconds: runs.Number(n),
 	}
 }
 
@@ -60,54 +59,13 @@ func read(t *testing.T, elem ...string) string {
 	return string(data)
 }
 
-func TestNumbering(t *testing.T) {
-	results := filepath.Join(t.TempDir(), "deep", "results")
-	var got []string
-	for i, model := range []string{"DiT-XL/2", "DiT-S/8", "DiT-XL/2"} {
-		o := options(results)
-		o.Model = model
-		r := create(t, o)
-		got = append(got, filepath.Base(r.Dir()))
-		if i == 1 {
-			// Neither a removed folder nor a foreign one disturbs the count.
-			r.Close()
-			os.RemoveAll(filepath.Join(results, got[0]))
-			os.Mkdir(filepath.Join(results, "notes"), 0o777)
-			os.Mkdir(filepath.Join(results, "006-DiT-B-4"), 0o777)
-		}
-	}
-	if want := "000-DiT-XL-2 001-DiT-S-8 007-DiT-XL-2"; strings.Join(got, " ") != want {
-		t.Errorf("folders %v, want %s", got, want)
-	}
-}
-
-func TestNumberingTogether(t *testing.T) {
-	results := t.TempDir()
-	var wg sync.WaitGroup
-	for i := range 16 {
-		wg.Go(func() {
-			model := []string{"DiT-S/2", "DiT-B/2"}[i%2]
-			if _, err := number(results, model); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	entries, _ := os.ReadDir(results)
-	seen := map[string]bool{}
-	for _, e := range entries {
-		seen[e.Name()[:3]] = true
-	}
-	if len(seen) != 16 {
-		t.Errorf("%d numbers for 16 runs: %v", len(seen), entries)
-	}
-}
-
 func TestFiles(t *testing.T) {
 	var console []string
-	o := options(t.TempDir())
-	o.Console = func(line string) { console = append(console, line) }
-	r := create(t, o)
+	r, err := Create(options(t.TempDir()), func(line string) { console = append(console, line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
 	r.Printf("Dataset contains %s images (%s)", "60,000", "latents")
 	if err := r.Log(step(100, 0.12344)); err != nil {
 		t.Fatal(err)
@@ -175,7 +133,7 @@ func TestLossThatIsNoNumber(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	steps, err := ReadLog(filepath.Join(r.Dir(), "log.jsonl"))
+	steps, err := runs.ReadLog(filepath.Join(r.Dir(), "log.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,13 +147,13 @@ func TestLossThatIsNoNumber(t *testing.T) {
 
 func TestSkippedStepsInTheLine(t *testing.T) {
 	s := step(100, 0.12344)
-	if line := s.String(); strings.Contains(line, "Skipped") {
+	if line := Line(s); strings.Contains(line, "Skipped") {
 		t.Errorf("nothing was skipped: %s", line)
 	}
 	s.Skipped = 3
 	want := "(step=0000100) Train Loss: 0.1234, Train Steps/Sec: 0.84, Images/Sec: 215, TFLOP/s: 0.09, " +
 		"Data Wait: 1.2%, Memory: 1.30 GB, Skipped: 3, Grad Norm: 1.25, LR: 0.0001"
-	if got := s.String(); got != want {
+	if got := Line(s); got != want {
 		t.Errorf("%s, want\n%s", got, want)
 	}
 }
@@ -205,12 +163,12 @@ func TestResumeTruncates(t *testing.T) {
 	r := create(t, o)
 	for n := 100; n <= 500; n += 100 {
 		s := step(n, 1/float64(n))
-		s.Bins = []Number{Number(math.NaN()), Number(n)}
+		s.Bins = []runs.Number{runs.Number(math.NaN()), runs.Number(n)}
 		if err := r.Log(s); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := Resume(r.Dir(), 300, o); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+	if _, err := Resume(r.Dir(), 300, o, nil); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("a run that is open was opened: %v", err)
 	}
 	r.Close()
@@ -225,7 +183,7 @@ func TestResumeTruncates(t *testing.T) {
 
 	o.ConfigHash = "def"
 	o.Device = "cuda:0"
-	again, err := Resume(r.Dir(), 300, o)
+	again, err := Resume(r.Dir(), 300, o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +191,7 @@ func TestResumeTruncates(t *testing.T) {
 	if err := again.Log(step(400, 0.25)); err != nil {
 		t.Fatal(err)
 	}
-	steps, err := ReadLog(path)
+	steps, err := runs.ReadLog(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +214,7 @@ func TestResumeTruncates(t *testing.T) {
 	if again.ID() != r.ID() {
 		t.Error("the run id changed")
 	}
-	info, err := ReadInfo(r.Dir())
+	info, err := runs.ReadInfo(r.Dir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +239,7 @@ func TestRollback(t *testing.T) {
 	if err := r.Log(step(35, 0.25)); err != nil {
 		t.Fatal(err)
 	}
-	steps, err := ReadLog(filepath.Join(r.Dir(), "log.jsonl"))
+	steps, err := runs.ReadLog(filepath.Join(r.Dir(), "log.jsonl"))
 	if err != nil || len(steps) != 4 || steps[2].Step != 30 || steps[3].Step != 35 {
 		t.Errorf("records %v (%v), want 10 20 30 and the new 35", steps, err)
 	}
@@ -289,79 +247,11 @@ func TestRollback(t *testing.T) {
 		t.Errorf("the loss curve has %d points, want 4", len(r.history))
 	}
 	events, _ := filepath.Glob(filepath.Join(r.Dir(), "events.out.tfevents.*"))
-	// Step 31 in a SessionLog with status START.
+	// runs.Step 31 in a SessionLog with status START.
 	if len(events) != 1 || !strings.Contains(read(t, events[0]), "\x10\x1f\x3a\x02\x08\x01") {
 		t.Errorf("event files %q do not take back step 31 and later", events)
 	}
 	if !strings.Contains(read(t, r.Dir(), "log.txt"), "Went back to step 0000030") {
 		t.Error("log.txt does not say that the run went back")
-	}
-}
-
-func TestResumeErrors(t *testing.T) {
-	dir := t.TempDir()
-	if _, err := Resume(dir, 1, Options{}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "no run.json, so not a run folder") {
-		t.Errorf("empty folder: %v", err)
-	}
-	os.WriteFile(filepath.Join(dir, "run.json"), []byte("{}"), 0o666)
-	if _, err := Resume(dir, 1, Options{}); err == nil || !strings.Contains(err.Error(), "no run_id") {
-		t.Errorf("foreign run.json: %v", err)
-	}
-	r := create(t, options(t.TempDir()))
-	r.Log(step(1, 1))
-	r.Close()
-	o := options("")
-	o.Model = "DiT-S/2"
-	if _, err := Resume(r.Dir(), 1, o); err == nil || !strings.Contains(err.Error(), "the run is of DiT-XL/2, want DiT-S/2") {
-		t.Errorf("other model: %v", err)
-	}
-	path := filepath.Join(r.Dir(), "log.jsonl")
-	broken := "not json\n" + read(t, path)
-	os.WriteFile(path, []byte(broken), 0o666)
-	if _, err := Resume(r.Dir(), 1, options("")); err == nil || !strings.Contains(err.Error(), "log.jsonl: line 1: ") {
-		t.Errorf("broken log: %v", err)
-	}
-	if read(t, path) != broken {
-		t.Error("a log that could not be read was rewritten")
-	}
-}
-
-func TestCreateInNamedFolder(t *testing.T) {
-	o := options("")
-	o.Dir = filepath.Join(t.TempDir(), "mine")
-	r := create(t, o)
-	if r.Dir() != o.Dir {
-		t.Errorf("folder %s", r.Dir())
-	}
-	r.Close()
-	if _, err := Create(o); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("a folder with a run was taken: %v", err)
-	}
-}
-
-func TestLatest(t *testing.T) {
-	results := t.TempDir()
-	if dir, err := Latest(filepath.Join(results, "none"), "abc"); dir != "" || err != nil {
-		t.Errorf("no results folder: %q, %v", dir, err)
-	}
-	var runs []*Run
-	for _, hash := range []string{"abc", "abc", "other", "abc"} {
-		o := options(results)
-		o.ConfigHash = hash
-		runs = append(runs, create(t, o))
-	}
-	for _, r := range runs[:3] {
-		r.Close()
-	}
-	// The last is open, the third another configuration.
-	if dir, err := Latest(results, "abc"); err != nil || dir != runs[1].Dir() {
-		t.Errorf("latest is %q (%v), want %s", dir, err, runs[1].Dir())
-	}
-	runs[3].Close()
-	if dir, err := Latest(results, "abc"); err != nil || dir != runs[3].Dir() {
-		t.Errorf("latest is %q (%v), want %s", dir, err, runs[3].Dir())
-	}
-	if dir, err := Latest(results, "none"); err != nil || dir != "" {
-		t.Errorf("latest is %q (%v), want none", dir, err)
 	}
 }

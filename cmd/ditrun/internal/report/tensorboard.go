@@ -11,6 +11,7 @@ import (
 	"github.com/disintegration/imaging"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/tfevents"
+	"github.com/ditrun/ditrun/diffusion/runs"
 )
 
 // thumbnail is the longest side, in pixels, of previews in event files: a
@@ -18,7 +19,7 @@ import (
 const thumbnail = 768
 
 // scalars are the curves that TensorBoard shows.
-func (s Step) scalars() []tfevents.Scalar {
+func scalars(s runs.Step) []tfevents.Scalar {
 	all := []tfevents.Scalar{
 		{Tag: "train/loss", Value: float64(s.Loss)},
 		{Tag: "train/lr", Value: float64(s.LR)},

@@ -8,17 +8,19 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/ditrun/ditrun/diffusion/runs"
 )
 
 func TestScalars(t *testing.T) {
 	s := step(100, math.NaN())
-	s.Bins = make([]Number, 10)
+	s.Bins = make([]runs.Number, 10)
 	for i := range s.Bins {
-		s.Bins[i] = Number(i)
+		s.Bins[i] = runs.Number(i)
 	}
-	s.Bins[4] = Number(math.NaN())
+	s.Bins[4] = runs.Number(math.NaN())
 	var got []string
-	for _, v := range s.scalars() {
+	for _, v := range scalars(s) {
 		got = append(got, v.Tag)
 	}
 	want := []string{"train/loss", "train/lr", "train/images_per_second", "train/data_wait_share", "train/mse", "train/vb", "train/grad_norm", "train/tflops",
@@ -27,7 +29,7 @@ func TestScalars(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("curves %q, want %q: those known and no more, a loss that is no number among them", got, want)
 	}
-	if v := s.scalars()[8].Value; v != 0 {
+	if v := scalars(s)[8].Value; v != 0 {
 		t.Errorf("the first stretch is %g, want 0", v)
 	}
 }

@@ -1,4 +1,4 @@
-package report
+package runs
 
 import (
 	"encoding/json"
@@ -14,7 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Info is the content of run.json.
@@ -113,7 +113,7 @@ func ReadInfo(dir string) (*Info, error) {
 }
 
 func (i *Info) write(dir string) error {
-	return checkpoint.WriteFile(filepath.Join(dir, "run.json"), func(w io.Writer) error {
+	return disk.WriteFile(filepath.Join(dir, "run.json"), func(w io.Writer) error {
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
 		e.SetEscapeHTML(false)
@@ -122,7 +122,7 @@ func (i *Info) write(dir string) error {
 }
 
 func writeYAML(path string, v any) error {
-	return checkpoint.WriteFile(path, func(w io.Writer) error {
+	return disk.WriteFile(path, func(w io.Writer) error {
 		e := yaml.NewEncoder(w)
 		e.SetIndent(2)
 		if err := e.Encode(v); err != nil {

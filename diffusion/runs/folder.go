@@ -1,6 +1,7 @@
-package report
+package runs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,14 +11,12 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // lockName is a file in the run folder that is locked, by flock, while the
 // run is open. The kernel takes the lock away when the process dies.
 const lockName = ".lock"
-
-var errLocked = errors.New("locked")
 
 // runName is the name of a run folder: a number, a dash, the model.
 var runName = regexp.MustCompile(`^(\d{3,})-`)
@@ -34,9 +33,8 @@ func number(resultsDir, model string) (string, error) {
 	// Folders of two models can share a number without colliding, so the scan
 	// and the mkdir are done under a lock. Where the file system has no locks
 	// the mkdir below still keeps two runs apart.
-	if d, err := os.Open(resultsDir); err == nil {
-		defer d.Close()
-		_ = unix.Flock(int(d.Fd()), unix.LOCK_EX)
+	if lock, err := disk.WaitLock(context.Background(), filepath.Join(resultsDir, lockName)); err == nil {
+		defer lock.Remove()
 	}
 	entries, err := os.ReadDir(resultsDir)
 	if err != nil {
@@ -86,28 +84,6 @@ type quiet struct{ error }
 func (quiet) Error() string   { return "" }
 func (q quiet) Unwrap() error { return q.error }
 
-// lockFile opens and locks path; the lock is held until the file is closed.
-// The error is errLocked when another process holds it.
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	switch {
-	case errors.Is(err, unix.EWOULDBLOCK):
-		f.Close()
-		return nil, errLocked
-	case errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOSYS):
-		// A file system without locks: one process at a time is then up to
-		// the user, as with most programs.
-	case err != nil:
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return f, nil
-}
-
 // Latest finds the run to continue: of the folders in resultsDir that no
 // process has open and whose config hash equals configHash, the one with the
 // highest number. It returns "" when there is none, and also when resultsDir
@@ -136,14 +112,14 @@ func Latest(resultsDir, configHash string) (string, error) {
 		if err != nil || info.ConfigHash != configHash {
 			continue
 		}
-		lock, err := lockFile(filepath.Join(dir, lockName))
-		if errors.Is(err, errLocked) {
+		lock, err := disk.TryLock(filepath.Join(dir, lockName))
+		if errors.Is(err, disk.ErrLocked) {
 			continue
 		}
 		if err != nil {
 			return "", err
 		}
-		lock.Close()
+		lock.Unlock()
 		best, bestNumber = dir, n
 	}
 	return best, nil

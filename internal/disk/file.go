@@ -1,8 +1,7 @@
-package checkpoint
+package disk
 
 import (
 	"bufio"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -14,11 +13,10 @@ import (
 )
 
 // WriteFile makes the file at path hold what write writes, or leaves path as it
-// was: the bytes go to a new file in the same directory, which is synced to
+// was: the bytes go to a temporary file in the same directory, which is synced to
 // disk and then renamed onto path, and the directory is synced so that the name
 // too survives a power cut. On any error, a panic of write included, the
-// temporary file is removed; only a killed process leaves one, its name
-// starting with a dot and ending in ".tmp".
+// temporary file is removed; only a killed process leaves one, for [Sweep].
 //
 // Small writes are buffered; large ones go to the file directly.
 func WriteFile(path string, write func(io.Writer) error) error {
@@ -26,6 +24,14 @@ func WriteFile(path string, write func(io.Writer) error) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// WriteBytes is WriteFile for content that is in memory.
+func WriteBytes(path string, content []byte) error {
+	return WriteFile(path, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
 }
 
 func writeFile(path string, write func(io.Writer) error) (err error) {
@@ -36,20 +42,22 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 	if dir == "" {
 		dir = "."
 	}
-	// The process id helps a reader of the directory, the random part keeps
-	// apart processes of several machines on one network disk.
-	tmp := filepath.Join(dir, fmt.Sprintf(".%s.%d-%s.tmp", base, os.Getpid(), rand.Text()[:8]))
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	t, err := newTemporary(path, func(name string) error {
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	})
 	if err != nil {
 		return Bare(err)
 	}
-	done := false
-	defer func() {
-		if !done {
-			f.Close()
-			os.Remove(tmp)
-		}
-	}()
+	defer t.remove() // does nothing after the rename
+	f, err := os.OpenFile(t.path, os.O_WRONLY, 0)
+	if err != nil {
+		return Bare(err)
+	}
+	defer f.Close()
 	w := bufio.NewWriterSize(bareWriter{f}, 1<<16)
 	if err := write(w); err != nil {
 		return err
@@ -63,10 +71,9 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 	if err := f.Close(); err != nil {
 		return Bare(err)
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := t.rename(path); err != nil {
 		return Bare(err)
 	}
-	done = true
 	return SyncDir(dir)
 }
 
@@ -84,9 +91,8 @@ func SHA256(path string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// SyncDir makes the names in a directory durable, for a caller that renames a
-// folder of its own into place. Some network and FUSE file systems cannot;
-// there the rename is as durable as they make it.
+// SyncDir makes the names in a directory durable. Some network and FUSE file
+// systems cannot; there a rename is as durable as they make it.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

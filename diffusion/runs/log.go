@@ -1,4 +1,4 @@
-package report
+package runs
 
 import (
 	"bytes"
@@ -9,12 +9,11 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Number is a float64 that may be no number: in JSON, which has no NaN, such
@@ -66,33 +65,6 @@ type Step struct {
 	Time            time.Time `json:"time"`    // filled in by Log when zero
 }
 
-// String is the line of log.txt without its time stamp. It begins as DiT's
-// does, "(step=0000100) Train Loss: 0.1234, Train Steps/Sec: 0.84", so that
-// tools which read those logs read these.
-func (s Step) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "(step=%07d) Train Loss: %.4f, Train Steps/Sec: %.2f", s.Step, float64(s.Loss), float64(s.StepsPerSecond))
-	fmt.Fprintf(&b, ", Images/Sec: %s", format.Rate(float64(s.ImagesPerSecond)))
-	if s.TFLOPS != 0 {
-		fmt.Fprintf(&b, ", TFLOP/s: %s", format.Rate(float64(s.TFLOPS)))
-	}
-	if s.MFU != 0 {
-		fmt.Fprintf(&b, ", MFU: %.1f%%", 100*float64(s.MFU))
-	}
-	fmt.Fprintf(&b, ", Data Wait: %.1f%%", 100*float64(s.DataWaitShare))
-	if s.MemoryBytes != 0 {
-		fmt.Fprintf(&b, ", Memory: %s", format.Bytes(s.MemoryBytes))
-	}
-	if s.Skipped != 0 {
-		fmt.Fprintf(&b, ", Skipped: %d", s.Skipped)
-	}
-	if s.GradNorm != 0 {
-		fmt.Fprintf(&b, ", Grad Norm: %.3g", float64(s.GradNorm))
-	}
-	fmt.Fprintf(&b, ", LR: %.3g", float64(s.LR))
-	return b.String()
-}
-
 func (s Step) json() ([]byte, error) {
 	// Milliseconds are enough for a log line.
 	s.Time = s.Time.Truncate(time.Millisecond)
@@ -124,8 +96,8 @@ func ReadLog(path string) ([]Step, error) {
 }
 
 // truncateLog rewrites the log at path without records later than step and
-// returns the points that stay. A missing log has none.
-func truncateLog(path string, step int) ([]point, error) {
+// returns those that stay. A missing log has none.
+func truncateLog(path string, step int) ([]Step, error) {
 	steps, err := ReadLog(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -133,13 +105,9 @@ func truncateLog(path string, step int) ([]point, error) {
 	if err != nil {
 		return nil, err
 	}
-	var points []point
-	err = checkpoint.WriteFile(path, func(w io.Writer) error {
+	steps = slices.DeleteFunc(steps, func(s Step) bool { return s.Step > step })
+	err = disk.WriteFile(path, func(w io.Writer) error {
 		for _, s := range steps {
-			if s.Step > step {
-				continue
-			}
-			points = append(points, point{s.Step, float64(s.Loss), s.Bins})
 			line, err := s.json()
 			if err != nil {
 				return err
@@ -150,5 +118,5 @@ func truncateLog(path string, step int) ([]point, error) {
 		}
 		return nil
 	})
-	return points, err
+	return steps, err
 }

@@ -1,0 +1,57 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+)
+
+// noLocks says whether the file system has no locks: NFS and Lustre mounted without them, some FUSE file systems.
+func noLocks(err error) bool {
+	return errors.Is(err, syscall.ENOLCK) || errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EINVAL)
+}
+
+// momentary are the errors that may be gone at the next try: a disk that is cleared, a server that comes back, other
+// programs that close their files.
+var momentary = []error{
+	syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EINTR, syscall.EAGAIN,
+	syscall.ESTALE, syscall.ETIMEDOUT, syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.EREMOTEIO,
+}
+
+// Momentary reports whether the same call may succeed a little later.
+func Momentary(err error) bool {
+	for _, e := range momentary {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// Retry calls f until it succeeds, its error is not momentary, or all pauses have passed, with one of them before each new
+// try. It returns the last error; when ctx ends it makes no further try.
+func Retry(ctx context.Context, pauses []time.Duration, f func() error) error {
+	err := f()
+	for _, pause := range pauses {
+		if err == nil || !Momentary(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+		err = f()
+	}
+	return err
+}
+
+// Free returns the bytes that a user may still write into dir, -1 where that is not known.
+func Free(dir string) int64 {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil || st.Bsize <= 0 {
+		return -1
+	}
+	return int64(min(st.Bavail, 1<<62/uint64(st.Bsize))) * st.Bsize
+}
