@@ -23,10 +23,12 @@ import (
 	"syscall"
 )
 
-// The causes of a context that SIGINT or SIGTERM cancelled.
+// The causes of a context that a signal cancelled.
 var (
 	errInterrupted = errors.New("interrupted")
 	errTerminated  = errors.New("terminated")
+	errHangup      = errors.New("the terminal was closed")
+	errClosedPipe  = errors.New("the reader of the output is gone")
 )
 
 func main() {
@@ -43,21 +45,32 @@ func main() {
 	os.Exit(run(withSignals(context.Background()), os.Args, os.Stdout, os.Stderr))
 }
 
-// withSignals returns a context that the first SIGINT or SIGTERM cancels, so
-// that the command can save its work; the second one exits at once.
+// stopSignals end a command once it has saved its work, with these causes. Of those that were ignored when the program
+// began, as SIGHUP is under nohup, none is listened to.
+var stopSignals = map[os.Signal]error{
+	syscall.SIGINT: errInterrupted, syscall.SIGTERM: errTerminated, syscall.SIGHUP: errHangup, syscall.SIGPIPE: errClosedPipe,
+}
+
+// withSignals returns a context that the first of stopSignals cancels, so
+// that the command can save its work; a second interrupt or SIGTERM exits at once. A second hang-up does not: a terminal that
+// is closed sends one, and the shell in it another.
 func withSignals(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	go func() {
-		if <-signals == syscall.SIGTERM {
-			cancel(errTerminated)
-		} else {
-			cancel(errInterrupted)
+	signals := make(chan os.Signal, 8)
+	for sig := range stopSignals {
+		if !signal.Ignored(sig) {
+			signal.Notify(signals, sig)
 		}
+	}
+	go func() {
+		first := <-signals
+		cancel(stopSignals[first])
 		fmt.Fprintln(os.Stderr, "ditrun: stopping; interrupt again to stop at once")
-		<-signals
-		os.Exit(exitInterrupted)
+		for sig := range signals {
+			if sig == syscall.SIGINT || sig == syscall.SIGTERM {
+				os.Exit(exitInterrupted)
+			}
+		}
 	}()
 	return ctx
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,7 +85,7 @@ func trainCommand() *cli.Command {
 }
 
 // notOfTheRun are flags that may change when a run is continued.
-var notOfTheRun = []string{"resume", "device", "threads", "results-dir", "run-dir", "data", "vae", "metrics-addr", "log-every", "ckpt-every", "sample-every",
+var notOfTheRun = []string{"resume", "max-steps", "epochs", "device", "threads", "results-dir", "run-dir", "data", "vae", "metrics-addr", "log-every", "ckpt-every", "sample-every",
 	"labels", "num-workers", "data-on-device", "keep-last", "keep-every", "gradient-accumulation-steps", "recompute-activations", "on-bad-step"}
 
 func runTrain(e *env) error {
@@ -162,6 +163,9 @@ func runTrain(e *env) error {
 	if startErr != nil {
 		e.warn("%v; the run goes on from its checkpoint", startErr)
 	}
+	for _, note := range p.folder.Notes() {
+		e.warn("%s", note)
+	}
 	e.describeTraining(t, group.World(), p.Dir)
 	preview, err := newPreviewer(e, t)
 	if err != nil {
@@ -178,12 +182,12 @@ func runTrain(e *env) error {
 	}
 	job.Hooks = loop.hooks()
 	result, err := training.Run(e.ctx, job)
-	if plotErr := p.folder.PlotLoss(); err == nil {
-		err = plotErr
-	}
+	loop.plot()
+	p.Dir = p.folder.Dir() // it may have been moved
 	if err != nil {
 		if result.Checkpoint != "" {
-			err = withHint(err, "the same command with --run-dir %s --resume auto continues", p.Dir)
+			err = withHint(err, "%s holds step %s; the same command with --run-dir %s --resume auto continues",
+				result.Checkpoint, format.Count(int64(result.Saved)), p.Dir)
 		}
 		return e.ended(err, result.Checkpoint)
 	}
@@ -193,9 +197,10 @@ func runTrain(e *env) error {
 		"steps_per_second": loop.last.StepsPerSecond, "images_per_second": loop.last.ImagesPerSecond, "seconds": loop.last.Seconds})
 }
 
-// ended makes of a run that was told to stop, by SIGTERM or with another process, one that ended well: what it did is saved.
+// ended makes of a run that was told to stop, by a signal that is no interrupt or with another process, one that ended well:
+// what it did is saved.
 func (e *env) ended(err error, saved string) error {
-	if !errors.Is(err, errTerminated) && !errors.Is(err, training.ErrStopped) {
+	if !slices.ContainsFunc([]error{errTerminated, errHangup, errClosedPipe, training.ErrStopped}, func(e error) bool { return errors.Is(err, e) }) {
 		return err
 	}
 	if saved != "" {

@@ -84,7 +84,7 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 	goOn := false
 	switch c.String("resume") {
 	case "none":
-		if dir != "" && exists(filepath.Join(dir, "run.json")) {
+		if dir != "" && runs.Is(dir) {
 			return p, withHint(fmt.Errorf("run folder %s holds a run", dir), "--resume auto continues it")
 		}
 	case "auto":
@@ -93,7 +93,7 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 				return p, err
 			}
 		}
-		if dir != "" && exists(filepath.Join(dir, "run.json")) {
+		if dir != "" && runs.Is(dir) {
 			goOn = true
 			if p.Resume, err = e.newestCheckpoint(filepath.Join(dir, "checkpoints")); err != nil {
 				return p, err
@@ -157,7 +157,7 @@ func runFolderOf(checkpoint string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if dir := filepath.Dir(filepath.Dir(abs)); filepath.Base(filepath.Dir(abs)) == "checkpoints" && exists(filepath.Join(dir, "run.json")) {
+	if dir := filepath.Dir(filepath.Dir(abs)); filepath.Base(filepath.Dir(abs)) == "checkpoints" && runs.Is(dir) {
 		return dir, nil
 	}
 	return "", fmt.Errorf("resume from %s: want a checkpoint in a run folder, such as results/000-DiT-XL-2/checkpoints/latest", checkpoint)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"image"
 	"strings"
 	"time"
 
@@ -24,18 +25,50 @@ type trainLog struct {
 	before  time.Duration // trained before this process
 	plotted time.Time
 	last    runs.Step
-	peak    float64 // TFLOP/s of all devices together, 0 where it is not known
+	peak    float64           // TFLOP/s of all devices together, 0 where it is not known
+	failing map[string]string // by what could not be written, the error that was told
 }
 
 // hooks are what the loop reports to. Processes of rank above 0 report to nobody.
 func (l *trainLog) hooks() training.Hooks {
-	return training.Hooks{Start: l.start, Step: l.step, Log: l.log, Preview: l.sample, Saved: l.saved, Warn: l.warn, BadStep: l.badStep, Rollback: l.rollback}
+	return training.Hooks{Start: l.start, Step: l.step, Log: l.log, Preview: l.sample, Saved: l.saved, Warn: l.warn, BadStep: l.badStep, Rollback: l.rollback, Place: l.place}
 }
 
 // plotInterval keeps the redrawing of the loss curve a small share of a run.
 const plotInterval = 20 * time.Second
 
-func (l *trainLog) start(numParams, first, total int) error {
+// attempt takes the error of writing what only shows the run: the run goes on, and the next attempt tries again. It is told
+// when it begins, changes or ends.
+func (l *trainLog) attempt(what string, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text == l.failing[what] {
+		return
+	}
+	if l.failing == nil {
+		l.failing = map[string]string{}
+	}
+	l.failing[what] = text
+	if err == nil {
+		l.note("Warning: %s can be written again", what)
+		return
+	}
+	l.note("Warning: %s: the run goes on, and tries again", text)
+}
+
+// place follows the run folder and says where checkpoints go.
+func (l *trainLog) place() string {
+	news, err := l.folder.Follow()
+	if news != "" {
+		l.note("Warning: %s", news)
+	}
+	l.attempt("the run folder", err)
+	return l.folder.Checkpoints()
+}
+
+func (l *trainLog) start(numParams, first, total int) {
 	l.folder.Printf("DiT Parameters: %s", format.Count(int64(numParams)))
 	if first > 0 {
 		l.folder.Printf("Continuing from step %s", format.Count(int64(first)))
@@ -43,12 +76,11 @@ func (l *trainLog) start(numParams, first, total int) error {
 	l.bar = l.env.progressOnTerminal("train", "steps", int64(total))
 	l.bar.Start(int64(first))
 	l.plotted = time.Now()
-	return nil
 }
 
 func (l *trainLog) step(step int) { l.bar.Set(int64(step)) }
 
-func (l *trainLog) log(r training.Record) error {
+func (l *trainLog) log(r training.Record) {
 	perSecond := func(v float64) runs.Number { return runs.Number(v / r.Seconds) }
 	l.last = runs.Step{
 		Step: r.Step, Epoch: r.Epoch, Loss: runs.Number(r.Loss), MSE: runs.Number(r.MSE), VB: runs.Number(r.VB), GradNorm: runs.Number(r.GradNorm),
@@ -64,31 +96,34 @@ func (l *trainLog) log(r training.Record) error {
 		l.last.MFU = l.last.TFLOPS / runs.Number(l.peak)
 	}
 	l.bar.Describe(fmt.Sprintf("loss %.4f", r.Loss))
-	if err := l.folder.Log(l.last); err != nil {
-		return err
+	l.attempt("the log", l.folder.Log(l.last))
+	if time.Since(l.plotted) >= plotInterval {
+		l.plot()
 	}
-	if time.Since(l.plotted) < plotInterval {
-		return nil
-	}
-	l.plotted = time.Now()
-	return l.folder.PlotLoss()
 }
 
-func (l *trainLog) sample(s *torch.Scope, ema *dit.DiT, step int) error {
-	img, err := l.preview.draw(l.env.ctx, s, ema, step)
-	if err != nil && l.env.ctx.Err() == nil {
-		// A picture is no reason to lose a run: early averages can give none.
-		l.folder.Printf("No preview of step %d: %v", step, err)
-		return nil
-	}
-	if err != nil {
+func (l *trainLog) plot() {
+	l.plotted = time.Now()
+	l.attempt("the loss curve", l.folder.PlotLoss())
+}
+
+func (l *trainLog) sample(s *torch.Scope, ema *dit.DiT, step int) {
+	var img image.Image
+	err := s.Try(func(s *torch.Scope) (err error) {
+		img, err = l.preview.draw(l.env.ctx, s, ema, step)
 		return err
+	})
+	switch {
+	case l.env.ctx.Err() != nil: // cut short: the run is to stop
+	case err != nil: // early averages can give none
+		l.folder.Printf("No preview of step %d: %v", step, err)
+	default:
+		path, err := l.folder.Preview(step, img)
+		l.attempt("the preview", err)
+		if err == nil {
+			l.folder.Printf("Saved preview to %s", path)
+		}
 	}
-	path, err := l.folder.Preview(step, img)
-	if err == nil {
-		l.folder.Printf("Saved preview to %s", path)
-	}
-	return err
 }
 
 func (l *trainLog) saved(path string, step int) { l.folder.Printf("Saved checkpoint to %s", path) }
@@ -106,7 +141,7 @@ func (l *trainLog) badStep(b training.BadStep) {
 }
 
 // rollback makes the logs those of the step to which the run went back.
-func (l *trainLog) rollback(step int) error {
+func (l *trainLog) rollback(step int) {
 	l.bar.Set(int64(step))
-	return l.folder.Rollback(step)
+	l.attempt("the log", l.folder.Rollback(step))
 }

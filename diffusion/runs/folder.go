@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -107,9 +108,7 @@ func Latest(resultsDir, configHash string) (string, error) {
 			continue
 		}
 		dir := filepath.Join(resultsDir, e.Name())
-		// A folder without a readable run.json is not a run of ours.
-		info, err := ReadInfo(dir)
-		if err != nil || info.ConfigHash != configHash {
+		if hashOf(dir) != configHash {
 			continue
 		}
 		lock, err := disk.TryLock(filepath.Join(dir, lockName))
@@ -123,4 +122,36 @@ func Latest(resultsDir, configHash string) (string, error) {
 		best, bestNumber = dir, n
 	}
 	return best, nil
+}
+
+// configHashIn finds the hash in a run.json that is damaged elsewhere.
+var configHashIn = regexp.MustCompile(`"config_hash": *"([0-9a-f]+)"`)
+
+// hashOf returns the config hash of a run folder, "" where there is none.
+func hashOf(dir string) string {
+	info, err := ReadInfo(dir)
+	if err == nil {
+		return info.ConfigHash
+	}
+	text, err := os.ReadFile(filepath.Join(dir, infoName))
+	if m := configHashIn.FindSubmatch(text); err == nil && m != nil {
+		return string(m[1])
+	}
+	return ""
+}
+
+// checkpointsName is the folder of checkpoints in a run folder.
+const checkpointsName = "checkpoints"
+
+var checkpointName = regexp.MustCompile(`^\d{7,}$`)
+
+func hasCheckpoints(dir string) bool {
+	entries, _ := os.ReadDir(filepath.Join(dir, checkpointsName))
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return checkpointName.MatchString(e.Name()) })
+}
+
+// Is says whether dir is the folder of a run: it has a run.json, or checkpoints.
+func Is(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, infoName))
+	return err == nil || hasCheckpoints(dir)
 }

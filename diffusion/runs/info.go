@@ -17,6 +17,9 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
+// infoName is the file that makes a folder the folder of a run.
+const infoName = "run.json"
+
 // Info is the content of run.json.
 type Info struct {
 	RunID      string       `json:"run_id"`
@@ -94,7 +97,7 @@ func newInfo(o Options, now time.Time) Info {
 
 // ReadInfo reads DIR/run.json.
 func ReadInfo(dir string) (*Info, error) {
-	path := filepath.Join(dir, "run.json")
+	path := filepath.Join(dir, infoName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("run %s: no run.json, so not a run folder: %w", dir, fs.ErrNotExist)
@@ -113,7 +116,7 @@ func ReadInfo(dir string) (*Info, error) {
 }
 
 func (i *Info) write(dir string) error {
-	return disk.WriteFile(filepath.Join(dir, "run.json"), func(w io.Writer) error {
+	return disk.WriteFile(filepath.Join(dir, infoName), func(w io.Writer) error {
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
 		e.SetEscapeHTML(false)

@@ -3,17 +3,11 @@ package runs
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"math"
 	"os"
-	"slices"
 	"strconv"
 	"time"
-
-	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Number is a float64 that may be no number: in JSON, which has no NaN, such
@@ -75,48 +69,36 @@ func (s Step) json() ([]byte, error) {
 // ReadLog reads the records of a log.jsonl. A last line without an end, which
 // a killed process leaves, is passed over.
 func ReadLog(path string) ([]Step, error) {
+	steps, damaged, err := readLog(path)
+	if err == nil && len(damaged) > 0 {
+		err = fmt.Errorf("read %s: %s cannot be read, the first is %.60q", path, plural(len(damaged), "line"), damaged[0])
+	}
+	return steps, err
+}
+
+// readLog is ReadLog that returns damaged lines beside the good ones.
+func readLog(path string) (steps []Step, damaged [][]byte, err error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var steps []Step
-	for number := 1; len(data) > 0; number++ {
-		line, rest, whole := bytes.Cut(data, []byte("\n"))
-		if !whole {
+	for line := range bytes.Lines(data) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
 			break
 		}
 		var s Step
-		if err := json.Unmarshal(line, &s); err != nil {
-			return nil, fmt.Errorf("read %s: line %d: %w", path, number, err)
+		if err := json.Unmarshal(line, &s); err != nil || s.Step < 1 {
+			damaged = append(damaged, line)
+			continue
 		}
 		steps = append(steps, s)
-		data = rest
 	}
-	return steps, nil
+	return steps, damaged, nil
 }
 
-// truncateLog rewrites the log at path without records later than step and
-// returns those that stay. A missing log has none.
-func truncateLog(path string, step int) ([]Step, error) {
-	steps, err := ReadLog(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
 	}
-	if err != nil {
-		return nil, err
-	}
-	steps = slices.DeleteFunc(steps, func(s Step) bool { return s.Step > step })
-	err = disk.WriteFile(path, func(w io.Writer) error {
-		for _, s := range steps {
-			line, err := s.json()
-			if err != nil {
-				return err
-			}
-			if _, err := w.Write(line); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return steps, err
+	return fmt.Sprintf("%d %ss", n, what)
 }

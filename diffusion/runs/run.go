@@ -10,11 +10,15 @@
 package runs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -46,14 +50,20 @@ type Options struct {
 
 // Run is an open run folder. While it is open no other process can open it.
 // Methods may be called from several goroutines.
+//
+// What a Run keeps are records: no failure to write one is a reason to end the training that they are of. Methods return
+// such errors to be told, and write what is missing at the next call.
 type Run struct {
-	mu   sync.Mutex
-	dir  string
-	opt  Options
-	info Info
-	lock *disk.Lock
-	log  *os.File
-	past []Step // records of what was trained before
+	mu    sync.Mutex
+	dir   string
+	root  *os.File // the folder itself, wherever it is moved
+	opt   Options
+	info  Info
+	lock  *disk.Lock
+	log   *disk.Log
+	steps []Step // all records of the log
+	past  int    // how many of them an earlier process made
+	notes []string
 }
 
 // Create makes a new run folder and writes config.yaml and run.json. Without
@@ -81,16 +91,28 @@ func Create(o Options) (*Run, error) {
 
 // Resume opens the folder of an earlier run to continue it after the given
 // step. Records of later steps leave log.jsonl, since they will be made again.
+// Records that are damaged are set aside, which Notes says.
 func Resume(dir string, step int, o Options) (*Run, error) {
+	r := &Run{dir: dir, opt: o}
 	info, err := ReadInfo(dir)
-	if err != nil {
+	switch {
+	case err == nil:
+		r.info = *info
+	case !hasCheckpoints(dir):
 		return nil, err
+	default:
+		// The checkpoints are what counts.
+		r.info = newInfo(o, r.Now())
+		r.info.RunID = uuid.NewString()
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%s has checkpoints and no %s", dir, infoName)
+		}
+		r.note("%v: the run goes on under a new id, %s", err, r.info.RunID)
 	}
-	if o.Model != "" && info.Model != o.Model {
-		return nil, fmt.Errorf("resume %s: the run is of %s, want %s", dir, info.Model, o.Model)
+	if o.Model != "" && r.info.Model != o.Model {
+		return nil, fmt.Errorf("resume %s: the run is of %s, want %s", dir, r.info.Model, o.Model)
 	}
-	o.Model = info.Model
-	r := &Run{dir: dir, opt: o, info: *info}
+	r.opt.Model = r.info.Model
 	if r.opt.ConfigHash != "" {
 		r.info.ConfigHash = r.opt.ConfigHash
 	}
@@ -106,69 +128,149 @@ func Resume(dir string, step int, o Options) (*Run, error) {
 // open takes the lock and opens the log; keep is the last step whose records
 // stay, nil for a new run. Nothing is changed before the lock is held.
 func (r *Run) open(keep *int) error {
-	var err error
+	if err := r.take(); err != nil {
+		return err
+	}
+	disk.SweepFolder(r.dir)
+	disk.SweepFolder(r.Samples())
+	if keep == nil {
+		if err := r.describe(); err != nil {
+			return err
+		}
+		var err error
+		r.log, err = disk.OpenLog(r.logPath())
+		return err
+	}
+	if err := r.setAside(infoName, r.info.RunID); err != nil {
+		r.note("%v", err)
+	}
+	if err := r.describe(); err != nil {
+		r.note("%v", err)
+	}
+	steps, damaged, err := readLog(r.logPath())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.note("%v: the log begins anew", err)
+	}
+	if len(damaged) > 0 {
+		aside := r.logPath() + damagedSuffix
+		r.note("%s: %s cannot be read: set aside in %s", r.logPath(), plural(len(damaged), "line"), filepath.Base(aside))
+		if err := disk.WriteBytes(aside, bytes.Join(damaged, nil)); err != nil {
+			r.note("%v", err)
+		}
+	}
+	r.steps = slices.DeleteFunc(steps, func(s Step) bool { return s.Step > *keep })
+	r.past = len(r.steps)
+	if err := r.rewrite(); err != nil {
+		r.note("%v", err)
+	}
+	return nil
+}
+
+// take makes the run folder this process's.
+func (r *Run) take() (err error) {
 	if r.lock, err = disk.TryLock(filepath.Join(r.dir, lockName)); err != nil {
 		if errors.Is(err, disk.ErrLocked) {
 			return fmt.Errorf("run %s: in use by another process", r.dir)
 		}
 		return fmt.Errorf("run %s: %w", r.dir, err)
 	}
+	if !r.lock.Held() {
+		r.note("%s lies on a file system without locks: nothing keeps a second process out of this run", r.dir)
+	}
 	for _, d := range []string{r.Samples(), r.Checkpoints()} {
-		if err := os.MkdirAll(d, 0o777); err != nil {
+		// A file in their place concerns previews and checkpoints, which say so when they are made.
+		if err := os.MkdirAll(d, 0o777); err != nil && !errors.Is(err, syscall.ENOTDIR) {
 			return err
 		}
 	}
-	disk.SweepFolder(r.dir)
-	disk.SweepFolder(r.Samples())
-	if keep != nil {
-		if r.past, err = truncateLog(r.logPath(), *keep); err != nil {
-			return err
-		}
-	}
-	if r.opt.Config != nil {
-		if err := writeYAML(filepath.Join(r.dir, "config.yaml"), r.opt.Config); err != nil {
-			return err
-		}
-	}
-	if err := r.info.write(r.dir); err != nil {
-		return err
-	}
-	r.log, err = os.OpenFile(r.logPath(), LogMode, 0o666)
+	r.root, err = os.Open(r.dir)
 	return err
 }
 
-// LogMode opens a log to add to it.
-const LogMode = os.O_CREATE | os.O_WRONLY | os.O_APPEND
+// describe writes what the run is.
+func (r *Run) describe() error {
+	var errs []error
+	if r.opt.Config != nil {
+		errs = append(errs, writeYAML(filepath.Join(r.dir, "config.yaml"), r.opt.Config))
+	}
+	return errors.Join(append(errs, r.info.write(r.dir))...)
+}
+
+// setAside renames a run.json of another id, which could not be read.
+func (r *Run) setAside(name, id string) error {
+	path := filepath.Join(r.dir, name)
+	if info, err := ReadInfo(r.dir); err == nil && info.RunID == id || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return os.Rename(path, path+damagedSuffix)
+}
+
+// damagedSuffix ends the names of records that were set aside.
+const damagedSuffix = ".damaged"
+
+// rewrite makes the log anew of all records.
+func (r *Run) rewrite() error {
+	if r.log != nil {
+		r.log.Close()
+	}
+	var text bytes.Buffer
+	for _, s := range r.steps {
+		line, err := s.json()
+		if err != nil {
+			return err
+		}
+		text.Write(line)
+	}
+	var err error
+	if err = disk.WriteBytes(r.logPath(), text.Bytes()); err == nil {
+		r.log, err = disk.OpenLog(r.logPath())
+	}
+	return err
+}
+
+func (r *Run) note(format string, args ...any) {
+	r.notes = append(r.notes, fmt.Sprintf(format, args...))
+}
+
+// Notes say what was wrong with the folder when it was opened, and what was done about it.
+func (r *Run) Notes() []string { return r.notes }
 
 // Dir is the run folder.
-func (r *Run) Dir() string { return r.dir }
+func (r *Run) Dir() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.dir
+}
 
 // Info is the content of run.json.
 func (r *Run) Info() Info { return r.info }
 
-// Checkpoints is the folder for checkpoints; it exists.
-func (r *Run) Checkpoints() string { return filepath.Join(r.dir, "checkpoints") }
+// Checkpoints is the folder for checkpoints.
+func (r *Run) Checkpoints() string { return filepath.Join(r.dir, checkpointsName) }
 
-// Samples is the folder for previews; it exists.
+// Samples is the folder for previews.
 func (r *Run) Samples() string { return filepath.Join(r.dir, "samples") }
 
 func (r *Run) logPath() string { return filepath.Join(r.dir, "log.jsonl") }
 
 // Past are the records of the steps before those that this process trains.
-func (r *Run) Past() []Step { return r.past }
+func (r *Run) Past() []Step { return r.steps[:r.past] }
 
-// Log adds a record to log.jsonl; it is in the file when Log returns.
+// Log adds a record to log.jsonl; it is in the file when Log returns without an error, else it comes with the next one.
 func (r *Run) Log(s Step) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.steps = append(r.steps, s)
+	if r.log == nil || !r.log.Here() { // removed, or never made
+		return r.rewrite()
+	}
 	line, err := s.json()
 	if err != nil {
 		return fmt.Errorf("write %s: %w", r.logPath(), err)
 	}
 	// One write for the line and its end: a run that is killed leaves at most
 	// one torn line, the last, which Resume drops.
-	_, err = r.log.Write(line)
-	return err
+	return r.log.Add(string(line))
 }
 
 // Rollback takes records of steps later than step out of log.jsonl, since they will be made again, and returns those that
@@ -176,15 +278,45 @@ func (r *Run) Log(s Step) error {
 func (r *Run) Rollback(step int) ([]Step, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.log.Close(); err != nil {
-		return nil, err
+	r.steps = slices.DeleteFunc(r.steps, func(s Step) bool { return s.Step > step })
+	return slices.Clone(r.steps), r.rewrite()
+}
+
+// Follow looks whether the run folder is where it was. One that was moved is followed; in the place of one that was removed
+// another is made, with all records. It says in words what it found, "" where nothing happened.
+func (r *Run) Follow() (news string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if same(r.root, r.dir) {
+		return "", nil
 	}
-	steps, err := truncateLog(r.logPath(), step)
+	old := r.dir
+	// Linux keeps the present path of an open folder there.
+	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", r.root.Fd()))
+	if err == nil && same(r.root, path) {
+		r.dir = path
+		return fmt.Sprintf("the run folder %s was moved to %s: the run goes on there", old, path), r.rewrite()
+	}
+	r.lock.Unlock()
+	r.root.Close()
+	if _, err := os.Stat(filepath.Join(r.dir, infoName)); err == nil { // of another run
+		r.dir += "-" + r.info.RunID[:8]
+	}
+	news = fmt.Sprintf("the run folder %s is gone, with what was in it: the run goes on in %s", old, r.dir)
+	if err := os.MkdirAll(r.dir, 0o777); err != nil {
+		return news, err
+	}
+	return news, errors.Join(r.take(), r.describe(), r.rewrite())
+}
+
+// same says whether path is the open folder f.
+func same(f *os.File, path string) bool {
+	here, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return false
 	}
-	r.log, err = os.OpenFile(r.logPath(), LogMode, 0o666)
-	return steps, err
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(here, there)
 }
 
 // Close closes the log and gives the folder free. It may be called again.
@@ -195,6 +327,10 @@ func (r *Run) Close() error {
 	if r.log != nil {
 		errs = append(errs, r.log.Close())
 		r.log = nil
+	}
+	if r.root != nil {
+		r.root.Close()
+		r.root = nil
 	}
 	// The lock last: until then the log is this process's.
 	if r.lock != nil {

@@ -37,7 +37,6 @@ var errRollback = errors.New("roll back")
 // badSteps keeps count of them.
 type badSteps struct {
 	known     int // in the window
-	inARow    int
 	rollbacks int // since the last checkpoint was written
 	number    int // of rollbacks in all, the same on all processes
 }
@@ -45,51 +44,48 @@ type badSteps struct {
 // checkSteps looks whether steps were left out since it last did, and does what the configuration says. B is the last
 // part of the last step.
 func (r *runner) checkSteps(s *torch.Scope, b Batch) error {
-	count := r.window.bad(s) - r.bad.known
-	r.bad.known += count
+	all, inARow := r.window.bad(s)
+	count := all - r.bad.known
+	r.bad.known = all
 	if r.logs(r.step) {
 		r.bad.known = 0 // record empties the window
 	}
 	if count == 0 {
-		r.bad.inARow = 0
 		return nil
 	}
-	r.bad.inARow += count
 	bad := BadStep{Step: r.step, Count: count}
 	err := s.Try(func(s *torch.Scope) (err error) {
 		bad.Why, err = r.explain(s, b)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("step %d: %w", r.step, err)
+		bad.Why = fmt.Sprintf("the loss or a gradient was not a finite number; the reason could not be found: %v", err)
 	}
 	if r.hooks.BadStep != nil && r.cfg.OnBadStep != onBadStop && r.cfg.OnBadStep != "" {
 		r.hooks.BadStep(bad)
 	}
 	switch r.cfg.OnBadStep {
 	case onBadSkip:
-		if r.bad.inARow < maxBadSteps {
+		if inARow < maxBadSteps {
 			return nil
 		}
-		return fmt.Errorf("step %d: %s; none of the last %d steps could be applied", r.step, bad.Why, r.bad.inARow)
+		return agreed{fmt.Errorf("step %d: %s; none of %d steps in a row could be applied", r.step, bad.Why, inARow)}
 	case onBadRollback:
 		return errRollback
 	}
-	return fmt.Errorf("step %d: %s", r.step, bad.Why)
+	return agreed{fmt.Errorf("step %d: %s", r.step, bad.Why)}
 }
 
 // unstable is the way out where the data are not at fault.
-const unstable = ": lower the learning rate or set a gradient norm limit and continue from the last checkpoint, or let the run skip such steps or roll back"
+const unstable = ": lower the learning rate or set a gradient norm limit and continue from a checkpoint of before, or let the run skip such steps or roll back"
 
 // rollback goes back to the last checkpoint. The batches since then, the bad one last, are passed over.
 func (r *runner) rollback(s *torch.Scope) error {
 	bad := r.step
-	if err := r.finishSave(); err != nil {
-		return err
-	}
+	r.finishSave()
 	r.bad.rollbacks++
 	r.bad.number++
-	r.bad.known, r.bad.inARow = 0, 0
+	r.bad.known = 0
 	path, err := r.lastCheckpoint()
 	if err != nil {
 		return err
@@ -106,7 +102,7 @@ func (r *runner) rollback(s *torch.Scope) error {
 	}
 	r.offset = offset + bad - r.step
 	if r.hooks.Rollback != nil {
-		return r.hooks.Rollback(r.step)
+		r.hooks.Rollback(r.step)
 	}
 	return nil
 }

@@ -115,7 +115,7 @@ func TestSpikeIsPassedOver(t *testing.T) {
 	var records []Record
 	job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), poison: spike, Dir: t.TempDir(), Hooks: Hooks{
 		BadStep: func(b BadStep) { bad = append(bad, b) },
-		Log:     func(r Record) error { records = append(records, r); return nil },
+		Log:     func(r Record) { records = append(records, r) },
 	}}
 	if _, err := Run(context.Background(), job); err != nil {
 		t.Fatal(err)

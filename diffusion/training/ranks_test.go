@@ -37,6 +37,7 @@ type task struct {
 	Latents, Dir string
 	NaNStep      int // the step in which the last rank meets a gradient that is no number, 0 for none
 	StopAt       int // the step after which the last rank is told to stop, 0 for none
+	Unreadable   int // the step whose batch the last rank cannot read, 0 for none
 }
 
 // told is a line that a process of a task prints.
@@ -95,19 +96,18 @@ func runTask(text string) int {
 		ctx, cancel := context.WithCancelCause(context.Background())
 		defer cancel(nil)
 		hooks := Hooks{
-			Start: func(_, first, _ int) error { say(told{Start: &first}); return nil },
-			Log: func(r Record) error {
+			Start: func(_, first, _ int) { say(told{Start: &first}) },
+			Log: func(r Record) {
 				var b bytes.Buffer
 				if err := gob.NewEncoder(&b).Encode(r); err != nil {
-					return err
+					panic(err)
 				}
 				say(told{Record: b.Bytes()})
-				return nil
 			},
 			Saved:    func(_ string, step int) { say(told{Saved: step}) },
 			Warn:     func(text string) { say(told{Warn: text}) },
 			BadStep:  func(b BadStep) { say(told{Warn: fmt.Sprintf("step %d: %s", b.Step, b.Why)}) },
-			Rollback: func(step int) error { say(told{Back: &step}); return nil },
+			Rollback: func(step int) { say(told{Back: &step}) },
 			Step: func(step int) {
 				if group.Rank() == 0 {
 					say(told{Step: step})
@@ -123,6 +123,9 @@ func runTask(text string) int {
 		job := Job{Device: torch.CPU, Config: t.Config, Source: Latents(l), Dir: t.Dir, Resume: resume, Group: group, Hooks: hooks}
 		if t.NaNStep > 0 && group.Rank() == group.World()-1 {
 			job.poison = poisonAt(t.NaNStep)
+		}
+		if t.Unreadable > 0 && group.Rank() == group.World()-1 {
+			job.Source = &faulty{Source: job.Source, step: t.Unreadable - 1, fails: func(int) error { return errors.New("a picture is gone") }}
 		}
 		_, err = Run(ctx, job)
 		return err
@@ -416,6 +419,32 @@ func sameFile(t *testing.T, what, got, want string) {
 	}
 }
 
+// TestUnreadableOnOneRank: data that one rank cannot read end all of them after the same step, with a checkpoint from which
+// the run continues as if nothing had been; also in the middle of a batch.
+func TestUnreadableOnOneRank(t *testing.T) {
+	straight := newTask(t, 9)
+	straight.finish(t, 2)
+	for _, parts := range []int{1, 2} {
+		bad := straight
+		bad.Dir, bad.Unreadable, bad.Config.Accumulation = filepath.Join(t.TempDir(), "checkpoints"), 6, parts
+		lines, ok := wait(t, bad.start(t, 2))
+		if got := complaints(lines); ok || !strings.Contains(got, "step 6: a picture is gone") || !strings.Contains(got, ErrStopped.Error()) {
+			t.Errorf("%d parts: ok %v, %s", parts, ok, got)
+		}
+		if got := listing(t, bad.Dir); got != "0000005 latest" {
+			t.Errorf("%d parts: left %q", parts, got)
+		}
+		if parts > 1 {
+			continue
+		}
+		bad.Unreadable = 0
+		bad.finish(t, 2)
+		for _, name := range []string{modelFile, emaFile, optimizerFile(0, 2), optimizerFile(1, 2)} {
+			sameFile(t, name, filepath.Join(bad.Dir, latestLink, name), filepath.Join(straight.Dir, latestLink, name))
+		}
+	}
+}
+
 // TestBadStepOnOneRank: a gradient that is no number on one rank is applied on none, and named.
 func TestBadStepOnOneRank(t *testing.T) {
 	const why = "step 7: the gradient of blocks.0.attn.qkv.weight is not a finite number"
@@ -427,7 +456,8 @@ func TestBadStepOnOneRank(t *testing.T) {
 		if ok || !strings.HasPrefix(last[len(last)-1].Error, why) {
 			t.Errorf("%d processes, stop: ok %v, %s", world, ok, complaints(lines))
 		}
-		if got := listing(t, bad.Dir); got != "0000005 latest" {
+		// Step 7 changed nothing; what came before it is kept.
+		if got := listing(t, bad.Dir); got != "0000005 0000007 latest" {
 			t.Errorf("%d processes, stop: left %q", world, got)
 		}
 
@@ -498,7 +528,7 @@ func TestKilledRuns(t *testing.T) {
 					}
 				}
 				lines, ok := wait(t, children)
-				if aside, _ := filepath.Glob(filepath.Join(killed.Dir, ".*"+asideMark+"*")); len(aside) > 0 {
+				if aside, _ := filepath.Glob(filepath.Join(killed.Dir, ".*"+".tmp-"+"*")); len(aside) > 0 {
 					inSave++
 				}
 				for _, l := range lines[0] {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/diffusion"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
@@ -29,25 +28,31 @@ type Job struct {
 	// For tests: poison changes the loss of a batch of the stream, memory is called before n samples go through the model.
 	poison func(r *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor
 	memory func(n int) error
+	// Fault fails what a saver does as a file system would; looksLate makes the CPU notice bad steps as late as a GPU.
+	fault     func(what string) error
+	looksLate bool
 }
 
-// Hooks are called on the training goroutine; nil ones are skipped. An error ends the run. Of several processes that of
-// rank 0 alone calls Log, Preview, Saved and Warn.
+// Hooks are called on the training goroutine; nil ones are skipped. They show a run, and cannot end it. Of several
+// processes that of rank 0 alone calls Log, Preview, Saved, Warn and Place.
 type Hooks struct {
-	Start    func(numParams, firstStep, totalSteps int) error
-	Step     func(step int)                                     // after each step
-	Log      func(Record) error                                 // every LogEvery steps and at the end
-	Preview  func(s *torch.Scope, ema *dit.DiT, step int) error // every SampleEvery steps and at the end
-	Saved    func(path string, step int)                        // after a checkpoint was written
-	Warn     func(text string)                                  // what looks wrong with the run
-	BadStep  func(BadStep)                                      // after steps that were not applied
-	Rollback func(step int) error                               // when the run goes on from this earlier step
+	Start    func(numParams, firstStep, totalSteps int)
+	Step     func(step int)                               // after each step
+	Log      func(Record)                                 // every LogEvery steps and at the end
+	Preview  func(s *torch.Scope, ema *dit.DiT, step int) // every SampleEvery steps and at the end
+	Saved    func(path string, step int)                  // after a checkpoint was written
+	Warn     func(text string)                            // what looks wrong with the run
+	BadStep  func(BadStep)                                // after steps that were not applied
+	Rollback func(step int)                               // when the run goes on from this earlier step
+	// Place is asked before each checkpoint for the folder that now stands for Job.Dir, which may have been moved.
+	Place func() string
 }
 
 // Result says how a run ended.
 type Result struct {
 	Step       int    // steps done in all
-	Checkpoint string // the last one written; known to rank 0
+	Checkpoint string // the last one written or begun from; known to rank 0
+	Saved      int    // its step
 }
 
 // ErrStopped is the error of a run that ended early, with a checkpoint, because another process of its group was told to.
@@ -72,6 +77,7 @@ func Run(ctx context.Context, job Job) (Result, error) {
 			}
 		}
 		err = r.run(ctx, s)
+		r.result.Step, r.result.Saved = r.step, r.saved
 		result = r.result
 		return err
 	})
@@ -92,7 +98,10 @@ type runner struct {
 	step    int           // steps done
 	offset  int           // batches that rollbacks passed over
 	epoch   int           // of the last batch
-	saved   int           // the step of the last checkpoint begun or loaded
+	saved   int           // the step of the last checkpoint written, begun or loaded
+	unsaved retry         // of a checkpoint that could not be written
+	looks   bool          // at each step whether it was applied, not only where that is read anyway
+	busy    bool          // between the beginning and the end of a change of the state
 	trend   *torch.Tensor // running mean of the loss, for spikes
 	window  *window
 	saver   *saver
@@ -146,6 +155,8 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 	r.trend = torch.Persist(s.Zeros(torch.Float32))
 	r.window = newWindow(s)
 	r.saver = newSaver(job.Dir, r.group, cfg)
+	r.saver.fault = job.fault
+	r.looks = !job.Device.IsCUDA() && !job.looksLate // there is nothing to wait for on the CPU
 	return r, nil
 }
 
@@ -162,25 +173,28 @@ func (r *runner) close() {
 func (r *runner) run(ctx context.Context, s *torch.Scope) error {
 	r.began = time.Now()
 	if r.hooks.Start != nil {
-		if err := r.hooks.Start(nn.NumParams(r.model), r.step, r.total); err != nil {
-			return err
-		}
+		r.hooks.Start(nn.NumParams(r.model), r.step, r.total)
 	}
 	r.checks.before(r)
 	for {
 		r.window.reset(time.Now())
-		err := r.train(ctx, s)
+		err := s.Try(func(s *torch.Scope) error { return r.train(ctx, s) })
 		if errors.Is(err, errRollback) {
 			if err = r.rollback(s); err == nil {
 				continue
 			}
 		}
-		if err != nil && !stopped(ctx, err) {
+		switch {
+		case err == nil || stopped(ctx, err):
+			if saveErr := r.lastSave(s); saveErr != nil {
+				return saveErr
+			}
+		case r.together(err):
+			r.rescue(s)
+		default:
 			r.saver.abandon() // what waits for other processes
 			err = r.group.Fail(err)
-		}
-		if saveErr := r.finishSave(); err == nil {
-			err = saveErr
+			r.finishSave()
 		}
 		return err
 	}
@@ -195,21 +209,28 @@ func stopped(ctx context.Context, err error) bool {
 func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 	parts := r.cfg.parts()
 	r.group.AtStep(r.step)
-	stop, err := r.agreeToStop(ctx)
+	stop, err := r.agree(ctx, s, nil)
 	if err != nil {
-		return err
+		return fmt.Errorf("step %d: %w", r.step, err)
 	}
-	// The iterator must not end before the processes agreed to stop: it does not see ctx.
-	loading, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	loading := ctx
+	if r.group.World() > 1 { // the iterator must not end before the processes agreed to stop
+		loading = context.WithoutCancel(ctx)
+	}
+	loading, cancel := context.WithCancel(loading)
 	defer cancel()
-	batches := r.source.Batches(loading, data.BatchOptions{
-		Seed: r.cfg.GlobalSeed, GlobalBatch: r.cfg.GlobalBatchSize, StartStep: r.step, MaxSteps: r.total, FlipProb: r.cfg.FlipProb, Order: r.cfg.DataOrder, Captions: r.cfg.Model.HasText(),
-		Share: data.Share{Rank: r.group.Rank(), World: r.group.World(), MicroBatches: parts, Offset: r.offset}, Workers: 1,
-	})
 	if !stop && r.step < r.total {
-		for b, err := range batches {
-			if err != nil {
-				return err
+		for b, err := range r.batches(loading) {
+			// Here, since all know here whether one of them has nothing to go on with, and wait for each other nowhere else.
+			if stop, err = r.agree(ctx, s, err); stop || err != nil {
+				if err != nil {
+					err = fmt.Errorf("step %d: %w", r.step+1, err)
+				}
+				r.opt.ZeroGrad() // of earlier parts
+				if err != nil {
+					return err
+				}
+				break
 			}
 			last := b.Micro == parts-1
 			err := s.Try(func(s *torch.Scope) error {
@@ -225,7 +246,9 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 				r.checks.sawLatents(s, r, p.x0, b.Labels)
 				skip, err := r.backward(s, p, b.Micro, b.Position.Batch)
 				if err == nil && last {
+					r.busy = true
 					r.apply(s, skip)
+					r.busy = false
 				}
 				return err
 			})
@@ -242,11 +265,8 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 			}
 			r.step++
 			r.epoch = b.Epoch
-			if stop, err = r.stepDone(ctx, s, b); err != nil {
+			if err := r.stepDone(ctx, s, b); err != nil {
 				return err
-			}
-			if stop {
-				break
 			}
 			r.group.AtStep(r.step)
 		}
@@ -254,86 +274,92 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 	if r.step == r.total {
 		return nil
 	}
-	if r.step > r.saved {
-		if err := r.save(s); err != nil {
-			return err
-		}
-	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return ErrStopped
 }
 
-// stepDone does what is due after a step and says whether the run stops here.
-func (r *runner) stepDone(ctx context.Context, s *torch.Scope, b Batch) (stop bool, err error) {
+// stepDone does what is due after a step. The checkpoint comes first: what only shows the run could fail.
+func (r *runner) stepDone(ctx context.Context, s *torch.Scope, b Batch) error {
 	if r.hooks.Step != nil {
 		r.hooks.Step(r.step)
 	}
-	if err := r.pollSave(); err != nil {
-		return false, err
-	}
+	r.pollSave()
 	end := r.step == r.total
-	if stop, err = r.agreeToStop(ctx); err != nil {
-		return false, err
-	}
-	logs, saves := r.logs(r.step), end || stop || r.step%r.cfg.CkptEvery == 0
-	// On the CPU there is nothing to wait for.
-	if logs || saves || !s.Device().IsCUDA() {
+	logs, saves := r.logs(r.step), end || r.step%r.cfg.CkptEvery == 0
+	if logs || saves || r.looks {
 		if err := r.checkSteps(s, b); err != nil {
-			return false, err
-		}
-	}
-	if logs {
-		if err := r.record(s); err != nil {
-			return false, err
+			return err
 		}
 	}
 	if saves {
 		if err := r.save(s); err != nil {
-			return false, err
+			return err
 		}
 	}
-	if r.cfg.SampleEvery > 0 && !stop && (end || r.step%r.cfg.SampleEvery == 0) {
-		if err := r.preview(ctx, s); err != nil {
-			return false, err
+	if logs {
+		if err := r.record(s); err != nil {
+			return err
 		}
 	}
-	return stop, nil
+	if r.cfg.SampleEvery > 0 && ctx.Err() == nil && (end || r.step%r.cfg.SampleEvery == 0) {
+		return r.preview(s)
+	}
+	return nil
 }
 
 // logs says whether there is a record of this step.
 func (r *runner) logs(step int) bool { return step == r.total || step%r.cfg.LogEvery == 0 }
 
-// agreeToStop says whether any process was told to stop: all of them learn it after the same step.
-func (r *runner) agreeToStop(ctx context.Context) (bool, error) {
-	if r.group.World() == 1 {
-		return ctx.Err() != nil, nil
+// agree tells the processes of each other: whether one was told to stop, whether one has failed (as this one has where
+// failed is not nil), and whether a checkpoint is to be tried again, which is done here. All learn it at the same place.
+func (r *runner) agree(ctx context.Context, s *torch.Scope, failed error) (stop bool, err error) {
+	const stops, fails, saves = 0, 1, 2
+	told := make([]float64, 3)
+	for i, is := range []bool{ctx.Err() != nil, failed != nil, r.unsaved.due(time.Now())} {
+		if is {
+			told[i] = 1
+		}
 	}
-	told := []float64{0}
-	if ctx.Err() != nil {
-		told[0] = 1
+	if r.group.World() > 1 {
+		if err := r.group.AllReduceFloats(told, dist.Max); err != nil {
+			return false, err
+		}
 	}
-	if err := r.group.AllReduceFloats(told, dist.Max); err != nil {
-		return false, fmt.Errorf("step %d: %w", r.step, err)
+	switch {
+	case told[stops] > 0:
+		return true, nil // a failure to read does not matter any more
+	case failed != nil:
+		return false, agreed{failed}
+	case told[fails] > 0:
+		return false, agreed{ErrStopped}
+	case told[saves] > 0:
+		return false, r.save(s)
 	}
-	return told[0] > 0, nil
+	return false, nil
+}
+
+// An agreed error is one that all processes end with after the same step.
+type agreed struct{ error }
+
+func (e agreed) Unwrap() error { return e.error }
+
+// together says whether the processes can still do something in common after err.
+func (r *runner) together(err error) bool {
+	return r.group.World() == 1 || errors.As(err, new(agreed))
 }
 
 // preview shows the averages of the weights.
-func (r *runner) preview(ctx context.Context, s *torch.Scope) error {
+func (r *runner) preview(s *torch.Scope) error {
 	paused := time.Now()
 	defer func() { r.window.started = r.window.started.Add(time.Since(paused)) }() // previews do not count as training time
 	return s.Try(func(s *torch.Scope) error {
 		s = s.NoGrad()
 		averages := r.opt.EMA(s) // of all processes
-		if r.hooks.Preview == nil {
-			return nil
+		if r.hooks.Preview != nil {
+			r.hooks.Preview(s, r.model.With(averages), r.step)
 		}
-		err := r.hooks.Preview(s, r.model.With(averages), r.step)
-		if ctx.Err() != nil { // a preview cut short is no failure: the run stops after the next step
-			return nil
-		}
-		return err
+		return nil
 	})
 }

@@ -5,24 +5,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/dist"
+	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/optim"
 )
-
-// asideMark is in the names of folders that are being written or removed.
-const asideMark = ".tmp-"
 
 // saveTimeout is how long a process waits for the others to write their part of a checkpoint.
 const saveTimeout = 30 * time.Minute
@@ -34,6 +31,7 @@ type saver struct {
 	dir                 string
 	group               *dist.Group
 	keepLast, keepEvery int
+	fault               func(what string) (err error) // for tests: fails as a file system does
 
 	saves   int            // begun, the same on all processes
 	pending chan savedNews // nil when none is under way
@@ -41,10 +39,13 @@ type saver struct {
 	ctx     context.Context
 }
 
+// savedNews is how a save ended. All processes learn the same from rank 0, but for the path.
 type savedNews struct {
-	step int
-	path string
-	err  error
+	Step      int    `json:"step"`
+	Error     string `json:"error,omitempty"`
+	Momentary bool   `json:"momentary,omitempty"` // the error may be gone at the next try
+	path      string
+	notes     []string // what could not be tidied up
 }
 
 func newSaver(dir string, group *dist.Group, cfg Config) *saver {
@@ -64,146 +65,284 @@ func (w *saver) close() {
 }
 
 // save begins to write the checkpoint of the current step, from a copy of everything in host memory. An earlier one is
-// finished first.
+// finished first. Its error is one after which the processes cannot go on; that a checkpoint could not be written is none.
 func (r *runner) save(s *torch.Scope) error {
 	began := time.Now()
 	defer func() { r.window.saving += time.Since(began).Seconds() }()
-	if err := r.finishSave(); err != nil {
-		return err
+	r.finishSave()
+	if r.hooks.Place != nil {
+		r.saver.dir = r.hooks.Place()
 	}
 	shot, err := r.opt.Snapshot(s.NoGrad())
 	if err != nil {
-		return fmt.Errorf("save checkpoint of step %d: %w", r.step, err)
+		err = fmt.Errorf("save checkpoint of step %d: %w", r.step, err)
+		if r.group.World() > 1 {
+			return err
+		}
+		r.savedOne(savedNews{Step: r.step, Error: err.Error(), Momentary: true})
+		return nil
 	}
 	w, st, info := r.saver, r.state(), r.info()
 	w.saves++
 	number := w.saves
 	w.pending = make(chan savedNews, 1)
 	go func() {
-		path, err := w.write(number, shot, st, info)
+		news := w.write(number, shot, st, info)
 		shot.Close() // before the next save can begin
-		if err != nil {
-			err = fmt.Errorf("save checkpoint of step %d: %w", st.Step, err)
-		}
-		w.pending <- savedNews{st.Step, path, err}
+		w.pending <- news
 	}()
-	r.saved, r.result.Step = r.step, r.step
 	return nil
 }
 
 // pollSave reports a save that has ended.
-func (r *runner) pollSave() error {
+func (r *runner) pollSave() {
 	select {
 	case news := <-r.saver.pending:
-		return r.savedOne(news)
+		r.savedOne(news)
 	default:
-		return nil
 	}
 }
 
 // finishSave waits for a save under way.
-func (r *runner) finishSave() error {
-	if r.saver.pending == nil {
-		return nil
+func (r *runner) finishSave() {
+	if r.saver.pending != nil {
+		r.savedOne(<-r.saver.pending)
 	}
-	return r.savedOne(<-r.saver.pending)
 }
 
-func (r *runner) savedOne(news savedNews) error {
+func (r *runner) savedOne(news savedNews) {
 	r.saver.pending = nil
-	if news.err != nil || news.path == "" {
-		return news.err
+	if news.Error != "" {
+		r.unsaved.failed(time.Now(), news)
+		r.warn("%s; the run goes on, and tries again", news.Error)
+		return
+	}
+	for _, text := range news.notes {
+		r.warn("%s", text)
+	}
+	r.unsaved = retry{}
+	r.saved = news.Step
+	if news.path == "" { // rank 0 reports
+		return
 	}
 	r.result.Checkpoint = news.path
 	r.bad.rollbacks = 0
 	if r.hooks.Saved != nil {
-		r.hooks.Saved(news.path, news.step)
+		r.hooks.Saved(news.path, news.Step)
 	}
-	return nil
 }
 
-// write writes this process's part of a checkpoint and, on rank 0, makes it one. The path is known to rank 0.
-func (w *saver) write(number int, shot *optim.Snapshot, st state, info dit.Info) (path string, err error) {
-	rank, world := w.group.Rank(), w.group.World()
+// A retry is a checkpoint that could not be written, and when to write another in its place.
+type retry struct {
+	news  savedNews
+	at    time.Time
+	pause time.Duration // 0: there is none
+}
+
+// The pauses between two tries grow within these.
+const (
+	firstPause = 2 * time.Second
+	lastPause  = 10 * time.Minute
+)
+
+func (t *retry) failed(now time.Time, news savedNews) {
+	t.pause = min(max(2*t.pause, firstPause), lastPause)
+	t.at, t.news = now.Add(t.pause), news
+}
+
+func (t *retry) due(now time.Time) bool { return t.pause > 0 && now.After(t.at) }
+
+// endPauses stand between the tries to write the last checkpoint of a run, filePauses between those to write a file of any.
+var (
+	endPauses  = []time.Duration{time.Second, 4 * time.Second, 10 * time.Second}
+	filePauses = []time.Duration{100 * time.Millisecond, time.Second}
+)
+
+// lastSave writes the checkpoint with which the run ends, where that is not written yet.
+func (r *runner) lastSave(s *torch.Scope) error {
+	r.finishSave()
+	for _, pause := range slices.Concat([]time.Duration{0}, endPauses) {
+		if r.saved == r.step {
+			return nil
+		}
+		if pause > 0 && !r.unsaved.news.Momentary {
+			break
+		}
+		time.Sleep(pause)
+		if err := r.save(s); err != nil {
+			return err
+		}
+		r.finishSave()
+	}
+	if r.saved == r.step {
+		return nil
+	}
+	return errors.New(r.unsaved.news.Error)
+}
+
+// rescue saves what was trained before an error with which all processes end. Weights that are not finite are of no use.
+func (r *runner) rescue(s *torch.Scope) {
+	r.finishSave()
+	if r.busy || r.saved == r.step {
+		return
+	}
+	r.saver.keepLast = 0 // the ones before may be wanted yet
+	err := s.Try(func(s *torch.Scope) error {
+		if !r.finite(s) {
+			r.warn("the weights are not finite numbers: no checkpoint of step %d is written", r.step)
+			return nil
+		}
+		return r.save(s)
+	})
+	if err != nil {
+		r.warn("%v", err)
+	}
+	r.finishSave()
+}
+
+// finite says whether all weights are finite numbers.
+func (r *runner) finite(s *torch.Scope) bool {
+	s = s.NoGrad()
+	var all []*torch.Tensor
+	for _, p := range nn.List(r.model) {
+		all = append(all, s.To(s.All(s.IsFinite(p.Tensor)), torch.Float32))
+	}
+	return s.Mean(s.Stack(all, 0)).Item() == 1
+}
+
+func (r *runner) warn(format string, args ...any) {
+	if r.hooks.Warn != nil {
+		r.hooks.Warn(fmt.Sprintf(format, args...))
+	}
+}
+
+// write writes this process's part of a checkpoint and, on rank 0, makes it one.
+func (w *saver) write(number int, shot *optim.Snapshot, st state, info dit.Info) savedNews {
 	ctx, cancel := context.WithTimeout(w.ctx, saveTimeout)
 	defer cancel()
 	key := func(what any) string { return fmt.Sprintf("save/%d/%v", number, what) }
-	if rank > 0 {
-		folder, err := w.group.Store().Get(ctx, key("folder"))
-		if err != nil {
-			return "", err
-		}
-		file, err := w.writeOptimizer(string(folder), shot)
-		part := partOfSave{File: file}
-		if err != nil {
-			part.Error = err.Error()
-		}
-		text, jsonErr := json.Marshal(part)
-		return "", errors.Join(err, jsonErr, w.group.Store().Set(key(rank), text))
+	news := savedNews{Step: st.Step}
+	fail := func(err error) savedNews {
+		news.Error = fmt.Sprintf("save checkpoint of step %d: %v", st.Step, err)
+		news.Momentary = disk.Momentary(err)
+		return news
 	}
+	if w.group.Rank() > 0 {
+		if err := w.writePart(ctx, key, shot); err != nil {
+			return fail(err)
+		}
+		text, err := w.group.Store().Get(ctx, key("news"))
+		if err == nil {
+			err = json.Unmarshal(text, &news)
+		}
+		if err != nil {
+			return fail(err)
+		}
+		return news
+	}
+	if path, err := w.writeAll(ctx, key, shot, st, info); err != nil {
+		fail(err)
+	} else {
+		news.path, news.notes = path, w.tidy(st.Step)
+	}
+	if w.group.World() > 1 {
+		text, err := json.Marshal(news)
+		if err == nil {
+			err = w.group.Store().Set(key("news"), text)
+		}
+		if err != nil {
+			return fail(err)
+		}
+	}
+	return news
+}
 
-	aside, err := w.aside(st.Step)
-	if err != nil {
-		return "", err
+// writePart writes what a process of rank above 0 keeps of the optimizer into the folder that rank 0 names.
+func (w *saver) writePart(ctx context.Context, key func(any) string, shot *optim.Snapshot) error {
+	folder, err := w.group.Store().Get(ctx, key("folder"))
+	if err != nil || len(folder) == 0 { // rank 0 could make none, and says why
+		return err
 	}
-	defer os.RemoveAll(aside) // what did not become the checkpoint
-	if world > 1 {
-		if err := w.group.Store().Set(key("folder"), []byte(aside)); err != nil {
-			return "", err
+	var part partOfSave
+	if part.File, err = w.writeOptimizer(string(folder), shot); err != nil {
+		part.Error, part.Momentary = err.Error(), disk.Momentary(err)
+	}
+	text, err := json.Marshal(part)
+	return errors.Join(err, w.group.Store().Set(key(w.group.Rank()), text))
+}
+
+// writeAll writes the checkpoint on rank 0, with the parts of the others.
+func (w *saver) writeAll(ctx context.Context, key func(any) string, shot *optim.Snapshot, st state, info dit.Info) (path string, err error) {
+	told := w.group.World() == 1
+	tell := func(folder string) error {
+		if told {
+			return nil
 		}
+		told = true
+		return w.group.Store().Set(key("folder"), []byte(folder))
 	}
-	if err := w.writeWeights(aside, shot, info, &st); err != nil {
+	defer func() { err = errors.Join(err, tell("")) }()
+	if err := w.trying("folder", func() error { return os.MkdirAll(w.dir, 0o777) }); err != nil {
 		return "", err
 	}
-	file, err := w.writeOptimizer(aside, shot)
-	if err != nil {
-		return "", err
-	}
-	st.Files = append(st.Files, file)
-	for other := 1; other < world; other++ {
-		file, err := w.partOf(ctx, aside, key(other), other)
+	// What a run that was killed left: a checkpoint of a large model takes gigabytes.
+	disk.SweepFolder(w.dir)
+	name := stepName(st.Step)
+	path = filepath.Join(w.dir, name)
+	err = disk.ReplaceFolder(path, func(dir string) error {
+		if err := tell(dir); err != nil {
+			return err
+		}
+		if err := w.writeWeights(dir, shot, info, &st); err != nil {
+			return err
+		}
+		file, err := w.writeOptimizer(dir, shot)
 		if err != nil {
-			return "", err
+			return err
 		}
 		st.Files = append(st.Files, file)
-	}
-	text, err := json.MarshalIndent(st, "", "  ")
-	if err != nil {
-		return "", err
-	}
-	err = disk.WriteFile(filepath.Join(aside, stateFile), func(out io.Writer) error {
-		_, err := out.Write(append(text, '\n'))
-		return err
+		for other := 1; other < w.group.World(); other++ {
+			file, err := w.partOf(ctx, dir, key(other), other)
+			if err != nil {
+				return err
+			}
+			st.Files = append(st.Files, file)
+		}
+		text, err := json.MarshalIndent(st, "", "  ")
+		if err != nil {
+			return err
+		}
+		return w.trying(stateFile, func() error { return disk.WriteBytes(filepath.Join(dir, stateFile), append(text, '\n')) })
 	})
 	if err != nil {
 		return "", err
 	}
-	name := stepName(st.Step)
-	path = filepath.Join(w.dir, name)
-	if err := publish(aside, path); err != nil {
-		return "", err
-	}
-	if err := link(name, filepath.Join(w.dir, latestLink)); err != nil {
-		return "", err
-	}
-	return path, w.retire(st.Step)
+	return path, nil
 }
 
-// aside makes the folder in which a checkpoint is written.
-func (w *saver) aside(step int) (string, error) {
-	if err := os.MkdirAll(w.dir, 0o777); err != nil {
-		return "", err
-	}
-	// What a run that was killed left: a checkpoint of a large model takes gigabytes.
-	stale, _ := filepath.Glob(filepath.Join(w.dir, ".*"+asideMark+"*"))
-	for _, path := range stale {
-		os.RemoveAll(path)
-	}
-	aside, err := os.MkdirTemp(w.dir, "."+stepName(step)+asideMark)
+// tidy makes `latest` refer to the checkpoint of step and removes those that are not kept. It says in words what it could
+// not do: the checkpoint is there all the same.
+func (w *saver) tidy(step int) (notes []string) {
+	err := w.trying(latestLink, func() error { return link(stepName(step), filepath.Join(w.dir, latestLink)) })
 	if err != nil {
-		return "", err
+		notes = append(notes, fmt.Sprintf("%v: the checkpoint of step %d is whole, and found without it", err, step))
 	}
-	return aside, os.Chmod(aside, 0o777)
+	if err := w.retire(step); err != nil {
+		notes = append(notes, fmt.Sprintf("remove old checkpoints: %v", err))
+	}
+	return notes
+}
+
+// trying makes a call to the file system, and again a little later where that may help.
+func (w *saver) trying(what string, f func() error) error {
+	return disk.Retry(w.ctx, filePauses, func() error {
+		if w.fault != nil {
+			if err := w.fault(what); err != nil {
+				return err
+			}
+		}
+		return f()
+	})
 }
 
 func (w *saver) writeWeights(dir string, shot *optim.Snapshot, info dit.Info, st *state) error {
@@ -212,10 +351,7 @@ func (w *saver) writeWeights(dir string, shot *optim.Snapshot, info dit.Info, st
 		weights []checkpoint.Tensor
 	}{{modelFile, shot.Weights()}, {emaFile, shot.Averages()}} {
 		info.EMA = f.name == emaFile
-		if err := dit.Save(filepath.Join(dir, f.name), f.weights, info); err != nil {
-			return err
-		}
-		file, err := describeFile(dir, f.name)
+		file, err := w.writeFile(dir, f.name, func(path string) error { return dit.Save(path, f.weights, info) })
 		if err != nil {
 			return err
 		}
@@ -227,16 +363,31 @@ func (w *saver) writeWeights(dir string, shot *optim.Snapshot, info dit.Info, st
 func (w *saver) writeOptimizer(dir string, shot *optim.Snapshot) (savedFile, error) {
 	name := optimizerFile(w.group.Rank(), w.group.World())
 	tensors, meta := shot.Optimizer()
-	if err := checkpoint.Write(filepath.Join(dir, name), tensors, meta); err != nil {
-		return savedFile{}, err
-	}
-	return describeFile(dir, name)
+	return w.writeFile(dir, name, func(path string) error { return checkpoint.Write(path, tensors, meta) })
 }
+
+// writeFile writes a file of a checkpoint and reads it for its checksum.
+func (w *saver) writeFile(dir, name string, write func(path string) error) (file savedFile, err error) {
+	err = w.trying(name, func() error {
+		if err := write(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+		file, err = describeFile(dir, name)
+		return err
+	})
+	return file, err
+}
+
+// momentary is an error of another process that may be gone at the next try.
+type momentary struct{ error }
+
+func (momentary) Is(target error) bool { return target == syscall.EAGAIN }
 
 // partOfSave is what a process tells rank 0 of the file it wrote.
 type partOfSave struct {
-	File  savedFile `json:"file"`
-	Error string    `json:"error,omitempty"`
+	File      savedFile `json:"file"`
+	Error     string    `json:"error,omitempty"`
+	Momentary bool      `json:"momentary,omitempty"`
 }
 
 // partOf waits until another process has written its file.
@@ -250,7 +401,11 @@ func (w *saver) partOf(ctx context.Context, dir, key string, rank int) (savedFil
 		return savedFile{}, fmt.Errorf("rank %d: %w", rank, err)
 	}
 	if part.Error != "" {
-		return savedFile{}, fmt.Errorf("rank %d: %s", rank, part.Error)
+		err := fmt.Errorf("rank %d: %s", rank, part.Error)
+		if part.Momentary {
+			err = momentary{err}
+		}
+		return savedFile{}, err
 	}
 	info, err := os.Stat(filepath.Join(dir, part.File.File))
 	if err != nil || info.Size() != part.File.Bytes {
@@ -279,44 +434,27 @@ func (w *saver) retire(last int) error {
 			kept++
 			continue
 		}
-		// Renamed first, so that no half of one looks like a checkpoint.
-		aside := filepath.Join(w.dir, "."+stepName(step)+asideMark+"old")
-		if err := os.Rename(filepath.Join(w.dir, stepName(step)), aside); err != nil {
-			return err
-		}
-		if err := os.RemoveAll(aside); err != nil {
+		if err := disk.RemoveFolder(filepath.Join(w.dir, stepName(step))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// publish renames aside to path; a folder of an earlier attempt at the same step trades places with
-// it, so that at every moment a whole one stands at path.
-func publish(aside, path string) error {
-	if err := os.Chmod(aside, 0o755); err != nil {
-		return err
-	}
-	err := os.Rename(aside, path)
-	if errors.Is(err, fs.ErrExist) {
-		err = unix.Renameat2(unix.AT_FDCWD, aside, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
-	}
-	if err != nil {
-		return err
-	}
-	return disk.SyncDir(filepath.Dir(path))
-}
-
-// link makes the symbolic link at path refer to name, replacing another at once.
+// link makes the symbolic link at path refer to name, replacing another at once. On a file system without symbolic links
+// path becomes a text file that holds name.
 func link(name, path string) error {
 	aside := path + ".tmp"
 	if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.Symlink(name, aside); err != nil {
+	if err := os.Symlink(name, aside); errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
+		return disk.WriteBytes(path, []byte(name+"\n"))
+	} else if err != nil {
 		return err
 	}
 	if err := os.Rename(aside, path); err != nil {
+		os.Remove(aside)
 		return err
 	}
 	return disk.SyncDir(filepath.Dir(path))

@@ -103,7 +103,7 @@ func run(t testing.TB, cfg Config, l *data.Latents, dir, resume string, hooks Ho
 func tryRun(t testing.TB, ctx context.Context, cfg Config, l *data.Latents, dir, resume string, hooks Hooks) (Result, []Record, error) {
 	t.Helper()
 	var records []Record
-	hooks.Log = func(r Record) error { records = append(records, r); return nil }
+	hooks.Log = func(r Record) { records = append(records, r) }
 	result, err := Run(ctx, Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: dir, Resume: resume, Hooks: hooks})
 	return result, records, err
 }

@@ -62,17 +62,21 @@ type window struct {
 	sums    *torch.Tensor // [numTerms]
 	parts   *torch.Tensor // [termNorm] of the step under way
 	update  *torch.Tensor // of the last step: the norm of the change of the weights
+	row     *torch.Tensor // the number of steps up to the last that were not applied, one after the other
+	longest *torch.Tensor // the most that row was, in all
 }
 
 func newWindow(s *torch.Scope) *window {
 	zeros := func(n ...int) *torch.Tensor { return torch.Persist(s.Zeros(torch.Float32, n...)) }
-	return &window{sums: zeros(numTerms), parts: zeros(termNorm), update: zeros()}
+	return &window{sums: zeros(numTerms), parts: zeros(termNorm), update: zeros(), row: zeros(), longest: zeros()}
 }
 
 func (w *window) close() {
 	w.sums.Close()
 	w.parts.Close()
 	w.update.Close()
+	w.row.Close()
+	w.longest.Close()
 }
 
 // reset begins a window.
@@ -110,19 +114,23 @@ func (w *window) add(s *torch.Scope, r optim.StepResult) {
 	step := s.Cat([]*torch.Tensor{w.parts, s.Reshape(r.Norm, 1)}, 0)
 	step = s.Where(s.GtScalar(r.Skipped, 0.5), s.Zeros(torch.Float32, 1), step)
 	s.Copy_(w.sums, s.Add(w.sums, s.Cat([]*torch.Tensor{step, s.Reshape(r.Skipped, 1)}, 0)))
+	s.Copy_(w.row, s.Mul(s.AddScalar(w.row, 1), r.Skipped))
+	s.Copy_(w.longest, s.Maximum(w.longest, w.row))
 	w.steps++
 	if r.UpdateNorm != nil {
 		s.Copy_(w.update, r.UpdateNorm)
 	}
 }
 
-// bad returns the number of steps that were not applied. It waits for the device.
-func (w *window) bad(s *torch.Scope) (n int) {
+// bad returns the number of steps of the window that were not applied, and how many in a row there were at most in the run.
+// It waits for the device.
+func (w *window) bad(s *torch.Scope) (n, inARow int) {
 	s.Sub(func(s *torch.Scope) *torch.Tensor {
-		n = int(s.Select(w.sums, 0, termBad).Item())
+		both := torch.Data[float32](s.Stack([]*torch.Tensor{s.Select(w.sums, 0, termBad), w.longest}, 0))
+		n, inARow = int(both[0]), int(both[1])
 		return nil
 	})
-	return n
+	return n, inARow
 }
 
 // record reads the sums of all processes and reports them.
@@ -157,8 +165,8 @@ func (r *runner) record(s *torch.Scope) error {
 	w.reset(now)
 	defer func() { w.logging = time.Since(now).Seconds() }()
 	r.health(rec)
-	if r.hooks.Log == nil {
-		return nil
+	if r.hooks.Log != nil {
+		r.hooks.Log(rec)
 	}
-	return r.hooks.Log(rec)
+	return nil
 }

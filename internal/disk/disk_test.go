@@ -280,3 +280,58 @@ func TestLines(t *testing.T) {
 		t.Errorf("a long line: %v, %v", got, err)
 	}
 }
+
+// Lines that could not be written come with the next that can, and a log that was removed is made again.
+func TestLog(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	put(t, "before\n", path)
+	l, err := OpenLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	add := func(text string) {
+		t.Helper()
+		if err := l.Add(text); err != nil {
+			t.Error(err)
+		}
+	}
+	check := func(want string) {
+		t.Helper()
+		if b, err := os.ReadFile(path); err != nil || string(b) != want {
+			t.Errorf("log %q (%v), want %q", b, err, want)
+		}
+	}
+	add("1\n")
+	check("before\n1\n")
+	os.Remove(path)
+	if l.Here() {
+		t.Error("a removed log is said to be here")
+	}
+	put(t, "", path, "x") // a folder in its place
+	if err := l.Add("2\n"); err == nil {
+		t.Error("a folder was written to")
+	}
+	if err := l.Add("3\n"); err == nil {
+		t.Error("a folder was written to")
+	}
+	os.RemoveAll(path)
+	add("4\n")
+	check("2\n3\n4\n")
+	l.f.Close()
+	l.f, err = os.OpenFile("/dev/full", os.O_WRONLY, 0) // another file, so that the log is opened again
+	if err != nil {
+		t.Skip(err)
+	}
+	add("5\n")
+	check("2\n3\n4\n5\n")
+}
+
+func TestRemoveFolder(t *testing.T) {
+	dir := t.TempDir()
+	put(t, "", dir, "a", "b")
+	if err := RemoveFolder(filepath.Join(dir, "a") + "/"); err != nil || names(t, dir) != "" {
+		t.Errorf("%v, the folder holds %q", err, names(t, dir))
+	}
+}

@@ -59,6 +59,15 @@ func writeFolder(path string, write func(dir string) error, place func(*temporar
 	return SyncDir(filepath.Dir(path))
 }
 
+// RemoveFolder removes a folder so that no half of it ever has its name. What a killed process left of it is swept.
+func RemoveFolder(path string) error {
+	aside := temporaryFor(filepath.Clean(path))
+	if err := os.Rename(path, aside); err != nil {
+		return err
+	}
+	return os.RemoveAll(aside)
+}
+
 // rename is that of the kernel: os.Rename refuses where path is a folder, even an empty one, whose place the kernel gives.
 func rename(from, to string) error {
 	if err := unix.Rename(from, to); err != nil {

@@ -18,15 +18,19 @@ type temporary struct {
 }
 
 // temporaryName matches ".BASE" and what [newTemporary] adds; the digits alone and the first form are of older versions.
-var temporaryName = regexp.MustCompile(`^\.(.+)\.(?:tmp-\d+|(?:\d+|\d+-[A-Z2-7]+)\.tmp)$`)
+var temporaryName = regexp.MustCompile(`^\.(.+)\.(?:tmp-(?:\d+|old)|(?:\d+|\d+-[A-Z2-7]+)\.tmp)$`)
+
+// temporaryFor names a temporary for path. The process id helps a reader of the directory, the random part keeps apart
+// processes of several machines on one network disk.
+func temporaryFor(path string) string {
+	dir, base := filepath.Split(path)
+	return filepath.Join(dir, fmt.Sprintf(".%s.%d-%s.tmp", base, os.Getpid(), rand.Text()[:8]))
+}
 
 // newTemporary makes a temporary for path. Create makes what has the name.
 func newTemporary(path string, create func(name string) error) (*temporary, error) {
-	dir, base := filepath.Split(path)
 	for {
-		// The process id helps a reader of the directory, the random part keeps
-		// apart processes of several machines on one network disk.
-		name := filepath.Join(dir, fmt.Sprintf(".%s.%d-%s.tmp", base, os.Getpid(), rand.Text()[:8]))
+		name := temporaryFor(path)
 		if err := create(name); err != nil {
 			return nil, err
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/tfevents"
 	"github.com/ditrun/ditrun/diffusion/runs"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // A Run is an open run folder with all that shows it. Methods may be called from several goroutines.
@@ -28,8 +29,8 @@ type Run struct {
 	console func(line string)
 
 	mu      sync.Mutex
-	txt     *os.File
-	events  *tfevents.Writer
+	txt     *disk.Log
+	events  *tfevents.Writer // nil after it could not be written
 	metrics *Metrics
 	history []point // one per log step, for the loss curve
 }
@@ -76,13 +77,34 @@ func show(run *runs.Run, console func(string), resumed *int) (*Run, error) {
 }
 
 func (r *Run) open(resumed *int) (err error) {
-	if r.txt, err = os.OpenFile(filepath.Join(r.Dir(), "log.txt"), runs.LogMode, 0o666); err != nil {
+	if r.txt, err = disk.OpenLog(filepath.Join(r.Dir(), "log.txt")); err != nil && resumed == nil {
 		return err
 	}
-	if r.events, err = tfevents.Create(r.Dir(), r.Now()); err != nil || resumed == nil {
-		return err
+	err = r.event(func(w *tfevents.Writer) error {
+		if resumed == nil {
+			return nil
+		}
+		return w.Purge(r.Now(), *resumed+1)
+	})
+	if resumed != nil {
+		return nil // what cannot be written now is tried again
 	}
-	return r.events.Purge(r.Now(), *resumed+1)
+	return err
+}
+
+// event writes to the event file. After a failure, which may have left half an event, a new file is begun at the next.
+func (r *Run) event(write func(*tfevents.Writer) error) (err error) {
+	if r.events == nil {
+		if r.events, err = tfevents.Create(r.Dir(), r.Now()); err != nil {
+			r.events = nil
+			return err
+		}
+	}
+	if err = write(r.events); err != nil {
+		r.events.Close()
+		r.events = nil
+	}
+	return err
 }
 
 func points(steps []runs.Step) (all []point) {
@@ -102,7 +124,8 @@ func (r *Run) LossPlot() string { return filepath.Join(r.Dir(), "loss.png") }
 func (r *Run) Metrics() *Metrics { return r.metrics }
 
 // Log records one log step: a line in log.jsonl, one in log.txt (and on the
-// console), and an event for TensorBoard. All are in the files when Log returns.
+// console), and an event for TensorBoard. Each is tried whatever becomes of the others; lines that could not be written
+// come with those of the next log step.
 func (r *Run) Log(s runs.Step) error {
 	if s.Time.IsZero() {
 		s.Time = r.Now()
@@ -111,13 +134,10 @@ func (r *Run) Log(s runs.Step) error {
 	defer r.mu.Unlock()
 	r.history = append(r.history, points([]runs.Step{s})...)
 	r.metrics.set(s)
-	if err := r.Run.Log(s); err != nil {
-		return err
-	}
-	if err := r.events.Scalars(s.Time, s.Step, scalars(s)); err != nil {
-		return err
-	}
-	return r.print(s.Time, Line(s))
+	return errors.Join(
+		r.Run.Log(s),
+		r.event(func(w *tfevents.Writer) error { return w.Scalars(s.Time, s.Step, scalars(s)) }),
+		r.print(s.Time, Line(s)))
 }
 
 // Printf adds a line to log.txt, with the time before it, and to the console.
@@ -132,7 +152,7 @@ func (r *Run) Printf(f string, args ...any) {
 func (r *Run) Note(f string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, _ = fmt.Fprintf(r.txt, "[%s] %s\n", r.Now().Format("2006-01-02 15:04:05"), fmt.Sprintf(f, args...))
+	_ = r.write(r.Now(), fmt.Sprintf(f, args...))
 }
 
 // Rollback takes records of steps later than step out of log.jsonl and off the
@@ -142,14 +162,28 @@ func (r *Run) Rollback(step int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	steps, err := r.Run.Rollback(step)
-	if err != nil {
-		return err
-	}
 	r.history = points(steps)
-	if err := r.events.Purge(r.Now(), step+1); err != nil {
-		return err
+	return errors.Join(err,
+		r.event(func(w *tfevents.Writer) error { return w.Purge(r.Now(), step+1) }),
+		r.print(r.Now(), fmt.Sprintf("Went back to step %07d", step)))
+}
+
+// Follow is [runs.Run.Follow]; what shows the run goes on where the folder is.
+func (r *Run) Follow() (news string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	news, err = r.Run.Follow()
+	if news == "" {
+		return news, err
 	}
-	return r.print(r.Now(), fmt.Sprintf("Went back to step %07d", step))
+	r.txt.Close()
+	if r.events != nil {
+		r.events.Close()
+		r.events = nil
+	}
+	var txtErr error
+	r.txt, txtErr = disk.OpenLog(filepath.Join(r.Dir(), "log.txt"))
+	return news, errors.Join(err, txtErr)
 }
 
 func (r *Run) print(t time.Time, line string) error {
@@ -157,20 +191,23 @@ func (r *Run) print(t time.Time, line string) error {
 	if r.console != nil {
 		r.console(line)
 	}
-	_, err := fmt.Fprintf(r.txt, "[%s] %s\n", t.Format("2006-01-02 15:04:05"), line)
-	return err
+	return r.write(t, line)
+}
+
+func (r *Run) write(t time.Time, line string) error {
+	return r.txt.Add(fmt.Sprintf("[%s] %s\n", t.Format("2006-01-02 15:04:05"), line))
 }
 
 // Preview writes img as samples/0012000.png for step 12000 and returns the
 // path. TensorBoard gets it too, smaller.
 func (r *Run) Preview(step int, img image.Image) (string, error) {
 	path := filepath.Join(r.Samples(), fmt.Sprintf("%07d.png", step))
-	if err := picture.WritePNG(path, img); err != nil {
-		return path, err
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return path, addPicture(r.events, r.Now(), step, img)
+	os.MkdirAll(r.Samples(), 0o777) // where it was removed; else WritePNG says what is wrong
+	return path, errors.Join(
+		picture.WritePNG(path, img),
+		r.event(func(w *tfevents.Writer) error { return addPicture(w, r.Now(), step, img) }))
 }
 
 // PlotLoss redraws loss.png from all log steps so far; without any it does
@@ -196,7 +233,6 @@ func (r *Run) Close() error {
 	}
 	if r.txt != nil {
 		errs = append(errs, r.txt.Close())
-		r.txt = nil
 	}
 	return errors.Join(append(errs, r.Run.Close())...)
 }
