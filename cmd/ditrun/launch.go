@@ -61,8 +61,12 @@ func runLaunch(e *env) error {
 	if err != nil {
 		return err
 	}
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signals := make(chan os.Signal, 8)
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(sig) {
+			signal.Notify(signals, sig)
+		}
+	}
 	defer signal.Stop(signals)
 	job := launcher.Job{
 		Path: self, Args: slices.Concat(e.globalArgs(), args), N: c.Int("num-processes"), MaxRestarts: c.Int("max-restarts"),

@@ -171,7 +171,7 @@ func runTrain(e *env) error {
 	if err != nil {
 		return err
 	}
-	loop := &trainLog{env: e, folder: p.folder, preview: preview, last: p.last, before: time.Duration(float64(p.last.Seconds) * float64(time.Second))}
+	loop := &trainLog{env: e, folder: p.folder, preview: preview, failing: map[string]bool{}, last: p.last, before: time.Duration(float64(p.last.Seconds) * float64(time.Second))}
 	if peak, ok := machine.PeakTFLOPS(t.device.Name(), t.config.Precision); ok {
 		loop.peak = peak * float64(group.World())
 	}
@@ -186,8 +186,8 @@ func runTrain(e *env) error {
 	p.Dir = p.folder.Dir() // it may have been moved
 	if err != nil {
 		if result.Checkpoint != "" {
-			err = withHint(err, "%s holds step %s; the same command with --run-dir %s --resume auto continues",
-				result.Checkpoint, format.Count(int64(result.Saved)), p.Dir)
+			err = withHint(err, "the same command with --run-dir %s --resume auto continues, from step %s in %s",
+				p.Dir, format.Count(int64(result.Saved)), result.Checkpoint)
 		}
 		return e.ended(err, result.Checkpoint)
 	}

@@ -25,8 +25,8 @@ type trainLog struct {
 	before  time.Duration // trained before this process
 	plotted time.Time
 	last    runs.Step
-	peak    float64           // TFLOP/s of all devices together, 0 where it is not known
-	failing map[string]string // by what could not be written, the error that was told
+	peak    float64         // TFLOP/s of all devices together, 0 where it is not known
+	failing map[string]bool // what could not be written when it was last tried
 }
 
 // hooks are what the loop reports to. Processes of rank above 0 report to nobody.
@@ -38,24 +38,17 @@ func (l *trainLog) hooks() training.Hooks {
 const plotInterval = 20 * time.Second
 
 // attempt takes the error of writing what only shows the run: the run goes on, and the next attempt tries again. It is told
-// when it begins, changes or ends.
+// when that begins and when it ends.
 func (l *trainLog) attempt(what string, err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	if text == l.failing[what] {
+	if (err != nil) == l.failing[what] {
 		return
 	}
-	if l.failing == nil {
-		l.failing = map[string]string{}
-	}
-	l.failing[what] = text
+	l.failing[what] = err != nil
 	if err == nil {
 		l.note("Warning: %s can be written again", what)
 		return
 	}
-	l.note("Warning: %s: the run goes on, and tries again", text)
+	l.note("Warning: %v: the run goes on, and tries again", err)
 }
 
 // place follows the run folder and says where checkpoints go.
@@ -96,6 +89,7 @@ func (l *trainLog) log(r training.Record) {
 		l.last.MFU = l.last.TFLOPS / runs.Number(l.peak)
 	}
 	l.bar.Describe(fmt.Sprintf("loss %.4f", r.Loss))
+	l.place()
 	l.attempt("the log", l.folder.Log(l.last))
 	if time.Since(l.plotted) >= plotInterval {
 		l.plot()

@@ -158,7 +158,7 @@ func TestEveryError(t *testing.T) {
 		{"the state fails once", saving(stateFile, 1, syscall.EIO), "", "", total},
 		{"a checkpoint fails", saving(emaFile, 3, syscall.ENOSPC), "", "save checkpoint of step 5: no space left on device; the run goes on, and tries again", total},
 		{"a checkpoint may not be written", saving(emaFile, 1, syscall.EACCES), "", "save checkpoint of step 5: permission denied; the run goes on, and tries again", total},
-		{"the last fails too", saving(emaFile, 6, syscall.EIO), "", "save checkpoint of step 8: input/output error", total},
+		{"the last fails too", saving(emaFile, 6, syscall.EIO), "", "save checkpoint of step 8: input/output error: tried again in 1ms", total},
 		{"none can be written", saving(emaFile, 1000, syscall.EDQUOT), "save checkpoint of step 8: disk quota exceeded", "save checkpoint of step 5: disk quota exceeded", 0},
 		{"latest cannot be made", saving(latestLink, 1000, syscall.EPERM), "", "operation not permitted: the checkpoint of step 5 is whole, and found without it", total},
 	} {

@@ -100,6 +100,7 @@ type runner struct {
 	epoch   int           // of the last batch
 	saved   int           // the step of the last checkpoint written, begun or loaded
 	unsaved retry         // of a checkpoint that could not be written
+	ending  bool          // nothing comes after the checkpoint that is written next
 	looks   bool          // at each step whether it was applied, not only where that is read anyway
 	busy    bool          // between the beginning and the end of a change of the state
 	trend   *torch.Tensor // running mean of the loss, for spikes

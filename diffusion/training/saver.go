@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -114,7 +113,9 @@ func (r *runner) savedOne(news savedNews) {
 	r.saver.pending = nil
 	if news.Error != "" {
 		r.unsaved.failed(time.Now(), news)
-		r.warn("%s; the run goes on, and tries again", news.Error)
+		if !r.ending && news.Step < r.total { // else lastSave says how it ends
+			r.warn("%s; the run goes on, and tries again", news.Error)
+		}
 		return
 	}
 	for _, text := range news.notes {
@@ -160,24 +161,22 @@ var (
 
 // lastSave writes the checkpoint with which the run ends, where that is not written yet.
 func (r *runner) lastSave(s *torch.Scope) error {
+	r.ending = true
 	r.finishSave()
-	for _, pause := range slices.Concat([]time.Duration{0}, endPauses) {
-		if r.saved == r.step {
-			return nil
+	for try := 0; r.saved != r.step; try++ {
+		if failed := r.unsaved.news; failed.Step == r.step { // not of another step, with which something else may have been wrong
+			if !failed.Momentary || try == len(endPauses) {
+				return errors.New(failed.Error)
+			}
+			r.warn("%s: tried again in %v", failed.Error, endPauses[try])
+			time.Sleep(endPauses[try])
 		}
-		if pause > 0 && !r.unsaved.news.Momentary {
-			break
-		}
-		time.Sleep(pause)
 		if err := r.save(s); err != nil {
 			return err
 		}
 		r.finishSave()
 	}
-	if r.saved == r.step {
-		return nil
-	}
-	return errors.New(r.unsaved.news.Error)
+	return nil
 }
 
 // rescue saves what was trained before an error with which all processes end. Weights that are not finite are of no use.
