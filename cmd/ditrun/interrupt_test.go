@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -192,5 +193,5 @@ func TestSecondInterrupt(t *testing.T) {
 		t.Errorf("the second interrupt took %v", d)
 	}
 	// What was there stays good.
-	mustRun(t, r.train("--run-dir", run, "--max-steps", "100000", "--log-every", "1", "--ckpt-every", "20", "--resume", "auto", "--epochs", "12")...)
+	mustRun(t, r.train("--run-dir", run, "--max-steps", fmt.Sprint(nextStep(t, run)), "--log-every", "1", "--ckpt-every", "20", "--resume", "auto")...)
 }

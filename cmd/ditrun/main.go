@@ -40,15 +40,15 @@ func main() {
 	if !isSet("OMP_WAIT_POLICY") && !isSet("GOMP_SPINCOUNT") {
 		os.Setenv("GOMP_SPINCOUNT", "4000")
 	}
-	// A file beyond the user's limit is then an error of the write, not the end of the process.
-	signal.Ignore(syscall.SIGXFSZ)
+	// A file beyond the user's limit, and a pipe that nobody reads, are then errors of the write, not the end of the process.
+	signal.Ignore(syscall.SIGXFSZ, syscall.SIGPIPE)
 	os.Exit(run(withSignals(context.Background()), os.Args, os.Stdout, os.Stderr))
 }
 
 // stopSignals end a command once it has saved its work, with these causes. Of those that were ignored when the program
 // began, as SIGHUP is under nohup, none is listened to.
 var stopSignals = map[os.Signal]error{
-	syscall.SIGINT: errInterrupted, syscall.SIGTERM: errTerminated, syscall.SIGHUP: errHangup, syscall.SIGPIPE: errClosedPipe,
+	syscall.SIGINT: errInterrupted, syscall.SIGTERM: errTerminated, syscall.SIGHUP: errHangup,
 }
 
 // withSignals returns a context that the first of stopSignals cancels, so
@@ -64,8 +64,8 @@ func withSignals(ctx context.Context) context.Context {
 	}
 	go func() {
 		first := <-signals
-		cancel(stopSignals[first])
 		fmt.Fprintln(os.Stderr, "ditrun: stopping; interrupt again to stop at once")
+		cancel(stopSignals[first])
 		for sig := range signals {
 			if sig == syscall.SIGINT || sig == syscall.SIGTERM {
 				os.Exit(exitInterrupted)
