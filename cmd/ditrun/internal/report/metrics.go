@@ -1,11 +1,8 @@
 package report
 
 import (
-	"fmt"
-	"net"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -85,36 +82,4 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, g := range gauges {
 		ch <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, g.value(last))
 	}
-}
-
-// ListenForMetrics opens addr, HOST:PORT, for [Metrics.Serve]. An empty host means every address of the machine, port 0 a
-// free port.
-func ListenForMetrics(addr string) (net.Listener, error) {
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return nil, fmt.Errorf("serve metrics: %w: want HOST:PORT, such as localhost:9464, or :9464 for every network", err)
-	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("serve metrics: %w", err)
-	}
-	return l, nil
-}
-
-// Serve answers GET /metrics on l until stop is called, which closes l. The URL is one that this machine can ask.
-func (m *Metrics) Serve(l net.Listener) (url string, stop func()) {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", m.handler)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve(l) // ends by stop; should the listener fail, training goes on without
-	}()
-	at := l.Addr().(*net.TCPAddr)
-	host := at.IP.String()
-	if at.IP.IsUnspecified() {
-		host = "localhost"
-	}
-	url = "http://" + net.JoinHostPort(host, fmt.Sprint(at.Port)) + "/metrics"
-	return url, sync.OnceFunc(func() { server.Close(); <-done })
 }

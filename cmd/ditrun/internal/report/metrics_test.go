@@ -1,13 +1,16 @@
 package report
 
 import (
+	"errors"
 	"io"
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // scrape fetches url and returns its lines without comments.
@@ -65,6 +68,39 @@ func TestMetrics(t *testing.T) {
 	stop()
 	if _, err := http.Get(url); err == nil {
 		t.Error("served after close")
+	}
+}
+
+// Clients that hold half a request each take neither the descriptors of the run nor the place of a scrape.
+func TestMetricsFlood(t *testing.T) {
+	url, _ := serve(t, newMetrics("id", "DiT-S/2"), "127.0.0.1:0")
+	address := strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/metrics")
+	const clients = 300
+	var held []net.Conn
+	for range clients {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("GET /met")); err != nil {
+			continue // closed already
+		}
+		held = append(held, c)
+	}
+	http.DefaultClient.CloseIdleConnections() // the scrape comes as one more client
+	scrape(t, url)
+	open := 0
+	for _, c := range held {
+		if err := c.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			open++
+		}
+	}
+	if open > maxClients {
+		t.Errorf("%d of %d half-open connections are held, want at most %d", open, clients, maxClients)
 	}
 }
 
