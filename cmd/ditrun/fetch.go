@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"strings"
 
@@ -66,6 +65,7 @@ func runFetch(e *env) error {
 			}
 			e.printf("licence %s", plain(license))
 		},
+		Waiting: func(text string) { e.warn("%s", text) },
 		Progress: func(name string, done, total int64) {
 			if bar == nil || name != current {
 				if bar != nil {
@@ -77,8 +77,8 @@ func runFetch(e *env) error {
 		},
 	})
 	if err != nil {
-		if errors.Is(err, context.Canceled) {
-			return withHint(err, "the same command continues where it stopped")
+		if partial := (*hub.PartialError)(nil); errors.As(err, &partial) {
+			return withHint(err, "%s are kept; the same command continues there", format.Bytes(partial.Bytes))
 		}
 		return err
 	}
@@ -87,6 +87,9 @@ func runFetch(e *env) error {
 	}
 	if r.Offline {
 		e.printf("without network: what the cache has")
+	}
+	if r.Unlisted {
+		e.warn("whether the cache has all files of the repository is not known: another program fetched it")
 	}
 	for _, f := range r.Files {
 		how := "fetched, checksum right"

@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -21,14 +21,19 @@ const (
 	maxRedirects = 8
 	maxTries     = 5
 	maxWait      = time.Minute // between tries, whatever the server asks for
+
+	// mostUnknown bounds a file whose length the server does not say, which may never end.
+	mostUnknown = 32 << 30
 )
 
 // A client downloads files.
 type client struct {
 	http     *http.Client
 	progress func(name string, done, total int64) // total -1 where unknown
+	say      func(text string)                    // for what it waits
 	wait     func(ctx context.Context, d time.Duration) error
 	free     func(dir string) int64 // bytes, -1 where unknown
+	most     int64                  // bytes of a file whose length is unknown
 }
 
 // newHTTP follows few redirects, never from https to http, and shows the
@@ -37,56 +42,16 @@ func newHTTP() *http.Client {
 	return &http.Client{CheckRedirect: func(req *http.Request, via []*http.Request) error {
 		first := via[0].URL
 		if len(via) > maxRedirects {
-			return fmt.Errorf("%s: more than %d redirects", first.Redacted(), maxRedirects)
+			return final(fmt.Errorf("%s: more than %d redirects", first.Redacted(), maxRedirects))
 		}
 		if req.URL.Scheme != "https" && (req.URL.Scheme != "http" || first.Scheme != "http") {
-			return fmt.Errorf("%s: redirects to %s, want https", first.Redacted(), req.URL.Scheme)
+			return final(fmt.Errorf("%s: redirects to %s, want https", first.Redacted(), req.URL.Scheme))
 		}
 		if req.URL.Host != first.Host || req.URL.Scheme != first.Scheme {
 			req.Header.Del("Authorization")
 		}
 		return nil
 	}}
-}
-
-// A statusError is an answer that is no file.
-type statusError struct {
-	what  string
-	code  int
-	after time.Duration // that the server asks to wait
-}
-
-func (e *statusError) Error() string {
-	text := fmt.Sprintf("%s: the server answers %d %s", e.what, e.code, http.StatusText(e.code))
-	switch e.code {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		text += ": accept its licence on the web page of the repository, and set HF_TOKEN"
-	case http.StatusNotFound:
-		text += ": no such repository, revision or file, or a private one (HF_TOKEN)"
-	}
-	return text
-}
-
-func statusOf(what string, r *http.Response) *statusError {
-	seconds, _ := strconv.Atoi(r.Header.Get("Retry-After"))
-	return &statusError{what, r.StatusCode, time.Duration(seconds) * time.Second}
-}
-
-// again reports whether a try after err could succeed, and when.
-func again(err error, try int) (time.Duration, bool) {
-	wait := time.Second << try
-	if s := (*statusError)(nil); errors.As(err, &s) {
-		if s.code != http.StatusTooManyRequests && s.code < 500 {
-			return 0, false
-		}
-		wait = max(wait, s.after)
-	}
-	var wrong *sumError
-	var network *net.OpError
-	if errors.As(err, &network) && network.Op == "dial" { // there is no network, or no such host
-		return 0, false
-	}
-	return min(wait, maxWait), !errors.As(err, &wrong) && !errors.Is(err, errNoSpace) && !errors.Is(err, errTooLong)
 }
 
 // retry calls f until it succeeds, the error is final, or it has had its tries.
@@ -96,10 +61,11 @@ func (c *client) retry(ctx context.Context, f func() error) error {
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		wait, ok := again(err, try)
-		if !ok || try == maxTries-1 {
+		wait, tries := again(err, try)
+		if try+1 >= tries {
 			return err
 		}
+		c.say(fmt.Sprintf("%v: try %d of %d in %v", err, try+2, tries, wait))
 		if err := c.wait(ctx, wait); err != nil {
 			return err
 		}
@@ -119,35 +85,63 @@ func sleep(ctx context.Context, d time.Duration) error {
 // A source is one file as the server describes it.
 type source struct {
 	name, url, token string
-	etag             string // as sent, quotes included; a partial file is continued only while it is the same
+	etag             string // as sent, quotes included
+	modified         string // Last-Modified as sent
 	size             int64  // -1 where unknown
 	sha256, gitSHA1  string // what it must have; both "" is not checked
 }
 
-type sumError struct{ text string }
+// mark is what a file keeps as long as it is the same. A partial file is continued only then; without a mark never.
+func (s source) mark() string {
+	switch {
+	case s.etag != "":
+		return s.etag
+	case s.modified != "":
+		return s.modified
+	case s.sha256 != "":
+		return "sha256:" + s.sha256
+	}
+	return ""
+}
 
-func (e *sumError) Error() string { return e.text }
+// describe takes from an answer what continuing needs. A weak ETag is none: the bytes may differ.
+func (s *source) describe(r *http.Response) {
+	s.etag, s.modified, s.size = r.Header.Get("ETag"), r.Header.Get("Last-Modified"), r.ContentLength
+	if strings.HasPrefix(s.etag, "W/") {
+		s.etag = ""
+	}
+}
 
-var (
-	errNoSpace = errors.New("not enough disk space")
-	errTooLong = errors.New("the server sends more than it said")
-)
+const markSuffix = ".etag"
+
+func discard(partial string) error {
+	os.Remove(partial + markSuffix)
+	return os.Remove(partial)
+}
 
 // download makes dst of what the file dst.incomplete holds already and the rest from the server, and
-// returns its SHA-256. A failed transfer leaves the partial file for the next try, a wrong checksum does not.
+// returns its SHA-256. A failed transfer leaves the partial file for the next try where that can continue it.
 func (c *client) download(ctx context.Context, s source, dst string) (sum string, err error) {
 	partial := dst + ".incomplete"
 	err = c.retry(ctx, func() error { return c.transfer(ctx, s, partial) })
 	if err != nil {
+		st, statErr := os.Stat(partial)
+		switch {
+		case statErr != nil:
+		case s.mark() == "" || st.Size() == 0 || errors.Is(err, errTooLong) || errors.Is(err, errEndless):
+			discard(partial)
+		default:
+			err = &PartialError{err, partial, st.Size()}
+		}
 		return "", err
 	}
 	if sum, err = check(s, partial); err != nil {
-		return "", errors.Join(err, os.Remove(partial))
+		return "", errors.Join(err, discard(partial))
 	}
 	if err := os.Rename(partial, dst); err != nil {
 		return "", err
 	}
-	os.Remove(partial + ".etag")
+	os.Remove(partial + markSuffix)
 	return sum, nil
 }
 
@@ -159,7 +153,7 @@ func (c *client) transfer(ctx context.Context, s source, partial string) error {
 	}
 	defer f.Close()
 	have := int64(0)
-	if mark, err := os.ReadFile(partial + ".etag"); err == nil && s.etag != "" && string(mark) == s.etag {
+	if mark, err := os.ReadFile(partial + markSuffix); err == nil && s.mark() != "" && string(mark) == s.mark() {
 		if have, err = f.Seek(0, io.SeekEnd); err != nil {
 			return err
 		}
@@ -171,45 +165,64 @@ func (c *client) transfer(ctx context.Context, s source, partial string) error {
 			return f.Sync()
 		}
 	}
-	if free := c.free(filepath.Dir(partial)); free >= 0 && s.size >= 0 && free < s.size-have {
+	free := c.free(filepath.Dir(partial))
+	if free >= 0 && s.size >= 0 && free < s.size-have {
 		return fmt.Errorf("%s: %w: %d bytes are missing, %d are free in %s", s.name, errNoSpace, s.size-have, free, filepath.Dir(partial))
 	}
 	if err := f.Truncate(have); err != nil {
 		return err
 	}
-	if err := os.WriteFile(partial+".etag", []byte(s.etag), 0o644); err != nil {
-		return err
+	if s.mark() != "" {
+		if err := os.WriteFile(partial+markSuffix, []byte(s.mark()), 0o644); err != nil {
+			return err
+		}
 	}
-	resp, err := c.get(ctx, s, have)
+	resp, from, err := c.get(ctx, s, have)
+	if errors.Is(err, errRange) && have > 0 {
+		c.say(fmt.Sprintf("%v: fetched from the start", err))
+		resp, from, err = c.get(ctx, s, 0)
+	}
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK && have > 0 { // it does not continue
-		have = 0
-		if err := f.Truncate(0); err != nil {
-			return err
-		}
-	}
-	if _, err := f.Seek(have, io.SeekStart); err != nil {
+	if err := f.Truncate(from); err != nil { // it does not continue what is there
 		return err
 	}
-	body := io.Reader(resp.Body)
-	if s.size >= 0 {
-		body = io.LimitReader(body, s.size-have+1)
+	if _, err := f.Seek(from, io.SeekStart); err != nil {
+		return err
 	}
-	done := have
+	size := s.size
+	if size < 0 && resp.ContentLength >= 0 {
+		size = from + resp.ContentLength
+	}
+	limit := size
+	if size < 0 {
+		limit = c.most
+		if free >= 0 { // room for what else the disk is there for
+			limit = min(limit, from+free/2)
+		}
+	}
+	done := from
 	n, err := io.Copy(io.MultiWriter(f, counter(func(n int) {
 		done += int64(n)
-		c.progress(s.name, done, s.size)
-	})), body)
+		c.progress(s.name, done, size)
+	})), io.LimitReader(resp.Body, limit-from+1))
+	end := from + n
 	switch {
+	case err != nil && s.mark() == "" && n > 0 && !errors.As(err, new(*fs.PathError)):
+		return fmt.Errorf("%s: %w (%w)", s.name, err, errNoMark)
 	case err != nil:
 		return fmt.Errorf("%s: %w", s.name, err)
-	case s.size >= 0 && have+n > s.size:
-		return errors.Join(fmt.Errorf("%s: %w (%d bytes)", s.name, errTooLong, s.size), f.Truncate(0))
-	case s.size >= 0 && have+n < s.size:
-		return fmt.Errorf("%s: the connection ended after %d of %d bytes", s.name, have+n, s.size)
+	case size >= 0 && end > size:
+		return fmt.Errorf("%s: %w (%d bytes)", s.name, errTooLong, size)
+	case size < 0 && end > limit:
+		return fmt.Errorf("%s: %w after %d bytes, and does not say how long it is: want at most %d bytes, and at most half of the free disk",
+			s.name, errEndless, limit, c.most)
+	case size >= 0 && end < size && s.mark() == "":
+		return fmt.Errorf("%s: the connection ended after %d of %d bytes (%w)", s.name, end, size, errNoMark)
+	case size >= 0 && end < size:
+		return fmt.Errorf("%s: the connection ended after %d of %d bytes", s.name, end, size)
 	}
 	return f.Sync()
 }
@@ -218,11 +231,11 @@ type counter func(n int)
 
 func (c counter) Write(p []byte) (int, error) { c(len(p)); return len(p), nil }
 
-// get asks for a file from byte have on.
-func (c *client) get(ctx context.Context, s source, have int64) (*http.Response, error) {
+// get asks for a file from byte have on, and returns the byte that the answer begins with: have or 0.
+func (c *client) get(ctx context.Context, s source, have int64) (resp *http.Response, from int64, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if s.token != "" {
 		req.Header.Set("Authorization", "Bearer "+s.token)
@@ -231,19 +244,43 @@ func (c *client) get(ctx context.Context, s source, have int64) (*http.Response,
 	if have > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
 		if s.sha256 == "" && s.gitSHA1 == "" { // a file that its name or sum tells cannot be another
-			req.Header.Set("If-Range", s.etag)
+			req.Header.Set("If-Range", s.mark())
 		}
 	}
-	resp, err := c.http.Do(req)
+	if resp, err = c.http.Do(req); err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", s.name, err)
+	}
+	encoding := resp.Header.Get("Content-Encoding")
+	switch plain := encoding == "" || strings.EqualFold(encoding, "identity"); {
+	case !plain && resp.StatusCode < 300:
+		err = final(fmt.Errorf("%s: the server sends it packed (Content-Encoding %q), which nobody asked for", s.name, encoding))
+	case resp.StatusCode == http.StatusOK:
+	case resp.StatusCode == http.StatusPartialContent && have > 0:
+		from, err = rangeStart(s, resp.Header.Get("Content-Range"), have)
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && have > 0:
+		err = fmt.Errorf("%s: %w: 416 for a file of %d bytes", s.name, errRange, s.size)
+	default:
+		err = statusOf(s.name, resp)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.name, err)
-	}
-	partly := resp.StatusCode == http.StatusPartialContent && have > 0 && strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", have))
-	if resp.StatusCode != http.StatusOK && !partly {
 		resp.Body.Close()
-		return nil, statusOf(s.name, resp)
+		return nil, 0, err
 	}
-	return resp, nil
+	return resp, from, nil
+}
+
+// rangeStart returns where the part begins that the server sends of a file whose bytes from have on were asked for: there,
+// or at 0 where it sends all of it.
+func rangeStart(s source, contentRange string, have int64) (int64, error) {
+	var from, last int64
+	var total string
+	n, _ := fmt.Sscanf(contentRange, "bytes %d-%d/%s", &from, &last, &total)
+	size, err := strconv.ParseInt(total, 10, 64)
+	known := err == nil && (s.size < 0 || size == s.size) && last == size-1
+	if n == 3 && (from == have || from == 0) && (known || total == "*" && from == have) {
+		return from, nil
+	}
+	return 0, fmt.Errorf("%s: %w: Content-Range %q where the bytes from %d on of %d were asked for", s.name, errRange, contentRange, have, s.size)
 }
 
 // check compares a whole file with what it must be, and returns its SHA-256.
@@ -264,10 +301,10 @@ func check(s source, path string) (sum string, err error) {
 	}
 	sum = hex.EncodeToString(wide.Sum(nil))
 	if s.sha256 != "" && !strings.EqualFold(sum, s.sha256) {
-		return "", &sumError{fmt.Sprintf("%s: the SHA-256 is %s, want %s: what came is removed, the next try starts anew", s.name, sum, s.sha256)}
+		return "", final(fmt.Errorf("%s: the SHA-256 is %s, want %s: what came is removed, the next try starts anew", s.name, sum, s.sha256))
 	}
 	if got := hex.EncodeToString(git.Sum(nil)); s.gitSHA1 != "" && got != s.gitSHA1 {
-		return "", &sumError{fmt.Sprintf("%s: the git SHA-1 is %s, want %s: what came is removed, the next try starts anew", s.name, got, s.gitSHA1)}
+		return "", final(fmt.Errorf("%s: the git SHA-1 is %s, want %s: what came is removed, the next try starts anew", s.name, got, s.gitSHA1))
 	}
 	return sum, nil
 }

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/transfer"
 )
 
 // Options say how [Resolve] works. The zero value is a user's.
@@ -22,10 +24,15 @@ type Options struct {
 	Progress func(name string, done, total int64)
 	// License is called with the licence before the first byte is asked for, "" where none is known.
 	License func(license string)
+	// Waiting is called with what a download waits for: another try, another process.
+	Waiting func(text string)
 
 	wait func(ctx context.Context, d time.Duration) error
 	free func(dir string) int64
 	net  http.RoundTripper
+	// limits are [transfer.DefaultLimits], and most is mostUnknown, where they are 0.
+	limits transfer.Limits
+	most   int64
 }
 
 // A File is one that [Resolve] found or fetched.
@@ -43,7 +50,9 @@ type Result struct {
 	Path    string // file, or folder with all files
 	License string
 	Offline bool // the network was not asked, or not reached: what the cache has
-	Files   []File
+	// Unlisted says that the cache does not know which files the repository has: another program fetched it.
+	Unlisted bool
+	Files    []File
 }
 
 // Resolve finds or fetches what text refers to (see [Parse]). Files of hub repositories lie where Python's
@@ -54,10 +63,16 @@ func Resolve(ctx context.Context, text string, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{newHTTP(), o.Progress, o.wait, o.free}
-	c.http.Transport = o.net
+	c := &client{http: newHTTP(), progress: o.Progress, say: o.Waiting, wait: o.wait, free: o.free, most: cmp.Or(o.most, mostUnknown)}
+	if o.net == nil {
+		o.net = http.DefaultTransport
+	}
+	c.http.Transport = transfer.Limit(o.net, cmp.Or(o.limits, transfer.DefaultLimits))
 	if c.progress == nil {
 		c.progress = func(string, int64, int64) {}
+	}
+	if c.say == nil {
+		c.say = func(string) {}
 	}
 	if c.wait == nil {
 		c.wait = sleep
@@ -96,7 +111,7 @@ func (c *client) plainFile(ctx context.Context, ref Ref, o Options) (*Result, er
 		return nil, err
 	}
 	dst := filepath.Join(dir, name)
-	lock, err := disk.WaitLock(ctx, dst+".lock")
+	lock, err := c.lock(ctx, dst+".lock", name)
 	if err != nil {
 		return nil, err
 	}
@@ -116,8 +131,7 @@ func (c *client) plainFile(ctx context.Context, ref Ref, o Options) (*Result, er
 		if err != nil {
 			return err
 		}
-		s.etag = head.Header.Get("ETag")
-		s.size = head.ContentLength
+		s.describe(head)
 		return nil
 	})
 	if err != nil {
@@ -133,6 +147,16 @@ func (c *client) plainFile(ctx context.Context, ref Ref, o Options) (*Result, er
 	}
 	result.Files = []File{{name, dst, st.Size(), sum, o.SHA256 != "", false}}
 	return result, nil
+}
+
+// lock keeps other processes from fetching the same file.
+func (c *client) lock(ctx context.Context, path, name string) (*disk.Lock, error) {
+	lock, err := disk.TryLock(path)
+	if errors.Is(err, disk.ErrLocked) {
+		c.say(fmt.Sprintf("%s: waiting for another process that fetches it (%s)", name, path))
+		return disk.WaitLock(ctx, path)
+	}
+	return lock, err
 }
 
 // head asks about a file. Redirects inside the host are followed; those to others only if far is set.

@@ -1,11 +1,13 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -60,15 +62,19 @@ func (c *client) repository(ctx context.Context, ref Ref, o Options) (*Result, e
 	for _, s := range info.Siblings {
 		names = append(names, s.Name)
 	}
+	all := names
 	if ref.File != "" {
 		names = []string{ref.File}
-	} else if names = Needed(names); len(names) == 0 {
+	} else if names = Needed(all); len(names) == 0 {
 		return nil, fmt.Errorf("hf:%s has no weight files", ref.Repo)
 	}
 	for _, name := range names {
 		if err := CheckName(name); err != nil {
 			return nil, fmt.Errorf("hf:%s: %w", ref.Repo, err)
 		}
+	}
+	if err := keepList(base, info.SHA, all); err != nil {
+		return nil, err
 	}
 	snapshot := filepath.Join(base, "snapshots", info.SHA)
 	result := &Result{Path: snapshot, License: license}
@@ -87,7 +93,7 @@ func (c *client) repository(ctx context.Context, ref Ref, o Options) (*Result, e
 		if err := os.MkdirAll(filepath.Dir(refs), 0o777); err != nil {
 			return nil, err
 		}
-		if err := os.WriteFile(refs, []byte(info.SHA), 0o644); err != nil {
+		if err := disk.WriteBytes(refs, []byte(info.SHA)); err != nil {
 			return nil, err
 		}
 	}
@@ -95,7 +101,7 @@ func (c *client) repository(ctx context.Context, ref Ref, o Options) (*Result, e
 }
 
 func (c *client) info(ctx context.Context, endpoint, token string, ref Ref, info *repoInfo) error {
-	resp, err := c.get(ctx, source{name: "hf:" + ref.Repo, url: endpoint + "/api/models/" + ref.Repo + "/revision/" + url.PathEscape(ref.Revision), token: token}, 0)
+	resp, _, err := c.get(ctx, source{name: "hf:" + ref.Repo, url: endpoint + "/api/models/" + ref.Repo + "/revision/" + url.PathEscape(ref.Revision), token: token}, 0)
 	if err != nil {
 		return err
 	}
@@ -105,10 +111,10 @@ func (c *client) info(ctx context.Context, endpoint, token string, ref Ref, info
 		return err
 	}
 	if len(text) > maxInfo {
-		return &sumError{fmt.Sprintf("hf:%s: a description of more than %d bytes", ref.Repo, maxInfo)}
+		return final(fmt.Errorf("hf:%s: a description of more than %d bytes", ref.Repo, maxInfo))
 	}
 	if err := json.Unmarshal(text, info); err != nil {
-		return &sumError{fmt.Sprintf("hf:%s: the server's description is no JSON of a repository: %v", ref.Repo, err)}
+		return final(fmt.Errorf("hf:%s: the server's description is no JSON of a repository: %w", ref.Repo, err))
 	}
 	return nil
 }
@@ -152,7 +158,7 @@ func (c *client) file(ctx context.Context, endpoint, token, base, snapshot, repo
 			return nil, err
 		}
 	}
-	lock, err := disk.WaitLock(ctx, filepath.Join(filepath.Dir(base), ".locks", filepath.Base(base), etag+".lock"))
+	lock, err := c.lock(ctx, filepath.Join(filepath.Dir(base), ".locks", filepath.Base(base), etag+".lock"), name)
 	if err != nil {
 		return nil, err
 	}
@@ -192,9 +198,62 @@ func offline(base string, ref Ref, why error) (*Result, error) {
 	if !plain(commit) {
 		return nil, fmt.Errorf("hf:%s: the cache names revision %q", ref.Repo, commit)
 	}
-	found := filepath.Join(base, "snapshots", commit, filepath.FromSlash(ref.File))
-	if _, err := os.Stat(found); err != nil {
-		return nil, fmt.Errorf("hf:%s is not in the cache (%s): %w", ref.Repo, found, why)
+	result := &Result{Path: filepath.Join(base, "snapshots", commit, filepath.FromSlash(ref.File)), License: ref.License, Offline: true}
+	if _, err := os.Stat(result.Path); err != nil {
+		return nil, fmt.Errorf("hf:%s is not in the cache (%s): %w", ref.Repo, result.Path, why)
 	}
-	return &Result{Path: found, License: ref.License, Offline: true}, nil
+	if ref.File != "" {
+		return result, nil
+	}
+	names, err := readList(base, commit)
+	if errors.Is(err, fs.ErrNotExist) {
+		result.Unlisted = true
+		return result, nil
+	} else if err != nil {
+		return nil, err
+	}
+	names = Needed(names)
+	var missing []string
+	for _, name := range names {
+		if _, err := os.Stat(filepath.Join(result.Path, filepath.FromSlash(name))); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("hf:%s is not whole in the cache, %d of %d files are missing, the first %q (%s): %w",
+			ref.Repo, len(missing), len(names), missing[0], result.Path, why)
+	}
+	return result, nil
+}
+
+// listPath is where the names of all files of a revision are kept, so that without a network it is known whether the cache
+// has what a model needs. Python's client passes over the folder.
+func listPath(base, commit string) string { return filepath.Join(base, "ditrun-files", commit+".json") }
+
+func keepList(base, commit string, names []string) error {
+	text, err := json.Marshal(names)
+	if err != nil {
+		return err
+	}
+	path := listPath(base, commit)
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return err
+	}
+	return disk.WriteBytes(path, text)
+}
+
+func readList(base, commit string) ([]string, error) {
+	path := listPath(base, commit)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	if err := json.Unmarshal(text, &names); err != nil {
+		return nil, fmt.Errorf("%s: %w: remove it, or fetch with the network", path, err)
+	}
+	return names, nil
 }
