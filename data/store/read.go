@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+
+	"github.com/ditrun/ditrun/internal/transfer"
 )
 
 // remoteFile reads ranges of an object. Opening it asks nothing.
@@ -23,14 +25,14 @@ type remoteFile struct {
 
 func (f *remoteFile) Close() error { return nil }
 
-// maxFailures is how often in a row a read may fail without a byte before it is given up: with the pauses between, some
+// maxFailures is how often in a row a read may fail, with hardly a byte, before it is given up: with the pauses between, some
 // twenty seconds of throttling or of no network.
 const maxFailures = 8
 
-// pause before attempt n after a failure: doubling from a tenth of a second, with chance so that many readers that were
-// turned away together do not come back together.
-func pause(n int) time.Duration {
-	d := min(100*time.Millisecond<<n, 10*time.Second)
+// pause before attempt n after a failure: doubling from first, with chance so that many readers that were turned away
+// together do not come back together.
+func pause(first time.Duration, n int) time.Duration {
+	d := min(first<<n, 10*time.Second)
 	return d/2 + rand.N(d/2)
 }
 
@@ -44,7 +46,7 @@ func (f *remoteFile) ReadAt(p []byte, off int64) (int, error) {
 	for done < want {
 		n, err := f.get(p[done:want], off+int64(done))
 		done += n
-		if n > 0 {
+		if n >= transfer.LeastBytes {
 			failures = 0
 		}
 		if err == nil {
@@ -54,7 +56,7 @@ func (f *remoteFile) ReadAt(p []byte, off int64) (int, error) {
 			return done, fmt.Errorf("read s3://%s/%s: bytes %d to %d of %d: %w", f.b.name, f.key, off+int64(done), off+int64(want), f.o.Size, f.b.explain(err))
 		}
 		select {
-		case <-time.After(pause(failures - 1)):
+		case <-time.After(pause(f.b.pause, failures-1)):
 		case <-f.ctx.Done():
 		}
 	}
@@ -88,17 +90,12 @@ func (f *remoteFile) get(p []byte, off int64) (int, error) {
 	if err := o.SetMatchETag(f.o.Version); err != nil {
 		return 0, fmt.Errorf("%w: %w", errPermanent, err)
 	}
-	// A body that stops without the connection breaking must not hold a reader for ever.
-	ctx, cancel := context.WithCancel(f.ctx)
-	defer cancel()
-	stalled := time.AfterFunc(time.Minute, cancel)
-	defer stalled.Stop()
-	body, info, header, err := f.b.read.GetObject(ctx, f.b.name, f.key, o)
+	body, info, header, err := f.b.read.GetObject(f.ctx, f.b.name, f.key, o)
 	if err != nil {
 		if minio.ToErrorResponse(err).StatusCode == http.StatusPreconditionFailed {
 			return 0, fmt.Errorf("%w: the object was changed since it was listed: start again", errPermanent)
 		}
-		return 0, f.unlessEnded(err)
+		return 0, err
 	}
 	defer body.Close()
 	if info.ETag != f.o.Version {
@@ -112,21 +109,12 @@ func (f *remoteFile) get(p []byte, off int64) (int, error) {
 	for n < len(p) {
 		k, err := body.Read(p[n:])
 		n += k
-		stalled.Reset(time.Minute)
 		if err != nil && n < len(p) {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return n, f.unlessEnded(err)
+			return n, err
 		}
 	}
 	return n, nil
-}
-
-// unlessEnded tells a request that was cancelled because it stalled from one that the user ended.
-func (f *remoteFile) unlessEnded(err error) error {
-	if errors.Is(err, context.Canceled) && f.ctx.Err() == nil {
-		return errors.New("no byte came for a minute")
-	}
-	return err
 }

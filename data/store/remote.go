@@ -15,6 +15,8 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/ditrun/ditrun/internal/transfer"
 )
 
 // bucket is S3-compatible storage as far as a set needs it.
@@ -23,10 +25,25 @@ type bucket struct {
 	list   *minio.Client // repeats failed requests by itself
 	read   minio.Core    // does not: readers go on where they were
 	access string        // whose credentials, for messages
+	pause  time.Duration // after the first failure of a read
 }
 
+// limits are how long requests wait. A listing of a large bucket may take its time.
+type limits struct {
+	list, read transfer.Limits
+	pause      time.Duration // after the first failure of a read
+}
+
+var defaultLimits = limits{
+	list: transfer.Limits{Header: 30 * time.Second, Idle: transfer.DefaultLimits.Idle},
+	read: transfer.DefaultLimits, pause: 100 * time.Millisecond,
+}
+
+// listTries is how often a request of a listing is made.
+const listTries = 6
+
 // openRemote lists what lies at s3://bucket/key.
-func openRemote(ctx context.Context, location string) (*Set, error) {
+func openRemote(ctx context.Context, location string, l limits) (*Set, error) {
 	rest, ok := strings.CutPrefix(location, "s3://")
 	if !ok {
 		return nil, fmt.Errorf("%s: want a path or s3://bucket/key (other S3-compatible storage: set AWS_ENDPOINT_URL)", location)
@@ -35,7 +52,7 @@ func openRemote(ctx context.Context, location string) (*Set, error) {
 	if name == "" {
 		return nil, fmt.Errorf("%s: no bucket in it, want s3://bucket/key", location)
 	}
-	b, err := openBucket(name)
+	b, err := openBucket(name, l)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", location, err)
 	}
@@ -47,7 +64,7 @@ func openRemote(ctx context.Context, location string) (*Set, error) {
 }
 
 // openBucket finds endpoint, region and credentials in the places where other programs look for them.
-func openBucket(name string) (*bucket, error) {
+func openBucket(name string, l limits) (*bucket, error) {
 	endpoint, secure := "s3.amazonaws.com", true
 	lookup := minio.BucketLookupAuto
 	region := cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"))
@@ -75,13 +92,13 @@ func openBucket(name string) (*bucket, error) {
 		return nil, err
 	}
 	transport.MaxIdleConnsPerHost = 128
-	transport.ResponseHeaderTimeout = time.Minute
-	o := minio.Options{Creds: creds, Secure: secure, Region: region, Transport: transport, BucketLookup: lookup}
-	b := &bucket{name: name, access: access}
+	o := minio.Options{Creds: creds, Secure: secure, Region: region, BucketLookup: lookup}
+	o.Transport, o.MaxRetries = transfer.Limit(transport, l.list), listTries
+	b := &bucket{name: name, access: access, pause: l.pause}
 	if b.list, err = minio.New(endpoint, &o); err != nil {
 		return nil, err
 	}
-	o.MaxRetries = 1
+	o.Transport, o.MaxRetries = transfer.Limit(transport, l.read), 1
 	if b.read.Client, err = minio.New(endpoint, &o); err != nil {
 		return nil, err
 	}

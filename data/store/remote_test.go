@@ -26,6 +26,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/ditrun/ditrun/data/store/storetest"
+	"github.com/ditrun/ditrun/internal/transfer"
 )
 
 func noise(n int) []byte {
@@ -180,6 +181,77 @@ func TestRemoteReadRetries(t *testing.T) {
 	}
 	if k, err := file.ReadAt(got, int64(len(b))); k != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("past the end: %d bytes, error %v", k, err)
+	}
+}
+
+// A server that keeps a reader waiting does not do so for ever, and what it had sent is not asked for again.
+func TestRemoteStalls(t *testing.T) {
+	const idle = 200 * time.Millisecond
+	short := limits{transfer.Limits{Header: idle, Idle: idle}, transfer.Limits{Header: idle, Idle: idle}, time.Millisecond}
+	b := noise(200_000)
+	f := &storetest.Server{Objects: map[string][]byte{"x": b}}
+	f.Serve(t)
+	s, err := openRemote(t.Context(), "s3://bucket/x", short)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := s.File(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var gets atomic.Int64
+	silent := func(w http.ResponseWriter, r *http.Request) bool { gets.Add(1); <-r.Context().Done(); return true }
+	// drip sends n bytes of what is asked for, then one now and then.
+	drip := func(n int) func(w http.ResponseWriter, r *http.Request) bool {
+		return func(w http.ResponseWriter, r *http.Request) bool {
+			gets.Add(1)
+			var lo, hi int
+			fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &lo, &hi)
+			w.Header().Set("ETag", storetest.ETag(b))
+			w.Header().Set("Last-Modified", time.Unix(0, 0).UTC().Format(http.TimeFormat))
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", lo, hi, len(b)))
+			w.Header().Set("Content-Length", strconv.Itoa(hi+1-lo))
+			w.WriteHeader(http.StatusPartialContent)
+			n := min(n, hi+1-lo)
+			w.Write(b[lo : lo+n])
+			for at := lo + n; at <= hi; at++ {
+				w.Write(b[at : at+1])
+				w.(http.Flusher).Flush()
+				select {
+				case <-r.Context().Done():
+					return true
+				case <-time.After(idle / 4):
+				}
+			}
+			return true
+		}
+	}
+	for name, c := range map[string]struct {
+		fault func(w http.ResponseWriter, r *http.Request) bool
+		want  string // "" for no error
+	}{
+		"never answers":       {silent, "no answer within 200ms"},
+		"a byte now and then": {drip(0), "fewer than 1000 bytes came within 200ms"},
+		"in between":          {drip(70_000), ""},
+	} {
+		gets.Store(0)
+		f.Change(func() { f.Fault = c.fault })
+		got := make([]byte, 150_000)
+		_, err := file.ReadAt(got, 100)
+		switch {
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || gets.Load() != maxFailures):
+			t.Errorf("%s: error %v after %d requests, want %q after %d", name, err, gets.Load(), c.want, maxFailures)
+		case c.want == "" && (err != nil || !bytes.Equal(got, b[100:150_100]) || gets.Load() != 3):
+			t.Errorf("%s: error %v, or other bytes, after %d requests", name, err, gets.Load())
+		}
+	}
+	gets.Store(0)
+	f.Change(func() { f.Fault = silent })
+	if _, err := openRemote(t.Context(), "s3://bucket/x", short); err == nil || !strings.Contains(err.Error(), "no answer within 200ms") {
+		t.Errorf("listing: %v", err)
+	}
+	if n := gets.Load(); n > listTries {
+		t.Errorf("%d requests for a listing", n)
 	}
 }
 

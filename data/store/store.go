@@ -54,7 +54,7 @@ type Set struct {
 // wildcards (pictures/train-*.tar), or any of these as s3://bucket/key. Links are followed.
 func Open(ctx context.Context, location string) (*Set, error) {
 	if strings.Contains(location, "://") {
-		return openRemote(ctx, location)
+		return openRemote(ctx, location, defaultLimits)
 	}
 	return openLocal(ctx, location)
 }
