@@ -80,7 +80,7 @@ dt_error *dt_adamw_averages(dt_adamw o, dt_out *out) { return p_dt_adamw_average
 static __typeof__(&dt_adamw_snapshot) p_dt_adamw_snapshot;
 dt_error *dt_adamw_snapshot(dt_adamw o, dt_out *out) { return p_dt_adamw_snapshot(o, out); }
 static __typeof__(&dt_store_new) p_dt_store_new;
-dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, const char *prefix, int64_t timeout_ms, dt_store *out) { return p_dt_store_new(host, port, serve, prefix, timeout_ms, out); }
+dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, int32_t listen_fd, const char *prefix, int64_t timeout_ms, dt_store *out) { return p_dt_store_new(host, port, serve, listen_fd, prefix, timeout_ms, out); }
 static __typeof__(&dt_store_free) p_dt_store_free;
 void dt_store_free(dt_store s) { p_dt_store_free(s); }
 static __typeof__(&dt_store_set) p_dt_store_set;

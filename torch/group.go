@@ -14,8 +14,9 @@ import (
 type Store struct{ h C.dt_store }
 
 // NewStore connects to the store at host:port, or serves one there; names get prefix in front. It
-// waits up to the time-out for a store to answer.
-func NewStore(host string, port int, serve bool, prefix string, timeoutMS int64) (s *Store, err error) {
+// waits up to the time-out for a store to answer. One that is served is open to every network, unless
+// listenFD, else -1, is a socket that listens on the port: the store takes it over.
+func NewStore(host string, port int, serve bool, listenFD int, prefix string, timeoutMS int64) (s *Store, err error) {
 	if err := Available(); err != nil {
 		return nil, err
 	}
@@ -24,7 +25,7 @@ func NewStore(host string, port int, serve bool, prefix string, timeoutMS int64)
 	defer C.free(unsafe.Pointer(h))
 	defer C.free(unsafe.Pointer(p))
 	s = &Store{}
-	check("NewStore", C.dt_store_new(h, C.int32_t(port), cbool(serve), p, C.int64_t(timeoutMS), &s.h))
+	check("NewStore", C.dt_store_new(h, C.int32_t(port), cbool(serve), C.int32_t(listenFD), p, C.int64_t(timeoutMS), &s.h))
 	return s, nil
 }
 

@@ -2,7 +2,7 @@
 // tensors, a small store of values, and a watchdog that says which process is at fault when one falls behind.
 //
 //	env, err := dist.Detect(os.Getenv)
-//	g, err := dist.Open(ctx, env, "gloo", 10*time.Minute)
+//	g, err := dist.Open(ctx, env, "gloo", 10*time.Minute, nil)
 //	defer g.Close()
 //	for step := range steps {
 //		g.AtStep(step)

@@ -204,6 +204,22 @@ func firstHost(list string) (string, error) {
 	return host, nil
 }
 
+// loopback returns the address of the store, and whether it is one that this machine alone can reach: where all processes
+// are on it no other needs to.
+func (e Env) loopback(addr string) (string, bool) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || e.AgentStore {
+		return addr, false
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+		return addr, true
+	}
+	if host == "localhost" || e.OneHost() {
+		return net.JoinHostPort("127.0.0.1", port), true
+	}
+	return addr, false
+}
+
 // store returns the address of the store.
 func (e Env) store() (string, error) {
 	addr := e.Addr

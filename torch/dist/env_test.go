@@ -119,3 +119,28 @@ func FuzzFirstHost(f *testing.F) {
 		}
 	})
 }
+
+// Where all processes are on one machine, or the address is one that no other machine has, the store is on loopback.
+func TestLoopback(t *testing.T) {
+	for _, c := range []struct {
+		env   Env
+		addr  string
+		want  string
+		local bool
+	}{
+		{Env{World: 2, LocalWorld: 2}, "127.0.0.1:1", "127.0.0.1:1", true},
+		{Env{World: 2, LocalWorld: 2}, "127.0.0.3:1", "127.0.0.3:1", true},
+		{Env{World: 2, LocalWorld: 2}, "[::1]:1", "[::1]:1", true},
+		{Env{World: 2, LocalWorld: 2}, "node7:1", "127.0.0.1:1", true},
+		{Env{World: 2, LocalWorld: 2}, "[fd00::1]:1", "127.0.0.1:1", true},
+		{Env{World: 2, LocalWorld: 1}, "localhost:1", "127.0.0.1:1", true},
+		{Env{World: 2, LocalWorld: 1}, "127.0.0.1:1", "127.0.0.1:1", true},
+		{Env{World: 2, LocalWorld: 1}, "node7:1", "node7:1", false},
+		{Env{World: 2, LocalWorld: 1}, "10.0.0.7:1", "10.0.0.7:1", false},
+		{Env{World: 2, LocalWorld: 2, AgentStore: true}, "node7:1", "node7:1", false},
+	} {
+		if addr, local := c.env.loopback(c.addr); addr != c.want || local != c.local {
+			t.Errorf("%+v, %s: %s, %v, want %s, %v", c.env, c.addr, addr, local, c.want, c.local)
+		}
+	}
+}

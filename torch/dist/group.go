@@ -35,6 +35,7 @@ type Group struct {
 	device  torch.Device
 	store   *Store      // nil alone
 	watch   *watchdog   // nil alone
+	waiting *waiting    // while it opens
 	serves  bool        // this process keeps the store
 	failed  atomic.Bool // so others will fail, not come to Close
 	closed  bool
@@ -46,9 +47,10 @@ type Group struct {
 
 // Open joins the group that env describes. Backend is "gloo", for tensors on the CPU, or "nccl:" and a GPU that no other
 // rank uses, such as "nccl:cuda:0": then those on it travel over NCCL, and what is on the CPU over Gloo as ever. Open
-// waits for the other ranks up to timeout, and so does every collective. A process alone opens no connection.
-func Open(ctx context.Context, env Env, backend string, timeout time.Duration) (*Group, error) {
-	g := &Group{env: env, timeout: timeout}
+// waits for the other ranks up to timeout, and so does every collective. While it waits it tells say, which may be nil, for
+// whom and where, first after some seconds. A process alone opens no connection.
+func Open(ctx context.Context, env Env, backend string, timeout time.Duration, say func(text string)) (*Group, error) {
+	g := &Group{env: env, timeout: timeout, waiting: newWaiting(say)}
 	kind, device, named := strings.Cut(backend, ":")
 	switch {
 	case backend == "gloo":
@@ -75,7 +77,7 @@ func Open(ctx context.Context, env Env, backend string, timeout time.Duration) (
 }
 
 func (g *Group) open(ctx context.Context, nccl bool) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, g.timeout, fmt.Errorf("not done within %v", g.timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, g.timeout, fmt.Errorf("%w within %v", errNotDone, g.timeout))
 	defer cancel()
 	addr, err := g.env.store()
 	if err != nil {
@@ -83,10 +85,14 @@ func (g *Group) open(ctx context.Context, nccl bool) error {
 	}
 	prefix := fmt.Sprintf("ditrun/%s/%d", g.env.RunID, g.env.Restart)
 	g.serves = g.env.Rank == 0 && !g.env.AgentStore
-	if g.store, err = dial(ctx, addr, g.serves, prefix, g.timeout); err != nil {
+	addr, local := g.env.loopback(addr)
+	if err := g.reach(ctx, addr); err != nil {
 		return err
 	}
-	second, err := dial(ctx, addr, false, prefix, g.timeout)
+	if g.store, err = dial(ctx, addr, g.serves, local, prefix, g.timeout); err != nil {
+		return err
+	}
+	second, err := dial(ctx, addr, false, local, prefix, g.timeout)
 	if err != nil {
 		return err
 	}
@@ -95,9 +101,11 @@ func (g *Group) open(ctx context.Context, nccl bool) error {
 	if err != nil {
 		return err
 	}
+	stop := g.waiting.during("connecting the ranks")
 	g.cpu, err = within(ctx, g.timeout, func() (*torch.Group, error) {
 		return torch.NewGloo(g.store.raw, g.env.Rank, g.env.World, os.Getenv("GLOO_SOCKET_IFNAME"), own, g.timeout.Milliseconds())
 	}, nil)
+	stop()
 	if err != nil {
 		err = fmt.Errorf("connect the ranks: %w", err)
 		if errors.Is(err, errLeft) {
@@ -108,8 +116,17 @@ func (g *Group) open(ctx context.Context, nccl bool) error {
 	if !nccl {
 		return nil
 	}
-	return g.openNCCL(ctx)
+	defer g.waiting.during("connecting the GPUs")()
+	if err := g.openNCCL(ctx); err != nil {
+		return &GPUError{err}
+	}
+	return nil
 }
+
+// A GPUError says why NCCL does not connect the GPUs of the ranks.
+type GPUError struct{ error }
+
+func (e *GPUError) Unwrap() error { return e.error }
 
 // meet waits until all ranks are there and returns the address of this machine at which they reach this rank.
 func (g *Group) meet(ctx context.Context, store string) (string, error) {
@@ -124,20 +141,13 @@ func (g *Group) meet(ctx context.Context, store string) (string, error) {
 	if err := g.store.Set(here(g.env.Rank), []byte(own)); err != nil {
 		return "", err
 	}
+	if err := g.await(ctx, store, here); err != nil {
+		return "", err
+	}
 	all := make([]string, g.env.World)
 	for r := range all {
 		value, err := g.store.Get(ctx, here(r))
-		if errors.Is(context.Cause(ctx), context.Canceled) {
-			return "", context.Cause(ctx)
-		} else if ctx.Err() != nil {
-			var missing []string
-			for ; r < g.env.World; r++ {
-				if has, err := g.store.has(here(r)); err == nil && !has {
-					missing = append(missing, strconv.Itoa(r))
-				}
-			}
-			return "", fmt.Errorf("missing after %v at the store %s: rank %s", g.timeout, store, shorten(missing, 8, ", "))
-		} else if err != nil {
+		if err != nil {
 			return "", err
 		}
 		all[r] = string(value)
@@ -151,6 +161,42 @@ func (g *Group) meet(ctx context.Context, store string) (string, error) {
 		}
 	}
 	return own, nil
+}
+
+// await waits until all ranks have said that they are here.
+func (g *Group) await(ctx context.Context, store string, here func(r int) string) error {
+	keys := make([]string, g.env.World)
+	for r := range keys {
+		keys[r] = here(r)
+	}
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		has, err := g.store.has(keys...)
+		if has || err != nil {
+			return err
+		}
+		if g.waiting.due() {
+			g.waiting.tell("waiting for %s of %d at %s", g.missing(keys), g.env.World, store)
+		}
+		select {
+		case <-ctx.Done():
+			if cause := context.Cause(ctx); !errors.Is(cause, errNotDone) {
+				return cause
+			}
+			return fmt.Errorf("missing after %v at the store %s: %s", g.timeout, store, g.missing(keys))
+		case <-time.After(pause):
+		}
+	}
+}
+
+// missing words the ranks whose keys are not in the store.
+func (g *Group) missing(keys []string) string {
+	var ranks []string
+	for r, key := range keys {
+		if has, err := g.store.has(key); err == nil && !has {
+			ranks = append(ranks, strconv.Itoa(r))
+		}
+	}
+	return "rank " + shorten(ranks, 8, ", ")
 }
 
 // localAddress returns the address of this machine from which it speaks to the other. It sends nothing.

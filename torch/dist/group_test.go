@@ -245,7 +245,7 @@ func TestAlone(t *testing.T) {
 	if err := torch.Available(); err != nil {
 		t.Skip("libtorch is not there: ", err)
 	}
-	g, err := Open(t.Context(), Env{World: 1, LocalWorld: 1}, "gloo", time.Second)
+	g, err := Open(t.Context(), Env{World: 1, LocalWorld: 1}, "gloo", time.Second, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func TestAlone(t *testing.T) {
 			t.Errorf("alone after Close: %v", err)
 		}
 	}
-	if _, err := Open(t.Context(), Env{World: 1}, "mpi", time.Second); err == nil {
+	if _, err := Open(t.Context(), Env{World: 1}, "mpi", time.Second, nil); err == nil {
 		t.Error("a backend called mpi")
 	}
 }
@@ -354,14 +354,14 @@ func TestNobodyServes(t *testing.T) {
 	}
 	e := Env{Rank: 1, World: 2, LocalRank: 1, LocalWorld: 2, Port: freePort(t)}
 	start := time.Now()
-	_, err := Open(t.Context(), e, "gloo", 2*time.Second)
+	_, err := Open(t.Context(), e, "gloo", 2*time.Second, nil)
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("rank 1 of 2: store 127.0.0.1:%d: connect: ", e.Port)) || time.Since(start) > 10*time.Second {
 		t.Errorf("%v after %v", err, time.Since(start))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(100*time.Millisecond, cancel)
 	start = time.Now()
-	if _, err := Open(ctx, e, "gloo", 30*time.Second); !errors.Is(err, context.Canceled) || time.Since(start) > 5*time.Second {
+	if _, err := Open(ctx, e, "gloo", 30*time.Second, nil); !errors.Is(err, context.Canceled) || time.Since(start) > 5*time.Second {
 		t.Errorf("cancelled: %v after %v", err, time.Since(start))
 	}
 }

@@ -56,12 +56,19 @@ func runTask(name string) error {
 		taskDevice = torch.CUDA(e.LocalRank)
 		backend = "nccl:" + taskDevice.String()
 	}
-	g, err := Open(context.Background(), e, backend, time.Duration(seconds)*time.Second)
+	g, err := Open(context.Background(), e, backend, time.Duration(seconds)*time.Second, tell)
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
 	defer g.Close()
 	return tasks[name](g)
+}
+
+// tell prints what a rank waits for where a test looks at it.
+func tell(text string) {
+	if os.Getenv("DITRUN_TEST_DIST_TELL") != "" {
+		fmt.Println(text)
+	}
 }
 
 // A result is how one rank ended.

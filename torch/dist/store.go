@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -63,8 +65,24 @@ func within[T any](ctx context.Context, timeout time.Duration, call func() (T, e
 	return zero, err
 }
 
-// dial connects to the store at addr; with serve this process keeps it.
-func dial(ctx context.Context, addr string, serve bool, prefix string, timeout time.Duration) (*Store, error) {
+// listen returns a socket that listens at addr, for the store to take over.
+func listen(addr string) (fd int, err error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return -1, err
+	}
+	defer l.Close()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return -1, err
+	}
+	defer f.Close()
+	return unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+}
+
+// dial connects to the store at addr; with serve this process keeps it, and with local it listens at addr alone, not on
+// every network.
+func dial(ctx context.Context, addr string, serve, local bool, prefix string, timeout time.Duration) (*Store, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
@@ -73,9 +91,15 @@ func dial(ctx context.Context, addr string, serve bool, prefix string, timeout t
 	if err != nil {
 		return nil, err
 	}
+	listener := -1
+	if serve && local {
+		if listener, err = listen(addr); err != nil {
+			return nil, fmt.Errorf("store %s: serve: %w", addr, bare(err))
+		}
+	}
 	// libtorch gives up by itself, with a better text.
 	raw, err := within(ctx, timeout+5*time.Second, func() (*torch.Store, error) {
-		return torch.NewStore(host, number, serve, prefix, timeout.Milliseconds())
+		return torch.NewStore(host, number, serve, listener, prefix, timeout.Milliseconds())
 	}, (*torch.Store).Close)
 	if err != nil {
 		verb := "connect"

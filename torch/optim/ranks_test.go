@@ -67,7 +67,7 @@ func childRank(t *testing.T) (task string, r *rank) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := dist.Open(t.Context(), env, torchtest.Backend(t), 20*time.Second)
+	g, err := dist.Open(t.Context(), env, torchtest.Backend(t), 20*time.Second, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func groupOfOne(t *testing.T) *torch.Group {
 		t.Cleanup(g.Close)
 		return g
 	}
-	store, err := torch.NewStore(host, freePort(t), true, "optim", timeout)
+	store, err := torch.NewStore(host, freePort(t), true, -1, "optim", timeout)
 	if err != nil {
 		t.Fatal(err)
 	}

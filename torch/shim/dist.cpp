@@ -115,14 +115,15 @@ std::vector<std::shared_ptr<gloo::transport::Device>> gloo_devices(const std::st
 
 extern "C" {
 
-dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, const char *prefix,
-                       int64_t timeout_ms, dt_store *out) {
+dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, int32_t listen_fd,
+                       const char *prefix, int64_t timeout_ms, dt_store *out) {
   return guard(0, [&] {
     dt::WithoutSigpipe threads;
     TORCH_CHECK(port > 0 && port < 65536, "port ", port, " is not between 1 and 65535");
     c10d::TCPStoreOptions o;
     o.port = static_cast<uint16_t>(port);
     o.isServer = serve != 0;
+    if (listen_fd >= 0) o.masterListenFd = listen_fd;
     o.waitWorkers = false;
     o.timeout = dt::ms(timeout_ms);
     auto tcp = c10::make_intrusive<c10d::TCPStore>(host, o);

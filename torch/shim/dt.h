@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 #define DT_API __attribute__((visibility("default")))
-#define DT_ABI 1
+#define DT_ABI 2
 
 typedef struct dt_tensor_s *dt_tensor;
 typedef struct dt_generator_s *dt_generator;
@@ -140,8 +140,10 @@ DT_API dt_error *dt_adamw_snapshot(dt_adamw o, dt_out *out);
  * or an agent that started the ranks. A call on one connection waits for the one before it. */
 enum { DT_SUM = 0, DT_MIN = 1, DT_MAX = 2 };
 
-DT_API dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, const char *prefix,
-                              int64_t timeout_ms, dt_store *out);
+/* With serve this process keeps the store, on every network, or on the socket listen_fd where that
+ * is not -1: it listens already, on this port, and belongs to the store from then on. */
+DT_API dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, int32_t listen_fd,
+                              const char *prefix, int64_t timeout_ms, dt_store *out);
 DT_API void dt_store_free(dt_store s);
 DT_API dt_error *dt_store_set(dt_store s, const char *key, const void *data, int64_t nbytes);
 /* Waits for the key as long as the store's time-out. The bytes are freed with free(). */

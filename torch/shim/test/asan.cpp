@@ -333,8 +333,8 @@ int free_port() {
 // A group of one process: what is between processes has tests in package dist.
 void groups() {
   dt_store s = nullptr;
-  FAILS(dt_store_new("127.0.0.1", 0, 1, "p", 1000, &s), "port 0");
-  OK(dt_store_new("127.0.0.1", free_port(), 1, "p", 5000, &s));
+  FAILS(dt_store_new("127.0.0.1", 0, 1, -1, "p", 1000, &s), "port 0");
+  OK(dt_store_new("127.0.0.1", free_port(), 1, -1, "p", 5000, &s));
   OK(dt_store_set(s, "k", "a\0b", 3));
   void *value = nullptr;
   int64_t n = 0;
