@@ -16,6 +16,7 @@ import (
 	"sort"
 	"sync"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -109,6 +110,9 @@ func openShard(path string, p *Plan, k int) (*shard, error) {
 	f, err := checkpoint.OpenSafetensors(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("missing%w: encode again, finished shards are kept", quiet{err})
+	}
+	if disk.OfMachine(err) {
+		return nil, err
 	}
 	if err != nil {
 		return nil, fmt.Errorf("truncated or damaged: %w: encode again, finished shards are kept", withoutPath(err))
@@ -249,7 +253,11 @@ func (l *Latents) Verify(ctx context.Context, mode string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := guardFaults(func() error { return s.verify(&l.m.Shards[k], mode) }); err != nil {
+		err := guardFaults(func() error { return s.verify(&l.m.Shards[k], mode) })
+		switch {
+		case disk.OfMachine(err):
+			return fmt.Errorf("verify %s: %s: %w", l.dir, l.m.Shards[k].File, err)
+		case err != nil:
 			damaged = append(damaged, fmt.Errorf("verify %s: %s: damaged: %w: delete the file and encode again", l.dir, l.m.Shards[k].File, err))
 		}
 	}

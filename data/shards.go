@@ -55,7 +55,7 @@ func NewShardWriter(dir string, plan Plan) (*ShardWriter, error) {
 			return nil, fmt.Errorf("write latents to %s: it holds latents %s: choose another folder", dir, d)
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("write latents to %s: %w: choose another folder", dir, err)
+		return nil, fmt.Errorf("write latents to %s: %w", dir, disk.Advise(err, "choose another folder"))
 	}
 	names, err := w.names("latents-", ".safetensors")
 	if err != nil {
@@ -123,7 +123,9 @@ func (w *ShardWriter) done(k int) (bool, error) {
 	if err != nil {
 		return false, nil // not a whole file
 	}
-	if _, err := w.plan.checkShard(c, k); err != nil {
+	if _, err := w.plan.checkShard(c, k); disk.OfMachine(err) {
+		return false, fmt.Errorf("write latents to %s: %w", w.dir, err)
+	} else if err != nil {
 		return false, fmt.Errorf("write latents to %s: shard %s was made to another plan: %w: choose another folder", w.dir, w.plan.file(k), err)
 	}
 	return true, nil

@@ -187,7 +187,7 @@ func openText(l *Latents) (*Text, error) {
 		return nil, fmt.Errorf("open %s: no %s%w: %s", dir, textManifest, quiet{err}, textWayOut)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w: %s", dir, err, textWayOut)
+		return nil, fmt.Errorf("open %s: %w", dir, disk.Advise(err, textWayOut))
 	}
 	if info.Dataset != l.m.Dataset.Hash || info.Samples != l.Len() || info.Records != l.recordsHash() {
 		return nil, fmt.Errorf("open %s: made for other latents (%d of data set %.12s..., these are %d of %.12s...): %s",
@@ -196,7 +196,7 @@ func openText(l *Latents) (*Text, error) {
 	t := &Text{dir: dir, info: *info}
 	if err := t.open(); err != nil {
 		t.close()
-		return nil, fmt.Errorf("open %s: %w: %s", dir, err, textWayOut)
+		return nil, fmt.Errorf("open %s: %w", dir, disk.Advise(err, textWayOut))
 	}
 	return t, nil
 }
@@ -415,7 +415,10 @@ func (t *Text) Verify(ctx context.Context) error {
 		if err == nil && sum != f.SHA256 {
 			err = fmt.Errorf("sha256 %s, %s says %s", sum, textManifest, f.SHA256)
 		}
-		if err != nil {
+		switch {
+		case disk.OfMachine(err):
+			return fmt.Errorf("verify %s: %s: %w", t.dir, f.File, disk.Bare(err))
+		case err != nil:
 			damaged = append(damaged, fmt.Errorf("verify %s: %s: damaged: %w: %s", t.dir, f.File, err, textWayOut))
 		}
 	}

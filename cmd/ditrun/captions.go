@@ -118,7 +118,7 @@ func (k *captioning) store(e *env, out string) (map[string]any, error) {
 	}})
 	if err != nil {
 		if bar != nil {
-			err = withHint(err, "encoded captions are kept; the same command continues")
+			err = e.continues(err, "encoded captions are kept")
 		}
 		return nil, err
 	}
@@ -151,8 +151,10 @@ func addCaptions(e *env, specs []string) error {
 		return nil
 	}
 	latents, err := data.OpenLatents(out)
-	if err != nil {
+	if isMissing(err) {
 		return withHint(err, "--data and --vae make the latents first")
+	} else if err != nil {
+		return err
 	}
 	defer latents.Close()
 	began := time.Now()

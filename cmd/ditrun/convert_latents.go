@@ -61,7 +61,7 @@ func importLatents(e *env) error {
 	m, err := set.Write(e.ctx, c.String("out"), interop.Import{
 		VAE: data.VAE{Name: c.String("vae"), SHA256: sum, ScalingFactor: cfg.ScalingFactor}, ImageSize: size, Tool: "ditrun " + readVersion().Ditrun})
 	if err != nil {
-		return withHint(err, "whole shards are kept; the same command continues")
+		return e.continues(err, "whole shards are kept")
 	}
 	// Latents that were scaled by another factor, or not at all, are seen by their size.
 	std := 0.0

@@ -201,7 +201,7 @@ func runEncodeLatents(e *env) error {
 		case errors.As(err, &bad):
 			err = withHint(err, "--on-error skip leaves them out; shards without them are kept")
 		case bar != nil:
-			err = withHint(err, "whole shards are kept; the same command continues")
+			err = e.continues(err, "whole shards are kept")
 		}
 		return err
 	}

@@ -14,23 +14,6 @@ const (
 	exitInterrupted = 130
 )
 
-// A hintError is an error with the next step to take.
-type hintError struct {
-	error
-	hint string
-}
-
-func (e hintError) Unwrap() error { return e.error }
-
-// withHint adds a hint to err; it is printed on a line of its own. An err of
-// nil stays nil.
-func withHint(err error, format string, args ...any) error {
-	if err == nil {
-		return nil
-	}
-	return hintError{err, fmt.Sprintf(format, args...)}
-}
-
 // A usageError is a mistake in the command line: exit code 2.
 type usageError struct{ error }
 
@@ -58,10 +41,7 @@ func conclude(w io.Writer, err, cause error) int {
 	if err == nil && !interrupted || errors.Is(err, errSaved) {
 		return 0
 	}
-	var hint string
-	if h := (hintError{}); errors.As(err, &h) {
-		hint = h.hint
-	}
+	hint := hintOf(err)
 	code := exitFailed
 	other := codeError{}
 	switch {

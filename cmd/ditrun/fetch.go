@@ -78,7 +78,7 @@ func runFetch(e *env) error {
 	})
 	if err != nil {
 		if partial := (*hub.PartialError)(nil); errors.As(err, &partial) {
-			return withHint(err, "%s are kept; the same command continues there", format.Bytes(partial.Bytes))
+			return withKept(err, "%s are kept; the same command continues there", format.Bytes(partial.Bytes))
 		}
 		return err
 	}

@@ -186,7 +186,7 @@ func runTrain(e *env) error {
 	p.Dir = p.folder.Dir() // it may have been moved
 	if err != nil {
 		if result.Checkpoint != "" {
-			err = withHint(err, "the same command with --run-dir %s --resume auto continues, from step %s in %s",
+			err = withKept(err, "the same command with --run-dir %s --resume auto continues, from step %s in %s",
 				p.Dir, format.Count(int64(result.Saved)), result.Checkpoint)
 		}
 		return e.ended(err, result.Checkpoint)

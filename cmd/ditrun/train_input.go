@@ -58,8 +58,10 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 	t.pictures = encoder != "" && !exists(filepath.Join(path, data.ManifestName))
 	var latents *data.Latents
 	if !t.pictures {
-		if latents, err = data.OpenLatents(path); err != nil {
+		if latents, err = data.OpenLatents(path); isMissing(err) {
 			return withHint(err, "`ditrun encode-latents` makes latents from pictures")
+		} else if err != nil {
+			return err
 		}
 		t.latents = latents
 		t.closers = append(t.closers, func() { latents.Close() })

@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 	"time"
 )
@@ -20,13 +21,30 @@ var momentary = []error{
 }
 
 // Momentary reports whether the same call may succeed a little later.
-func Momentary(err error) bool {
-	for _, e := range momentary {
+func Momentary(err error) bool { return isOneOf(err, momentary) }
+
+// standing are errors of the machine that stay until somebody changes it: who may do what, limits, what is mounted how.
+var standing = []error{syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.EFBIG, syscall.ENODEV, syscall.ENXIO}
+
+// OfMachine reports whether err comes of the machine, its limits and who may do what on it, and so says nothing of what a
+// file holds.
+func OfMachine(err error) bool { return isOneOf(err, momentary) || isOneOf(err, standing) }
+
+func isOneOf(err error, list []error) bool {
+	for _, e := range list {
 		if errors.Is(err, e) {
 			return true
 		}
 	}
 	return false
+}
+
+// Advise adds to an error of reading a file what to do about the file, unless the file is not at fault.
+func Advise(err error, advice string) error {
+	if err == nil || OfMachine(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, advice)
 }
 
 // Retry calls f until it succeeds, its error is not momentary, or all pauses have passed, with one of them before each new

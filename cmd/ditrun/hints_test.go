@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// The hint follows from the cause of an error, not from where it came up.
+func TestHintOfCause(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "no", "such", "file")
+	at := func(errno syscall.Errno) error {
+		return fmt.Errorf("open captions: %w", &fs.PathError{Op: "open", Path: file, Err: errno})
+	}
+	const place = "`ditrun encode-latents` makes latents from pictures"
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"other":       {errors.New("truncated"), place},
+		"missing":     {at(syscall.ENOENT), place},
+		"files":       {at(syscall.EMFILE), "`ulimit -n` shows and raises the limit"},
+		"all files":   {at(syscall.ENFILE), "other programs have to close some"},
+		"space":       {at(syscall.ENOSPC), "the disk of " + dir + " has "},
+		"bare space":  {fmt.Errorf("write x: %w", syscall.ENOSPC), "free space on that disk"},
+		"quota":       {at(syscall.EDQUOT), "the quota of disk space is used up"},
+		"file size":   {at(syscall.EFBIG), "`ulimit -f` shows and raises"},
+		"read-only":   {at(syscall.EROFS), "mounted read-only"},
+		"permission":  {at(syscall.EACCES), dir + " belongs to " + userName(os.Getuid()) + " (drwx"},
+		"permitted":   {at(syscall.EPERM), "), this is " + userName(os.Geteuid())},
+		"network":     {fmt.Errorf("listen: %w", syscall.EACCES), place},
+		"link":        {&os.LinkError{Op: "rename", Old: "/x", New: file, Err: syscall.ENOSPC}, "the disk of " + dir + " has "},
+		"interrupted": {context.Canceled, place},
+	} {
+		var out bytes.Buffer
+		if code := conclude(&out, withHint(c.err, place), nil); code != exitFailed {
+			t.Errorf("%s: code %d", name, code)
+		}
+		hint := out.String()[strings.Index(out.String(), "\n")+1:]
+		if !strings.HasPrefix(hint, "ditrun: hint: ") || !strings.Contains(hint, c.want) || c.want != place && strings.Contains(hint, place) {
+			t.Errorf("%s: %q, want %q", name, hint, c.want)
+		}
+	}
+	// What is left of the work is said beside the cause.
+	if got := hintOf(withKept(at(syscall.EMFILE), "whole shards are kept")); !strings.HasPrefix(got, "whole shards are kept; this process may have ") {
+		t.Errorf("%q", got)
+	}
+	if got := hintOf(at(syscall.EFBIG)); !strings.HasPrefix(got, "`ulimit -f`") {
+		t.Errorf("without a hint of the place: %q", got)
+	}
+}
+
+// That the same command goes on is said only where it does.
+func TestContinues(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	e := &env{ctx: ctx}
+	for _, c := range []struct {
+		err       error
+		continues bool
+	}{
+		{errors.New("shard 3 was made to another plan"), false},
+		{fmt.Errorf("write: %w", syscall.ENOSPC), true},
+		{nil, false},
+	} {
+		if got := hintOf(e.continues(c.err, "whole shards are kept")); strings.Contains(got, "the same command continues") != c.continues {
+			t.Errorf("%v: %q", c.err, got)
+		}
+	}
+	cancel()
+	if got := hintOf(e.continues(ctx.Err(), "whole shards are kept")); got != "whole shards are kept; the same command continues" {
+		t.Errorf("interrupted: %q", got)
+	}
+}
