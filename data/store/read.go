@@ -25,8 +25,8 @@ type remoteFile struct {
 
 func (f *remoteFile) Close() error { return nil }
 
-// maxFailures is how often in a row a read may fail, with hardly a byte, before it is given up: with the pauses between, some
-// twenty seconds of throttling or of no network.
+// maxFailures is how often in a row a read may fail, with hardly a byte, before it is given up: with the pauses
+// between, some twenty seconds of throttling or of no network.
 const maxFailures = 8
 
 // pause before attempt n after a failure: doubling from first, with chance so that many readers that were turned away

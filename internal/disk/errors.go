@@ -26,8 +26,8 @@ func Momentary(err error) bool { return isOneOf(err, momentary) }
 // standing are errors of the machine that stay until somebody changes it: who may do what, limits, what is mounted how.
 var standing = []error{syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.EFBIG, syscall.ENODEV, syscall.ENXIO}
 
-// OfMachine reports whether err comes of the machine, its limits and who may do what on it, and so says nothing of what a
-// file holds.
+// OfMachine reports whether err comes of the machine, its limits and who may do what on it, and so says nothing of
+// what a file holds.
 func OfMachine(err error) bool { return isOneOf(err, momentary) || isOneOf(err, standing) }
 
 func isOneOf(err error, list []error) bool {
@@ -47,8 +47,8 @@ func Advise(err error, advice string) error {
 	return fmt.Errorf("%w: %s", err, advice)
 }
 
-// Retry calls f until it succeeds, its error is not momentary, or all pauses have passed, with one of them before each new
-// try. It returns the last error; when ctx ends it makes no further try.
+// Retry calls f until it succeeds, its error is not momentary, or all pauses have passed, with one of them before
+// each new try. It returns the last error; when ctx ends it makes no further try.
 func Retry(ctx context.Context, pauses []time.Duration, f func() error) error {
 	err := f()
 	for _, pause := range pauses {

@@ -18,7 +18,8 @@ type Limits struct {
 // DefaultLimits are for servers on the internet.
 var DefaultLimits = Limits{Header: 10 * time.Second, Idle: 30 * time.Second}
 
-// LeastBytes must come within [Limits.Idle]. A connection that brings less is as good as broken: a model would take years.
+// LeastBytes must come within [Limits.Idle]. A connection that brings less is as good as broken: a model would take
+// years.
 const LeastBytes = 1000
 
 // A StallError says that a server kept a request waiting too long. Another request may succeed.
@@ -34,8 +35,8 @@ func (e *StallError) Error() string {
 	return fmt.Sprintf("fewer than %d bytes came within %v", LeastBytes, e.After)
 }
 
-// Limit returns next with requests, and the bodies of their answers, that fail with a [StallError] where the server takes
-// longer than l. The time that the caller takes between reads does not count. Bodies must be closed.
+// Limit returns next with requests, and the bodies of their answers, that fail with a [StallError] where the server
+// takes longer than l. The time that the caller takes between reads does not count. Bodies must be closed.
 func Limit(next http.RoundTripper, l Limits) http.RoundTripper { return limited{next, l} }
 
 type limited struct {

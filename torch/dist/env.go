@@ -204,8 +204,8 @@ func firstHost(list string) (string, error) {
 	return host, nil
 }
 
-// loopback returns the address of the store, and whether it is one that this machine alone can reach: where all processes
-// are on it no other needs to.
+// loopback returns the address of the store, and whether it is one that this machine alone can reach: where all
+// processes are on it no other needs to.
 func (e Env) loopback(addr string) (string, bool) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil || e.AgentStore {

@@ -269,8 +269,8 @@ func (c *client) get(ctx context.Context, s source, have int64) (resp *http.Resp
 	return resp, from, nil
 }
 
-// rangeStart returns where the part begins that the server sends of a file whose bytes from have on were asked for: there,
-// or at 0 where it sends all of it.
+// rangeStart returns where the part begins that the server sends of a file whose bytes from have on were asked for:
+// there, or at 0 where it sends all of it.
 func rangeStart(s source, contentRange string, have int64) (int64, error) {
 	var from, last int64
 	var total string

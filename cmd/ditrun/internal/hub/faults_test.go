@@ -35,8 +35,8 @@ type plainServer struct {
 	said     []string
 }
 
-// serveFile starts a server. Answer gets the number of the GET request, from 0; HEAD is answered with the length, unless
-// that is negative, and with the headers given.
+// serveFile starts a server. Answer gets the number of the GET request, from 0; HEAD is answered with the length,
+// unless that is negative, and with the headers given.
 func serveFile(t *testing.T, head map[string]string, length int, answer func(s *plainServer, n int, w http.ResponseWriter, r *http.Request)) *plainServer {
 	s := &plainServer{dir: t.TempDir(), body: bytes.Repeat([]byte("weights "), 5000)}
 	gets := 0
@@ -215,8 +215,8 @@ func TestFinalErrors(t *testing.T) {
 	}
 }
 
-// A file that may not grow further is one of the errors that stay; what came is kept. The limit is of the whole process,
-// so that it is one of its own.
+// A file that may not grow further is one of the errors that stay; what came is kept. The limit is of the whole
+// process, so that it is one of its own.
 func TestFileSizeLimit(t *testing.T) {
 	const inside = "DITRUN_TEST_FILE_SIZE_LIMIT"
 	if os.Getenv(inside) == "" {

@@ -226,8 +226,8 @@ func offline(base string, ref Ref, why error) (*Result, error) {
 	return result, nil
 }
 
-// listPath is where the names of all files of a revision are kept, so that without a network it is known whether the cache
-// has what a model needs. Python's client passes over the folder.
+// listPath is where the names of all files of a revision are kept, so that without a network it is known whether the
+// cache has what a model needs. Python's client passes over the folder.
 func listPath(base, commit string) string { return filepath.Join(base, "ditrun-files", commit+".json") }
 
 func keepList(base, commit string, names []string) error {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// ListenForMetrics opens addr, HOST:PORT, for [Metrics.Serve]. An empty host means every address of the machine, port 0 a
-// free port.
+// ListenForMetrics opens addr, HOST:PORT, for [Metrics.Serve]. An empty host means every address of the machine, port
+// 0 a free port.
 func ListenForMetrics(addr string) (net.Listener, error) {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
 		return nil, fmt.Errorf("serve metrics: %w: want HOST:PORT, such as localhost:9464, or :9464 for every network", err)
@@ -44,8 +44,8 @@ func (m *Metrics) Serve(l net.Listener) (url string, stop func()) {
 // maxClients is how many connections the metrics have at once: each takes a descriptor that the run may need.
 const maxClients = 16
 
-// fewClients is a listener with at most maxClients connections. A new one takes the place of the oldest, so that clients
-// which hold theirs and ask nothing keep nobody out.
+// fewClients is a listener with at most maxClients connections. A new one takes the place of the oldest, so that
+// clients which hold theirs and ask nothing keep nobody out.
 type fewClients struct {
 	net.Listener
 
