@@ -25,7 +25,8 @@ func NewStore(host string, port int, serve bool, listenFD int, prefix string, ti
 	defer C.free(unsafe.Pointer(h))
 	defer C.free(unsafe.Pointer(p))
 	s = &Store{}
-	check("NewStore", C.dt_store_new(h, C.int32_t(port), cbool(serve), C.int32_t(listenFD), p, C.int64_t(timeoutMS), &s.h))
+	check("NewStore", C.dt_store_new(h, C.int32_t(port), cbool(serve), C.int32_t(listenFD), p, C.int64_t(timeoutMS),
+		&s.h))
 	return s, nil
 }
 

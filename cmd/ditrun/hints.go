@@ -85,13 +85,15 @@ func hintOfCause(err error) string {
 	switch {
 	case errors.Is(err, context.Canceled):
 	case is(syscall.EMFILE):
-		return fmt.Sprintf("this process may have %s open; `ulimit -n` shows and raises the limit", plural(limit(syscall.RLIMIT_NOFILE), "file"))
+		return fmt.Sprintf("this process may have %s open; `ulimit -n` shows and raises the limit",
+			plural(limit(syscall.RLIMIT_NOFILE), "file"))
 	case is(syscall.ENFILE):
 		return "too many files are open on this machine: other programs have to close some"
 	case is(syscall.EDQUOT):
 		return "the quota of disk space is used up: remove files, or write elsewhere"
 	case is(syscall.ENOSPC) && path != "":
-		return fmt.Sprintf("the disk of %s has %s free", existing(path), format.Bytes(max(disk.Free(existing(path)), 0)))
+		return fmt.Sprintf("the disk of %s has %s free", existing(path), format.Bytes(max(disk.Free(existing(path)),
+			0)))
 	case is(syscall.ENOSPC):
 		return "free space on that disk, or write elsewhere"
 	case is(syscall.EFBIG):
@@ -132,7 +134,8 @@ func permission(path string) string {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		owner = userName(int(st.Uid))
 	}
-	return fmt.Sprintf("%s belongs to %s (%s), this is %s", path, owner, strings.ToLower(info.Mode().String()), userName(os.Geteuid()))
+	return fmt.Sprintf("%s belongs to %s (%s), this is %s", path, owner, strings.ToLower(info.Mode().String()),
+		userName(os.Geteuid()))
 }
 
 func userName(id int) string {

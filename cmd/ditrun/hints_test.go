@@ -25,19 +25,20 @@ func TestHintOfCause(t *testing.T) {
 		err  error
 		want string
 	}{
-		"other":       {errors.New("truncated"), place},
-		"missing":     {at(syscall.ENOENT), place},
-		"files":       {at(syscall.EMFILE), "`ulimit -n` shows and raises the limit"},
-		"all files":   {at(syscall.ENFILE), "other programs have to close some"},
-		"space":       {at(syscall.ENOSPC), "the disk of " + dir + " has "},
-		"bare space":  {fmt.Errorf("write x: %w", syscall.ENOSPC), "free space on that disk"},
-		"quota":       {at(syscall.EDQUOT), "the quota of disk space is used up"},
-		"file size":   {at(syscall.EFBIG), "`ulimit -f` shows and raises"},
-		"read-only":   {at(syscall.EROFS), "mounted read-only"},
-		"permission":  {at(syscall.EACCES), dir + " belongs to " + userName(os.Getuid()) + " (drwx"},
-		"permitted":   {at(syscall.EPERM), "), this is " + userName(os.Geteuid())},
-		"network":     {fmt.Errorf("listen: %w", syscall.EACCES), place},
-		"link":        {&os.LinkError{Op: "rename", Old: "/x", New: file, Err: syscall.ENOSPC}, "the disk of " + dir + " has "},
+		"other":      {errors.New("truncated"), place},
+		"missing":    {at(syscall.ENOENT), place},
+		"files":      {at(syscall.EMFILE), "`ulimit -n` shows and raises the limit"},
+		"all files":  {at(syscall.ENFILE), "other programs have to close some"},
+		"space":      {at(syscall.ENOSPC), "the disk of " + dir + " has "},
+		"bare space": {fmt.Errorf("write x: %w", syscall.ENOSPC), "free space on that disk"},
+		"quota":      {at(syscall.EDQUOT), "the quota of disk space is used up"},
+		"file size":  {at(syscall.EFBIG), "`ulimit -f` shows and raises"},
+		"read-only":  {at(syscall.EROFS), "mounted read-only"},
+		"permission": {at(syscall.EACCES), dir + " belongs to " + userName(os.Getuid()) + " (drwx"},
+		"permitted":  {at(syscall.EPERM), "), this is " + userName(os.Geteuid())},
+		"network":    {fmt.Errorf("listen: %w", syscall.EACCES), place},
+		"link": {&os.LinkError{Op: "rename", Old: "/x", New: file, Err: syscall.ENOSPC},
+			"the disk of " + dir + " has "},
 		"interrupted": {context.Canceled, place},
 	} {
 		var out bytes.Buffer
@@ -45,12 +46,14 @@ func TestHintOfCause(t *testing.T) {
 			t.Errorf("%s: code %d", name, code)
 		}
 		hint := out.String()[strings.Index(out.String(), "\n")+1:]
-		if !strings.HasPrefix(hint, "ditrun: hint: ") || !strings.Contains(hint, c.want) || c.want != place && strings.Contains(hint, place) {
+		if !strings.HasPrefix(hint, "ditrun: hint: ") || !strings.Contains(hint, c.want) || c.want != place &&
+			strings.Contains(hint, place) {
 			t.Errorf("%s: %q, want %q", name, hint, c.want)
 		}
 	}
 	// What is left of the work is said beside the cause.
-	if got := hintOf(withKept(at(syscall.EMFILE), "whole shards are kept")); !strings.HasPrefix(got, "whole shards are kept; this process may have ") {
+	if got := hintOf(withKept(at(syscall.EMFILE), "whole shards are kept")); !strings.HasPrefix(got,
+		"whole shards are kept; this process may have ") {
 		t.Errorf("%q", got)
 	}
 	if got := hintOf(at(syscall.EFBIG)); !strings.HasPrefix(got, "`ulimit -f`") {
@@ -70,12 +73,14 @@ func TestContinues(t *testing.T) {
 		{fmt.Errorf("write: %w", syscall.ENOSPC), true},
 		{nil, false},
 	} {
-		if got := hintOf(e.continues(c.err, "whole shards are kept")); strings.Contains(got, "the same command continues") != c.continues {
+		if got := hintOf(e.continues(c.err, "whole shards are kept")); strings.Contains(got,
+			"the same command continues") != c.continues {
 			t.Errorf("%v: %q", c.err, got)
 		}
 	}
 	cancel()
-	if got := hintOf(e.continues(ctx.Err(), "whole shards are kept")); got != "whole shards are kept; the same command continues" {
+	if got := hintOf(e.continues(ctx.Err(),
+		"whole shards are kept")); got != "whole shards are kept; the same command continues" {
 		t.Errorf("interrupted: %q", got)
 	}
 }

@@ -214,7 +214,8 @@ const groupTimeout = 10 * time.Minute
 
 // openGroup joins the processes of the run, over NCCL where they compute on GPUs.
 func (e *env) openGroup(process dist.Env, dev torch.Device) (*dist.Group, error) {
-	group, err := dist.Open(e.ctx, process, backend(dev), groupTimeout, func(text string) { e.warn("rank %d: %s", process.Rank, text) })
+	say := func(text string) { e.warn("rank %d: %s", process.Rank, text) }
+	group, err := dist.Open(e.ctx, process, backend(dev), groupTimeout, say)
 	if errors.As(err, new(*dist.GPUError)) {
 		err = withHint(err, "`ditrun doctor` shows GPUs and NCCL; --device cpu needs neither")
 	}

@@ -186,19 +186,12 @@ func TestRemoteReadRetries(t *testing.T) {
 
 // A server that keeps a reader waiting does not do so for ever, and what it had sent is not asked for again.
 func TestRemoteStalls(t *testing.T) {
-	const idle = 200 * time.Millisecond
-	short := limits{transfer.Limits{Header: idle, Idle: idle}, transfer.Limits{Header: idle, Idle: idle}, time.Millisecond}
+	const soon = 200 * time.Millisecond
+	late := transfer.Limits{Header: soon, Idle: time.Minute}
+	slow := transfer.Limits{Header: time.Minute, Idle: soon}
 	b := noise(200_000)
 	f := &storetest.Server{Objects: map[string][]byte{"x": b}}
 	f.Serve(t)
-	s, err := openRemote(t.Context(), "s3://bucket/x", short)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := s.File(0)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var gets atomic.Int64
 	silent := func(w http.ResponseWriter, r *http.Request) bool { gets.Add(1); <-r.Context().Done(); return true }
 	// drip sends n bytes of what is asked for, then one now and then.
@@ -220,34 +213,45 @@ func TestRemoteStalls(t *testing.T) {
 				select {
 				case <-r.Context().Done():
 					return true
-				case <-time.After(idle / 4):
+				case <-time.After(soon / 4):
 				}
 			}
 			return true
 		}
 	}
 	for name, c := range map[string]struct {
+		read  transfer.Limits
 		fault func(w http.ResponseWriter, r *http.Request) bool
 		want  string // "" for no error
 	}{
-		"never answers":       {silent, "no answer within 200ms"},
-		"a byte now and then": {drip(0), "fewer than 1000 bytes came within 200ms"},
-		"in between":          {drip(70_000), ""},
+		"never answers":       {late, silent, "no answer within 200ms"},
+		"a byte now and then": {slow, drip(0), "fewer than 1000 bytes came within 200ms"},
+		"in between":          {slow, drip(70_000), ""},
 	} {
+		f.Change(func() { f.Fault = nil })
+		s, err := openRemote(t.Context(), "s3://bucket/x", limits{defaultLimits.list, c.read, time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := s.File(0)
+		if err != nil {
+			t.Fatal(err)
+		}
 		gets.Store(0)
 		f.Change(func() { f.Fault = c.fault })
 		got := make([]byte, 150_000)
-		_, err := file.ReadAt(got, 100)
+		_, err = file.ReadAt(got, 100)
 		switch {
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || gets.Load() != maxFailures):
 			t.Errorf("%s: error %v after %d requests, want %q after %d", name, err, gets.Load(), c.want, maxFailures)
-		case c.want == "" && (err != nil || !bytes.Equal(got, b[100:150_100]) || gets.Load() != 3):
+		case c.want == "" && (err != nil || !bytes.Equal(got, b[100:150_100]) || gets.Load() < 3):
 			t.Errorf("%s: error %v, or other bytes, after %d requests", name, err, gets.Load())
 		}
 	}
 	gets.Store(0)
 	f.Change(func() { f.Fault = silent })
-	if _, err := openRemote(t.Context(), "s3://bucket/x", short); err == nil || !strings.Contains(err.Error(), "no answer within 200ms") {
+	if _, err := openRemote(t.Context(), "s3://bucket/x", limits{list: late}); err == nil ||
+		!strings.Contains(err.Error(), "no answer within 200ms") {
 		t.Errorf("listing: %v", err)
 	}
 	if n := gets.Load(); n > listTries {

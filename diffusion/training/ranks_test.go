@@ -81,7 +81,8 @@ func runTask(text string) int {
 		if err != nil {
 			return err
 		}
-		group, err := dist.Open(context.Background(), env, cmp.Or(os.Getenv(torchtest.BackendVar), "gloo"), 10*time.Second, nil)
+		group, err := dist.Open(context.Background(), env, cmp.Or(os.Getenv(torchtest.BackendVar), "gloo"),
+			10*time.Second, nil)
 		if err != nil {
 			return err
 		}

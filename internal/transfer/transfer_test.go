@@ -44,7 +44,7 @@ func TestLimit(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	limits := Limits{300 * time.Millisecond, 300 * time.Millisecond}
+	limits := Limits{700 * time.Millisecond, 700 * time.Millisecond}
 	client := http.Client{Transport: Limit(http.DefaultTransport, limits)}
 	for path, answered := range map[string]bool{"/silent": false, "/half": true, "/drip": true} {
 		resp, err := client.Get(srv.URL + path)
@@ -77,7 +77,7 @@ func TestLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(got) < 300_000 {
-			time.Sleep(2 * limits.Idle)
+			time.Sleep(limits.Idle * 3 / 2)
 		}
 	}
 	if !bytes.Equal(got, whole) {

@@ -47,8 +47,8 @@ type Group struct {
 
 // Open joins the group that env describes. Backend is "gloo", for tensors on the CPU, or "nccl:" and a GPU that no other
 // rank uses, such as "nccl:cuda:0": then those on it travel over NCCL, and what is on the CPU over Gloo as ever. Open
-// waits for the other ranks up to timeout, and so does every collective. While it waits it tells say, which may be nil, for
-// whom and where, first after some seconds. A process alone opens no connection.
+// waits for the other ranks up to timeout, and so does every collective. While it waits it tells say, which may be nil,
+// for whom and where, first after some seconds. A process alone opens no connection.
 func Open(ctx context.Context, env Env, backend string, timeout time.Duration, say func(text string)) (*Group, error) {
 	g := &Group{env: env, timeout: timeout, waiting: newWaiting(say)}
 	kind, device, named := strings.Cut(backend, ":")

@@ -361,7 +361,8 @@ func TestNobodyServes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(100*time.Millisecond, cancel)
 	start = time.Now()
-	if _, err := Open(ctx, e, "gloo", 30*time.Second, nil); !errors.Is(err, context.Canceled) || time.Since(start) > 5*time.Second {
+	if _, err := Open(ctx, e, "gloo", 30*time.Second, nil); !errors.Is(err, context.Canceled) ||
+		time.Since(start) > 5*time.Second {
 		t.Errorf("cancelled: %v after %v", err, time.Since(start))
 	}
 }

@@ -244,7 +244,8 @@ func TestUnfitGPUs(t *testing.T) {
 
 func TestBackends(t *testing.T) {
 	for _, name := range []string{"", "mpi", "nccl", "gloo:cpu", "nccl:", "nccl:tpu"} {
-		if _, err := Open(t.Context(), Env{World: 1}, name, time.Second, nil); err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("backend %q: ", name)) {
+		if _, err := Open(t.Context(), Env{World: 1}, name, time.Second, nil); err == nil ||
+			!strings.HasPrefix(err.Error(), fmt.Sprintf("backend %q: ", name)) {
 			t.Errorf("backend %q: %v", name, err)
 		}
 	}

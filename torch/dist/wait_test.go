@@ -60,7 +60,8 @@ func TestStoreOnLoopback(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, more := range [][]string{nil, {"MASTER_ADDR=" + host}, {"MASTER_ADDR=localhost", "LOCAL_WORLD_SIZE=1", "LOCAL_RANK=0"}} {
+	for _, more := range [][]string{nil, {"MASTER_ADDR=" + host}, {"MASTER_ADDR=localhost", "LOCAL_WORLD_SIZE=1",
+		"LOCAL_RANK=0"}} {
 		allOK(t, ranks(t, 2, 2, 30, "on loopback", more...))
 	}
 }
@@ -73,7 +74,8 @@ func TestMissingRankIsNamed(t *testing.T) {
 	if !strings.HasPrefix(first, "waiting for rank 1, 2 of 3 at 127.0.0.1:") || !strings.HasSuffix(first, "s so far)") {
 		t.Errorf("first %q", first)
 	}
-	if !strings.HasPrefix(last, "open: rank 0 of 3: missing after 8s at the store 127.0.0.1:") || strings.Contains(last, "\n") {
+	if !strings.HasPrefix(last, "open: rank 0 of 3: missing after 8s at the store 127.0.0.1:") ||
+		strings.Contains(last, "\n") {
 		t.Errorf("then %q", last)
 	}
 }
@@ -118,10 +120,12 @@ func TestStoreThatIsAwaited(t *testing.T) {
 	t.Parallel() // it mostly waits
 	e := Env{Rank: 1, World: 2, LocalRank: 1, LocalWorld: 2, Port: freePort(t)}
 	told, _, err := opening(t, e, 5*time.Second, 0)
-	if want := fmt.Sprintf("waiting for rank 0 of 2 at 127.0.0.1:%d: connection refused (", e.Port); len(told) != 1 || !strings.HasPrefix(told[0], want) {
+	if want := fmt.Sprintf("waiting for rank 0 of 2 at 127.0.0.1:%d: connection refused (",
+		e.Port); len(told) != 1 || !strings.HasPrefix(told[0], want) {
 		t.Errorf("told %q, want %q", told, want)
 	}
-	if want := fmt.Sprintf("rank 1 of 2: store 127.0.0.1:%d: connect: not done within 5s: connection refused", e.Port); err == nil || err.Error() != want {
+	if want := fmt.Sprintf("rank 1 of 2: store 127.0.0.1:%d: connect: not done within 5s: connection refused",
+		e.Port); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
@@ -132,10 +136,12 @@ func TestUnknownName(t *testing.T) {
 	for rank := range 2 {
 		e := Env{Rank: rank, World: 2, LocalWorld: 1, Addr: "no-such-host.invalid", Port: 29551}
 		told, _, err := opening(t, e, 4*time.Second, 0)
-		if len(told) == 0 || !strings.HasPrefix(told[0], "MASTER_ADDR: lookup no-such-host.invalid") || !strings.Contains(told[0], "waiting up to 2s for the name to be known") {
+		if len(told) == 0 || !strings.HasPrefix(told[0], "MASTER_ADDR: lookup no-such-host.invalid") ||
+			!strings.Contains(told[0], "waiting up to 2s for the name to be known") {
 			t.Errorf("rank %d: told %q", rank, told)
 		}
-		if err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("rank %d of 2: MASTER_ADDR: lookup no-such-host.invalid", rank)) {
+		if err == nil || !strings.HasPrefix(err.Error(),
+			fmt.Sprintf("rank %d of 2: MASTER_ADDR: lookup no-such-host.invalid", rank)) {
 			t.Errorf("rank %d: error %v", rank, err)
 		}
 	}
@@ -165,7 +171,8 @@ func TestPortTaken(t *testing.T) {
 	}
 	defer l.Close()
 	e := Env{Rank: 0, World: 2, LocalWorld: 2, Port: l.Addr().(*net.TCPAddr).Port}
-	if _, _, err := opening(t, e, 10*time.Second, 0); err == nil || !strings.Contains(err.Error(), "address already in use") {
+	if _, _, err := opening(t, e, 10*time.Second, 0); err == nil || !strings.Contains(err.Error(),
+		"address already in use") {
 		t.Errorf("%v", err)
 	}
 }

@@ -217,7 +217,8 @@ func (c *client) transfer(ctx context.Context, s source, partial string) error {
 	case size >= 0 && end > size:
 		return fmt.Errorf("%s: %w (%d bytes)", s.name, errTooLong, size)
 	case size < 0 && end > limit:
-		return fmt.Errorf("%s: %w after %d bytes, and does not say how long it is: want at most %d bytes, and at most half of the free disk",
+		return fmt.Errorf("%s: %w after %d bytes, and does not say how long it is: want at most %d bytes, "+
+			"and at most half of the free disk",
 			s.name, errEndless, limit, c.most)
 	case size >= 0 && end < size && s.mark() == "":
 		return fmt.Errorf("%s: the connection ended after %d of %d bytes (%w)", s.name, end, size, errNoMark)
@@ -253,7 +254,8 @@ func (c *client) get(ctx context.Context, s source, have int64) (resp *http.Resp
 	encoding := resp.Header.Get("Content-Encoding")
 	switch plain := encoding == "" || strings.EqualFold(encoding, "identity"); {
 	case !plain && resp.StatusCode < 300:
-		err = final(fmt.Errorf("%s: the server sends it packed (Content-Encoding %q), which nobody asked for", s.name, encoding))
+		err = final(fmt.Errorf("%s: the server sends it packed (Content-Encoding %q), which nobody asked for",
+			s.name, encoding))
 	case resp.StatusCode == http.StatusOK:
 	case resp.StatusCode == http.StatusPartialContent && have > 0:
 		from, err = rangeStart(s, resp.Header.Get("Content-Range"), have)
@@ -280,7 +282,8 @@ func rangeStart(s source, contentRange string, have int64) (int64, error) {
 	if n == 3 && (from == have || from == 0) && (known || total == "*" && from == have) {
 		return from, nil
 	}
-	return 0, fmt.Errorf("%s: %w: Content-Range %q where the bytes from %d on of %d were asked for", s.name, errRange, contentRange, have, s.size)
+	return 0, fmt.Errorf("%s: %w: Content-Range %q where the bytes from %d on of %d were asked for", s.name,
+		errRange, contentRange, have, s.size)
 }
 
 // check compares a whole file with what it must be, and returns its SHA-256.
@@ -301,10 +304,12 @@ func check(s source, path string) (sum string, err error) {
 	}
 	sum = hex.EncodeToString(wide.Sum(nil))
 	if s.sha256 != "" && !strings.EqualFold(sum, s.sha256) {
-		return "", final(fmt.Errorf("%s: the SHA-256 is %s, want %s: what came is removed, the next try starts anew", s.name, sum, s.sha256))
+		return "", final(fmt.Errorf("%s: the SHA-256 is %s, want %s: what came is removed, the next try starts anew",
+			s.name, sum, s.sha256))
 	}
 	if got := hex.EncodeToString(git.Sum(nil)); s.gitSHA1 != "" && got != s.gitSHA1 {
-		return "", final(fmt.Errorf("%s: the git SHA-1 is %s, want %s: what came is removed, the next try starts anew", s.name, got, s.gitSHA1))
+		return "", final(fmt.Errorf("%s: the git SHA-1 is %s, want %s: what came is removed, the next try starts anew",
+			s.name, got, s.gitSHA1))
 	}
 	return sum, nil
 }

@@ -66,6 +66,10 @@ func statusOf(what string, r *http.Response) *statusError {
 // broken are parts of the errors of net/http for answers that are no HTTP; it has no types for them.
 var broken = []string{"malformed", "bad Content-Length", "response headers exceeded", "failed to parse Location header"}
 
+func isBroken(err error) bool {
+	return slices.ContainsFunc(broken, func(text string) bool { return strings.Contains(err.Error(), text) })
+}
+
 // again returns how often a request is to be made whose try, counted from 0, ended with err, and the pause before the
 // next.
 func again(err error, try int) (pause time.Duration, tries int) {
@@ -76,9 +80,10 @@ func again(err error, try int) (pause time.Duration, tries int) {
 		stall   *transfer.StallError
 	)
 	switch {
-	case errors.As(err, new(finalError)), slices.ContainsFunc(broken, func(text string) bool { return strings.Contains(err.Error(), text) }),
+	case errors.As(err, new(finalError)), isBroken(err),
 		errors.As(err, new(*fs.PathError)), // of this machine: no space, a limit, no permission
-		errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, new(tls.RecordHeaderError)), errors.Is(err, http.ErrSchemeMismatch),
+		errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, new(tls.RecordHeaderError)),
+		errors.Is(err, http.ErrSchemeMismatch),
 		errors.As(err, &network) && network.Op == "dial": // there is no network, or no such host
 		return 0, 1
 	case errors.As(err, &status):

@@ -63,7 +63,8 @@ func Resolve(ctx context.Context, text string, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{http: newHTTP(), progress: o.Progress, say: o.Waiting, wait: o.wait, free: o.free, most: cmp.Or(o.most, mostUnknown)}
+	c := &client{http: newHTTP(), progress: o.Progress, say: o.Waiting, wait: o.wait, free: o.free,
+		most: cmp.Or(o.most, mostUnknown)}
 	if o.net == nil {
 		o.net = http.DefaultTransport
 	}

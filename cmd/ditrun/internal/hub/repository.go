@@ -101,7 +101,8 @@ func (c *client) repository(ctx context.Context, ref Ref, o Options) (*Result, e
 }
 
 func (c *client) info(ctx context.Context, endpoint, token string, ref Ref, info *repoInfo) error {
-	resp, _, err := c.get(ctx, source{name: "hf:" + ref.Repo, url: endpoint + "/api/models/" + ref.Repo + "/revision/" + url.PathEscape(ref.Revision), token: token}, 0)
+	resp, _, err := c.get(ctx, source{name: "hf:" + ref.Repo,
+		url: endpoint + "/api/models/" + ref.Repo + "/revision/" + url.PathEscape(ref.Revision), token: token}, 0)
 	if err != nil {
 		return err
 	}
@@ -198,7 +199,8 @@ func offline(base string, ref Ref, why error) (*Result, error) {
 	if !plain(commit) {
 		return nil, fmt.Errorf("hf:%s: the cache names revision %q", ref.Repo, commit)
 	}
-	result := &Result{Path: filepath.Join(base, "snapshots", commit, filepath.FromSlash(ref.File)), License: ref.License, Offline: true}
+	result := &Result{Path: filepath.Join(base, "snapshots", commit, filepath.FromSlash(ref.File)),
+		License: ref.License, Offline: true}
 	if _, err := os.Stat(result.Path); err != nil {
 		return nil, fmt.Errorf("hf:%s is not in the cache (%s): %w", ref.Repo, result.Path, why)
 	}

@@ -13,7 +13,8 @@ import (
 // 0 a free port.
 func ListenForMetrics(addr string) (net.Listener, error) {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return nil, fmt.Errorf("serve metrics: %w: want HOST:PORT, such as localhost:9464, or :9464 for every network", err)
+		return nil, fmt.Errorf("serve metrics: %w: want HOST:PORT, such as localhost:9464, or :9464 for every network",
+			err)
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -26,7 +27,8 @@ func ListenForMetrics(addr string) (net.Listener, error) {
 func (m *Metrics) Serve(l net.Listener) (url string, stop func()) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.handler)
-	server := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 1 << 14}
+	server := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 1 << 14}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
