@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
+	"github.com/ditrun/ditrun/torch/dist"
 )
 
 // commands lists the subcommands in the order in which help shows them.
@@ -108,6 +109,7 @@ type spec struct {
 	example     string // one or more command lines that work
 	args        string // names of positional arguments, "" if it takes none
 	flags       []cli.Flag
+	alone       bool // one process does the work; started as one of several it refuses
 	run         func(*env) error
 }
 
@@ -129,6 +131,11 @@ func newCommand(s spec) *cli.Command {
 				return withHint(usagef("%s: unexpected argument %q", s.name, c.Args().First()),
 					"`ditrun %s --help` lists the flags", s.name)
 			}
+			if s.alone {
+				if err := checkAlone(s.name, os.Getenv); err != nil {
+					return err
+				}
+			}
 			e, err := newEnv(c)
 			if err != nil {
 				return err
@@ -141,6 +148,19 @@ func newCommand(s spec) *cli.Command {
 			return err
 		},
 	}
+}
+
+// checkAlone refuses to run as one of several processes, each of which would do the whole work. The first one says so.
+func checkAlone(name string, getenv func(string) string) error {
+	process, err := dist.Detect(getenv)
+	switch {
+	case err != nil || process.World == 1: // what is wrong in the environment does not matter here
+		return nil
+	case process.Rank > 0:
+		return usagef("")
+	}
+	return withHint(usagef("%s: started as %d processes, each of which would do the whole work", name, process.World),
+		"this command is one process; train and encode-latents are those that share their work")
 }
 
 // An env is what a subcommand runs in.

@@ -31,6 +31,8 @@ func runSpec(ctx context.Context, s spec, args ...string) (code int, stdout, std
 func TestErrorsAndCodes(t *testing.T) {
 	interrupted, cancel := context.WithCancelCause(t.Context())
 	cancel(errInterrupted)
+	terminated, cancel := context.WithCancelCause(t.Context())
+	cancel(errTerminated)
 	for _, c := range []struct {
 		name   string
 		ctx    context.Context
@@ -47,7 +49,10 @@ func TestErrorsAndCodes(t *testing.T) {
 		{"several lines", t.Context(), errors.New("two tensors:\na\nb\n"), 1, "ditrun: error: two tensors:\n  a\n  b\n"},
 		{"interrupted", interrupted, fmt.Errorf("train: %w", withHint(context.Canceled, "--resume auto continues")), 130,
 			"ditrun: error: interrupted\nditrun: hint: --resume auto continues\n"},
-		{"interrupted and saved", interrupted, nil, 130, "ditrun: error: interrupted\n"},
+		{"interrupted and done", interrupted, nil, 0, ""},
+		{"terminated", terminated, fmt.Errorf("sample: %w", errTerminated), 143, "ditrun: error: interrupted\n"},
+		{"terminated and saved", terminated, errSaved, 0, ""},
+		{"terminated and failed", terminated, errors.New("save: disk full"), 1, "ditrun: error: save: disk full\n"},
 		{"interrupted and failed", interrupted, errors.New("save: disk full"), 1, "ditrun: error: save: disk full\n"},
 	} {
 		code, stdout, stderr := runSpec(c.ctx, spec{run: func(*env) error { return c.err }}, "work")

@@ -43,7 +43,8 @@ func convertCommand() *cli.Command {
 			&cli.StringFlag{Name: "timestep-frequency-shift", DefaultText: "as it is", Usage: "`N`: 1 for weights that diffusers trained, else 0"},
 			&cli.Uint64Flag{Name: "seed", Usage: "of embeddings or latents that are drawn"},
 		},
-		run: runConvert,
+		alone: true,
+		run:   runConvert,
 	})
 }
 

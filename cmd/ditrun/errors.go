@@ -8,11 +8,24 @@ import (
 	"strings"
 )
 
+// The rule of exit codes stands at the top of main.go.
 const (
 	exitFailed      = 1
 	exitUsage       = 2
 	exitInterrupted = 130
+	exitTerminated  = 143
 )
+
+// signalCode is the exit code of work that a signal cut short: 128 and the signal's number. It is 0 for other causes.
+func signalCode(cause error) int {
+	switch cause {
+	case errInterrupted:
+		return exitInterrupted
+	case errTerminated:
+		return exitTerminated
+	}
+	return 0
+}
 
 // A usageError is a mistake in the command line: exit code 2.
 type usageError struct{ error }
@@ -34,25 +47,27 @@ func usagef(format string, args ...any) error {
 // errSaved is the error of a command that was told to stop and ended well.
 var errSaved = errors.New("stopped; all that was done is saved")
 
-// conclude prints err and returns the exit code for it. Cause is that of the
-// context: after a signal even a command that ended without an error was cut short.
+// conclude prints err and returns the exit code for it. Cause is that of the context: it decides the code of work that
+// a signal cut short, not that of work which was done all the same.
 func conclude(w io.Writer, err, cause error) int {
-	interrupted := cause == errInterrupted || cause == errTerminated
-	if err == nil && !interrupted || errors.Is(err, errSaved) {
+	if err == nil || errors.Is(err, errSaved) {
 		return 0
 	}
+	cut := signalCode(cause)
 	hint := hintOf(err)
 	code := exitFailed
 	other := codeError{}
 	switch {
-	case interrupted && (err == nil || errors.Is(err, context.Canceled) || errors.Is(err, cause)):
-		err, code = errInterrupted, exitInterrupted
+	case cut != 0 && (errors.Is(err, context.Canceled) || errors.Is(err, cause)):
+		err, code = errInterrupted, cut
 	case errors.As(err, new(usageError)):
 		code = exitUsage
 	case errors.As(err, &other):
 		code = other.code
 	}
-	printMessage(w, "error", err.Error())
+	if err.Error() != "" { // a process of several leaves the message to the first
+		printMessage(w, "error", err.Error())
+	}
 	if hint != "" {
 		printMessage(w, "hint", hint)
 	}

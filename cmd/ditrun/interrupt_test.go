@@ -16,7 +16,13 @@ import (
 // stopped checks how an interrupted command ends.
 func (o outcome) stopped(t *testing.T, texts ...string) {
 	t.Helper()
-	o.refused(t, exitInterrupted, append(texts, "ditrun: error: interrupted\n")...)
+	o.stoppedBy(t, syscall.SIGINT, texts...)
+}
+
+// stoppedBy checks how a command ends whose work a signal cut short.
+func (o outcome) stoppedBy(t *testing.T, sig syscall.Signal, texts ...string) {
+	t.Helper()
+	o.refused(t, 128+int(sig), append(texts, "ditrun: error: interrupted\n")...)
 	if !strings.Contains(o.stderr, "ditrun: stopping; interrupt again to stop at once\n") {
 		t.Errorf("errors\n%s\ndo not say that the command is stopping", o.stderr)
 	}
@@ -29,7 +35,7 @@ func TestInterruptTrainVAE(t *testing.T) {
 		p := start(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", out}, vaeFlags, []string{"--max-steps", "100000", "--log-every", "1"})...)
 		p.until("(step=0000003)")
 		p.signal(sig)
-		p.wait().stopped(t, "ditrun: hint: "+out+" holds the model after ", " of 100,000 steps; it can be used, not continued")
+		p.wait().stoppedBy(t, sig, "ditrun: hint: "+out+" holds the model after ", " of 100,000 steps; it can be used, not continued")
 		if got := list(t, out); !slices.Equal(got, []string{"config.json", vaeWeights, "reconstructions.png"}) {
 			t.Errorf("%v leaves %q", sig, got)
 		}
@@ -54,7 +60,7 @@ func TestInterruptEncode(t *testing.T) {
 		p := start(t, encode(out)...)
 		waitFor(t, filepath.Join(out, "latents-00000-of-00003.safetensors"))
 		p.signal(sig)
-		p.wait().stopped(t, "ditrun: hint: whole shards are kept; the same command continues")
+		p.wait().stoppedBy(t, sig, "ditrun: hint: whole shards are kept; the same command continues")
 		release()
 		got := list(t, out)
 		if len(got) == 0 || len(got) > 2 {
@@ -160,7 +166,7 @@ func TestInterruptSample(t *testing.T) {
 			p := start(t, r.sample(filepath.Join(dir, name), "--num-sampling-steps", "1000", "--num-samples", "1000", "--batch-size", "10")...)
 			p.until("model ")
 			p.signal(sig)
-			p.wait().stopped(t)
+			p.wait().stoppedBy(t, sig)
 			if got := list(t, dir); len(got) > 0 {
 				t.Errorf("%v leaves %q", sig, got)
 			}

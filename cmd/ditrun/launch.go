@@ -74,8 +74,8 @@ func runLaunch(e *env) error {
 	}
 	err = job.Run(e.ctx)
 	if exit := (*launcher.ExitError)(nil); errors.As(err, &exit) {
-		if exit.Code == exitInterrupted && context.Cause(e.ctx) == errInterrupted {
-			return errInterrupted
+		if cause := context.Cause(e.ctx); signalCode(cause) == exit.Code {
+			return cause
 		}
 		return codeError{err, exit.Code}
 	}

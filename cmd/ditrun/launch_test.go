@@ -42,7 +42,11 @@ func TestInterruptLaunch(t *testing.T) {
 			}
 			began := time.Now()
 			o := p.wait()
-			if o.code != exitInterrupted || time.Since(began) > 10*time.Second || strings.Contains(o.stderr, "starting all again") {
+			code := 128 + int(sig)
+			if twice && o.code == exitInterrupted { // of a process that had no time to tell the signals apart
+				code = exitInterrupted
+			}
+			if o.code != code || time.Since(began) > 10*time.Second || strings.Contains(o.stderr, "starting all again") {
 				t.Errorf("%v: code %d after %v\n%s", sig, o.code, time.Since(began), o.stderr)
 			}
 			if said := strings.Count(o.stderr, "[1] ditrun: stopping;"); !twice && said != 1 {
@@ -52,6 +56,53 @@ func TestInterruptLaunch(t *testing.T) {
 				t.Errorf("%v: %q: all was done by then", sig, names)
 			}
 		}
+	}
+}
+
+// TestTerminatedLaunchOfTraining: training that saved all it did ends with 0, for schedulers.
+func TestTerminatedLaunchOfTraining(t *testing.T) {
+	r := theRoad(t)
+	run := filepath.Join(t.TempDir(), "run")
+	p := start(t, slices.Concat([]string{"launch", "-n", "2", "--"}, r.train("--run-dir", run, "--max-steps", "100000", "--log-every", "1"))...)
+	p.until("(step=0000003)")
+	p.signal(syscall.SIGTERM)
+	if o := p.wait(); o.code != 0 || strings.Contains(o.stderr, "error") || !strings.Contains(o.stdout, "--resume auto continues") {
+		t.Errorf("code %d\n%s%s", o.code, o.stdout, o.stderr)
+	}
+	if !exists(filepath.Join(run, "checkpoints", "latest", "state.json")) {
+		t.Error("nothing was saved")
+	}
+}
+
+// TestOneProcess: commands that do not share their work refuse to do it once for each process.
+func TestOneProcess(t *testing.T) {
+	needTorch(t)
+	t.Setenv(asDitrun, "1")
+	dir := t.TempDir()
+	for _, args := range [][]string{
+		{"sample", "--ckpt", "run", "--vae", "vae", "--out", filepath.Join(dir, "x")},
+		{"train-vae", "--data", "pictures", "--out", filepath.Join(dir, "x")},
+		{"convert", "--ckpt", "run", "--to", "official", "--out", filepath.Join(dir, "x.pt")},
+	} {
+		o := ditrun(t, append([]string{"launch", "-n", "3", "--"}, args...)...)
+		want := "ditrun: error: " + args[0] + ": started as 3 processes, each of which would do the whole work\n"
+		if o.code != exitUsage || strings.Count(o.stderr, want) != 1 || strings.Count(o.stderr, "error") != 2 || o.stdout != "" {
+			t.Errorf("%s: code %d, printed\n%s%s", args[0], o.code, o.stdout, o.stderr)
+		}
+		if got := list(t, dir); len(got) > 0 {
+			t.Errorf("%s leaves %q", args[0], got)
+		}
+	}
+	// One process of a launcher is a process alone.
+	o := ditrun(t, "launch", "-n", "1", "--", "convert", "--ckpt", "none", "--to", "official", "--out", filepath.Join(dir, "x.pt"))
+	if o.code != 1 || strings.Contains(o.stderr, "started as") {
+		t.Errorf("code %d\n%s", o.code, o.stderr)
+	}
+	// Slurm says it in other words.
+	slurm := map[string]string{"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "7",
+		"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_STEP_NODELIST": "a", "SLURM_NODEID": "0"}
+	if err := checkAlone("sample", func(name string) string { return slurm[name] }); err == nil || !strings.Contains(err.Error(), "started as 4 processes") {
+		t.Errorf("under Slurm: %v", err)
 	}
 }
 

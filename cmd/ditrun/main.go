@@ -11,7 +11,12 @@
 //     account moves to standard error. With --quiet there is none.
 //   - An error is one line, "ditrun: error: ...", and, where the next step is
 //     known, a second, "ditrun: hint: ...". Never a stack trace.
-//   - Exit codes: 0 ok, 1 failed, 2 wrong usage, 130 interrupted.
+//   - Exit codes: 0 the work is done, also where a signal came too late to cut it
+//     short; 1 failed; 2 wrong usage. Work that a signal cut short ends with 128
+//     and its number: 130 an interrupt, 143 SIGTERM, 129 SIGHUP, even if what was
+//     done is kept. The one exception is for schedulers: train that SIGTERM or
+//     SIGHUP stopped, and that saved all it did for --resume, ends with 0. launch
+//     ends with the code of the process that failed first.
 package main
 
 import (

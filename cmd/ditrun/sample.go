@@ -50,7 +50,8 @@ func sampleCommand() *cli.Command {
 			&cli.IntFlag{Name: "batch-size", DefaultText: "at most 50; all with --rng torch", Usage: "`N` pictures at a time"},
 			&cli.StringFlag{Name: "out", Value: "sample.png", Usage: "`PATH` of a .png, a .npz or a folder"},
 		},
-		run: runSample,
+		alone: true,
+		run:   runSample,
 	})
 }
 

@@ -51,7 +51,8 @@ func trainVAECommand() *cli.Command {
 			&cli.IntFlag{Name: "log-every", Value: 100, Usage: "steps between log lines"},
 			&cli.IntFlag{Name: "num-workers", Value: 1, Usage: "goroutines that decode"},
 		},
-		run: runTrainVAE,
+		alone: true,
+		run:   runTrainVAE,
 	})
 }
 

@@ -39,13 +39,20 @@ type ExitError struct {
 	Rank int
 	Code int // 128 and the signal where one ended it
 	how  string
+
+	killed bool // by a signal, without a word of its own
 }
 
 // Error returns the rank and how it ended.
 func (e *ExitError) Error() string { return fmt.Sprintf("process %d %s", e.Rank, e.how) }
 
-// Exit codes after which starting again is of no use.
-const usage, interrupted = 2, 130
+// usage is the exit code of a wrong command line.
+const usage = 2
+
+// stopped says whether the process was told to stop, by SIGHUP, SIGINT or SIGTERM, and ended by itself.
+func (e *ExitError) stopped() bool {
+	return !e.killed && (e.Code == 129 || e.Code == 130 || e.Code == 143)
+}
 
 // Run starts the processes and waits for them. Its error is an *ExitError where one of them failed.
 func (j *Job) Run(ctx context.Context) error {
@@ -53,7 +60,7 @@ func (j *Job) Run(ctx context.Context) error {
 	for restart := 0; ; restart++ {
 		err := j.once(ctx, id, restart)
 		var exit *ExitError
-		if !errors.As(err, &exit) || restart == j.MaxRestarts || exit.Code == usage || exit.Code == interrupted || ctx.Err() != nil {
+		if !errors.As(err, &exit) || restart == j.MaxRestarts || exit.Code == usage || exit.stopped() || ctx.Err() != nil {
 			return err
 		}
 		j.Log("%v: starting all again (%d of %d)", err, restart+1, j.MaxRestarts)
@@ -132,8 +139,8 @@ func (j *Job) once(ctx context.Context, id string, restart int) error {
 			if err != nil && first == nil {
 				first = err
 			}
-			// One that was interrupted has told the others, which may have more to save.
-			if exit := (*ExitError)(nil); err != nil && late == nil && len(escalate) == 2 && !(errors.As(err, &exit) && exit.Code == interrupted) {
+			// One that was told to stop has told the others, which may have more to save.
+			if exit := (*ExitError)(nil); err != nil && late == nil && len(escalate) == 2 && !(errors.As(err, &exit) && exit.stopped()) {
 				late = time.After(j.Grace)
 			}
 		case sig := <-j.Signals:
@@ -159,9 +166,9 @@ func exitError(rank int, err error) error {
 		return fmt.Errorf("process %d: %w", rank, err)
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return &ExitError{rank, 128 + int(status.Signal()), fmt.Sprintf("was ended by signal %d (%v)", int(status.Signal()), status.Signal())}
+		return &ExitError{rank, 128 + int(status.Signal()), fmt.Sprintf("was ended by signal %d (%v)", int(status.Signal()), status.Signal()), true}
 	}
-	return &ExitError{rank, exit.ExitCode(), fmt.Sprintf("ended with code %d", exit.ExitCode())}
+	return &ExitError{Rank: rank, Code: exit.ExitCode(), how: fmt.Sprintf("ended with code %d", exit.ExitCode())}
 }
 
 // freePort returns a port on which nothing listens. Another program may take it before rank 0 does, which then says so.
