@@ -77,5 +77,7 @@ func (c *catalogue) saveIndex(dir, key string) {
 		s.Length = append(s.Length, e.length)
 	}
 	s.Names = strings.Join(names, "\n")
-	_ = disk.WriteFile(filepath.Join(dir, key), func(w io.Writer) error { return gob.NewEncoder(w).Encode(&s) })
+	path := filepath.Join(dir, key)
+	disk.Sweep(path)
+	_ = disk.WriteFile(path, func(w io.Writer) error { return gob.NewEncoder(w).Encode(&s) })
 }

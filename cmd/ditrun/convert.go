@@ -14,6 +14,7 @@ import (
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -97,11 +98,14 @@ func runConvert(e *env) error {
 		}
 		defer encoder.Close()
 		e.printf("vae     %s", encoder)
+		encoder.Source = checkpoint.Until(e.ctx, encoder.Source)
 		notes = append(notes, w.DiffusersNotes()...)
 	}
 	for _, n := range notes {
 		e.printf("        %s", n)
 	}
+	w.Source = checkpoint.Until(e.ctx, w.Source)
+	disk.Sweep(out)
 	switch to {
 	case "official":
 		err = w.SaveOfficial(out)
@@ -135,7 +139,7 @@ func checkTarget(to, out string) error {
 		return fmt.Errorf("--out %s: the folder %s does not exist", out, filepath.Dir(out))
 	}
 	if to != "diffusers" {
-		return nil
+		return checkNoFolder(out)
 	}
 	switch entries, err := os.ReadDir(out); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -144,6 +148,14 @@ func checkTarget(to, out string) error {
 		return fmt.Errorf("--out %s: exists and is not a folder", out)
 	case len(entries) > 0:
 		return fmt.Errorf("--out %s: the folder is not empty", out)
+	}
+	return nil
+}
+
+// checkNoFolder refuses the name of a file where a folder stands.
+func checkNoFolder(out string) error {
+	if st, err := os.Stat(out); err == nil && st.IsDir() {
+		return fmt.Errorf("--out %s: is a folder, want a file", out)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func importLatents(e *env) error {
 	if c.String("vae") == "" {
 		return withHint(usagef("convert: --to ditrun needs the autoencoder that made the latents: --vae"), "`ditrun fetch sd-vae-ft-ema` gets that of the published models")
 	}
-	set, err := interop.Open(c.String("latents"))
+	set, err := interop.Open(e.ctx, c.String("latents"))
 	if err != nil {
 		return err
 	}
@@ -87,10 +87,12 @@ func exportLatents(e *env, kind interop.Kind) error {
 	if zip && kind != interop.EDM2 {
 		return usagef("--out %s: only edm2 has an archive", out)
 	}
-	if !zip {
-		if err := checkTarget("diffusers", out); err != nil {
-			return err
-		}
+	check := func() error { return checkTarget("diffusers", out) }
+	if zip {
+		check = func() error { return checkNoFolder(out) }
+	}
+	if err := check(); err != nil {
+		return err
 	}
 	e.printf("found   ditrun: %s of %dx%dx%d", plural(l.Len(), "latent"), l.Manifest().Channels, l.Manifest().Height, l.Manifest().Width)
 	e.warn("%s does not keep %s", kind, kind.Loses())
@@ -98,6 +100,7 @@ func exportLatents(e *env, kind interop.Kind) error {
 	bar.Start(0)
 	o := interop.Export{Kind: kind, Seed: c.Uint64("seed"), OnProgress: func(done, _ int) { bar.Set(int64(done)) }}
 	if zip {
+		disk.Sweep(out)
 		err = o.ToZip(e.ctx, l, out)
 	} else {
 		err = disk.WriteFolder(out, func(dir string) error { return o.ToFolder(e.ctx, l, dir) })

@@ -39,6 +39,8 @@ func TestConvertLatents(t *testing.T) {
 		ditrun(t, "train", "--data", back, "--model", "DiT-16x1x2/2", "--global-batch-size", "8", "--max-steps", "2", "--run-dir", filepath.Join(dir, name+"-run"), "--ema-decay", "0.5")
 		checkLog(t, filepath.Join(dir, name+"-run"), 2)
 	}
+	write(t, filepath.Join(dir, "folder.zip", "x"), nil)
+	write(t, filepath.Join(dir, "folder.pt", "x"), nil)
 	for _, c := range []struct {
 		code int
 		text string
@@ -49,6 +51,8 @@ func TestConvertLatents(t *testing.T) {
 		{2, "want latents of another program for --to ditrun", []string{"--latents", r.latents, "--to", "ditrun", "--vae", r.vae, "--out", dir + "/x"}},
 		{2, "--ckpt is for checkpoints, not for --latents", []string{"--latents", r.latents, "--ckpt", r.run, "--to", "edm2", "--out", dir + "/x"}},
 		{1, "the folder is not empty", []string{"--latents", r.latents, "--to", "edm2", "--out", r.vae}},
+		{1, "folder.zip: is a folder, want a file", []string{"--latents", r.latents, "--to", "edm2", "--out", dir + "/folder.zip"}},
+		{1, "folder.pt: is a folder, want a file", []string{"--ckpt", r.run, "--to", "official", "--out", dir + "/folder.pt"}},
 		{1, "no latents in it", []string{"--latents", r.pictures, "--to", "ditrun", "--vae", r.vae, "--out", dir + "/x"}},
 	} {
 		ditrun(t, append([]string{"convert"}, c.args...)...).refused(t, c.code, c.text)

@@ -18,6 +18,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -286,6 +287,7 @@ func (e *env) previewCrops(src data.Source, n int, size data.Size, by data.Resam
 		return err
 	}
 	path := filepath.Join(out, "preview.png")
+	disk.Sweep(path)
 	if err := picture.WritePNG(path, sheet); err != nil {
 		return err
 	}

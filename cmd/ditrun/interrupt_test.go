@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -171,6 +173,90 @@ func TestInterruptSample(t *testing.T) {
 				t.Errorf("%v leaves %q", sig, got)
 			}
 		}
+	}
+}
+
+// TestInterruptConvert: what a signal cuts short leaves nothing, whatever is converted.
+func TestInterruptConvert(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	fast := filepath.Join(dir, "fast")
+	mustConvertLatents(t, r.latents, "fast-dit", fast)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errTerminated)
+	for name, args := range map[string][]string{
+		"x.pt":          {"--ckpt", r.run, "--to", "official"},
+		"x.safetensors": {"--ckpt", r.run, "--to", "ditrun"},
+		"diffusers":     {"--ckpt", r.run, "--to", "diffusers", "--vae", r.vae},
+		"fast-dit":      {"--latents", r.latents, "--to", "fast-dit"},
+		"lightningdit":  {"--latents", r.latents, "--to", "lightningdit"},
+		"edm2":          {"--latents", r.latents, "--to", "edm2"},
+		"edm2.zip":      {"--latents", r.latents, "--to", "edm2"},
+		"latents":       {"--latents", fast, "--to", "ditrun", "--vae", r.vae},
+	} {
+		out := filepath.Join(dir, "out", name)
+		if err := os.MkdirAll(filepath.Dir(out), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		var stdout, stderr bytes.Buffer
+		code := run(ctx, slices.Concat([]string{"ditrun", "convert", "--out", out}, args), &stdout, &stderr)
+		if code != exitTerminated || !strings.Contains(stderr.String(), "ditrun: error: interrupted\n") {
+			t.Errorf("%s: code %d\n%s", name, code, stderr.String())
+		}
+	}
+	if got := list(t, filepath.Join(dir, "out")); len(got) > 0 {
+		t.Errorf("left behind: %q", got)
+	}
+}
+
+// mustConvertLatents is convert of latents, which warns of what the form does not keep.
+func mustConvertLatents(t *testing.T, latents, to, out string) {
+	t.Helper()
+	if o := ditrun(t, "convert", "--latents", latents, "--to", to, "--out", out); o.code != 0 {
+		t.Fatalf("%s: code %d\n%s", to, o.code, o.stderr)
+	}
+}
+
+// TestLeftoversAreSwept: what killed processes left goes with the next run of the same command.
+func TestLeftoversAreSwept(t *testing.T) {
+	r := theRoad(t)
+	many := filepath.Join(t.TempDir(), "many")
+	writeIDX(t, many, 64, 8)
+	for out, args := range map[string][]string{
+		"x.pt":          {"convert", "--ckpt", r.run, "--to", "official"},
+		"x.safetensors": {"convert", "--ckpt", r.run, "--to", "ditrun"},
+		"diffusers":     {"convert", "--ckpt", r.run, "--to", "diffusers", "--vae", r.vae},
+		"lightningdit":  {"convert", "--latents", r.latents, "--to", "lightningdit"},
+		"edm2.zip":      {"convert", "--latents", r.latents, "--to", "edm2"},
+		"latents":       {"encode-latents", "--data", many, "--vae", r.vae, "--preview", "2"},
+	} {
+		t.Run(out, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, out)
+			other := filepath.Join(dir, ".other.pt.999999-ABCDEFGH.tmp")
+			write(t, other, []byte("not ours"))
+			write(t, filepath.Join(dir, "."+out+".999999-ABCDEFGH.tmp"), []byte("half a file"))
+			write(t, filepath.Join(dir, "."+out+".999999-BCDEFGHA.tmp", "x"), []byte("half a folder"))
+			switch out {
+			case "latents":
+				for _, name := range []string{theShard, "manifest.json", "preview.png"} {
+					write(t, filepath.Join(path, "."+name+".999999-ABCDEFGH.tmp"), nil)
+				}
+			}
+			o := ditrun(t, append(args, "--out", path)...)
+			if o.code != 0 {
+				t.Fatalf("code %d\n%s", o.code, o.stderr)
+			}
+			for _, name := range list(t, dir) {
+				base := filepath.Base(name)
+				if base != filepath.Base(other) && (out != "latents" && out != "vae" || name != base) && strings.HasPrefix(base, ".") {
+					t.Errorf("%s is left", name)
+				}
+			}
+			if !exists(other) {
+				t.Error("what another command may have left is gone")
+			}
+		})
 	}
 }
 

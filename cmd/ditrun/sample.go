@@ -172,10 +172,7 @@ func checkOut(out string) error {
 	}
 	switch ext := strings.ToLower(filepath.Ext(out)); {
 	case filepath.Ext(out) == ".png", filepath.Ext(out) == ".npz":
-		if st, err := os.Stat(out); err == nil && st.IsDir() {
-			return fmt.Errorf("--out %s: is a folder, want a file", out)
-		}
-		return nil
+		return checkNoFolder(out)
 	case slices.Contains(otherPictures, ext):
 		return usagef("--out %s: want a name that ends in .png or .npz, or a folder", out)
 	}

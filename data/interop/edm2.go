@@ -2,6 +2,7 @@ package interop
 
 import (
 	"archive/zip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,21 +23,23 @@ const datasetJSON = "dataset.json"
 // maxJSON is above that of ImageNet, 60 MB.
 const maxJSON = 1 << 30
 
-func openFolder(dir string) (*Set, error) { return openEDM2(os.DirFS(dir), nil) }
+func openFolder(ctx context.Context, dir string) (*Set, error) {
+	return openEDM2(ctx, os.DirFS(dir), nil)
+}
 
-func openZip(path string) (*Set, error) {
+func openZip(ctx context.Context, path string) (*Set, error) {
 	z, err := zip.OpenReader(path)
 	if err != nil {
 		return nil, fmt.Errorf("neither a folder nor a zip archive: %w", disk.Bare(err))
 	}
-	s, err := openEDM2(z, z.Close)
+	s, err := openEDM2(ctx, z, z.Close)
 	if err != nil {
 		z.Close()
 	}
 	return s, err
 }
 
-func openEDM2(fsys fs.FS, closer func() error) (*Set, error) {
+func openEDM2(ctx context.Context, fsys fs.FS, closer func() error) (*Set, error) {
 	text, err := readFile(fsys, datasetJSON, maxJSON)
 	if err != nil {
 		return nil, err
@@ -68,7 +71,7 @@ func openEDM2(fsys fs.FS, closer func() error) (*Set, error) {
 		s.names, s.Labels = append(s.names, name), append(s.Labels, label)
 	}
 	// Their data sets take the records from the files, and want a label for each.
-	if n, err := countArrays(fsys); err != nil {
+	if n, err := countArrays(ctx, fsys); err != nil {
 		return nil, err
 	} else if n != len(s.names) {
 		return nil, fmt.Errorf("%d .npy files, %s has labels of %d", n, datasetJSON, len(s.names))
@@ -88,8 +91,11 @@ func openEDM2(fsys fs.FS, closer func() error) (*Set, error) {
 }
 
 // countArrays counts the .npy files of a set.
-func countArrays(fsys fs.FS) (n int, err error) {
+func countArrays(ctx context.Context, fsys fs.FS) (n int, err error) {
 	err = fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if err == nil && !d.IsDir() && strings.HasSuffix(name, ".npy") {
 			n++
 		}

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ const (
 
 // openFast opens a folder with one NAME_features and its NAME_labels. Files are paired as fast-DiT does it: both folders
 // sorted by name.
-func openFast(dir string) (*Set, error) {
+func openFast(ctx context.Context, dir string) (*Set, error) {
 	folders, err := filepath.Glob(filepath.Join(escaped(dir), "*"+featuresEnd))
 	if err != nil {
 		return nil, err
@@ -47,6 +48,9 @@ func openFast(dir string) (*Set, error) {
 	}
 	s := &Set{Kind: FastDiT, scaled: true}
 	for i, name := range labelNames {
+		if ctx.Err() != nil { // a million small files take minutes
+			return nil, context.Cause(ctx)
+		}
 		if path.Base(name) != path.Base(names[i]) {
 			return nil, fmt.Errorf("%s and %s make a pair: is a file missing?", names[i], name)
 		}

@@ -110,8 +110,8 @@ func (s *Set) setShape(shape []int64) error {
 }
 
 // Open opens a set in whatever layout it is.
-func Open(path string) (*Set, error) {
-	s, err := open(path)
+func Open(ctx context.Context, path string) (*Set, error) {
+	s, err := open(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("open latents %s: %w", path, err)
 	}
@@ -126,13 +126,13 @@ func Open(path string) (*Set, error) {
 
 const maxLabel = 1 << 20
 
-func open(path string) (*Set, error) {
+func open(ctx context.Context, path string) (*Set, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, disk.Bare(err)
 	}
 	if !info.IsDir() {
-		return openZip(path)
+		return openZip(ctx, path)
 	}
 	has := func(pattern string) bool {
 		names, _ := filepath.Glob(filepath.Join(escaped(path), pattern))
@@ -140,11 +140,11 @@ func open(path string) (*Set, error) {
 	}
 	switch {
 	case has(datasetJSON):
-		return openFolder(path)
+		return openFolder(ctx, path)
 	case has("latents_rank*.safetensors"):
 		return openLightning(path)
 	case has("*" + featuresEnd):
-		return openFast(path)
+		return openFast(ctx, path)
 	}
 	return nil, fmt.Errorf("no latents in it: want a folder *%s beside one *%s (fast-DiT), latents_rank*.safetensors (LightningDiT) or %s (edm2, REPA)", featuresEnd, labelsEnd, datasetJSON)
 }

@@ -22,7 +22,7 @@ var theVAE = data.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFac
 
 func importSet(t *testing.T, path string) *data.Latents {
 	t.Helper()
-	s, err := Open(path)
+	s, err := Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +289,7 @@ func TestHostile(t *testing.T) {
 		}
 		out := filepath.Join(t.TempDir(), "out")
 		err := func() error {
-			s, err := Open(dir)
+			s, err := Open(t.Context(), dir)
 			if err != nil {
 				return err
 			}
@@ -334,12 +334,12 @@ func TestHostile(t *testing.T) {
 			if err := os.WriteFile(path, b.Bytes()[:b.Len()-cut], 0o666); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Open(path); err == nil || !strings.Contains(err.Error(), want) {
+			if _, err := Open(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v, %d bytes cut off: error %v, want %q", c.members, cut, err, want)
 			}
 		}
 	}
-	if _, err := Open("interop_test.go"); err == nil || !strings.Contains(err.Error(), "neither a folder nor a zip archive") {
+	if _, err := Open(t.Context(), "interop_test.go"); err == nil || !strings.Contains(err.Error(), "neither a folder nor a zip archive") {
 		t.Errorf("error %v", err)
 	}
 }

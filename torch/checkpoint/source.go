@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,6 +16,22 @@ type Source interface {
 	Lookup(name string) (Info, bool)
 	// ReadAt fills p with the bytes of a tensor from off on: little-endian elements in C order.
 	ReadAt(p []byte, name string, off int64) error
+}
+
+// Until returns src, whose reads fail with the cause of ctx once that has ended: so a copy of a large file, which is read
+// in pieces, stops soon.
+func Until(ctx context.Context, src Source) Source { return until{ctx, src} }
+
+type until struct {
+	ctx context.Context
+	Source
+}
+
+func (u until) ReadAt(p []byte, name string, off int64) error {
+	if u.ctx.Err() != nil {
+		return context.Cause(u.ctx)
+	}
+	return u.Source.ReadAt(p, name, off)
 }
 
 // Read returns the bytes of the tensor called name.
