@@ -83,7 +83,7 @@ func EncodeNPY(w io.Writer, t Tensor) error {
 			return fmt.Errorf("npy: %d bytes of data, want %d for %s %v", len(t.Data), n, t.DType, t.Shape)
 		}
 		var header bytes.Buffer
-		if err := (Array{descr: descr, shape: shape, data: []byte{}}).write(&header); err != nil {
+		if err := (Array{descr: descr, shape: shape}).writeHeader(&header); err != nil {
 			return err
 		}
 		_, err := w.Write(append(header.Bytes(), t.Data...))

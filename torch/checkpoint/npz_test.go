@@ -3,8 +3,11 @@ package checkpoint
 import (
 	"archive/zip"
 	"bytes"
+	"errors"
 	"io"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -48,5 +51,36 @@ func TestWriteNPZ(t *testing.T) {
 	}
 	if err := WriteNPZ(path, Uint8Array("a", []uint8{1}, 2)); err == nil {
 		t.Error("an array that does not fill its shape is written")
+	}
+}
+
+// An array that comes in parts gives the bytes of one that comes whole.
+func TestNPZWriterInParts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.npz")
+	pixels := bytes.Repeat([]byte{1, 2, 3, 4, 5}, 4000)
+	labels := Int64Array("arr_1", []int64{5, 6}, 2)
+	if err := WriteNPZ(path, Uint8Array("arr_0", pixels, 2, 10000), labels); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	z := NewNPZWriter(&b)
+	f, err := z.BeginUint8("arr_0", 2, 10000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for part := range slices.Chunk(pixels, 777) {
+		if _, err := f.Write(part); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := z.Flush(); err != nil || int(n) != b.Len() || !bytes.HasSuffix(b.Bytes(), part) {
+			t.Fatalf("%d bytes flushed, %d there (%v)", n, b.Len(), err)
+		}
+	}
+	if err := errors.Join(z.Add(labels), z.Close()); err != nil || !bytes.Equal(b.Bytes(), want) {
+		t.Errorf("%d bytes in parts, %d at once, not equal (%v)", b.Len(), len(want), err)
 	}
 }
