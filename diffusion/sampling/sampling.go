@@ -6,16 +6,13 @@ package sampling
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 
 	"github.com/ditrun/ditrun/diffusion"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
-	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/philox"
-	"github.com/ditrun/ditrun/vae"
 )
 
 // A Request says what to sample: as many pictures as there are labels or captions, of which it holds those that
@@ -132,41 +129,66 @@ func (r *Request) guided() bool { return r.CFGScale != 1 }
 
 // Latents draws scaled latents [n, C, I, J] for the request with the model in the scope s.
 func Latents(ctx context.Context, s *torch.Scope, model *dit.DiT, r Request) (*torch.Tensor, error) {
-	cfg := model.Config()
-	if err := r.defaults(cfg); err != nil {
+	d, err := newDrawing(model, r)
+	if err != nil {
+		return nil, err
+	}
+	s = s.NoGrad()
+	var parts []*torch.Tensor
+	for b := range d.batches() {
+		x, err := d.latents(ctx, s, b)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, x)
+	}
+	return s.Cat(parts, 0), nil
+}
+
+// A drawing is a request that was found to be possible.
+type drawing struct {
+	Request
+	model   *dit.DiT
+	process *diffusion.Diffusion
+	sampler diffusion.Sampler
+}
+
+func newDrawing(model *dit.DiT, r Request) (*drawing, error) {
+	if err := r.defaults(model.Config()); err != nil {
 		return nil, err
 	}
 	process, err := diffusion.New(r.Steps)
 	if err != nil {
 		return nil, err
 	}
-	step, err := diffusion.ParseSampler(r.Sampler)
+	sampler, err := diffusion.ParseSampler(r.Sampler)
 	if err != nil {
 		return nil, err
 	}
-	s = s.NoGrad()
-	batches := (r.count() + r.BatchSize - 1) / r.BatchSize
-	var parts []*torch.Tensor
-	for b := range batches {
-		lo, hi := b*r.BatchSize, min((b+1)*r.BatchSize, r.count())
-		noise, err := newSource(s.Device(), &r, lo, hi, cfg)
-		if err != nil {
-			return nil, err
-		}
-		x, err := draw(ctx, s, model, process, step, &r, lo, hi, noise, func(k int) {
-			if r.Progress != nil {
-				r.Progress(b*process.Len()+k, batches*process.Len())
-			}
-		})
-		if err != nil {
-			return nil, err
-		}
-		if !finite(s, x) {
-			return nil, fmt.Errorf("sample: the latents are not finite numbers: the weights are damaged, or the guidance scale %v is too large", r.CFGScale)
-		}
-		parts = append(parts, x)
+	return &drawing{r, model, process, sampler}, nil
+}
+
+func (d *drawing) batches() int { return (d.count() + d.BatchSize - 1) / d.BatchSize }
+
+// latents draws those of batch b.
+func (d *drawing) latents(ctx context.Context, s *torch.Scope, b int) (*torch.Tensor, error) {
+	lo, hi := b*d.BatchSize, min((b+1)*d.BatchSize, d.count())
+	noise, err := newSource(s.Device(), &d.Request, lo, hi, d.model.Config())
+	if err != nil {
+		return nil, err
 	}
-	return s.Cat(parts, 0), nil
+	x, err := draw(ctx, s, d.model, d.process, d.sampler, &d.Request, lo, hi, noise, func(k int) {
+		if d.Progress != nil {
+			d.Progress(b*d.process.Len()+k, d.batches()*d.process.Len())
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !finite(s, x) {
+		return nil, fmt.Errorf("sample: the latents are not finite numbers: the weights are damaged, or the guidance scale %v is too large", d.CFGScale)
+	}
+	return x, nil
 }
 
 // finite says whether all of x are finite numbers. It waits for the device.
@@ -293,137 +315,4 @@ func (n *torchSource) step(s *torch.Scope, _ int) *torch.Tensor {
 		return n.start(s)
 	}
 	return s.Narrow(s.Randn(n.gen, append([]int{2 * n.count}, n.row...)...), 0, 0, n.count)
-}
-
-// decodeBatch bounds the memory of decoding: activations of the autoencoder are much larger than the
-// pictures.
-const decodeBatch = 16
-
-// Pictures are 8-bit RGB: Height*Width*3 bytes after another.
-type Pictures struct {
-	Pix           []uint8
-	Height, Width int
-}
-
-// Decode turns scaled latents [n, C, I, J] into n pictures, with the rounding of the original (127.5 x + 128, cut off).
-func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *torch.Tensor, scalingFactor float64) (p Pictures, err error) {
-	s = s.NoGrad()
-	for lo := 0; lo < latents.Dim(0); lo += decodeBatch {
-		if ctx.Err() != nil {
-			return Pictures{}, context.Cause(ctx)
-		}
-		err := s.Try(func(s *torch.Scope) error {
-			z := s.Narrow(latents, 0, lo, min(decodeBatch, latents.Dim(0)-lo))
-			x := v.Decode(s, s.MulScalar(z, 1/scalingFactor)) // [n, 3, height, width]
-			if !finite(s, x) {
-				return fmt.Errorf("decode: the pixels are not finite numbers: the weights of the autoencoder are damaged, or it is not the one of these latents")
-			}
-			p.Height, p.Width = x.Dim(2), x.Dim(3)
-			x = s.Clamp(s.AddScalar(s.MulScalar(x, 127.5), 128), 0, 255)
-			x = s.To(s.Contiguous(s.Permute(x, 0, 2, 3, 1)), torch.Uint8)
-			p.Pix = append(p.Pix, torch.Data[uint8](x)...)
-			return nil
-		})
-		if err != nil {
-			return Pictures{}, err
-		}
-	}
-	return p, nil
-}
-
-// A Pipeline is an opened checkpoint with its autoencoder.
-type Pipeline struct {
-	dev   torch.Device
-	model *dit.DiT
-	info  dit.Info
-	vae   *vae.AutoencoderKL
-	found string
-	notes []string
-}
-
-// ErrNoVAE is wrapped by [Open] where neither the caller nor the checkpoint has an autoencoder.
-var ErrNoVAE = errors.New("no autoencoder")
-
-// Open reads the model at ckpt and the autoencoder at vaePath, which must be the one that made the
-// model's latents; "" takes that of a diffusers pipeline. See dit.Read for what ckpt can be and for
-// model, which is mostly "".
-func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
-	w, err := dit.Read(ckpt, model)
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
-	if w.Family != "" {
-		return nil, fmt.Errorf("sample from %s: a %s model, which predicts a velocity: this program opens and converts it, and samples models that predict noise", ckpt, w.Family)
-	}
-	if vaePath == "" {
-		if vaePath = w.PipelineVAE(); vaePath == "" {
-			return nil, fmt.Errorf("sample from %s: %w came with it", ckpt, ErrNoVAE)
-		}
-	}
-	p := &Pipeline{dev: dev, info: w.Info, found: w.String(), notes: w.Notes}
-	err = torch.Run(dev, func(s *torch.Scope) (err error) {
-		p.model, err = w.Load(s)
-		return err
-	})
-	if err == nil {
-		p.vae, err = vae.Open(vaePath, dev)
-	}
-	if err == nil {
-		if w.Layout != dit.Ours {
-			p.info.ScalingFactor = p.vae.Config().ScalingFactor
-		}
-		err = p.check(ckpt, vaePath)
-	}
-	if err != nil {
-		p.Close()
-		return nil, err
-	}
-	return p, nil
-}
-
-// Found says in one line what the checkpoint is, and Notes what was assumed about it.
-func (p *Pipeline) Found() (line string, notes []string) { return p.found, p.notes }
-
-func (p *Pipeline) check(ckpt, vaePath string) error {
-	v := p.vae.Config()
-	if v.LatentChannels != p.info.Config.InChannels {
-		return fmt.Errorf("vae %s has %d latent channels, the model in %s wants %d", vaePath, v.LatentChannels, ckpt, p.info.Config.InChannels)
-	}
-	if v.OutChannels != 3 {
-		return fmt.Errorf("vae %s makes pictures of %d channels, want 3", vaePath, v.OutChannels)
-	}
-	if f := p.info.ScalingFactor; !(f > 0) || math.IsInf(f, 0) {
-		return fmt.Errorf("checkpoint %s has a scaling factor of %v, want a positive number", ckpt, f)
-	}
-	if p.info.VAE != "" && p.info.VAE != p.vae.WeightsSHA256() {
-		return fmt.Errorf("vae %s is not the one that made the latents of %s (weights %.12s, want %.12s)", vaePath, ckpt, p.vae.WeightsSHA256(), p.info.VAE)
-	}
-	return nil
-}
-
-// Close frees the weights.
-func (p *Pipeline) Close() {
-	if p.model != nil {
-		nn.Close(p.model)
-	}
-	if p.vae != nil {
-		nn.Close(p.vae)
-	}
-}
-
-// Info returns what the checkpoint says of itself.
-func (p *Pipeline) Info() dit.Info { return p.info }
-
-// Sample draws pictures.
-func (p *Pipeline) Sample(ctx context.Context, r Request) (out Pictures, err error) {
-	err = torch.Run(p.dev, func(s *torch.Scope) (err error) {
-		z, err := Latents(ctx, s, p.model, r)
-		if err != nil {
-			return err
-		}
-		out, err = Decode(ctx, s, p.vae, z, p.info.ScalingFactor)
-		return err
-	})
-	return out, err
 }

@@ -1,0 +1,102 @@
+package sampling
+
+import (
+	"bytes"
+	"context"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch/torchtest"
+)
+
+// What comes after whole batches equals, byte for byte, what would have come.
+func TestBatchesContinue(t *testing.T) {
+	vaeDir, v := newVAE(t, 4, 1)
+	ckpt := newCheckpoint(t, func(i *dit.Info) { i.VAE = v.WeightsSHA256() })
+	p, err := Open(torchtest.Device(t), filepath.Dir(ckpt), vaeDir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if h, w := p.PictureSize(); h != 16 || w != 16 {
+		t.Errorf("pictures of %d x %d, want 16 x 16", h, w)
+	}
+	r := Request{Labels: []int{3, 1, 4, 1, 5, 9, 2, 6}, Seed: 9, CFGScale: 4, Steps: "3", BatchSize: 3}
+	whole, err := p.Sample(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 16 * 16 * 3
+	for _, done := range []int{0, 3, 6} {
+		at := done
+		for b, err := range p.Batches(context.Background(), r.After(done)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := len(b.Pix) / size; n != min(3, 8-at) || !bytes.Equal(b.Pix, whole.Pix[at*size:(at+n)*size]) {
+				t.Errorf("%d pictures after the first %d are others", n, at)
+			}
+			at += len(b.Pix) / size
+		}
+		if at != 8 {
+			t.Errorf("after %d pictures came %d", done, at-done)
+		}
+	}
+	n := 0
+	for range p.Batches(context.Background(), r) {
+		if n++; n == 2 {
+			break
+		}
+	}
+}
+
+// Whatever changes a picture changes the key; who draws it does not.
+func TestKey(t *testing.T) {
+	vaeDir, _ := newVAE(t, 4, 1)
+	otherDir, _ := newVAE(t, 4, 2)
+	ckpt := newCheckpoint(t, func(*dit.Info) {})
+	open := func(ckpt, vae string) *Pipeline {
+		p, err := Open(torchtest.Device(t), ckpt, vae, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Close)
+		return p
+	}
+	p := open(ckpt, vaeDir)
+	base := Request{Labels: []int{1, 2}, CFGScale: 4, Steps: "3", BatchSize: 2, Seed: 1}
+	key := func(p *Pipeline, r Request) string {
+		k, err := p.Key(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	same := base
+	same.Progress, same.Sampler, same.Guided = func(int, int) {}, "ddpm", dit.GuideThree
+	same.Labels = slices.Clone(base.Labels)
+	if key(p, same) != key(open(ckpt, vaeDir), base) {
+		t.Error("one request has two keys")
+	}
+	keys := map[string]string{key(p, base): "base"}
+	add := func(name, k string) {
+		if other, ok := keys[k]; ok {
+			t.Errorf("%s has the key of %s", name, other)
+		}
+		keys[k] = name
+	}
+	for name, change := range map[string]func(*Request){
+		"labels": func(r *Request) { r.Labels = []int{2, 1} }, "more": func(r *Request) { r.Labels = []int{1, 2, 2} },
+		"scale": func(r *Request) { r.CFGScale = 2 }, "channels": func(r *Request) { r.Guided = dit.GuideAll },
+		"steps": func(r *Request) { r.Steps = "4" }, "sampler": func(r *Request) { r.Sampler = "ddim" }, "seed": func(r *Request) { r.Seed = 2 },
+		"rng": func(r *Request) { r.RNG = "torch" }, "batch": func(r *Request) { r.BatchSize = 1 }, "first": func(r *Request) { r.First = 2 },
+	} {
+		r := base
+		change(&r)
+		add(name, key(p, r))
+	}
+	add("autoencoder", key(open(ckpt, otherDir), base))
+	add("scaling", key(open(newCheckpoint(t, func(i *dit.Info) { i.ScalingFactor = 0.25 }), vaeDir), base))
+}

@@ -1,0 +1,45 @@
+package sampling
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/vae"
+)
+
+// decodeBatch bounds the memory of decoding: activations of the autoencoder are much larger than the
+// pictures.
+const decodeBatch = 16
+
+// Pictures are 8-bit RGB: Height*Width*3 bytes after another.
+type Pictures struct {
+	Pix           []uint8
+	Height, Width int
+}
+
+// Decode turns scaled latents [n, C, I, J] into n pictures, with the rounding of the original (127.5 x + 128, cut off).
+func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *torch.Tensor, scalingFactor float64) (p Pictures, err error) {
+	s = s.NoGrad()
+	for lo := 0; lo < latents.Dim(0); lo += decodeBatch {
+		if ctx.Err() != nil {
+			return Pictures{}, context.Cause(ctx)
+		}
+		err := s.Try(func(s *torch.Scope) error {
+			z := s.Narrow(latents, 0, lo, min(decodeBatch, latents.Dim(0)-lo))
+			x := v.Decode(s, s.MulScalar(z, 1/scalingFactor)) // [n, 3, height, width]
+			if !finite(s, x) {
+				return fmt.Errorf("decode: the pixels are not finite numbers: the weights of the autoencoder are damaged, or it is not the one of these latents")
+			}
+			p.Height, p.Width = x.Dim(2), x.Dim(3)
+			x = s.Clamp(s.AddScalar(s.MulScalar(x, 127.5), 128), 0, 255)
+			x = s.To(s.Contiguous(s.Permute(x, 0, 2, 3, 1)), torch.Uint8)
+			p.Pix = append(p.Pix, torch.Data[uint8](x)...)
+			return nil
+		})
+		if err != nil {
+			return Pictures{}, err
+		}
+	}
+	return p, nil
+}

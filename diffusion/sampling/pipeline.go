@@ -1,0 +1,200 @@
+package sampling
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
+	"github.com/ditrun/ditrun/vae"
+)
+
+// A Pipeline is an opened checkpoint with its autoencoder.
+type Pipeline struct {
+	dev   torch.Device
+	model *dit.DiT
+	info  dit.Info
+	vae   *vae.AutoencoderKL
+	found string
+	notes []string
+}
+
+// ErrNoVAE is wrapped by [Open] where neither the caller nor the checkpoint has an autoencoder.
+var ErrNoVAE = errors.New("no autoencoder")
+
+// Open reads the model at ckpt and the autoencoder at vaePath, which must be the one that made the
+// model's latents; "" takes that of a diffusers pipeline. See dit.Read for what ckpt can be and for
+// model, which is mostly "".
+func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
+	w, err := dit.Read(ckpt, model)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	if w.Family != "" {
+		return nil, fmt.Errorf("sample from %s: a %s model, which predicts a velocity: this program opens and converts it, and samples models that predict noise", ckpt, w.Family)
+	}
+	if vaePath == "" {
+		if vaePath = w.PipelineVAE(); vaePath == "" {
+			return nil, fmt.Errorf("sample from %s: %w came with it", ckpt, ErrNoVAE)
+		}
+	}
+	p := &Pipeline{dev: dev, info: w.Info, found: w.String(), notes: w.Notes}
+	err = torch.Run(dev, func(s *torch.Scope) (err error) {
+		p.model, err = w.Load(s)
+		return err
+	})
+	if err == nil {
+		p.vae, err = vae.Open(vaePath, dev)
+	}
+	if err == nil {
+		if w.Layout != dit.Ours {
+			p.info.ScalingFactor = p.vae.Config().ScalingFactor
+		}
+		err = p.check(ckpt, vaePath)
+	}
+	if err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Found says in one line what the checkpoint is, and Notes what was assumed about it.
+func (p *Pipeline) Found() (line string, notes []string) { return p.found, p.notes }
+
+func (p *Pipeline) check(ckpt, vaePath string) error {
+	v := p.vae.Config()
+	if v.LatentChannels != p.info.Config.InChannels {
+		return fmt.Errorf("vae %s has %d latent channels, the model in %s wants %d", vaePath, v.LatentChannels, ckpt, p.info.Config.InChannels)
+	}
+	if v.OutChannels != 3 {
+		return fmt.Errorf("vae %s makes pictures of %d channels, want 3", vaePath, v.OutChannels)
+	}
+	if f := p.info.ScalingFactor; !(f > 0) || math.IsInf(f, 0) {
+		return fmt.Errorf("checkpoint %s has a scaling factor of %v, want a positive number", ckpt, f)
+	}
+	if p.info.VAE != "" && p.info.VAE != p.vae.WeightsSHA256() {
+		return fmt.Errorf("vae %s is not the one that made the latents of %s (weights %.12s, want %.12s)", vaePath, ckpt, p.vae.WeightsSHA256(), p.info.VAE)
+	}
+	return nil
+}
+
+// Close frees the weights.
+func (p *Pipeline) Close() {
+	if p.model != nil {
+		nn.Close(p.model)
+	}
+	if p.vae != nil {
+		nn.Close(p.vae)
+	}
+}
+
+// Info returns what the checkpoint says of itself.
+func (p *Pipeline) Info() dit.Info { return p.info }
+
+// PictureSize returns the height and width of the pictures.
+func (p *Pipeline) PictureSize() (height, width int) {
+	c, f := p.info.Config, p.vae.Config().Downsample()
+	return c.InputSize * f, c.Width() * f
+}
+
+// Sample draws pictures.
+func (p *Pipeline) Sample(ctx context.Context, r Request) (out Pictures, err error) {
+	for b, err := range p.Batches(ctx, r) {
+		if err != nil {
+			return Pictures{}, err
+		}
+		out.Pix, out.Height, out.Width = append(out.Pix, b.Pix...), b.Height, b.Width
+	}
+	return out, nil
+}
+
+// Batches draws the pictures of [Pipeline.Sample], BatchSize at a time, in order. Its memory does not grow with their
+// number. An error is the last that it yields.
+func (p *Pipeline) Batches(ctx context.Context, r Request) iter.Seq2[Pictures, error] {
+	return func(yield func(Pictures, error) bool) {
+		d, err := newDrawing(p.model, r)
+		if err != nil {
+			yield(Pictures{}, err)
+			return
+		}
+		for b := range d.batches() {
+			var out Pictures
+			err := torch.Run(p.dev, func(s *torch.Scope) error {
+				z, err := d.latents(ctx, s.NoGrad(), b)
+				if err == nil {
+					out, err = Decode(ctx, s, p.vae, z, p.info.ScalingFactor)
+				}
+				return err
+			})
+			if !yield(out, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Key names the pictures that r asks for: by the weights of both models and everything in the request that they depend on.
+// What depends on the machine alone, such as the number of threads, is not in it.
+func (p *Pipeline) Key(r Request) (string, error) {
+	if err := r.defaults(p.info.Config); err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	err := json.NewEncoder(h).Encode([]any{"pictures 1", p.info.Config, p.info.ScalingFactor, p.vae.Config(), p.vae.WeightsSHA256(),
+		r.NumSamples, r.CFGScale, r.Guided, r.Steps, r.Sampler, r.Seed, r.RNG, r.BatchSize, r.First, len(r.Labels), len(r.Captions)})
+	if err != nil {
+		return "", err
+	}
+	err = torch.Run(p.dev, func(*torch.Scope) error {
+		for name, t := range nn.Params(p.model) {
+			fmt.Fprintln(h, name, t.Shape())
+			h.Write(t.Bytes())
+		}
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	write := func(v any) { binary.Write(h, binary.LittleEndian, v) } // a hash takes everything
+	for _, y := range r.Labels {
+		write(int64(y))
+	}
+	// Pictures of one prompt share its states.
+	seen := map[*float32]int64{}
+	caption := func(c Caption) {
+		if len(c.States) == 0 {
+			return
+		}
+		number, ok := seen[&c.States[0]]
+		if !ok {
+			number = int64(len(seen))
+			seen[&c.States[0]] = number
+			write(c.States)
+		}
+		write([2]int64{number, int64(c.Length)})
+	}
+	caption(r.Null)
+	for _, c := range r.Captions {
+		caption(c)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// After returns the request for what is left of r when its first n pictures are there, which are whole batches: the batches
+// to come are those that r would have had.
+func (r Request) After(n int) Request {
+	r.Labels, r.Captions = r.Labels[min(n, len(r.Labels)):], r.Captions[min(n, len(r.Captions)):]
+	r.NumSamples = max(r.NumSamples-n, 0)
+	r.First += n
+	return r
+}
