@@ -228,6 +228,9 @@ func TestLeftoversAreSwept(t *testing.T) {
 		"diffusers":     {"convert", "--ckpt", r.run, "--to", "diffusers", "--vae", r.vae},
 		"lightningdit":  {"convert", "--latents", r.latents, "--to", "lightningdit"},
 		"edm2.zip":      {"convert", "--latents", r.latents, "--to", "edm2"},
+		"x.png":         {"sample", "--ckpt", r.run, "--vae", r.vae, "--num-sampling-steps", "2"},
+		"x.npz":         {"sample", "--ckpt", r.run, "--vae", r.vae, "--num-sampling-steps", "2"},
+		"pictures":      {"sample", "--ckpt", r.run, "--vae", r.vae, "--num-sampling-steps", "2"},
 		"latents":       {"encode-latents", "--data", many, "--vae", r.vae, "--preview", "2"},
 	} {
 		t.Run(out, func(t *testing.T) {

@@ -75,13 +75,14 @@ func (e *env) encodePrompts(info dit.Info, prompts []string, dev torch.Device) (
 	if err := encoder.Encode(texts, states, lengths); err != nil {
 		return nil, null, err
 	}
-	caption := func(i int) sampling.Caption {
-		return sampling.Caption{States: append(make([]float32, 0, room), states[i*n:(i+1)*n]...)[:room], Length: int(lengths[i])}
+	encoded := make([]sampling.Caption, len(texts)) // pictures of one prompt share it
+	for i := range encoded {
+		encoded[i] = sampling.Caption{States: append(make([]float32, 0, room), states[i*n:(i+1)*n]...)[:room], Length: int(lengths[i])}
 	}
 	for _, p := range prompts {
-		captions = append(captions, caption(place[p]))
+		captions = append(captions, encoded[place[p]])
 	}
-	return captions, caption(0), nil
+	return captions, encoded[0], nil
 }
 
 // openPromptEncoder opens what --text-encoder or --text-states names, and holds it against the model.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +18,7 @@ import (
 	"github.com/ditrun/ditrun/diffusion"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 func sampleCommand() *cli.Command {
@@ -60,6 +62,9 @@ var showcase = []int{207, 360, 387, 974, 88, 979, 417, 279}
 
 const defaultSampleBatch = 50
 
+// maxSamples is above any data set, and bounds the lists of labels and prompts.
+const maxSamples = 10_000_000
+
 func runSample(e *env) error {
 	c := e.flags
 	if err := e.require("ckpt", "out"); err != nil {
@@ -90,6 +95,9 @@ func runSample(e *env) error {
 	if c.IsSet("num-samples") {
 		if err := e.atLeast(1, "num-samples"); err != nil {
 			return err
+		}
+		if v := c.Int("num-samples"); v > maxSamples {
+			return usagef("--num-samples %d: want at most %d", v, maxSamples)
 		}
 	}
 	if err := checkOut(c.String("out")); err != nil {
@@ -136,55 +144,120 @@ func runSample(e *env) error {
 	if r.RNG == "torch" && r.BatchSize > 0 && r.BatchSize < n {
 		return usagef("--batch-size %d: with --rng torch all %s are drawn at once, as the original does", r.BatchSize, plural(n, "picture"))
 	}
+	r.BatchSize = min(r.BatchSize, n)
 	e.printf("device  %s", describeDevice(dev))
 	found, notes := p.Found()
 	e.printf("model   %s", found)
 	for _, note := range notes {
 		e.printf("        %s", note)
 	}
-	batches := 1
-	if r.BatchSize > 0 {
-		batches = (n + r.BatchSize - 1) / r.BatchSize
-	}
-	bar := e.progress("sample", "steps", int64(batches*process.Len()))
-	r.Progress = func(done, _ int) { bar.Set(int64(done)) }
-	began := time.Now()
-	made, err := p.Sample(e.ctx, r)
+	height, width := p.PictureSize()
+	size := sampleSize{n, height, width}
+	out, err := e.openSampleOutput(size, cmp.Or(r.BatchSize, n), what, info.Classes, func() (string, error) { return p.Key(r) })
 	if err != nil {
 		return err
 	}
-	bar.Finish()
-	seconds := time.Since(began).Seconds()
-	if err := writeSamples(c.String("out"), made, what, info.Classes); err != nil {
+	e.describeOutput(size)
+	began := time.Now()
+	drawn, err := e.drawSamples(p, r, n, process.Len(), out)
+	if err == nil {
+		err = out.finish()
+	}
+	if kept := out.close(); kept > 0 {
+		return withHint(err, "%d of %s are kept; the same command continues", kept, plural(n, "picture"))
+	}
+	if err != nil {
 		return err
 	}
-	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(float64(n)/seconds), c.String("out"))
-	return e.result(map[string]any{"out": c.String("out"), "num_samples": n, "seconds": seconds, "images_per_second": float64(n) / seconds, "model": info.Config.Name()})
+	seconds := time.Since(began).Seconds()
+	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(float64(drawn)/seconds), c.String("out"))
+	return e.result(map[string]any{"out": c.String("out"), "num_samples": n, "seconds": seconds, "images_per_second": float64(drawn) / seconds, "model": info.Config.Name()})
+}
+
+// drawSamples draws those of n pictures that the output does not have, in so many steps each, and returns their number.
+func (e *env) drawSamples(p *sampling.Pipeline, r sampling.Request, n, steps int, out sampleOutput) (drawn int, err error) {
+	have := out.have()
+	if have > 0 {
+		e.printf("%s of %s are there already", format.Count(int64(have)), plural(n, "picture"))
+	}
+	if have == n {
+		return 0, nil
+	}
+	batch := cmp.Or(r.BatchSize, n)
+	before := have / batch * steps
+	bar := e.progress("sample", "steps", int64((n+batch-1)/batch*steps))
+	if before > 0 {
+		bar.Start(int64(before))
+	}
+	r.Progress = func(done, _ int) { bar.Set(int64(before + done)) }
+	for made, err := range p.Batches(e.ctx, r.After(have)) {
+		if err == nil {
+			err = out.add(made)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	bar.Finish()
+	return n - have, nil
+}
+
+// largeOutput is from how many bytes of pictures on their size is worth a line.
+const largeOutput = 256 << 20
+
+// describeOutput says what much work will take: memory for a sheet, room on the disk for the others.
+func (e *env) describeOutput(size sampleSize) {
+	out, bytes := e.flags.String("out"), size.bytes()
+	if bytes < largeOutput {
+		return
+	}
+	if filepath.Ext(out) == ".png" {
+		e.printf("output  a sheet takes more than %s of memory; a folder or an .npz takes none", format.Bytes(2*bytes))
+		return
+	}
+	about := "up to"
+	if filepath.Ext(out) == ".npz" {
+		about = "takes"
+	}
+	free := disk.Free(filepath.Dir(out))
+	if free < 0 {
+		e.printf("output  %s %s", about, format.Bytes(bytes))
+		return
+	}
+	e.printf("output  %s %s, %s are free", about, format.Bytes(bytes), format.Bytes(free))
+	if free < bytes {
+		e.warn("--out %s: %s of pictures where %s are free; what is drawn until the disk is full is kept", out, format.Bytes(bytes), format.Bytes(free))
+	}
 }
 
 // otherPictures are endings that nobody gives to a folder.
 var otherPictures = []string{".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
 
-// checkOut refuses an output that cannot be written, before the work instead of after it.
+// checkOut refuses an output that cannot be written, before the work instead of after it, and removes what killed commands
+// left of it.
 func checkOut(out string) error {
 	if st, err := os.Stat(filepath.Dir(out)); err != nil || !st.IsDir() {
 		return fmt.Errorf("--out %s: the folder %s does not exist", out, filepath.Dir(out))
 	}
+	sweepPartials(out)
+	disk.Sweep(filepath.Clean(out))
 	switch ext := strings.ToLower(filepath.Ext(out)); {
 	case filepath.Ext(out) == ".png", filepath.Ext(out) == ".npz":
-		return checkNoFolder(out)
+		if err := checkNoFolder(out); err != nil {
+			return err
+		}
+		return disk.Try(out)
 	case slices.Contains(otherPictures, ext):
 		return usagef("--out %s: want a name that ends in .png or .npz, or a folder", out)
 	}
 	switch entries, err := os.ReadDir(out); {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
 	case err != nil:
 		return withHint(fmt.Errorf("--out %s: exists and is not a folder", out), "a single sheet is written to a name that ends in .png")
 	case len(entries) > 0:
 		return fmt.Errorf("--out %s: the folder is not empty", out)
 	}
-	return nil
+	return disk.Try(out)
 }
 
 // parseClasses reads labels, which are numbers or names; without any it takes a set worth looking at.

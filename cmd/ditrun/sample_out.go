@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/csv"
+	"fmt"
 	"image"
 	"io"
 	"path/filepath"
@@ -10,51 +11,112 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/internal/disk"
-	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
-// writeSamples writes pictures of what as the ending of out says.
-func writeSamples(out string, made sampling.Pictures, what asked, names []string) error {
-	n := len(made.Pix) / (3 * made.Height * made.Width)
-	if filepath.Ext(out) == ".npz" {
-		arrays := []checkpoint.Array{checkpoint.Uint8Array("arr_0", made.Pix, n, made.Height, made.Width, 3)}
-		if what.labels != nil {
-			y := make([]int64, n)
-			for i, l := range what.labels {
-				y[i] = int64(l)
-			}
-			arrays = append(arrays, checkpoint.Int64Array("arr_1", y, n))
-		}
-		return checkpoint.WriteNPZ(out, arrays...)
-	}
-	images, err := picture.Batch(made.Pix, n, made.Width, made.Height)
-	if err != nil {
-		return err
-	}
-	if filepath.Ext(out) != ".png" {
-		return writeFolder(out, images, what, names)
-	}
-	if what.prompts == nil && len(names) == 0 {
-		grid, err := picture.Grid(images, 4, 2)
-		if err != nil {
-			return err
-		}
-		return picture.WritePNG(out, grid)
-	}
-	under := make([]string, n)
-	for i := range under {
-		if what.prompts != nil {
-			under[i] = what.prompts[i]
-		} else {
-			under[i] = className(names, what.labels[i])
-		}
-	}
-	sheet, err := picture.Sheet(images, under, perRow(under), "")
-	if err != nil {
-		return err
-	}
-	return picture.WritePNG(out, sheet)
+// A sampleOutput takes pictures as they come.
+type sampleOutput interface {
+	have() int // pictures that an earlier command drew
+	add(sampling.Pictures) error
+	finish() error // gives the output its name
+	close() int    // after finish or without; returns how many pictures are kept for the next command
 }
+
+// sampleSize is how many pictures are drawn, and how large each is.
+type sampleSize struct{ n, height, width int }
+
+func (s sampleSize) bytes() int64 { return 3 * int64(s.n) * int64(s.height) * int64(s.width) }
+
+// openSampleOutput opens the output that --out names, of pictures of what that come batch by batch. Key names the request.
+func (e *env) openSampleOutput(size sampleSize, batch int, what asked, names []string, key func() (string, error)) (sampleOutput, error) {
+	out := e.flags.String("out")
+	if filepath.Ext(out) == ".png" {
+		sheet := newSheetOutput(out, size.n, what, names)
+		err := sheet.check(image.Pt(size.width, size.height))
+		return sheet, withHint(err, "give --out a folder, or a name that ends in .npz")
+	}
+	k, err := key()
+	if err != nil {
+		return nil, err
+	}
+	open := func(items string, s partialState) (pictureStore, error) {
+		if filepath.Ext(out) == ".npz" {
+			return openNPZStore(e.ctx, items, s, size.height, size.width, what.labels)
+		}
+		return openFolderStore(e.ctx, items, s, what, names)
+	}
+	p, err := openPartial(out, k, size.n, batch, open)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range p.others {
+		s := readPartial(dir)
+		e.warn("%s: %d of %s of another request for this output; the folder is removed when this command is done", dir, s.Done, plural(s.Total, "picture"))
+	}
+	return p, nil
+}
+
+// A sheetOutput keeps all pictures in memory for one sheet.
+type sheetOutput struct {
+	path   string
+	n      int
+	under  []string // names or prompts under the pictures; nil for the plain grid
+	images []image.Image
+}
+
+const (
+	gridColumns = 4 // of the sheet of DiT's sample.py
+	gridPadding = 2
+)
+
+func newSheetOutput(path string, n int, what asked, names []string) *sheetOutput {
+	o := &sheetOutput{path: path, n: n}
+	switch {
+	case what.prompts != nil:
+		o.under = what.prompts
+	case len(names) > 0:
+		for _, label := range what.labels {
+			o.under = append(o.under, className(names, label))
+		}
+	}
+	return o
+}
+
+// check refuses a sheet that other programs would not open.
+func (o *sheetOutput) check(size image.Point) (err error) {
+	if o.under == nil {
+		err = picture.CheckGrid(size, o.n, gridColumns, gridPadding)
+	} else {
+		err = picture.CheckSheet(size, o.n, o.under, perRow(o.under))
+	}
+	if err != nil {
+		return fmt.Errorf("--out %s: %w", o.path, err)
+	}
+	return nil
+}
+
+func (o *sheetOutput) have() int { return 0 }
+
+func (o *sheetOutput) add(p sampling.Pictures) error {
+	images, err := picture.Batch(p.Pix, len(p.Pix)/(3*p.Height*p.Width), p.Width, p.Height)
+	o.images = append(o.images, images...)
+	return err
+}
+
+func (o *sheetOutput) finish() error {
+	var sheet image.Image
+	var err error
+	if o.under == nil {
+		sheet, err = picture.Grid(o.images, gridColumns, gridPadding)
+	} else {
+		sheet, err = picture.Sheet(o.images, o.under, perRow(o.under), "")
+	}
+	if err != nil {
+		return err
+	}
+	return picture.WritePNG(o.path, sheet)
+}
+
+func (o *sheetOutput) close() int { return 0 }
 
 // perRow is the number of pictures a row: a class's or prompt's where all have equally many and more than one,
 // else at most eight.
@@ -74,18 +136,6 @@ func className(names []string, label int) string {
 		return names[label]
 	}
 	return strconv.Itoa(label)
-}
-
-// writeFolder writes single pictures and labels.csv; the folder appears whole.
-func writeFolder(out string, images []image.Image, what asked, names []string) error {
-	return disk.WriteFolder(out, func(dir string) error {
-		for i, img := range images {
-			if err := picture.WritePNG(picture.NumberedName(dir, i), img); err != nil {
-				return err
-			}
-		}
-		return writeLabels(dir, len(images), what, names)
-	})
 }
 
 // writeLabels writes labels.csv, which says what each picture was asked to be.

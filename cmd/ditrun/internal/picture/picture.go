@@ -61,14 +61,21 @@ func Grid(images []image.Image, perRow, padding int) (image.Image, error) {
 		return images[0], nil
 	}
 	columns := min(perRow, len(images))
-	rows := (len(images) + columns - 1) / columns
 	pitch := size.Add(image.Pt(padding, padding))
-	sheet := newCanvas(columns*pitch.X+padding, rows*pitch.Y+padding, color.Black)
+	whole := gridSize(size, len(images), perRow, padding)
+	sheet := newCanvas(whole.X, whole.Y, color.Black)
 	for i, img := range images {
 		at := image.Pt(i%columns*pitch.X+padding, i/columns*pitch.Y+padding)
 		draw.Draw(sheet, image.Rectangle{at, at.Add(size)}, img, img.Bounds().Min, draw.Src)
 	}
 	return sheet, nil
+}
+
+// gridSize is the size of a [Grid] of n images.
+func gridSize(size image.Point, n, perRow, padding int) image.Point {
+	columns := min(perRow, n)
+	rows := (n + columns - 1) / columns
+	return image.Pt(columns*(size.X+padding)+padding, rows*(size.Y+padding)+padding)
 }
 
 // WritePNG writes img to path, aside first and then renamed.

@@ -252,3 +252,36 @@ func ExampleNumberedName() {
 	fmt.Println(NumberedName("samples", 17))
 	// Output: samples/000017.png
 }
+
+// The size of a sheet is known before it is drawn, and has a bound.
+func TestCheckSize(t *testing.T) {
+	size := image.Pt(96, 96)
+	labels := func(n int) (out []string) {
+		for i := range n {
+			out = append(out, fmt.Sprint(i))
+		}
+		return out
+	}
+	// A row takes 96 pixels and a gap of 4, with labels a line more; the margins are 10 on each side.
+	for _, c := range []struct {
+		n, perRow int
+		labels    []string
+		ok        bool
+	}{
+		{1, 1, nil, true}, {655, 1, nil, true}, {656, 1, nil, false}, {655, 655, nil, true}, {656, 656, nil, false}, {655 * 655, 655, nil, true},
+		{100, 1, labels(100), true}, {5000, 8, nil, true}, {5000, 8, labels(5000), false}, {10_000_000, 20, nil, false},
+	} {
+		if err := CheckSheet(size, c.n, c.labels, c.perRow); (err == nil) != c.ok {
+			t.Errorf("sheet of %d, %d a row, %d labels: %v", c.n, c.perRow, len(c.labels), err)
+		}
+	}
+	for n, ok := range map[int]bool{1: true, 4: true, 4 * 668: true, 4*668 + 1: false, 1 << 30: false} { // 98 pixels a row, and 2
+		if err := CheckGrid(size, n, 4, 2); (err == nil) != ok {
+			t.Errorf("grid of %d: %v", n, err)
+		}
+	}
+	err := CheckGrid(size, 1<<20, 4, 2)
+	if err == nil || err.Error() != "1048576 images make a sheet of 394x25690114 pixels: want at most 65535 a side" {
+		t.Errorf("%v", err)
+	}
+}

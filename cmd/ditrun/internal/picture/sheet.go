@@ -1,6 +1,7 @@
 package picture
 
 import (
+	"fmt"
 	"image"
 	"image/color"
 	"image/draw"
@@ -37,61 +38,24 @@ func Sheet(images []image.Image, labels []string, perRow int, title string) (ima
 	if err != nil {
 		return nil, err
 	}
-	perRow = min(max(perRow, 1), len(images))
-	rows := (len(images) + perRow - 1) / perRow
-	factor := max(1, (minCell+min(size.X, size.Y)-1)/min(size.X, size.Y))
-	cell := size.Mul(factor)
-
-	face, err := newFace(13)
+	l, err := newSheetLayout(size, len(images), labels, perRow, title)
 	if err != nil {
 		return nil, err
 	}
-	bold, err := newBoldFace(15)
-	if err != nil {
-		return nil, err
-	}
-	place := placeLabels(labels, len(images), perRow)
-	line := face.Metrics().Height.Ceil()
-
-	// Where the cells start, and how far apart they are.
-	origin := image.Pt(margin, margin)
-	pitch := cell.Add(image.Pt(gap, gap))
-	if title != "" {
-		origin.Y += bold.Metrics().Height.Ceil() + titleGap
-	}
-	titleBottom := origin.Y
-	rowLabelWidth := 0
-	switch place {
-	case aboveColumns:
-		origin.Y += line + gap
-	case leftOfRows:
-		for _, l := range labels {
-			rowLabelWidth = max(rowLabelWidth, font.MeasureString(face, l).Ceil())
-		}
-		rowLabelWidth = min(rowLabelWidth, 200)
-		origin.X += rowLabelWidth + 2*gap
-	case underEach:
-		pitch.Y += line + gap
-	}
-	width := origin.X + perRow*pitch.X - gap + margin
-	height := origin.Y + rows*pitch.Y - gap + margin
-	if title != "" {
-		// A title wider than a sheet of one or two images widens the sheet.
-		width = max(width, font.MeasureString(bold, title).Ceil()+2*margin)
-		width = min(width, 4*pitch.X*perRow+1000)
-	}
-	sheet := newCanvas(width, height, paper)
+	face, bold, place, cell, pitch, line := l.face, l.bold, l.place, l.cell, l.pitch, l.line
+	perRow = l.perRow
+	sheet := newCanvas(l.size.X, l.size.Y, paper)
 	if title != "" {
 		baseline := margin + bold.Metrics().Ascent.Ceil()
-		drawText(sheet, bold, ink, fit(bold, title, width-2*margin), margin, baseline)
+		drawText(sheet, bold, ink, fit(bold, title, l.size.X-2*margin), margin, baseline)
 	}
 
 	for i, img := range images {
-		at := origin.Add(image.Pt(i%perRow*pitch.X, i/perRow*pitch.Y))
+		at := l.origin.Add(image.Pt(i%perRow*pitch.X, i/perRow*pitch.Y))
 		box := image.Rectangle{at, at.Add(cell)}
 		// A hairline keeps images with a white border apart from the paper.
 		draw.Draw(sheet, box.Inset(-1), image.NewUniform(cellFrame), image.Point{}, draw.Src)
-		if factor > 1 {
+		if cell != size {
 			img = imaging.Resize(img, cell.X, cell.Y, imaging.NearestNeighbor)
 		}
 		draw.Draw(sheet, box, img, img.Bounds().Min, draw.Src)
@@ -99,16 +63,102 @@ func Sheet(images []image.Image, labels []string, perRow int, title string) (ima
 		case place == underEach:
 			drawCentred(sheet, face, labels[i], at.X, cell.X, box.Max.Y+gap/2+face.Metrics().Ascent.Ceil())
 		case place == aboveColumns && i < perRow:
-			drawCentred(sheet, face, labels[i], at.X, cell.X, titleBottom+face.Metrics().Ascent.Ceil())
+			drawCentred(sheet, face, labels[i], at.X, cell.X, l.titleBottom+face.Metrics().Ascent.Ceil())
 		case place == leftOfRows && i%perRow == 0:
-			lines := wrap(face, labels[i], rowLabelWidth, max(1, cell.Y/line))
+			lines := wrap(face, labels[i], l.rowLabelWidth, max(1, cell.Y/line))
 			baseline := at.Y + (cell.Y+face.Metrics().CapHeight.Ceil()-(len(lines)-1)*line)/2
 			for k, text := range lines {
-				drawText(sheet, face, ink, text, origin.X-2*gap-font.MeasureString(face, text).Ceil(), baseline+k*line)
+				drawText(sheet, face, ink, text, l.origin.X-2*gap-font.MeasureString(face, text).Ceil(), baseline+k*line)
 			}
 		}
 	}
 	return sheet, nil
+}
+
+// MaxSide is the most pixels a side of a picture that other programs open.
+const MaxSide = 65535
+
+// CheckSheet returns an error where [Sheet] of n images of a size would be larger than MaxSide.
+func CheckSheet(size image.Point, n int, labels []string, perRow int) error {
+	for _, labels := range [][]string{nil, labels} { // without labels first: to measure millions takes a while
+		l, err := newSheetLayout(size, n, labels, perRow, "")
+		if err != nil {
+			return err
+		}
+		if err := checkSide(n, l.size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckGrid is CheckSheet for [Grid].
+func CheckGrid(size image.Point, n, perRow, padding int) error {
+	if n == 1 {
+		return nil
+	}
+	return checkSide(n, gridSize(size, n, perRow, padding))
+}
+
+func checkSide(n int, size image.Point) error {
+	if size.X > MaxSide || size.Y > MaxSide {
+		return fmt.Errorf("%d images make a sheet of %dx%d pixels: want at most %d a side", n, size.X, size.Y, MaxSide)
+	}
+	return nil
+}
+
+// A sheetLayout says where everything is on a sheet.
+type sheetLayout struct {
+	perRow        int
+	size          image.Point // of the sheet
+	cell          image.Point // size of an image on it
+	origin, pitch image.Point // of the first cell, from cell to cell
+	place         labelPlace
+	titleBottom   int
+	rowLabelWidth int
+	line          int // height of a line of a label
+	face, bold    font.Face
+}
+
+func newSheetLayout(size image.Point, n int, labels []string, perRow int, title string) (l sheetLayout, err error) {
+	l.perRow = min(max(perRow, 1), n)
+	rows := (n + l.perRow - 1) / l.perRow
+	l.cell = size.Mul(max(1, (minCell+min(size.X, size.Y)-1)/min(size.X, size.Y)))
+	if l.face, err = newFace(13); err != nil {
+		return l, err
+	}
+	if l.bold, err = newBoldFace(15); err != nil {
+		return l, err
+	}
+	l.place = placeLabels(labels, n, l.perRow)
+	l.line = l.face.Metrics().Height.Ceil()
+
+	l.origin = image.Pt(margin, margin)
+	l.pitch = l.cell.Add(image.Pt(gap, gap))
+	if title != "" {
+		l.origin.Y += l.bold.Metrics().Height.Ceil() + titleGap
+	}
+	l.titleBottom = l.origin.Y
+	switch l.place {
+	case aboveColumns:
+		l.origin.Y += l.line + gap
+	case leftOfRows:
+		for i := 0; i < len(labels); i += l.perRow {
+			l.rowLabelWidth = max(l.rowLabelWidth, font.MeasureString(l.face, labels[i]).Ceil())
+		}
+		l.rowLabelWidth = min(l.rowLabelWidth, 200)
+		l.origin.X += l.rowLabelWidth + 2*gap
+	case underEach:
+		l.pitch.Y += l.line + gap
+	}
+	l.size.X = l.origin.X + l.perRow*l.pitch.X - gap + margin
+	l.size.Y = l.origin.Y + rows*l.pitch.Y - gap + margin
+	if title != "" {
+		// A title wider than a sheet of one or two images widens the sheet.
+		l.size.X = max(l.size.X, font.MeasureString(l.bold, title).Ceil()+2*margin)
+		l.size.X = min(l.size.X, 4*l.pitch.X*l.perRow+1000)
+	}
+	return l, nil
 }
 
 type labelPlace int
