@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -70,6 +72,10 @@ func (m *AutoencoderKL) save(dir string) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	// A folder without a configuration is no model: the weights of one and the scaling factor of another would be wrong.
+	if err := os.Remove(filepath.Join(dir, ConfigName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	sum := sha256.New()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -17,37 +19,37 @@ import (
 
 // TrainConfig describes a training run. [DefaultTrainConfig] fills it for small images.
 type TrainConfig struct {
-	Model     Config
-	ImageSize int // S of every batch
-	MaxSteps  int
-	BatchSize int // N of every batch
+	Model     Config `json:"model"`
+	ImageSize int    `json:"image-size"` // S of every batch
+	MaxSteps  int    `json:"max-steps"`
+	BatchSize int    `json:"batch-size"` // N of every batch
 
 	// LR rises over WarmupSteps and then falls linearly to FinalLR times LR at the last step.
-	LR          float64
-	WarmupSteps int
-	FinalLR     float64
+	LR          float64 `json:"lr"`
+	WarmupSteps int     `json:"warmup-steps"`
+	FinalLR     float64 `json:"final-lr"`
 
 	// Loss is how pixels are compared: "mse" or "l1".
-	Loss string
+	Loss string `json:"loss"`
 	// KLWeight is that of latent diffusion's kl_weight: the loss is the sum over all pixels of an
 	// image plus KLWeight times the sum over all elements of its latent, both divided by the number
 	// of pixels and channels, so that the reconstruction part is a plain mean.
-	KLWeight float64
+	KLWeight float64 `json:"kl-weight"`
 	// InitLogvar is added to the log variance of a new model. Far below zero the decoder first learns
 	// from latents almost free of noise; near zero it starts by ignoring them.
-	InitLogvar float64
+	InitLogvar float64 `json:"init-logvar"`
 	// ZeroResiduals starts with the last layer of every residual branch at zero, each block being its
 	// shortcut. It gains 0.9 dB in 400 steps of 8 Fashion-MNIST images, and is not how published models
 	// started.
-	ZeroResiduals bool
+	ZeroResiduals bool `json:"zero-residuals"`
 	// EMADecay averages the weights; the average is what training returns. 0 returns the last weights,
 	// which are as good after a learning rate that falls.
-	EMADecay float64
+	EMADecay float64 `json:"ema-decay"`
 	// MaxGradNorm limits the norm of the gradient of one step; 0 means no limit.
-	MaxGradNorm float64
+	MaxGradNorm float64 `json:"max-grad-norm"`
 
-	Seed     uint64
-	LogEvery int // steps between two reads of the loss, which wait for the device
+	Seed     uint64 `json:"global-seed"`
+	LogEvery int    `json:"-"` // steps between two reads of the loss, which wait for the device
 }
 
 // DefaultTrainConfig trains cfg on images of its sample size.
@@ -139,7 +141,12 @@ type Step struct {
 
 // Losses are the parts of a step's loss: Rec is the mean over pixels, KL the mean over the batch of
 // the sums over a latent's elements, Total what was minimised, GradNorm the norm before clipping.
-type Losses struct{ Total, Rec, KL, GradNorm float64 }
+type Losses struct {
+	Total    float64 `json:"total"`
+	Rec      float64 `json:"rec"`
+	KL       float64 `json:"kl"`
+	GradNorm float64 `json:"grad_norm"`
+}
 
 // Train trains a new model on dev and returns it. Its scaling factor is not set: see [LatentStd].
 // batches has at least MaxSteps batches. onStep, which may be nil, is called after each step.
@@ -148,6 +155,13 @@ type Losses struct{ Total, Rec, KL, GradNorm float64 }
 // alone. When ctx ends, Train returns the model trained so far along with ctx's error; with any
 // other error the model is nil. A loss that is not a number is an error that names the step.
 func Train(ctx context.Context, dev torch.Device, cfg TrainConfig, batches iter.Seq2[*Batch, error], onStep func(Step)) (*AutoencoderKL, error) {
+	return TrainWith(ctx, dev, cfg, Saves{}, batches, onStep)
+}
+
+// TrainWith is [Train] of a run that saves as it goes. One that a save continues, whose batches begin with the one after
+// its step, ends with the bits of one that nothing cut short. Whatever ends the run, what it did since the last save is
+// saved unless the weights are no longer finite.
+func TrainWith(ctx context.Context, dev torch.Device, cfg TrainConfig, saves Saves, batches iter.Seq2[*Batch, error], onStep func(Step)) (*AutoencoderKL, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("train VAE: %w", err)
 	}
@@ -170,9 +184,13 @@ func Train(ctx context.Context, dev torch.Device, cfg TrainConfig, batches iter.
 			return err
 		}
 		defer opt.Close()
-		t := &trainer{cfg: cfg, model: m, opt: opt}
+		t := &trainer{cfg: cfg, model: m, opt: opt, saves: saves}
 		defer t.forget()
+		if err := t.begin(s); err != nil {
+			return err
+		}
 		err = t.run(ctx, s, batches, onStep)
+		t.end(ctx, s)
 		if err == nil || ctx.Err() != nil {
 			t.useAverage(s)
 		}
@@ -211,12 +229,59 @@ type trainer struct {
 	cfg   TrainConfig
 	model *AutoencoderKL
 	opt   *optim.AdamW
+	done  int // steps
 	// unread holds, for each step since the last read, [total, rec, KL, gradient norm] on the device.
 	unread []*torch.Tensor
+	losses *Losses // the newest that were read
+
+	saves Saves
+	saved int // the step of the last save
+
+	diverged bool // a loss was not finite
+}
+
+// begin takes the run up where it was, and tries whether it can be saved.
+func (t *trainer) begin(s *torch.Scope) error {
+	if t.saves.Resume != nil {
+		if err := t.saves.Resume.Fits(t.cfg); err != nil {
+			return err
+		}
+		if err := t.load(s, t.saves.Resume); err != nil {
+			return err
+		}
+	}
+	if t.saves.Dir == "" {
+		return nil
+	}
+	err := os.MkdirAll(filepath.Dir(t.saves.Dir), 0o777)
+	if err == nil {
+		err = t.save(s, t.done)
+	}
+	if err != nil {
+		return fmt.Errorf("save VAE: %w", err)
+	}
+	return nil
+}
+
+// end saves what is not saved of a run that ended. Where the losses are not finite the last save stays; one of no steps is
+// of no use.
+func (t *trainer) end(ctx context.Context, s *torch.Scope) {
+	if len(t.unread) > 0 {
+		t.read(s, t.done-1)
+	}
+	if t.saves.Dir != "" && t.done > t.saved && !t.diverged {
+		t.trySave(context.WithoutCancel(ctx), s, t.done)
+	}
+	if t.saves.Dir != "" && t.saved == 0 {
+		os.RemoveAll(t.saves.Dir)
+	}
 }
 
 func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Batch, error], onStep func(Step)) error {
-	step, asked := 0, time.Now()
+	if t.done == t.cfg.MaxSteps {
+		return nil
+	}
+	asked := time.Now()
 	for b, err := range batches {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -224,6 +289,7 @@ func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Ba
 		if err != nil {
 			return err
 		}
+		step := t.done
 		waited := time.Since(asked)
 		if want := t.cfg.BatchSize * t.cfg.ImageSize * t.cfg.ImageSize * 3; len(b.Pixels) != want {
 			return fmt.Errorf("step %d: a batch of %d bytes, want %d (%d images of %d x %d x 3)", step+1, len(b.Pixels), want, t.cfg.BatchSize, t.cfg.ImageSize, t.cfg.ImageSize)
@@ -231,14 +297,24 @@ func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Ba
 		if err := s.Try(func(s *torch.Scope) error { t.step(s, step, b); return nil }); err != nil {
 			return fmt.Errorf("step %d: %w", step+1, err)
 		}
-		report := Step{Step: step + 1, LR: t.cfg.lr(step), WaitSeconds: waited.Seconds()}
-		if (step+1)%t.cfg.LogEvery == 0 || step+1 == t.cfg.MaxSteps {
-			if report.Losses, err = t.read(s, step); err != nil {
+		t.done++
+		report := Step{Step: t.done, LR: t.cfg.lr(step), WaitSeconds: waited.Seconds()}
+		last := t.done == t.cfg.MaxSteps
+		due := t.saves.Dir != "" && t.saves.Every > 0 && t.done%t.saves.Every == 0
+		if t.done%t.cfg.LogEvery == 0 || last || due { // nothing is saved whose losses nobody has looked at
+			losses, err := t.read(s, step)
+			if err != nil {
 				return err
 			}
+			if t.done%t.cfg.LogEvery == 0 || last {
+				report.Losses = losses
+			}
+		}
+		if due {
+			t.trySave(ctx, s, t.done)
 		}
 		onStep(report)
-		if step++; step == t.cfg.MaxSteps {
+		if last {
 			return nil
 		}
 		asked = time.Now()
@@ -246,7 +322,7 @@ func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Ba
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("the batches ended after %d of %d steps", step, t.cfg.MaxSteps)
+	return fmt.Errorf("the batches ended after %d of %d steps", t.done, t.cfg.MaxSteps)
 }
 
 // step trains on one batch. Nothing is read back from the device.
@@ -298,12 +374,14 @@ func (t *trainer) read(s *torch.Scope, step int) (*Losses, error) {
 	for i := 0; i < len(rows); i += 4 {
 		for k, what := range []string{"loss", "reconstruction loss", "KL", "gradient norm"} {
 			if v := float64(rows[i+k]); math.IsNaN(v) || math.IsInf(v, 0) {
+				t.diverged = true
 				return nil, fmt.Errorf("step %d: the %s is %v: lower the learning rate", first+i/4+1, what, v)
 			}
 		}
 	}
 	last := rows[len(rows)-4:]
-	return &Losses{float64(last[0]), float64(last[1]), float64(last[2]), float64(last[3])}, nil
+	t.losses = &Losses{float64(last[0]), float64(last[1]), float64(last[2]), float64(last[3])}
+	return t.losses, nil
 }
 
 func (t *trainer) forget() {

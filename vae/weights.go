@@ -161,14 +161,16 @@ func (w *Weights) Save(dir string) error {
 }
 
 func writeConfig(dir string, cfg Config) error {
+	return disk.WriteFile(filepath.Join(dir, ConfigName), func(w io.Writer) error { return encodeConfig(w, cfg) })
+}
+
+func encodeConfig(w io.Writer, cfg Config) error {
 	text, err := json.MarshalIndent(cfg, "", "  ")
 	if err != nil {
 		return err
 	}
-	return disk.WriteFile(filepath.Join(dir, ConfigName), func(w io.Writer) error {
-		_, err := w.Write(append(text, '\n'))
-		return err
-	})
+	_, err = w.Write(append(text, '\n'))
+	return err
 }
 
 // Open loads a model onto dev from whatever [Read] opens. Weights of another float type become Float32.

@@ -37,8 +37,9 @@ func TestInterruptTrainVAE(t *testing.T) {
 		p := start(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", out}, vaeFlags, []string{"--max-steps", "100000", "--log-every", "1"})...)
 		p.until("(step=0000003)")
 		p.signal(sig)
-		p.wait().stoppedBy(t, sig, "ditrun: hint: "+out+" holds the model after ", " of 100,000 steps; it can be used, not continued")
-		if got := list(t, out); !slices.Equal(got, []string{"config.json", vaeWeights, "reconstructions.png"}) {
+		p.wait().stoppedBy(t, sig, "ditrun: hint: "+out+" holds the model after ", " of 100,000 steps; it can be used, and --resume auto continues it")
+		run := []string{"training", "training/config.json", "training/" + vaeWeights, "training/optimizer.safetensors", "training/state.json"}
+		if got := list(t, out); !slices.Equal(got, append([]string{"config.json", vaeWeights, "reconstructions.png"}, run...)) {
 			t.Errorf("%v leaves %q", sig, got)
 		}
 		mustRun(t, "encode-latents", "--data", r.pictures, "--vae", out, "--out", filepath.Join(t.TempDir(), "latents"))
@@ -231,6 +232,7 @@ func TestLeftoversAreSwept(t *testing.T) {
 		"x.png":         {"sample", "--ckpt", r.run, "--vae", r.vae, "--num-sampling-steps", "2"},
 		"x.npz":         {"sample", "--ckpt", r.run, "--vae", r.vae, "--num-sampling-steps", "2"},
 		"pictures":      {"sample", "--ckpt", r.run, "--vae", r.vae, "--num-sampling-steps", "2"},
+		"vae":           slices.Concat([]string{"train-vae", "--data", r.pictures}, vaeFlags),
 		"latents":       {"encode-latents", "--data", many, "--vae", r.vae, "--preview", "2"},
 	} {
 		t.Run(out, func(t *testing.T) {
@@ -245,6 +247,12 @@ func TestLeftoversAreSwept(t *testing.T) {
 				for _, name := range []string{theShard, "manifest.json", "preview.png"} {
 					write(t, filepath.Join(path, "."+name+".999999-ABCDEFGH.tmp"), nil)
 				}
+			case "vae":
+				for _, name := range []string{"config.json", vaeWeights, "reconstructions.png"} {
+					write(t, filepath.Join(path, "."+name+".999999-ABCDEFGH.tmp"), nil)
+				}
+				write(t, filepath.Join(path, ".training.999999-ABCDEFGH.tmp", vaeWeights), nil)
+				write(t, filepath.Join(path, ".lock"), nil)
 			}
 			o := ditrun(t, append(args, "--out", path)...)
 			if o.code != 0 {

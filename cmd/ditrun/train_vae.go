@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"math"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,6 +19,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -28,7 +32,8 @@ func trainVAECommand() *cli.Command {
 		description: "Trains the autoencoder whose latents a DiT works on: reconstruction and\n" +
 			"KL loss, the architecture of Stable Diffusion at any size. The result is\n" +
 			"a folder as diffusers writes it, whose scaling factor is one over the\n" +
-			"standard deviation of the latents. An interrupt keeps what is trained.",
+			"standard deviation of the latents. It saves as it goes, and --resume auto\n" +
+			"continues what was cut short; an interrupt keeps a model too.",
 		example: "ditrun train-vae --data pictures --out vae --image-size 64 --downsample 8 --max-steps 5000",
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Usage: "pictures at `PATH`: a folder, an archive, a pattern, or s3://bucket/key"},
@@ -49,6 +54,8 @@ func trainVAECommand() *cli.Command {
 			&cli.Float64Flag{Name: "flip-prob", Value: 0.5, Usage: "share of mirrored pictures"},
 			&cli.Uint64Flag{Name: "global-seed", Usage: "of weights, order and noise"},
 			&cli.IntFlag{Name: "log-every", Value: 100, Usage: "steps between log lines"},
+			&cli.IntFlag{Name: "ckpt-every", Value: 500, Usage: "steps between saves of the run"},
+			&cli.StringFlag{Name: "resume", Value: "none", Usage: "none, or auto: continue the run in --out if there is one"},
 			&cli.IntFlag{Name: "num-workers", Value: 1, Usage: "goroutines that decode"},
 		},
 		alone: true,
@@ -61,7 +68,7 @@ func runTrainVAE(e *env) error {
 	if err := e.require("data", "out"); err != nil {
 		return err
 	}
-	if err := e.atLeast(1, "image-size", "latent-channels", "downsample", "layers-per-block", "norm-num-groups", "max-steps", "batch-size", "log-every", "num-workers"); err != nil {
+	if err := e.atLeast(1, "image-size", "latent-channels", "downsample", "layers-per-block", "norm-num-groups", "max-steps", "batch-size", "log-every", "ckpt-every", "num-workers"); err != nil {
 		return err
 	}
 	cfg, err := vaeTrainConfig(c)
@@ -71,12 +78,20 @@ func runTrainVAE(e *env) error {
 	if p := c.Float64("flip-prob"); !(p >= 0 && p <= 1) {
 		return usagef("--flip-prob %v: want 0 to 1", p)
 	}
-	if err := checkFolder(c.String("out")); err != nil {
+	if err := e.oneOf("resume", "none", "auto"); err != nil {
 		return err
 	}
-	for _, name := range []string{vae.WeightsName, vae.ConfigName} {
-		if path := filepath.Join(c.String("out"), name); exists(path) {
-			return withHint(fmt.Errorf("--out %s: there is a model already (%s)", c.String("out"), name), "choose another folder, or remove that one; latents and checkpoints made with a model need it")
+	out := c.String("out")
+	if err := checkFolder(out); err != nil {
+		return err
+	}
+	state, err := e.findVAERun(out)
+	if err != nil {
+		return err
+	}
+	if state != nil {
+		if err := state.Fits(cfg); err != nil {
+			return withHint(err, "give the flags that it was started with, or another --out")
 		}
 	}
 	src, err := e.openPictures(c.String("data"), c.String("labels"))
@@ -96,21 +111,45 @@ func runTrainVAE(e *env) error {
 	e.printf("data    %s: %s in %s", c.String("data"), plural(src.Len(), "picture"), plural(len(src.Classes()), "class"))
 	e.printf("model   AutoencoderKL, %s parameters, %d-pixel pictures to latents of %dx%dx%d", format.Count(int64(cfg.Model.NumParams())), cfg.ImageSize, cfg.Model.LatentChannels, side, side)
 
-	pictures := data.ImageOptions{Size: data.Square(cfg.ImageSize), Batch: cfg.BatchSize, Workers: c.Int("num-workers"), Seed: cfg.Seed, FlipProb: c.Float64("flip-prob"), MaxSteps: cfg.MaxSteps}
+	lock, err := lockVAE(out)
+	if err != nil {
+		return err
+	}
+	defer lock.Remove()
+	disk.SweepFolder(out)
+	saves := vae.Saves{Dir: filepath.Join(out, vaeRun), Every: c.Int("ckpt-every"), Resume: state, Pauses: momentaryPauses(),
+		Data:    fmt.Sprintf("%s, mirrored %v", src.Hash(), c.Float64("flip-prob")),
+		OnError: func(err error) { e.warn("%v; training goes on", err) }}
+	steps, saved := 0, 0
+	saves.OnSave = func(step int) { saved = step }
+	var last vae.Losses
+	if state != nil {
+		steps = state.Step
+		if state.Losses != nil {
+			last = *state.Losses
+		}
+		if state.Data != saves.Data {
+			e.warn("%s are not the pictures that the run began with: it goes on with them", c.String("data"))
+		}
+		e.printf("Continuing from step %d", steps)
+	}
+	before := steps
+	pictures := data.ImageOptions{Size: data.Square(cfg.ImageSize), Batch: cfg.BatchSize, Workers: c.Int("num-workers"), Seed: cfg.Seed, FlipProb: c.Float64("flip-prob"), StartStep: steps, MaxSteps: cfg.MaxSteps}
 	began := time.Now()
 	bar := e.progressOnTerminal("train-vae", "steps", int64(cfg.MaxSteps))
-	var last vae.Losses
-	steps := 0
-	model, err := vae.Train(e.ctx, dev, cfg, batchesOf(data.ImageBatches(e.ctx, src, pictures)), func(s vae.Step) {
+	model, err := vae.TrainWith(e.ctx, dev, cfg, saves, batchesOf(data.ImageBatches(e.ctx, src, pictures)), func(s vae.Step) {
 		steps = s.Step
 		bar.Set(int64(steps))
 		if s.Losses != nil {
 			last = *s.Losses
-			rate := float64(s.Step) / time.Since(began).Seconds()
+			rate := float64(s.Step-before) / time.Since(began).Seconds()
 			e.printf("(step=%07d) Reconstruction: %.5f, KL: %.2f, Steps/Sec: %s", s.Step, last.Rec, last.KL, format.Rate(rate))
 		}
 	})
 	if model == nil {
+		if saved > 0 {
+			err = withHint(err, "%s holds the run after %s; the same command with --resume auto continues it", saves.Dir, plural(saved, "step"))
+		}
 		return err
 	}
 	defer model.Close()
@@ -124,14 +163,14 @@ func runTrainVAE(e *env) error {
 	ctx := context.WithoutCancel(e.ctx)
 	const measured = 4096
 	sample := pictures
-	sample.MaxSteps = (measured + cfg.BatchSize - 1) / cfg.BatchSize
+	sample.StartStep, sample.MaxSteps = 0, (measured+cfg.BatchSize-1)/cfg.BatchSize
 	std, err := vae.LatentStd(ctx, model, cfg.ImageSize, measured, batchesOf(data.ImageBatches(ctx, src, sample)))
 	if err != nil {
 		return err
 	}
 	model.SetScalingFactor(1 / std)
-	if err := model.Save(c.String("out")); err != nil {
-		return err
+	if err := disk.Retry(ctx, momentaryPauses(), func() error { return model.Save(out) }); err != nil {
+		return withHint(err, "%s holds the run; the same command with --resume auto continues it", saves.Dir)
 	}
 	e.printf("latents have a standard deviation of %.4f: scaling_factor %.4f", std, 1/std)
 	proof := filepath.Join(c.String("out"), "reconstructions.png")
@@ -140,9 +179,48 @@ func runTrainVAE(e *env) error {
 	}
 	e.printf("written to %s; %s shows pictures above what is left of them", c.String("out"), proof)
 	if interrupted != nil {
-		return withHint(interrupted, "%s holds the model after %s of %s; it can be used, not continued", c.String("out"), format.Count(int64(steps)), plural(cfg.MaxSteps, "step"))
+		return withHint(interrupted, "%s holds the model after %s of %s; it can be used, and --resume auto continues it", out, format.Count(int64(steps)), plural(cfg.MaxSteps, "step"))
+	}
+	if err := os.RemoveAll(saves.Dir); err != nil { // the model is there: what continues it has no use
+		e.warn("%v", err)
 	}
 	return e.result(map[string]any{"out": c.String("out"), "loss": last.Rec, "kl": last.KL, "scaling_factor": 1 / std, "seconds": time.Since(began).Seconds()})
+}
+
+// vaeRun is the folder in --out with what continues a run.
+const vaeRun = "training"
+
+// findVAERun finds the run in out that --resume asks for, nil where a new one begins. It refuses an out that holds a model,
+// or a run that --resume does not ask for.
+func (e *env) findVAERun(out string) (*vae.State, error) {
+	dir := filepath.Join(out, vaeRun)
+	if exists(dir) {
+		if e.flags.String("resume") == "none" {
+			return nil, withHint(fmt.Errorf("--out %s: there is a run that was cut short (%s)", out, vaeRun), "--resume auto continues it; without %s a new one begins", dir)
+		}
+		state, err := vae.ReadState(dir)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return state, withHint(err, "without %s a new run begins", dir)
+		}
+	}
+	for _, name := range []string{vae.WeightsName, vae.ConfigName} {
+		if exists(filepath.Join(out, name)) {
+			return nil, withHint(fmt.Errorf("--out %s: there is a model already (%s)", out, name), "choose another folder, or remove that one; latents and checkpoints made with a model need it")
+		}
+	}
+	return nil, nil
+}
+
+// lockVAE makes the folder out and keeps other processes from training in it.
+func lockVAE(out string) (*disk.Lock, error) {
+	if err := os.MkdirAll(out, 0o777); err != nil {
+		return nil, err
+	}
+	lock, err := disk.TryLock(filepath.Join(out, ".lock"))
+	if errors.Is(err, disk.ErrLocked) {
+		err = fmt.Errorf("--out %s: in use by another process", out)
+	}
+	return lock, err
 }
 
 func vaeTrainConfig(c *cli.Context) (vae.TrainConfig, error) {
