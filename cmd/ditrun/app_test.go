@@ -31,6 +31,8 @@ func runSpec(ctx context.Context, s spec, args ...string) (code int, stdout, std
 func TestErrorsAndCodes(t *testing.T) {
 	interrupted, cancel := context.WithCancelCause(t.Context())
 	cancel(errInterrupted)
+	hungUp, cancel := context.WithCancelCause(t.Context())
+	cancel(errHangup)
 	terminated, cancel := context.WithCancelCause(t.Context())
 	cancel(errTerminated)
 	for _, c := range []struct {
@@ -51,6 +53,7 @@ func TestErrorsAndCodes(t *testing.T) {
 			"ditrun: error: interrupted\nditrun: hint: --resume auto continues\n"},
 		{"interrupted and done", interrupted, nil, 0, ""},
 		{"terminated", terminated, fmt.Errorf("sample: %w", errTerminated), 143, "ditrun: error: interrupted\n"},
+		{"hung up", hungUp, errHangup, 129, "ditrun: error: interrupted\n"},
 		{"terminated and saved", terminated, errSaved, 0, ""},
 		{"terminated and failed", terminated, errors.New("save: disk full"), 1, "ditrun: error: save: disk full\n"},
 		{"interrupted and failed", interrupted, errors.New("save: disk full"), 1, "ditrun: error: save: disk full\n"},

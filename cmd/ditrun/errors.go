@@ -12,6 +12,7 @@ import (
 const (
 	exitFailed      = 1
 	exitUsage       = 2
+	exitHangup      = 129
 	exitInterrupted = 130
 	exitTerminated  = 143
 )
@@ -23,6 +24,8 @@ func signalCode(cause error) int {
 		return exitInterrupted
 	case errTerminated:
 		return exitTerminated
+	case errHangup:
+		return exitHangup
 	}
 	return 0
 }

@@ -181,7 +181,7 @@ func runTrainVAE(e *env) error {
 	if interrupted != nil {
 		return withHint(interrupted, "%s holds the model after %s of %s; it can be used, and --resume auto continues it", out, format.Count(int64(steps)), plural(cfg.MaxSteps, "step"))
 	}
-	if err := os.RemoveAll(saves.Dir); err != nil { // the model is there: what continues it has no use
+	if err := disk.RemoveFolder(saves.Dir); err != nil { // the model is there: what continues it has no use
 		e.warn("%v", err)
 	}
 	return e.result(map[string]any{"out": c.String("out"), "loss": last.Rec, "kl": last.KL, "scaling_factor": 1 / std, "seconds": time.Since(began).Seconds()})
