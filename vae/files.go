@@ -74,7 +74,8 @@ func (m *AutoencoderKL) save(dir string) error {
 	if err != nil {
 		return err
 	}
-	// A folder without a configuration is no model: the weights of one and the scaling factor of another would be wrong.
+	// A folder without a configuration is no model: the weights of one and the scaling factor of another would be
+	// wrong.
 	if err := os.Remove(filepath.Join(dir, ConfigName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -21,11 +21,11 @@ import (
 )
 
 // Saves says where a training run keeps what it needs to go on, a folder with the weights as [Open] reads them, the
-// optimizer, and a list of the files with their checksums. It is replaced whole, so at every moment a whole one is there.
-// The zero value keeps nothing.
+// optimizer, and a list of the files with their checksums. It is replaced whole, so at every moment a whole one is
+// there. The zero value keeps nothing.
 type Saves struct {
 	Dir    string
-	Every  int             // steps between two saves; there is one at the start too, which tries the place, and one at the end
+	Every  int             // steps between two saves; one at the start tries the place, and there is one at the end
 	Data   string          // names the pictures and their order
 	Resume *State          // where the run goes on, of [ReadState]; nil starts it
 	Pauses []time.Duration // before new tries of a save that failed for a reason which may pass
@@ -124,9 +124,11 @@ func ReadState(dir string) (*State, error) {
 		case err != nil:
 			return fail(have.File, err)
 		case info.Size() != have.Bytes:
-			return fail(have.File, fmt.Errorf("%d bytes, %d when it was written: cut short or damaged", info.Size(), have.Bytes))
+			return fail(have.File,
+				fmt.Errorf("%d bytes, %d when it was written: cut short or damaged", info.Size(), have.Bytes))
 		case sum != have.SHA256:
-			return fail(have.File, fmt.Errorf("sha256 %.12s..., %.12s... when it was written: damaged", sum, have.SHA256))
+			return fail(have.File,
+				fmt.Errorf("sha256 %.12s..., %.12s... when it was written: damaged", sum, have.SHA256))
 		}
 	}
 	return st, nil

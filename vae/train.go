@@ -158,10 +158,11 @@ func Train(ctx context.Context, dev torch.Device, cfg TrainConfig, batches iter.
 	return TrainWith(ctx, dev, cfg, Saves{}, batches, onStep)
 }
 
-// TrainWith is [Train] of a run that saves as it goes. One that a save continues, whose batches begin with the one after
-// its step, ends with the bits of one that nothing cut short. Whatever ends the run, what it did since the last save is
-// saved unless the weights are no longer finite.
-func TrainWith(ctx context.Context, dev torch.Device, cfg TrainConfig, saves Saves, batches iter.Seq2[*Batch, error], onStep func(Step)) (*AutoencoderKL, error) {
+// TrainWith is [Train] of a run that saves as it goes. One that a save continues, whose batches begin with the one
+// after its step, ends with the bits of one that nothing cut short. Whatever ends the run, what it did since the
+// last save is saved unless the weights are no longer finite.
+func TrainWith(ctx context.Context, dev torch.Device, cfg TrainConfig, saves Saves,
+	batches iter.Seq2[*Batch, error], onStep func(Step)) (*AutoencoderKL, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("train VAE: %w", err)
 	}
@@ -263,8 +264,8 @@ func (t *trainer) begin(s *torch.Scope) error {
 	return nil
 }
 
-// end saves what is not saved of a run that ended. Where the losses are not finite the last save stays; one of no steps is
-// of no use.
+// end saves what is not saved of a run that ended. Where the losses are not finite the last save stays; one of no
+// steps is of no use.
 func (t *trainer) end(ctx context.Context, s *torch.Scope) {
 	if len(t.unread) > 0 {
 		t.read(s, t.done-1)

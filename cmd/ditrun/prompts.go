@@ -77,7 +77,8 @@ func (e *env) encodePrompts(info dit.Info, prompts []string, dev torch.Device) (
 	}
 	encoded := make([]sampling.Caption, len(texts)) // pictures of one prompt share it
 	for i := range encoded {
-		encoded[i] = sampling.Caption{States: append(make([]float32, 0, room), states[i*n:(i+1)*n]...)[:room], Length: int(lengths[i])}
+		filled := append(make([]float32, 0, room), states[i*n:(i+1)*n]...)[:room]
+		encoded[i] = sampling.Caption{States: filled, Length: int(lengths[i])}
 	}
 	for _, p := range prompts {
 		captions = append(captions, encoded[place[p]])

@@ -153,7 +153,8 @@ func runSample(e *env) error {
 	}
 	height, width := p.PictureSize()
 	size := sampleSize{n, height, width}
-	out, err := e.openSampleOutput(size, cmp.Or(r.BatchSize, n), what, info.Classes, func() (string, error) { return p.Key(r) })
+	key := func() (string, error) { return p.Key(r) }
+	out, err := e.openSampleOutput(size, cmp.Or(r.BatchSize, n), what, info.Classes, key)
 	if err != nil {
 		return err
 	}
@@ -170,12 +171,14 @@ func runSample(e *env) error {
 		return err
 	}
 	seconds := time.Since(began).Seconds()
-	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(float64(drawn)/seconds), c.String("out"))
-	return e.result(map[string]any{"out": c.String("out"), "num_samples": n, "seconds": seconds, "images_per_second": float64(drawn) / seconds, "model": info.Config.Name()})
+	rate := float64(drawn) / seconds
+	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(rate), c.String("out"))
+	return e.result(map[string]any{"out": c.String("out"), "num_samples": n, "seconds": seconds, "images_per_second": rate,
+		"model": info.Config.Name()})
 }
 
 // drawSamples draws those of n pictures that the output does not have, in so many steps each, and returns their number.
-func (e *env) drawSamples(p *sampling.Pipeline, r sampling.Request, n, steps int, out sampleOutput) (drawn int, err error) {
+func (e *env) drawSamples(p *sampling.Pipeline, r sampling.Request, n, steps int, out sampleOutput) (int, error) {
 	have := out.have()
 	if have > 0 {
 		e.printf("%s of %s are there already", format.Count(int64(have)), plural(n, "picture"))
@@ -226,15 +229,16 @@ func (e *env) describeOutput(size sampleSize) {
 	}
 	e.printf("output  %s %s, %s are free", about, format.Bytes(bytes), format.Bytes(free))
 	if free < bytes {
-		e.warn("--out %s: %s of pictures where %s are free; what is drawn until the disk is full is kept", out, format.Bytes(bytes), format.Bytes(free))
+		e.warn("--out %s: %s of pictures where %s are free; what is drawn until the disk is full is kept",
+			out, format.Bytes(bytes), format.Bytes(free))
 	}
 }
 
 // otherPictures are endings that nobody gives to a folder.
 var otherPictures = []string{".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
 
-// checkOut refuses an output that cannot be written, before the work instead of after it, and removes what killed commands
-// left of it.
+// checkOut refuses an output that cannot be written, before the work instead of after it, and removes what killed
+// commands left of it.
 func checkOut(out string) error {
 	if st, err := os.Stat(filepath.Dir(out)); err != nil || !st.IsDir() {
 		return fmt.Errorf("--out %s: the folder %s does not exist", out, filepath.Dir(out))

@@ -26,8 +26,10 @@ type sampleSize struct{ n, height, width int }
 
 func (s sampleSize) bytes() int64 { return 3 * int64(s.n) * int64(s.height) * int64(s.width) }
 
-// openSampleOutput opens the output that --out names, of pictures of what that come batch by batch. Key names the request.
-func (e *env) openSampleOutput(size sampleSize, batch int, what asked, names []string, key func() (string, error)) (sampleOutput, error) {
+// openSampleOutput opens the output that --out names, of pictures of what that come batch by batch. Key names the
+// request.
+func (e *env) openSampleOutput(size sampleSize, batch int, what asked, names []string,
+	key func() (string, error)) (sampleOutput, error) {
 	out := e.flags.String("out")
 	if filepath.Ext(out) == ".png" {
 		sheet := newSheetOutput(out, size.n, what, names)
@@ -50,7 +52,8 @@ func (e *env) openSampleOutput(size sampleSize, batch int, what asked, names []s
 	}
 	for _, dir := range p.others {
 		s := readPartial(dir)
-		e.warn("%s: %d of %s of another request for this output; the folder is removed when this command is done", dir, s.Done, plural(s.Total, "picture"))
+		e.warn("%s: %d of %s of another request for this output; the folder is removed when this command is done",
+			dir, s.Done, plural(s.Total, "picture"))
 	}
 	return p, nil
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
-// A partial is a folder beside the output, .NAME.KEY.partial, where pictures lie until all of them are there. The key is
-// that of the request, so that the same command continues with its own pictures and no others.
+// A partial is a folder beside the output, .NAME.KEY.partial, where pictures lie until all of them are there. The
+// key is that of the request, so that the same command continues with its own pictures and no others.
 type partial struct {
 	dir, out string
 	lock     *disk.Lock
@@ -54,14 +54,16 @@ const (
 // errDamaged says that the pictures of a partial are not what its state says.
 var errDamaged = errors.New("damaged")
 
-// openPartial opens the partial for total pictures, of a request with a key, whose whole batches have so many. The store is
-// opened for what the state says; where that turns out wrong, for nothing.
-func openPartial(out, key string, total, batch int, open func(items string, s partialState) (pictureStore, error)) (*partial, error) {
+// openPartial opens the partial for total pictures, of a request with a key, whose whole batches have so many. The
+// store is opened for what the state says; where that turns out wrong, for nothing.
+func openPartial(out, key string, total, batch int,
+	open func(items string, s partialState) (pictureStore, error)) (*partial, error) {
 	out, err := filepath.Abs(out)
 	if err != nil {
 		return nil, err
 	}
-	p := &partial{out: out, dir: filepath.Join(filepath.Dir(out), fmt.Sprintf(".%s.%.12s%s", filepath.Base(out), key, partialEnd))}
+	p := &partial{out: out}
+	p.dir = filepath.Join(filepath.Dir(out), fmt.Sprintf(".%s.%.12s%s", filepath.Base(out), key, partialEnd))
 	for _, dir := range partialsOf(out) {
 		if dir != p.dir {
 			p.others = append(p.others, dir)
@@ -78,7 +80,8 @@ func openPartial(out, key string, total, batch int, open func(items string, s pa
 	}
 	disk.SweepFolder(p.dir)
 	p.state = readPartial(p.dir)
-	if s := p.state; s.Key != key || s.Total != total || s.Done < 0 || s.Done > total || s.Done%batch != 0 && s.Done != total {
+	s := p.state
+	if s.Key != key || s.Total != total || s.Done < 0 || s.Done > total || s.Done%batch != 0 && s.Done != total {
 		p.state = partialState{Key: key, Total: total}
 	}
 	items := filepath.Join(p.dir, partialItems)
@@ -118,8 +121,8 @@ func partialsOf(out string) (dirs []string) {
 	return dirs
 }
 
-// sweepPartials removes partials that nobody uses and whose pictures have their name already: of a command that was killed
-// in its last moment.
+// sweepPartials removes partials that nobody uses and whose pictures have their name already: of a command that was
+// killed in its last moment.
 func sweepPartials(out string) {
 	out, err := filepath.Abs(out)
 	if err != nil {
@@ -198,7 +201,8 @@ type folderStore struct {
 	names []string
 }
 
-func openFolderStore(ctx context.Context, dir string, s partialState, what asked, names []string) (pictureStore, error) {
+func openFolderStore(ctx context.Context, dir string, s partialState, what asked,
+	names []string) (pictureStore, error) {
 	if s.Done == 0 {
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, err
@@ -244,7 +248,8 @@ type npzStore struct {
 	labels []int64
 }
 
-func openNPZStore(ctx context.Context, path string, s partialState, height, width int, labels []int) (st pictureStore, err error) {
+func openNPZStore(ctx context.Context, path string, s partialState, height, width int,
+	labels []int) (st pictureStore, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, err

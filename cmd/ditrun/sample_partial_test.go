@@ -46,8 +46,8 @@ func samples(t *testing.T, out string) []byte {
 	return b.Bytes()
 }
 
-// TestStoppedSampleContinues: whatever stops a command, the same one draws what is missing, and the output has the bytes of
-// one that nothing stopped.
+// TestStoppedSampleContinues: whatever stops a command, the same one draws what is missing, and the output has the
+// bytes of one that nothing stopped.
 func TestStoppedSampleContinues(t *testing.T) {
 	r := theRoad(t)
 	for _, name := range []string{"x.npz", "folder"} {

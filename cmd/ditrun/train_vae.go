@@ -32,7 +32,7 @@ func trainVAECommand() *cli.Command {
 		description: "Trains the autoencoder whose latents a DiT works on: reconstruction and\n" +
 			"KL loss, the architecture of Stable Diffusion at any size. The result is\n" +
 			"a folder as diffusers writes it, whose scaling factor is one over the\n" +
-			"standard deviation of the latents. It saves as it goes, and --resume auto\n" +
+			"standard deviation of the latents. It saves as it goes, and the same command\n" +
 			"continues what was cut short; an interrupt keeps a model too.",
 		example: "ditrun train-vae --data pictures --out vae --image-size 64 --downsample 8 --max-steps 5000",
 		flags: []cli.Flag{
@@ -55,7 +55,7 @@ func trainVAECommand() *cli.Command {
 			&cli.Uint64Flag{Name: "global-seed", Usage: "of weights, order and noise"},
 			&cli.IntFlag{Name: "log-every", Value: 100, Usage: "steps between log lines"},
 			&cli.IntFlag{Name: "ckpt-every", Value: 500, Usage: "steps between saves of the run"},
-			&cli.StringFlag{Name: "resume", Value: "none", Usage: "none, or auto: continue the run in --out if there is one"},
+			&cli.StringFlag{Name: "resume", Value: "auto", Usage: "auto: continue the run in --out if there is one; or none"},
 			&cli.IntFlag{Name: "num-workers", Value: 1, Usage: "goroutines that decode"},
 		},
 		alone: true,
@@ -68,7 +68,8 @@ func runTrainVAE(e *env) error {
 	if err := e.require("data", "out"); err != nil {
 		return err
 	}
-	if err := e.atLeast(1, "image-size", "latent-channels", "downsample", "layers-per-block", "norm-num-groups", "max-steps", "batch-size", "log-every", "ckpt-every", "num-workers"); err != nil {
+	if err := e.atLeast(1, "image-size", "latent-channels", "downsample", "layers-per-block", "norm-num-groups",
+		"max-steps", "batch-size", "log-every", "ckpt-every", "num-workers"); err != nil {
 		return err
 	}
 	cfg, err := vaeTrainConfig(c)
@@ -117,9 +118,11 @@ func runTrainVAE(e *env) error {
 	}
 	defer lock.Remove()
 	disk.SweepFolder(out)
-	saves := vae.Saves{Dir: filepath.Join(out, vaeRun), Every: c.Int("ckpt-every"), Resume: state, Pauses: momentaryPauses(),
+	saves := vae.Saves{
+		Dir: filepath.Join(out, vaeRun), Every: c.Int("ckpt-every"), Resume: state, Pauses: momentaryPauses(),
 		Data:    fmt.Sprintf("%s, mirrored %v", src.Hash(), c.Float64("flip-prob")),
-		OnError: func(err error) { e.warn("%v; training goes on", err) }}
+		OnError: func(err error) { e.warn("%v; training goes on", err) },
+	}
 	steps, saved := 0, 0
 	saves.OnSave = func(step int) { saved = step }
 	var last vae.Losses
@@ -134,10 +137,14 @@ func runTrainVAE(e *env) error {
 		e.printf("Continuing from step %d", steps)
 	}
 	before := steps
-	pictures := data.ImageOptions{Size: data.Square(cfg.ImageSize), Batch: cfg.BatchSize, Workers: c.Int("num-workers"), Seed: cfg.Seed, FlipProb: c.Float64("flip-prob"), StartStep: steps, MaxSteps: cfg.MaxSteps}
+	pictures := data.ImageOptions{
+		Size: data.Square(cfg.ImageSize), Batch: cfg.BatchSize, Workers: c.Int("num-workers"), Seed: cfg.Seed,
+		FlipProb: c.Float64("flip-prob"), StartStep: steps, MaxSteps: cfg.MaxSteps,
+	}
 	began := time.Now()
 	bar := e.progressOnTerminal("train-vae", "steps", int64(cfg.MaxSteps))
-	model, err := vae.TrainWith(e.ctx, dev, cfg, saves, batchesOf(data.ImageBatches(e.ctx, src, pictures)), func(s vae.Step) {
+	batches := batchesOf(data.ImageBatches(e.ctx, src, pictures))
+	model, err := vae.TrainWith(e.ctx, dev, cfg, saves, batches, func(s vae.Step) {
 		steps = s.Step
 		bar.Set(int64(steps))
 		if s.Losses != nil {
@@ -148,7 +155,8 @@ func runTrainVAE(e *env) error {
 	})
 	if model == nil {
 		if saved > 0 {
-			err = withHint(err, "%s holds the run after %s; the same command with --resume auto continues it", saves.Dir, plural(saved, "step"))
+			err = withHint(err, "%s holds the run after %s; the same command with --resume auto continues it",
+				saves.Dir, plural(saved, "step"))
 		}
 		return err
 	}
@@ -179,7 +187,8 @@ func runTrainVAE(e *env) error {
 	}
 	e.printf("written to %s; %s shows pictures above what is left of them", c.String("out"), proof)
 	if interrupted != nil {
-		return withHint(interrupted, "%s holds the model after %s of %s; it can be used, and --resume auto continues it", out, format.Count(int64(steps)), plural(cfg.MaxSteps, "step"))
+		return withHint(interrupted, "%s holds the model after %s of %s; it can be used, and --resume auto continues it",
+			out, format.Count(int64(steps)), plural(cfg.MaxSteps, "step"))
 	}
 	if err := disk.RemoveFolder(saves.Dir); err != nil { // the model is there: what continues it has no use
 		e.warn("%v", err)
@@ -190,18 +199,18 @@ func runTrainVAE(e *env) error {
 // vaeRun is the folder in --out with what continues a run.
 const vaeRun = "training"
 
-// findVAERun finds the run in out that --resume asks for, nil where a new one begins. It refuses an out that holds a model,
-// or a run that --resume does not ask for.
+// findVAERun finds the run in out that --resume asks for, nil where a new one begins. It refuses an out that holds
+// a model, or a run that --resume does not ask for.
 func (e *env) findVAERun(out string) (*vae.State, error) {
 	dir := filepath.Join(out, vaeRun)
-	if exists(dir) {
-		if e.flags.String("resume") == "none" {
-			return nil, withHint(fmt.Errorf("--out %s: there is a run that was cut short (%s)", out, vaeRun), "--resume auto continues it; without %s a new one begins", dir)
-		}
-		state, err := vae.ReadState(dir)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return state, withHint(err, "without %s a new run begins", dir)
-		}
+	state, err := vae.ReadState(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && state.Step == 0: // nothing was done yet
+	case e.flags.String("resume") == "none":
+		return nil, withHint(fmt.Errorf("--out %s: there is a run that was cut short (%s)", out, vaeRun),
+			"--resume auto continues it; without %s a new one begins", dir)
+	default:
+		return state, withHint(err, "without %s a new run begins", dir)
 	}
 	for _, name := range []string{vae.WeightsName, vae.ConfigName} {
 		if exists(filepath.Join(out, name)) {

@@ -47,10 +47,10 @@ func TestStoppedTrainVAEContinues(t *testing.T) {
 	if got := list(t, whole); !slices.Equal(got, vaeOutput) {
 		t.Errorf("a finished model is %q", got)
 	}
-	step, resume := 0, "none"
+	step, resume := 0, []string{"--resume", "none"}
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT, syscall.SIGTERM} {
-		p := start(t, r.trainVAE(out, "--resume", resume)...)
-		resume = "auto"
+		p := start(t, r.trainVAE(out, resume...)...)
+		resume = nil
 		step = savedVAE(t, out, step+5)
 		p.signal(sig)
 		o := p.wait()
@@ -65,7 +65,7 @@ func TestStoppedTrainVAEContinues(t *testing.T) {
 			}
 		}
 		step = savedVAE(t, out, step)
-		ditrun(t, r.trainVAE(out)...).refused(t, 1, "there is a run that was cut short (training)", "hint: --resume auto continues it")
+		ditrun(t, r.trainVAE(out, "--resume", "none")...).refused(t, 1, "there is a run that was cut short (training)", "hint: --resume auto continues it")
 	}
 	ditrun(t, r.trainVAE(out, "--resume", "auto", "--lr", "1e-4")...).refused(t, 1, "it was trained with lr 0.002, this run has 0.0001")
 	lock, err := disk.TryLock(filepath.Join(out, ".lock"))

@@ -124,7 +124,8 @@ func (e *exporter) writeLightning(dir string) error {
 			}
 		}
 		path := filepath.Join(dir, fmt.Sprintf("latents_rank00_shard%03d.safetensors", lo/lightningShard))
-		if err := checkpoint.Write(path, e.until(append(tensors, labels)), map[string]string{"format": "pt"}); err != nil {
+		tensors = e.until(append(tensors, labels))
+		if err := checkpoint.Write(path, tensors, map[string]string{"format": "pt"}); err != nil {
 			return err
 		}
 	}

@@ -143,15 +143,17 @@ func (p *Pipeline) Batches(ctx context.Context, r Request) iter.Seq2[Pictures, e
 	}
 }
 
-// Key names the pictures that r asks for: by the weights of both models and everything in the request that they depend on.
-// What depends on the machine alone, such as the number of threads, is not in it.
+// Key names the pictures that r asks for: by the weights of both models and everything in the request that they
+// depend on. What depends on the machine alone, such as the number of threads, is not in it.
 func (p *Pipeline) Key(r Request) (string, error) {
 	if err := r.defaults(p.info.Config); err != nil {
 		return "", err
 	}
 	h := sha256.New()
-	err := json.NewEncoder(h).Encode([]any{"pictures 1", p.info.Config, p.info.ScalingFactor, p.vae.Config(), p.vae.WeightsSHA256(),
-		r.NumSamples, r.CFGScale, r.Guided, r.Steps, r.Sampler, r.Seed, r.RNG, r.BatchSize, r.First, len(r.Labels), len(r.Captions)})
+	err := json.NewEncoder(h).Encode([]any{
+		"pictures 1", p.info.Config, p.info.ScalingFactor, p.vae.Config(), p.vae.WeightsSHA256(), r.NumSamples, r.CFGScale,
+		r.Guided, r.Steps, r.Sampler, r.Seed, r.RNG, r.BatchSize, r.First, len(r.Labels), len(r.Captions),
+	})
 	if err != nil {
 		return "", err
 	}
@@ -190,8 +192,8 @@ func (p *Pipeline) Key(r Request) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// After returns the request for what is left of r when its first n pictures are there, which are whole batches: the batches
-// to come are those that r would have had.
+// After returns the request for what is left of r when its first n pictures are there, which are whole batches: the
+// batches to come are those that r would have had.
 func (r Request) After(n int) Request {
 	r.Labels, r.Captions = r.Labels[min(n, len(r.Labels)):], r.Captions[min(n, len(r.Captions)):]
 	r.NumSamples = max(r.NumSamples-n, 0)

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// Try returns the error that whoever writes the file or folder at path would meet, where it can be known before: a folder
-// that is missing or read-only, a disk that is full to the last byte. It leaves nothing.
+// Try returns the error that whoever writes the file or folder at path would meet, where it can be known before: a
+// folder that is missing or read-only, a disk that is full to the last byte. It leaves nothing.
 func Try(path string) error {
 	path = filepath.Clean(path)
 	t, err := newTemporary(path, func(name string) error { return os.WriteFile(name, []byte{0}, 0o666) })

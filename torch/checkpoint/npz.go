@@ -43,8 +43,8 @@ func WriteNPZ(path string, arrays ...Array) error {
 	})
 }
 
-// An NPZWriter writes the bytes of [WriteNPZ] one array after the other, those of an array in parts if need be. Equal calls
-// write equal bytes, however the parts were cut.
+// An NPZWriter writes the bytes of [WriteNPZ] one array after the other, those of an array in parts if need be.
+// Equal calls write equal bytes, however the parts were cut.
 type NPZWriter struct {
 	out *countingWriter
 	z   *zip.Writer

@@ -18,8 +18,8 @@ type Source interface {
 	ReadAt(p []byte, name string, off int64) error
 }
 
-// Until returns src, whose reads fail with the cause of ctx once that has ended: so a copy of a large file, which is read
-// in pieces, stops soon.
+// Until returns src, whose reads fail with the cause of ctx once that has ended: so a copy of a large file, which
+// is read in pieces, stops soon.
 func Until(ctx context.Context, src Source) Source { return until{ctx, src} }
 
 type until struct {

@@ -166,7 +166,8 @@ func exitError(rank int, err error) error {
 		return fmt.Errorf("process %d: %w", rank, err)
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return &ExitError{rank, 128 + int(status.Signal()), fmt.Sprintf("was ended by signal %d (%v)", int(status.Signal()), status.Signal()), true}
+		sig := status.Signal()
+		return &ExitError{rank, 128 + int(sig), fmt.Sprintf("was ended by signal %d (%v)", int(sig), sig), true}
 	}
 	return &ExitError{Rank: rank, Code: exit.ExitCode(), how: fmt.Sprintf("ended with code %d", exit.ExitCode())}
 }
