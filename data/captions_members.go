@@ -170,22 +170,32 @@ func (b *captionBuilder) addColumn(ctx context.Context, f io.ReaderAt, size int6
 			err = fmt.Errorf("damaged: %v", r)
 		}
 	}()
-	file, err := parquet.OpenFile(f, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	file, err := openParquet(f, size)
 	if err != nil {
 		return err
 	}
-	leaf, err := findTextColumn(file.Schema(), field)
+	index, err := findTextColumn(file.Schema(), field)
 	if err != nil {
 		return err
+	}
+	leaf, err := columnAt(file, index)
+	if err != nil {
+		return err
+	}
+	if leaf.kind() != parquet.ByteArray {
+		return fmt.Errorf("column %s is of type %s: want text", leaf.name, leaf.kind())
 	}
 	if file.NumRows() != int64(len(ids)) {
 		return fmt.Errorf("%d rows for %d pictures: the file was changed since it was unpacked", file.NumRows(), len(ids))
 	}
 	row := -1
 	values := make([]parquet.Value, 64)
-	for _, g := range file.RowGroups() {
+	for g := range file.RowGroups() {
 		err := func() error {
-			pages := g.ColumnChunks()[leaf].Pages()
+			pages, err := leaf.pages(f, size, file, g)
+			if err != nil {
+				return err
+			}
 			defer pages.Close()
 			for {
 				if err := ctx.Err(); err != nil {
@@ -209,9 +219,6 @@ func (b *captionBuilder) addColumn(ctx context.Context, f io.ReaderAt, size int6
 						}
 						if row < 0 || row >= len(ids) {
 							return fmt.Errorf("damaged: a value for row %d of %d", row, len(ids))
-						}
-						if v.Kind() != parquet.ByteArray {
-							return fmt.Errorf("column %s is of type %s: want text", strings.Join(file.Schema().Columns()[leaf], "."), v.Kind())
 						}
 						if err := b.add(ids[row], string(v.ByteArray())); err != nil {
 							return err

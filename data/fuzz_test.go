@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -65,8 +66,21 @@ func FuzzUnpack(f *testing.F) {
 		f.Add(b)
 		f.Add(b[:len(b)/2])
 	}
+	for _, h := range hostileTables(f) {
+		if len(h.table) < 1<<14 {
+			f.Add(h.table)
+		}
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		size := int64(len(b))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		defer func() {
+			runtime.ReadMemStats(&after)
+			if took, most := int64(after.TotalAlloc-before.TotalAlloc), 512<<20+200*size; took > most {
+				t.Errorf("%d bytes took %d of memory, want at most %d", size, took, most)
+			}
+		}()
 		unpack := unpackParquet
 		switch {
 		case bytes.HasPrefix(b, []byte("\x1f\x8b")):

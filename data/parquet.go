@@ -2,6 +2,7 @@ package data
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -66,7 +67,7 @@ func unpackParquet(ctx context.Context, f io.ReaderAt, size int64, out io.Writer
 			err = fmt.Errorf("damaged: %v", r)
 		}
 	}()
-	file, err := parquet.OpenFile(f, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	file, err := openParquet(f, size)
 	if err != nil {
 		return err
 	}
@@ -76,62 +77,132 @@ func unpackParquet(ctx context.Context, f io.ReaderAt, size int64, out io.Writer
 	}
 	t := tar.NewWriter(out)
 	row, total := 0, int64(0)
-	for _, g := range file.RowGroups() {
-		rows := g.Rows()
-		err := func() error {
-			defer rows.Close()
-			buf := make([]parquet.Row, 16)
-			for {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				n, err := rows.ReadRows(buf)
-				for _, r := range buf[:n] {
-					size, err := writeRow(t, &c, row, r)
-					if err != nil {
-						return fmt.Errorf("row %d: %w", row, err)
-					}
-					row++
-					total += size
-				}
-				if total > maxUnpacked(size) {
-					return fmt.Errorf("%d bytes unpack to more than %d", size, maxUnpacked(size))
-				}
-				if errors.Is(err, io.EOF) {
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-			}
-		}()
+	for g := range file.RowGroups() {
+		rows, err := c.open(f, size, file, g)
 		if err != nil {
 			return err
+		}
+		for {
+			if err = ctx.Err(); err != nil {
+				break
+			}
+			var values [3]parquet.Value
+			if values, err = rows.next(); err != nil {
+				break
+			}
+			var n int64
+			if n, err = writeRow(t, &c, row, values); err != nil {
+				break
+			}
+			row++
+			if total += n; total > maxUnpacked(size) {
+				err = fmt.Errorf("%d bytes unpack to more than %d", size, maxUnpacked(size))
+				break
+			}
+		}
+		rows.close()
+		if !errors.Is(err, io.EOF) {
+			return fmt.Errorf("row %d: %w", row, err)
 		}
 	}
 	return t.Close()
 }
 
-func writeRow(t *tar.Writer, c *parquetColumns, row int, values parquet.Row) (int64, error) {
-	name, label := "", int64(-1)
-	var picture []byte
-	for _, v := range values {
-		if v.IsNull() {
+// tableRows are the rows of a row group: bytes, path and label of each.
+type tableRows [3]parquet.ColumnChunkValueReader
+
+// open opens a row group. Other columns than those of c are not read.
+func (c *parquetColumns) open(f io.ReaderAt, size int64, file *parquet.File, group int) (rows tableRows, err error) {
+	for i, index := range []int{c.bytes, c.path, c.label} {
+		if index < 0 {
 			continue
 		}
-		switch v.Column() {
-		case c.bytes:
-			picture = v.ByteArray()
-		case c.path:
-			name = path.Base(string(v.ByteArray()))
-		case c.label:
-			switch v.Kind() {
-			case parquet.Int32, parquet.Int64:
-				label = v.Int64()
-			default:
-				return 0, fmt.Errorf("%s is of type %s: want a whole number", c.labelName, v.Kind())
+		leaf, err := columnAt(file, index)
+		if err == nil {
+			err = leaf.check(i)
+		}
+		if err == nil {
+			var pages *parquet.FilePages
+			if pages, err = leaf.pages(f, size, file, group); err == nil {
+				rows[i] = parquet.NewColumnChunkValueReader(pagesOf{file.RowGroups()[group].ColumnChunks()[index], pages})
 			}
 		}
+		if err != nil {
+			rows.close()
+			return rows, err
+		}
+	}
+	return rows, nil
+}
+
+// pagesOf is a column chunk whose pages are read by way of a pageReader.
+type pagesOf struct {
+	parquet.ColumnChunk
+	pages parquet.Pages
+}
+
+func (p pagesOf) Pages() parquet.Pages { return p.pages }
+
+// check says whether a column can be the i-th of tableRows.
+func (c *column) check(i int) error {
+	kind, label := c.kind(), i == 2
+	switch {
+	case c.MaxRepetitionLevel > 0:
+		return fmt.Errorf("column %s has a list in a row: want one value", c.name)
+	case label && kind != parquet.Int32 && kind != parquet.Int64:
+		return fmt.Errorf("%s is of type %s: want a whole number", c.name, kind)
+	case !label && kind != parquet.ByteArray:
+		return fmt.Errorf("%s is of type %s: want bytes", c.name, kind)
+	}
+	return nil
+}
+
+// next returns the values of the next row, null where there is no such column, or io.EOF. They are valid until the next
+// call.
+func (r *tableRows) next() (values [3]parquet.Value, err error) {
+	found, ended := 0, 0
+	for i, column := range r {
+		if column == nil {
+			continue
+		}
+		n, err := column.ReadValues(values[i : i+1])
+		switch {
+		case n > 0:
+			found++
+		case errors.Is(err, io.EOF):
+			ended++
+		default:
+			return values, cmp.Or(err, io.ErrNoProgress)
+		}
+	}
+	switch {
+	case ended == 0:
+		return values, nil
+	case found == 0:
+		return values, io.EOF
+	}
+	return values, errors.New("damaged: columns of different lengths")
+}
+
+func (r *tableRows) close() {
+	for _, column := range r {
+		if column != nil {
+			column.Close()
+		}
+	}
+}
+
+func writeRow(t *tar.Writer, c *parquetColumns, row int, values [3]parquet.Value) (int64, error) {
+	name, label := "", int64(-1)
+	var picture []byte
+	if v := values[0]; !v.IsNull() {
+		picture = v.ByteArray()
+	}
+	if v := values[1]; !v.IsNull() {
+		name = path.Base(string(v.ByteArray()))
+	}
+	if v := values[2]; !v.IsNull() {
+		label = v.Int64()
 	}
 	if picture == nil {
 		return 0, errors.New("no picture")
@@ -162,7 +233,7 @@ func parquetClasses(f io.ReaderAt, size int64) (names []string, err error) {
 			err = fmt.Errorf("damaged: %v", r)
 		}
 	}()
-	file, err := parquet.OpenFile(f, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	file, err := openParquet(f, size)
 	if err != nil {
 		return nil, err
 	}
