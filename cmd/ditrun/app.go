@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/torch/dist"
 )
@@ -44,6 +45,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func runApp(ctx context.Context, app *cli.App, args []string) int {
 	stderr := app.ErrWriter
 	err := protect(stderr, func() error { return app.RunContext(ctx, args) })
+	if err == nil {
+		err = lost(app.Writer)
+	}
 	return conclude(stderr, err, context.Cause(ctx))
 }
 
@@ -69,7 +73,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		HelpName:              "ditrun",
 		Usage:                 "trains and samples Diffusion Transformers",
 		Version:               readVersion().Ditrun,
-		Writer:                stdout,
+		Writer:                &output{Writer: stdout},
 		ErrWriter:             stderr,
 		Flags:                 append(globalFlags(), cli.HelpFlag),
 		Commands:              commands(),
@@ -111,6 +115,9 @@ type spec struct {
 	flags       []cli.Flag
 	alone       bool // one process does the work; started as one of several it refuses
 	run         func(*env) error
+	// resultInFiles says that output which cannot be written is a warning: the
+	// result of the work, which may be long, is safe.
+	resultInFiles bool
 }
 
 // newCommand makes the subcommand: with the global flags among its own, the
@@ -145,6 +152,11 @@ func newCommand(s spec) *cli.Command {
 				// A bar still on the screen belongs to work that failed.
 				e.bar.Abort()
 			}
+			if s.resultInFiles {
+				if err := lost(e.stdout); err != nil {
+					e.warn("%v: what was printed is lost, the result is not", err)
+				}
+			}
 			return err
 		},
 	}
@@ -177,10 +189,10 @@ type env struct {
 	bar *progress.Bar // the latest, nil before the first
 }
 
-// printf writes a line of the account of the work: to standard output, to
-// standard error when that is kept for JSON, nowhere when quiet. A line end is
-// added.
-func (e *env) printf(format string, args ...any) {
+// printf writes one line of the account of the work: to standard output, to
+// standard error when that is kept for JSON, nowhere when quiet. The line end
+// is added.
+func (e *env) printf(text string, args ...any) {
 	if e.quiet {
 		return
 	}
@@ -188,7 +200,7 @@ func (e *env) printf(format string, args ...any) {
 	if e.json {
 		w = e.stderr
 	}
-	e.write(w, fmt.Sprintf(format, args...)+"\n")
+	e.write(w, format.Line(fmt.Sprintf(text, args...))+"\n")
 }
 
 // warn writes "ditrun: warning: ..." to standard error, also when quiet.

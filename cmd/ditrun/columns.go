@@ -17,7 +17,7 @@ type columns struct {
 const labelWidth = 12
 
 func (c *columns) row(label, text string) {
-	text = strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", labelWidth))
+	text = strings.ReplaceAll(format.Text(text), "\n", "\n"+strings.Repeat(" ", labelWidth))
 	if _, err := fmt.Fprintf(c.w, "%-*s%s\n", labelWidth, label, text); c.err == nil {
 		c.err = err
 	}

@@ -110,7 +110,8 @@ func runDoctor(e *env) error {
 		return err
 	}
 	if d.OK {
-		e.printf("\nAll is well.")
+		e.printf("")
+		e.printf("All is well.")
 		return nil
 	}
 	for _, p := range d.Problems[1:] {
@@ -253,7 +254,9 @@ func (d *diagnosis) print(e *env) {
 	if len(missing) > 0 {
 		w.row("", "not found: "+strings.Join(missing, ", "))
 	}
-	e.printf("%s", strings.TrimRight(b.String(), "\n"))
+	for line := range strings.Lines(b.String()) {
+		e.printf("%s", strings.TrimSuffix(line, "\n"))
+	}
 }
 
 func known(s string) string {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 )
 
 // The rule of exit codes stands at the top of main.go.
@@ -75,11 +74,4 @@ func conclude(w io.Writer, err, cause error) int {
 		printMessage(w, "hint", hint)
 	}
 	return code
-}
-
-// printMessage writes "ditrun: KIND: text"; further lines of text are indented
-// so that they read as one message.
-func printMessage(w io.Writer, kind, text string) {
-	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ")
-	fmt.Fprintf(w, "ditrun: %s: %s\n", kind, text)
 }

@@ -7,7 +7,6 @@ import (
 	"sort"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -145,9 +144,9 @@ func (in *inspection) print(e *env) {
 	if in.SHA256 != "" {
 		row("sha256", in.SHA256)
 	}
-	row("found", printable(in.Found))
+	row("found", in.Found)
 	for _, n := range in.Notes {
-		row("", printable(n))
+		row("", n)
 	}
 	row("tensors", fmt.Sprintf("%s, %s numbers", format.Count(int64(len(in.Tensors))), format.Count(in.Params)))
 	rows := collapse(in.Tensors)
@@ -244,20 +243,12 @@ func collapse(tensors []tensorInfo) []tensorRow {
 	return rows
 }
 
-// plain makes text from a file safe for a terminal, and short.
+// plain makes text from a file one line, and short.
 func plain(text string) string {
 	const most = 120
-	text = printable(text)
+	text = format.Line(text)
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "") + "..."
-	}
-	return text
-}
-
-// printable replaces what would act on a terminal.
-func printable(text string) string {
-	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		text = strings.Trim(strconv.QuoteToGraphic(text), `"`)
 	}
 	return text
 }

@@ -70,7 +70,7 @@ func runLaunch(e *env) error {
 	defer signal.Stop(signals)
 	job := launcher.Job{
 		Path: self, Args: slices.Concat(e.globalArgs(), args), N: c.Int("num-processes"), MaxRestarts: c.Int("max-restarts"),
-		Stdout: e.stdout, Stderr: e.stderr, Signals: signals, Grace: launchGrace, Log: e.warn,
+		Stdout: direct(e.stdout), Stderr: e.stderr, Signals: signals, Grace: launchGrace, Log: e.warn,
 	}
 	err = job.Run(e.ctx)
 	if exit := (*launcher.ExitError)(nil); errors.As(err, &exit) {

@@ -10,7 +10,17 @@
 //   - With --json standard output holds one JSON object and nothing else; the
 //     account moves to standard error. With --quiet there is none.
 //   - An error is one line, "ditrun: error: ...", and, where the next step is
-//     known, a second, "ditrun: hint: ...". Never a stack trace.
+//     known, a second, "ditrun: hint: ...". Never a stack trace. Further lines
+//     are indented.
+//   - Names and other text from files are printed as they are, except for what
+//     does not show: escape sequences, marks that turn the direction of
+//     writing, bytes that are no UTF-8. format.Text and format.Line make these
+//     visible where text leaves this package: env.printf (whose line ends show
+//     too: it writes one line), printMessage (where those in a name only begin
+//     an indented line), columns and progress.Bar. So no message has to quote
+//     for the terminal; "%q" is for names that may hold blanks.
+//   - Standard output that cannot be written is an error at the end, code 1;
+//     for a command whose result is in files it is a warning.
 //   - Exit codes: 0 the work is done, also where a signal came too late to cut it
 //     short; 1 failed; 2 wrong usage. Work that a signal cut short ends with 128
 //     and its number: 130 an interrupt, 143 SIGTERM, 129 SIGHUP, even if what was

@@ -30,7 +30,8 @@ type testResult struct {
 // test runs the self-test on dev, prints each result and adds failures to the
 // problems. The error is an interrupt.
 func (d *diagnosis) test(e *env, dev torch.Device) error {
-	e.printf("\nself-test on %s", describeDevice(dev))
+	e.printf("")
+	e.printf("self-test on %s", describeDevice(dev))
 	before := torch.Live()
 	for _, t := range []struct {
 		name string

@@ -80,7 +80,8 @@ func trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "resume", Value: "none", Usage: "none, auto (newest run of this configuration) or a folder"},
 			&cli.StringFlag{Name: "config", Usage: "flags from a YAML `FILE`; or " + strings.Join(presetNames(), ", ")},
 		},
-		run: runTrain,
+		run:           runTrain,
+		resultInFiles: true,
 	})
 }
 

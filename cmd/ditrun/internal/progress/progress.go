@@ -70,7 +70,7 @@ func IsTerminal(w io.Writer) bool {
 }
 
 func newBar(w io.Writer, title, unit string, total int64, quiet, terminal bool, now func() time.Time) *Bar {
-	b := &Bar{w: w, title: title, unit: unit, total: max(total, 0), quiet: quiet, now: now}
+	b := &Bar{w: w, title: format.Line(title), unit: unit, total: max(total, 0), quiet: quiet, now: now}
 	b.start = now()
 	b.shown, b.sampleTime = b.start, b.start
 	if terminal && !quiet {
@@ -128,7 +128,7 @@ func (b *Bar) Set(n int64) {
 func (b *Bar) Describe(note string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.note = note
+	b.note = format.Line(note)
 }
 
 // Interrupt takes the bar off the screen while f writes whole lines to the
