@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func runApp(ctx context.Context, app *cli.App, args []string) int {
 	stderr := app.ErrWriter
-	err := protect(stderr, func() error { return app.RunContext(ctx, args) })
+	err := protect(stderr, func() error { return app.RunContext(ctx, withFlagsFirst(app, args)) })
 	if err == nil {
 		err = lost(app.Writer)
 	}

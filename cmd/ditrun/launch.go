@@ -15,9 +15,12 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/launcher"
 )
 
+// launchName is the command whose arguments are the command line of another.
+const launchName = "launch"
+
 func launchCommand() *cli.Command {
 	return newCommand(spec{
-		name:  "launch",
+		name:  launchName,
 		usage: "run a command as several processes on this machine",
 		description: "Starts the command N times, with what each must know in its environment,\n" +
 			"as torchrun does. When one fails the others are ended, and all are\n" +
