@@ -82,11 +82,11 @@ func runEncodeLatents(e *env) error {
 	if err := e.atLeast(1, "batch-size"); err != nil {
 		return err
 	}
-	for name, choices := range map[string][]string{
-		"flip": {"both", "none"}, "dtype": {"fp16", "fp32"}, "on-error": {"fail", "skip"}, "precision": {"", "fp32", "tf32", "bf16", "fp16"},
-		"resampler": {string(data.PillowClassic), string(data.Pillow13), string(data.Imaging)},
+	for _, choices := range [][]string{
+		{"flip", "both", "none"}, {"dtype", "fp16", "fp32"}, {"on-error", "fail", "skip"}, {"precision", "", "fp32", "tf32", "bf16", "fp16"},
+		{"resampler", string(data.PillowClassic), string(data.Pillow13), string(data.Imaging)},
 	} {
-		if err := e.oneOf(name, choices...); err != nil {
+		if err := e.oneOf(choices[0], choices[1:]...); err != nil {
 			return err
 		}
 	}

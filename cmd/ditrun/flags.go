@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -63,7 +65,42 @@ func newEnv(c *cli.Context) (*env, error) {
 	if e.threads < 0 {
 		return nil, usagef("--threads %d: want at least 1, or 0 for one per core", e.threads)
 	}
-	return e, nil
+	return e, e.withinBounds()
+}
+
+// mostOf is the largest value of a whole-number flag, whatever the command: where a slip of the keyboard would bring the
+// computer to a halt it is near what anybody may want, else what 32 bits hold.
+func mostOf(flag string) (most int, why string) {
+	switch flag {
+	case "threads":
+		return 4 * runtime.NumCPU(), ", four times the cores"
+	case "num-workers", "num-processes", "preview":
+		return 1 << 10, ""
+	case "image-size", "latent-channels", "downsample", "layers-per-block", "norm-num-groups":
+		return 1 << 16, ""
+	case "batch-size", "global-batch-size", "gradient-accumulation-steps", "num-classes":
+		return 1 << 20, ""
+	}
+	return math.MaxInt32, ""
+}
+
+// withinBounds returns a usage error for the first whole-number flag that is negative or too large.
+func (e *env) withinBounds() error {
+	for _, f := range e.flags.Command.Flags {
+		if _, ok := f.(*cli.IntFlag); !ok {
+			continue
+		}
+		name := f.Names()[0]
+		v := e.flags.Int(name)
+		most, why := mostOf(name)
+		if v < 0 {
+			return usagef("--%s %d: want at least 0", name, v)
+		}
+		if v > most {
+			return usagef("--%s %d: want at most %d%s", name, v, most, why)
+		}
+	}
+	return nil
 }
 
 // require returns a usage error that names those of the flags that have no
@@ -140,6 +177,10 @@ func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 
 // unreadable says why a flag does not take a value, from the error of its parser.
 func unreadable(c *cli.Context, name, err string) string {
+	if wanted := wanted(c, name); strings.Contains(err, "value out of range") && wanted == "a whole number" {
+		most, _ := mostOf(name)
+		return fmt.Sprintf("want %s from 0 to %d", wanted, most)
+	}
 	return strings.Replace(err, "parse error", "want "+wanted(c, name), 1)
 }
 

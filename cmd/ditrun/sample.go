@@ -70,8 +70,10 @@ func runSample(e *env) error {
 	if err := e.require("ckpt", "out"); err != nil {
 		return err
 	}
-	if v := c.Float64("cfg-scale"); !(v >= 1 && v < 1e6) {
+	if v := c.Float64("cfg-scale"); !(v >= 1) {
 		return usagef("--cfg-scale %g: want a number from 1 (no guidance) up", v)
+	} else if v > 1e6 {
+		return usagef("--cfg-scale %g: want at most 1000000", v)
 	} else if c.IsSet("negative-prompt") && v == 1 {
 		return usagef("--negative-prompt: has no effect without guidance, --cfg-scale 1")
 	}
