@@ -253,7 +253,7 @@ func archiveContainers(set *store.Set) ([]container, []int64, error) {
 	sizes := make([]int64, len(set.Objects))
 	for i, o := range set.Objects {
 		if o.Err != nil {
-			return nil, nil, fmt.Errorf("open %s: %w", set.Location, o.Err)
+			return nil, nil, openError(set.Path(o.Name), o.Err)
 		}
 		sizes[i] = o.Size
 	}

@@ -2,6 +2,7 @@ package data
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -25,6 +26,7 @@ type catalogue struct {
 	hash    string
 	notes   []string
 	remote  bool // reading a picture is a request to another machine
+	budget  *budget
 }
 
 // entry is one picture: length bytes from offset in a container.
@@ -39,7 +41,8 @@ type entry struct {
 type container struct {
 	path string // for messages
 	open func() (store.File, error)
-	keep bool // open once and for all, as of archives; else for each read
+	keep bool  // open once and for all, as of archives; else for each read
+	bad  error // why it is no file that can be read, as a dead link
 
 	once sync.Once
 	file store.File
@@ -50,7 +53,7 @@ type container struct {
 func containers(set *store.Set, keep bool) []container {
 	files := make([]container, len(set.Objects))
 	for i, o := range set.Objects {
-		files[i].path, files[i].keep = set.Path(o.Name), keep
+		files[i].path, files[i].keep, files[i].bad = set.Path(o.Name), keep, o.Err
 		files[i].open = func() (store.File, error) { return set.File(i) }
 	}
 	return files
@@ -130,6 +133,9 @@ func (c *catalogue) where(i int) string {
 // bytes reads the file of sample i into buf, which it may replace by a larger one.
 func (c *catalogue) bytes(i int, buf []byte) ([]byte, error) {
 	e := &c.entries[i]
+	if err := c.files[e.file].bad; err != nil {
+		return nil, &BadPicture{c.where(i), err}
+	}
 	if e.length > maxFile {
 		return nil, &BadPicture{c.where(i), fmt.Errorf("%d bytes: want at most %d", e.length, maxFile)}
 	}
@@ -181,8 +187,8 @@ func (c *catalogue) inOrder(block, maxBytes int64) bool {
 	return read <= 2*want+int64(len(c.files))*block
 }
 
-// BadPicture is the error of a picture that was read and cannot be decoded. That its file could not be read is another
-// kind: it says nothing about the picture.
+// BadPicture is the error of a picture that was read and cannot be decoded, or that was listed as something that is no
+// file, such as a dead link. That a file could not be read is another kind: it says nothing about the picture.
 type BadPicture struct {
 	Path string // of the file, or the picture's place in an archive
 	Err  error
@@ -197,18 +203,29 @@ func (c *catalogue) Image(i int) (*Image, error) {
 		return nil, err
 	}
 	img := new(Image)
-	if err := c.decode(img, i, b); err != nil {
+	done, err := c.decode(context.Background(), img, i, b)
+	if err != nil {
 		return nil, err
 	}
+	done()
 	return img, nil
 }
 
-// decode turns the bytes of sample i into its picture.
-func (c *catalogue) decode(img *Image, i int, b []byte) error {
-	if err := DecodeInto(img, b); err != nil {
-		return &BadPicture{c.where(i), err}
+// decode turns the bytes of sample i into its picture, when there is memory for it. Done is to be called after the last use
+// of the picture.
+func (c *catalogue) decode(ctx context.Context, img *Image, i int, b []byte) (done func(), err error) {
+	h, err := readHeader(b)
+	if err != nil {
+		return nil, &BadPicture{c.where(i), err}
 	}
-	return nil
+	if done, err = c.budget.take(ctx, h.memory()); err != nil {
+		return nil, err
+	}
+	if err := h.decode(img, b); err != nil {
+		done()
+		return nil, &BadPicture{c.where(i), err}
+	}
+	return done, nil
 }
 
 // maxFile bounds what one picture file may cost in memory.

@@ -24,15 +24,18 @@ type format struct {
 	magic  []string
 	size   func([]byte) (w, h int, err error)
 	decode func(img *Image, b []byte, w, h int) error
+	// bytes for each pixel that decoding takes at most, the three of the result included: the coefficients of a progressive
+	// JPEG, 16 bits a channel, the canvas of an animation.
+	bytes int64
 }
 
 var formats = []format{
-	{"JPEG", []string{"\xff\xd8\xff"}, codec.JPEGSize, withCodec(codec.JPEG)},
-	{"PNG", []string{"\x89PNG\r\n\x1a\n"}, sizeOf(png.DecodeConfig), decodePNG},
-	{"GIF", []string{"GIF87a", "GIF89a"}, sizeOf(gif.DecodeConfig), decodeGIF},
-	{"BMP", []string{"BM"}, sizeOf(bmp.DecodeConfig), decodeBMP},
-	{"TIFF", []string{"II\x2a\x00", "MM\x00\x2a"}, sizeOf(tiff.DecodeConfig), decodeTIFF},
-	{"WebP", []string{"RIFF"}, codec.WebPSize, withCodec(codec.WebP)},
+	{"JPEG", []string{"\xff\xd8\xff"}, codec.JPEGSize, withCodec(codec.JPEG), 11},
+	{"PNG", []string{"\x89PNG\r\n\x1a\n"}, sizeOf(png.DecodeConfig), decodePNG, 11},
+	{"GIF", []string{"GIF87a", "GIF89a"}, sizeOf(gif.DecodeConfig), decodeGIF, 5},
+	{"BMP", []string{"BM"}, sizeOf(bmp.DecodeConfig), decodeBMP, 7},
+	{"TIFF", []string{"II\x2a\x00", "MM\x00\x2a"}, sizeOf(tiff.DecodeConfig), decodeTIFF, 14},
+	{"WebP", []string{"RIFF"}, codec.WebPSize, withCodec(codec.WebP), 15},
 }
 
 // Decoders names what pictures are decoded with, for manifests; versions of it that give the same pixels have the same
@@ -74,31 +77,55 @@ func Decode(b []byte) (*Image, error) {
 
 // DecodeInto is Decode with a picture to overwrite, whose memory is used again where it suffices: a picture takes more
 // time to clear and to collect than to crop.
-func DecodeInto(img *Image, b []byte) (err error) {
-	img.Clipped = false
-	if len(b) == 0 {
-		return errors.New("empty file")
-	}
-	f, err := sniff(b)
+func DecodeInto(img *Image, b []byte) error {
+	h, err := readHeader(b)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%s decoder: panic: %v", f.name, r)
-		}
-	}()
-	w, h, err := f.size(b)
-	if err != nil {
-		return fmt.Errorf("%s: %w", f.name, err)
+	return h.decode(img, b)
+}
+
+// header is what the first bytes of a picture say: its format and size.
+type header struct {
+	format
+	w, h int
+}
+
+// readHeader looks at a picture that may be decoded.
+func readHeader(b []byte) (h header, err error) {
+	if len(b) == 0 {
+		return h, errors.New("empty file")
 	}
-	if w < 1 || h < 1 || int64(w)*int64(h) > maxPixels {
-		return fmt.Errorf("%s of %d x %d pixels: want 1 to %d", f.name, w, h, maxPixels)
+	if h.format, err = sniff(b); err != nil {
+		return h, err
 	}
-	if err := f.decode(img, b, w, h); err != nil {
-		return fmt.Errorf("%s: %w", f.name, err)
+	defer h.recover(&err)
+	if h.w, h.h, err = h.size(b); err != nil {
+		return h, fmt.Errorf("%s: %w", h.name, err)
+	}
+	if h.w < 1 || h.h < 1 || int64(h.w)*int64(h.h) > maxPixels {
+		return h, fmt.Errorf("%s of %d x %d pixels: want 1 to %d", h.name, h.w, h.h, maxPixels)
+	}
+	return h, nil
+}
+
+// memory is how many bytes decoding takes at most.
+func (h *header) memory() int64 { return int64(h.w) * int64(h.h) * h.bytes }
+
+func (h *header) decode(img *Image, b []byte) (err error) {
+	img.Clipped = false
+	defer h.recover(&err)
+	if err := h.format.decode(img, b, h.w, h.h); err != nil {
+		return fmt.Errorf("%s: %w", h.name, err)
 	}
 	return nil
+}
+
+// recover makes an error of a decoder's panic.
+func (h *header) recover(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%s decoder: panic: %v", h.name, r)
+	}
 }
 
 func sniff(b []byte) (format, error) {

@@ -42,9 +42,6 @@ func openFolder(set *store.Set) (*catalogue, error) {
 			loose = o.Name
 			continue
 		}
-		if o.Err != nil {
-			return nil, fmt.Errorf("open %s: %w", set.Location, o.Err)
-		}
 		deep = deep && strings.Contains(name, "/")
 		label := number[class]
 		count[label]++
@@ -75,9 +72,6 @@ func openFlat(set *store.Set, labels *labelFile) (*catalogue, error) {
 	pictures := set.Select(func(o *store.Object) bool { return isPicture(o.Name) })
 	entries := make([]entry, len(pictures.Objects))
 	for i, o := range pictures.Objects {
-		if o.Err != nil {
-			return nil, fmt.Errorf("open %s: %w", set.Location, o.Err)
-		}
 		entries[i] = entry{name: o.Name, file: int32(i), length: o.Size}
 	}
 	classes, err := labels.apply(entries)

@@ -113,7 +113,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 						return err
 					}
 					pix := b.Pix[slot*size : (slot+1)*size]
-					if err := pictures.crop(crop, k, i, pix); err != nil {
+					if err := pictures.crop(ctx, crop, k, i, pix); err != nil {
 						var bad *BadPicture
 						if o.KeepGoing && errors.As(err, &bad) {
 							b.Bad = append(b.Bad, Bad{i, bad})
@@ -189,32 +189,52 @@ func (r *reader) prepare(ctx context.Context, items []int) {
 	_ = g.Wait()
 }
 
-// image decodes sample i, the k-th of the batch. The next call overwrites it.
-func (r *reader) image(k, i int) (*Image, error) {
-	if r.files == nil {
-		return r.src.Image(i)
-	}
-	if r.files.remote {
-		if r.errs[k] != nil {
-			return nil, r.errs[k]
+// image decodes sample i, the k-th of the batch. The next call overwrites it; done is to be called before.
+func (r *reader) image(ctx context.Context, k, i int) (img *Image, done func(), err error) {
+	switch {
+	case r.files == nil:
+		img, err = r.src.Image(i)
+		return img, func() {}, err
+	case !r.files.remote:
+		k = 0
+		b, err := r.files.bytes(i, r.buf[0])
+		if err != nil {
+			return nil, nil, err
 		}
-		return &r.img, r.files.decode(&r.img, i, r.buf[k])
+		r.buf[0] = b
+	case r.errs[k] != nil:
+		return nil, nil, r.errs[k]
 	}
-	b, err := r.files.bytes(i, r.buf[0])
+	taken, err := r.files.decode(ctx, &r.img, i, r.buf[k])
 	if err != nil {
-		return nil, err
+		r.drop(k)
+		return nil, nil, err
 	}
-	r.buf[0] = b
-	return &r.img, r.files.decode(&r.img, i, b)
+	return &r.img, func() { r.drop(k); taken() }, nil
+}
+
+// keptBuffer is how large a buffer may be that waits for the next picture. The few larger ones would stay, one a worker,
+// with nothing to say so.
+const keptBuffer = 64 << 20
+
+// drop gives up large buffers.
+func (r *reader) drop(k int) {
+	if cap(r.img.Pix) > keptBuffer {
+		r.img = Image{}
+	}
+	if cap(r.buf[k]) > keptBuffer {
+		r.buf[k] = nil
+	}
 }
 
 // crop writes the crop of sample i, the k-th of the batch, to pix; an error or a panic names the sample.
-func (r *reader) crop(crop *Cropper, k, i int, pix []uint8) error {
+func (r *reader) crop(ctx context.Context, crop *Cropper, k, i int, pix []uint8) error {
 	return recovered(func() error {
-		img, err := r.image(k, i)
+		img, done, err := r.image(ctx, k, i)
 		if err != nil {
 			return err
 		}
+		defer done()
 		if img.Clipped {
 			r.clipped++
 		}

@@ -62,13 +62,13 @@ func loadIndex(dir, key string, files []container, sizes []int64) *catalogue {
 	return newCatalogue(files, entries, s.Classes)
 }
 
-// saveIndex keeps a catalogue for the next time. That it could not is no error.
-func (c *catalogue) saveIndex(dir, key string) {
+// saveIndex keeps a catalogue for the next time.
+func (c *catalogue) saveIndex(dir, key string) error {
 	s := savedIndex{Classes: c.classes}
 	names := make([]string, len(c.entries))
 	for i, e := range c.entries {
 		if strings.Contains(e.name, "\n") {
-			return
+			return nil
 		}
 		names[i] = e.name
 		s.Labels = append(s.Labels, e.label)
@@ -79,5 +79,5 @@ func (c *catalogue) saveIndex(dir, key string) {
 	s.Names = strings.Join(names, "\n")
 	path := filepath.Join(dir, key)
 	disk.Sweep(path)
-	_ = disk.WriteFile(path, func(w io.Writer) error { return gob.NewEncoder(w).Encode(&s) })
+	return disk.WriteFile(path, func(w io.Writer) error { return gob.NewEncoder(w).Encode(&s) })
 }

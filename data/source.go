@@ -1,6 +1,7 @@
 package data
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +57,9 @@ type Options struct {
 	CacheDir string
 	// OnProgress, which may be nil, is told how far a stage of opening is, from several goroutines.
 	OnProgress func(stage string, done, total int64)
+	// DecodeMemory is how many bytes the decoders may take at once; 0 means a gigabyte. A picture that takes more is
+	// decoded alone.
+	DecodeMemory int64
 }
 
 func (o *Options) progress(stage string, done, total int64) {
@@ -70,7 +74,7 @@ func (o *Options) cacheFolder(name string) (string, error) {
 	if dir == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
-			return "", err
+			return "", errors.New("there is no folder for caches, as neither XDG_CACHE_HOME nor HOME is set")
 		}
 		dir = filepath.Join(cache, "ditrun")
 	}
@@ -113,6 +117,7 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 		return nil, err
 	}
 	if c, ok := c.(*catalogue); ok {
+		c.budget = newBudget(cmp.Or(o.DecodeMemory, defaultDecodeMemory))
 		c.notes = append(c.notes, ClassNotes(c.classes)...)
 	}
 	return c, nil
@@ -260,17 +265,19 @@ func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Optio
 		}
 		files[i], sizes[i] = localContainer(path, set.Path(set.Objects[i].Name)), size
 	}
-	dir, err := o.cacheFolder("index")
-	if err != nil {
-		return nil, err
-	}
+	dir, unkept := o.cacheFolder("index")
 	key := indexKey(set, labels)
 	c := loadIndex(dir, key, files, sizes)
 	if c == nil {
 		if c, err = openArchives(ctx, set.Location, files, sizes, labels, o); err != nil {
 			return nil, err
 		}
-		c.saveIndex(dir, key)
+		if unkept == nil {
+			unkept = c.saveIndex(dir, key)
+		}
+		if unkept != nil {
+			c.notes = append(c.notes, fmt.Sprintf("the archives are indexed again each time: %v; XDG_CACHE_HOME names a folder for the index", unkept))
+		}
 	}
 	c.remote = set.Remote && slices.ContainsFunc(kinds, func(k string) bool { return k == "tar" })
 	if c.remote && !c.inOrder(remoteBlock, remoteCache) {

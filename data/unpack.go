@@ -45,13 +45,22 @@ func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack un
 	if obj.Err != nil {
 		return "", 0, obj.Err
 	}
+	noFolder := func(err error) error {
+		return fmt.Errorf("unpack %s: a folder is needed for what is unpacked: %w: set XDG_CACHE_HOME to one that can be written, on a disk with room", set.Path(obj.Name), err)
+	}
 	dir, err := o.cacheFolder("unpacked")
 	if err != nil {
-		return "", 0, err
+		return "", 0, noFolder(err)
 	}
 	path = filepath.Join(dir, cacheKey(kind, set, obj)+".tar")
-	lock, err := disk.WaitLock(ctx, path+".lock") // another process may be at it
+	if info, err := os.Stat(path); err == nil { // a cache that others fill may be one that we cannot write
+		return path, info.Size(), nil
+	}
+	lock, err := disk.WaitLock(ctx, path+".lock") // another process may be at it; without locks both do the same
 	if err != nil {
+		if ctx.Err() == nil {
+			err = noFolder(err)
+		}
 		return "", 0, err
 	}
 	defer lock.Remove()

@@ -3,6 +3,7 @@ package main
 import (
 	"sync"
 
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/data"
 )
@@ -18,7 +19,7 @@ func (e *env) openPictures(location, labels string) (data.Source, error) {
 			bar.Abort()
 		}
 	}
-	src, err := data.Open(e.ctx, location, data.Options{Labels: labels, OnProgress: func(stage string, done, total int64) {
+	src, err := data.Open(e.ctx, location, data.Options{Labels: labels, DecodeMemory: machine.ReadMemory().Available / 4, OnProgress: func(stage string, done, total int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		if stage != shown {

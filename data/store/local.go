@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"syscall"
 )
 
 func openLocal(ctx context.Context, location string) (*Set, error) {
@@ -114,13 +115,46 @@ func isFolder(dir string, e os.DirEntry) bool {
 
 func localObject(path, name string) Object {
 	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s: not a regular file", path)
-	}
 	if err != nil {
-		return Object{Name: name, Err: err}
+		return Object{Name: name, Err: statError(path, err)}
+	}
+	if kind := kindOf(info.Mode()); kind != "" {
+		return Object{Name: name, Err: fmt.Errorf("%s, want a file", kind)}
 	}
 	return Object{Name: name, Size: info.Size(), Version: version(info)}
+}
+
+// statError words why a file that a folder lists cannot be looked at, without its path.
+func statError(path string, err error) error {
+	if to, linkErr := os.Readlink(path); linkErr == nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("a link to nothing: there is no %s", to)
+		case errors.Is(err, syscall.ELOOP):
+			return fmt.Errorf("a link that leads back to itself by way of %s", to)
+		}
+	}
+	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// kindOf names what is no regular file, "" for one.
+func kindOf(mode fs.FileMode) string {
+	switch {
+	case mode.IsRegular():
+		return ""
+	case mode&fs.ModeNamedPipe != 0:
+		return "a FIFO"
+	case mode&fs.ModeSocket != 0:
+		return "a socket"
+	case mode&fs.ModeDevice != 0:
+		return "a device"
+	case mode.IsDir():
+		return "a folder"
+	}
+	return "not a regular file"
 }
 
 func version(info os.FileInfo) string {
@@ -133,7 +167,7 @@ type localFile struct {
 }
 
 func openFile(path string, o *Object) (File, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO that took the place of a file would hold it up
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,172 @@
+package data
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestSpecialFilesAreBadPictures: what is listed among pictures and is no file is one bad picture like others.
+func TestSpecialFilesAreBadPictures(t *testing.T) {
+	p := pngOf(t, 9, 8)
+	dir := writeFiles(t, map[string][]byte{"a/0.png": p, "a/9.png": p, "b/0.png": p})
+	at := func(name string) string { return filepath.Join(dir, "a", name) }
+	var failed []error
+	failed = append(failed, os.Symlink("/nowhere/x.png", at("1.png")), os.Symlink("2.png", at("2.png")), syscall.Mkfifo(at("3.png"), 0o666), os.Symlink("/dev/zero", at("4.png")))
+	listener, err := net.Listen("unix", at("5.png"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if err := errors.Join(failed...); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"load " + at("1.png") + ": a link to nothing: there is no /nowhere/x.png",
+		"load " + at("2.png") + ": a link that leads back to itself by way of 2.png",
+		"load " + at("3.png") + ": a FIFO, want a file",
+		"load " + at("4.png") + ": a device, want a file",
+		"load " + at("5.png") + ": a socket, want a file",
+	}
+	labels := filepath.Join(t.TempDir(), "labels.txt")
+	if err := os.WriteFile(labels, []byte(strings.Repeat("x\n", 7)), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for location, o := range map[string]Options{dir: {}, filepath.Join(dir, "a"): {Labels: labels}} {
+		src, err := Open(t.Context(), location, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var bad []string
+		good := 0
+		for b, err := range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: Square(8), Batch: 3, Workers: 2, KeepGoing: true}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			good += len(b.IDs)
+			for _, e := range b.Bad {
+				bad = append(bad, e.Err.Error())
+			}
+		}
+		if good+len(want) != src.Len() || good < 2 || !slices.Equal(bad, want) {
+			t.Errorf("%s: %d good pictures of %d, bad ones\n%s\nwant\n%s", location, good, src.Len(), strings.Join(bad, "\n"), strings.Join(want, "\n"))
+		}
+		// Without KeepGoing the first is the error.
+		for _, err = range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: Square(8), Batch: 1, Workers: 1}) {
+		}
+		if err == nil || err.Error() != want[0] {
+			t.Errorf("%s: error %v, want %s", location, err, want[0])
+		}
+		src.Close()
+	}
+	// A FIFO that takes the place of a picture does not hold up who opens it; nor does one that is opened itself.
+	src, err := Open(t.Context(), dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if err := errors.Join(os.Remove(at("0.png")), syscall.Mkfifo(at("0.png"), 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := src.Image(0); err == nil || !strings.Contains(err.Error(), "changed since it was listed") {
+		t.Errorf("a picture that became a FIFO: %v", err)
+	}
+	for name, want := range map[string]string{"3.png": "a FIFO, want a file", "1.png": "no such file", "4.png": "a device, want a file"} {
+		if _, err := Open(t.Context(), at(name), Options{}); err == nil || !strings.Contains(err.Error(), "open "+at(name)+": "+want) {
+			t.Errorf("%s: error %v, want %s", name, err, want)
+		}
+	}
+	tars := writeFiles(t, map[string][]byte{"a.tar": nil})
+	if err := os.Symlink("nothing", filepath.Join(tars, "b.tar")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), tars, Options{}); err == nil || !strings.Contains(err.Error(), "open "+filepath.Join(tars, "b.tar")+": a link to nothing: there is no nothing") {
+		t.Errorf("an archive that is a dead link: %v", err)
+	}
+}
+
+// TestDecodeMemory: decoders that run at once keep within the memory given to them, and one that needs more runs alone.
+func TestDecodeMemory(t *testing.T) {
+	dir := writeFiles(t, map[string][]byte{"a/0.png": pngOf(t, 50, 40), "a/1.png": pngOf(t, 5, 4)})
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	const large, small = 50 * 40 * 11, 5 * 4 * 11
+	for _, c := range []struct {
+		memory, held int64
+		picture      int
+		waits        bool
+	}{
+		{large, 0, 0, false}, {large, 1, 0, true}, {large + 5, 5, 0, false}, {large + 5, 6, 0, true},
+		{large, large - small, 1, false}, {large, large - small + 1, 1, true},
+		{10, 0, 0, false}, {10, 1, 0, true}, {10, 0, 1, false}, {10, 1, 1, true}, // each alone
+	} {
+		src, err := Open(t.Context(), dir, Options{DecodeMemory: c.memory})
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := src.(*catalogue)
+		done, err := files.budget.take(t.Context(), c.held)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := newReader(src)
+		crop, err := NewCropper(Square(4), PillowClassic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := t.Context()
+		if c.waits { // for what is never given back: until the end
+			ctx = ended
+		}
+		err = r.crop(ctx, crop, 0, c.picture, make([]byte, 3*4*4))
+		if c.waits != errors.Is(err, context.Canceled) || !c.waits && err != nil {
+			t.Errorf("%+v: error %v", c, err)
+		}
+		done()
+		// All is given back, by who failed too.
+		if done, err = files.budget.take(t.Context(), c.memory); err != nil {
+			t.Error(err)
+		}
+		done()
+	}
+	src, err := Open(t.Context(), dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := src.(*catalogue).budget.all; got != 1<<30 {
+		t.Errorf("%d bytes where nobody says more", got)
+	}
+	// What a decoder takes is known from the header of each kind, and is more than its result.
+	for _, f := range formats {
+		if f.bytes < 4 {
+			t.Errorf("%s takes %d bytes a pixel", f.name, f.bytes)
+		}
+	}
+}
+
+// TestLargeBuffersAreDropped: what a large picture needed does not stay with each worker.
+func TestLargeBuffersAreDropped(t *testing.T) {
+	src, err := Open(t.Context(), writeFiles(t, map[string][]byte{"a/0.png": pngOf(t, 6000, 4000), "a/1.png": pngOf(t, 60, 40)}), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReader(src)
+	crop, err := NewCropper(Square(8), PillowClassic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, keeps := range []bool{false, true} {
+		if err := r.crop(t.Context(), crop, 0, i, make([]byte, 3*8*8)); err != nil {
+			t.Fatal(err)
+		}
+		if cap(r.img.Pix) > 0 != keeps {
+			t.Errorf("after picture %d a buffer of %d bytes", i, cap(r.img.Pix))
+		}
+	}
+}
