@@ -191,6 +191,20 @@ func (w *ShardWriter) Claims(ctx context.Context, rank, world int) iter.Seq2[*Cl
 	}
 }
 
+// HasLocks says whether the file system of the folder has locks, without which processes cannot share the work: each does
+// all of it. What they write is whole and the same in any case.
+func (w *ShardWriter) HasLocks() (bool, error) {
+	lock, err := disk.TryLock(filepath.Join(w.dir, ManifestName+".lock"))
+	if errors.Is(err, disk.ErrLocked) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer lock.Remove()
+	return lock.Held(), nil
+}
+
 func processNumber() uint64 {
 	host, _ := os.Hostname()
 	h := fnv.New64a()

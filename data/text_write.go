@@ -36,6 +36,9 @@ type TextOptions struct {
 	FileRows  int // captions in a file of states; 0 means as many as make 64 MiB
 	// OnProgress, which may be nil, is told how many of the distinct captions are encoded.
 	OnProgress func(done, total int)
+	// Unlocked, which may be nil, is called where the file system has no locks, so that others are not kept out; its error
+	// ends the work.
+	Unlocked func() error
 }
 
 // TextSummary says what WriteText wrote.
@@ -78,6 +81,11 @@ func writeText(ctx context.Context, dir string, c *Captions, enc TokenEncoder, o
 		return TextSummary{}, err
 	}
 	defer lock.Remove()
+	if !lock.Held() && o.Unlocked != nil {
+		if err := o.Unlocked(); err != nil {
+			return TextSummary{}, err
+		}
+	}
 	if err := restoreText(dir); err != nil {
 		return TextSummary{}, err
 	}

@@ -109,7 +109,7 @@ func (k *captioning) store(e *env, out string) (map[string]any, error) {
 		return map[string]any{"captions_listed": len(k.captions.Texts)}, nil
 	}
 	var bar *progress.Bar
-	summary, err := data.WriteText(e.ctx, out, k.captions, k.encoder, data.TextOptions{OnProgress: func(done, total int) {
+	summary, err := data.WriteText(e.ctx, out, k.captions, k.encoder, data.TextOptions{Unlocked: e.unlocked(out, 1), OnProgress: func(done, total int) {
 		if bar == nil {
 			bar = e.progress("encode captions", "captions", int64(total))
 			bar.Start(int64(done))

@@ -148,6 +148,7 @@ func runEncodeLatents(e *env) error {
 		Precision: precision, Resampler: data.Resampler(c.String("resampler")), OnError: c.String("on-error"), Rank: process.Rank, World: process.World,
 		Tool: "ditrun " + readVersion().Ditrun,
 	}
+	o.Unlocked = e.unlocked(o.OutDir, process.World)
 	e.printf("device  %s, %s, %s", describeDevice(dev), precision, plural(workers, "decoder"))
 	e.printf("data    %s: %s in %s, cropped to %s pixels", c.String("data"), plural(src.Len(), "picture"), plural(len(src.Classes()), "class"), size)
 	if process.World > 1 {
@@ -201,7 +202,7 @@ func runEncodeLatents(e *env) error {
 		switch {
 		case errors.As(err, &bad):
 			err = withHint(err, "--on-error skip leaves them out; shards without them are kept")
-		case bar != nil:
+		case bar != nil && !errors.As(err, new(hintError)):
 			err = e.continues(err, "whole shards are kept")
 		}
 		return err
@@ -233,6 +234,19 @@ func runEncodeLatents(e *env) error {
 	maps.Copy(result, map[string]any{"out": c.String("out"), "samples": manifest.Dataset.Samples - len(manifest.Skipped), "skipped": len(manifest.Skipped),
 		"shards": len(manifest.Shards), "seconds": time.Since(began).Seconds()})
 	return e.result(result)
+}
+
+// unlocked makes what is called where the file system of dir has no locks: one process goes on, several of one job cannot
+// know what the others do.
+func (e *env) unlocked(dir string, world int) func() error {
+	return func() error {
+		if world > 1 {
+			return withHint(fmt.Errorf("%s: the file system has no locks, by which %d processes share the work", dir, world),
+				"start one process, or give a folder on another file system: NFS and Lustre have locks where they are mounted with them")
+		}
+		e.warn("%s: the file system has no locks: start no other process that writes there", dir)
+		return nil
+	}
 }
 
 // verifyLatents reads a finished set and compares it with its manifest.

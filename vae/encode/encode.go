@@ -39,6 +39,9 @@ type Options struct {
 
 	// OnProgress, which may be nil, is called at the start, after each batch, and now and then while others work.
 	OnProgress func(Progress)
+	// Unlocked, which may be nil, is called where the file system of OutDir has no locks, so that processes cannot share the
+	// work; its error ends it.
+	Unlocked func() error
 	// OnBad, which may be nil, is told each picture that cannot be decoded, as it is met.
 	OnBad func(bad data.Bad)
 }
@@ -103,6 +106,13 @@ func run(ctx context.Context, o Options) (*data.Manifest, error) {
 	}
 	o.OnProgress(Progress{Done: e.done, Total: plan.Dataset.Samples})
 	if e.done < plan.Dataset.Samples {
+		if locks, err := w.HasLocks(); err != nil {
+			return nil, err
+		} else if !locks && o.Unlocked != nil {
+			if err := o.Unlocked(); err != nil {
+				return nil, err
+			}
+		}
 		if err := e.run(ctx, w); err != nil {
 			return nil, err
 		}
