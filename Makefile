@@ -1,13 +1,14 @@
 # make build       libtorch (fetched once), build/lib/libditshim.so and bin/ditrun
 # make demo        trains a VAE and a DiT on Fashion-MNIST and samples its ten classes
 # make test        everything a change must pass; make check is the part of it that runs nothing
-# make soak        the tests at full count, for hours; make bench: the benchmarks
+# make soak        the tests at full count, for hours; make fuzz is a part of it; make bench: the benchmarks
 # make gpu-check   packs the tests for a machine that has only libtorch and a GPU; runs them if this one has
 # make install     to PREFIX=/usr/local
-.PHONY: build demo test check fmt shim-asan soak bench gpu-check install clean
+.PHONY: build demo test check fmt shim-asan soak fuzz bench gpu-check install clean
 MAKEFLAGS += --no-print-directory
 PREFIX ?= /usr/local
 SOAK_TIMEOUT ?= 24h
+FUZZ_SECONDS ?= 60
 
 build:
 	@third_party/require.sh go cmake c++
@@ -44,6 +45,11 @@ shim-asan:
 
 soak: build
 	DITRUN_SOAK=1 go test -count=1 -p 1 -timeout $(SOAK_TIMEOUT) -v ./...
+	@$(MAKE) fuzz
+
+# each target for so long
+fuzz: build
+	.ci/fuzz $(FUZZ_SECONDS)
 
 bench: build
 	go test -p 1 -run '^$$' -bench . -benchmem ./...

@@ -2,12 +2,17 @@ package data
 
 import (
 	"context"
+	"runtime"
 
 	"golang.org/x/sync/semaphore"
 )
 
 // defaultDecodeMemory is what decoders may take together where nobody says more.
 const defaultDecodeMemory = 1 << 30
+
+// collectAbove is what must be given back at once for a collection of garbage, of some milliseconds, to be nothing beside
+// the decoding.
+const collectAbove = 256 << 20
 
 // budget shares memory among decoders: most pictures are small beside it, and a few large ones at once may be too much
 // for a computer. libjpeg could decode to a smaller size, but the pixels would be others than Pillow's.
@@ -29,5 +34,10 @@ func (b *budget) take(ctx context.Context, n int64) (giveBack func(), err error)
 	if err := b.free.Acquire(ctx, n); err != nil {
 		return nil, err
 	}
-	return func() { b.free.Release(n) }, nil
+	return func() {
+		if n > collectAbove {
+			runtime.GC() // what is given back should be free: the next picture may ask for as much
+		}
+		b.free.Release(n)
+	}, nil
 }

@@ -1,8 +1,11 @@
 package data
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"image"
+	"image/png"
 	"net"
 	"os"
 	"path/filepath"
@@ -152,7 +155,11 @@ func TestDecodeMemory(t *testing.T) {
 
 // TestLargeBuffersAreDropped: what a large picture needed does not stay with each worker.
 func TestLargeBuffersAreDropped(t *testing.T) {
-	src, err := Open(t.Context(), writeFiles(t, map[string][]byte{"a/0.png": pngOf(t, 6000, 4000), "a/1.png": pngOf(t, 60, 40)}), Options{})
+	var large bytes.Buffer
+	if err := png.Encode(&large, image.NewGray(image.Rect(0, 0, 6000, 4000))); err != nil {
+		t.Fatal(err)
+	}
+	src, err := Open(t.Context(), writeFiles(t, map[string][]byte{"a/0.png": large.Bytes(), "a/1.png": pngOf(t, 60, 40)}), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
