@@ -70,6 +70,7 @@ func ImageRange(ctx context.Context, src Source, lo, hi int, o ImageOptions) ite
 			return
 		}
 		o.FlipProb, o.Share = 0, Share{}
+		o.Batch = max(1, min(o.Batch, hi-lo)) // room is made for whole batches
 		tasks := func(yield func(task) bool) {
 			for step, at := 0, lo; at < hi; step, at = step+1, at+o.Batch {
 				items := make([]int, min(o.Batch, hi-at))

@@ -314,10 +314,13 @@ func count(values int64, bytes int) (int, error) {
 	return int(values), nil
 }
 
+// plainDictionary is what old writers call RLEDictionary.
+const plainDictionary = meta.Encoding(2)
+
 // checkValues looks at the lengths within the values of a page, n at most.
 func (r *pageReader) checkValues(e meta.Encoding, raw []byte, n int) error {
 	switch e {
-	case meta.PlainDictionary, meta.RLEDictionary:
+	case plainDictionary, meta.RLEDictionary:
 		if len(raw) > 0 {
 			return checkRuns(raw[1:], int(raw[0]), n)
 		}

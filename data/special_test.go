@@ -177,3 +177,21 @@ func TestLargeBuffersAreDropped(t *testing.T) {
 		}
 	}
 }
+
+// TestRangeMakesRoomForWhatThereIs: a batch size beyond the set is no reason to run out of memory.
+func TestRangeMakesRoomForWhatThereIs(t *testing.T) {
+	src, err := Open(t.Context(), writeFiles(t, map[string][]byte{"a/0.png": pngOf(t, 9, 8), "a/1.png": pngOf(t, 9, 8)}), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for b, err := range ImageRange(t.Context(), src, 0, 2, ImageOptions{Size: Square(256), Batch: 1 << 40, Workers: 2}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += len(b.IDs)
+	}
+	if n != 2 {
+		t.Errorf("%d pictures, want 2", n)
+	}
+}

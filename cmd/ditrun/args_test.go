@@ -22,7 +22,7 @@ func TestFlagsStandAnywhere(t *testing.T) {
 		"work a b":                            "[a b] out= all=false num=3 json=false",
 		"work a --out DIR b --all":            "[a b] out=DIR all=true num=3 json=false",
 		"work a --out=DIR b --all=false -n 7": "[a b] out=DIR all=false num=7 json=false",
-		"--json work --all a --num -5 b":      "[a b] out= all=true num=-5 json=true",
+		"--json work --all a --out -5 b":      "[a b] out=-5 all=true num=3 json=true",
 		"--threads 2 work a --json":           "[a] out= all=false num=3 json=true",
 		"work a --out DIR -- --all b":         "[a --all b] out=DIR all=false num=3 json=false",
 		"work -- --all":                       "[--all] out= all=false num=3 json=false",
