@@ -194,6 +194,35 @@ func TestLock(t *testing.T) {
 	}
 }
 
+func TestSharedLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l")
+	if _, err := TryShare(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	put(t, "x", path)
+	a, err := TryShare(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := TryShare(path)
+	if err != nil || !a.Held() || !b.Held() {
+		t.Fatalf("held %v, %v, %v", a.Held(), b.Held(), err)
+	}
+	a.Unlock()
+	if _, err := TryLock(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("alone beside one that shares: %v", err)
+	}
+	b.Unlock()
+	c, err := TryLock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Unlock()
+	if _, err := TryShare(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("sharing with one who is alone: %v", err)
+	}
+}
+
 // Holders that remove the file when done never hold two at a time.
 func TestLockRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "l")

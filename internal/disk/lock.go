@@ -25,10 +25,20 @@ type Lock struct {
 // [ErrLocked] if somebody else has it. On a file system without locks it succeeds, and Held says that nothing is locked.
 func TryLock(path string) (*Lock, error) { return tryLock(path, os.O_CREATE|os.O_RDWR) }
 
+// TryShare takes a lock on the file at path, which must be there, that any number of holders share; as long as there
+// is one of them nobody gets the lock by TryLock.
+func TryShare(path string) (*Lock, error) {
+	return tryFlock(path, os.O_RDONLY, (*flock.Flock).TryRLock)
+}
+
 func tryLock(path string, flag int) (*Lock, error) {
+	return tryFlock(path, flag, (*flock.Flock).TryLock)
+}
+
+func tryFlock(path string, flag int, try func(*flock.Flock) (bool, error)) (*Lock, error) {
 	for {
 		l := &Lock{f: flock.New(path, flock.SetFlag(flag), flock.SetPermissions(0o666)), path: path}
-		ok, err := l.f.TryLock()
+		ok, err := try(l.f)
 		switch {
 		case err != nil && (errors.Is(err, errors.ErrUnsupported) || noLocks(err)):
 			if _, err := os.Stat(path); err != nil {
