@@ -339,6 +339,8 @@ func (m memory) ReadAt(p []byte, name string, off int64) error {
 	return nil
 }
 
+func (m memory) Verify() error { return nil }
+
 // Each design learns, from its initialisation, pictures that its condition decides: the loss falls, and it is
 // lower under the right condition than under another.
 func TestBlocksLearn(t *testing.T) {

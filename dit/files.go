@@ -48,11 +48,9 @@ func (i Info) metadata() (map[string]string, error) {
 	return map[string]string{"format": "pt", infoKey: string(text)}, err
 }
 
-// folderNames are the weights that a folder stands for, the first that is there. The first three are
-// those of a run, a checkpoint folder or the folder above; the others are diffusers', of a pipeline and
-// of a transformer.
-var folderNames = append([]string{"ema.safetensors", "latest/ema.safetensors", "checkpoints/latest/ema.safetensors"},
-	diffusersFiles("transformer/", "")...)
+// folderNames are the weights that a folder of diffusers stands for, of a pipeline and of a transformer, the first
+// that is there.
+var folderNames = diffusersFiles("transformer/", "")
 
 func diffusersFiles(dirs ...string) (names []string) {
 	for _, dir := range dirs {
@@ -63,21 +61,36 @@ func diffusersFiles(dirs ...string) (names []string) {
 	return names
 }
 
-// weightsOf resolves what a user names as a checkpoint: a file, or a folder that holds one.
-func weightsOf(path string) (string, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return "", fmt.Errorf("open checkpoint %s: no such file or folder", path)
+// weightsOf resolves what a user names as a checkpoint: a file, or a folder that holds one. Note says what was taken
+// where the link `latest` of a run does not say it.
+func weightsOf(path string) (file, note string, err error) {
+	st, statErr := os.Stat(path)
+	if filepath.Base(path) == checkpoint.LatestName && (statErr != nil || st.IsDir()) {
+		if dir, note, err := checkpoint.Latest(filepath.Dir(path)); err == nil {
+			return filepath.Join(dir, checkpoint.EMAName), note, nil
+		}
+	}
+	if statErr != nil {
+		return "", "", fmt.Errorf("open checkpoint %s: no such file or folder", path)
 	}
 	if !st.IsDir() {
-		return path, nil
+		return path, "", nil
+	}
+	if f := filepath.Join(path, checkpoint.EMAName); exists(f) { // a checkpoint of a run
+		return f, "", nil
+	}
+	for _, dir := range []string{path, filepath.Join(path, "checkpoints")} { // the folder above, and a run
+		if at, note, err := checkpoint.Latest(dir); err == nil && exists(filepath.Join(at, checkpoint.EMAName)) {
+			return filepath.Join(at, checkpoint.EMAName), note, nil
+		}
 	}
 	for _, below := range folderNames {
 		if f := filepath.Join(path, filepath.FromSlash(below)); exists(f) {
-			return f, nil
+			return f, "", nil
 		}
 	}
-	return "", fmt.Errorf("open checkpoint %s: found neither ema.safetensors (in the folder, in latest or in checkpoints/latest) nor diffusion_pytorch_model.* (in the folder or in transformer)", path)
+	return "", "", fmt.Errorf("open checkpoint %s: found neither ema.safetensors (in the folder, in latest or in "+
+		"checkpoints/latest) nor diffusion_pytorch_model.* (in the folder or in transformer)", path)
 }
 
 func exists(path string) bool {

@@ -76,7 +76,8 @@ func (w *Weights) String() string {
 	return fmt.Sprintf("%s%s (%s, %s), %s-pixel images, %s, %s with scaling factor %.5g", w.Config.Design(), after, kind, w.Format, pixels, w.Config.Conditions(), vae, w.ScalingFactor)
 }
 
-// Load makes the model on the scope's device. Its parameters are persistent until nn.Close(model).
+// Load makes the model on the scope's device. Its parameters are persistent until nn.Close(model). Weights that have
+// not the checksum that stands beside them, in the state.json of a run, are an error.
 func (w *Weights) Load(s *torch.Scope) (*DiT, error) {
 	m, err := New(s, w.Config)
 	if err != nil {
@@ -84,6 +85,9 @@ func (w *Weights) Load(s *torch.Scope) (*DiT, error) {
 	}
 	if err := nn.Load(s, m, w.Source, false); err != nil {
 		nn.Close(m)
+		if damage := w.file.Verify(); damage != nil {
+			return nil, damage
+		}
 		return nil, fmt.Errorf("open %s: %w", w.Path, err)
 	}
 	return m, nil
@@ -95,7 +99,7 @@ func (w *Weights) Load(s *torch.Scope) (*DiT, error) {
 // Published files do not hold the number of heads: it follows from the width where that is the paper's;
 // for other widths model names the sizes as [Named] reads them, "" otherwise.
 func Read(path, model string) (*Weights, error) {
-	file, err := weightsOf(path)
+	file, note, err := weightsOf(path)
 	if err != nil {
 		return nil, err
 	}
@@ -104,12 +108,24 @@ func Read(path, model string) (*Weights, error) {
 		return nil, err
 	}
 	w.Format = w.file.Format()
+	if note != "" {
+		w.note("%s", note)
+	}
 	if err := w.recognise(model); err != nil {
+		if damage := w.file.Verify(); damage != nil { // the cause of whatever was found
+			err = damage
+		} else {
+			err = fmt.Errorf("open %s: %w", file, err)
+		}
 		w.Close()
-		return nil, fmt.Errorf("open %s: %w", file, err)
+		return nil, err
 	}
 	return w, nil
 }
+
+// Signed names the file beside the weights that holds their checksum, which Load and the savers compare with, "" where
+// there is none.
+func (w *Weights) Signed() string { return w.file.Signed() }
 
 // recognise finds out what the file is and maps its tensors.
 func (w *Weights) recognise(model string) error {

@@ -48,6 +48,7 @@ type inspection struct {
 	Format     string            `json:"format"`
 	Bytes      int64             `json:"bytes"`
 	SHA256     string            `json:"sha256,omitempty"`
+	Signed     string            `json:"signed,omitempty"` // the file beside it whose checksum it has
 	Family     string            `json:"family"`
 	Found      string            `json:"found"`
 	Notes      []string          `json:"notes,omitempty"`
@@ -88,13 +89,13 @@ func inspect(path, model string) (*inspection, error) {
 	in := &inspection{Path: path}
 	w, modelErr := dit.Read(path, model)
 	if modelErr == nil {
-		defer w.Close()
+		w.Close() // and is opened again below as a file of whatever kind
 		in.Path, in.Family, in.Found, in.Notes = w.Path, w.Layout, w.String(), w.Notes
 		in.Model, in.ImageSize, in.NumClasses = w.Config.Name(), w.ImageSize, w.Config.NumClasses
 		in.Block, in.Condition = w.Config.Block.String(), w.Config.Condition.String()
 		in.Step, in.EMA = w.Step, w.EMA
 	} else if encoder, err := vae.Read(path); err == nil {
-		defer encoder.Close()
+		encoder.Close()
 		in.Path, in.Family, in.Found, in.Notes = encoder.Path, "AutoencoderKL", encoder.String(), encoder.Notes
 	} else if st, err := os.Stat(path); err != nil || st.IsDir() {
 		return nil, modelErr
@@ -110,7 +111,10 @@ func inspect(path, model string) (*inspection, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.Format, in.Bytes, in.Metadata = f.Format(), st.Size(), f.Metadata()
+	if err := f.Verify(); err != nil {
+		return nil, err
+	}
+	in.Format, in.Bytes, in.Metadata, in.Signed = f.Format(), st.Size(), f.Metadata(), f.Signed()
 	for _, v := range f.Values() {
 		if in.Values == nil {
 			in.Values = map[string]any{}
@@ -143,6 +147,9 @@ func (in *inspection) print(e *env) {
 	row("file", fmt.Sprintf("%s: %s, %s", in.Path, in.Format, format.Bytes(in.Bytes)))
 	if in.SHA256 != "" {
 		row("sha256", in.SHA256)
+	}
+	if in.Signed != "" {
+		row("checked", "the whole file has the checksum that stands in "+in.Signed)
 	}
 	row("found", in.Found)
 	for _, n := range in.Notes {

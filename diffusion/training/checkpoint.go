@@ -6,11 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
-	"strconv"
 
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/dit"
@@ -20,18 +16,21 @@ import (
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
-// The files of a checkpoint folder, such as checkpoints/0050000.
+// The files of a checkpoint folder, such as checkpoints/0050000; see package checkpoint.
 const (
-	modelFile  = "model.safetensors" // the weights that are trained
-	emaFile    = "ema.safetensors"   // their averages, which are sampled from
-	stateFile  = "state.json"
-	latestLink = "latest" // beside the folders
+	modelFile  = checkpoint.ModelName
+	emaFile    = checkpoint.EMAName
+	stateFile  = checkpoint.StateName
+	latestLink = checkpoint.LatestName
 )
 
-// optimizerFile is what one of world processes keeps of the optimizer.
-func optimizerFile(rank, world int) string {
-	return fmt.Sprintf("optimizer-%03d-of-%03d.safetensors", rank, world)
-}
+// savedFile is a file of a checkpoint as it was written.
+type savedFile = checkpoint.Saved
+
+func optimizerFile(rank, world int) string             { return checkpoint.OptimizerName(rank, world) }
+func describeFile(dir, name string) (savedFile, error) { return checkpoint.Describe(dir, name) }
+func checkpoints(dir string) ([]int, error)            { return checkpoint.Steps(dir) }
+func stepName(step int) string                         { return checkpoint.StepName(step) }
 
 // state is what a run needs beside the tensors to go on.
 type state struct {
@@ -48,92 +47,45 @@ type state struct {
 	Files []savedFile `json:"files"` // all others
 }
 
-// savedFile is a file of a checkpoint as it was written.
-type savedFile struct {
-	File   string `json:"file"`
-	Bytes  int64  `json:"bytes"`
-	SHA256 string `json:"sha256"`
-}
-
-// describeFile reads a file that was just written.
-func describeFile(dir, name string) (savedFile, error) {
-	f := savedFile{File: name}
-	info, err := os.Stat(filepath.Join(dir, name))
-	if err != nil {
-		return f, err
-	}
-	f.Bytes = info.Size()
-	f.SHA256, err = disk.SHA256(filepath.Join(dir, name))
-	return f, err
-}
-
-// names are the files that the checkpoint of a run of so many processes has.
-func (st *state) names() []string {
-	names := []string{modelFile, emaFile}
-	for rank := range st.World {
-		names = append(names, optimizerFile(rank, st.World))
-	}
-	return names
-}
-
-// maxState bounds what is read of a state.json that may not be one.
-const maxState = 16 << 20
+// text is the state as its file holds it, with its own checksum.
+func (st state) text() ([]byte, error) { return disk.MarshalSealed(st) }
 
 // readState reads what the checkpoint folder dir, which may be the link `latest`, says of its run.
 func readState(dir string) (state, error) {
-	var st state
-	path := filepath.Join(dir, stateFile)
-	info, err := os.Stat(path)
-	if err != nil {
-		return st, fmt.Errorf("resume from %s: no %s there: want a folder such as RUN/checkpoints/latest", dir, stateFile)
-	}
-	fail := func(err error) (state, error) {
-		return st, fmt.Errorf("resume from %s: %s: %w", dir, stateFile, err)
-	}
-	if info.Size() > maxState {
-		return fail(fmt.Errorf("%d bytes: want at most %d", info.Size(), maxState))
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return fail(disk.Bare(err))
-	}
-	if err := json.Unmarshal(text, &st); err != nil {
-		return fail(err)
-	}
-	switch {
-	case st.Step < 1 || st.Offset < 0:
-		return fail(fmt.Errorf("step %d, offset %d: want at least 1 and 0", st.Step, st.Offset))
-	case st.World < 1 || st.World > 1<<16:
-		return fail(fmt.Errorf("world size %d: want 1 to %d", st.World, 1<<16))
-	}
-	return st, nil
+	st, _, err := openCheckpoint(dir)
+	return st, err
 }
 
-// whole compares the files of the checkpoint in dir with their checksums.
-func (st *state) whole(dir string) error {
-	fail := func(name string, err error) error {
-		return fmt.Errorf("resume from %s: %s: %w", dir, name, err)
-	}
-	want := st.names()
-	if len(st.Files) != len(want) {
-		return fail(stateFile, fmt.Errorf("lists %d files, want %d for %d processes", len(st.Files), len(want), st.World))
-	}
-	for i, f := range st.Files {
-		// The name is compared, not used: a path in it would lead out of the folder.
-		if f.File != want[i] {
-			return fail(stateFile, fmt.Errorf("file %d is called %q, want %q", i, f.File, want[i]))
+// openCheckpoint reads the state in the checkpoint folder dir, and what it says of the other files.
+func openCheckpoint(dir string) (st state, f *checkpoint.Folder, err error) {
+	if f, err = checkpoint.ReadFolder(dir); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("no %s there: want a folder such as RUN/checkpoints/latest", stateFile)
 		}
-		have, err := describeFile(dir, f.File)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return fail(f.File, errors.New("missing"))
-		case err != nil:
-			return fail(f.File, disk.Bare(err))
-		case have.Bytes != f.Bytes:
-			return fail(f.File, fmt.Errorf("%d bytes, %d when it was written: cut short or damaged", have.Bytes, f.Bytes))
-		case have.SHA256 != f.SHA256:
-			return fail(f.File, fmt.Errorf("sha256 %.12s..., %.12s... when it was written: damaged", have.SHA256, f.SHA256))
-		}
+		return st, nil, fmt.Errorf("resume from %s: %w", dir, err)
+	}
+	fail := func(err error) (state, *checkpoint.Folder, error) {
+		return st, nil, fmt.Errorf("resume from %s: %s: %w", dir, stateFile, err)
+	}
+	if err := json.Unmarshal(f.State, &st); err != nil {
+		return fail(err)
+	}
+	if st.Offset < 0 {
+		return fail(fmt.Errorf("offset %d: want at least 0", st.Offset))
+	}
+	return st, f, nil
+}
+
+// sameStep holds the step of the state against that which the averages in dir say they are of.
+func (st state) sameStep(dir string) error {
+	w, err := dit.Read(filepath.Join(dir, emaFile), "")
+	if err != nil {
+		return fmt.Errorf("resume from %s: %w", dir, err)
+	}
+	defer w.Close()
+	if w.Step != st.Step {
+		return fmt.Errorf("resume from %s: %s is of step %d, %s of step %d: damaged", dir, stateFile, st.Step,
+			emaFile, w.Step)
 	}
 	return nil
 }
@@ -172,64 +124,31 @@ func Check(cfg Config, set Set, world int, resume string) (step int, err error) 
 	if resume == "" {
 		return 0, nil
 	}
-	st, err := readState(resume)
+	st, f, err := openCheckpoint(resume)
 	if err != nil {
 		return 0, err
 	}
 	if err := st.fits(cfg, set, resume); err != nil {
 		return 0, err
 	}
-	return st.Step, st.whole(resume)
+	if err := f.Whole(); err != nil {
+		return 0, fmt.Errorf("resume from %s: %w: %s", resume, err, f.WayOut())
+	}
+	return st.Step, st.sameStep(resume)
 }
-
-var checkpointName = regexp.MustCompile(`^\d{7,}$`)
-
-// checkpoints are the steps of the checkpoints in dir, whole or not, in order.
-func checkpoints(dir string) ([]int, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var steps []int
-	for _, e := range entries {
-		if e.IsDir() && checkpointName.MatchString(e.Name()) {
-			if step, err := strconv.Atoi(e.Name()); err == nil {
-				steps = append(steps, step)
-			}
-		}
-	}
-	slices.Sort(steps)
-	return steps, nil
-}
-
-func stepName(step int) string { return fmt.Sprintf("%07d", step) }
 
 // Newest returns the newest whole checkpoint of those in dir, "" if there is none, and what is wrong with newer ones.
 func Newest(dir string) (path string, damaged []error, err error) {
-	steps, err := checkpoints(dir)
-	if err != nil {
-		return "", nil, err
+	path, damaged, err = checkpoint.Newest(dir)
+	for i, problem := range damaged {
+		damaged[i] = fmt.Errorf("resume from %w", problem)
 	}
-	for _, step := range slices.Backward(steps) {
-		path := filepath.Join(dir, stepName(step))
-		st, err := readState(path)
-		if err == nil {
-			err = st.whole(path)
-		}
-		if err == nil {
-			return path, damaged, nil
-		}
-		damaged = append(damaged, err)
-	}
-	return "", damaged, nil
+	return path, damaged, err
 }
 
 // load takes the run up at the checkpoint in dir, of whatever number of processes.
 func (r *runner) load(s *torch.Scope, dir string) error {
-	st, err := readState(dir)
+	st, folder, err := openCheckpoint(dir)
 	if err != nil {
 		return err
 	}
@@ -245,15 +164,26 @@ func (r *runner) load(s *torch.Scope, dir string) error {
 			f.Close()
 		}
 	}()
+	open := checkpoint.OpenSafetensors
+	if r.group.Rank() > 0 { // rank 0 reads them all as well
+		open = checkpoint.OpenUnverified
+	}
 	var pieces []checkpoint.Source
-	for i, name := range st.names() {
-		f, err := checkpoint.OpenSafetensors(filepath.Join(dir, name))
+	for i, saved := range folder.Files {
+		f, err := open(filepath.Join(dir, saved.File))
 		if err != nil {
 			return err
 		}
-		files[name] = f
+		files[saved.File] = f
 		if i >= 2 {
 			pieces = append(pieces, f)
+		}
+	}
+	if r.step > 0 { // on a return to it the weights are of use, and nothing may happen to them that is not whole
+		for _, saved := range folder.Files {
+			if err := files[saved.File].Verify(); err != nil {
+				return err
+			}
 		}
 	}
 	if err := nn.Load(s, r.model, files[modelFile], false); err != nil {

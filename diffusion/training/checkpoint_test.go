@@ -3,6 +3,8 @@ package training
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,7 +61,24 @@ func TestResumeRefuses(t *testing.T) {
 	with := func(text string) func(string) error {
 		return func(path string) error { return os.WriteFile(path, []byte(text), 0o666) }
 	}
-	asModel := func(path string) error { return os.WriteFile(path, was[modelFile], 0o666) }
+	asModel := func(path string) error {
+		if err := os.WriteFile(path, was[modelFile], 0o666); err != nil {
+			return err
+		}
+		return signAnew(filepath.Dir(path), nil)
+	}
+	stateOf := func(change func(*state)) func(string) error {
+		return func(path string) error { return signAnew(filepath.Dir(path), change) }
+	}
+	edited := func(old, new string) func(string) error {
+		return func(path string) error {
+			b, err := os.ReadFile(path)
+			if err != nil || !bytes.Contains(b, []byte(old)) {
+				return fmt.Errorf("%s does not hold %s: %v", path, old, err)
+			}
+			return os.WriteFile(path, bytes.Replace(b, []byte(old), []byte(new), 1), 0o666)
+		}
+	}
 	same := func(*Config) {}
 	for _, c := range []struct {
 		what   string
@@ -80,6 +99,10 @@ func TestResumeRefuses(t *testing.T) {
 		{"no state", broken(stateFile, os.Remove), l, same, "no state.json there"},
 		{"half a state", broken(stateFile, cut), l, same, "state.json: "},
 		{"a state without step", broken(stateFile, with("{}")), l, same, "step 0"},
+		{"another step", broken(stateFile, edited(`"step": 2`, `"step": 3`)), l, same, "state.json: sha256 "},
+		{"another offset", broken(stateFile, edited(`"offset": 0`, `"offset": 1`)), l, same, "state.json: sha256 "},
+		{"another step, unsigned", broken(stateFile, stateOf(func(st *state) { st.Step = 3 })), l, same,
+			"it is of step 3, in the folder of step 2"},
 		{"no weights", broken(modelFile, os.Remove), l, same, modelFile},
 		{"half the weights", broken(modelFile, cut), l, same, modelFile},
 		{"no averages", broken(emaFile, os.Remove), l, same, emaFile},
@@ -113,6 +136,76 @@ func TestResumeRefuses(t *testing.T) {
 	// A run that is done already does nothing.
 	if result, records := run(t, small(2), l, dir, good, Hooks{}); result.Step != 2 || result.Checkpoint != good || len(records) != 0 {
 		t.Errorf("result %+v, records %+v", result, records)
+	}
+}
+
+// signAnew gives the state of a checkpoint the checksums of its files as they are now. With a change it has none of
+// its own, as those of older versions.
+func signAnew(dir string, change func(*state)) error {
+	st, err := readState(dir)
+	if err != nil {
+		return err
+	}
+	for i := range st.Files {
+		if st.Files[i], err = describeFile(dir, st.Files[i].File); err != nil {
+			return err
+		}
+	}
+	text, err := st.text()
+	if change != nil {
+		change(&st)
+		text, err = json.Marshal(st)
+	}
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, stateFile), text, 0o666)
+}
+
+// The step of a state is that of the averages too, where neither a checksum nor the name of the folder tells.
+func TestStepOfTheAverages(t *testing.T) {
+	l, dir := synthetic(t, syntheticPlan(20)), t.TempDir()
+	first, _ := run(t, small(2), l, dir, "", Hooks{})
+	copied := copyDir(t, first.Checkpoint, filepath.Join(t.TempDir(), "good"))
+	if err := signAnew(copied, func(*state) {}); err != nil {
+		t.Fatal(err)
+	}
+	if step, err := Check(small(4), SetOf(l), 1, copied); step != 2 || err != nil {
+		t.Errorf("without a checksum: step %d, %v", step, err)
+	}
+	if err := signAnew(copied, func(st *state) { st.Step = 3 }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Check(small(4), SetOf(l), 1, copied); err == nil || !strings.Contains(err.Error(),
+		"state.json is of step 3, ema.safetensors of step 2") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Whoever goes on from a checkpoint, with or without Check before, compares what it reads.
+func TestLoadCompares(t *testing.T) {
+	l, cfg, dir := synthetic(t, syntheticPlan(20)), small(4), t.TempDir()
+	cfg.CkptEvery = 2
+	result, _ := run(t, cfg, l, dir, "", Hooks{})
+	for _, name := range checkpointFiles {
+		path := filepath.Join(result.Checkpoint, name)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := bytes.Clone(b)
+		b[len(b)-3] ^= 1
+		if err := os.WriteFile(path, b, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = tryRun(t, context.Background(), small(6), l, t.TempDir(), result.Checkpoint, Hooks{})
+		if err == nil || !strings.Contains(err.Error(), name) || name != stateFile &&
+			!strings.HasSuffix(err.Error(), "take an older checkpoint: "+filepath.Join(dir, "0000002")) {
+			t.Errorf("%s: error %v", name, err)
+		}
+		if err := os.WriteFile(path, was, 0o666); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -307,11 +307,11 @@ func (w *saver) writeAll(ctx context.Context, key func(any) string, shot *optim.
 			}
 			st.Files = append(st.Files, file)
 		}
-		text, err := json.MarshalIndent(st, "", "  ")
+		text, err := st.text()
 		if err != nil {
 			return err
 		}
-		return w.trying(stateFile, func() error { return disk.WriteBytes(filepath.Join(dir, stateFile), append(text, '\n')) })
+		return w.trying(stateFile, func() error { return disk.WriteBytes(filepath.Join(dir, stateFile), text) })
 	})
 	if err != nil {
 		return "", err

@@ -47,7 +47,8 @@ func newIndex(r io.ReaderAt, size int64, path string) (f *File, err error) {
 			if len(shards) == maxShards {
 				return nil, fmt.Errorf("index: more than %d files", maxShards)
 			}
-			shard, err = open(filepath.Join(filepath.Dir(path), file), func(r io.ReaderAt, size int64) (*File, error) {
+			shard, err = open(filepath.Join(filepath.Dir(path), file), true, func(r io.ReaderAt, size int64) (*File,
+				error) {
 				return sniff(r, size, "")
 			})
 			if err != nil {
@@ -71,6 +72,7 @@ func newIndex(r io.ReaderAt, size int64, path string) (f *File, err error) {
 			f.meta = shard.meta
 		}
 	}
+	f.parts = opened
 	f.format = fmt.Sprintf("%s in %d files", opened[0].format, len(opened))
 	return f, nil
 }

@@ -33,6 +33,8 @@ import (
 	"math/bits"
 	"os"
 	"slices"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Info describes one tensor of a file.
@@ -65,21 +67,27 @@ type File struct {
 	index   map[string]int
 	meta    map[string]string
 	values  []Value
+
+	signed *comparison // with the checksum that stands beside the file; nil where there is none
+	parts  []*File     // of an index
 }
 
 // Open opens a file of tensors in any of the formats that the package knows, told apart by content,
-// and checks all of it but the tensors' numbers, which are left on disk until they are read. The caller
-// closes the file.
+// and checks all of it but the tensors' numbers, which are left on disk until they are read. Where a
+// checksum of the file stands beside it, in state.json of a training run or in SHA256SUMS, it is taken in
+// the background, and [File.Verify] says whether it is right. The caller closes the file.
 func Open(path string) (*File, error) {
-	return open(path, func(r io.ReaderAt, size int64) (*File, error) { return sniff(r, size, path) })
+	return open(path, true, func(r io.ReaderAt, size int64) (*File, error) { return sniff(r, size, path) })
 }
 
 // OpenSafetensors is [Open] for a file that can only be safetensors.
-func OpenSafetensors(path string) (*File, error) {
-	return open(path, newSafetensors)
-}
+func OpenSafetensors(path string) (*File, error) { return open(path, true, newSafetensors) }
 
-func open(path string, read func(r io.ReaderAt, size int64) (*File, error)) (*File, error) {
+// OpenUnverified is [OpenSafetensors] without a look at the checksum: for all but one of several processes that open
+// the same file.
+func OpenUnverified(path string) (*File, error) { return open(path, false, newSafetensors) }
+
+func open(path string, verify bool, read func(r io.ReaderAt, size int64) (*File, error)) (*File, error) {
 	// Opening a pipe or a device would block or mislead the size checks.
 	st, err := os.Stat(path)
 	if err != nil {
@@ -96,13 +104,37 @@ func open(path string, read func(r io.ReaderAt, size int64) (*File, error)) (*Fi
 		fd.Close()
 		return nil, loadError(path, err)
 	}
+	var signed *comparison
+	if verify {
+		s, err := signatureOf(path)
+		if err != nil {
+			fd.Close()
+			return nil, loadError(path, err)
+		}
+		if s != nil {
+			signed = s.compare(fd, st.Size())
+		}
+	}
 	f, err := read(fd, st.Size())
+	if signed != nil && err != nil {
+		if damage := signed.verify(); damage != nil { // the cause of what was found
+			err = fmt.Errorf("%w: %w", err, damage)
+		}
+	} else if signed != nil {
+		err = signed.checkSize()
+	}
 	if err != nil {
+		if signed != nil {
+			signed.end()
+		}
 		fd.Close()
 		return nil, loadError(path, err)
 	}
-	f.path = path
+	f.path, f.signed = path, signed
 	if f.closer != nil { // an index: it is read, its shards stay open
+		if signed != nil {
+			<-signed.done
+		}
 		fd.Close()
 	} else {
 		f.closer = fd
@@ -289,8 +321,45 @@ func (f *File) ReadAt(p []byte, name string, off int64) error {
 	return nil
 }
 
+// Verify waits until all of the file has been compared with the checksum that stands beside it, and returns an error
+// that names both if they differ; nil for a file without one. What was made of the file's tensors counts after that
+// alone.
+func (f *File) Verify() error {
+	if f.signed != nil {
+		if err := f.signed.verify(); err != nil {
+			return loadError(f.path, err)
+		}
+	}
+	for _, part := range f.parts {
+		if err := part.Verify(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Signed names the file beside this one that [File.Verify] compares with, "" where there is none.
+func (f *File) Signed() string {
+	if f.signed == nil {
+		return ""
+	}
+	return f.signed.by
+}
+
+// SHA256 returns the hex SHA-256 of the file, of a model in several files that of the file that lists them.
+func (f *File) SHA256() (string, error) {
+	if f.signed == nil {
+		return disk.SHA256(f.path)
+	}
+	<-f.signed.done
+	return f.signed.sum, f.signed.err
+}
+
 // Close closes the file.
 func (f *File) Close() error {
+	if f.signed != nil {
+		f.signed.end()
+	}
 	if f.closer == nil {
 		return nil
 	}

@@ -16,6 +16,9 @@ type Source interface {
 	Lookup(name string) (Info, bool)
 	// ReadAt fills p with the bytes of a tensor from off on: little-endian elements in C order.
 	ReadAt(p []byte, name string, off int64) error
+	// Verify says whether the files behind the tensors have the checksums that stand beside them, see [File.Verify].
+	// Whoever reads tensors calls it before what was made of them counts.
+	Verify() error
 }
 
 // Until returns src, whose reads fail with the cause of ctx once that has ended: so a copy of a large file, which
@@ -52,10 +55,11 @@ type view struct {
 	infos []Info
 	index map[string]int
 	read  []func(p []byte, off int64) error // as infos
+	of    Source                            // nil for tensors in memory
 }
 
-func newView(n int) *view {
-	return &view{make([]Info, 0, n), make(map[string]int, n), make([]func([]byte, int64) error, 0, n)}
+func newView(of Source, n int) *view {
+	return &view{make([]Info, 0, n), make(map[string]int, n), make([]func([]byte, int64) error, 0, n), of}
 }
 
 // add appends a tensor; its Offset becomes -1, since a view has no place in a file.
@@ -64,6 +68,14 @@ func (v *view) add(info Info, read func(p []byte, off int64) error) {
 	v.index[info.Name] = len(v.infos)
 	v.infos = append(v.infos, info)
 	v.read = append(v.read, read)
+}
+
+// Verify implements [Source].
+func (v *view) Verify() error {
+	if v.of == nil {
+		return nil
+	}
+	return v.of.Verify()
 }
 
 // Tensors implements [Source].
@@ -92,7 +104,7 @@ func (v *view) ReadAt(p []byte, name string, off int64) error {
 
 // Section returns the tensors of src whose names begin with prefix, without it.
 func Section(src Source, prefix string) Source {
-	v := newView(0)
+	v := newView(src, 0)
 	for _, info := range src.Tensors() {
 		full := info.Name
 		name, ok := strings.CutPrefix(full, prefix)
@@ -107,7 +119,7 @@ func Section(src Source, prefix string) Source {
 
 // Memory returns tensors that are in memory as a source.
 func Memory(tensors []Tensor) Source {
-	v := newView(len(tensors))
+	v := newView(nil, len(tensors))
 	for _, t := range tensors {
 		t.Size = int64(len(t.Data))
 		v.add(t.Info, func(p []byte, off int64) error { copy(p, t.Data[off:]); return nil })
@@ -185,7 +197,7 @@ func abridge(names []string) string {
 func Map(src Source, entries []Entry, ignore func(name string) bool) (Source, error) {
 	var wrong Mismatch
 	used, told := map[string]bool{}, map[string]bool{}
-	v := newView(len(entries))
+	v := newView(src, len(entries))
 	for _, e := range entries {
 		v.addEntry(src, e, func(part Part, problem string) {
 			switch {

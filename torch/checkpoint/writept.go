@@ -70,6 +70,9 @@ func encodePyTorch(w io.Writer, tensors []Tensor) error {
 	if err := add("version", 2, bytesOf([]byte("3\n"))); err != nil {
 		return err
 	}
+	if err := verifySources(tensors); err != nil {
+		return err
+	}
 	return z.Close()
 }
 

@@ -20,15 +20,19 @@ import (
 type Tensor struct {
 	Info
 	Data []byte // little-endian elements in C order
-	src  Source // where Data is nil and From made the tensor
+	src  *origin // where Data is nil and From made the tensor
 }
 
+// An origin is what tensors are read from as they are written.
+type origin struct{ Source }
+
 // From lists the tensors of src for writing; they are read as they are written,
-// a few megabytes at a time.
+// a few megabytes at a time, and what is written counts only if [Source] Verify finds them as they were.
 func From(src Source) []Tensor {
 	var out []Tensor
+	from := &origin{src}
 	for _, info := range src.Tensors() {
-		out = append(out, Tensor{Info: info, src: src})
+		out = append(out, Tensor{Info: info, src: from})
 	}
 	return out
 }
@@ -101,6 +105,20 @@ func Encode(w io.Writer, tensors []Tensor, meta map[string]string, opt Options) 
 	for _, t := range ordered {
 		if err := t.writeTo(w); err != nil {
 			return fmt.Errorf("tensor %q: %w", t.Name, err)
+		}
+	}
+	return verifySources(ordered)
+}
+
+// verifySources says whether what the tensors were read from is what was once written.
+func verifySources(tensors []Tensor) error {
+	known := map[*origin]bool{}
+	for _, t := range tensors {
+		if t.src != nil && !known[t.src] {
+			known[t.src] = true
+			if err := t.src.Verify(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -20,7 +20,8 @@ func DType(d checkpoint.DType) (torch.DType, bool) {
 
 // Load copies the tensors of src into the parameters of m by name, converting the type. All missing,
 // mis-shaped and, unless ignoreExtra is set, unexpected names are reported in one error, and nothing
-// is changed then.
+// is changed then. That the file is not what was once written (see [checkpoint.File.Verify]) is an error
+// that comes last: the parameters are of no use after it.
 func Load(s *torch.Scope, m any, src checkpoint.Source, ignoreExtra bool) error {
 	return LoadParams(s, List(m), src, ignoreExtra)
 }
@@ -68,7 +69,7 @@ func LoadParams(s *torch.Scope, params []Param, src checkpoint.Source, ignoreExt
 			return fmt.Errorf("tensor %q: %w", p.Name, err)
 		}
 	}
-	return nil
+	return src.Verify()
 }
 
 func sameShape(a []int64, b []int) bool {

@@ -45,6 +45,8 @@ func (m memory) ReadAt(p []byte, name string, off int64) error {
 	return nil
 }
 
+func (m memory) Verify() error { return nil }
+
 // filled returns a model of random weights.
 func filled(t *testing.T, s *torch.Scope, seed uint64) *model {
 	m := newModel(t, s)

@@ -14,7 +14,8 @@ import (
 )
 
 // Load restores what [Snapshot.Optimizer] gave, from the files of all processes of the run that saved,
-// however many they were, and the averages. Nothing is changed unless everything is there once.
+// however many they were, and the averages. Nothing is changed unless everything is there once. That a file is not what
+// was once written is an error that comes last.
 func (o *AdamW) Load(s *torch.Scope, files []checkpoint.Source, ema checkpoint.Source) error {
 	step, state, err := join(files)
 	if err == nil {
@@ -48,6 +49,11 @@ func (o *AdamW) Load(s *torch.Scope, files []checkpoint.Source, ema checkpoint.S
 			if err != nil {
 				return fmt.Errorf("tensor %q: %w", name, err)
 			}
+		}
+	}
+	for _, f := range append(files[:len(files):len(files)], ema) {
+		if err := f.Verify(); err != nil {
+			return err
 		}
 	}
 	return s.NoGrad().Try(func(s *torch.Scope) error {
