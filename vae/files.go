@@ -28,17 +28,9 @@ const maxConfigSize = 1 << 20
 
 // readConfig reads a config.json. Unknown keys are ignored, missing ones mean the defaults.
 func readConfig(path string) (Config, error) {
-	f, err := os.Open(path)
+	text, err := checkpoint.ReadSigned(path, maxConfigSize)
 	if err != nil {
 		return Config{}, fmt.Errorf("%s: %w", ConfigName, disk.Bare(err))
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxConfigSize+1))
-	if err != nil {
-		return Config{}, fmt.Errorf("%s: %w", ConfigName, disk.Bare(err))
-	}
-	if len(text) > maxConfigSize {
-		return Config{}, fmt.Errorf("%s: more than %d bytes", ConfigName, maxConfigSize)
 	}
 	cfg := DefaultConfig()
 	if err := json.Unmarshal(text, &cfg); err != nil {
@@ -51,7 +43,7 @@ func readConfig(path string) (Config, error) {
 }
 
 // Save writes the model into the folder dir, made if needed, in the form that [Open] and diffusers
-// read. Each of the two files is written whole or not at all.
+// read, and last its checksums, with which Open compares. Each of the files is written whole or not at all.
 func (m *AutoencoderKL) Save(dir string) error {
 	if err := m.save(dir); err != nil {
 		return fmt.Errorf("save VAE: %w", err)
@@ -74,6 +66,9 @@ func (m *AutoencoderKL) save(dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := unsign(dir); err != nil {
+		return err
+	}
 	// A folder without a configuration is no model: the weights of one and the scaling factor of another would be
 	// wrong.
 	if err := os.Remove(filepath.Join(dir, ConfigName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -90,5 +85,9 @@ func (m *AutoencoderKL) save(dir string) error {
 		return err
 	}
 	m.sha256 = hex.EncodeToString(sum.Sum(nil))
-	return nil
+	config, err := checkpoint.Describe(dir, ConfigName)
+	if err != nil {
+		return err
+	}
+	return checkpoint.WriteSums(dir, []checkpoint.Saved{config, {File: WeightsName, SHA256: m.sha256}})
 }

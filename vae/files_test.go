@@ -305,3 +305,78 @@ func TestPixels(t *testing.T) {
 		return nil
 	})
 }
+
+// A model that was saved is compared with its checksums by whoever opens it, weights and configuration; one without
+// them opens as ever.
+func TestOpenCompares(t *testing.T) {
+	m := openTestModel(t, "tiny")
+	dir := t.TempDir()
+	if err := m.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	sums := filepath.Join(dir, checkpoint.SumsName)
+	for _, name := range []string{WeightsName, ConfigName} {
+		path := filepath.Join(dir, name)
+		was, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := bytes.Clone(was)
+		if name == ConfigName {
+			now = bytes.Replace(now, []byte("0.18215"), []byte("0.18225"), 1)
+		} else {
+			now[len(now)-1] ^= 1
+		}
+		if bytes.Equal(was, now) {
+			t.Fatal("nothing was changed")
+		}
+		if err := os.WriteFile(path, now, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		for _, open := range []string{dir, filepath.Join(dir, WeightsName)} {
+			_, err := Open(open, torchtest.Device(t))
+			if err == nil || !strings.HasPrefix(err.Error(), "open VAE "+open+": ") ||
+				!strings.Contains(err.Error(), name+": sha256 ") || !strings.HasSuffix(err.Error(),
+				"damaged: copy it again, or delete "+sums+" if it was changed on purpose") {
+				t.Errorf("%s of %s: error %v", name, open, err)
+			}
+		}
+		if err := os.Rename(sums, sums+".away"); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Open(dir, torchtest.Device(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Close()
+		if err := os.Rename(sums+".away", sums); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, was, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Saving another model over it replaces them.
+	m.SetScalingFactor(0.5)
+	if err := m.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(dir, torchtest.Device(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	// So does a conversion into the folder, which signs nothing.
+	w, err := Read(filepath.Join("testdata", "tiny"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := w.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	if again, err = Open(dir, torchtest.Device(t)); err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}

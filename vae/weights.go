@@ -57,11 +57,21 @@ func Read(path string) (*Weights, error) {
 	}
 	w.Format = w.file.Format()
 	if err := w.recognise(path != file); err != nil {
+		if damage := w.file.Verify(); damage != nil { // the cause of whatever was found
+			err = damage
+		}
 		w.Close()
 		return nil, fmt.Errorf("open VAE %s: %w", path, err)
 	}
 	return w, nil
 }
+
+// Signed names the file beside the weights that holds their checksum, which is compared as they are read, "" where
+// there is none.
+func (w *Weights) Signed() string { return w.file.Signed() }
+
+// SHA256 returns the hex SHA-256 of the weight file, of a model in several files that of the file that lists them.
+func (w *Weights) SHA256() (string, error) { return w.file.SHA256() }
 
 // prefixes under which programs keep an autoencoder.
 var prefixes = []string{"", "first_stage_model.", "vae.", "state_dict.first_stage_model.", "state_dict.", "model.", "module."}
@@ -154,6 +164,9 @@ func (w *Weights) Save(dir string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
+	if err := unsign(dir); err != nil {
+		return err
+	}
 	if err := checkpoint.Write(filepath.Join(dir, WeightsName), checkpoint.From(w.Source), map[string]string{"format": "pt"}); err != nil {
 		return err
 	}
@@ -173,18 +186,23 @@ func encodeConfig(w io.Writer, cfg Config) error {
 	return err
 }
 
-// Open loads a model onto dev from whatever [Read] opens. Weights of another float type become Float32.
-// The caller closes the model.
+// unsign removes the checksums of what is about to be written anew.
+func unsign(dir string) error {
+	err := os.Remove(filepath.Join(dir, checkpoint.SumsName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Open loads a model onto dev from whatever [Read] opens. Weights of another float type become Float32. What has not
+// the checksum that stands beside it, in SHA256SUMS, is an error. The caller closes the model.
 func Open(path string, dev torch.Device) (m *AutoencoderKL, err error) {
 	w, err := Read(path)
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close()
-	sum, err := disk.SHA256(w.Path) // of a model in several files that of the file that lists them
-	if err != nil {
-		return nil, fmt.Errorf("open VAE %s: %w", path, err)
-	}
 	err = torch.Run(dev, func(s *torch.Scope) (err error) {
 		m, err = load(s, w.Config, w.Source)
 		return err
@@ -192,7 +210,10 @@ func Open(path string, dev torch.Device) (m *AutoencoderKL, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open VAE %s: %w", path, err)
 	}
-	m.sha256 = sum
+	if m.sha256, err = w.SHA256(); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("open VAE %s: %w", path, err)
+	}
 	return m, nil
 }
 

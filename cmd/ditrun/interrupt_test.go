@@ -39,7 +39,7 @@ func TestInterruptTrainVAE(t *testing.T) {
 		p.signal(sig)
 		p.wait().stoppedBy(t, sig, "ditrun: hint: "+out+" holds the model after ", " of 100,000 steps; it can be used, and --resume auto continues it")
 		run := []string{"training", "training/config.json", "training/" + vaeWeights, "training/optimizer.safetensors", "training/state.json"}
-		if got := list(t, out); !slices.Equal(got, append([]string{"config.json", vaeWeights, "reconstructions.png"}, run...)) {
+		if got := list(t, out); !slices.Equal(got, append([]string{"SHA256SUMS", "config.json", vaeWeights, "reconstructions.png"}, run...)) {
 			t.Errorf("%v leaves %q", sig, got)
 		}
 		mustRun(t, "encode-latents", "--data", r.pictures, "--vae", out, "--out", filepath.Join(t.TempDir(), "latents"))

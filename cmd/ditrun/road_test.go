@@ -26,7 +26,7 @@ const (
 func TestRoad(t *testing.T) {
 	r := theRoad(t)
 	for dir, want := range map[string][]string{
-		r.vae:     {"config.json", vaeWeights, "reconstructions.png"},
+		r.vae:     {"SHA256SUMS", "config.json", vaeWeights, "reconstructions.png"},
 		r.latents: {theShard, "manifest.json"},
 		r.run: {".lock", "checkpoints", "checkpoints/0000004", "checkpoints/0000004/ema.safetensors", "checkpoints/0000004/model.safetensors",
 			"checkpoints/0000004/optimizer-000-of-001.safetensors", "checkpoints/0000004/state.json", "checkpoints/0000006", "checkpoints/0000006/ema.safetensors",
