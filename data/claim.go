@@ -73,7 +73,7 @@ const (
 
 // Add appends samples: their ids, moments [n, 2C, h, w], unscaled, their labels, and flip, the moments of the mirrored
 // pictures, nil if the plan keeps none. The log variance is clamped to [-30, 20]; moments that are not finite, or too
-// large for float16, are an error.
+// large for float16, are an [Unstorable] error.
 func (c *Claim) Add(ids []int, moments, flip []float32, labels []int64) error {
 	p := &c.w.plan
 	n := len(ids)
@@ -102,12 +102,12 @@ func (c *Claim) Add(ids []int, moments, flip []float32, labels []int64) error {
 	}
 	total := (c.Hi - c.Lo) * p.recordSize()
 	var err error
-	if c.moments, err = p.appendMoments(room(c.moments, total), moments); err != nil {
-		return fail("sample %w", sampleError(err, ids))
+	if c.moments, err = p.appendMoments(room(c.moments, total), moments, ids, false); err != nil {
+		return fail("%w", err)
 	}
 	if p.Flip {
-		if c.flip, err = p.appendMoments(room(c.flip, total), flip); err != nil {
-			return fail("mirrored sample %w", sampleError(err, ids))
+		if c.flip, err = p.appendMoments(room(c.flip, total), flip, ids, true); err != nil {
+			return fail("%w", err)
 		}
 	}
 	for i, l := range labels {
@@ -125,54 +125,68 @@ func room(b []byte, n int) []byte {
 	return b
 }
 
-// momentError is a moment that cannot be stored, of the i-th record given.
-type momentError struct {
-	i     int
-	value float32
+// Unstorable says that moments cannot be stored: they are no finite numbers, or too large for float16.
+type Unstorable struct {
+	IDs      []int // the samples, of Of that were added at once
+	Of       int
+	Value    float32 // the first such moment
+	Mirrored bool    // of the mirrored view
 }
 
-func (e momentError) Error() string { return fmt.Sprintf("%d: moment %v", e.i, e.value) }
-
-// sampleError numbers the sample of a momentError by its id.
-func sampleError(err error, ids []int) error {
-	var m momentError
-	if errors.As(err, &m) {
-		return fmt.Errorf("%d: moment %v cannot be stored: does the VAE fit the pictures and the precision?", ids[m.i], m.value)
+func (u *Unstorable) Error() string {
+	view := ""
+	if u.Mirrored {
+		view = "mirrored "
 	}
-	return err
+	return fmt.Sprintf("%ssample %d: moment %v cannot be stored: does the VAE fit the pictures and the precision?",
+		view, u.IDs[0], u.Value)
 }
 
-func (p *Plan) appendMoments(b []byte, moments []float32) ([]byte, error) {
+// appendMoments encodes the records of the samples of the given ids.
+func (p *Plan) appendMoments(b []byte, moments []float32, ids []int, mirrored bool) ([]byte, error) {
 	size := p.recordLen()
-	for i := 0; i*size < len(moments); i++ {
-		record := moments[i*size : (i+1)*size]
+	bad := &Unstorable{Of: len(ids), Mirrored: mirrored}
+	for i, id := range ids {
 		b = slices.Grow(b, p.recordSize())
 		at := b[len(b) : len(b)+p.recordSize()]
-		for j, v := range record {
-			if j >= size/2 {
-				// Comparisons that leave NaN as it is, to be refused below.
-				if v < minLogvar {
-					v = minLogvar
-				} else if v > maxLogvar {
-					v = maxLogvar
-				}
+		if v, ok := p.encodeRecord(at, moments[i*size:(i+1)*size]); !ok {
+			if bad.IDs = append(bad.IDs, id); len(bad.IDs) == 1 {
+				bad.Value = v
 			}
-			if p.DType == checkpoint.F32 {
-				if v-v != 0 {
-					return b, momentError{i, v}
-				}
-				binary.LittleEndian.PutUint32(at[4*j:], math.Float32bits(v))
-				continue
-			}
-			h := float16(v)
-			if h&0x7c00 == 0x7c00 {
-				return b, momentError{i, v}
-			}
-			binary.LittleEndian.PutUint16(at[2*j:], h)
 		}
 		b = b[:len(b)+len(at)]
 	}
+	if len(bad.IDs) > 0 {
+		return b, bad
+	}
 	return b, nil
+}
+
+// encodeRecord stores the moments of one sample. One that cannot be stored is returned instead.
+func (p *Plan) encodeRecord(at []byte, record []float32) (unstorable float32, ok bool) {
+	for j, v := range record {
+		if j >= len(record)/2 {
+			// Comparisons that leave NaN as it is, to be refused below.
+			if v < minLogvar {
+				v = minLogvar
+			} else if v > maxLogvar {
+				v = maxLogvar
+			}
+		}
+		if p.DType == checkpoint.F32 {
+			if v-v != 0 {
+				return v, false
+			}
+			binary.LittleEndian.PutUint32(at[4*j:], math.Float32bits(v))
+			continue
+		}
+		h := float16(v)
+		if h&0x7c00 == 0x7c00 {
+			return v, false
+		}
+		binary.LittleEndian.PutUint16(at[2*j:], h)
+	}
+	return 0, true
 }
 
 // Commit writes the shard, whole or not at all, and ends the claim. An error ends it too.

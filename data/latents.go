@@ -30,6 +30,9 @@ type Latents struct {
 	labels []int64
 	ids    []int64
 
+	comparing   sync.Mutex
+	comparisons []*Comparison // that were begun
+
 	textOnce sync.Once
 	text     *Text
 	textErr  error
@@ -48,8 +51,8 @@ type shard struct {
 }
 
 // OpenLatents opens the set in dir. It refuses a folder without manifest, a manifest of another version, and shards
-// whose size or header is not what the manifest says; Verify checks their contents. The files are mapped, so memory is
-// used for what is read only.
+// whose size, header, labels or ids are not what the manifest says; Verify checks their moments. The files are
+// mapped, so memory is used for what is read only.
 func OpenLatents(dir string) (*Latents, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, openError(dir, err)
@@ -86,6 +89,11 @@ func (l *Latents) add(k int, info ShardInfo) error {
 	}
 	return guardFaults(func() error {
 		labels, ids := s.tensors[len(s.tensors)-2], s.tensors[len(s.tensors)-1]
+		for _, t := range []checkpoint.Info{labels, ids} { // all of them are read here anyway
+			if err := s.compare(context.Background(), &info, t, nil); err != nil {
+				return fmt.Errorf("damaged: %w: %s", err, shardWayOut)
+			}
+		}
 		next := int64(info.First)
 		for i := range int64(info.Samples) {
 			label := int64(binary.LittleEndian.Uint64(s.data[labels.Offset+8*i:]))
@@ -239,48 +247,14 @@ func (l *Latents) CheckVAE(sum string) error {
 		l.dir, l.m.VAE.Name, l.m.VAE.SHA256, sum)
 }
 
-// Verify reads the set and compares it with the manifest: mode "crc" checks each tensor, "sha256" each file, "none"
-// nothing. The error names every damaged file.
-func (l *Latents) Verify(ctx context.Context, mode string) error {
-	if mode == "none" {
-		return nil
-	}
-	if mode != "crc" && mode != "sha256" {
-		return fmt.Errorf("verify %s: mode %q: want crc, sha256 or none", l.dir, mode)
-	}
-	var damaged []error
-	for k, s := range l.shards {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		err := guardFaults(func() error { return s.verify(&l.m.Shards[k], mode) })
-		switch {
-		case disk.OfMachine(err):
-			return fmt.Errorf("verify %s: %s: %w", l.dir, l.m.Shards[k].File, err)
-		case err != nil:
-			damaged = append(damaged, fmt.Errorf("verify %s: %s: damaged: %w: delete the file and encode again", l.dir, l.m.Shards[k].File, err))
-		}
-	}
-	return errors.Join(damaged...)
-}
-
-func (s *shard) verify(info *ShardInfo, mode string) error {
-	if mode == "sha256" {
-		if sum := s.sha256(); sum != info.SHA256 {
-			return fmt.Errorf("sha256 %s, the manifest says %s", sum, info.SHA256)
-		}
-		return nil
-	}
-	for _, t := range s.tensors {
-		if sum := s.crc32c(t); sum != info.CRC32C[t.Name] {
-			return fmt.Errorf("tensor %q: crc32c %s, the manifest says %q", t.Name, sum, info.CRC32C[t.Name])
-		}
-	}
-	return nil
-}
-
 // Close unmaps the files. No read or iteration may be under way.
 func (l *Latents) Close() error {
+	l.comparing.Lock()
+	for _, c := range l.comparisons {
+		c.Stop()
+	}
+	l.comparisons = nil
+	l.comparing.Unlock()
 	var errs []error
 	for _, s := range l.shards {
 		errs = append(errs, s.close())

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -334,6 +335,10 @@ func parseManifest(b []byte) (*Manifest, error) {
 	}
 	if err := m.validate(); err != nil {
 		return nil, fmt.Errorf("%s: %w", ManifestName, err)
+	}
+	if err := disk.CheckSeal(b); err != nil {
+		return nil, fmt.Errorf("%s: %w: delete it and encode again, which reads the shards and writes it anew",
+			ManifestName, err)
 	}
 	return m, nil
 }

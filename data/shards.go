@@ -2,7 +2,6 @@ package data
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -35,9 +34,12 @@ import (
 type ShardWriter struct {
 	dir  string
 	plan Plan
+	// share is a lock on the plan's file, from before the first shard until the set is finished or the writer closed.
+	share *disk.Lock
 }
 
-// NewShardWriter makes the folder dir if needed and checks that it holds nothing of another plan.
+// NewShardWriter makes the folder dir if needed and checks that it holds nothing of another plan, and that nobody makes
+// latents to another plan there. The caller closes the writer.
 func NewShardWriter(dir string, plan Plan) (*ShardWriter, error) {
 	if plan.ShardSize == 0 {
 		plan.ShardSize = DefaultShardSize
@@ -49,27 +51,34 @@ func NewShardWriter(dir string, plan Plan) (*ShardWriter, error) {
 		return nil, fmt.Errorf("write latents to %s: %w", dir, err)
 	}
 	w := &ShardWriter{dir: dir, plan: plan}
-	m, err := readManifest(dir)
-	if err == nil {
-		if d := plan.differs(&m.Plan); d != "" {
-			return nil, fmt.Errorf("write latents to %s: it holds latents %s: choose another folder", dir, d)
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("write latents to %s: %w", dir, disk.Advise(err, "choose another folder"))
-	}
-	names, err := w.names("latents-", ".safetensors")
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		if !strings.HasSuffix(name, fmt.Sprintf("-of-%05d.safetensors", plan.NumShards())) {
-			return nil, fmt.Errorf("write latents to %s: it holds %s, this plan has %d shards: choose another folder", dir, name, plan.NumShards())
-		}
-	}
-	if _, err := w.Missing(); err != nil {
+	if err := w.agree(context.Background()); err != nil {
 		return nil, err
 	}
 	return w, nil
+}
+
+// fits checks that the folder holds nothing of another plan, and says whether a shard is missing.
+func (w *ShardWriter) fits() (missing bool, err error) {
+	m, err := readManifest(w.dir)
+	if err == nil {
+		if d := w.plan.differs(&m.Plan); d != "" {
+			return false, fmt.Errorf("write latents to %s: it holds latents %s: choose another folder", w.dir, d)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("write latents to %s: %w", w.dir, disk.Advise(err, "choose another folder"))
+	}
+	names, err := w.names("latents-", ".safetensors")
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		if !strings.HasSuffix(name, fmt.Sprintf("-of-%05d.safetensors", w.plan.NumShards())) {
+			return false, fmt.Errorf("write latents to %s: it holds %s, this plan has %d shards: choose another folder",
+				w.dir, name, w.plan.NumShards())
+		}
+	}
+	list, err := w.Missing()
+	return len(list) > 0, err
 }
 
 // Plan returns the plan, its defaults filled in.
@@ -231,7 +240,7 @@ func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
 		return nil, err
 	}
 	if m, err := readManifest(w.dir); err == nil && w.plan.differs(&m.Plan) == "" {
-		return m, nil
+		return m, w.finishPlan(ctx)
 	}
 	disk.Sweep(filepath.Join(w.dir, ManifestName))
 	m := &Manifest{Format: latentsFormat, Version: latentsVersion, Plan: w.plan, Skipped: []Skipped{}}
@@ -260,14 +269,14 @@ func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
 		m.Skipped = append(m.Skipped, skipped[k]...)
 	}
 	m.Mean, m.Std = all.result()
-	b, err := json.MarshalIndent(m, "", "  ")
+	b, err := disk.MarshalSealed(m)
 	if err != nil {
 		return nil, err
 	}
-	if err := disk.WriteBytes(filepath.Join(w.dir, ManifestName), append(b, '\n')); err != nil {
+	if err := disk.WriteBytes(filepath.Join(w.dir, ManifestName), b); err != nil {
 		return nil, err
 	}
-	return m, nil
+	return m, w.finishPlan(ctx)
 }
 
 // removeLocks removes the lock files that killed processes left of finished shards.

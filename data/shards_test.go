@@ -419,6 +419,9 @@ func TestAddRefuses(t *testing.T) {
 			}
 			break
 		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
 		if files := contents(t, w.dir); len(files) != 0 {
 			t.Errorf("%s: left %d files", name, len(files))
 		}
@@ -587,6 +590,9 @@ func TestFullDisk(t *testing.T) {
 	}
 	if failed == nil || !errors.Is(failed, syscall.EFBIG) {
 		t.Errorf("error %v, want %v", failed, syscall.EFBIG)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
 	}
 	if files := contents(t, dir); len(files) != 0 {
 		t.Errorf("left %d files", len(files))

@@ -33,6 +33,8 @@ const (
 	textCaptions = "captions.txt"      // the caption of each row, one a line
 	textIndex    = "index.safetensors" // which rows belong to which record
 
+	captionsFile, indexFile, firstStates = 0, 1, 2 // where they stand in the list of files
+
 	tensorStates  = "states"  // F16 [n, L, W]
 	tensorLengths = "lengths" // I32 [n]
 	tensorOffsets = "offsets" // I64 [N+1]
@@ -116,8 +118,8 @@ func (t *textInfo) validate() error {
 	if t.Rows < 1 || t.Rows > maxCaptionRows || t.FileRows < 1 || t.FileRows > maxCaptionRows {
 		return fmt.Errorf("%d rows, %d in a file: want at least 1 and at most %d", t.Rows, t.FileRows, maxCaptionRows)
 	}
-	if len(t.Files) != t.numFiles()+2 {
-		return fmt.Errorf("%d files, want %d for %d rows", len(t.Files), t.numFiles()+2, t.Rows)
+	if len(t.Files) != t.numFiles()+firstStates {
+		return fmt.Errorf("%d files, want %d for %d rows", len(t.Files), t.numFiles()+firstStates, t.Rows)
 	}
 	for i, name := range t.names() {
 		// The name is compared, not used: a path in it would lead out of the folder.
@@ -143,7 +145,10 @@ func parseText(b []byte) (*textInfo, error) {
 	if err := json.Unmarshal(b, t); err != nil {
 		return nil, err
 	}
-	return t, t.validate()
+	if err := t.validate(); err != nil {
+		return nil, err
+	}
+	return t, disk.CheckSeal(b)
 }
 
 // recordsHash identifies the records of a set: which samples of the catalogue they are.
@@ -232,9 +237,12 @@ func (t *Text) open() error {
 	if err := t.openIndex(); err != nil {
 		return fmt.Errorf("%s: %w", textIndex, err)
 	}
+	if err := t.compare(indexFile); err != nil { // small, and all of it was read anyway
+		return err
+	}
 	for k := range t.info.numFiles() {
 		if err := t.openStates(k); err != nil {
-			return fmt.Errorf("%s: %w", t.info.Files[k+2].File, err)
+			return fmt.Errorf("%s: %w", t.info.Files[firstStates+k].File, err)
 		}
 	}
 	return nil
@@ -280,7 +288,7 @@ func (t *Text) openIndex() error {
 }
 
 func (t *Text) openStates(k int) error {
-	path := filepath.Join(t.dir, t.info.Files[k+2].File)
+	path := filepath.Join(t.dir, t.info.Files[firstStates+k].File)
 	f, err := checkpoint.OpenSafetensors(path)
 	if err != nil {
 		return withoutPath(err)
@@ -373,7 +381,7 @@ func (t *Text) Read(row int, dst []float32) (tokens int, err error) {
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("read %s: %s: %w", t.dir, t.info.Files[k+2].File, err)
+		return 0, fmt.Errorf("read %s: %s: %w", t.dir, t.info.Files[firstStates+k].File, err)
 	}
 	return int(t.lengths[row]), nil
 }
@@ -388,6 +396,9 @@ func (t *Text) Null() (states []float32, tokens int, err error) {
 
 // Texts reads the captions of all rows.
 func (t *Text) Texts() ([]string, error) {
+	if err := t.verifyFile(captionsFile); err != nil {
+		return nil, err
+	}
 	texts, err := readTexts(filepath.Join(t.dir, textCaptions), t.info.Rows)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %s: %w", t.dir, textCaptions, err)
@@ -407,22 +418,40 @@ func (t *Text) CheckEncoder(sum string) error {
 // Verify compares the SHA-256 of each file with text.json. The error names every damaged one.
 func (t *Text) Verify(ctx context.Context) error {
 	var damaged []error
-	for _, f := range t.info.Files {
+	for k := range t.info.Files {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		sum, err := disk.SHA256(filepath.Join(t.dir, f.File))
-		if err == nil && sum != f.SHA256 {
-			err = fmt.Errorf("sha256 %s, %s says %s", sum, textManifest, f.SHA256)
+		err := t.verifyFile(k)
+		if disk.OfMachine(err) {
+			return err
 		}
-		switch {
-		case disk.OfMachine(err):
-			return fmt.Errorf("verify %s: %s: %w", t.dir, f.File, disk.Bare(err))
-		case err != nil:
-			damaged = append(damaged, fmt.Errorf("verify %s: %s: damaged: %w: %s", t.dir, f.File, err, textWayOut))
-		}
+		damaged = append(damaged, err)
 	}
 	return errors.Join(damaged...)
+}
+
+// verifyFile compares the k-th file of the list in text.json.
+func (t *Text) verifyFile(k int) error {
+	if err := t.compare(k); err != nil {
+		return fmt.Errorf("verify %s: %w", t.dir, disk.Advise(err, textWayOut))
+	}
+	return nil
+}
+
+func (t *Text) compare(k int) error {
+	f := t.info.Files[k]
+	sum, err := disk.SHA256(filepath.Join(t.dir, f.File))
+	if err == nil && sum != f.SHA256 {
+		err = fmt.Errorf("sha256 %s, %s says %s", sum, textManifest, f.SHA256)
+	}
+	switch {
+	case disk.OfMachine(err):
+		return fmt.Errorf("%s: %w", f.File, disk.Bare(err))
+	case err != nil:
+		return fmt.Errorf("%s: damaged: %w", f.File, err)
+	}
+	return nil
 }
 
 func (t *Text) close() error {

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -205,11 +204,11 @@ func (w *textWriter) write(ctx context.Context, dir string) (TextSummary, error)
 			}
 		}
 	}
-	b, err := json.MarshalIndent(&w.info, "", "  ")
+	b, err := disk.MarshalSealed(&w.info)
 	if err != nil {
 		return summary, err
 	}
-	if err := disk.WriteBytes(filepath.Join(made, textManifest), append(b, '\n')); err != nil {
+	if err := disk.WriteBytes(filepath.Join(made, textManifest), b); err != nil {
 		return summary, err
 	}
 	old, err := disk.Exchange(made, text)

@@ -51,7 +51,10 @@ func importLatents(e *env) error {
 	if set.Channels != cfg.LatentChannels {
 		return fmt.Errorf("--latents %s have %d channels, --vae %s has %d", c.String("latents"), set.Channels, c.String("vae"), cfg.LatentChannels)
 	}
-	sum, err := disk.SHA256(encoder.Path)
+	sum, err := encoder.SHA256()
+	if err == nil {
+		err = encoder.Verify()
+	}
 	if err != nil {
 		return err
 	}

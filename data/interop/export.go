@@ -21,16 +21,17 @@ type Export struct {
 	OnProgress func(done, total int)
 }
 
-// ToFolder writes latents into dir, an empty folder.
+// ToFolder writes latents into dir, an empty folder. Latents that have not the checksums of their manifest are an
+// error.
 func (o Export) ToFolder(ctx context.Context, l *data.Latents, dir string) error {
 	e := &exporter{ctx, o, l}
 	switch o.Kind {
 	case FastDiT:
-		return e.writeFast(dir)
+		return e.compared(func() error { return e.writeFast(dir) })
 	case LightningDiT:
-		return e.writeLightning(dir)
+		return e.compared(func() error { return e.writeLightning(dir) })
 	case EDM2:
-		return e.writeEDM2(inFolder(dir))
+		return e.compared(func() error { return e.writeEDM2(inFolder(dir)) })
 	}
 	return fmt.Errorf("latents cannot be written as %q: want one of %v", o.Kind, Kinds())
 }
@@ -39,7 +40,8 @@ func (o Export) ToFolder(ctx context.Context, l *data.Latents, dir string) error
 func (o Export) ToZip(ctx context.Context, l *data.Latents, path string) error {
 	return disk.WriteFile(path, func(w io.Writer) error {
 		z := zip.NewWriter(w)
-		if err := (&exporter{ctx, o, l}).writeEDM2(inZip(z)); err != nil {
+		e := &exporter{ctx, o, l}
+		if err := e.compared(func() error { return e.writeEDM2(inZip(z)) }); err != nil {
 			return err
 		}
 		return z.Close()
@@ -50,6 +52,16 @@ type exporter struct {
 	ctx context.Context
 	Export
 	latents *data.Latents
+}
+
+// compared writes while the latents are held against their checksums, whose verdict it waits for.
+func (e *exporter) compared(write func() error) error {
+	c := e.latents.Compare(0, 1)
+	defer c.Stop()
+	if err := write(); err != nil {
+		return err
+	}
+	return c.Wait(e.ctx)
 }
 
 // each calls write for each record.

@@ -191,6 +191,7 @@ func (s *Set) Write(ctx context.Context, out string, o Import) (*data.Manifest, 
 	if err != nil {
 		return nil, err
 	}
+	defer w.Close()
 	for claim, err := range w.Claims(ctx, 0, 1) {
 		if err != nil {
 			return nil, err

@@ -99,6 +99,7 @@ func run(ctx context.Context, o Options) (*data.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer w.Close()
 	plan = w.Plan()
 	e := &encoder{Options: o, flip: plan.Flip}
 	if err := e.recount(w); err != nil {

@@ -2,6 +2,8 @@ package encode
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -17,6 +19,7 @@ type encoder struct {
 	flip      bool
 	model     *vae.AutoencoderKL // the VAE in the precision asked for
 	done      int                // pictures, those of finished shards and of the one at hand
+	stored    int                // pictures whose latents a claim took
 	spoilt    int                // pictures of shards that cannot be made
 	overflows int
 	clipped   int
@@ -187,7 +190,47 @@ func (e *encoder) add(s *torch.Scope, claim *data.Claim, b *data.ImageBatch, tak
 		// Not the mirror image of the latents: the encoder pads on one side.
 		mirrored = e.moments(s, s.Flip(x, 3))
 	}
-	return claim.Add(ids, e.moments(s, x), mirrored, labels)
+	err := claim.Add(ids, e.moments(s, x), mirrored, labels)
+	if bad := (*data.Unstorable)(nil); errors.As(err, &bad) {
+		return e.explain(bad)
+	}
+	e.stored += len(ids)
+	return err
+}
+
+// explain words that latents cannot be stored: where it is one picture, that is to blame, and where it is all of
+// them, the autoencoder or its precision.
+func (e *encoder) explain(bad *data.Unstorable) error {
+	first, n := e.Source.Sample(bad.IDs[0]).Name, len(bad.IDs)
+	last := e.Source.Sample(bad.IDs[n-1]).Name
+	if bad.Mirrored {
+		first += " (mirrored)"
+	}
+	what, cause := fmt.Sprintf("are not finite numbers (%v)", bad.Value), "the autoencoder is damaged"
+	switch v := bad.Value; {
+	case v-v == 0:
+		what = fmt.Sprintf("are too large for float16 (%g)", v)
+		cause = "--dtype fp32 stores them, if this is the autoencoder for such pictures"
+	case e.Precision != "fp32":
+		cause = fmt.Sprintf("the autoencoder is damaged, or its precision %s too narrow: try --precision fp32",
+			e.Precision)
+	}
+	switch {
+	case n < bad.Of:
+		others := ""
+		if n > 1 {
+			others = fmt.Sprintf(" and of %d others", n-1)
+		}
+		return fmt.Errorf("the latents of %s%s %s, those of the other %d pictures at its side are fine: look at "+
+			"this picture",
+			first, others, what, bad.Of-n)
+	case bad.Of == 1 && e.stored > 0:
+		return fmt.Errorf("the latents of %s %s, those of the %d pictures before it are fine: look at this picture",
+			first, what, e.stored)
+	case bad.Of == 1:
+		return fmt.Errorf("the latents of %s %s: look at this picture, or %s", first, what, cause)
+	}
+	return fmt.Errorf("the latents of all %d pictures from %s to %s %s: %s", n, first, last, what, cause)
 }
 
 // moments returns mean and log variance [N, 2C, h, w] of the latents of x [N, 3, S, S]. What float16 cannot hold is made

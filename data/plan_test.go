@@ -1,0 +1,126 @@
+package data
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Of two encoders with different autoencoders the second is refused at once, both named, before either has made a
+// shard.
+func TestSecondPlanIsRefused(t *testing.T) {
+	dir, ours := t.TempDir(), testPlan(10)
+	w, err := NewShardWriter(dir, ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	theirs := testPlan(10)
+	theirs.VAE = VAE{Name: "other-vae", SHA256: strings.Repeat("cd", 32), ScalingFactor: 0.5}
+	smaller := testPlan(10)
+	smaller.ImageSize = Square(16)
+	for _, c := range []struct {
+		plan Plan
+		want string
+	}{
+		{theirs, "another process makes latents there with VAE test-vae (sha256 abababababab...), this one has VAE " +
+			"other-vae (sha256 cdcdcdcdcdcd...): choose another folder"},
+		{smaller, "another process makes latents there made with image_size 24, this plan has 16: choose another " +
+			"folder"},
+	} {
+		if _, err := NewShardWriter(dir, c.plan); err == nil || err.Error() != "write latents to "+dir+": "+c.want {
+			t.Errorf("error %v, want %s", err, c.want)
+		}
+	}
+	// One with the same plan shares the work, and the set that they make has no plan but the manifest.
+	if _, err := encodeAll(context.Background(), dir, ours); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Finish(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	sameContents(t, contents(t, dir), contents(t, testLatents(t, ours)))
+	if _, err := NewShardWriter(dir, theirs); err == nil || !strings.Contains(err.Error(),
+		"it holds latents made with vae_sha256 abab") {
+		t.Errorf("a finished set: error %v", err)
+	}
+}
+
+// A plan of which nothing came is no obstacle to another one; one with shards is.
+func TestPlanOfADeadWriter(t *testing.T) {
+	dir, theirs := t.TempDir(), testPlan(10)
+	theirs.VAE.SHA256 = strings.Repeat("cd", 32)
+	w, err := NewShardWriter(dir, theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.share.Unlock(); err != nil { // as the kernel does for a process that dies
+		t.Fatal(err)
+	}
+	if w, err = NewShardWriter(dir, testPlan(10)); err != nil {
+		t.Fatal(err)
+	}
+	for c, err := range w.Claims(context.Background(), 0, 1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := fillClaim(c); err != nil {
+			t.Fatal(err)
+		}
+		break
+	}
+	w.Close()
+	if _, err := NewShardWriter(dir, theirs); err == nil || !strings.Contains(err.Error(),
+		"was made to another plan: vae_sha256 is abab") {
+		t.Errorf("a folder with a shard: error %v", err)
+	}
+	if _, err := encodeAll(context.Background(), dir, testPlan(10)); err != nil {
+		t.Errorf("the same plan: %v", err)
+	}
+}
+
+// A damaged plan is refused while its writer lives, and replaced afterwards.
+func TestDamagedPlan(t *testing.T) {
+	dir := t.TempDir()
+	w, err := NewShardWriter(dir, testPlan(10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, planName)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipBit(t, path, 8*int64(strings.Index(string(text), "test-vae")))
+	if _, err := NewShardWriter(dir, testPlan(10)); err == nil || !strings.Contains(err.Error(),
+		"a plan that cannot be read (plan.json: sha256") {
+		t.Errorf("error %v", err)
+	}
+	w.share.Unlock()
+	if _, err := encodeAll(context.Background(), dir, testPlan(10)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A set of before there was a file of the plan is continued, and guarded from then on.
+func TestSetWithoutPlan(t *testing.T) {
+	dir := testLatents(t, testPlan(10))
+	for _, name := range []string{ManifestName, "latents-00001-of-00003.safetensors"} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, err := NewShardWriter(dir, testPlan(10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := os.Stat(filepath.Join(dir, planName)); err != nil {
+		t.Error(err)
+	}
+	if _, err := encodeAll(context.Background(), dir, testPlan(10)); err != nil {
+		t.Error(err)
+	}
+}
