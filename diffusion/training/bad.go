@@ -135,8 +135,8 @@ func (r *runner) explain(s *torch.Scope, b Batch) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !finite(p.x0) {
-		return fmt.Sprintf("the latents of samples %s are not finite numbers: encode them again", some(b.IDs, 8)), nil
+	if why := r.badData(s, p.x0, b.IDs); why != "" {
+		return why, nil
 	}
 	losses, rest := r.losses(s, p)
 	total := torch.Data[float32](losses.Total)
@@ -146,7 +146,7 @@ func (r *runner) explain(s *torch.Scope, b Batch) (string, error) {
 			worst = i
 		}
 	}
-	sample := fmt.Sprintf("sample %d at timestep %d", b.IDs[worst], p.t[worst])
+	sample := fmt.Sprintf("%s at timestep %d", r.sampleName(b.IDs[worst]), p.t[worst])
 	if loss := float64(total[worst]); math.IsNaN(loss) || math.IsInf(loss, 0) {
 		return fmt.Sprintf("the loss of %s is %v", sample, loss) + unstable, nil
 	}

@@ -15,6 +15,7 @@ type health struct {
 	labels map[int64]int // how often each was seen
 	pairs  *labelCheck   // of labels and latents; nil where there is nothing to tell
 	said   map[string]bool
+	held   []string // warnings that wait for the latents to be compared with their checksums
 	done   bool
 }
 
@@ -40,8 +41,35 @@ func (h *health) warn(r *runner, key, text string, args ...any) {
 	r.hooks.Warn(fmt.Sprintf(text, args...))
 }
 
+// warnOfData is warn for what blames the autoencoder or the data, which damaged latents would make wrong: as long as
+// these are being compared with their checksums, it waits.
+func (h *health) warnOfData(r *runner, key, text string, args ...any) {
+	c := r.comparison()
+	if c == nil || !c.underWay() {
+		h.warn(r, key, text, args...)
+	} else if !h.said[key] && r.hooks.Warn != nil {
+		h.said[key] = true
+		h.held = append(h.held, fmt.Sprintf(text, args...))
+	}
+}
+
+// flush warns of what was held back, if nothing is wrong with the latents.
+func (h *health) flush(r *runner) {
+	if len(h.held) == 0 {
+		return
+	}
+	if c := r.comparison(); c.underWay() || c.damage() != nil {
+		return
+	}
+	for _, text := range h.held {
+		r.hooks.Warn(text)
+	}
+	h.held = nil
+}
+
 // saw counts the labels of a batch.
 func (h *health) saw(r *runner, b Batch) {
+	h.flush(r)
 	if r.step >= healthSteps {
 		return
 	}
@@ -72,11 +100,14 @@ func (r *runner) health(rec Record) {
 	}
 	h.done = rec.Step >= healthSteps
 	if std := rec.LatentStd; std > 0 && (std < 0.5 || std > 2) {
-		h.warn(r, "scale", "the latents have a standard deviation of %.3g after scaling by %g, where diffusion wants about 1: the scale of another VAE? this set wants %.4g (scaling_factor in the VAE's config.json)",
+		h.warnOfData(r, "scale", "the latents have a standard deviation of %.3g after scaling by %g, where "+
+			"diffusion wants about 1: the scale of another VAE? this set wants %.4g (scaling_factor in the VAE's "+
+			"config.json)",
 			std, r.set.ScalingFactor, r.set.ScalingFactor/std)
 	}
 	if m := math.Abs(rec.LatentMean); m > 1 {
-		h.warn(r, "mean", "the latents have a mean of %.3g after scaling, where diffusion wants about 0", rec.LatentMean)
+		h.warnOfData(r, "mean", "the latents have a mean of %.3g after scaling, where diffusion wants about 0",
+			rec.LatentMean)
 	}
 	if r.cfg.Model.HasClass() && len(h.labels) == 1 && len(r.set.Classes) > 1 && rec.Step*r.cfg.GlobalBatchSize >= 32 {
 		for label := range h.labels {
@@ -85,7 +116,9 @@ func (r *runner) health(rec Record) {
 	}
 	if h.pairs != nil && (h.done || rec.Step == r.total) {
 		if n, ratio, chance := h.pairs.chance(); chance {
-			h.warn(r, "swapped", "the labels of the first %d samples tell nothing of their latents, as if they were swapped: the variance between classes is %.3g times that within, by chance it would be 1; do labels and pictures come in the same order?", n, ratio)
+			h.warnOfData(r, "swapped", "the labels of the first %d samples tell nothing of their latents, as if "+
+				"they were swapped: the variance between classes is %.3g times that within, by chance it would be "+
+				"1; do labels and pictures come in the same order?", n, ratio)
 		}
 		h.close()
 	}

@@ -17,7 +17,7 @@ func Resident(l *data.Latents, dev torch.Device) (*ResidentLatents, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &ResidentLatents{latents: l, set: set}
+	r := &ResidentLatents{latents: l, set: set, comparison: &comparison{latents: l}}
 	m := l.Manifest()
 	dtype := torch.Float32
 	if m.DType == checkpoint.F16 {
@@ -46,6 +46,7 @@ func Resident(l *data.Latents, dev torch.Device) (*ResidentLatents, error) {
 
 // ResidentLatents is what [Resident] returns.
 type ResidentLatents struct {
+	*comparison
 	latents *data.Latents
 	set     Set
 	views   []*torch.Tensor // [N, 2C, h, w], as they are stored
@@ -65,7 +66,7 @@ func (r *ResidentLatents) Set() Set { return r.set }
 // Batches gathers the same batches as the latents would give from disk.
 func (r *ResidentLatents) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
 	o.Records = true
-	return func(yield func(Batch, error) bool) {
+	return r.beside(o, func(yield func(Batch, error) bool) {
 		for b, err := range r.latents.Batches(ctx, o) {
 			if err != nil {
 				yield(Batch{}, err)
@@ -75,7 +76,7 @@ func (r *ResidentLatents) Batches(ctx context.Context, o data.BatchOptions) iter
 				return
 			}
 		}
-	}
+	})
 }
 
 func (r *ResidentLatents) moments(s *torch.Scope, b *data.Batch) *torch.Tensor {

@@ -162,6 +162,7 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 }
 
 func (r *runner) close() {
+	r.comparison().stop()
 	r.checks.close()
 	r.saver.close()
 	r.window.close()
@@ -273,7 +274,7 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 		}
 	}
 	if r.step == r.total {
-		return nil
+		return r.compared(ctx)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -59,18 +59,20 @@ type Batch struct {
 	Moments func(s *torch.Scope) *torch.Tensor
 }
 
-// Latents is the source of encoded latents, read batch by batch.
-func Latents(l *data.Latents) Source { return latents{l, SetOf(l)} }
+// Latents is the source of encoded latents, read batch by batch. Beside that they are held against their checksums,
+// once; damage ends the batches with an error.
+func Latents(l *data.Latents) Source { return latents{l, SetOf(l), &comparison{latents: l}} }
 
 // Captioned is [Latents] with the captions that the set has.
 func Captioned(l *data.Latents) (Source, error) {
 	set, err := SetOf(l).WithText(l)
-	return latents{l, set}, err
+	return latents{l, set, &comparison{latents: l}}, err
 }
 
 type latents struct {
 	*data.Latents
 	set Set
+	*comparison
 }
 
 func (l latents) Set() Set { return l.set }
@@ -84,7 +86,7 @@ func SetOf(l *data.Latents) Set {
 
 func (l latents) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
 	m := l.Manifest()
-	return func(yield func(Batch, error) bool) {
+	return l.beside(o, func(yield func(Batch, error) bool) {
 		for b, err := range l.Latents.Batches(ctx, o) {
 			if err != nil {
 				yield(Batch{}, err)
@@ -97,7 +99,7 @@ func (l latents) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Bat
 				return
 			}
 		}
-	}
+	})
 }
 
 // check holds the configuration against what there is to train on.

@@ -1,0 +1,67 @@
+package training
+
+import (
+	"cmp"
+	"fmt"
+)
+
+// Changes says in words in what a run that goes on with cfg after step differs from the one that was, over the same
+// samples, as far as its results do: "lr 0.0001 before, 0.0003 now". The names are those of the flags. Another length
+// is no difference, unless the rate depends on it: then it is said with both rates. What must not differ is not
+// looked at, since a run does not begin with it (see [Check]).
+func Changes(before, now Config, samples, step int) []string {
+	var list []string
+	for _, f := range before.differing(now) {
+		if f.before != f.now {
+			list = append(list, fmt.Sprintf("%s %v before, %v now", f.name, f.before, f.now))
+		}
+	}
+	was, will := before.Steps(samples), now.Steps(samples)
+	if was != will && (before.falls() || now.falls()) {
+		list = append(list, fmt.Sprintf("%d steps before, %d now, over which the rate falls: step %d has %.3g "+
+			"instead of %.3g",
+			was, will, step+1, now.learningRate(step, will), before.learningRate(min(step, was), was)))
+	}
+	return list
+}
+
+// falls says whether the learning rate depends on the length of the run.
+func (c Config) falls() bool { return c.LRSchedule == "linear" || c.LRSchedule == "cosine" }
+
+// A setting is a field of two configurations, under the name of its flag.
+type setting struct {
+	name        string
+	before, now any
+}
+
+// differing lists the fields that may differ and change the results. One that is missing in older checkpoints is zero.
+func (c Config) differing(now Config) []setting {
+	stop := func(s string) string { return cmp.Or(s, onBadStop) }
+	constant := func(s string) string { return cmp.Or(s, "constant") }
+	return []setting{
+		{"image-size", c.ImageSize, now.ImageSize},
+		{"lr", c.LR, now.LR},
+		{"warmup-steps", c.WarmupSteps, now.WarmupSteps},
+		{"lr-schedule", constant(c.LRSchedule), constant(now.LRSchedule)},
+		{"final-lr", c.FinalLR, now.FinalLR},
+		{"weight-decay", c.WeightDecay, now.WeightDecay},
+		{"ema-decay", c.EMADecay, now.EMADecay},
+		{"ema-warmup", c.EMAWarmup, now.EMAWarmup},
+		{"max-grad-norm", c.MaxGradNorm, now.MaxGradNorm},
+		{"flip-prob", c.FlipProb, now.FlipProb},
+		{"precision", c.Precision, now.Precision},
+		{"deterministic", c.Deterministic, now.Deterministic},
+		{"gradient-accumulation-steps", c.parts(), now.parts()},
+		{"on-bad-step", stop(c.OnBadStep), stop(now.OnBadStep)},
+		{"spike-factor", c.SpikeFactor, now.SpikeFactor},
+	}
+}
+
+// ChangesSince is [Changes] since the checkpoint in dir.
+func ChangesSince(dir string, now Config, samples int) ([]string, error) {
+	st, err := readState(dir)
+	if err != nil {
+		return nil, err
+	}
+	return Changes(st.Config, now, samples, st.Step), nil
+}

@@ -1,0 +1,66 @@
+package training
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestChanges(t *testing.T) {
+	base := small(10)
+	base.LR, base.LRSchedule, base.FinalLR = 1e-4, "constant", 0
+	for _, c := range []struct {
+		what   string
+		before func(*Config)
+		now    func(*Config)
+		want   []string
+	}{
+		{"nothing", func(*Config) {}, func(*Config) {}, nil},
+		{"the rate", func(*Config) {}, func(c *Config) { c.LR = 3e-4 }, []string{"lr 0.0001 before, 0.0003 now"}},
+		{"several", func(*Config) {}, func(c *Config) { c.EMADecay, c.FlipProb, c.LRSchedule = 0.5, 0.25, "linear" },
+			[]string{"lr-schedule constant before, linear now", "ema-decay 0.9 before, 0.5 now",
+				"flip-prob 0.5 before, 0.25 now"}},
+		{"a longer run", func(*Config) {}, func(c *Config) { c.MaxSteps = 20 }, nil},
+		// (1 + cos(pi*9/10)) / 2 = 0.02447 of the rate, (1 + cos(pi*9/20)) / 2 = 0.5782 of it.
+		{"a longer run that falls", func(c *Config) { c.LRSchedule = "cosine" }, func(c *Config) {
+			c.LRSchedule,
+				c.MaxSteps = "cosine", 20
+		},
+			[]string{"10 steps before, 20 now, over which the rate falls: step 10 has 5.78e-05 instead of 2.45e-06"}},
+		{"a checkpoint of an older version", func(c *Config) {
+			c.LRSchedule, c.OnBadStep, c.Accumulation,
+				c.DataOrder = "", "", 0, ""
+		}, func(c *Config) { c.OnBadStep, c.Accumulation = "stop", 1 }, nil},
+		{"how often it is looked at", func(*Config) {}, func(c *Config) {
+			c.LogEvery, c.CkptEvery, c.SampleEvery, c.KeepLast, c.KeepEvery, c.Recompute = 7, 7, 7, 7, 7, true
+		}, nil},
+	} {
+		before, now := base, base
+		c.before(&before)
+		c.now(&now)
+		if got := Changes(before, now, 80, 9); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+	}
+}
+
+// Each field of a configuration is said when it differs, must not differ, or does not change results: a new one has
+// to be put into one of the lists.
+func TestChangesKnowsEveryField(t *testing.T) {
+	said := map[string]bool{}
+	for _, d := range DefaultConfig.differing(DefaultConfig) {
+		said[d.name] = true
+	}
+	refused := []string{"model", "global_batch_size", "global_seed", "data_order"}
+	harmless := []string{"epochs", "max_steps", "recompute_activations", "log_every", "ckpt_every", "sample_every",
+		"keep_last", "keep_every", "-"}
+	fields := reflect.TypeFor[Config]()
+	for i := range fields.NumField() {
+		name := fields.Field(i).Tag.Get("json")
+		if !said[strings.ReplaceAll(name, "_", "-")] && !slices.Contains(refused, name) &&
+			!slices.Contains(harmless, name) {
+			t.Errorf("%s is not looked at when a run goes on", name)
+		}
+	}
+}
