@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
+	"hash/crc32"
 	"math"
 	"os"
 	"path/filepath"
@@ -201,7 +203,14 @@ func TestBadVAE(t *testing.T) {
 	if got := list(t, filepath.Dir(out)); len(got) > 0 {
 		t.Errorf("refused commands leave %q", got)
 	}
-	encode(nan).refused(t, 1, "shard "+theShard+": sample 0: moment NaN cannot be stored")
+	// Weights that are not what was written are that; signed anew, they are an autoencoder that makes no numbers.
+	encode(nan).refused(t, 1, vaeWeights+": sha256 ", "when it was written (SHA256SUMS): damaged",
+		"delete "+filepath.Join(nan, "SHA256SUMS"))
+	sample(nan).refused(t, 1, "when it was written (SHA256SUMS): damaged")
+	preview(nan).refused(t, 1, "when it was written (SHA256SUMS): damaged")
+	os.Remove(filepath.Join(nan, "SHA256SUMS"))
+	encode(nan).refused(t, 1, "the latents of all 32 pictures from ",
+		" are not finite numbers (NaN): the autoencoder is damaged")
 	if got := list(t, out); len(got) > 0 {
 		t.Errorf("a VAE that gives NaN leaves %q", got)
 	}
@@ -225,6 +234,7 @@ func TestHostileVAEConfig(t *testing.T) {
 	} {
 		for _, v := range values {
 			dir := copyOf(t, r.vae)
+			os.Remove(filepath.Join(dir, "SHA256SUMS")) // by which it would be found damaged
 			text := read(t, filepath.Join(dir, "config.json"))
 			if v == "1e309" { // no float64
 				text = bytes.Replace(text, []byte(`"scaling_factor": `), []byte(`"scaling_factor": 1e309, "x": `), 1)
@@ -287,9 +297,12 @@ func TestBadLatents(t *testing.T) {
 		t.Errorf("refused runs leave %q", list(t, out))
 	}
 
-	// NaN in the data is found at a log step, and before it would come into a checkpoint.
+	// NaN in the data is found at a log step, and before it would come into a checkpoint; where the file is not what
+	// it was, that is what is wrong.
 	poison(t, filepath.Join(nan, theShard), "moments")
 	poison(t, filepath.Join(nan, theShard), "moments_flip")
+	train(nan, "--results-dir", t.TempDir()).refused(t, 1, theShard+": damaged: tensor \"moments", "encode again")
+	signShard(t, nan, theShard)
 	for _, every := range [][]string{{"--log-every", "1"}, {"--log-every", "100", "--ckpt-every", "4"}} {
 		o := train(nan, every...)
 		o.refused(t, 1, "step ", "the latents of samples ", "are not finite numbers: encode them again")
@@ -323,6 +336,32 @@ func TestBadLatents(t *testing.T) {
 	}
 }
 
+// signShard gives the manifest of a set the checksums of a shard as it is now.
+func signShard(t *testing.T, dir, name string) {
+	t.Helper()
+	f, err := checkpoint.Open(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sums := map[string]any{}
+	for _, info := range f.Tensors() {
+		b, err := f.Read(info.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums[info.Name] = fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	}
+	edit(t, filepath.Join(dir, "manifest.json"), func(m map[string]any) {
+		delete(m, "sha256")
+		for _, s := range m["shards"].([]any) {
+			if s := s.(map[string]any); s["file"] == name {
+				s["crc32c"] = sums
+			}
+		}
+	})
+}
+
 func TestBadCheckpoint(t *testing.T) {
 	r := theRoad(t)
 	out := filepath.Join(t.TempDir(), "x.png")
@@ -330,8 +369,10 @@ func TestBadCheckpoint(t *testing.T) {
 	step := filepath.Join(r.run, "checkpoints", "0000006")
 	cut := copyOf(t, step)
 	truncated(t, filepath.Join(cut, "ema.safetensors"), 0.9)
-	nan := copyOf(t, step)
-	poison(t, filepath.Join(nan, "ema.safetensors"), "blocks.0.mlp.fc1.weight")
+	damaged := copyOf(t, step)
+	poison(t, filepath.Join(damaged, "ema.safetensors"), "blocks.0.mlp.fc1.weight")
+	nan := copyOf(t, damaged)
+	os.Remove(filepath.Join(nan, "state.json"))
 	random := filepath.Join(t.TempDir(), "random.safetensors")
 	if err := checkpoint.Write(random, []checkpoint.Tensor{{Info: checkpoint.Info{Name: "a", DType: checkpoint.F32, Shape: []int64{2}, Size: 8}, Data: make([]byte, 8)}}, nil); err != nil {
 		t.Fatal(err)
@@ -340,8 +381,10 @@ func TestBadCheckpoint(t *testing.T) {
 	ema := filepath.Join(hostile, "ema.safetensors")
 	write(t, ema, bytes.Replace(read(t, ema), []byte(`hidden_size\":16`), []byte(`hidden_size\":96`), 1))
 	for ckpt, texts := range map[string][]string{
-		filepath.Join(cut, "none"):               {"none: no such file or folder"},
-		cut:                                      {"ema.safetensors", "data ends at"},
+		filepath.Join(cut, "none"): {"none: no such file or folder"},
+		cut:                        {"ema.safetensors", "data ends at"},
+		damaged: {"ema.safetensors: sha256 ",
+			"when it was written (state.json): damaged: no older checkpoint is beside it"},
 		nan:                                      {"the latents are not finite numbers: the weights are damaged"},
 		random:                                   {"found 1 tensors such as a: want the tensors of a DiT"},
 		hostile:                                  {"ema.safetensors"},

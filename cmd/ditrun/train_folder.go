@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/dist"
 )
 
@@ -100,9 +102,9 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 			}
 		}
 	default:
-		goOn, p.Resume = true, c.String("resume")
-		if latest := filepath.Join(p.Resume, "checkpoints", "latest"); exists(latest) {
-			p.Resume = latest
+		goOn = true
+		if p.Resume, err = e.checkpointOf(c.String("resume")); err != nil {
+			return p, err
 		}
 		if dir == "" {
 			if dir, err = runFolderOf(p.Resume); err != nil {
@@ -114,6 +116,9 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 		return p, noStart
 	}
 	step, err := training.Check(t.config, t.set, world, p.Resume)
+	if err == nil && p.Resume != "" {
+		err = e.warnOfChanges(t, p.Resume)
+	}
 	if err != nil {
 		return p, err
 	}
@@ -130,6 +135,33 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 		p.last = past[len(past)-1]
 	}
 	return p, nil
+}
+
+// warnOfChanges says in what a run that goes on differs from the one that was.
+func (e *env) warnOfChanges(t *trainInput, checkpoint string) error {
+	changes, err := training.ChangesSince(checkpoint, t.config, t.set.Samples)
+	if len(changes) > 0 {
+		e.warn("the run goes on with other settings than it had: %s", strings.Join(changes, "; "))
+	}
+	return err
+}
+
+// checkpointOf returns the checkpoint that a path names: of a run folder, or by the name latest, the one that the link
+// refers to or, where there is no such link, the newest that is whole.
+func (e *env) checkpointOf(path string) (string, error) {
+	dir := filepath.Join(path, "checkpoints")
+	if filepath.Base(path) == checkpoint.LatestName {
+		dir = filepath.Dir(path)
+	}
+	at, note, err := checkpoint.Latest(dir)
+	switch {
+	case err != nil: // whoever reads it says what is wrong with it
+		return path, nil
+	case note == "":
+		return at, nil
+	}
+	e.warn("%s", note)
+	return e.newestCheckpoint(dir)
 }
 
 // newestCheckpoint finds the newest whole checkpoint, "" if there is none, and says what is wrong with newer ones. That all
