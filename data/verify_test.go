@@ -101,7 +101,6 @@ func TestManifestIsSealed(t *testing.T) {
 
 func TestVerifyBesideReading(t *testing.T) {
 	dir := testLatents(t, testPlan(10))
-	const damaged, sound = 1, 2
 	path := filepath.Join(dir, "latents-00001-of-00003.safetensors")
 	flipBit(t, path, 8*placeOf(t, path, tensorMomentsFlip)+14)
 	l, err := OpenLatents(dir) // moments are not read yet
