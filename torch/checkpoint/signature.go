@@ -66,7 +66,7 @@ func signedByState(dir, name string) (*signature, error) {
 	}
 	f, err := ReadFolder(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s", err, olderThan(dir))
+		return nil, disk.Advise(err, olderThan(dir))
 	}
 	for _, file := range f.Files {
 		if file.File == name {
