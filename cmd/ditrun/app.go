@@ -44,6 +44,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func runApp(ctx context.Context, app *cli.App, args []string) int {
 	stderr := app.ErrWriter
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if o, ok := app.Writer.(*output); ok {
+		o.closed = func() { cancel(errClosedPipe) }
+	}
 	err := protect(stderr, func() error { return app.RunContext(ctx, withFlagsFirst(app, args)) })
 	if err == nil {
 		err = lost(app.Writer)

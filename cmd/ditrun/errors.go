@@ -62,6 +62,8 @@ func conclude(w io.Writer, err, cause error) int {
 	switch {
 	case cut != 0 && (errors.Is(err, context.Canceled) || errors.Is(err, cause)):
 		err, code = errInterrupted, cut
+	case cause == errClosedPipe && errors.Is(err, context.Canceled):
+		err = errClosedPipe
 	case errors.As(err, new(usageError)):
 		code = exitUsage
 	case errors.As(err, &other):

@@ -83,7 +83,7 @@ func withSignals(ctx context.Context) context.Context {
 		cancel(stopSignals[first])
 		for sig := range signals {
 			if sig == syscall.SIGINT || sig == syscall.SIGTERM {
-				os.Exit(exitInterrupted)
+				os.Exit(signalCode(stopSignals[sig]))
 			}
 		}
 	}()

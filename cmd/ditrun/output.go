@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 )
@@ -12,13 +14,17 @@ import (
 // but whose output is lost has failed.
 type output struct {
 	io.Writer
-	err error // of the first write that failed
+	err    error  // of the first write that failed
+	closed func() // called where nobody reads any more; may be nil
 }
 
 func (o *output) Write(b []byte) (int, error) {
 	n, err := o.Writer.Write(b)
 	if err != nil && o.err == nil {
 		o.err = err
+		if errors.Is(err, syscall.EPIPE) && o.closed != nil {
+			o.closed()
+		}
 	}
 	return n, err
 }

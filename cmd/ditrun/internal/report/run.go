@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/tfevents"
 	"github.com/ditrun/ditrun/diffusion/runs"
@@ -195,7 +196,7 @@ func (r *Run) print(t time.Time, line string) error {
 }
 
 func (r *Run) write(t time.Time, line string) error {
-	return r.txt.Add(fmt.Sprintf("[%s] %s\n", t.Format("2006-01-02 15:04:05"), line))
+	return r.txt.Add(fmt.Sprintf("[%s] %s\n", t.Format("2006-01-02 15:04:05"), format.Line(line)))
 }
 
 // Preview writes img as samples/0012000.png for step 12000 and returns the
