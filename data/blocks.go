@@ -171,7 +171,7 @@ func (l *Latents) ReadStored(p []byte, flip bool, off int64) error {
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("read %s: %s: %w", l.dir, l.m.Shards[k].File, err)
+			return l.readError(k, err)
 		}
 	}
 	return nil

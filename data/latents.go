@@ -233,9 +233,15 @@ func (l *Latents) Read(i int, flip bool, dst []float32) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("read %s: %s: %w", l.dir, l.m.Shards[k].File, err)
+		return l.readError(k, err)
 	}
 	return nil
+}
+
+// readError is that of reading shard k.
+func (l *Latents) readError(k int, err error) error {
+	file := &l.m.Shards[k]
+	return fmt.Errorf("read %s: %s: %w", l.dir, file.File, explainFault(err, filepath.Join(l.dir, file.File), file.Bytes))
 }
 
 // CheckVAE returns an error unless the set was made with the VAE whose weights have the given hex SHA-256.

@@ -32,6 +32,19 @@ func unmap(b []byte) error {
 	return syscall.Munmap(b)
 }
 
+var errFault = errors.New("read failed: the file was cut short or the disk has an error")
+
+// explainFault says which of the two it was, of a file that had so many bytes. An error of the disk may pass.
+func explainFault(err error, path string, size int64) error {
+	if !errors.Is(err, errFault) {
+		return err
+	}
+	if info, statErr := os.Stat(path); statErr == nil && info.Size() < size {
+		return fmt.Errorf("the file was cut short to %d bytes, from %d", info.Size(), size)
+	}
+	return fmt.Errorf("read failed: %w", syscall.EIO)
+}
+
 // guardFaults calls f, which reads mapped files. A file that another process cuts short, or a disk that fails, raises
 // a signal at the read; without this it would end the program.
 func guardFaults(f func() error) (err error) {
@@ -40,7 +53,7 @@ func guardFaults(f func() error) (err error) {
 		debug.SetPanicOnFault(old)
 		if r := recover(); r != nil {
 			if f, ok := r.(interface{ Addr() uintptr }); ok && f.Addr() >= 4096 { // below lies a nil pointer, a mistake of ours
-				err = errors.New("read failed: the file was cut short or the disk has an error")
+				err = errFault
 				return
 			}
 			panic(r)

@@ -381,7 +381,9 @@ func (t *Text) Read(row int, dst []float32) (tokens int, err error) {
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("read %s: %s: %w", t.dir, t.info.Files[firstStates+k].File, err)
+		file := &t.info.Files[firstStates+k]
+		err = explainFault(err, filepath.Join(t.dir, file.File), file.Bytes)
+		return 0, fmt.Errorf("read %s: %s: %w", t.dir, file.File, err)
 	}
 	return int(t.lengths[row]), nil
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -39,25 +38,18 @@ type Saves struct {
 const (
 	averageName   = "average.safetensors" // of the weights, where they are averaged
 	optimizerName = "optimizer.safetensors"
-	stateName     = "state.json"
+	stateName     = "train-vae.json" // the checksums of the others, and its own
 )
 
 // A State is what a save knows of its run.
 type State struct {
-	Step   int         `json:"step"` // the number of steps done
-	Config TrainConfig `json:"config"`
-	Data   string      `json:"data"`
-	Losses *Losses     `json:"losses,omitempty"` // the newest that were read
-	Files  []savedFile `json:"files"`
-	Sum    string      `json:"sha256"` // of this file with an empty sum
+	Step   int                `json:"step"` // the number of steps done
+	Config TrainConfig        `json:"config"`
+	Data   string             `json:"data"`
+	Losses *Losses            `json:"losses,omitempty"` // the newest that were read
+	Files  []checkpoint.Saved `json:"files"`
 
 	dir string
-}
-
-type savedFile struct {
-	File   string `json:"file"`
-	Bytes  int64  `json:"bytes"`
-	SHA256 string `json:"sha256"`
 }
 
 // names are the files that a save of the run has.
@@ -67,18 +59,6 @@ func (c TrainConfig) names() []string {
 		names = append(names, averageName)
 	}
 	return names
-}
-
-// sign sets the sum.
-func (st *State) sign() ([]byte, error) {
-	st.Sum = ""
-	text, err := json.MarshalIndent(st, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(text)
-	st.Sum = hex.EncodeToString(sum[:])
-	return json.MarshalIndent(st, "", "  ")
 }
 
 // ReadState reads the save in dir and compares all of it with its checksums. Without one the error is fs.ErrNotExist.
@@ -99,12 +79,8 @@ func ReadState(dir string) (*State, error) {
 	if err := json.Unmarshal(text, st); err != nil {
 		return fail(stateName, err)
 	}
-	sum := st.Sum
-	if _, err := st.sign(); err != nil {
+	if err := disk.CheckSeal(text); err != nil {
 		return fail(stateName, err)
-	}
-	if st.Sum != sum {
-		return fail(stateName, errors.New("its checksum is another: damaged"))
 	}
 	want := st.Config.names()
 	if len(st.Files) != len(want) {
@@ -183,13 +159,13 @@ func (t *trainer) save(s *torch.Scope, step int) error {
 			if err != nil {
 				return err
 			}
-			st.Files = append(st.Files, savedFile{name, n.bytes, hex.EncodeToString(sum.Sum(nil))})
+			st.Files = append(st.Files, checkpoint.Saved{File: name, Bytes: n.bytes, SHA256: hex.EncodeToString(sum.Sum(nil))})
 		}
-		text, err := st.sign()
+		text, err := disk.MarshalSealed(st)
 		if err != nil {
 			return err
 		}
-		return disk.WriteBytes(filepath.Join(dir, stateName), append(text, '\n'))
+		return disk.WriteBytes(filepath.Join(dir, stateName), text)
 	})
 	if err != nil {
 		return err

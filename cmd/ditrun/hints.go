@@ -91,7 +91,7 @@ func hintOfCause(err error) string {
 		return "too many files are open on this machine: other programs have to close some"
 	case is(syscall.EDQUOT):
 		return "the quota of disk space is used up: remove files, or write elsewhere"
-	case is(syscall.ENOSPC) && path != "":
+	case is(syscall.ENOSPC) && path != "" && !strings.HasPrefix(path, "/dev/"):
 		return fmt.Sprintf("the disk of %s has %s free", existing(path), format.Bytes(max(disk.Free(existing(path)),
 			0)))
 	case is(syscall.ENOSPC):

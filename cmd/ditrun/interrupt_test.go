@@ -38,7 +38,7 @@ func TestInterruptTrainVAE(t *testing.T) {
 		p.until("(step=0000003)")
 		p.signal(sig)
 		p.wait().stoppedBy(t, sig, "ditrun: hint: "+out+" holds the model after ", " of 100,000 steps; it can be used, and --resume auto continues it")
-		run := []string{"training", "training/config.json", "training/" + vaeWeights, "training/optimizer.safetensors", "training/state.json"}
+		run := []string{"training", "training/config.json", "training/" + vaeWeights, "training/optimizer.safetensors", "training/train-vae.json"}
 		if got := list(t, out); !slices.Equal(got, append([]string{"SHA256SUMS", "config.json", vaeWeights, "reconstructions.png"}, run...)) {
 			t.Errorf("%v leaves %q", sig, got)
 		}

@@ -85,7 +85,7 @@ func TestStoppedTrainVAEContinues(t *testing.T) {
 
 	weights := filepath.Join(out, vaeRun, vaeWeights)
 	write(t, weights, []byte("not it"))
-	write(t, filepath.Join(out, vaeRun, "state.json"), []byte("{}"))
+	write(t, filepath.Join(out, vaeRun, "train-vae.json"), []byte("{}"))
 	ditrun(t, r.trainVAE(out, "--resume", "auto")...).refused(t, 1, "resume from "+filepath.Join(out, vaeRun), "damaged", "hint: without ")
 }
 
