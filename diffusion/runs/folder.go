@@ -8,11 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 // lockName is a file in the run folder that is locked, by flock, while the
@@ -143,11 +143,9 @@ func hashOf(dir string) string {
 // checkpointsName is the folder of checkpoints in a run folder.
 const checkpointsName = "checkpoints"
 
-var checkpointName = regexp.MustCompile(`^\d{7,}$`)
-
 func hasCheckpoints(dir string) bool {
-	entries, _ := os.ReadDir(filepath.Join(dir, checkpointsName))
-	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return checkpointName.MatchString(e.Name()) })
+	steps, err := checkpoint.Steps(filepath.Join(dir, checkpointsName))
+	return err == nil && len(steps) > 0
 }
 
 // Is says whether dir is the folder of a run: it has a run.json, or checkpoints.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/ditrun/ditrun/internal/disk"
 )
@@ -226,6 +227,10 @@ func newest(dir string, check func(*Folder) error) (path string, damaged []error
 		}
 		if err == nil {
 			return path, damaged, nil
+		}
+		// One that cannot be read for want of descriptors or permission may be whole. A bad sector stays.
+		if disk.OfMachine(err) && !errors.Is(err, syscall.EIO) {
+			return "", damaged, fmt.Errorf("%s: %w", path, err)
 		}
 		damaged = append(damaged, fmt.Errorf("%s: %w", path, err))
 	}

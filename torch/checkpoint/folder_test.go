@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -74,6 +75,11 @@ func TestNewest(t *testing.T) {
 	}
 	if path, _, err := newest(dir, (*Folder).Present); path != filepath.Join(dir, "0000030") || err != nil {
 		t.Errorf("by size: %s, %v", path, err)
+	}
+	// What cannot be read for want of something else is not damaged.
+	full := func(*Folder) error { return &fs.PathError{Op: "open", Path: "x", Err: syscall.EMFILE} }
+	if path, _, err := newest(dir, full); path != "" || !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("with too many files open: %q, %v", path, err)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 // Data is written from where it lies, never copied.
 type Tensor struct {
 	Info
-	Data []byte // little-endian elements in C order
+	Data []byte  // little-endian elements in C order
 	src  *origin // where Data is nil and From made the tensor
 }
 
