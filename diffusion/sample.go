@@ -7,27 +7,30 @@ import (
 	"github.com/ditrun/ditrun/torch"
 )
 
-// A Sampler makes one step of the reverse process: from x at step t to step t-1. noise has x's shape;
-// it is not used at t = 0.
-type Sampler func(d *Diffusion, s *torch.Scope, model Denoiser, x, noise *torch.Tensor, t int) *torch.Tensor
+// A Sampler makes steps of the reverse process.
+type Sampler struct {
+	Random bool // steps add noise
+	// Step goes from x at step t to step t-1. noise has x's shape; it is nil at t = 0 and where the sampler adds none.
+	Step func(d *Diffusion, s *torch.Scope, model Denoiser, x, noise *torch.Tensor, t int) *torch.Tensor
+}
 
 // ParseSampler reads "ddpm" or "ddim".
 func ParseSampler(name string) (Sampler, error) {
 	switch name {
 	case "ddpm":
-		return (*Diffusion).DDPMStep, nil
+		return Sampler{Random: true, Step: (*Diffusion).DDPMStep}, nil
 	case "ddim":
-		return func(d *Diffusion, s *torch.Scope, model Denoiser, x, noise *torch.Tensor, t int) *torch.Tensor {
+		return Sampler{Step: func(d *Diffusion, s *torch.Scope, model Denoiser, x, noise *torch.Tensor, t int) *torch.Tensor {
 			return d.DDIMStep(s, model, x, noise, t, 0)
-		}, nil
+		}}, nil
 	}
-	return nil, fmt.Errorf("sampler %q: want ddpm or ddim", name)
+	return Sampler{}, fmt.Errorf("sampler %q: want ddpm or ddim", name)
 }
 
 // Sample runs the reverse process from x (noise, [N, C, H, W]) to data. noise(s, k) gives the noise
-// of the k-th step from 0, and is not asked at the last one. after is called when k steps are done;
-// its error ends the run.
-func (d *Diffusion) Sample(s *torch.Scope, step Sampler, model Denoiser, x *torch.Tensor,
+// of the k-th step from 0, and is not asked at the last one, nor by a sampler that adds none. after is
+// called when k steps are done; its error ends the run.
+func (d *Diffusion) Sample(s *torch.Scope, sampler Sampler, model Denoiser, x *torch.Tensor,
 	noise func(s *torch.Scope, k int) *torch.Tensor, after func(k int) error) (*torch.Tensor, error) {
 	s = s.NoGrad()
 	for k := range d.Len() {
@@ -35,10 +38,10 @@ func (d *Diffusion) Sample(s *torch.Scope, step Sampler, model Denoiser, x *torc
 		last := x
 		x = s.Sub(func(s *torch.Scope) *torch.Tensor {
 			var z *torch.Tensor
-			if t > 0 {
+			if t > 0 && sampler.Random {
 				z = noise(s, k)
 			}
-			return step(d, s, model, x, z, t)
+			return sampler.Step(d, s, model, x, z, t)
 		})
 		if k > 0 {
 			s.Release(last)

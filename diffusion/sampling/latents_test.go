@@ -77,8 +77,9 @@ func TestSamplesEqualOriginal(t *testing.T) {
 				return err
 			}
 			k := 0
-			step := func(d *diffusion.Diffusion, s *torch.Scope, model diffusion.Denoiser, x, noise *torch.Tensor, at int) *torch.Tensor {
-				out := sampler(d, s, model, x, noise, at)
+			checked := sampler
+			checked.Step = func(d *diffusion.Diffusion, s *torch.Scope, model diffusion.Denoiser, x, noise *torch.Tensor, at int) *torch.Tensor {
+				out := sampler.Step(d, s, model, x, noise, at)
 				k++
 				// The original in float32 is up to 1.2e-5 from itself in float64: errors of one step pass
 				// through the model into the next, and guidance takes them fourfold.
@@ -92,7 +93,7 @@ func TestSamplesEqualOriginal(t *testing.T) {
 			if err := r.defaults(m.Config()); err != nil {
 				return err
 			}
-			x, err := draw(context.Background(), s, m, process, step, &r, 0, len(r.Labels), n, func(int) {})
+			x, err := draw(context.Background(), s, m, process, checked, &r, 0, len(r.Labels), n, func(int) {})
 			if err != nil {
 				return err
 			}
@@ -190,6 +191,10 @@ func TestTorchNoiseIsInTheOriginalsOrder(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		ddpm, err := diffusion.ParseSampler("ddpm")
+		if err != nil {
+			return err
+		}
 		for _, scale := range []float64{4, 1} {
 			r := Request{Labels: []int{2, 7}, CFGScale: scale, Steps: "6", Seed: 11, RNG: "torch"}
 			if err := r.defaults(m.Config()); err != nil {
@@ -207,12 +212,62 @@ func TestTorchNoiseIsInTheOriginalsOrder(t *testing.T) {
 					n.noise = append(n.noise, s.Narrow(s.Randn(gen, 4, 4, 8, 8), 0, 0, 2))
 				}
 			}
-			want, err := draw(context.Background(), s, m, process, (*diffusion.Diffusion).DDPMStep, &r, 0, len(r.Labels), n, func(int) {})
+			want, err := draw(context.Background(), s, m, process, ddpm, &r, 0, len(r.Labels), n, func(int) {})
 			if err != nil {
 				return err
 			}
 			if !bytes.Equal(latents(t, s, m, r).Bytes(), want.Bytes()) {
 				t.Errorf("scale %v: the noise is not in the original's order", scale)
+			}
+		}
+		return nil
+	})
+}
+
+// counted counts the draws of a source.
+type counted struct {
+	source
+	draws int
+}
+
+func (c *counted) start(s *torch.Scope) *torch.Tensor { c.draws++; return c.source.start(s) }
+
+func (c *counted) step(s *torch.Scope, k int) *torch.Tensor { c.draws++; return c.source.step(s, k) }
+
+// DDIM draws what it starts from and nothing else; the last step of DDPM draws nothing.
+func TestOnlyNoiseThatIsUsedIsDrawn(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		_, m := trained(t, s)
+		s = s.NoGrad()
+		process, err := diffusion.New("6")
+		if err != nil {
+			return err
+		}
+		for name, want := range map[string]int{"ddpm": 1 + 5, "ddim": 1} {
+			for _, rng := range []string{rngImage, rngTorch} {
+				sampler, err := diffusion.ParseSampler(name)
+				if err != nil {
+					return err
+				}
+				r := Request{Labels: []int{2, 7}, CFGScale: 4, Steps: "6", Seed: 11, Sampler: name, RNG: rng}
+				if err := r.defaults(m.Config()); err != nil {
+					return err
+				}
+				noise, err := newSource(s.Device(), &r, 0, 2, m.Config())
+				if err != nil {
+					return err
+				}
+				n := &counted{source: noise}
+				x, err := draw(context.Background(), s, m, process, sampler, &r, 0, 2, n, func(int) {})
+				if err != nil {
+					return err
+				}
+				if n.draws != want {
+					t.Errorf("%s, %s: %d draws, want %d", name, rng, n.draws, want)
+				}
+				if !bytes.Equal(x.Bytes(), latents(t, s, m, r).Bytes()) {
+					t.Errorf("%s, %s: counting changed the latents", name, rng)
+				}
 			}
 		}
 		return nil

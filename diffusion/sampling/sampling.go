@@ -203,12 +203,12 @@ func finite(s *torch.Scope, x *torch.Tensor) bool {
 }
 
 // draw runs the reverse process for the pictures lo to hi-1 from the given noise.
-func draw(ctx context.Context, s *torch.Scope, model *dit.DiT, process *diffusion.Diffusion, step diffusion.Sampler,
+func draw(ctx context.Context, s *torch.Scope, model *dit.DiT, process *diffusion.Diffusion, sampler diffusion.Sampler,
 	r *Request, lo, hi int, noise source, done func(k int)) (*torch.Tensor, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return process.Sample(s, step, guide(s, model, r, lo, hi), noise.start(s), noise.step, func(k int) error {
+	return process.Sample(s, sampler, guide(s, model, r, lo, hi), noise.start(s), noise.step, func(k int) error {
 		done(k)
 		return context.Cause(ctx)
 	})
