@@ -259,7 +259,7 @@ func trainAsRank(t *testing.T, task string, r *rank, steps int) {
 					loss = s.MulScalar(loss, math.NaN())
 				}
 				s.Backward(loss)
-				if skipped := o.Step(s, optim.StepOptions{LR: 1, EMADecay: 0.5}).Skipped.Item(); skipped != 1 {
+				if skipped := o.Step(s, optim.StepOptions{LR: 1, MaxNorm: w.maxNorm, EMADecay: 0.5}).Skipped.Item(); skipped != 1 {
 					t.Errorf("rank %d had a NaN: skipped %v", bad, skipped)
 				}
 				s.Backward(m.loss(s, 0, 0, 2))
