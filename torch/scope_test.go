@@ -225,6 +225,47 @@ func TestViewsShareStorage(t *testing.T) {
 	})
 }
 
+// TestFillInParts: what is not plain host memory is filled through a part of its size, in order, and a tensor that is takes
+// no other memory.
+func TestFillInParts(t *testing.T) {
+	const rows, row = 97, 1 << 20
+	value := func(i int64) byte { return byte(i*7 + i>>20) }
+	torchtest.Run(t, func(s *torch.Scope) error {
+		for name, x := range map[string]*torch.Tensor{
+			"plain":      s.Empty(torch.Uint8, rows, row),
+			"transposed": s.Transpose(s.Empty(torch.Uint8, row, rows), 0, 1),
+		} {
+			parts, next := 0, int64(0)
+			if err := x.Fill(func(p []byte, off int64) error {
+				if off != next || len(p) > 64<<20 && (name != "plain" || s.Device().IsCUDA()) {
+					t.Errorf("%s: part of %d bytes at %d, want %d", name, len(p), off, next)
+				}
+				for i := range p {
+					p[i] = value(off + int64(i))
+				}
+				parts, next = parts+1, off+int64(len(p))
+				return nil
+			}); err != nil {
+				return err
+			}
+			if next != rows*row || name == "transposed" && parts != 2 {
+				t.Errorf("%s: %d bytes in %d parts", name, next, parts)
+			}
+			for i, b := range x.Bytes() {
+				if b != value(int64(i)) {
+					t.Errorf("%s: byte %d is %d, want %d", name, i, b, value(int64(i)))
+					break
+				}
+			}
+			full := errors.New("full")
+			if err := x.Fill(func([]byte, int64) error { return full }); err != full {
+				t.Errorf("%s: error %v", name, err)
+			}
+		}
+		return nil
+	})
+}
+
 func TestTensorDescription(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		x := s.Zeros(torch.BFloat16, 2, 3, 4)

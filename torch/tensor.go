@@ -153,8 +153,9 @@ func (t *Tensor) CopyFromBytes(data []byte) {
 }
 
 // Fill overwrites the tensor with little-endian elements of its dtype, row-major, that read gives: it is
-// asked for the bytes from off on. On the CPU they go straight into the tensor's memory, which must not
-// be read from elsewhere meanwhile. After an error the tensor holds anything.
+// asked for the bytes from off on, of ascending parts. On the CPU they go straight into the tensor's memory,
+// which must not be read from elsewhere meanwhile; else host memory holds a part of them at a time. After an
+// error the tensor holds anything.
 func (t *Tensor) Fill(read func(p []byte, off int64) error) error {
 	size := t.NumElements() * t.dtype.Size()
 	var p unsafe.Pointer
@@ -164,12 +165,37 @@ func (t *Tensor) Fill(read func(p []byte, off int64) error) error {
 		runtime.KeepAlive(t)
 		return err
 	}
-	data := make([]byte, size)
-	if err := read(data, 0); err != nil {
-		return err
+	if size <= fillBytes {
+		data := make([]byte, size)
+		if err := read(data, 0); err != nil {
+			return err
+		}
+		t.CopyFromBytes(data)
+		return nil
 	}
-	t.CopyFromBytes(data)
+	rows := t.shape[0]
+	row := size / rows
+	data := make([]byte, row*min(rows, max(1, fillBytes/row)))
+	for first := 0; first < rows; first += len(data) / row {
+		data = data[:row*min(rows-first, len(data)/row)]
+		if err := read(data, int64(row*first)); err != nil {
+			return err
+		}
+		t.copyRows(first, data, len(data)/row)
+	}
 	return nil
+}
+
+// fillBytes is about how much host memory Fill takes for tensors that are elsewhere; one row may take more.
+const fillBytes = 64 << 20
+
+// copyRows overwrites n rows, which are what the first dimension counts, from row first on.
+func (t *Tensor) copyRows(first int, data []byte, n int) {
+	var part C.dt_out
+	check("Fill", C.dt_narrow(0, t.handle("Fill"), 0, C.int64_t(first), C.int64_t(n), &part), t)
+	defer C.dt_free_many(&part.t, 1)
+	check("Fill", C.dt_copy_from_host(part.t, unsafe.Pointer(unsafe.SliceData(data)), C.int64_t(len(data))), t)
+	runtime.KeepAlive(t)
 }
 
 // ToDevice copies x to dev; x itself is returned where it is there already.

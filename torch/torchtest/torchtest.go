@@ -120,17 +120,22 @@ func PhiloxWeights(t *torch.Tensor, n int, scale, centre float32) error {
 			scale = float32(math.Pow(2, 1-math.Floor(math.Log2(float64(fanIn))/2)))
 		}
 	}
-	return t.Fill(func(p []byte, _ int64) error {
+	return t.Fill(func(p []byte, off int64) error {
 		out := unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(p))), len(p)/4)
+		first := int(off / 4)
 		var wg sync.WaitGroup
 		workers := runtime.GOMAXPROCS(0)
-		share := (len(out)/4 + workers) / workers * 4
+		share := (len(out) + workers) / workers
 		for lo := 0; lo < len(out); lo += share {
 			wg.Go(func() {
-				for i := lo; i < min(lo+share, len(out)); i += 4 {
-					words := philox.Block(0, uint32(i/4), philox.TagWeights, 0, uint64(n))
-					for j, w := range words[:min(4, len(out)-i)] {
-						out[i+j] = (float32(w>>8)*0x1p-24-0.5)*scale + centre
+				for i := lo; i < min(lo+share, len(out)); {
+					words := philox.Block(0, uint32((first+i)/4), philox.TagWeights, 0, uint64(n))
+					for _, w := range words[(first+i)%4:] {
+						if i == min(lo+share, len(out)) {
+							break
+						}
+						out[i] = (float32(w>>8)*0x1p-24-0.5)*scale + centre
+						i++
 					}
 				}
 			})
