@@ -81,8 +81,8 @@ func (w *Weights) readPipeline(dir string) {
 	}
 	names := make([]string, w.Config.NumClasses)
 	found := 0
-	for id, name := range index.ID2Label {
-		if i, err := strconv.Atoi(id); err == nil && i >= 0 && i < len(names) {
+	for i := range names {
+		if name, ok := index.ID2Label[strconv.Itoa(i)]; ok {
 			names[i] = name
 			found++
 		}

@@ -131,9 +131,12 @@ func infer(src checkpoint.Source, names naming) (Config, error) {
 	}
 	c := StableDiffusion()
 	in, out, latent := shape("encoder.conv_in.weight"), shape("decoder.conv_out.weight"), shape("post_quant_conv.weight")
-	for name, s := range map[string][]int64{"encoder.conv_in.weight": in, "decoder.conv_out.weight": out, "post_quant_conv.weight": latent} {
-		if s == nil {
-			return fail(name)
+	for _, t := range []struct {
+		name  string
+		shape []int64
+	}{{"encoder.conv_in.weight", in}, {"decoder.conv_out.weight", out}, {"post_quant_conv.weight", latent}} {
+		if t.shape == nil {
+			return fail(t.name)
 		}
 	}
 	var widths []int

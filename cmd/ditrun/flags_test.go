@@ -61,3 +61,16 @@ func TestWholeNumbersHaveBounds(t *testing.T) {
 		}
 	}
 }
+
+// TestFirstBadFlagIsNamed: of several bad flags the same one is reported each time.
+func TestFirstBadFlagIsNamed(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	for range 30 {
+		ditrun(t, "encode-latents", "--data", none, "--vae", none, "--out", none,
+			"--resampler", "r", "--precision", "p", "--on-error", "e", "--dtype", "d", "--flip", "f").
+			refused(t, 2, `--flip "f": want both, none`)
+		ditrun(t, "train", "--data", none,
+			"--ckpt-every", "-1", "--log-every", "-1", "--epochs", "-1", "--global-batch-size", "-1").
+			refused(t, 2, "--global-batch-size -1: want at least 1")
+	}
+}

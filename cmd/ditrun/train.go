@@ -294,9 +294,14 @@ func trainConfig(e *env, model dit.Config, set training.Set, dev torch.Device) (
 		return cfg, usageError{fmt.Errorf("train: %w", err)}
 	}
 	// config.yaml says what the defaults came to.
-	for name, v := range map[string]any{"image-size": cfg.ImageSize, "num-classes": model.NumClasses, "flip-prob": cfg.FlipProb, "precision": cfg.Precision,
-		"block": model.Block, "condition": model.Condition} {
-		if err := c.Set(name, fmt.Sprint(v)); err != nil {
+	for _, flag := range []struct {
+		name  string
+		value any
+	}{
+		{"image-size", cfg.ImageSize}, {"num-classes", model.NumClasses}, {"flip-prob", cfg.FlipProb},
+		{"precision", cfg.Precision}, {"block", model.Block}, {"condition", model.Condition},
+	} {
+		if err := c.Set(flag.name, fmt.Sprint(flag.value)); err != nil {
 			return cfg, err
 		}
 	}

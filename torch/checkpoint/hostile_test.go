@@ -156,6 +156,11 @@ func hostileFiles(t *testing.T, sentinel string) []hostile {
 	add("zip: no pickle", zipOf(zip.Store, "a/data/0", x24), "data.pkl")
 	add("zip: no storage", zipOf(zip.Store, "a/data.pkl", good), "data/0 is missing")
 	add("zip: two folders", zipOf(zip.Store, "a/data.pkl", good, "a/data/0", x24, "b/data/0", x24), "outside the folder")
+	outside := []string{"a/data.pkl", good, "a/data/0", x24}
+	for i := 99; i >= 0; i-- {
+		outside = append(outside, fmt.Sprintf("b/%02d", i), "")
+	}
+	add("zip: many outside", zipOf(zip.Store, outside...), `record "b/00" lies outside`)
 	add("zip: two pickles", zipOf(zip.Store, "a/data.pkl", good, "b/data.pkl", good), "two records")
 	add("zip: the same name", zipOf(zip.Store, "a/data.pkl", good, "a/data/0", x24, "a/data/0", x24), "two records")
 	add("zip: dots", zipOf(zip.Store, "../data.pkl", good), "record name")

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -40,7 +42,7 @@ func newPyTorch(r io.ReaderAt, size int64) (*File, error) {
 	if folder == "" {
 		return nil, errors.New("a zip archive without data.pkl: want a file of torch.save")
 	}
-	for name := range records {
+	for _, name := range slices.Sorted(maps.Keys(records)) { // the same error each time
 		inside, ok := strings.CutPrefix(name, folder)
 		switch {
 		case !ok:

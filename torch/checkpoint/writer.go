@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -141,8 +142,8 @@ func buildHeader(tensors []Tensor, meta map[string]string, align int) ([]byte, e
 	b.WriteByte('{')
 	if len(meta) > 0 {
 		// json.Marshal sorts the keys, so equal input gives equal bytes.
-		for k, v := range meta {
-			if !utf8.ValidString(k) || !utf8.ValidString(v) {
+		for _, k := range slices.Sorted(maps.Keys(meta)) {
+			if !utf8.ValidString(k) || !utf8.ValidString(meta[k]) {
 				return nil, fmt.Errorf("metadata %q is not valid UTF-8", k)
 			}
 		}

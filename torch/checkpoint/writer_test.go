@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -85,6 +86,10 @@ func TestWriteOptions(t *testing.T) {
 }
 
 func TestWriteRefuses(t *testing.T) {
+	bad := map[string]string{}
+	for i := range 100 {
+		bad[fmt.Sprintf("k%02d", i)] = "\xff"
+	}
 	for _, c := range []struct {
 		name    string
 		tensors []Tensor
@@ -99,6 +104,7 @@ func TestWriteRefuses(t *testing.T) {
 		{"reserved", []Tensor{u8("__metadata__", "")}, nil, Options{}, "reserved"},
 		{"name", []Tensor{u8("\xff", "")}, nil, Options{}, "not valid UTF-8"},
 		{"metadata", nil, map[string]string{"k": "\xff"}, Options{}, "not valid UTF-8"},
+		{"much metadata", nil, bad, Options{}, `metadata "k00" is not valid UTF-8`},
 		{"align", nil, nil, Options{Align: 12}, "alignment 12 is not a multiple of 8"},
 		{"rank", []Tensor{{Info: Info{Name: "a", DType: U8, Shape: make([]int64, 65)}, Data: nil}}, nil, Options{}, "65 dimensions, at most 64"},
 	} {

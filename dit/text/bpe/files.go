@@ -11,8 +11,10 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -197,8 +199,8 @@ func (t *Tokenizer) load(r *reader, name string, data []byte) error {
 			return err
 		}
 	}
-	for _, a := range cfg.Added {
-		added = append(added, a)
+	for _, id := range slices.Sorted(maps.Keys(cfg.Added)) { // of two entries of one token the first counts
+		added = append(added, cfg.Added[id])
 	}
 	return t.configure(vocab, cfg, added)
 }
@@ -287,7 +289,8 @@ func parseTokenizer(data []byte) (vocab map[string]int, merges [][2]string, adde
 
 // index fills the tables of merges and bytes.
 func (t *Tokenizer) index(vocab map[string]int, merges [][2]string) error {
-	for symbol, id := range vocab {
+	for _, symbol := range slices.Sorted(maps.Keys(vocab)) {
+		id := vocab[symbol]
 		if id < 0 || id >= maxID {
 			return fmt.Errorf("symbol %.40q has the id %d: want 0 to %d", symbol, id, maxID-1)
 		}
