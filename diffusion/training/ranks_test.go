@@ -38,6 +38,13 @@ type task struct {
 	NaNStep      int // the step in which the last rank meets a gradient that is no number, 0 for none
 	StopAt       int // the step after which the last rank is told to stop, 0 for none
 	Unreadable   int // the step whose batch the last rank cannot read, 0 for none
+
+	// The step in which memory runs out, 0 for none: on the last rank behind its backward pass, with NoMemory0 on rank 0
+	// before its own. Rank Slow does not get on with finding out what fits until the file GoOn is there.
+	NoMemoryStep int
+	NoMemory0    bool
+	Slow         int
+	GoOn         string
 }
 
 // told is a line that a process of a task prints.
@@ -128,6 +135,9 @@ func runTask(text string) int {
 		if t.Unreadable > 0 && group.Rank() == group.World()-1 {
 			job.Source = &faulty{Source: job.Source, step: t.Unreadable - 1, fails: func(int) error { return errors.New("a picture is gone") }}
 		}
+		if t.NoMemoryStep > 0 {
+			t.runOutOfMemory(&job)
+		}
 		_, err = Run(ctx, job)
 		return err
 	}()
@@ -143,6 +153,42 @@ func poisonAt(step int) func(r *runner, s *torch.Scope, batch int, loss *torch.T
 	return func(r *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor {
 		if batch == step-1 {
 			loss = s.Add(loss, s.MulScalar(s.Sum(r.model.Blocks[0].(*dit.Block).Attn.QKV.Weight), math.NaN()))
+		}
+		return loss
+	}
+}
+
+// runOutOfMemory makes the memory of a rank run out.
+func (t task) runOutOfMemory(job *Job) {
+	rank, last := job.Group.Rank(), job.Group.World()-1
+	if rank < last && !(rank == 0 && t.NoMemory0) {
+		return
+	}
+	full, calls := false, 0
+	job.memory = func(int) error {
+		if full && rank == t.Slow {
+			for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				if _, err := os.Stat(t.GoOn); err == nil {
+					break
+				}
+			}
+		}
+		calls++
+		if full = full || calls == t.NoMemoryStep; full && rank < last {
+			return fmt.Errorf("allocate: %w", torch.ErrOutOfMemory)
+		}
+		return nil
+	}
+	if rank < last {
+		return
+	}
+	first := true
+	job.poison = func(r *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor {
+		if batch == t.NoMemoryStep-1 && first {
+			first = false
+			r.opt.LastBackward() // all buckets are on their way
+			s.Backward(loss)
+			s.Zeros(torch.Float32, 1<<50)
 		}
 		return loss
 	}
@@ -485,6 +531,37 @@ func TestBadStepOnOneRank(t *testing.T) {
 		st, err := readState(filepath.Join(back.Dir, latestLink))
 		if err != nil || st.Offset != 2 {
 			t.Errorf("%d processes, rollback: offset %d, want 2: step 6 and the bad one are passed over (%v)", world, st.Offset, err)
+		}
+	}
+}
+
+// TestOutOfMemoryInAGroup: a rank whose memory runs out tells the others at once, before it finds out how much would have
+// fitted, and does not wait for sums that others never start, if theirs ran out too.
+func TestOutOfMemoryInAGroup(t *testing.T) {
+	for _, c := range []struct {
+		both bool
+		slow int
+		want []string
+	}{
+		{false, 1, []string{": rank 1 gave up: step 5: torch: Zeros: ", "rank 1: step 5: torch: Zeros: "}},
+		{true, 0, []string{"rank 0: step 5: allocate: out of memory: not even one sample fits", "rank 1: step 5: torch: Zeros: "}},
+	} {
+		task := newTask(t, 12)
+		task.NoMemoryStep, task.NoMemory0, task.Slow, task.GoOn = 5, c.both, c.slow, filepath.Join(t.TempDir(), "go on")
+		children := task.start(t, 2)
+		other := children[1-c.slow]
+		ended := other.cmd.Wait()
+		if err := os.WriteFile(task.GoOn, nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		lines, _ := wait(t, children)
+		got := complaints(lines)
+		ok := ended != nil && !strings.Contains(got, "Timed out")
+		for _, want := range append(c.want, ": a process takes 6 samples at a time, of which 5 would have fitted") {
+			ok = ok && strings.Contains(got, want)
+		}
+		if !ok || strings.Contains(other.out.String(), "would have fitted") != c.both {
+			t.Errorf("both %v: rank %d ended first, error %v\n%s", c.both, 1-c.slow, ended, got)
 		}
 	}
 }

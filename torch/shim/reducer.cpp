@@ -94,8 +94,13 @@ const std::vector<at::Tensor> &Reducer::wait() {
 void Reducer::forget() {
   for (auto &w : weights_) w.mutable_grad() = at::Tensor();
   for (auto &b : buckets_) {
-    if (b.work) dt::wait(group_, b.work);
-    b.work.reset();
+    const auto work = std::move(b.work);
+    if (!work) continue;
+    try {
+      dt::wait(group_, work);
+    } catch (...) {
+      if (!group_->aborted) throw;  // else nobody wants the sums any more
+    }
   }
   has_.assign(has_.size(), false);
   started_ = 0;
