@@ -102,6 +102,24 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// TestTwoEntriesOfOneToken: the one of the lower id counts, each time: it finds the token in small letters only.
+func TestTwoEntriesOfOneToken(t *testing.T) {
+	dir := writeFolder(t, map[string]string{configName: `{"added_tokens_decoder":{
+		"1513":{"content":"<|endoftext|>","normalized":true},"1512":{"content":"<|endoftext|>","normalized":false}}}`})
+	for range 20 {
+		tok, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tok.Content("a<|ENDOFTEXT|>b", 75); slices.Contains(got, 1513) {
+			t.Fatalf("%v: the entry of the higher id counts", got)
+		}
+		if got := tok.Content("a<|endoftext|>b", 75); !slices.Contains(got, 1513) {
+			t.Fatalf("%v: the token is not found", got)
+		}
+	}
+}
+
 // The forms of one tokenizer give one result; their checksums differ, and are the same each time.
 func TestForms(t *testing.T) {
 	dir := writeFolder(t, nil)
