@@ -20,9 +20,11 @@ func ParseSampler(name string) (Sampler, error) {
 	case "ddpm":
 		return Sampler{Random: true, Step: (*Diffusion).DDPMStep}, nil
 	case "ddim":
-		return Sampler{Step: func(d *Diffusion, s *torch.Scope, model Denoiser, x, noise *torch.Tensor, t int) *torch.Tensor {
+		var ddim Sampler
+		ddim.Step = func(d *Diffusion, s *torch.Scope, model Denoiser, x, noise *torch.Tensor, t int) *torch.Tensor {
 			return d.DDIMStep(s, model, x, noise, t, 0)
-		}}, nil
+		}
+		return ddim, nil
 	}
 	return Sampler{}, fmt.Errorf("sampler %q: want ddpm or ddim", name)
 }

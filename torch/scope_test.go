@@ -225,8 +225,8 @@ func TestViewsShareStorage(t *testing.T) {
 	})
 }
 
-// TestFillInParts: what is not plain host memory is filled through a part of its size, in order, and a tensor that is takes
-// no other memory.
+// TestFillInParts: what is not plain host memory is filled through a part of its size, in order, and a tensor that is
+// takes no other memory.
 func TestFillInParts(t *testing.T) {
 	const rows, row = 97, 1 << 20
 	value := func(i int64) byte { return byte(i*7 + i>>20) }

@@ -3,13 +3,12 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -25,8 +24,9 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
-// TestTrainingUnderFaults: whatever happens to the files, the clients and the process of a run, it is only ever ended by a
-// signal, goes on with --resume auto, and comes to its last step with the bytes of a run that nothing happened to.
+// TestTrainingUnderFaults: whatever happens to the files, the clients and the process of a run, it is only ever ended
+// by a signal or a closed pipe, goes on with --resume auto, and comes to its last step with the bytes of a run that
+// nothing happened to. What a fault finds at its moment is left to chance, so faults that cannot be made are passed over.
 //
 // DITRUN_SOAK=1 does this run after run for DITRUN_SOAK_MINUTES (30). DITRUN_SOAK_SEED repeats the faults of an earlier
 // test, though not their moments.
@@ -48,15 +48,17 @@ func TestTrainingUnderFaults(t *testing.T) {
 			t.Fatal("DITRUN_SOAK_SEED: ", err)
 		}
 	}
-	flags := []string{"train", "--data", r.latents, "--vae", r.vae, "--model", "DiT-32x1x2/2", "--global-batch-size", "16", "--max-grad-norm", "1", "--ema-decay", "0.9",
-		"--log-every", "10", "--ckpt-every", "25", "--keep-last", "4", "--sample-every", "60", "--max-steps", strconv.Itoa(numSteps)}
+	flags := []string{"train", "--data", r.latents, "--vae", r.vae, "--model", "DiT-32x1x2/2", "--ema-decay", "0.9",
+		"--global-batch-size", "16", "--max-grad-norm", "1", "--log-every", "10", "--sample-every", "60",
+		"--ckpt-every", "25", "--keep-last", "4", "--max-steps", strconv.Itoa(numSteps)}
 	undisturbed := filepath.Join(t.TempDir(), "undisturbed")
 	mustRun(t, append(slices.Clone(flags), "--run-dir", undisturbed)...)
 
 	dir := t.TempDir()
 	smallDisk(t, dir)
 	for ; ; seed++ {
-		s := &soak{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), disk: dir, run: filepath.Join(dir, "run"), flags: flags, more: more, counts: map[string]int{}}
+		s := &soak{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), disk: dir, run: filepath.Join(dir, "run"),
+			flags: flags, more: more, counts: map[string]int{}}
 		lives := 1
 		for !s.life() && !t.Failed() {
 			lives++
@@ -146,7 +148,8 @@ func (s *soak) life() bool {
 	s.metrics = l.Addr().String()
 	l.Close()
 	s.sent, s.cut = 0, false
-	s.cmd = command(s.t, "", append(slices.Clone(s.flags), "--run-dir", s.run, "--resume", "auto", "--metrics-addr", s.metrics)...)
+	s.cmd = command(s.t, "", slices.Concat(s.flags,
+		[]string{"--run-dir", s.run, "--resume", "auto", "--metrics-addr", s.metrics})...)
 	var stderr bytes.Buffer
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -217,7 +220,8 @@ func (s *soak) life() bool {
 	}
 	// The checkpoint with which a process ends may not find its folder in order in time, and then says so.
 	ends := s.sent != 0 || s.cut || strings.Contains(text, "save checkpoint of step "+s.flags[len(s.flags)-1]+":")
-	unsaved := ends && code == exitFailed && strings.Contains(text, "ditrun: error: save checkpoint of step ") && time.Since(s.hurt) < time.Minute
+	unsaved := ends && code == exitFailed && time.Since(s.hurt) < time.Minute &&
+		strings.Contains(text, "ditrun: error: save checkpoint of step ")
 	switch {
 	case unsaved || s.sent == syscall.SIGKILL:
 	case s.sent == 0 && !s.cut:
@@ -228,7 +232,8 @@ func (s *soak) life() bool {
 		if code != exitInterrupted && done.Load() == 0 {
 			s.t.Errorf("code %d after SIGINT\n%s", code, text)
 		}
-	case code != 0 && !(code == exitInterrupted && strings.Contains(text, "interrupted")): // before it trained there was nothing to save
+	case code == exitInterrupted && strings.Contains(text, "interrupted"): // before it trained there was nothing to save
+	case code != 0:
 		s.t.Errorf("code %d after signal %v, output closed %v\n%s", code, s.sent, s.cut, text)
 	}
 	if !s.t.Failed() {
@@ -261,9 +266,6 @@ func (s *soak) count(kind, format string, args ...any) {
 	s.counts[kind]++
 	s.tell(kind+" "+format, args...)
 }
-
-// ignore drops the error of a fault that came at a moment at which it could not be made.
-func ignore(error) {}
 
 // fault does something to the run. Before it trains there is nothing to be ended for but signals.
 func (s *soak) fault(trains bool) {
@@ -304,7 +306,12 @@ func (s *soak) fault(trains bool) {
 }
 
 func (s *soak) signal() {
-	s.sent = []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGKILL, syscall.SIGKILL}[s.rnd.IntN(5)]
+	signals := []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGKILL, syscall.SIGKILL}
+	sig := signals[s.rnd.IntN(len(signals))]
+	if signal.Ignored(sig) { // in the background, or under nohup
+		sig = syscall.SIGTERM
+	}
+	s.sent = sig
 	s.count(unix.SignalName(s.sent), "")
 	s.cmd.Process.Signal(s.sent)
 }
@@ -344,7 +351,7 @@ func (s *soak) freeze(name string) {
 	}
 	s.count("read-only", "%q", name)
 	s.heal = append(s.heal, func() {
-		ignore(unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags&^immutable))
+		_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags&^immutable)
 		f.Close()
 	})
 }
@@ -355,7 +362,7 @@ func (s *soak) replaceByFile(name string) {
 	if os.Rename(path, away) != nil {
 		return
 	}
-	ignore(os.WriteFile(path, nil, 0o666))
+	_ = os.WriteFile(path, nil, 0o666)
 	s.count("a file for a folder", "%s", name)
 	s.heal = append(s.heal, func() {
 		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
@@ -372,9 +379,9 @@ func (s *soak) merge(from, to string) {
 	entries, err := os.ReadDir(from)
 	s.tell("%s has come into the place of %s: %d entries are moved (%v)", to, from, len(entries), err)
 	for _, e := range entries {
-		ignore(os.Rename(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())))
+		_ = os.Rename(filepath.Join(from, e.Name()), filepath.Join(to, e.Name()))
 	}
-	ignore(os.RemoveAll(from))
+	_ = os.RemoveAll(from)
 }
 
 // replaceByFolder puts a folder with something in it in the place of a file, for ever.
@@ -397,10 +404,10 @@ func (s *soak) remove() {
 	for _, path := range paths {
 		switch s.rnd.IntN(3) {
 		case 0:
-			ignore(os.Remove(path))
+			_ = os.Remove(path)
 		case 1:
 			if info, err := os.Stat(path); err == nil {
-				ignore(os.Truncate(path, info.Size()/2))
+				_ = os.Truncate(path, info.Size()/2)
 			}
 		case 2:
 			if f, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
@@ -420,11 +427,11 @@ func (s *soak) replaceLatest() {
 	kind := s.rnd.IntN(4)
 	switch kind {
 	case 0:
-		ignore(os.WriteFile(path, []byte("nonsense"), 0o666))
+		_ = os.WriteFile(path, []byte("nonsense"), 0o666)
 	case 1:
-		ignore(os.MkdirAll(filepath.Join(path, "x"), 0o777))
+		_ = os.MkdirAll(filepath.Join(path, "x"), 0o777)
 	case 2:
-		ignore(os.Symlink("nowhere", path))
+		_ = os.Symlink("nowhere", path)
 	}
 	s.count("latest replaced", "%s", []string{"file", "folder", "link to nowhere", "nothing"}[kind])
 }
@@ -437,7 +444,7 @@ func (s *soak) openClients() {
 			break
 		}
 		if s.rnd.IntN(2) == 0 {
-			ignore(func() error { _, err := c.Write([]byte("GET /metrics HTTP/1.1\r\nHo")); return err }())
+			_, _ = c.Write([]byte("GET /metrics HTTP/1.1\r\nHo"))
 		}
 		s.clients = append(s.clients, c)
 	}
@@ -452,22 +459,15 @@ func (s *soak) move() {
 	}
 	s.count("run moved", "")
 	s.heal = append(s.heal, func() {
-		if err := os.Rename(away, s.run); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			entries, _ := os.ReadDir(s.run)
-			s.tell("something has come into the place of the run folder: %v: %v", err, entries)
-			s.mergeRun(away)
+		for os.Rename(away, s.run) != nil && exists(away) { // what was under way may have made part of it anew
+			for _, name := range []string{"checkpoints", "samples"} {
+				if path := filepath.Join(s.run, name); exists(path) {
+					s.merge(path, filepath.Join(away, name))
+				}
+			}
+			s.merge(s.run, away)
 		}
 	})
-}
-
-// mergeRun brings what was moved away back to a run folder that was made anew meanwhile.
-func (s *soak) mergeRun(away string) {
-	for _, name := range []string{"checkpoints", "samples"} {
-		if exists(filepath.Join(s.run, name)) && exists(filepath.Join(away, name)) {
-			s.merge(filepath.Join(away, name), filepath.Join(s.run, name))
-		}
-	}
-	s.merge(away, s.run)
 }
 
 // pause stops the process for a moment.
@@ -497,7 +497,7 @@ func (s *soak) damage() {
 		path := filepath.Join(dirs[len(dirs)-1], checkpointFiles[s.rnd.IntN(len(checkpointFiles))])
 		if b, err := os.ReadFile(path); err == nil && len(b) > 0 {
 			b[s.rnd.IntN(len(b))] ^= 1 << s.rnd.IntN(8)
-			ignore(os.WriteFile(path, b, 0o666))
+			_ = os.WriteFile(path, b, 0o666)
 			s.count("bit flipped", "%s", path)
 		}
 	}

@@ -183,9 +183,9 @@ func some[T any](values []T, n int) string {
 	return strings.Join(words, ", ")
 }
 
-// tooLarge finds by trial how many samples at a time would have fitted into memory. It ends the work of the group, whose
-// other processes would wait meanwhile for the gradients of this one, and this one for those of others that are out of
-// memory too.
+// tooLarge finds by trial how many samples at a time would have fitted into memory. It ends the work of the group:
+// meanwhile other processes would wait for the gradients of this one, and this one for those of others that are out
+// of memory too.
 func (r *runner) tooLarge(s *torch.Scope, b Batch, cause error) error {
 	_ = r.group.Fail(fmt.Errorf("step %d: %w", r.step+1, cause)) // this process has more to say
 	n := len(b.Labels)

@@ -39,8 +39,8 @@ type task struct {
 	StopAt       int // the step after which the last rank is told to stop, 0 for none
 	Unreadable   int // the step whose batch the last rank cannot read, 0 for none
 
-	// The step in which memory runs out, 0 for none: on the last rank behind its backward pass, with NoMemory0 on rank 0
-	// before its own. Rank Slow does not get on with finding out what fits until the file GoOn is there.
+	// The step in which memory runs out, 0 for none: on the last rank behind its backward pass, with NoMemory0 on
+	// rank 0 before its own. Rank Slow does not get on with finding out what fits until the file GoOn is there.
 	NoMemoryStep int
 	NoMemory0    bool
 	Slow         int
@@ -535,8 +535,8 @@ func TestBadStepOnOneRank(t *testing.T) {
 	}
 }
 
-// TestOutOfMemoryInAGroup: a rank whose memory runs out tells the others at once, before it finds out how much would have
-// fitted, and does not wait for sums that others never start, if theirs ran out too.
+// TestOutOfMemoryInAGroup: a rank whose memory runs out tells the others at once, before it finds out how much would
+// have fitted, and does not wait for sums that others never start, if theirs ran out too.
 func TestOutOfMemoryInAGroup(t *testing.T) {
 	for _, c := range []struct {
 		both bool
@@ -544,7 +544,8 @@ func TestOutOfMemoryInAGroup(t *testing.T) {
 		want []string
 	}{
 		{false, 1, []string{": rank 1 gave up: step 5: torch: Zeros: ", "rank 1: step 5: torch: Zeros: "}},
-		{true, 0, []string{"rank 0: step 5: allocate: out of memory: not even one sample fits", "rank 1: step 5: torch: Zeros: "}},
+		{true, 0, []string{
+			"rank 0: step 5: allocate: out of memory: not even one sample fits", "rank 1: step 5: torch: Zeros: "}},
 	} {
 		task := newTask(t, 12)
 		task.NoMemoryStep, task.NoMemory0, task.Slow, task.GoOn = 5, c.both, c.slow, filepath.Join(t.TempDir(), "go on")

@@ -205,7 +205,7 @@ func (r *Run) Preview(step int, img image.Image) (string, error) {
 	path := filepath.Join(r.Samples(), fmt.Sprintf("%07d.png", step))
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	os.MkdirAll(r.Samples(), 0o777) // where it was removed; else WritePNG says what is wrong
+	os.Mkdir(r.Samples(), 0o777) // where it alone was removed; else WritePNG says what is wrong
 	return path, errors.Join(
 		picture.WritePNG(path, img),
 		r.event(func(w *tfevents.Writer) error { return addPicture(w, r.Now(), step, img) }))
