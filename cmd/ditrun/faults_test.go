@@ -56,26 +56,7 @@ func TestTrainingUnderFaults(t *testing.T) {
 	for ; ; seed++ {
 		s := &soak{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), disk: dir, run: filepath.Join(dir, "run"),
 			flags: flags, more: more, counts: map[string]int{}}
-		lives := 1
-		for !s.life() && !t.Failed() {
-			lives++
-		}
-		t.Logf("seed %d: %d processes, faults %v", seed, lives, s.counts)
-		for _, line := range s.story {
-			if strings.Contains(line, "has come into the place of") || strings.Contains(line, "save checkpoint") {
-				t.Log(line)
-			}
-		}
-		if t.Failed() {
-			t.Fatal(strings.Join(s.story, "\n"))
-		}
-		last := filepath.Join("checkpoints", fmt.Sprintf("%07d", numSteps))
-		equalFiles(t, filepath.Join(undisturbed, last), filepath.Join(s.run, last), checkpointFiles...)
-		for _, name := range list(t, s.run) {
-			if disk.IsTemporary(filepath.Base(name)) {
-				t.Errorf("%s is left behind", name)
-			}
-		}
+		s.whole(seed, undisturbed, filepath.Join("checkpoints", fmt.Sprintf("%07d", numSteps)))
 		if t.Failed() || time.Now().After(until) {
 			return
 		}
@@ -134,6 +115,29 @@ type soak struct {
 	hurt    time.Time // when one held last
 	sent    syscall.Signal
 	cut     bool // its output is closed
+}
+
+// whole goes through a run and holds its last checkpoint against that of the undisturbed one.
+func (s *soak) whole(seed uint64, undisturbed, last string) {
+	defer func() {
+		if s.t.Failed() {
+			s.t.Logf("seed %d:\n%s", seed, strings.Join(s.story, "\n"))
+		}
+	}()
+	processes := 1
+	for !s.life() && !s.t.Failed() {
+		processes++
+	}
+	s.t.Logf("seed %d: %d processes, faults %v", seed, processes, s.counts)
+	if s.t.Failed() {
+		return
+	}
+	equalFiles(s.t, filepath.Join(undisturbed, last), filepath.Join(s.run, last), checkpointFiles...)
+	for _, name := range list(s.t, s.run) {
+		if disk.IsTemporary(filepath.Base(name)) {
+			s.t.Errorf("%s is left behind", name)
+		}
+	}
 }
 
 // life runs the command until it ends and says whether the run is done.
@@ -233,7 +237,7 @@ func (s *soak) life() bool {
 	case code != 0:
 		s.t.Errorf("code %d after signal %v, output closed %v\n%s", code, s.sent, s.cut, text)
 	}
-	if !s.t.Failed() {
+	if done.Load() == 0 {
 		s.damage()
 	}
 	return done.Load() != 0
