@@ -19,7 +19,7 @@ func (s *soak) count(kind, format string, args ...any) {
 	s.tell(kind+" "+format, args...)
 }
 
-// fault does something to the run. Before it trains there is nothing to be ended for but signals.
+// fault does something to the run; before it trains, only a signal: files that cannot be had then are an error.
 func (s *soak) fault(trains bool) {
 	if !trains {
 		if s.rnd.IntN(10) == 0 {

@@ -162,11 +162,14 @@ func (s *soak) life() bool {
 		s.t.Fatal(err)
 	}
 	w.Close()
-	var lines, done atomic.Int64
+	var trains, done atomic.Bool
 	go func() {
-		for scan := bufio.NewScanner(r); scan.Scan(); lines.Add(1) {
+		for scan := bufio.NewScanner(r); scan.Scan(); {
+			if strings.HasPrefix(scan.Text(), "(step=") {
+				trains.Store(true)
+			}
 			if scan.Text() == "Done!" {
-				done.Store(1)
+				done.Store(true)
 			}
 		}
 	}()
@@ -203,7 +206,7 @@ func (s *soak) life() bool {
 			s.healAll()
 			continue
 		}
-		s.fault(lines.Load() > 0)
+		s.fault(trains.Load())
 	}
 	for _, c := range s.clients {
 		c.Close()
@@ -226,21 +229,21 @@ func (s *soak) life() bool {
 	switch {
 	case unsaved || s.sent == syscall.SIGKILL:
 	case s.sent == 0 && !s.cut:
-		if code != 0 || done.Load() == 0 {
+		if code != 0 || !done.Load() {
 			s.t.Errorf("the process ended by itself with code %d\n%s", code, text)
 		}
 	case s.sent == syscall.SIGINT:
-		if code != exitInterrupted && done.Load() == 0 {
+		if code != exitInterrupted && !done.Load() {
 			s.t.Errorf("code %d after SIGINT\n%s", code, text)
 		}
 	case code == exitInterrupted && strings.Contains(text, "interrupted"): // before it trained there was nothing to save
 	case code != 0:
 		s.t.Errorf("code %d after signal %v, output closed %v\n%s", code, s.sent, s.cut, text)
 	}
-	if done.Load() == 0 {
+	if !done.Load() {
 		s.damage()
 	}
-	return done.Load() != 0
+	return done.Load()
 }
 
 func tail(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
