@@ -191,7 +191,11 @@ func (s *soak) life() bool {
 			if !wait(time.Duration(s.rnd.IntN(3000)) * time.Millisecond) {
 				s.healAll()
 			}
-			if !wait(2 * time.Minute) {
+			patience := 2 * time.Minute
+			if s.sent == 0 { // the steps that are left
+				patience = 30 * time.Minute
+			}
+			if !wait(patience) {
 				s.cmd.Process.Signal(syscall.SIGQUIT)
 				<-ended
 				s.t.Errorf("the process does not end\n%s", tail(stderr.Bytes(), 20_000))
