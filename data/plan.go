@@ -74,6 +74,7 @@ func (w *ShardWriter) agree(ctx context.Context) error {
 	if err := disk.WriteBytes(path, text); err != nil {
 		return err
 	}
+	w.planned = true
 	w.share, err = disk.TryShare(path)
 	return err
 }
@@ -146,7 +147,7 @@ func (w *ShardWriter) Close() error {
 	}
 	defer lock.Remove()
 	if plan, err := disk.TryLock(path); err == nil {
-		if plan.Held() {
+		if plan.Held() || w.planned { // without locks, whoever wrote it
 			plan.Remove()
 		} else {
 			plan.Unlock()

@@ -35,7 +35,8 @@ type ShardWriter struct {
 	dir  string
 	plan Plan
 	// share is a lock on the plan's file, from before the first shard until the set is finished or the writer closed.
-	share *disk.Lock
+	share   *disk.Lock
+	planned bool // this writer put the plan there
 }
 
 // NewShardWriter makes the folder dir if needed and checks that it holds nothing of another plan, and that nobody makes

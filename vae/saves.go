@@ -84,7 +84,7 @@ func ReadState(dir string) (*State, error) {
 	}
 	want := st.Config.names()
 	if len(st.Files) != len(want) {
-		return fail(stateName, fmt.Errorf("lists %d files, want %d", len(st.Files), len(want)))
+		return fail(stateName, fmt.Errorf("lists %d files, want %d: damaged", len(st.Files), len(want)))
 	}
 	for i, have := range st.Files {
 		if have.File != want[i] {

@@ -91,7 +91,7 @@ func TestSignalCancels(t *testing.T) {
 			return errors.New("no signal came")
 		}
 	}}, "work")
-	if code != 130 || stderr != "ditrun: error: interrupted\n" {
+	if code != 143 || stderr != "ditrun: error: interrupted\n" {
 		t.Errorf("code %d, errors %q", code, stderr)
 	}
 }

@@ -98,9 +98,6 @@ func runSample(e *env) error {
 		if err := e.atLeast(1, "num-samples"); err != nil {
 			return err
 		}
-		if v := c.Int("num-samples"); v > maxSamples {
-			return usagef("--num-samples %d: want at most %d", v, maxSamples)
-		}
 	}
 	if err := checkOut(c.String("out")); err != nil {
 		return err

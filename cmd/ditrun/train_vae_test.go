@@ -18,7 +18,7 @@ import (
 )
 
 // vaeOutput are the files of a model.
-var vaeOutput = []string{"config.json", vaeWeights, "reconstructions.png"}
+var vaeOutput = []string{"SHA256SUMS", "config.json", vaeWeights, "reconstructions.png"}
 
 // trainVAE is a command line that saves every 5 of 120 steps.
 func (r road) trainVAE(out string, more ...string) []string {
