@@ -217,9 +217,9 @@ dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out
     // The kernels below leave everything as it is where skipped is 1.
     auto skipped = at::isfinite(norm).logical_not_().logical_or_(skip).to(at::kFloat);
     if (options->max_norm > 0) {
-      // torch.nn.utils.clip_grad_norm_: the coefficient is clamped on the device. That of a NaN would
-      // stay in the gaps between the gradients of a bucket, which no gradient overwrites, and spoil
-      // the norm of all later steps.
+      // torch.nn.utils.clip_grad_norm_: the coefficient is clamped on the device. That of a NaN
+      // would stay in the gaps between the gradients of a bucket, which no gradient overwrites, and
+      // spoil the norm of all later steps.
       auto coef = at::clamp_max(options->max_norm / (norm + 1e-6), 1.0);
       coef = at::where(skipped == 1, 1.0, coef);
       at::_foreach_mul_(u.gs, coef);
