@@ -332,8 +332,11 @@ func (r *Run) Close() error {
 		r.root.Close()
 		r.root = nil
 	}
-	// The lock last: until then the log is this process's.
+	// The lock last: until then the folder is this process's.
 	if r.lock != nil {
+		// What could not be removed when it was written, as in a folder that was read-only for a while.
+		disk.SweepFolder(r.dir)
+		disk.SweepFolder(r.Samples())
 		errs = append(errs, r.lock.Unlock())
 		r.lock = nil
 	}

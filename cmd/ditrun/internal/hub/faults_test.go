@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,6 +34,13 @@ type plainServer struct {
 	mu       sync.Mutex
 	requests []string // method, range
 	said     []string
+}
+
+// seen are the requests so far.
+func (s *plainServer) seen() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
 }
 
 type answering = func(s *plainServer, n int, w http.ResponseWriter, r *http.Request)
@@ -120,7 +128,7 @@ func TestNeverAnswers(t *testing.T) {
 	if !errors.As(err, &stall) || stall.Answered {
 		t.Errorf("error %v", err)
 	}
-	if got := strings.Join(s.requests, ", "); !strings.HasSuffix(got, "HEAD, GET, GET, GET") {
+	if got := strings.Join(s.seen(), ", "); !strings.HasSuffix(got, "HEAD, GET, GET, GET") {
 		t.Errorf("requests: %s", got)
 	}
 	if len(s.said) < 2 || !strings.Contains(s.said[0], "no answer within 1s: try 2 of 3 in 1s") {
@@ -157,8 +165,8 @@ func TestStalledBody(t *testing.T) {
 	if err != nil || r.Files[0].Size != length {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if len(s.requests) != 3 || !strings.HasPrefix(s.requests[2], "GET bytes=100") {
-		t.Errorf("requests %q", s.requests)
+	if len(s.seen()) != 3 || !strings.HasPrefix(s.seen()[2], "GET bytes=100") {
+		t.Errorf("requests %q", s.seen())
 	}
 	if len(s.said) != 1 || !strings.Contains(s.said[0], "fewer than 1000 bytes came within 1s: try 2 of 5") {
 		t.Errorf("said %q", s.said)
@@ -206,13 +214,13 @@ func TestFinalErrors(t *testing.T) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
 			gets := 0
-			for _, r := range s.requests {
+			for _, r := range s.seen() {
 				if strings.HasPrefix(r, "GET") {
 					gets++
 				}
 			}
 			if gets != c.gets || len(s.said) > 0 {
-				t.Errorf("requests %q, said %q", s.requests, s.said)
+				t.Errorf("requests %q, said %q", s.seen(), s.said)
 			}
 			if left := s.files(t); left != "" || errors.As(err, new(*PartialError)) {
 				t.Errorf("left behind: %s; error %#v", left, err)
@@ -246,7 +254,7 @@ func TestFileSizeLimit(t *testing.T) {
 	if !errors.Is(err, syscall.EFBIG) || !errors.As(err, &partial) || partial.Bytes != 5000 {
 		t.Errorf("error %v, %+v", err, partial)
 	}
-	if got := strings.Join(s.requests, ", "); got != "HEAD, GET" || len(s.said) > 0 {
+	if got := strings.Join(s.seen(), ", "); got != "HEAD, GET" || len(s.said) > 0 {
 		t.Errorf("requests: %s, said %q", got, s.said)
 	}
 }
@@ -291,10 +299,10 @@ func TestWrongRange(t *testing.T) {
 				})
 			r, err := s.get(t, Options{SHA256: fmt.Sprintf("%x", sha256.Sum256(s.body))})
 			if err != nil || r.Files[0].Size != length {
-				t.Errorf("%+v, %v; requests %q", r, err, s.requests)
+				t.Errorf("%+v, %v; requests %q", r, err, s.seen())
 			}
-			if len(s.requests) > 4 {
-				t.Errorf("requests %q", s.requests)
+			if len(s.seen()) > 4 {
+				t.Errorf("requests %q", s.seen())
 			}
 		})
 	}
@@ -307,7 +315,7 @@ func TestNothingToContinueBy(t *testing.T) {
 	if _, err := s.get(t, Options{}); err == nil || !strings.Contains(err.Error(), "no ETag") {
 		t.Errorf("error %v", err)
 	}
-	if got := strings.Join(s.requests, ", "); got != "HEAD, GET, GET" {
+	if got := strings.Join(s.seen(), ", "); got != "HEAD, GET, GET" {
 		t.Errorf("requests: %s", got)
 	}
 	if left := s.files(t); left != "" {
@@ -327,8 +335,8 @@ func TestNothingToContinueBy(t *testing.T) {
 		if head["Last-Modified"] != "" {
 			o.SHA256 = ""
 		}
-		if _, err := s.get(t, o); err != nil || len(s.requests) != 3 || s.requests[2] != "GET bytes=20000-" {
-			t.Errorf("%v: %v, requests %q", head, err, s.requests)
+		if _, err := s.get(t, o); err != nil || len(s.seen()) != 3 || s.seen()[2] != "GET bytes=20000-" {
+			t.Errorf("%v: %v, requests %q", head, err, s.seen())
 		}
 	}
 }
@@ -345,7 +353,7 @@ func TestEndlessBody(t *testing.T) {
 			"still sends after 1048576 bytes, and does not say how long it is") {
 			t.Errorf("error %v", err)
 		}
-		if got := strings.Join(s.requests, ", "); got != "HEAD, GET" {
+		if got := strings.Join(s.seen(), ", "); got != "HEAD, GET" {
 			t.Errorf("requests: %s", got)
 		}
 		if left := s.files(t); left != "" {
