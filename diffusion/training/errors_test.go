@@ -43,19 +43,16 @@ func (f *faulty) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Bat
 	}
 }
 
-// quick shortens the pauses between tries.
-func quick(t *testing.T) {
-	oldRead, oldFile, oldEnd := readPauses, filePauses, endPauses
-	t.Cleanup(func() { readPauses, filePauses, endPauses = oldRead, oldFile, oldEnd })
-	ms := time.Millisecond
-	readPauses, filePauses, endPauses = []time.Duration{ms, ms}, []time.Duration{ms, ms}, []time.Duration{ms, ms}
+// quick are pauses for tests.
+func quick() *pauses {
+	short := []time.Duration{time.Millisecond, time.Millisecond}
+	return &pauses{short, short, short}
 }
 
 // TestEveryError is the table of the errors that a run can meet, with what becomes of the run and of its steps. Each is met
 // after step N; where the run ends by it, it leaves a checkpoint of what it had done, and where it goes on, it ends with the
 // bits of a run that met none.
 func TestEveryError(t *testing.T) {
-	quick(t)
 	const n, total = 5, 8
 	l := synthetic(t, syntheticPlan(60))
 	straight := t.TempDir()
@@ -165,7 +162,7 @@ func TestEveryError(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			var said []string
-			job := Job{Device: torchtest.Device(t), Config: small(total), Source: Latents(l), Dir: dir, Hooks: Hooks{Warn: func(text string) { said = append(said, text) }}}
+			job := Job{Device: torchtest.Device(t), Config: small(total), Source: Latents(l), Dir: dir, pauses: quick(), Hooks: Hooks{Warn: func(text string) { said = append(said, text) }}}
 			c.inject(&job)
 			var ctx context.Context
 			ctx, cancel = context.WithCancelCause(t.Context())

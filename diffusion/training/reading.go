@@ -9,9 +9,6 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
-// readPauses stand between the tries to read data that could not be read for the moment.
-var readPauses = []time.Duration{time.Second, 5 * time.Second, 15 * time.Second, 30 * time.Second}
-
 // batches yields the parts of the batches from the present step on. Where a read fails that may succeed a little later, the
 // stream is opened again at the same place, which gives the same samples. An error is the last that it yields.
 func (r *runner) batches(ctx context.Context) iter.Seq2[Batch, error] {
@@ -47,11 +44,11 @@ func (r *runner) batches(ctx context.Context) iter.Seq2[Batch, error] {
 			switch {
 			case failed == nil:
 				return
-			case ctx.Err() != nil || failures == len(readPauses) || !disk.Momentary(failed):
+			case ctx.Err() != nil || failures == len(r.pauses.read) || !disk.Momentary(failed):
 				yield(Batch{}, failed)
 				return
 			}
-			pause := readPauses[failures]
+			pause := r.pauses.read[failures]
 			failures++
 			r.warn("%v: tried again in %v", failed, pause)
 			select {

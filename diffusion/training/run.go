@@ -31,6 +31,7 @@ type Job struct {
 	// Fault fails what a saver does as a file system would; looksLate makes the CPU notice bad steps as late as a GPU.
 	fault     func(what string) error
 	looksLate bool
+	pauses    *pauses // nil: those of real runs
 }
 
 // Hooks are called on the training goroutine; nil ones are skipped. They show a run, and cannot end it. Of several
@@ -94,14 +95,15 @@ type runner struct {
 	process *diffusion.Diffusion
 	model   *dit.DiT
 	opt     *optim.AdamW
-	total   int           // steps of the whole run
-	step    int           // steps done
-	offset  int           // batches that rollbacks passed over
-	epoch   int           // of the last batch
-	saved   int           // the step of the last checkpoint written, begun or loaded
-	unsaved retry         // of a checkpoint that could not be written
-	ending  bool          // nothing comes after the checkpoint that is written next
-	looks   bool          // at each step whether it was applied, not only where that is read anyway
+	total   int   // steps of the whole run
+	step    int   // steps done
+	offset  int   // batches that rollbacks passed over
+	epoch   int   // of the last batch
+	saved   int   // the step of the last checkpoint written, begun or loaded
+	unsaved retry // of a checkpoint that could not be written
+	ending  bool  // nothing comes after the checkpoint that is written next
+	looks   bool  // at each step whether it was applied, not only where that is read anyway
+	pauses  *pauses
 	busy    bool          // between the beginning and the end of a change of the state
 	trend   *torch.Tensor // running mean of the loss, for spikes
 	window  *window
@@ -156,7 +158,10 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 	r.trend = torch.Persist(s.Zeros(torch.Float32))
 	r.window = newWindow(s)
 	r.saver = newSaver(job.Dir, r.group, cfg)
-	r.saver.fault = job.fault
+	if r.pauses = job.pauses; r.pauses == nil {
+		r.pauses = defaultPauses()
+	}
+	r.saver.pauses, r.saver.fault = r.pauses.file, job.fault
 	r.looks = !job.Device.IsCUDA() && !job.looksLate // there is nothing to wait for on the CPU
 	return r, nil
 }

@@ -99,11 +99,21 @@ func (t *retry) failed(now time.Time, news savedNews) {
 
 func (t *retry) due(now time.Time) bool { return t.pause > 0 && now.After(t.at) }
 
-// endPauses stand between the tries to write the last checkpoint of a run, filePauses between those to write a file of any.
-var (
-	endPauses  = []time.Duration{time.Second, 4 * time.Second, 10 * time.Second}
-	filePauses = []time.Duration{100 * time.Millisecond, time.Second}
-)
+// pauses stand between two tries of what may succeed a little later.
+type pauses struct {
+	read []time.Duration // to read data
+	file []time.Duration // to write a file of a checkpoint
+	last []time.Duration // to write the last checkpoint of a run
+}
+
+func defaultPauses() *pauses {
+	s := time.Second
+	return &pauses{
+		read: []time.Duration{s, 5 * s, 15 * s, 30 * s},
+		file: []time.Duration{s / 10, s},
+		last: []time.Duration{s, 4 * s, 10 * s},
+	}
+}
 
 // lastSave writes the checkpoint with which the run ends, where that is not written yet.
 func (r *runner) lastSave(s *torch.Scope) error {
@@ -111,11 +121,11 @@ func (r *runner) lastSave(s *torch.Scope) error {
 	r.finishSave()
 	for try := 0; r.saved != r.step; try++ {
 		if failed := r.unsaved.news; failed.Step == r.step { // not of another step, with which something else may have been wrong
-			if !failed.Momentary || try == len(endPauses) {
+			if !failed.Momentary || try == len(r.pauses.last) {
 				return errors.New(failed.Error)
 			}
-			r.warn("%s: tried again in %v", failed.Error, endPauses[try])
-			time.Sleep(endPauses[try])
+			r.warn("%s: tried again in %v", failed.Error, r.pauses.last[try])
+			time.Sleep(r.pauses.last[try])
 		}
 		if err := r.save(s); err != nil {
 			return err

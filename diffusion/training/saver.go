@@ -28,6 +28,7 @@ type saver struct {
 	dir                 string
 	group               *dist.Group
 	keepLast, keepEvery int
+	pauses              []time.Duration               // between the tries to write a file
 	fault               func(what string) (err error) // for tests: fails as a file system does
 
 	saves   int            // begun, the same on all processes
@@ -180,7 +181,7 @@ func (w *saver) tidy(step int) (notes []string) {
 
 // trying makes a call to the file system, and again a little later where that may help.
 func (w *saver) trying(what string, f func() error) error {
-	return disk.Retry(w.ctx, filePauses, func() error {
+	return disk.Retry(w.ctx, w.pauses, func() error {
 		if w.fault != nil {
 			if err := w.fault(what); err != nil {
 				return err
