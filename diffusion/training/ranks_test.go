@@ -436,7 +436,7 @@ func TestStopOnOneStopsAll(t *testing.T) {
 	straight := newTask(t, 30)
 	want := records(straight.finish(t, 2))
 	other := straight.in(t)
-	other.StopAt = 11
+	other.StopAt, other.Config.SampleEvery = 11, 11 // at a preview, for which all gather the averages
 	lines, ok := wait(t, other.start(t, 2))
 	if got := complaints(lines); ok || got != "rank 0: "+ErrStopped.Error()+"\nrank 1: told to stop" {
 		t.Errorf("ok %v, %s", ok, got)

@@ -310,10 +310,13 @@ func (r *runner) stepDone(ctx context.Context, s *torch.Scope, b Batch) error {
 			return err
 		}
 	}
-	if r.cfg.SampleEvery > 0 && ctx.Err() == nil && (end || r.step%r.cfg.SampleEvery == 0) {
-		return r.preview(s)
+	if r.cfg.SampleEvery == 0 || !end && r.step%r.cfg.SampleEvery != 0 {
+		return nil
 	}
-	return nil
+	if r.group.World() == 1 && ctx.Err() != nil { // several processes have not agreed yet to stop
+		return nil
+	}
+	return r.preview(s)
 }
 
 // logs says whether there is a record of this step.
