@@ -32,13 +32,14 @@ func TestTrainingUnderFaults(t *testing.T) {
 		t.Skip("needs root to mount a small file system and to make folders immutable")
 	}
 	r := theRoad(t)
+	seed := uint64(1) // the same faults each time, but for their moments
 	numSteps, until := 600, time.Time{}
 	more := func(s *soak) bool { return s.faults < 8 }
 	if os.Getenv("DITRUN_SOAK") != "" {
+		seed = uint64(time.Now().UnixNano())
 		numSteps, until = 5000, time.Now().Add(minutes(t, "DITRUN_SOAK_MINUTES", 30))
 		more = func(*soak) bool { return time.Now().Before(until) }
 	}
-	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("DITRUN_SOAK_SEED"); text != "" {
 		var err error
 		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
