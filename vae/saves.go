@@ -90,21 +90,8 @@ func ReadState(dir string) (*State, error) {
 		if have.File != want[i] {
 			return fail(stateName, fmt.Errorf("file %d is called %q, want %q", i, have.File, want[i]))
 		}
-		path := filepath.Join(dir, have.File)
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, fmt.Errorf("resume from %s: %s: missing", dir, have.File) // not fs.ErrNotExist: there is a save
-		}
-		sum, err := disk.SHA256(path)
-		switch {
-		case err != nil:
-			return fail(have.File, err)
-		case info.Size() != have.Bytes:
-			return fail(have.File,
-				fmt.Errorf("%d bytes, %d when it was written: cut short or damaged", info.Size(), have.Bytes))
-		case sum != have.SHA256:
-			return fail(have.File,
-				fmt.Errorf("sha256 %.12s..., %.12s... when it was written: damaged", sum, have.SHA256))
+		if err := have.Whole(dir); err != nil { // a missing file is not fs.ErrNotExist: there is a save
+			return nil, fmt.Errorf("resume from %s: %w", dir, err)
 		}
 	}
 	return st, nil

@@ -14,9 +14,9 @@ import (
 // are synced by whoever writes them, as [WriteFile] does. A folder that stands at path must be empty.
 func WriteFolder(path string, write func(dir string) error) error {
 	return writeFolder(path, write, func(t *temporary, path string) error {
-		err := t.rename(path) // takes the place of an empty folder
-		if errors.Is(err, fs.ErrExist) {
-			return errors.New("the folder is not empty")
+		err := place(t.path, path)
+		if err == nil {
+			t.done()
 		}
 		return err
 	})
@@ -38,7 +38,7 @@ func ReplaceFolder(path string, write func(dir string) error) error {
 	})
 }
 
-func writeFolder(path string, write func(dir string) error, place func(*temporary, string) error) error {
+func writeFolder(path string, write func(dir string) error, put func(*temporary, string) error) error {
 	path = filepath.Clean(path)
 	fail := func(err error) error { return fmt.Errorf("write %s: %w", path, Bare(err)) }
 	Sweep(path)
@@ -53,7 +53,7 @@ func writeFolder(path string, write func(dir string) error, place func(*temporar
 	if err := SyncDir(t.path); err != nil {
 		return fail(err)
 	}
-	if err := place(t, path); err != nil {
+	if err := put(t, path); err != nil {
 		return fail(err)
 	}
 	return SyncDir(filepath.Dir(path))
@@ -74,6 +74,15 @@ func rename(from, to string) error {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return nil
+}
+
+// place renames made to path, where at most an empty folder stands, or a file in the place of which a file is put.
+func place(made, path string) error {
+	err := rename(made, path)
+	if errors.Is(err, fs.ErrExist) {
+		return errors.New("the folder is not empty")
+	}
+	return err
 }
 
 // Exchange gives the folder made the name path and returns the name that an older folder there now has, "" without one.

@@ -87,9 +87,6 @@ func WaitLock(ctx context.Context, path string) (*Lock, error) {
 // Held says whether others are kept out, which a file system without locks does not do.
 func (l *Lock) Held() bool { return l.held }
 
-// Path names the file that stands for the lock.
-func (l *Lock) Path() string { return l.path }
-
 // Unlock gives the lock up; the file stays. A lock that was given up stays so.
 func (l *Lock) Unlock() error { return l.f.Close() }
 

@@ -1,9 +1,7 @@
 package disk
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -26,10 +24,7 @@ func Try(path string) error {
 // empty; a file is replaced.
 func Place(made, path string) error {
 	path = filepath.Clean(path)
-	err := rename(made, path)
-	if errors.Is(err, fs.ErrExist) {
-		err = errors.New("the folder is not empty")
-	}
+	err := place(made, path)
 	if err == nil {
 		err = SyncDir(filepath.Dir(path))
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 )
 
 // A temporary is a file or folder under a name that nobody looks for, locked as long as it has that name.
@@ -109,6 +108,4 @@ func sweep(dir string, which func(of string) bool) {
 }
 
 // IsTemporary says whether a file or folder of this name is being written, or was when its process was killed.
-func IsTemporary(name string) bool {
-	return strings.HasPrefix(name, ".") && temporaryName.MatchString(name)
-}
+func IsTemporary(name string) bool { return temporaryName.MatchString(name) }

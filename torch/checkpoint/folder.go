@@ -74,6 +74,35 @@ func Describe(dir, name string) (Saved, error) {
 	return f, err
 }
 
+// Present returns an error unless the file is in dir with the size that it was written with.
+func (s Saved) Present(dir string) error {
+	info, err := os.Stat(filepath.Join(dir, s.File))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: missing", s.File)
+	case err != nil:
+		return fmt.Errorf("%s: %w", s.File, disk.Bare(err))
+	case info.Size() != s.Bytes:
+		return fmt.Errorf("%s: %d bytes, %d when it was written: cut short or damaged", s.File, info.Size(), s.Bytes)
+	}
+	return nil
+}
+
+// Whole reads the file in dir and returns an error unless it has the checksum that it was written with.
+func (s Saved) Whole(dir string) error {
+	if err := s.Present(dir); err != nil {
+		return err
+	}
+	sum, err := disk.SHA256(filepath.Join(dir, s.File))
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.File, disk.Bare(err))
+	}
+	if sum != s.SHA256 {
+		return fmt.Errorf("%s: sha256 %.12s..., %.12s... when it was written: damaged", s.File, sum, s.SHA256)
+	}
+	return nil
+}
+
 // A Folder is a checkpoint of a training run, as its state.json describes it.
 type Folder struct {
 	Dir   string  `json:"-"`
@@ -175,15 +204,8 @@ func (f *Folder) name() string {
 // Present returns an error unless all files are there with the size that they were written with.
 func (f *Folder) Present() error {
 	for _, file := range f.Files {
-		info, err := os.Stat(filepath.Join(f.Dir, file.File))
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("%s: missing", file.File)
-		case err != nil:
-			return fmt.Errorf("%s: %w", file.File, disk.Bare(err))
-		case info.Size() != file.Bytes:
-			return fmt.Errorf("%s: %d bytes, %d when it was written: cut short or damaged", file.File, info.Size(),
-				file.Bytes)
+		if err := file.Present(f.Dir); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -195,12 +217,8 @@ func (f *Folder) Whole() error {
 		return err
 	}
 	for _, file := range f.Files {
-		sum, err := disk.SHA256(filepath.Join(f.Dir, file.File))
-		if err != nil {
-			return fmt.Errorf("%s: %w", file.File, disk.Bare(err))
-		}
-		if sum != file.SHA256 {
-			return fmt.Errorf("%s: sha256 %.12s..., %.12s... when it was written: damaged", file.File, sum, file.SHA256)
+		if err := file.Whole(f.Dir); err != nil {
+			return err
 		}
 	}
 	return nil
