@@ -9,9 +9,9 @@ import (
 	"github.com/ditrun/ditrun/data/store"
 )
 
-// pictureExtensions are the names torchvision's ImageFolder takes for pictures. What a file holds is still told by
-// its content.
-var pictureExtensions = []string{".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+// pictureExtensions are the names torchvision's ImageFolder takes for pictures, and GIF. What a file holds is still told
+// by its content.
+var pictureExtensions = []string{".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 
 func isPicture(name string) bool {
 	return slices.Contains(pictureExtensions, strings.ToLower(path.Ext(name)))

@@ -1,0 +1,66 @@
+package data
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// leftOut counts the files of a source that are not taken for pictures, by their kind.
+type leftOut map[string]int
+
+// leave counts one file of a kind, such as ".txt" or "hidden".
+func (l leftOut) leave(kind string) { l[kind]++ }
+
+// String words the counts in one line, the largest first: "left out: 6 .heic, 2 in .ipynb_checkpoints, 1 .txt".
+func (l leftOut) String() string {
+	kinds := make([]string, 0, len(l))
+	for kind := range l {
+		kinds = append(kinds, kind)
+	}
+	slices.SortFunc(kinds, func(a, b string) int { return cmp.Or(cmp.Compare(l[b], l[a]), cmp.Compare(a, b)) })
+	const most = 8
+	others := 0
+	for i, kind := range kinds {
+		if i >= most {
+			others += l[kind]
+		}
+		kinds[i] = fmt.Sprintf("%d %s", l[kind], kind)
+	}
+	if others > 0 {
+		kinds = append(kinds[:most], fmt.Sprintf("%d others", others))
+	}
+	return "left out: " + strings.Join(kinds, ", ")
+}
+
+// systemFolders are made by programs and systems, not by people who sort pictures.
+var systemFolders = []string{"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
+
+// isSystem says whether a file or folder of this base name belongs to a system or a program: hidden ones, such as
+// .ipynb_checkpoints, .git and the ._* files of macOS, and the folders of systemFolders.
+func isSystem(base string) bool {
+	return strings.HasPrefix(base, ".") || slices.Contains(systemFolders, base)
+}
+
+// kindLeftOut says why the file at a slash-separated path in a source is not taken for a picture, "" if it is taken:
+// "in .ipynb_checkpoints" for files in system folders, "hidden" for hidden files, else the extension.
+func kindLeftOut(name string) string {
+	dir, base := path.Split(name)
+	for folder := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
+		if isSystem(folder) {
+			return "in " + folder
+		}
+	}
+	switch ext := strings.ToLower(path.Ext(base)); {
+	case isSystem(base):
+		return "hidden"
+	case isPicture(base):
+		return ""
+	case ext == "":
+		return "without extension"
+	default:
+		return ext
+	}
+}
