@@ -121,3 +121,32 @@ func TestFolderBadInput(t *testing.T) {
 		t.Errorf("loop of links: error %v", err)
 	}
 }
+
+// TestFolderKeepsIDs: what a class folder set was known by stays what it is, as latents are continued by it.
+func TestFolderKeepsIDs(t *testing.T) {
+	files := map[string][]byte{}
+	for i, name := range []string{
+		"10/a.png", "2/b.JPG", "2/sub/a.jpeg", "2/sub-b/a.jpeg", "Cat/x.y.webp", "cat/x.bmp",
+		"M\u00e4use, gro\u00df/1 2.tiff", "\u732b/3.ppm", "cat/notes.txt", "readme.md", "cat/train/z.tif", "test/q.pgm",
+	} {
+		files[name] = make([]byte, 10+i)
+	}
+	src, err := Open(t.Context(), writeFiles(t, files), Options{CacheDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for i := range src.Len() {
+		got = append(got, src.Classes()[src.Sample(i).Label]+"/"+src.Sample(i).Name)
+	}
+	want := []string{
+		"10/a.png", "2/b.JPG", "2/sub/a.jpeg", "2/sub-b/a.jpeg", "Cat/x.y.webp", "M\u00e4use, gro\u00df/1 2.tiff",
+		"cat/x.bmp", "cat/train/z.tif", "test/q.pgm", "\u732b/3.ppm",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("samples %q, want %q", got, want)
+	}
+	if want := "03587330970a5166e9c05bc8b730323561ceac4f2811ed7c9038a4bf06913dd0"; src.Hash() != want {
+		t.Errorf("hash %s, want %s", src.Hash(), want)
+	}
+}

@@ -3,6 +3,7 @@ package data
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -10,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -36,6 +39,7 @@ type idx struct {
 	order      []int // position in the files by sample id
 	classes    []string
 	hash       string
+	notes      []string
 }
 
 // openIDXSet opens a pair of IDX files, plain or gzip: the image file, whose labels lie beside it, or a folder. Of
@@ -58,7 +62,62 @@ func openIDXSet(ctx context.Context, set *store.Set, split string) (Source, erro
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", set.Location, err)
 	}
+	if name == "" {
+		if d.notes, err = besideIDX(set); err != nil {
+			return nil, err
+		}
+	}
 	return d, nil
+}
+
+// besideIDX is the line that counts the files beside the IDX files of a folder.
+func besideIDX(set *store.Set) ([]string, error) {
+	images, labels, err := listIDX(set)
+	if err != nil {
+		return nil, err
+	}
+	out := leftOut{}
+	for _, o := range set.Objects {
+		if o.Name != ClassesName && !slices.Contains(images, o.Name) && !slices.Contains(labels, o.Name) {
+			out.leave(cmp.Or(kindLeftOut(o.Name), strings.ToLower(path.Ext(o.Name))))
+		}
+	}
+	return out.notes(), nil
+}
+
+// imagesName is the usual name of an IDX file of pictures.
+var imagesName = regexp.MustCompile(`(?i)images[-.]idx3-ubyte(\.gz)?$`)
+
+// belowIDX steps down to the only folder in a set that has IDX files of pictures, as torchvision keeps them in
+// MNIST/raw. It returns nil where there is none.
+func belowIDX(set *store.Set) (*store.Set, error) {
+	var found []string
+	for _, o := range set.Objects {
+		dir := path.Dir(o.Name)
+		if imagesName.MatchString(o.Name) && !ofSystem(o.Name) && !slices.Contains(found, dir) {
+			found = append(found, dir)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, nil
+	case 1:
+		return set.Below(found[0]), nil
+	}
+	for i := range found {
+		found[i] = set.Path(found[i])
+	}
+	return nil, fmt.Errorf("open %s: several folders in it hold IDX files: name one of them: %s",
+		set.Location, strings.Join(found, ", "))
+}
+
+// openIDXBelow opens a pair in a folder that was found below the one that the user named, and says so.
+func openIDXBelow(ctx context.Context, below *store.Set) (Source, error) {
+	src, err := openIDXSet(ctx, below, "")
+	if d, ok := src.(*idx); ok && err == nil {
+		d.notes = append(d.notes, fmt.Sprintf("the IDX files in %s are used", below.Location))
+	}
+	return src, err
 }
 
 func openIDX(set *store.Set, name, split string) (*idx, error) {
@@ -140,7 +199,8 @@ func hasIDX(set *store.Set) (bool, error) {
 func listIDX(set *store.Set) (images, labels []string, err error) {
 	seen := 0
 	for i, o := range set.Objects {
-		if o.Err != nil || strings.Contains(o.Name, "/") || isPicture(o.Name) || isArchive(o.Name) || seen == maxSniff {
+		if o.Err != nil || strings.Contains(o.Name, "/") || seen == maxSniff ||
+			isSystem(o.Name) || isPicture(o.Name) || isArchive(o.Name) {
 			continue
 		}
 		seen++
@@ -334,7 +394,7 @@ func (d *idx) Len() int          { return len(d.order) }
 func (d *idx) Classes() []string { return d.classes }
 func (d *idx) Order() string     { return "label, position" }
 func (d *idx) Hash() string      { return d.hash }
-func (d *idx) Notes() []string   { return nil }
+func (d *idx) Notes() []string   { return d.notes }
 func (d *idx) Close() error      { return nil }
 
 func (d *idx) Sample(i int) Sample {

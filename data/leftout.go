@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/ditrun/ditrun/data/store"
 )
 
 // leftOut counts the files of a source that are not taken for pictures, by their kind.
@@ -13,6 +15,14 @@ type leftOut map[string]int
 
 // leave counts one file of a kind, such as ".txt" or "hidden".
 func (l leftOut) leave(kind string) { l[kind]++ }
+
+// notes is the line for the user, none where nothing was left out.
+func (l leftOut) notes() []string {
+	if len(l) == 0 {
+		return nil
+	}
+	return []string{l.String()}
+}
 
 // String words the counts in one line, the largest first: "left out: 6 .heic, 2 in .ipynb_checkpoints, 1 .txt".
 func (l leftOut) String() string {
@@ -44,14 +54,23 @@ func isSystem(base string) bool {
 	return strings.HasPrefix(base, ".") || slices.Contains(systemFolders, base)
 }
 
+// systemFolder returns the first folder of a slash-separated path that belongs to a system or a program, "" if none
+// does.
+func systemFolder(dir string) string {
+	for folder := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
+		if isSystem(folder) {
+			return folder
+		}
+	}
+	return ""
+}
+
 // kindLeftOut says why the file at a slash-separated path in a source is not taken for a picture, "" if it is taken:
 // "in .ipynb_checkpoints" for files in system folders, "hidden" for hidden files, else the extension.
 func kindLeftOut(name string) string {
 	dir, base := path.Split(name)
-	for folder := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
-		if isSystem(folder) {
-			return "in " + folder
-		}
+	if folder := systemFolder(dir); folder != "" {
+		return "in " + folder
 	}
 	switch ext := strings.ToLower(path.Ext(base)); {
 	case isSystem(base):
@@ -63,4 +82,16 @@ func kindLeftOut(name string) string {
 	default:
 		return ext
 	}
+}
+
+// pictures returns the pictures of a set, and counts its other files.
+func pictures(set *store.Set) (*store.Set, leftOut) {
+	out := leftOut{}
+	return set.Select(func(o *store.Object) bool {
+		kind := kindLeftOut(o.Name)
+		if kind != "" {
+			out.leave(kind)
+		}
+		return kind == ""
+	}), out
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -87,14 +88,15 @@ const wanted = "want class folders with pictures (jpg, png, ...), tar archives, 
 // Open opens the pictures at location, which is a folder, a file, a pattern of files (train-*.tar) or one of these in
 // S3-compatible storage (s3://bucket/key). What it holds is told by content:
 //
-//   - class folders with pictures, with the rules of torchvision's ImageFolder;
+//   - class folders with pictures, with the rules of torchvision's ImageFolder, see openFolder for where they differ;
 //   - ILSVRC2012_img_train.tar, an archive of class archives, read in place; or a folder of class archives;
 //   - WebDataset archives; an archive of class folders; a flat archive or folder with o.Labels;
 //   - any of these archives compressed with gzip or zstd, and parquet files as of Hugging Face's datasets, which are
 //     unpacked into the cache first;
-//   - IDX files of the MNIST family, plain or gzip, see OpenIDX.
+//   - IDX files of the MNIST family, plain or gzip, also in the only folder below location that has such files.
 //
-// Of several parts of a data set in one folder the training part is opened, which Notes says.
+// Of several archives or IDX files in one folder that are parts of a data set the training part is opened. Files that
+// are not taken for pictures are counted in a line of Notes.
 func Open(ctx context.Context, location string, o Options) (Source, error) {
 	set, err := store.Open(ctx, location)
 	if err != nil {
@@ -112,6 +114,12 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 	if len(set.Objects) == 0 && len(set.Folders) == 0 {
 		return nil, fmt.Errorf("open %s: empty: %s", location, wanted)
 	}
+	for _, folder := range set.Unlisted {
+		if systemFolder(folder.Name) == "" {
+			return nil, fmt.Errorf("open %s: the folder cannot be listed: %w: make it readable, or move it out of %s",
+				set.Path(folder.Name), folder.Err, location)
+		}
+	}
 	c, err := openKind(ctx, set, labels, &o)
 	if err != nil {
 		return nil, err
@@ -124,10 +132,7 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 }
 
 func openKind(ctx context.Context, set *store.Set, labels *labelFile, o *Options) (Source, error) {
-	archives := set.Select(func(o *store.Object) bool { return isArchive(o.Name) })
-	pictures := slices.ContainsFunc(set.Objects, func(o store.Object) bool { return isPicture(o.Name) })
-	switch {
-	case set.Single:
+	if set.Single {
 		kind, err := kindOf(set, 0)
 		if err != nil {
 			return nil, err
@@ -136,8 +141,11 @@ func openKind(ctx context.Context, set *store.Set, labels *labelFile, o *Options
 			return openIDXSet(ctx, set, "")
 		}
 		return openPacked(ctx, set, labels, o)
-	case len(archives.Objects) > 0 && !pictures:
-		return openPacked(ctx, archives, labels, o)
+	}
+	archives := set.Select(func(o *store.Object) bool { return isArchive(o.Name) && !ofSystem(o.Name) })
+	pictures := slices.ContainsFunc(set.Objects, func(o store.Object) bool { return kindLeftOut(o.Name) == "" })
+	if len(archives.Objects) > 0 && !pictures {
+		return openBeside(ctx, set, archives, labels, o)
 	}
 	if has, err := hasIDX(set); err != nil || has {
 		if err != nil {
@@ -145,11 +153,54 @@ func openKind(ctx context.Context, set *store.Set, labels *labelFile, o *Options
 		}
 		return openIDXSet(ctx, set, "")
 	}
-	set = kaggle(set)
-	if labels != nil {
-		return openFlat(set, labels)
+	set, note := trainingPart(set)
+	if !pictures {
+		below, err := belowIDX(set)
+		if err != nil {
+			return nil, err
+		}
+		if below != nil {
+			return openIDXBelow(ctx, below)
+		}
 	}
-	return openFolder(set)
+	var c *catalogue
+	var err error
+	if labels != nil {
+		c, err = openFlat(set, labels)
+	} else {
+		c, err = openFolder(set)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if note != "" {
+		c.notes = append(c.notes, note)
+	}
+	return c, nil
+}
+
+// ofSystem says whether a file is hidden or in a hidden folder, or in one of a system.
+func ofSystem(name string) bool {
+	dir, base := path.Split(name)
+	return isSystem(base) || systemFolder(dir) != ""
+}
+
+// openBeside opens the archives of a set, and counts the files beside them.
+func openBeside(ctx context.Context, set, archives *store.Set, labels *labelFile, o *Options) (Source, error) {
+	c, err := openPacked(ctx, archives, labels, o)
+	if err != nil {
+		return nil, err
+	}
+	out := leftOut{}
+	for _, f := range set.Objects {
+		if (ofSystem(f.Name) || !isArchive(f.Name)) && (labels == nil || !isFile(set.Path(f.Name), labels.path)) {
+			out.leave(kindLeftOut(f.Name))
+		}
+	}
+	if len(out) > 0 {
+		c.notes = append(c.notes, fmt.Sprintf("beside the archives %v", out))
+	}
+	return c, nil
 }
 
 // archiveName are the endings of files that hold many pictures.
@@ -157,14 +208,14 @@ var archiveName = regexp.MustCompile(`(?i)\.(tar|tar\.gz|tgz|tar\.zst|tzst|parqu
 
 func isArchive(name string) bool { return archiveName.MatchString(name) }
 
-// kaggle steps down to the training pictures of ImageNet as Kaggle packs it.
-func kaggle(set *store.Set) *store.Set {
+// trainingPart steps down to the training pictures of ImageNet as Kaggle packs it, and says so.
+func trainingPart(set *store.Set) (part *store.Set, note string) {
 	for _, dir := range []string{"Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/train"} {
 		if slices.ContainsFunc(set.Objects, func(o store.Object) bool { return strings.HasPrefix(o.Name, dir+"/") }) {
-			return set.Below(dir)
+			return set.Below(dir), fmt.Sprintf("the training part is used, %s", set.Path(dir))
 		}
 	}
-	return set
+	return set, ""
 }
 
 // kindOf tells what a file is by its first bytes: parquet, tar, gzip (of a tar), zstd, IDX, or "".

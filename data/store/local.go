@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 func openLocal(ctx context.Context, location string) (*Set, error) {
@@ -27,9 +29,11 @@ func openLocal(ctx context.Context, location string) (*Set, error) {
 		return s, nil
 	}
 	s := newLocal(location, location)
-	if err := s.walk(ctx, "", nil); err != nil {
+	top := []os.FileInfo{}
+	if err := s.walk(ctx, "", nil, &top); err != nil {
 		return nil, err
 	}
+	s.findTwins(top)
 	slices.SortFunc(s.Objects, func(a, b Object) int { return cmp.Compare(a.Name, b.Name) })
 	return s, nil
 }
@@ -70,8 +74,9 @@ func matchLocal(ctx context.Context, pattern string) (*Set, error) {
 	return s, nil
 }
 
-// walk adds the files below dir. above are the folders that lead there: a link to one of them has no end.
-func (s *Set) walk(ctx context.Context, dir string, above []os.FileInfo) error {
+// walk adds the files below dir. above are the folders that lead there: a link to one of them has no end. Where top is
+// not nil it gets what each of s.Folders is, nil for those that could not be looked at.
+func (s *Set) walk(ctx context.Context, dir string, above []os.FileInfo, top *[]os.FileInfo) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -82,7 +87,7 @@ func (s *Set) walk(ctx context.Context, dir string, above []os.FileInfo) error {
 	}
 	for _, a := range above {
 		if os.SameFile(a, here) {
-			return fmt.Errorf("%s: symbolic link to a folder above it", full)
+			return errors.New("symbolic link to a folder above it")
 		}
 	}
 	entries, err := os.ReadDir(full)
@@ -91,18 +96,46 @@ func (s *Set) walk(ctx context.Context, dir string, above []os.FileInfo) error {
 	}
 	for _, e := range entries {
 		name := path.Join(dir, e.Name())
-		if isFolder(full, e) {
-			if dir == "" {
-				s.Folders = append(s.Folders, e.Name())
-			}
-			if err := s.walk(ctx, name, append(slices.Clip(above), here)); err != nil {
-				return err
-			}
+		if !isFolder(full, e) {
+			s.Objects = append(s.Objects, localObject(filepath.Join(full, e.Name()), name))
 			continue
 		}
-		s.Objects = append(s.Objects, localObject(filepath.Join(full, e.Name()), name))
+		err := s.walk(ctx, name, append(slices.Clip(above), here), nil)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			s.Unlisted = append(s.Unlisted, Object{Name: name, Err: disk.Bare(err)})
+		}
+		if top != nil {
+			info, _ := os.Stat(filepath.Join(full, e.Name()))
+			s.Folders, *top = append(s.Folders, e.Name()), append(*top, info)
+		}
 	}
 	return nil
+}
+
+// findTwins fills in s.Twins. top is what each of s.Folders is.
+func (s *Set) findTwins(top []os.FileInfo) {
+	first := map[string]string{}
+	for i, info := range top {
+		if info == nil {
+			continue
+		}
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			return
+		}
+		key := fmt.Sprint(st.Dev, " ", st.Ino)
+		if _, known := first[key]; !known {
+			first[key] = s.Folders[i]
+			continue
+		}
+		if s.Twins == nil {
+			s.Twins = map[string]string{}
+		}
+		s.Twins[s.Folders[i]] = first[key]
+	}
 }
 
 func isFolder(dir string, e os.DirEntry) bool {

@@ -45,6 +45,10 @@ type Set struct {
 	Objects []Object
 	// Folders are the names of the folders directly in Root, empty ones included where the storage knows of them.
 	Folders []string
+	// Unlisted are the folders at any depth whose files could not be listed, each with the reason in Err.
+	Unlisted []Object
+	// Twins are those of Folders that are the same folder as an earlier one, whose name is the value.
+	Twins map[string]string
 
 	open   func(o *Object) (File, error)
 	prefix string // of the keys of remote objects
@@ -91,6 +95,11 @@ func (s *Set) Select(keep func(o *Object) bool) *Set {
 // Below returns the set of one folder of s.
 func (s *Set) Below(folder string) *Set {
 	t := &Set{Location: s.Path(folder), Root: s.Path(folder), Remote: s.Remote}
+	for _, o := range s.Unlisted {
+		if rest, ok := strings.CutPrefix(o.Name, folder+"/"); ok {
+			t.Unlisted = append(t.Unlisted, Object{Name: rest, Err: o.Err})
+		}
+	}
 	full := map[string]string{}
 	for _, o := range s.Objects {
 		rest, ok := strings.CutPrefix(o.Name, folder+"/")
