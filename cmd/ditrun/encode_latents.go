@@ -97,8 +97,8 @@ func runEncodeLatents(e *env) error {
 	if err := checkFolder(c.String("out")); err != nil {
 		return err
 	}
-	if sameFolder(c.String("data"), c.String("out")) {
-		return usagef("--out %s: holds the pictures, want a folder of its own", c.String("out"))
+	if err := outsideOf(c.String("data"), "out", c.String("out")); err != nil {
+		return err
 	}
 	src, err := e.openPictures(c.String("data"), c.String("labels"))
 	if err != nil {
@@ -322,10 +322,4 @@ func checkFolder(out string) error {
 			return fmt.Errorf("--out %s: %w", out, err)
 		}
 	}
-}
-
-func sameFolder(a, b string) bool {
-	sa, err := os.Stat(a)
-	sb, err2 := os.Stat(b)
-	return err == nil && err2 == nil && os.SameFile(sa, sb)
 }

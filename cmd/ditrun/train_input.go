@@ -56,6 +56,15 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 	c := e.flags
 	path, encoder := c.String("data"), c.String("vae")
 	t.pictures = encoder != "" && !exists(filepath.Join(path, data.ManifestName))
+	if t.pictures {
+		flag := "results-dir"
+		if c.String("run-dir") != "" {
+			flag = "run-dir"
+		}
+		if err := outsideOf(path, flag, c.String(flag)); err != nil {
+			return err
+		}
+	}
 	var latents *data.Latents
 	if !t.pictures {
 		if latents, err = data.OpenLatents(path); isMissing(err) {

@@ -86,6 +86,9 @@ func runTrainVAE(e *env) error {
 	if err := checkFolder(out); err != nil {
 		return err
 	}
+	if err := outsideOf(c.String("data"), "out", out); err != nil {
+		return err
+	}
 	state, err := e.findVAERun(out)
 	if err != nil {
 		return err
