@@ -20,7 +20,8 @@ func outsideOf(pictures, flag, dir string) error {
 		case first && sameFolder(dir, pictures):
 			return usagef("--%s %s: holds the pictures, want a folder of its own", flag, dir)
 		default:
-			return usagef("--%s %s: lies in %s, which holds the pictures: want a folder outside of it", flag, dir, pictures)
+			return usagef("--%s %s: lies in %s, which holds the pictures: want a folder outside of it",
+				flag, dir, pictures)
 		}
 		if at == filepath.Dir(at) {
 			return nil
