@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/text/unicode/norm"
-
 	"github.com/ditrun/ditrun/data/store"
 )
 
@@ -66,44 +64,28 @@ func checkFolders(set *store.Set, classes []string, in map[string]*classFolder) 
 	if err := refuseOwn(set); err != nil {
 		return nil, err
 	}
+	for _, o := range set.Objects { // a link that leads nowhere may have been a class
+		if o.Err != nil && !strings.Contains(o.Name, "/") && kindLeftOut(o.Name) == kindLeftOut("none") {
+			return nil, fmt.Errorf("open %s: %w: mend it, or remove it", set.Path(o.Name), o.Err)
+		}
+	}
 	if notes, err = checkParts(set, classes, in); err != nil {
 		return nil, err
 	}
-	alike, err := alikeNames(classes)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", set.Location, err)
-	}
-	notes = append(notes, alike...)
+	twins := []string{}
 	for _, c := range classes {
 		if first, ok := set.Twins[c]; ok {
-			notes = append(notes, fmt.Sprintf(
-				"%q and %q are one folder by way of a link: its pictures are in both classes", first, c))
+			twins = append(twins, fmt.Sprintf("%q and %q", first, c))
 		}
+	}
+	if len(twins) > 0 {
+		notes = append(notes, fmt.Sprintf(
+			"classes %s are one folder by way of a link: its pictures are in both classes", fewOf(twins)))
 	}
 	for _, c := range classes {
 		if in[c].pictures == 0 {
 			return nil, noPictures(set, c)
 		}
-	}
-	return notes, nil
-}
-
-// alikeNames refuses classes whose names read the same, and remarks on those that differ by case alone.
-func alikeNames(classes []string) (notes []string, err error) {
-	composed, folded := map[string]string{}, map[string]string{}
-	for _, c := range classes {
-		key := norm.NFC.String(c)
-		if old, ok := composed[key]; ok {
-			return nil, fmt.Errorf("classes %+q and %+q have one name, its letters composed in two ways: "+
-				"merge their folders, or rename one", old, c)
-		}
-		composed[key] = c
-		key = strings.ToLower(key)
-		if old, ok := folded[key]; ok {
-			notes = append(notes, fmt.Sprintf("classes %q and %q differ by case alone", old, c))
-			continue
-		}
-		folded[key] = c
 	}
 	return notes, nil
 }

@@ -205,8 +205,11 @@ func listIDX(set *store.Set) (images, labels []string, err error) {
 		}
 		seen++
 		f, err := set.File(i)
-		if err != nil {
+		switch {
+		case err != nil && imagesName.MatchString(o.Name):
 			return nil, nil, openError(set.Path(o.Name), err)
+		case err != nil:
+			continue // nobody asked for it
 		}
 		switch magicIDX(io.NewSectionReader(f, 0, o.Size)) {
 		case idxImages:

@@ -46,7 +46,10 @@ func (l leftOut) String() string {
 }
 
 // systemFolders are made by programs and systems, not by people who sort pictures.
-var systemFolders = []string{"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
+var systemFolders = []string{
+	"__MACOSX", "@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information",
+	"lost+found", "__pycache__",
+}
 
 // isSystem says whether a file or folder of this base name belongs to a system or a program: hidden ones, such as
 // .ipynb_checkpoints, .git and the ._* files of macOS, and the folders of systemFolders.
@@ -89,6 +92,9 @@ func pictures(set *store.Set) (*store.Set, leftOut) {
 	out := leftOut{}
 	return set.Select(func(o *store.Object) bool {
 		kind := kindLeftOut(o.Name)
+		if kind != "" && o.Err != nil && !ofSystem(o.Name) {
+			kind = "that cannot be read"
+		}
 		if kind != "" {
 			out.leave(kind)
 		}

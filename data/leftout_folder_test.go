@@ -154,7 +154,7 @@ func TestFoldersRefused(t *testing.T) {
 		"composed twice": {
 			"M\u00e4use/1.jpg Ma\u0308use/1.jpg",
 			`classes "Ma\u0308use" and "M\u00e4use" have one name, its letters composed in two ways: ` +
-				`merge their folders`,
+				`merge them`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -194,11 +194,36 @@ func TestFolderNotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
+		`classes "dog" and "puppy" are one folder by way of a link: its pictures are in both classes`,
 		`classes "Cat" and "cat" differ by case alone`,
-		`"dog" and "puppy" are one folder by way of a link: its pictures are in both classes`,
 	}
 	if !slices.Equal(src.Notes(), want) || src.Len() != 4 {
 		t.Errorf("%d samples, notes %q, want %q", src.Len(), src.Notes(), want)
+	}
+}
+
+// TestDeadLinkOfClass: a link that leads nowhere may have been a class, so the others are not numbered without it.
+func TestDeadLinkOfClass(t *testing.T) {
+	dir := writeFiles(t, treeOf("cat/1.jpg dog/1.jpg"))
+	for link, to := range map[string]string{"cat/notes": "/nowhere/n", "cat/a.txt": "a.txt", ".hidden": "/nowhere/h"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	src, err := Open(t.Context(), dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"left out: 2 that cannot be read, 1 hidden"}; !slices.Equal(src.Notes(), want) {
+		t.Errorf("notes %q, want %q", src.Notes(), want)
+	}
+	if err := os.Symlink("/nowhere/bee", filepath.Join(dir, "bee")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(t.Context(), dir, Options{})
+	if want := "open " + dir + "/bee: a link to nothing: there is no /nowhere/bee: mend it"; err == nil ||
+		!strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error %v, want %q", err, want)
 	}
 }
 
@@ -224,6 +249,13 @@ func TestFolderUnlisted(t *testing.T) {
 	}
 	if os.Geteuid() == 0 {
 		t.Skip("the superuser may list every folder")
+	}
+	secret := filepath.Join(dir, "secret.txt") // a file that nobody asks for may be unreadable
+	if err := os.WriteFile(secret, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), dir, Options{}); err != nil {
+		t.Error(err)
 	}
 	deep := filepath.Join(dir, "cat/deep")
 	if err := os.Chmod(deep, 0); err != nil {

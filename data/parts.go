@@ -9,8 +9,9 @@ import (
 	"github.com/ditrun/ditrun/data/store"
 )
 
-// partName finds train, val or test in the name of a folder, as a word of its own: Training, val2017, seg_test.
-var partName = regexp.MustCompile(`(?i)^(|.*[-_. ])(train|training|val|valid|validation|test|testing)(|[-_. 0-9].*)$`)
+// partName finds the name of a part in that of a folder, as a word of its own: Training, val2017, seg_test.
+var partName = regexp.MustCompile(`(?i)^(|.*[-_. ])` +
+	`(train|training|val|valid|validation|dev|eval|evaluation|test|testing)(|[-_. 0-9].*)$`)
 
 // partOf returns which part of a data set a folder is by its name, "" if by none, and what else the name has in it.
 // Parts of one set agree in that, as seg_train and seg_test do, and bullet_train and test_tube do not.
@@ -19,9 +20,11 @@ func partOf(folder string) (part, others string) {
 	if m == nil {
 		return "", ""
 	}
-	part = strings.TrimSuffix(m[2], "ing")
-	if strings.HasPrefix(part, "val") {
+	switch m[2][0] {
+	case 'v', 'd', 'e':
 		part = "val"
+	default:
+		part = strings.TrimSuffix(m[2], "ing")
 	}
 	return part, m[1] + "/" + m[3]
 }
@@ -97,14 +100,18 @@ func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (n
 			"where they are parts of the data set, name one of them, such as %s",
 			strings.Join(parts, " and "), len(others), set.Path(parts[0])))
 	}
-	wholes := 0 // folders that are named as parts and have folders for classes
-	for _, c := range filled {
-		if part, _ := partOf(c); part != "" && in[c].direct == 0 {
-			wholes++
-		}
-	}
-	if wholes > 0 && wholes == len(filled) {
+	whole := slices.DeleteFunc(slices.Clone(filled), func(c string) bool { // parts with class folders in them
+		part, _ := partOf(c)
+		return part == "" || in[c].direct > 0
+	})
+	if len(whole) > 0 && len(whole) == len(filled) {
 		return nil, refuseParts(set, filled, in)
+	}
+	for _, c := range whole {
+		if len(parts) == 0 && len(in[c].folders) > 1 {
+			notes = append(notes, fmt.Sprintf("%q is taken for a class, and its %d folders are not: "+
+				"where it is a part of the data set, name %s", c, len(in[c].folders), set.Path(c)))
+		}
 	}
 	within := 0
 	example := ""
@@ -121,13 +128,17 @@ func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (n
 			}
 		}
 	}
-	switch c := append(filled, "")[0]; {
+	c := append(filled, "")[0]
+	part, _ := partOf(c)
+	switch {
 	case within > 0:
 		notes = append(notes, fmt.Sprintf("pictures of several parts of the data set are in one class, "+
 			"such as %s (%d of %d classes)", example, within, len(filled)))
 	case len(filled) == 1 && in[c].direct == 0 && len(in[c].folders) > 1:
 		notes = append(notes, fmt.Sprintf("all pictures are of one class, %q: "+
 			"to make classes of the %d folders in it, name %s", c, len(in[c].folders), set.Path(c)))
+	case len(filled) == 1 && part != "":
+		notes = append(notes, fmt.Sprintf("all pictures are of one class, that is called %q", c))
 	}
 	return notes, nil
 }
@@ -151,20 +162,29 @@ func shareFolders(parts, others []string, in map[string]*classFolder) bool {
 	return false
 }
 
-// refuseParts is the error that names the parts of a data set and the one to open, the training part if it has classes.
+// refuseParts is the error that names the parts of a data set and one to open: with class folders rather than without,
+// and the training part rather than others.
 func refuseParts(set *store.Set, parts []string, in map[string]*classFolder) error {
-	best := ""
+	rank := func(p string) (n int) {
+		if part, _ := partOf(p); part == "train" {
+			n++
+		}
+		if len(in[p].folders) > 0 {
+			n += 2
+		}
+		return n
+	}
+	best := parts[0]
 	for _, p := range parts {
-		part, _ := partOf(p)
-		if old, _ := partOf(best); len(in[p].folders) > 0 && (best == "" || part == "train" && old != "train") {
+		if rank(p) > rank(best) {
 			best = p
 		}
 	}
 	text := fmt.Sprintf("it holds parts of a data set (%s), not classes: ", strings.Join(parts, ", "))
-	if best == "" {
+	if len(in[best].folders) == 0 {
 		return fmt.Errorf("open %s: %snone of them has class folders: "+
 			"sort the pictures of one into a folder for each class, or name the part, such as %s, "+
-			"and their classes with --labels", set.Location, text, set.Path(parts[0]))
+			"and their classes with --labels", set.Location, text, set.Path(best))
 	}
 	return fmt.Errorf("open %s: %sname one of them, such as %s", set.Location, text, set.Path(best))
 }

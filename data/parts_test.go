@@ -109,9 +109,16 @@ func TestParts(t *testing.T) {
 			"SET/flowers holds parts of a data set (test, train), not classes: " +
 				"name one of them, such as SET/flowers/test", 0, "",
 		},
-		"a class named test":       {"test/1.png cat/1.png dog/1.png", "", 3, ""},
-		"a class named train":      {"train/steam/1.png bus/1.png car/1.png", "", 3, ""},
-		"flat train alone":         {"train/1.png", "", 1, ""},
+		"a class named test":  {"test/1.png cat/1.png dog/1.png", "", 3, ""},
+		"a class named train": {"train/steam/1.png bus/1.png car/1.png", "", 3, ""},
+		"flat train alone":    {"train/1.png", "", 1, `all pictures are of one class, that is called "train"`},
+		"train of two, flat others": {
+			"train/a/1.png train/b/1.png extra/1.png", "", 2,
+			`"train" is taken for a class, and its 2 folders are not: ` +
+				"where it is a part of the data set, name SET/train",
+		},
+		"dev":                      {"train/1.png dev/a/2.png", "not classes: name one of them, such as SET/dev", 0, ""},
+		"train first":              {"a_test/1.png a_train/1.png", "or name the part, such as SET/a_train, ", 0, ""},
 		"words that only have it":  {"bullet_train/1.png test_tube/1.png", "", 2, ""},
 		"letters that only are it": {"contest/1.png trainers/1.png valley/1.png", "", 3, ""},
 		"two among many": {

@@ -126,7 +126,12 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 	}
 	if c, ok := c.(*catalogue); ok {
 		c.budget = newBudget(cmp.Or(o.DecodeMemory, defaultDecodeMemory))
-		c.notes = append(c.notes, ClassNotes(c.classes)...)
+		alike, err := alikeNames(c.classes)
+		if err != nil {
+			c.Close()
+			return nil, fmt.Errorf("open %s: %w", location, err)
+		}
+		c.notes = append(append(c.notes, alike...), ClassNotes(c.classes)...)
 	}
 	return c, nil
 }
