@@ -120,7 +120,7 @@ func TestFoldersRefused(t *testing.T) {
 		},
 		"latents": {
 			"a/1.jpg out/latents-00000-of-00002.safetensors out/preview.png",
-			"SET/out holds encoded latents, which are no pictures to learn from: move it out of the folder",
+			"SET/out holds encoded latents, no pictures to learn from: move it out of the folder",
 		},
 		"latents, deep": {
 			"a/1.jpg a/b/latents-00000-of-00002.safetensors a/b/preview.png",

@@ -55,7 +55,7 @@ func refuseOwn(set *store.Set) error {
 		return fmt.Errorf("open %s: holds %s, want pictures: give the folder that holds pictures alone",
 			set.Location, what)
 	default:
-		return fmt.Errorf("open %s: %s holds %s, which are no pictures to learn from: move it out of the folder",
+		return fmt.Errorf("open %s: %s holds %s, no pictures to learn from: move it out of the folder",
 			set.Location, set.Path(dir), what)
 	}
 }

@@ -93,7 +93,8 @@ func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (n
 	parts := findParts(classes)
 	if len(parts) > 0 {
 		others := slices.DeleteFunc(slices.Clone(filled), func(c string) bool { return slices.Contains(parts, c) })
-		if len(others) <= len(parts) || shareFolders(parts, others, in) {
+		deep := slices.ContainsFunc(parts, func(p string) bool { return in[p].direct == 0 && len(in[p].folders) > 1 })
+		if len(others) <= len(parts) || deep || shareFolders(parts, others, in) {
 			return nil, refuseParts(set, parts, in)
 		}
 		notes = append(notes, fmt.Sprintf("%s are taken for classes, as there are %d others: "+

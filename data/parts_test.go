@@ -104,6 +104,9 @@ func TestParts(t *testing.T) {
 			"v/1.png w/1.png x/1.png y/1.png train/a/1.png test/a/2.png",
 			"(test, train), not classes", 0, "",
 		},
+		"classes in one of many": {
+			"v/1.png w/1.png x/1.png train/a/1.png train/b/1.png test/2.png", "(test, train), not classes", 0, "",
+		},
 		"one level down": {
 			"flowers/train/a/1.png flowers/test/a/2.png",
 			"SET/flowers holds parts of a data set (test, train), not classes: " +
