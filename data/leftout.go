@@ -60,10 +60,12 @@ func isSystem(base string) bool {
 // systemFolder returns the first folder of a slash-separated path that belongs to a system or a program, "" if none
 // does.
 func systemFolder(dir string) string {
-	for folder := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
+	for dir != "" {
+		folder, below, _ := strings.Cut(dir, "/")
 		if isSystem(folder) {
 			return folder
 		}
+		dir = below
 	}
 	return ""
 }

@@ -17,9 +17,10 @@ var shardName = regexp.MustCompile(`^latents-\d+-of-\d+\.safetensors$`)
 // ownOutput finds a folder in a set that a command of ditrun wrote: its path in the set, "" for the whole of it, and
 // what it holds; what is "" where there is none. Pictures in such folders (previews, curves, reconstructions) are no
 // data.
-func ownOutput(set *store.Set) (dir, what string) {
+func ownOutput(set *store.Set) (folder, what string) {
 	for _, o := range set.Objects {
 		dir, base := path.Split(o.Name)
+		what := ""
 		beside := func(name string) bool {
 			_, ok := slices.BinarySearchFunc(set.Objects, dir+name, func(o store.Object, name string) int {
 				return cmp.Compare(o.Name, name)
@@ -27,7 +28,6 @@ func ownOutput(set *store.Set) (dir, what string) {
 			return ok
 		}
 		switch {
-		case systemFolder(dir) != "":
 		case shardName.MatchString(base):
 			what = "encoded latents"
 		case base == "run.json" && (beside("log.jsonl") || beside("config.yaml")):
@@ -39,7 +39,7 @@ func ownOutput(set *store.Set) (dir, what string) {
 		case base == "labels.csv" && dir != "" && beside("000000.png"):
 			what = "pictures drawn by sample"
 		}
-		if what != "" {
+		if what != "" && systemFolder(dir) == "" {
 			return strings.TrimSuffix(dir, "/"), what
 		}
 	}

@@ -120,7 +120,9 @@ func TestParts(t *testing.T) {
 			`"train" is taken for a class, and its 2 folders are not: ` +
 				"where it is a part of the data set, name SET/train",
 		},
-		"dev":                      {"train/1.png dev/a/2.png", "not classes: name one of them, such as SET/dev", 0, ""},
+		"dev": {
+			"train/1.png dev/a/2.png", "(dev, train), not classes: name one of them, such as SET/dev", 0, "",
+		},
 		"train first":              {"a_test/1.png a_train/1.png", "or name the part, such as SET/a_train, ", 0, ""},
 		"words that only have it":  {"bullet_train/1.png test_tube/1.png", "", 2, ""},
 		"letters that only are it": {"contest/1.png trainers/1.png valley/1.png", "", 3, ""},
