@@ -175,3 +175,18 @@ func TestPartsWithLabels(t *testing.T) {
 		t.Errorf("notes %q, want %q", src.Notes(), want)
 	}
 }
+
+// TestKaggleTrainingPart: of ImageNet as Kaggle packs it the training part is opened, which is said.
+func TestKaggleTrainingPart(t *testing.T) {
+	server := &storetest.Server{}
+	server.Serve(t)
+	src, notes, err := openBoth(t, server, treeOf(`ILSVRC/Data/CLS-LOC/train/a/1.JPEG ILSVRC/Data/CLS-LOC/train/b/1.JPEG
+		ILSVRC/Data/CLS-LOC/val/2.JPEG ILSVRC/Data/CLS-LOC/train/b/x.txt ILSVRC/Annotations/1.xml x.csv`), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "left out: 1 .txt\nthe training part is used, SET/ILSVRC/Data/CLS-LOC/train"
+	if src.Len() != 2 || notes != want {
+		t.Errorf("%d samples, notes %q, want %q", src.Len(), notes, want)
+	}
+}
