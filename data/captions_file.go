@@ -43,19 +43,20 @@ func (b *captionBuilder) addFile(ctx context.Context, location string) error {
 // addText reads captions in any format.
 func (b *captionBuilder) addText(ctx context.Context, r io.Reader) error {
 	in := bufio.NewReaderSize(&cancelled{ctx, r}, 1<<16)
-	if head, _ := in.Peek(3); string(head) == "\uFEFF" {
-		in.Discard(3)
-	}
 	head, err := in.Peek(4096)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
+	plain, err := disk.PlainText(head)
+	if err != nil {
+		return err
+	}
+	in.Discard(len(head) - len(plain))
+	head = plain
 	text := bytes.TrimSpace(head)
 	switch {
 	case len(text) == 0:
 		return errors.New("no captions in it: the file is empty or begins with blanks alone")
-	case bytes.HasPrefix(head, []byte("\xff\xfe")), bytes.HasPrefix(head, []byte("\xfe\xff")):
-		return errors.New("text in UTF-16: want UTF-8")
 	case bytes.HasPrefix(head, []byte("\x1f\x8b")), bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")), bytes.HasPrefix(head, []byte("PK\x03\x04")):
 		return errors.New("compressed: want the file that is in it")
 	case text[0] == '{' && isCOCO(text):

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -46,7 +47,8 @@ func (c *Claim) Skip(id int, s Sample, reason string) error {
 	if id < after || id >= c.Hi {
 		return fmt.Errorf("shard %s: skipped sample %d, want %d to %d, ascending", c.w.plan.file(c.Shard), id, after, c.Hi-1)
 	}
-	c.skipped = append(c.skipped, Skipped{ID: id, Name: s.Name, Label: s.Label, Reason: strings.ToValidUTF8(reason, "?")})
+	c.skipped = append(c.skipped, Skipped{ID: id, Name: names.Text(s.Name), Label: s.Label,
+		Reason: strings.ToValidUTF8(reason, "?")})
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // imagenetText is ImageNet-1k: the WordNet id and the words of each class, in the order of the labels. It was taken from
@@ -46,14 +48,50 @@ func ClassWords(name string) string {
 	return name
 }
 
+// asText makes the names of classes, as they were found, what manifests and checkpoints can hold. The order stays that of
+// the bytes.
+func asText(classes []string) []string {
+	list := make([]string, len(classes))
+	for i, name := range classes {
+		list[i] = names.Text(name)
+	}
+	return list
+}
+
+// sameClasses says whether a set that was made from classes found has the classes of a source. Sets were once made with
+// names that [names.Text] writes in another way.
+func sameClasses(classes, found []string) bool {
+	return slices.EqualFunc(classes, found, func(a, b string) bool {
+		return names.Equal(a, b) || names.Equal(a, names.Text(b))
+	})
+}
+
 // isSynset says whether a name is a WordNet id of a noun.
 func isSynset(name string) bool {
 	return len(name) == 9 && name[0] == 'n' && strings.Trim(name[1:], "0123456789") == ""
 }
 
-// ClassNotes says what is remarkable about the numbering of classes that are named by WordNet ids: models trained on
-// ImageNet expect its own.
+// ClassNotes says what is remarkable about the names of classes: two that are one name in two forms of Unicode, and, where
+// they are WordNet ids, numbers that are not ImageNet's, which models trained on it expect.
 func ClassNotes(classes []string) []string {
+	return append(twoForms(classes), synsetNotes(classes)...)
+}
+
+// twoForms names the first two classes that are one name in two forms of Unicode.
+func twoForms(classes []string) []string {
+	label := map[string]int{}
+	for i, name := range classes {
+		key := names.Canonical(name)
+		if first, ok := label[key]; ok {
+			return []string{fmt.Sprintf("classes %d and %d have one name, %q, in two forms of Unicode, as after a copy "+
+				"from macOS: if they are one class, put their pictures into one folder", first, i, name)}
+		}
+		label[key] = i
+	}
+	return nil
+}
+
+func synsetNotes(classes []string) []string {
 	known, elsewhere := 0, ""
 	for label, name := range classes {
 		if !isSynset(name) {
@@ -78,30 +116,30 @@ func ClassNotes(classes []string) []string {
 // classNames names n labels where only the files say what they are: by the WordNet id that all names of a label begin
 // with, as ImageNet's do, else by numbers.
 func classNames(n int, entries []entry) []string {
-	names := make([]string, n)
+	list := make([]string, n)
 	for _, e := range entries {
 		base := e.name[strings.LastIndexByte(e.name, '/')+1:]
 		synset, _, ok := strings.Cut(base, "_")
-		if !ok || !isSynset(synset) || names[e.label] != "" && names[e.label] != synset {
+		if !ok || !isSynset(synset) || list[e.label] != "" && list[e.label] != synset {
 			return numbered(n)
 		}
-		names[e.label] = synset
+		list[e.label] = synset
 	}
-	for label, name := range names {
+	for label, name := range list {
 		if name == "" { // no picture of it: ImageNet's name if the others are ImageNet's
 			if n != len(ImageNetClasses()) {
 				return numbered(n)
 			}
-			names[label] = ImageNetClasses()[label].Synset
+			list[label] = ImageNetClasses()[label].Synset
 		}
 	}
-	return names
+	return list
 }
 
 func numbered(n int) []string {
-	names := make([]string, n)
-	for i := range names {
-		names[i] = fmt.Sprint(i)
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprint(i)
 	}
-	return names
+	return list
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // labelFile says which class each picture of a flat set belongs to.
@@ -64,7 +65,7 @@ func parseLabels(text []byte) (*labelFile, error) {
 			if l.byName == nil {
 				l.byName = map[string]string{}
 			}
-			name := stem(f[0])
+			name := names.Canonical(stem(f[0]))
 			if old, ok := l.byName[name]; ok && old != f[1] {
 				return nil, fmt.Errorf("line %d: %s is of class %s, and was of class %s", n, f[0], f[1], old)
 			}
@@ -100,7 +101,7 @@ func (l *labelFile) apply(entries []entry) ([]string, error) {
 			of[i] = l.lines[i]
 			continue
 		}
-		class, ok := l.byName[stem(e.name)]
+		class, ok := l.byName[names.Canonical(stem(e.name))]
 		if !ok {
 			return nil, fmt.Errorf("%s has no line for %s", l.path, e.name)
 		}

@@ -239,7 +239,7 @@ func (p *Plan) differs(found *Plan) string {
 			return fmt.Sprintf("made with %s %s, this plan has %s", want.key, cmp.Or(have[want.key], "not known"), want.value)
 		}
 	}
-	if !slices.Equal(p.Dataset.Classes, found.Dataset.Classes) {
+	if !sameClasses(p.Dataset.Classes, found.Dataset.Classes) {
 		return "made with other class names"
 	}
 	return ""
@@ -314,6 +314,10 @@ func readManifest(dir string) (*Manifest, error) {
 func parseManifest(b []byte) (*Manifest, error) {
 	if len(b) > maxManifest {
 		return nil, fmt.Errorf("%s: more than %d bytes", ManifestName, maxManifest)
+	}
+	b, err := disk.PlainText(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ManifestName, err)
 	}
 	// The version decides how the rest is to be read, so it is looked at alone first.
 	var head struct {

@@ -31,7 +31,7 @@ type Sample struct {
 type Source interface {
 	// Len returns the number of samples.
 	Len() int
-	// Classes returns the class names, indexed by label.
+	// Classes returns the class names, indexed by label: text, in which bytes that are not UTF-8 are written as \xNN.
 	Classes() []string
 	// Sample describes sample i, 0 <= i < Len().
 	Sample(i int) Sample
@@ -124,7 +124,11 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c, ok := c.(*catalogue); ok {
+	switch c := c.(type) {
+	case *idx:
+		c.classes = asText(c.classes)
+	case *catalogue:
+		c.classes = asText(c.classes)
 		c.budget = newBudget(cmp.Or(o.DecodeMemory, defaultDecodeMemory))
 		alike, err := alikeNames(c.classes)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -273,7 +274,10 @@ func readJSON(path string, v any) error {
 	if len(text) > maxJSON {
 		return fmt.Errorf("%s: more than %d bytes", filepath.Base(path), maxJSON)
 	}
-	if err := json.Unmarshal(text, v); err != nil {
+	if text, err = disk.PlainText(text); err == nil {
+		err = json.Unmarshal(text, v)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", filepath.Base(path), err)
 	}
 	return nil

@@ -33,7 +33,10 @@ func readConfig(path string) (Config, error) {
 		return Config{}, fmt.Errorf("%s: %w", ConfigName, disk.Bare(err))
 	}
 	cfg := DefaultConfig()
-	if err := json.Unmarshal(text, &cfg); err != nil {
+	if text, err = disk.PlainText(text); err == nil {
+		err = json.Unmarshal(text, &cfg)
+	}
+	if err != nil {
 		return Config{}, fmt.Errorf("%s: %w", ConfigName, err)
 	}
 	if err := cfg.Validate(); err != nil {

@@ -16,7 +16,7 @@ import (
 // know neither each other nor the data, and file formats, random numbers, schedules and data build
 // without libtorch.
 var layers = [][]string{
-	{"internal/disk", "internal/transfer"},
+	{"internal/disk", "internal/names", "internal/transfer"},
 	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/codec", "data/store", "data/store/storetest", "dit/text/bpe"},
 	{"torch"},
 	{"torch/nn", "torch/internal/genops"},
@@ -28,8 +28,8 @@ var layers = [][]string{
 
 // withoutTorch are the packages that do not need libtorch, and withoutC those of them that do not need a C compiler.
 var (
-	withoutTorch = []string{"internal/disk", "torch/checkpoint", "torch/philox", "diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/codec", "data/store", "diffusion/runs"}
-	withoutC     = withoutTorch[:5]
+	withoutTorch = []string{"internal/disk", "internal/names", "torch/checkpoint", "torch/philox", "diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/codec", "data/store", "diffusion/runs"}
+	withoutC     = withoutTorch[:6]
 )
 
 // forTests are the packages that nothing but tests may import.

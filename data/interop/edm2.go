@@ -47,7 +47,10 @@ func openEDM2(ctx context.Context, fsys fs.FS, closer func() error) (*Set, error
 	var list struct {
 		Labels [][2]json.RawMessage `json:"labels"`
 	}
-	if err := json.Unmarshal(text, &list); err != nil {
+	if text, err = disk.PlainText(text); err == nil {
+		err = json.Unmarshal(text, &list)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", datasetJSON, err)
 	}
 	if len(list.Labels) == 0 {

@@ -100,6 +100,9 @@ func readConfig(dir string) (Config, []byte, error) {
 	if len(data) > maxConfigSize {
 		return fail(fmt.Errorf("more than %d bytes", maxConfigSize))
 	}
+	if data, err = disk.PlainText(data); err != nil {
+		return fail(err)
+	}
 	var whole struct {
 		Text json.RawMessage `json:"text_config"`
 	}

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -18,8 +19,31 @@ type Line struct {
 // byteOrderMark stands before the first line of files that some editors and spreadsheets write.
 const byteOrderMark = "\ufeff"
 
+// PlainText returns the text of a file that people or programs wrote, without the byte order mark that some editors and
+// spreadsheets put before it. UTF-16, which Windows calls Unicode and its shell writes for a > b, is an error.
+func PlainText(text []byte) ([]byte, error) {
+	if err := checkUTF16(text); err != nil {
+		return nil, err
+	}
+	return bytes.TrimPrefix(text, []byte(byteOrderMark)), nil
+}
+
+// checkUTF16 returns an error if text begins as UTF-16 does: with its mark, or with a letter of two bytes, one of them 0.
+func checkUTF16[T []byte | string](text T) error {
+	if len(text) < 2 {
+		return nil
+	}
+	a, b := text[0], text[1]
+	if a == 0xff && b == 0xfe || a == 0xfe && b == 0xff || (a == 0) != (b == 0) {
+		return errUTF16
+	}
+	return nil
+}
+
+var errUTF16 = errors.New("text in UTF-16: want UTF-8: save it again with that encoding")
+
 // Lines yields the lines of a text file that people or programs wrote, of at most longest bytes each: ended by LF or CRLF,
-// without a byte order mark. An error, which names the line, is the last that it yields.
+// and of [PlainText]. An error, which names the line where that matters, is the last that it yields.
 func Lines(in io.Reader, longest int) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
 		s := bufio.NewScanner(in)
@@ -29,6 +53,10 @@ func Lines(in io.Reader, longest int) iter.Seq2[Line, error] {
 			n++
 			text := s.Text()
 			if n == 1 {
+				if err := checkUTF16(text); err != nil {
+					yield(Line{Number: n}, err)
+					return
+				}
 				text = strings.TrimPrefix(text, byteOrderMark)
 			}
 			if !yield(Line{n, text}, nil) {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 const (
@@ -26,6 +28,9 @@ func newIndex(r io.ReaderAt, size int64, path string) (f *File, err error) {
 	text := make([]byte, size)
 	if err := readFull(r, text, 0); err != nil {
 		return nil, err
+	}
+	if text, err = disk.PlainText(text); err != nil {
+		return nil, fmt.Errorf("index: %w", err)
 	}
 	names, where, err := weightMap(text)
 	if err != nil {

@@ -362,6 +362,7 @@ func sniff(r io.ReaderAt, size int64, path string) (*File, error) {
 	// The length of a safetensors header can look like the beginning of any other format, so it is
 	// looked at first.
 	isHeader := len(head) > 8 && head[8] == '{' && binary.LittleEndian.Uint64(head) <= uint64(size-8)
+	isJSON := bytes.HasPrefix(head, []byte("{")) || bytes.HasPrefix(head, []byte("\ufeff{")) // with a byte order mark
 	switch {
 	case isHeader:
 		return newSafetensors(r, size)
@@ -371,9 +372,9 @@ func sniff(r io.ReaderAt, size int64, path string) (*File, error) {
 		return newLegacy(r, size)
 	case len(head) > 262 && string(head[257:262]) == "ustar":
 		return nil, errors.New("a tar file, the format of torch before 0.1.10: load it in Python and save it again")
-	case len(head) > 0 && head[0] == '{' && path == "":
+	case isJSON && path == "":
 		return nil, errors.New("an index, where a file of weights was expected")
-	case len(head) > 0 && head[0] == '{':
+	case isJSON:
 		return newIndex(r, size, path)
 	case len(head) > 8 && head[8] != '{':
 		return nil, errors.New("neither safetensors nor a file of torch.save nor the index of a sharded model")

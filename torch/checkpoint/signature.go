@@ -110,9 +110,11 @@ func signedBySums(dir, name string) (*signature, error) {
 	}
 	defer f.Close()
 	const digits = 2 * sha256.Size
-	lines := bufio.NewScanner(io.LimitReader(f, maxSums))
-	for lines.Scan() {
-		line := lines.Text()
+	for l, err := range disk.Lines(io.LimitReader(f, maxSums), bufio.MaxScanTokenSize) {
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", SumsName, err)
+		}
+		line := l.Text
 		// Two spaces, or a space and a star: sha256sum read it as text or as bytes, which is the same here.
 		if len(line) > digits+2 && line[digits] == ' ' && strings.Contains(" *", line[digits+1:digits+2]) &&
 			line[digits+2:] == name {
@@ -120,9 +122,6 @@ func signedBySums(dir, name string) (*signature, error) {
 				SumsName))
 			return &signature{-1, strings.ToLower(line[:digits]), SumsName, wayOut}, nil
 		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", SumsName, err)
 	}
 	return nil, nil
 }

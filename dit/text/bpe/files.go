@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Names of the files that [Open] looks for in a folder, of those that hold merges the one to take first.
@@ -99,6 +101,9 @@ func (r *reader) read(name string) ([]byte, error) {
 	}
 	one := sha256.Sum256(data)
 	fmt.Fprintf(r.sum, "%s %x\n", name, one)
+	if data, err = disk.PlainText(data); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	return data, nil
 }
 
