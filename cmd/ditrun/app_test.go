@@ -335,6 +335,47 @@ func TestConfigRoundTrip(t *testing.T) {
 	}
 }
 
+// A path keeps its bytes. Editors may put a mark before the file, or write UTF-16.
+func TestConfigOfBytes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	data := "pictures, caf\xe9"
+	command := func(run func(*env) error) spec {
+		return spec{flags: []cli.Flag{&cli.StringFlag{Name: "config"}, &cli.StringFlag{Name: "data"}}, run: run}
+	}
+	write := func(e *env) error {
+		node, err := configNode(e.flags)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(path, []byte(yamlString(t, node)), 0o666)
+	}
+	if code, _, stderr := runSpec(t.Context(), command(write), "work", "--data", data); code != 0 {
+		t.Fatal(stderr)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wide := []byte{0xff, 0xfe}
+	for _, b := range text {
+		wide = append(wide, b, 0)
+	}
+	for name, text := range map[string][]byte{"as written": text, "marked": append([]byte("\ufeff"), text...), "UTF-16": wide} {
+		if err := os.WriteFile(path, text, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		check := func(e *env) error {
+			if got := e.flags.String("data"); got != data {
+				t.Errorf("%s: %q, want %q", name, got, data)
+			}
+			return nil
+		}
+		if code, _, stderr := runSpec(t.Context(), command(check), "work", "--config", path); code != 0 {
+			t.Errorf("%s: %s", name, stderr)
+		}
+	}
+}
+
 func TestConfigErrors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.yaml")
 	for text, want := range map[string]string{

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 func classesCommand() *cli.Command {
@@ -33,12 +34,12 @@ type classLine struct {
 }
 
 func runClasses(e *env) error {
-	names, err := classNamesAt(e, e.flags.String("data"))
+	list, err := classNamesAt(e, e.flags.String("data"))
 	if err != nil {
 		return err
 	}
 	found := []classLine{}
-	for label, name := range names {
+	for label, name := range list {
 		c := classLine{Label: label, Name: name}
 		if words := data.ClassWords(name); words != name {
 			c.Words = words
@@ -48,20 +49,20 @@ func runClasses(e *env) error {
 		}
 	}
 	if len(found) == 0 {
-		return fmt.Errorf("no class of %d has %q", len(names), strings.Join(e.flags.Args().Slice(), " "))
+		return fmt.Errorf("no class of %d has %q", len(list), strings.Join(e.flags.Args().Slice(), " "))
 	}
-	width := len(fmt.Sprint(len(names) - 1))
+	width := len(fmt.Sprint(len(list) - 1))
 	for _, c := range found {
-		e.printf("%s", strings.TrimRight(fmt.Sprintf("%*d  %s  %s", width, c.Label, c.Name, c.Words), " "))
+		e.printf("%s", strings.TrimRight(fmt.Sprintf("%*d  %s  %s", width, c.Label, shownName(c.Name), c.Words), " "))
 	}
 	return e.result(found)
 }
 
-// matches says whether a class has all words, in any case, anywhere in its name or meaning.
+// matches says whether a class has all words, in any case, anywhere in its name, as it is or as it is shown, or meaning.
 func matches(c classLine, words []string) bool {
-	text := strings.ToLower(c.Name + " " + c.Words)
+	text := strings.ToLower(names.Canonical(c.Name + "\n" + shownName(c.Name) + "\n" + c.Words))
 	for _, w := range words {
-		if !strings.Contains(text, strings.ToLower(w)) {
+		if !strings.Contains(text, strings.ToLower(names.Canonical(names.Given(w)))) {
 			return false
 		}
 	}
@@ -70,11 +71,11 @@ func matches(c classLine, words []string) bool {
 
 func classNamesAt(e *env, location string) ([]string, error) {
 	if location == "" {
-		var names []string
+		var list []string
 		for _, c := range data.ImageNetClasses() {
-			names = append(names, c.Synset)
+			list = append(list, c.Synset)
 		}
-		return names, nil
+		return list, nil
 	}
 	if m, err := data.ReadManifest(location); err == nil {
 		return m.Dataset.Classes, nil

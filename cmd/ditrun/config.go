@@ -153,6 +153,11 @@ func yamlText(v *yaml.Node) ([]string, error) {
 		if v.Tag == "!!null" {
 			return nil, errors.New("no value")
 		}
+		if v.Tag == "!!binary" { // what is not UTF-8, as the name of a folder may be
+			var text string
+			err := v.Decode(&text)
+			return []string{text}, err
+		}
 		return []string{v.Value}, nil
 	case yaml.SequenceNode:
 		var all []string

@@ -38,19 +38,23 @@ func (e *env) parseCondition(info dit.Info) (a asked, err error) {
 	if list := *c.Generic("prompt").(*textList); len(list) > 0 {
 		a.prompts = list
 	}
-	classes := c.String("class-labels")
+	classes := *c.Generic("class-labels").(*textList)
 	switch {
 	case !cfg.HasText() && (a.prompts != nil || c.IsSet("negative-prompt") || c.IsSet("text-encoder") || c.IsSet("text-states")):
 		return a, usagef("--prompt and what belongs to it: the model takes no text, it is one of %s", cfg.Conditions())
 	case cfg.HasText() && a.prompts == nil:
 		return a, withHint(usagef("sample: --prompt is required: the model takes %s", cfg.Conditions()), "as in --prompt 'a red shoe'")
-	case !cfg.HasClass() && classes != "":
+	case !cfg.HasClass() && len(classes) > 0:
 		return a, usagef("--class-labels: the model has no classes, it is one of %s", cfg.Conditions())
-	case cfg.HasClass() && cfg.HasText() && classes == "":
+	case cfg.HasClass() && cfg.HasText() && len(classes) == 0:
 		return a, usagef("sample: --class-labels is required beside --prompt: the model takes %s", cfg.Conditions())
 	}
 	if cfg.HasClass() {
-		a.labels, err = parseClasses(classes, info)
+		var found []string
+		a.labels, found, err = parseClasses(classes, info)
+		for _, line := range found {
+			e.printf("classes %s", line)
+		}
 	}
 	return a, err
 }

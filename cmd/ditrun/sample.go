@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -29,7 +28,9 @@ func sampleCommand() *cli.Command {
 			"guidance. --out PICTURE.png is one sheet with all pictures, a class a row\n" +
 			"where the number allows; --out DIR is a folder of single pictures with\n" +
 			"their labels or prompts in labels.csv; --out FILE.npz holds the pixels\n" +
-			"(arr_0) and the labels (arr_1). Models of text take --prompt.",
+			"(arr_0) and the labels (arr_1). Models of text take --prompt.\n" +
+			"A word of --class-labels is a number, a name, or whole words of one name;\n" +
+			"label:2 and name:2 say which is meant. `ditrun classes` lists them.",
 		example: "ditrun sample --ckpt results/000-DiT-XL-2 --vae vae --cfg-scale 4.0\n" +
 			"ditrun sample --ckpt ema.safetensors --vae vae --class-labels 207,360 --num-samples 8 --out dogs.png\n" +
 			"ditrun sample --ckpt results/001-DiT-S-2 --vae vae --text-encoder clip --prompt 'a red shoe' --num-samples 4",
@@ -37,7 +38,8 @@ func sampleCommand() *cli.Command {
 			&cli.StringFlag{Name: "ckpt", Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
 			&cli.StringFlag{Name: "model", DefaultText: "as the file says", Usage: "`NAME`, for a .pt of a width that is not the paper's"},
 			&cli.StringFlag{Name: "vae", DefaultText: "the pipeline's", Usage: "the autoencoder in `DIR` that made the latents"},
-			&cli.StringFlag{Name: "class-labels", DefaultText: "all, at most 20", Usage: "numbers or names of classes, a `LIST` like 3,7,cat"},
+			&cli.GenericFlag{Name: "class-labels", Value: &textList{}, DefaultText: "all, at most 20",
+				Usage: "numbers or names as in `LIST` 3,7,cat, repeatable"},
 			&cli.GenericFlag{Name: "prompt", Value: &textList{}, DefaultText: "none", Usage: "`TEXT` to draw, repeatable, for models of text"},
 			&cli.StringFlag{Name: "negative-prompt", DefaultText: "the empty one", Usage: "`TEXT` to lead away from"},
 			&cli.StringFlag{Name: "text-encoder", Usage: "the CLIP text encoder in `DIR` that encoded the captions"},
@@ -56,9 +58,6 @@ func sampleCommand() *cli.Command {
 		run:   runSample,
 	})
 }
-
-// showcase are the classes of ImageNet that DiT's sample.py shows.
-var showcase = []int{207, 360, 387, 974, 88, 979, 417, 279}
 
 const defaultSampleBatch = 50
 
@@ -261,57 +260,4 @@ func checkOut(out string) error {
 		return fmt.Errorf("--out %s: the folder is not empty", out)
 	}
 	return disk.Try(out)
-}
-
-// parseClasses reads labels, which are numbers or names; without any it takes a set worth looking at.
-func parseClasses(list string, info dit.Info) ([]int, error) {
-	k := info.Config.NumClasses
-	if list == "" {
-		if k == 1000 {
-			return showcase, nil
-		}
-		var all []int
-		for i := range min(k, 20) {
-			all = append(all, i)
-		}
-		return all, nil
-	}
-	var out []int
-	for _, w := range strings.Split(list, ",") {
-		w = strings.TrimSpace(w)
-		if w == "" {
-			return nil, usagef("--class-labels %q: want numbers or names of classes, separated by commas", list)
-		}
-		label, err := strconv.Atoi(w)
-		if err != nil {
-			label = -1
-			for i, name := range info.Classes {
-				if strings.EqualFold(name, w) {
-					label = i
-				}
-			}
-			if label < 0 {
-				return nil, unknownClass(w, info)
-			}
-		}
-		if label < 0 || label >= k {
-			return nil, usagef("--class-labels: %d: the model has classes 0 to %d", label, k-1)
-		}
-		out = append(out, label)
-	}
-	return out, nil
-}
-
-func unknownClass(name string, info dit.Info) error {
-	err := usagef("--class-labels: no class is named %q", name)
-	const shown = 20
-	switch n := nearest(name, info.Classes); {
-	case n != "":
-		return withHint(err, "did you mean %s?", n)
-	case len(info.Classes) == 0:
-		return withHint(err, "the checkpoint holds no names; the numbers are 0 to %d", info.Config.NumClasses-1)
-	case len(info.Classes) > shown:
-		return withHint(err, "the first classes are %s", strings.Join(info.Classes[:shown], ", "))
-	}
-	return withHint(err, "the classes are %s", strings.Join(info.Classes, ", "))
 }
