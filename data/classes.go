@@ -58,12 +58,18 @@ func asText(classes []string) []string {
 	return list
 }
 
-// sameClasses says whether a set that was made from classes found has the classes of a source. Sets were once made with
-// names that [names.Text] writes in another way.
-func sameClasses(classes, found []string) bool {
-	return slices.EqualFunc(classes, found, func(a, b string) bool {
-		return names.Equal(a, b) || names.Equal(a, names.Text(b))
-	})
+// otherClasses words the first difference between the classes of a source and those found in a set, "" if there is none.
+// Sets were once made with names that [names.Text] writes in another way.
+func otherClasses(classes, found []string) string {
+	if len(classes) != len(found) {
+		return fmt.Sprintf("%d instead of %d", len(found), len(classes))
+	}
+	for label, name := range classes {
+		if old := found[label]; !names.Equal(name, old) && !names.Equal(name, names.Text(old)) {
+			return fmt.Sprintf("class %d was called %q, and is now %q", label, old, name)
+		}
+	}
+	return ""
 }
 
 // isSynset says whether a name is a WordNet id of a noun.

@@ -239,8 +239,8 @@ func (p *Plan) differs(found *Plan) string {
 			return fmt.Sprintf("made with %s %s, this plan has %s", want.key, cmp.Or(have[want.key], "not known"), want.value)
 		}
 	}
-	if !sameClasses(p.Dataset.Classes, found.Dataset.Classes) {
-		return "made with other class names"
+	if other := otherClasses(p.Dataset.Classes, found.Dataset.Classes); other != "" {
+		return "made with other class names: " + other
 	}
 	return ""
 }
