@@ -76,7 +76,11 @@ func (w *Weights) readPipeline(dir string) {
 		ClassName string            `json:"_class_name"`
 		ID2Label  map[string]string `json:"id2label"`
 	}
-	if readJSON(filepath.Join(dir, "model_index.json"), &index) != nil || index.ClassName != "DiTPipeline" {
+	path := filepath.Join(dir, "model_index.json")
+	if err := readJSON(path, &index); err != nil && exists(path) {
+		w.note("no names of classes: %v", err)
+		return
+	} else if err != nil || index.ClassName != "DiTPipeline" {
 		return
 	}
 	names := make([]string, w.Config.NumClasses)

@@ -302,9 +302,24 @@ func TestReadPipeline(t *testing.T) {
 	if len(w.Classes) != 10 || w.Classes[3] != "class 3" || w.ScalingFactor != 0.5 || w.VAEName != "sd-vae-ft-mse" || w.PipelineVAE() != filepath.Join(dir, "vae") || len(w.Notes) != 1 {
 		t.Errorf("%+v, VAE %q, notes %q", w.Info, w.VAEName, w.Notes)
 	}
+	// An editor may have put byte order marks before the files, or made UTF-16 of one, which is worth a note.
+	for _, name := range []string{"model_index.json", "transformer/config.json", "vae/config.json"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(dir, name), "\ufeff"+string(text))
+	}
+	if marked := read(t, dir, ""); !slices.Equal(marked.Classes, w.Classes) || marked.ScalingFactor != 0.5 {
+		t.Errorf("with byte order marks: %+v", marked.Info)
+	}
 	writeFile(t, filepath.Join(dir, "scheduler", "scheduler_config.json"), `{"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}`)
 	if w := read(t, dir, ""); !strings.Contains(strings.Join(w.Notes, " "), "scaled_linear betas 0.0001 to 0.02, v_prediction") {
 		t.Errorf("notes %q do not name the other process", w.Notes)
+	}
+	writeFile(t, filepath.Join(dir, "model_index.json"), "\xff\xfe{\x00}\x00")
+	if w := read(t, dir, ""); !strings.Contains(strings.Join(w.Notes, "\n"), "no names of classes: model_index.json: text in UTF-16") {
+		t.Errorf("notes %q do not name the index", w.Notes)
 	}
 }
 

@@ -177,6 +177,7 @@ func TestOpenErrors(t *testing.T) {
 		"truncated weights":  {truncated, "load " + filepath.Join(truncated, WeightsName)},
 		"not JSON":           {writeFolder(t, "{", good), "config.json: unexpected end of JSON input"},
 		"a list":             {writeFolder(t, "[]", good), "config.json: json: cannot unmarshal"},
+		"UTF-16":             {writeFolder(t, "\xff\xfe{\x00", good), "config.json: text in UTF-16: want UTF-8"},
 		"huge config":        {writeFolder(t, strings.Repeat(" ", maxConfigSize+1), good), "more than 1048576 bytes"},
 		"other class":        {configured(`"AutoencoderKL"`, `"VQModel"`), `_class_name "VQModel": want "AutoencoderKL"`},
 		"other activation":   {configured(`"silu"`, `"mish"`), `act_fn "mish"`},
@@ -209,6 +210,16 @@ func TestOpenErrors(t *testing.T) {
 			t.Errorf("%s: %d tensors leaked", name, n-live)
 		}
 	}
+}
+
+// A configuration that an editor saved with a byte order mark is the same.
+func TestOpenMarkedConfig(t *testing.T) {
+	marked := writeFolder(t, "\ufeff"+tinyConfig(t), readTensors(t, filepath.Join("testdata", "tiny", WeightsName)))
+	m, err := Open(marked, torchtest.Device(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
 }
 
 func TestSaveErrors(t *testing.T) {

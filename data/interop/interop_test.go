@@ -250,6 +250,11 @@ func TestHostile(t *testing.T) {
 		}, "00000/img-mean-std-00000003.npy: no such file"},
 		{"edm2", func(d string) error { return os.WriteFile(d+"/dataset.json", []byte(`{"labels": null}`), 0o666) }, "dataset.json: no labels"},
 		{"edm2", func(d string) error {
+			return os.WriteFile(d+"/dataset.json", []byte("\ufeff{\"labels\": null}"), 0o666)
+		}, "dataset.json: no labels"},
+		{"edm2", func(d string) error { return os.WriteFile(d+"/dataset.json", []byte("\xff\xfe{\x00"), 0o666) },
+			"dataset.json: text in UTF-16: want UTF-8"},
+		{"edm2", func(d string) error {
 			return os.WriteFile(d+"/dataset.json", []byte(`{"labels": [["../../etc/x.npy", 1]]}`), 0o666)
 		}, `"../../etc/x.npy" is no path within the set`},
 		{"edm2", func(d string) error {

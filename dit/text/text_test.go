@@ -201,6 +201,20 @@ func TestFormsOfTheWeights(t *testing.T) {
 	}
 }
 
+// A configuration that an editor saved with a byte order mark is the same.
+func TestMarkedConfig(t *testing.T) {
+	dir := copyTiny(t)
+	path := filepath.Join(dir, "text_encoder", "config.json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append([]byte("\ufeff"), text...), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	openTest(t, dir)
+}
+
 func TestFoldersThatAreRefused(t *testing.T) {
 	config, weights := filepath.Join("text_encoder", "config.json"), filepath.Join("text_encoder", "model.safetensors")
 	for _, c := range []struct {
@@ -227,6 +241,9 @@ func TestFoldersThatAreRefused(t *testing.T) {
 		{"epsilon", change(config, "layer_norm_eps", 0), "layer_norm_eps 0"},
 		{"positions", change(config, "max_position_embeddings", 1), "max_position_embeddings 1: want 2 to 4096"},
 		{"another model", change(config, "model_type", "t5"), `model_type "t5": want clip_text_model or clip`},
+		{"UTF-16", func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, config), []byte("{\x00}\x00"), 0o666)
+		}, "config.json: text in UTF-16: want UTF-8"},
 		{"another type", change(config, "hidden_size", "wide"), "config.json: json: "},
 		{"other weights", func(dir string) error {
 			return checkpoint.Write(filepath.Join(dir, weights), []checkpoint.Tensor{{Info: checkpoint.Info{Name: "x", DType: "F32", Shape: []int64{1}}, Data: make([]byte, 4)}}, nil)

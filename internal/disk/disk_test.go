@@ -305,6 +305,20 @@ func TestLines(t *testing.T) {
 			t.Errorf("%q: %v, %v, want %s", c.text, got, err, c.want)
 		}
 	}
+	const wide = "text in UTF-16: want UTF-8: save it again with that encoding"
+	for _, text := range []string{"\xff\xfea\x00", "\xfe\xff\x00a", "a\x00b\x00", "\x00a\x00b", "\xff\xfe"} {
+		if got, err := read(text, 8); err == nil || err.Error() != wide || got != nil {
+			t.Errorf("%q: %v, %v, want an error", text, got, err)
+		}
+		if got, err := PlainText([]byte(text)); err == nil || err.Error() != wide {
+			t.Errorf("%q: %q, %v, want an error", text, got, err)
+		}
+	}
+	for text, want := range map[string]string{"": "", "a": "a", "\ufeffab": "ab", "\xff": "\xff", "\ufeff": ""} {
+		if got, err := PlainText([]byte(text)); err != nil || string(got) != want {
+			t.Errorf("%q: %q, %v, want %q", text, got, err, want)
+		}
+	}
 	if got, err := read("a\n1234567\nb", 4); err == nil || err.Error() != "line 2: longer than 4 bytes" || len(got) != 1 {
 		t.Errorf("a long line: %v, %v", got, err)
 	}

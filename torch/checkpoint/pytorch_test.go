@@ -221,6 +221,16 @@ func TestShardedIndex(t *testing.T) {
 			t.Errorf("metadata %v, format %q", f.Metadata(), f.Format())
 		}
 	}
+	// An editor may have put a byte order mark before it, or made it UTF-16.
+	path := index("m-2.bin", all)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append([]byte("\ufeff"), text...), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	sameAs(t, openFile(t, path), src)
 	// An index of a part of the tensors gives that part.
 	if f := openFile(t, index("", all[:3])); len(f.Tensors()) != 3 {
 		t.Errorf("%d tensors, want 3", len(f.Tensors()))

@@ -214,6 +214,14 @@ func TestSums(t *testing.T) {
 	if w, c := both(); w != nil || c != nil {
 		t.Errorf("signed: %v, %v", w, c)
 	}
+	// Sums that an editor saved with a byte order mark still say what they did.
+	sums, err := os.ReadFile(filepath.Join(dir, SumsName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, SumsName), append([]byte("\ufeff"), sums...), 0o666); err != nil {
+		t.Fatal(err)
+	}
 	flipByte(t, path, -1)
 	if err := os.WriteFile(config, []byte("[]"), 0o666); err != nil {
 		t.Fatal(err)

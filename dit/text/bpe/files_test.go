@@ -169,6 +169,33 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// Files that an editor saved with a byte order mark hold the same tokenizer.
+func TestMarkedFiles(t *testing.T) {
+	dir := writeFolder(t, nil)
+	want, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{mergesName, vocabName} {
+		path := filepath.Join(dir, name)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, append([]byte("\ufeff"), text...), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const text = "a golden retriever"
+	if a, b := want.Content(text, 75), got.Content(text, 75); !slices.Equal(a, b) {
+		t.Errorf("%v with a mark, %v without", b, a)
+	}
+}
+
 func tokenizerJSON(t *testing.T, vocab map[string]int, merges any) string {
 	return asJSON(t, map[string]any{
 		"added_tokens": []map[string]any{{"id": 1512, "content": startToken, "normalized": true}, {"id": 1513, "content": endToken, "normalized": true}},
@@ -195,6 +222,7 @@ func TestFilesThatAreRefused(t *testing.T) {
 		{"short vocabulary", map[string]string{vocabName: `{"a":0}`}, "", "the vocabulary lacks"},
 		{"ids", map[string]string{vocabName: `{"a":-1}`}, "", "has the id -1"},
 		{"huge ids", map[string]string{vocabName: `{"a":999999999}`}, "", "has the id 999999999"},
+		{"UTF-16", map[string]string{mergesName: "\xff\xfe#\x00\n\x00"}, "", "merges.txt: text in UTF-16: want UTF-8"},
 		{"no JSON", map[string]string{vocabName: `{`}, "", "vocab.json: unexpected end"},
 		{"torn gzip", map[string]string{openaiName: "\x1f\x8b\x08\x00", mergesName: ""}, "", "bpe_simple_vocab_16e6.txt.gz: unexpected EOF"},
 		{"another class", map[string]string{configName: `{"tokenizer_class":"T5Tokenizer"}`}, "", `tokenizer_class "T5Tokenizer": want CLIPTokenizer`},
