@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
 )
@@ -12,7 +13,7 @@ import (
 // Changes are what [Weights.Adapt] can make of a model for another task. A zero value keeps what is.
 type Changes struct {
 	NumClasses int      // rows of the label table; Classes, where given, decides
-	Classes    []string // names of the new classes, matched with the old ones without regard to case
+	Classes    []string // names of the new classes, matched with the old ones, where none is equal without regard to case
 	InputSize  int      // height of the latents
 	InputWidth int      // width, where it is not the height
 	LearnSigma *bool
@@ -94,17 +95,7 @@ func (w *Weights) keptLabels(ch Changes, cfg Config) (rows []int, said string) {
 	if !cfg.HasClass() || sameNumber && !byName && hadNull == hasNull {
 		return nil, ""
 	}
-	place := map[string]int{}
-	for i, name := range w.Classes {
-		place[strings.ToLower(name)] = i
-		for _, word := range strings.Split(name, ",") { // ImageNet's classes have several names
-			if word = strings.ToLower(strings.TrimSpace(word)); word != "" {
-				if _, taken := place[word]; !taken {
-					place[word] = i
-				}
-			}
-		}
-	}
+	place := placesOf(w.Classes)
 	kept, same := 0, true
 	for i := range cfg.NumClasses {
 		row := -1
@@ -112,8 +103,7 @@ func (w *Weights) keptLabels(ch Changes, cfg Config) (rows []int, said string) {
 			row = i
 		}
 		if byName {
-			if at, ok := place[strings.ToLower(ch.Classes[i])]; ok {
-				row = at
+			if row = place.of(ch.Classes[i]); row >= 0 {
 				kept++
 			}
 		}
@@ -147,6 +137,44 @@ func (w *Weights) keptLabels(ch Changes, cfg Config) (rows []int, said string) {
 		said += ", the null class dropped"
 	}
 	return rows, said
+}
+
+// classPlaces finds the labels of classes by their names: by the canonical one, else by one without regard to case.
+type classPlaces struct{ exact, folded map[string]int }
+
+func placesOf(classes []string) classPlaces {
+	p := classPlaces{map[string]int{}, map[string]int{}}
+	for i, name := range classes {
+		p.exact[names.Canonical(name)] = i
+		key := fold(name)
+		if other, taken := p.folded[key]; taken && other != i {
+			i = -1 // which of them a third way of writing means is not known
+		}
+		p.folded[key] = i
+	}
+	for i, name := range classes {
+		for _, word := range strings.Split(name, ",") { // ImageNet's classes have several names
+			if word = fold(strings.TrimSpace(word)); word != "" {
+				if _, taken := p.folded[word]; !taken {
+					p.folded[word] = i
+				}
+			}
+		}
+	}
+	return p
+}
+
+func fold(name string) string { return strings.ToLower(names.Canonical(name)) }
+
+// of returns the label of a name, -1 if there is none.
+func (p classPlaces) of(name string) int {
+	if at, ok := p.exact[names.Canonical(name)]; ok {
+		return at
+	}
+	if at, ok := p.folded[fold(name)]; ok {
+		return at
+	}
+	return -1
 }
 
 // labelRows gathers the rows of a label table.
