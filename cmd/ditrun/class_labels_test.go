@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -148,5 +150,55 @@ func TestShownNamesAreFound(t *testing.T) {
 	}
 	if c := (classLine{2, "a\nb", ""}); !matches(c, []string{`a\nb`}) || fmt.Sprint(shownName(c.Name)) != `a\nb` {
 		t.Error("classes does not find a name as it shows it")
+	}
+}
+
+// Names that are not UTF-8, or in the other form of Unicode, stay what they are from the pictures to the samples.
+func TestNamesOnTheRoad(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	pictures, latents := filepath.Join(dir, "p\xe9"), filepath.Join(dir, "l\xe9")
+	picture := read(t, filepath.Join(writeTree(t, 1), "n01440764", "00.png"))
+	for _, class := range []string{"1", "cafe\u0301", "caf\xe8", "caf\xe9"} {
+		for i := range 2 {
+			write(t, filepath.Join(pictures, class, fmt.Sprintf("%d.png", i)), picture)
+		}
+	}
+	encode := []string{"encode-latents", "--data", pictures, "--vae", r.vae, "--out", latents}
+	mustRun(t, encode...)
+	if err := os.Rename(filepath.Join(pictures, "cafe\u0301"), filepath.Join(pictures, "caf\u00e9")); err != nil {
+		t.Fatal(err)
+	}
+	unchanged(t, func() {
+		if o := mustRun(t, encode...); !strings.Contains(o.stdout, "nothing is left to encode\n") {
+			t.Errorf("printed\n%s", o.stdout)
+		}
+	}, latents)
+	const names = "0  1\n1  cafe\u0301\n2  caf\\xe8\n3  caf\\xe9\n"
+	if o := mustRun(t, "classes", "--data", latents); o.stdout != names {
+		t.Errorf("classes prints %q, want %q", o.stdout, names)
+	}
+	if o := mustRun(t, "classes", "--data", latents, "caf\u00e9"); o.stdout != "1  cafe\u0301\n" {
+		t.Errorf("classes prints %q", o.stdout)
+	}
+	if o := mustRun(t, "classes", "--data", pictures, "caf\xe8"); o.stdout != "2  caf\\xe8\n" {
+		t.Errorf("classes prints %q", o.stdout)
+	}
+
+	run, again := filepath.Join(dir, "run"), filepath.Join(dir, "again")
+	mustRun(t, slices.Concat([]string{"train", "--data", latents}, trainFlags, []string{"--run-dir", run, "--max-steps", "6", "--global-batch-size", "8"})...)
+	mustRun(t, "train", "--config", filepath.Join(run, "config.yaml"), "--run-dir", again)
+	equalFiles(t, run, again, "config.yaml")
+	r.run = run
+	out := filepath.Join(dir, "samples")
+	ditrun(t, r.sample(out, "--class-labels", "1")...).refused(t, 2,
+		"--class-labels: 1 is the label of class \"cafe\u0301\", and the name of class 0: write label:1 or name:1")
+	o := mustRun(t, r.sample(out, "--class-labels", "name:1,caf\u00e9", "--class-labels", "caf\xe9", "--class-labels", `CAF\xE8`)...)
+	if !strings.Contains(o.stdout, "classes CAF\\xE8 is 2, caf\\xe8\n") {
+		t.Errorf("printed\n%s", o.stdout)
+	}
+	const want = "file,label,class\n000000.png,0,1\n000001.png,1,cafe\u0301\n000002.png,3,caf\\xe9\n000003.png,2,caf\\xe8\n"
+	if got := string(read(t, filepath.Join(out, "labels.csv"))); got != want {
+		t.Errorf("labels.csv is\n%swant\n%s", got, want)
 	}
 }
