@@ -77,27 +77,9 @@ func isSynset(name string) bool {
 	return len(name) == 9 && name[0] == 'n' && strings.Trim(name[1:], "0123456789") == ""
 }
 
-// ClassNotes says what is remarkable about the names of classes: two that are one name in two forms of Unicode, and, where
-// they are WordNet ids, numbers that are not ImageNet's, which models trained on it expect.
+// ClassNotes says what is remarkable about the numbering of classes that are named by WordNet ids: models trained on
+// ImageNet expect its own.
 func ClassNotes(classes []string) []string {
-	return append(twoForms(classes), synsetNotes(classes)...)
-}
-
-// twoForms names the first two classes that are one name in two forms of Unicode.
-func twoForms(classes []string) []string {
-	label := map[string]int{}
-	for i, name := range classes {
-		key := names.Canonical(name)
-		if first, ok := label[key]; ok {
-			return []string{fmt.Sprintf("classes %d and %d have one name, %q, in two forms of Unicode, as after a copy "+
-				"from macOS: if they are one class, put their pictures into one folder", first, i, name)}
-		}
-		label[key] = i
-	}
-	return nil
-}
-
-func synsetNotes(classes []string) []string {
 	known, elsewhere := 0, ""
 	for label, name := range classes {
 		if !isSynset(name) {
@@ -122,30 +104,30 @@ func synsetNotes(classes []string) []string {
 // classNames names n labels where only the files say what they are: by the WordNet id that all names of a label begin
 // with, as ImageNet's do, else by numbers.
 func classNames(n int, entries []entry) []string {
-	list := make([]string, n)
+	names := make([]string, n)
 	for _, e := range entries {
 		base := e.name[strings.LastIndexByte(e.name, '/')+1:]
 		synset, _, ok := strings.Cut(base, "_")
-		if !ok || !isSynset(synset) || list[e.label] != "" && list[e.label] != synset {
+		if !ok || !isSynset(synset) || names[e.label] != "" && names[e.label] != synset {
 			return numbered(n)
 		}
-		list[e.label] = synset
+		names[e.label] = synset
 	}
-	for label, name := range list {
+	for label, name := range names {
 		if name == "" { // no picture of it: ImageNet's name if the others are ImageNet's
 			if n != len(ImageNetClasses()) {
 				return numbered(n)
 			}
-			list[label] = ImageNetClasses()[label].Synset
+			names[label] = ImageNetClasses()[label].Synset
 		}
 	}
-	return list
+	return names
 }
 
 func numbered(n int) []string {
-	list := make([]string, n)
-	for i := range list {
-		list[i] = fmt.Sprint(i)
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprint(i)
 	}
-	return list
+	return names
 }

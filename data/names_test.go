@@ -127,26 +127,6 @@ func TestPlanOfTheOtherForm(t *testing.T) {
 	}
 }
 
-// One name in two forms is worth a remark: it looks like one class, and is two.
-func TestClassesInTwoForms(t *testing.T) {
-	picture := pngOf(t, 8, 8)
-	src, err := Open(t.Context(), writeFiles(t, map[string][]byte{"ant/1.png": picture, composed + "/1.png": picture,
-		decomposed + "/2.png": picture}), Options{CacheDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
-	if !slices.Equal(src.Classes(), []string{"ant", decomposed, composed}) { // by their bytes
-		t.Errorf("classes %q", src.Classes())
-	}
-	if notes := strings.Join(src.Notes(), "\n"); !strings.Contains(notes, "classes 1 and 2 have one name, \"caf\u00e9\"") {
-		t.Errorf("notes %q", notes)
-	}
-	if notes := ClassNotes([]string{"a", "A", "caf\u00e9", "cafe"}); notes != nil {
-		t.Errorf("notes %q", notes)
-	}
-}
-
 // Captions and labels find pictures whatever form their names have.
 func TestFilesOfTheOtherForm(t *testing.T) {
 	set := named{[]string{"ant", composed, decomposed + "s", `caf\xe9`}, []Sample{{"1.jpg", 0}, {"1.jpg", 1},
@@ -269,6 +249,17 @@ func TestByteOrderMarks(t *testing.T) {
 		}
 		if got, err := c.open(); err == nil || !strings.Contains(err.Error(), "text in UTF-16: want UTF-8") {
 			t.Errorf("%s in UTF-16: %q, error %v", name, got, err)
+		}
+	}
+}
+
+// The text of a member of an archive may have a mark too.
+func TestMarkedCaption(t *testing.T) {
+	b := newCaptionBuilder(pets)
+	for text, want := range map[string]string{"\ufeffa cat\r\n": "a cat", "\ufeff": "", "a\ufeffb": "a\ufeffb"} {
+		n, err := b.intern(text)
+		if err != nil || b.texts[n] != want {
+			t.Errorf("%+q became %+q, %v, want %+q", text, b.texts[n], err, want)
 		}
 	}
 }
