@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -75,8 +76,28 @@ func (t *TokenStates) read() error {
 		}
 		t.row[text] = i
 	}
+	for i, text := range texts {
+		if text = names.Canonical(text); !t.has(text) {
+			t.row[text] = i
+		}
+	}
 	t.count, err = readLengths(t.file, t.info.Length)
 	return err
+}
+
+func (t *TokenStates) has(text string) bool {
+	_, ok := t.row[text]
+	return ok
+}
+
+// find returns the row of a text as it is, or of the same text in another form of Unicode, -1 if there is none.
+func (t *TokenStates) find(text string) int {
+	for _, form := range []string{text, names.Canonical(text)} {
+		if row, ok := t.row[form]; ok {
+			return row
+		}
+	}
+	return -1
 }
 
 // Check returns an error that names the first of texts which are not in the file.
@@ -85,7 +106,7 @@ func (t *TokenStates) Check(texts []string) error {
 	var missing []string
 	n := 0
 	for _, text := range texts {
-		if _, ok := t.row[text]; ok {
+		if t.find(text) >= 0 {
 			continue
 		}
 		if n++; n <= show {
@@ -113,7 +134,7 @@ func (t *TokenStates) Encode(texts []string, states []float32, lengths []int32) 
 	size := n * t.dtype.Size()
 	buf := make([]byte, size)
 	for i, text := range texts {
-		row := t.row[text]
+		row := t.find(text)
 		if err := t.file.ReadAt(buf, tensorStates, int64(row)*int64(size)); err != nil {
 			return err
 		}
