@@ -74,11 +74,11 @@ func TestNamesOfBytes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		m, err := w.Finish(t.Context())
-		if err != nil {
+		if _, err := w.Finish(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if m, err = ReadManifest(dir); err != nil {
+		m, err := ReadManifest(dir)
+		if err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(m.Dataset.Classes, want) || m.Skipped[0].Name != `p\xe9.png` {

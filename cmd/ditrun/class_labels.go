@@ -274,10 +274,10 @@ func (f *classFinder) unknown(name string) error {
 		}
 	}
 	switch n := nearest(given, all); {
-	case n != "":
-		return withHint(err, "did you mean %s?", shownName(n))
 	case len(longer) > 0:
 		return withHint(err, "longer words have it: %s", strings.Join(longer, ", "))
+	case n != "":
+		return withHint(err, "did you mean %s?", shownName(n))
 	case len(shown) > shownClasses:
 		return withHint(err, "the first classes are %s", strings.Join(shown[:shownClasses], ", "))
 	}

@@ -112,6 +112,7 @@ func TestClassLabelsRefused(t *testing.T) {
 		{classesNamed(0, "caf\u00e9", "cafe\u0301"), "caf\u00e9", "the name of several classes", "label:0"},
 		{classesNamed(0, "a\nb", `a\nb`), `a\nb`, "the name of several classes: 0, a\\nb; 1, a\\nb", "label:0"},
 		{classesNamed(0, "caf\u00e9", "ox", "ant"), "cafe\u0301e", "no class is named", "did you mean caf\u00e9?"},
+		{classesNamed(0, "read", "reddish"), "red", `no class is named "red"`, "longer words have it: reddish"},
 		{fashion, "-", `no class is named "-"`, "the classes are T-shirt/top, "},
 		{imageNet(), "crane", "crane is a name of several classes: 134, n02012849 (crane); 517, n03126707 (crane)", "as in label:134"},
 		{imageNet(), "terrier", "terrier is part of the name of several classes: 153, n02085936 (Maltese dog, ", "label:153"},
