@@ -145,10 +145,10 @@ func newCaptionBuilder(samples labelled) *captionBuilder {
 	return &captionBuilder{samples: samples, number: map[string]int32{"": 0}, texts: []string{""}}
 }
 
-// intern returns the number of a caption, cleaned: 0 where nothing is left of it. White space around it and a byte order
-// mark before it, which a text file in an archive may have, are dropped. Line ends within it become blanks, so that
-// lists of captions have one a line; all else stays as it is, control characters included. The text may belong to a
-// larger buffer.
+// intern returns the number of a caption, cleaned: 0 where nothing is left of it. White space around it and a byte
+// order mark before it, which a text file in an archive may have, are dropped. Line ends within it become blanks, so
+// that lists of captions have one a line; all else stays as it is, control characters included. The text may belong
+// to a larger buffer.
 func (b *captionBuilder) intern(text string) (int32, error) {
 	b.stats.Read++
 	if text = strings.TrimSpace(strings.TrimPrefix(text, "\ufeff")); len(text) > MaxCaption {

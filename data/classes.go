@@ -48,8 +48,8 @@ func ClassWords(name string) string {
 	return name
 }
 
-// asText makes the names of classes, as they were found, what manifests and checkpoints can hold. The order stays that of
-// the bytes.
+// asText makes the names of classes, as they were found, what manifests and checkpoints can hold. The order stays
+// that of the bytes.
 func asText(classes []string) []string {
 	list := make([]string, len(classes))
 	for i, name := range classes {
@@ -58,8 +58,8 @@ func asText(classes []string) []string {
 	return list
 }
 
-// otherClasses words the first difference between the classes of a source and those found in a set, "" if there is none.
-// Sets were once made with names that [names.Text] writes in another way.
+// otherClasses words the first difference between the classes of a source and those found in a set, "" if there is
+// none. Sets were once made with names that [names.Text] writes in another way.
 func otherClasses(classes, found []string) string {
 	if len(classes) != len(found) {
 		return fmt.Sprintf("%d instead of %d", len(found), len(classes))

@@ -16,8 +16,8 @@ const (
 	decomposed = "cafe\u0301" // as macOS does
 )
 
-// Folders whose names are not UTF-8 stay two classes in all that is written of them, and the same set is the same again,
-// also out of an archive whose index is kept.
+// Folders whose names are not UTF-8 stay two classes in all that is written of them, and the same set is the same
+// again, also out of an archive whose index is kept.
 func TestNamesOfBytes(t *testing.T) {
 	picture := pngOf(t, 8, 8)
 	classes := []string{"a\xffb", "caf\xe8", "caf\xe9", `d\xe9`} // the last one has a backslash in its name
@@ -45,7 +45,8 @@ func TestNamesOfBytes(t *testing.T) {
 			hash = src.Hash()
 		}
 		if src.Hash() != hash || src.Sample(0).Name != "p\xe9.png" {
-			t.Errorf("%s: hash %.12s, first sample %q: want %.12s and its bytes", location, src.Hash(), src.Sample(0).Name, hash)
+			t.Errorf("%s: hash %.12s, first sample %q: want %.12s and its bytes", location, src.Hash(),
+				src.Sample(0).Name, hash)
 		}
 		plan := testPlan(src.Len())
 		plan.ShardSize = 4
@@ -82,7 +83,8 @@ func TestNamesOfBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !slices.Equal(m.Dataset.Classes, want) || m.Skipped[0].Name != `p\xe9.png` {
-			t.Errorf("%s: the manifest has classes %q, first skipped %q", location, m.Dataset.Classes, m.Skipped[0].Name)
+			t.Errorf("%s: the manifest has classes %q, first skipped %q", location, m.Dataset.Classes,
+				m.Skipped[0].Name)
 		}
 		if d := plan.differs(&m.Plan); d != "" {
 			t.Errorf("%s: the same set again is %s", location, d)
@@ -162,7 +164,8 @@ func TestFilesOfTheOtherForm(t *testing.T) {
 	// Two classes of one name, one of them with the picture.
 	set = named{[]string{composed, decomposed}, []Sample{{"1.jpg", 0}, {"2.jpg", 1}, {"3.jpg", 0}, {"3.jpg", 1}}}
 	b = newCaptionBuilder(set)
-	if err := b.addText(context.Background(), strings.NewReader(composed+"/1.jpg,a\n"+composed+"/2.jpg,b\n")); err != nil {
+	if err := b.addText(context.Background(),
+		strings.NewReader(composed+"/1.jpg,a\n"+composed+"/2.jpg,b\n")); err != nil {
 		t.Fatal(err)
 	}
 	if c, err = b.finish(); err != nil || len(byName(c, set)) != 2 {
@@ -191,8 +194,9 @@ func TestFilesOfTheOtherForm(t *testing.T) {
 
 // The states of a caption are those of the same text in the other form, unless the file has both.
 func TestStatesOfTheOtherForm(t *testing.T) {
-	states, err := OpenTokenStates(statesFile(t, checkpoint.F32, 4, []int32{1, 1, 1, 1}, map[string]string{"encoder": "e",
-		"captions": `["","` + decomposed + `","u\u0308","\u00fc"]`}))
+	states, err := OpenTokenStates(statesFile(t, checkpoint.F32, 4, []int32{1, 1, 1, 1},
+		map[string]string{"encoder": "e",
+			"captions": `["","` + decomposed + `","u\u0308","\u00fc"]`}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +224,8 @@ func TestByteOrderMarks(t *testing.T) {
 	}
 	picture := pngOf(t, 8, 8)
 	dir := writeFiles(t, map[string][]byte{"1.png": picture, "2.png": picture})
-	idxDir := writeFiles(t, map[string][]byte{"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab})
+	idxDir := writeFiles(t, map[string][]byte{"train-images-idx3-ubyte": idxFour,
+		"train-labels-idx1-ubyte": idxFourLab})
 	set := testLatents(t, testPlan(10))
 	manifest, err := os.ReadFile(filepath.Join(set, ManifestName))
 	if err != nil {
@@ -233,11 +238,13 @@ func TestByteOrderMarks(t *testing.T) {
 		open       func() ([]string, error)
 		want       []string
 	}{
-		"labels by line": {file, "ant\r\nbee\r\n", func() ([]string, error) { return classesOf(labelled()) }, []string{"ant", "bee"}},
+		"labels by line": {file, "ant\r\nbee\r\n", func() ([]string, error) { return classesOf(labelled()) },
+			[]string{"ant", "bee"}},
 		"labels by name": {file, "1.png,ant\n2.png,bee\n", func() ([]string, error) { return classesOf(labelled()) },
 			[]string{"ant", "bee"}},
 		"classes.txt": {filepath.Join(idxDir, ClassesName), "zero\none\ntwo\n",
-			func() ([]string, error) { return classesOf(Open(t.Context(), idxDir, Options{})) }, []string{"zero", "one", "two"}},
+			func() ([]string, error) { return classesOf(Open(t.Context(), idxDir, Options{})) }, []string{"zero",
+				"one", "two"}},
 		"templates": {file, "a {}\n", func() ([]string, error) {
 			c, err := ReadCaptions(t.Context(), []string{"class:@" + file}, nothing{pets})
 			if err != nil {
@@ -245,7 +252,8 @@ func TestByteOrderMarks(t *testing.T) {
 			}
 			return c.Texts[1:], nil
 		}, []string{"a cat", "a dog"}},
-		"CSV": {file, "file,caption\ncat/1.jpg,x\n", func() ([]string, error) { return textsIn(t, file) }, []string{"x"}},
+		"CSV": {file, "file,caption\ncat/1.jpg,x\n", func() ([]string, error) { return textsIn(t, file) },
+			[]string{"x"}},
 		"JSON lines": {file, `{"file":"cat/1.jpg","text":"x"}`, func() ([]string, error) { return textsIn(t, file) },
 			[]string{"x"}},
 		"COCO": {file, `{"images":[{"id":1,"file_name":"cat/1.jpg"}],"annotations":[{"image_id":1,"caption":"x"}]}`,

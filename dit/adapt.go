@@ -13,7 +13,7 @@ import (
 // Changes are what [Weights.Adapt] can make of a model for another task. A zero value keeps what is.
 type Changes struct {
 	NumClasses int      // rows of the label table; Classes, where given, decides
-	Classes    []string // names of the new classes, matched with the old ones, where none is equal without regard to case
+	Classes    []string // names of the new classes, matched with the old ones, if need be without regard to case
 	InputSize  int      // height of the latents
 	InputWidth int      // width, where it is not the height
 	LearnSigma *bool

@@ -318,7 +318,8 @@ func TestReadPipeline(t *testing.T) {
 		t.Errorf("notes %q do not name the other process", w.Notes)
 	}
 	writeFile(t, filepath.Join(dir, "model_index.json"), "\xff\xfe{\x00}\x00")
-	if w := read(t, dir, ""); !strings.Contains(strings.Join(w.Notes, "\n"), "no names of classes: model_index.json: text in UTF-16") {
+	if w := read(t, dir, ""); !strings.Contains(strings.Join(w.Notes, "\n"),
+		"no names of classes: model_index.json: text in UTF-16") {
 		t.Errorf("notes %q do not name the index", w.Notes)
 	}
 }

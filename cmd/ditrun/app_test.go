@@ -360,7 +360,8 @@ func TestConfigOfBytes(t *testing.T) {
 	for _, b := range text {
 		wide = append(wide, b, 0)
 	}
-	for name, text := range map[string][]byte{"as written": text, "marked": append([]byte("\ufeff"), text...), "UTF-16": wide} {
+	for name, text := range map[string][]byte{"as written": text, "marked": append([]byte("\ufeff"), text...),
+		"UTF-16": wide} {
 		if err := os.WriteFile(path, text, 0o666); err != nil {
 			t.Fatal(err)
 		}

@@ -19,7 +19,8 @@ func classesNamed(more int, list ...string) dit.Info {
 }
 
 var (
-	fashion = classesNamed(0, "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+	fashion = classesNamed(0, "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker",
+		"Bag",
 		"Ankle boot")
 	digits = classesNamed(0, "0", "1", "10", "11", "2", "3")
 )
@@ -75,9 +76,11 @@ func TestClassLabels(t *testing.T) {
 		{classesNamed(0, "Cat", "cat"), []string{"cat,Cat"}, []int{1, 0}, nil},
 		{classesNamed(0, "tench, Tinca tinca", "goldfish"), []string{"tinca tinca"}, []int{0},
 			[]string{"tinca tinca is 0, tench, Tinca tinca"}},
-		{imageNet(), []string{"golden retriever"}, []int{207}, []string{"golden retriever is 207, n02099601 (golden retriever)"}},
+		{imageNet(), []string{"golden retriever"}, []int{207},
+			[]string{"golden retriever is 207, n02099601 (golden retriever)"}},
 		{imageNet(), []string{"n02099601,207"}, []int{207, 207}, nil},
-		{imageNet(), []string{"tench, Tinca tinca"}, []int{0}, []string{"tench, Tinca tinca is 0, n01440764 (tench, Tinca tinca)"}},
+		{imageNet(), []string{"tench, Tinca tinca"}, []int{0},
+			[]string{"tench, Tinca tinca is 0, n01440764 (tench, Tinca tinca)"}},
 	} {
 		labels, found, err := parseClasses(c.values, c.info)
 		if err != nil || !slices.Equal(labels, c.want) || !slices.Equal(found, c.found) {
@@ -95,8 +98,10 @@ func TestClassLabelsRefused(t *testing.T) {
 	}{
 		{digits, "2", `2 is the label of class "10", and the name of class 4: write label:2 or name:2`, ""},
 		{digits, "1,3", `3 is the label of class "11", and the name of class 5: write label:3 or name:3`, ""},
-		{classesNamed(0, "a", "b", "c", "01"), "01", `01 is the label of class "b", and the name of class 3: write label:1 or name:01`, ""},
-		{classesNamed(0, "1", "1"), "1", `1 is the label of class "1", and the name of class 0: write label:1 or name:1`, ""},
+		{classesNamed(0, "a", "b", "c", "01"), "01",
+			`01 is the label of class "b", and the name of class 3: write label:1 or name:01`, ""},
+		{classesNamed(0, "1", "1"), "1",
+			`1 is the label of class "1", and the name of class 0: write label:1 or name:1`, ""},
 		{digits, "7", "7: the model has classes 0 to 5", ""},
 		{digits, "label:6", "6: the model has classes 0 to 5", ""},
 		{digits, "label:two", "label:two: want a number after label:", ""},
@@ -104,19 +109,25 @@ func TestClassLabelsRefused(t *testing.T) {
 		{fashion, "", `"": want numbers or names`, ""},
 		{fashion, "3,", `"3,": want numbers or names`, ""},
 		{classesNamed(0, "", "x"), "1,", `"1,": want numbers or names`, ""},
-		{twins, "CAT", "CAT is but for the case the name of several classes: 0, Cat; 1, cat", "give the number of one, as in label:0"},
+		{twins, "CAT", "CAT is but for the case the name of several classes: 0, Cat; 1, cat",
+			"give the number of one, as in label:0"},
 		{twins, "owl", "owl is the name of several classes: 2, owl; 4, owl", "as in label:2"},
 		{twins, "name:owl", "owl is the name of several classes: 2, owl; 4, owl", "as in label:2"},
-		{classesNamed(0, "cattle", "bobcat 2", "ox"), "cat", `no class is named "cat"`, "longer words have it: cattle, bobcat 2"},
-		{classesNamed(0, "Ankle boot", "Rain boot"), "boot", "boot is part of the name of several classes: 0, Ankle boot; 1, Rain boot", "label:0"},
+		{classesNamed(0, "cattle", "bobcat 2", "ox"), "cat", `no class is named "cat"`,
+			"longer words have it: cattle, bobcat 2"},
+		{classesNamed(0, "Ankle boot", "Rain boot"), "boot",
+			"boot is part of the name of several classes: 0, Ankle boot; 1, Rain boot", "label:0"},
 		{classesNamed(0, "caf\u00e9", "cafe\u0301"), "caf\u00e9", "the name of several classes", "label:0"},
 		{classesNamed(0, "a\nb", `a\nb`), `a\nb`, "the name of several classes: 0, a\\nb; 1, a\\nb", "label:0"},
 		{classesNamed(0, "caf\u00e9", "ox", "ant"), "cafe\u0301e", "no class is named", "did you mean caf\u00e9?"},
 		{classesNamed(0, "read", "reddish"), "red", `no class is named "red"`, "longer words have it: reddish"},
 		{fashion, "-", `no class is named "-"`, "the classes are T-shirt/top, "},
-		{imageNet(), "crane", "crane is a name of several classes: 134, n02012849 (crane); 517, n03126707 (crane)", "as in label:134"},
-		{imageNet(), "terrier", "terrier is part of the name of several classes: 153, n02085936 (Maltese dog, ", "label:153"},
-		{classesNamed(3), "cat", `"cat": the checkpoint holds no names of classes, want numbers`, "the numbers are 0 to 2"},
+		{imageNet(), "crane", "crane is a name of several classes: 134, n02012849 (crane); 517, n03126707 (crane)",
+			"as in label:134"},
+		{imageNet(), "terrier", "terrier is part of the name of several classes: 153, n02085936 (Maltese dog, ",
+			"label:153"},
+		{classesNamed(3), "cat", `"cat": the checkpoint holds no names of classes, want numbers`,
+			"the numbers are 0 to 2"},
 		{classesNamed(3), "3", "3: the model has classes 0 to 2", ""},
 		{classesNamed(1000), "tench", "holds no names", "`ditrun classes WORD` finds them"},
 	} {
@@ -125,7 +136,8 @@ func TestClassLabelsRefused(t *testing.T) {
 			t.Errorf("%q: classes %v, want an error", c.value, labels)
 			continue
 		}
-		if hint := hintOf(err); !strings.HasPrefix(err.Error(), "--class-labels") || !strings.Contains(err.Error(), c.want) ||
+		if hint := hintOf(err); !strings.HasPrefix(err.Error(), "--class-labels") || !strings.Contains(err.Error(),
+			c.want) ||
 			!strings.Contains(hint, c.hint) {
 			t.Errorf("%q: %v; hint %q\nwant %s; hint %s", c.value, err, hint, c.want, c.hint)
 		}
@@ -187,18 +199,21 @@ func TestNamesOnTheRoad(t *testing.T) {
 	}
 
 	run, again := filepath.Join(dir, "run"), filepath.Join(dir, "again")
-	mustRun(t, slices.Concat([]string{"train", "--data", latents}, trainFlags, []string{"--run-dir", run, "--max-steps", "6", "--global-batch-size", "8"})...)
+	mustRun(t, slices.Concat([]string{"train", "--data", latents}, trainFlags, []string{"--run-dir", run,
+		"--max-steps", "6", "--global-batch-size", "8"})...)
 	mustRun(t, "train", "--config", filepath.Join(run, "config.yaml"), "--run-dir", again)
 	equalFiles(t, run, again, "config.yaml")
 	r.run = run
 	out := filepath.Join(dir, "samples")
 	ditrun(t, r.sample(out, "--class-labels", "1")...).refused(t, 2,
 		"--class-labels: 1 is the label of class \"cafe\u0301\", and the name of class 0: write label:1 or name:1")
-	o := mustRun(t, r.sample(out, "--class-labels", "name:1,caf\u00e9", "--class-labels", "caf\xe9", "--class-labels", `CAF\xE8`)...)
+	o := mustRun(t, r.sample(out, "--class-labels", "name:1,caf\u00e9", "--class-labels", "caf\xe9", "--class-labels",
+		`CAF\xE8`)...)
 	if !strings.Contains(o.stdout, "classes CAF\\xE8 is 2, caf\\xe8\n") {
 		t.Errorf("printed\n%s", o.stdout)
 	}
-	const want = "file,label,class\n000000.png,0,1\n000001.png,1,cafe\u0301\n000002.png,3,caf\\xe9\n000003.png,2,caf\\xe8\n"
+	const want = "file,label,class\n000000.png,0,1\n000001.png,1,cafe\u0301\n" +
+		"000002.png,3,caf\\xe9\n000003.png,2,caf\\xe8\n"
 	if got := string(read(t, filepath.Join(out, "labels.csv"))); got != want {
 		t.Errorf("labels.csv is\n%swant\n%s", got, want)
 	}

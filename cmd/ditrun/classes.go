@@ -58,7 +58,8 @@ func runClasses(e *env) error {
 	return e.result(found)
 }
 
-// matches says whether a class has all words, in any case, anywhere in its name, as it is or as it is shown, or meaning.
+// matches says whether a class has all words, in any case, anywhere in its name, as it is or as it is shown, or
+// meaning.
 func matches(c classLine, words []string) bool {
 	text := strings.ToLower(names.Canonical(c.Name + "\n" + shownName(c.Name) + "\n" + c.Words))
 	for _, w := range words {

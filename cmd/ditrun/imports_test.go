@@ -28,8 +28,10 @@ var layers = [][]string{
 
 // withoutTorch are the packages that do not need libtorch, and withoutC those of them that do not need a C compiler.
 var (
-	withoutTorch = []string{"internal/disk", "internal/names", "torch/checkpoint", "torch/philox", "diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/codec", "data/store", "diffusion/runs"}
-	withoutC     = withoutTorch[:6]
+	withoutTorch = []string{"internal/disk", "internal/names", "torch/checkpoint", "torch/philox",
+		"diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/codec", "data/store",
+		"diffusion/runs"}
+	withoutC = withoutTorch[:6]
 )
 
 // forTests are the packages that nothing but tests may import.

@@ -28,7 +28,8 @@ func PlainText(text []byte) ([]byte, error) {
 	return bytes.TrimPrefix(text, []byte(byteOrderMark)), nil
 }
 
-// checkUTF16 returns an error if text begins as UTF-16 does: with its mark, or with a letter of two bytes, one of them 0.
+// checkUTF16 returns an error if text begins as UTF-16 does: with its mark, or with a letter of two bytes, one of
+// them 0.
 func checkUTF16[T []byte | string](text T) error {
 	if len(text) < 2 {
 		return nil

@@ -14,16 +14,16 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Canonical is the form by which names are compared: Unicode's normal form C. The case counts, and so do characters that
-// only look alike.
+// Canonical is the form by which names are compared: Unicode's normal form C. The case counts, and so do characters
+// that only look alike.
 func Canonical(name string) string { return norm.NFC.String(name) }
 
 // Equal says whether two names are the same name.
 func Equal(a, b string) bool { return a == b || Canonical(a) == Canonical(b) }
 
-// Text writes a name as it was found, of any bytes, as text for the files and lines that hold text alone: a byte that is
-// not UTF-8 becomes \xNN, as in caf\xe9. So that no two names become one, the backslash of a name that has such letters
-// itself becomes \x5c. All other names, which are nearly all, stay what they are.
+// Text writes a name as it was found, of any bytes, as text for the files and lines that hold text alone: a byte that
+// is not UTF-8 becomes \xNN, as in caf\xe9. So that no two names become one, the backslash of a name that has such
+// letters itself becomes \x5c. All other names, which are nearly all, stay what they are.
 func Text(name string) string {
 	if utf8.ValidString(name) && !strings.Contains(name, `\x`) {
 		return name
