@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"golang.org/x/text/unicode/norm"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // alikeNames refuses classes whose names read the same, and remarks on those that differ by case alone.
@@ -12,7 +12,7 @@ func alikeNames(classes []string) (notes []string, err error) {
 	composed, folded := map[string]string{}, map[string]string{}
 	var pairs []string
 	for _, c := range classes {
-		key := norm.NFC.String(c)
+		key := names.Canonical(c)
 		if old, ok := composed[key]; ok && old != c {
 			return nil, fmt.Errorf("classes %+q and %+q have one name, its letters composed in two ways: "+
 				"merge them, or rename one", old, c)

@@ -41,6 +41,9 @@ func TestNamesOfBytes(t *testing.T) {
 		if !slices.Equal(src.Classes(), want) {
 			t.Errorf("%s: classes %q, want %q", location, src.Classes(), want)
 		}
+		if notes := src.Notes(); len(notes) > 0 {
+			t.Errorf("%s: notes %q about names that nothing is wrong with", location, notes)
+		}
 		if hash == "" {
 			hash = src.Hash()
 		}
