@@ -131,16 +131,17 @@ func (w *Weights) Signed() string { return w.file.Signed() }
 // recognise finds out what the file is and maps its tensors.
 func (w *Weights) recognise(model string) error {
 	w.ScalingFactor = stableDiffusionScale
-	section, diffusers, err := findSection(w.file)
+	m, err := findModel(w.file)
 	if err != nil {
 		return err
 	}
-	var tensors checkpoint.Source = w.file
-	if section != "" {
-		tensors = checkpoint.Section(w.file, section)
+	diffusers := m.Anchor == diffusersPatches
+	tensors, notes, err := m.Tensors(w.file)
+	if err != nil {
+		return err
 	}
-	w.Part = strings.Trim(strings.TrimSuffix(section, "module."), ".")
-	w.EMA = w.Part == "ema"
+	w.Notes = append(w.Notes, notes...)
+	w.Part, w.EMA = m.Part, m.Averaged
 	text, ours := w.file.Metadata()[infoKey]
 	tableClasses := 0
 	switch {
@@ -179,7 +180,7 @@ func (w *Weights) recognise(model string) error {
 	}
 	w.Source, err = checkpoint.Map(tensors, entries, w.leftOver)
 	if err != nil {
-		return err
+		return m.InFile(err)
 	}
 	if diffusers {
 		return w.sameInEveryBlock(tensors)
@@ -202,19 +203,16 @@ func (w *Weights) leftOver(name string) bool {
 	return false
 }
 
-// Sections are the prefixes under which training scripts keep state dicts, the one to take first. The
-// prefix module. comes from data-parallel wrappers.
-var sections = []string{"ema.", "ema.module.", "", "module.", "model.", "model.module.", "state_dict."}
+// The tensors that every model has, under the published name and under that of diffusers.
+const (
+	patches          = "x_embedder.proj.weight"
+	diffusersPatches = "pos_embed.proj.weight"
+)
 
-// findSection says where in a file the model is, and whether it has diffusers' names.
-func findSection(f *checkpoint.File) (section string, diffusers bool, err error) {
-	for _, s := range sections {
-		if _, ok := f.Lookup(s + "x_embedder.proj.weight"); ok {
-			return s, false, nil
-		}
-		if _, ok := f.Lookup(s + "pos_embed.proj.weight"); ok {
-			return s, true, nil
-		}
+// findModel says where in a file the model is.
+func findModel(f *checkpoint.File) (checkpoint.Model, error) {
+	if found := checkpoint.Models(f, patches, diffusersPatches); len(found) > 0 {
+		return checkpoint.First(found)
 	}
 	names := []string{}
 	for _, t := range f.Tensors() {
@@ -227,7 +225,8 @@ func findSection(f *checkpoint.File) (section string, diffusers bool, err error)
 	if len(names) > 0 {
 		found = fmt.Sprintf("%d tensors such as %s", len(f.Tensors()), strings.Join(names, ", "))
 	}
-	return "", false, fmt.Errorf("found %s: want the tensors of a DiT, such as x_embedder.proj.weight (diffusers: pos_embed.proj.weight)", found)
+	return checkpoint.Model{}, fmt.Errorf("found %s: want the tensors of a DiT, such as %s (diffusers: %s)", found, patches,
+		diffusersPatches)
 }
 
 // sameInEveryBlock returns an error unless the layers that diffusers keeps in every block are equal

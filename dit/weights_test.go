@@ -188,6 +188,111 @@ func TestReadTakesTheAveragedWeights(t *testing.T) {
 	}
 }
 
+// Names come out the same under whatever torch.compile, DataParallel, FSDP and training scripts wrote before and into them,
+// with diffusers' names too, and a converted file has clean ones.
+func TestReadTakesNamesUnderWrappers(t *testing.T) {
+	dir := t.TempDir()
+	c := small()
+	raw := numbered(c)
+	inside := slices.Clone(raw)
+	for i := range inside {
+		inside[i].Name = strings.Replace(inside[i].Name, "blocks.1.", "blocks.1._orig_mod.", 1)
+		inside[i].Name = strings.Replace(inside[i].Name, "attn.", "_checkpoint_wrapped_module.attn.", 1)
+	}
+	for i, f := range []struct {
+		tensors []checkpoint.Tensor
+		part    string
+		note    string
+	}{
+		{prefixed("_orig_mod.", raw), "", "left out of the names of tensors: _orig_mod."},
+		{prefixed("module._orig_mod.", raw), "", "left out of the names of tensors: module., _orig_mod."},
+		{prefixed("_orig_mod.module.", raw), "", "left out of the names of tensors: module., _orig_mod."},
+		{prefixed("model.model.", raw), "model.model", ""},
+		{prefixed("state_dict.net._orig_mod.", raw), "state_dict.net", "left out of the names of tensors: _orig_mod."},
+		{prefixed("denoiser.", raw), "denoiser", "the tensors are those whose names begin with denoiser."},
+		{inside, "", "left out of the names of tensors: _orig_mod., _checkpoint_wrapped_module."},
+		{prefixed("_fsdp_wrapped_module.", inside), "",
+			"left out of the names of tensors: _orig_mod., _fsdp_wrapped_module., _checkpoint_wrapped_module."},
+	} {
+		w := read(t, write(t, filepath.Join(dir, fmt.Sprint(i, ".safetensors")), f.tensors, nil), "")
+		sameTensors(t, w, raw)
+		if w.Part != f.part || w.EMA || f.note != "" && !slices.Contains(w.Notes, f.note) || f.note == "" && len(w.Notes) > 0 {
+			t.Errorf("%s: part %q, notes %q; want %q, %q", f.tensors[1].Name, w.Part, w.Notes, f.part, f.note)
+		}
+		out := filepath.Join(dir, "converted.safetensors")
+		if err := w.Save(out); err != nil {
+			t.Fatal(err)
+		}
+		f, err := checkpoint.Open(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sameNames(t, f, raw)
+		f.Close()
+	}
+	for name, again := range map[string]checkpoint.Tensor{
+		"_orig_mod." + patches: raw[1], "blocks.0._orig_mod.attn.proj.bias": raw[slices.IndexFunc(raw, func(p checkpoint.Tensor) bool {
+			return p.Name == "blocks.0.attn.proj.bias"
+		})],
+	} {
+		first := again.Name
+		again.Name = name
+		path := write(t, filepath.Join(dir, "twice.safetensors"), append(slices.Clone(raw), again), nil)
+		if _, err := Read(path, ""); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), first) {
+			t.Errorf("two tensors of one name: error %v, want one that names %s and %s", err, first, name)
+		}
+	}
+	moments := append(prefixed("exp_avg.", raw), prefixed("exp_avg_sq.", raw)...)
+	path := write(t, filepath.Join(dir, "optimizer.safetensors"), moments, nil)
+	if _, err := Read(path, ""); err == nil || !strings.Contains(err.Error(), "want the tensors of a DiT") {
+		t.Errorf("an optimizer: error %v, want one that says it is no model", err)
+	}
+
+	folder := filepath.Join(dir, "diffusers")
+	if err := read(t, write(t, filepath.Join(dir, "raw.safetensors"), raw, nil), "").SaveDiffusers(folder); err != nil {
+		t.Fatal(err)
+	}
+	weights := filepath.Join(folder, "transformer", "diffusion_pytorch_model.safetensors")
+	f, err := checkpoint.Open(weights)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapped, meta := prefixed("_orig_mod.", readAll(t, f)), f.Metadata()
+	f.Close()
+	write(t, weights, wrapped, meta)
+	w := read(t, folder, "")
+	sameTensors(t, w, raw, posEmbed)
+	if w.Layout != "diffusers" {
+		t.Errorf("taken for %s, want diffusers", w.Layout)
+	}
+}
+
+// sameNames holds the names of a source, in any order, against those of tensors.
+func sameNames(t *testing.T, got checkpoint.Source, want []checkpoint.Tensor) {
+	t.Helper()
+	for _, tensor := range want {
+		if _, ok := got.Lookup(tensor.Name); !ok {
+			t.Errorf("there is no %s", tensor.Name)
+		}
+	}
+	if n := len(got.Tensors()); n != len(want) {
+		t.Errorf("%d tensors, want %d", n, len(want))
+	}
+}
+
+// readAll reads all tensors of src into memory.
+func readAll(t *testing.T, src checkpoint.Source) (out []checkpoint.Tensor) {
+	t.Helper()
+	for _, info := range src.Tensors() {
+		data, err := checkpoint.Read(src, info.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, checkpoint.Tensor{Info: info, Data: data})
+	}
+	return out
+}
+
 func TestReadTellsFlowModels(t *testing.T) {
 	dir := t.TempDir()
 	c := small()

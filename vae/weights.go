@@ -73,22 +73,22 @@ func (w *Weights) Signed() string { return w.file.Signed() }
 // SHA256 returns the hex SHA-256 of the weight file, of a model in several files that of the file that lists them.
 func (w *Weights) SHA256() (string, error) { return w.file.SHA256() }
 
-// prefixes under which programs keep an autoencoder.
-var prefixes = []string{"", "first_stage_model.", "vae.", "state_dict.first_stage_model.", "state_dict.", "model.", "module."}
-
 // recognise finds out what the file is and maps its tensors. A folder must have a config.json.
 func (w *Weights) recognise(folder bool) error {
-	var src checkpoint.Source
-	for _, p := range prefixes {
-		if _, ok := w.file.Lookup(p + "encoder.conv_in.weight"); ok {
-			if src = w.file; p != "" {
-				src = checkpoint.Section(w.file, p)
-			}
-			break
-		}
-	}
-	if src == nil {
+	found := checkpoint.Models(w.file, "encoder.conv_in.weight")
+	if len(found) == 0 {
 		return fmt.Errorf("found %d tensors, none of them encoder.conv_in.weight: want an autoencoder", len(w.file.Tensors()))
+	}
+	m, err := checkpoint.First(found)
+	if err != nil {
+		return err
+	}
+	src, notes, err := m.Tensors(w.file)
+	if err != nil {
+		return err
+	}
+	if w.Notes = notes; m.Averaged {
+		w.Notes = append(w.Notes, "averaged weights, which the file has under "+m.Part)
 	}
 	var names naming
 	has := func(name string) bool { _, ok := src.Lookup(name); return ok }
@@ -100,7 +100,6 @@ func (w *Weights) recognise(folder bool) error {
 	default:
 		w.Naming = "diffusers"
 	}
-	var err error
 	w.Config, err = readConfig(filepath.Join(filepath.Dir(w.Path), ConfigName))
 	if !folder && errors.Is(err, fs.ErrNotExist) {
 		if w.Config, err = infer(src, names); err == nil {
@@ -113,7 +112,7 @@ func (w *Weights) recognise(folder bool) error {
 	w.Source, err = checkpoint.Map(src, w.Config.entries(src, names), func(name string) bool {
 		return strings.HasPrefix(name, "loss.") || strings.HasPrefix(name, "model_ema.") // of its training
 	})
-	return err
+	return m.InFile(err)
 }
 
 // infer reads the sizes of a model off its tensors.

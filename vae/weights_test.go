@@ -111,6 +111,12 @@ func TestReadNamings(t *testing.T) {
 		{"d.pt", "vae.", oldAttention, nil, "old diffusers"},
 		{"e.bin", "", oldAttention, nil, "old diffusers"},
 		{"f.bin", "", nil, nil, "diffusers"},
+		{"g.safetensors", "_orig_mod.", nil, nil, "diffusers"},
+		{"h.safetensors", "module._orig_mod.", compVis, []string{"module._orig_mod.loss.logvar"}, "CompVis"},
+		{"i.pt", "_orig_mod.module.", oldAttention, nil, "old diffusers"},
+		{"j.safetensors", "model.model.", nil, []string{"optimizer.x"}, "diffusers"},
+		{"k.ckpt", "state_dict.first_stage_model._orig_mod.", compVis, []string{"state_dict.model_ema.z"}, "CompVis"},
+		{"l.safetensors", "ema.", nil, []string{"model.encoder.conv_in.weight"}, "diffusers"},
 	} {
 		path := filepath.Join(t.TempDir(), c.file)
 		tensors := append(under(t, c.prefix, c.names), noise(c.besides...)...)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/ditrun/ditrun/dit/text/bpe"
@@ -107,9 +108,6 @@ func findWeights(dir string) (string, error) {
 	return "", fmt.Errorf("no weights in the folder of %s: want %s", configName, strings.Join(weightFiles, " or "))
 }
 
-// prefixes under which programs keep the encoder.
-var prefixes = []string{"text_model.", "", "cond_stage_model.transformer.text_model."}
-
 func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 	file, err := checkpoint.Open(path)
 	if err != nil {
@@ -117,21 +115,25 @@ func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 	}
 	defer file.Close()
 	const table = "embeddings.token_embedding.weight"
-	prefix, found := "", false
-	for _, p := range prefixes {
-		if info, ok := file.Lookup(p + table); ok {
-			if want := []int64{int64(cfg.VocabSize), int64(cfg.HiddenSize)}; len(info.Shape) != 2 || info.Shape[0] != want[0] || info.Shape[1] != want[1] {
-				return nil, fmt.Errorf("tensor %s has the shape %v, %s says %v: want weights and config of one model", p+table, info.Shape, configName, want)
-			}
-			prefix, found = p, true
-			break
-		}
-	}
-	if !found {
+	found := checkpoint.Models(file, table)
+	if len(found) == 0 {
 		return nil, fmt.Errorf("found %d tensors, none of them text_model.%s: want the text encoder of CLIP in transformers' names", len(file.Tensors()), table)
 	}
+	place, err := checkpoint.First(found)
+	if err != nil {
+		return nil, err
+	}
+	tensors, _, err := place.Tensors(file)
+	if err != nil {
+		return nil, err
+	}
+	if info, ok := tensors.Lookup(table); ok {
+		if want := []int64{int64(cfg.VocabSize), int64(cfg.HiddenSize)}; !slices.Equal(info.Shape, want) {
+			return nil, fmt.Errorf("tensor %s has the shape %v, %s says %v: want weights and config of one model", place.Prefix+table, info.Shape, configName, want)
+		}
+	}
 	var elements int64
-	for _, info := range file.Tensors() {
+	for _, info := range tensors.Tensors() {
 		elements += info.NumElements()
 	}
 	if n := int64(cfg.NumParams()); elements < n {
@@ -148,14 +150,12 @@ func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 			for i, d := range p.Tensor.Shape() {
 				shape[i] = int64(d)
 			}
-			entries = append(entries, checkpoint.Entry{Name: p.Name, Shape: shape, Parts: []checkpoint.Part{checkpoint.Whole(prefix+p.Name, shape...)}})
+			entries = append(entries, checkpoint.Entry{Name: p.Name, Shape: shape, Parts: []checkpoint.Part{checkpoint.Whole(p.Name, shape...)}})
 		}
-		src, err := checkpoint.Map(file, entries, func(name string) bool {
-			own, ok := strings.CutPrefix(name, prefix)
-			layer := strings.HasPrefix(own, "encoder.layers.") // more of them than the config says are a mistake
-			return !ok || !layer
+		src, err := checkpoint.Map(tensors, entries, func(name string) bool {
+			return !strings.HasPrefix(name, "encoder.layers.") // more of them than the config says are a mistake
 		})
-		if err == nil {
+		if err = place.InFile(err); err == nil {
 			err = nn.Load(s, m, src, false)
 		}
 		if err != nil {

@@ -146,6 +146,8 @@ func TestFormsOfTheWeights(t *testing.T) {
 	}
 	sums := map[string]string{whole.SHA256(): "as it is"}
 	for name, rename := range map[string]func(string) string{
+		"compiled":         func(n string) string { return "_orig_mod." + n },
+		"compiled, nested": func(n string) string { return "module._orig_mod.text_encoder." + n },
 		"no prefix":        func(n string) string { return strings.TrimPrefix(n, "text_model.") },
 		"Stable Diffusion": func(n string) string { return "cond_stage_model.transformer." + n },
 	} {
