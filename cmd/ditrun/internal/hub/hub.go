@@ -10,7 +10,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/ditrun/ditrun/internal/disk"
@@ -189,29 +188,4 @@ func (c *client) head(ctx context.Context, address, token string, far bool) (*ht
 		return nil, statusOf(path.Base(req.URL.Path), resp)
 	}
 	return resp, nil
-}
-
-func env(name, otherwise string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
-	}
-	return otherwise
-}
-
-// cacheDir is the folder of huggingface_hub's cache, and token the user's, "" for none.
-func cacheDir() (dir, token string, err error) {
-	cache := os.Getenv("XDG_CACHE_HOME")
-	if cache == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", "", err
-		}
-		cache = filepath.Join(home, ".cache")
-	}
-	home := env("HF_HOME", filepath.Join(cache, "huggingface"))
-	if token = os.Getenv("HF_TOKEN"); token == "" {
-		text, _ := os.ReadFile(env("HF_TOKEN_PATH", filepath.Join(home, "token")))
-		token = strings.TrimSpace(string(text))
-	}
-	return env("HF_HUB_CACHE", filepath.Join(home, "hub")), token, nil
 }

@@ -38,10 +38,13 @@ func (c *client) repository(ctx context.Context, ref Ref, o Options) (*Result, e
 		return nil, err
 	}
 	base := filepath.Join(cache, "models--"+strings.ReplaceAll(ref.Repo, "/", "--"))
-	if on := strings.ToLower(os.Getenv("HF_HUB_OFFLINE")); on == "1" || on == "true" || on == "yes" || on == "on" {
+	if isOffline() {
 		return offline(base, ref, errors.New("HF_HUB_OFFLINE is set"))
 	}
-	endpoint := strings.TrimSuffix(env("HF_ENDPOINT", "https://huggingface.co"), "/")
+	endpoint, err := endpoint()
+	if err != nil {
+		return nil, err
+	}
 	var info repoInfo
 	err = c.retry(ctx, func() error { return c.info(ctx, endpoint, token, ref, &info) })
 	if status := (*statusError)(nil); err != nil && !errors.As(err, &status) && ctx.Err() == nil {
