@@ -139,7 +139,7 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 
 // warnOfChanges says in what a run that goes on differs from the one that was.
 func (e *env) warnOfChanges(t *trainInput, checkpoint string) error {
-	changes, err := training.ChangesSince(checkpoint, t.config, t.set.Samples)
+	changes, err := training.ChangesSince(checkpoint, t.config, t.set)
 	if len(changes) > 0 {
 		e.warn("the run goes on with other settings than it had: %s", strings.Join(changes, "; "))
 	}

@@ -57,11 +57,20 @@ func (c Config) differing(now Config) []setting {
 	}
 }
 
-// ChangesSince is [Changes] since the checkpoint in dir.
-func ChangesSince(dir string, now Config, samples int) ([]string, error) {
-	st, err := readState(dir)
+// ChangesSince is [Changes] since a checkpoint, of this program or of the original (see [IsOriginal]), over the samples of
+// set.
+func ChangesSince(path string, now Config, set Set) ([]string, error) {
+	if IsOriginal(path) {
+		t, err := openOriginal(path, now, set)
+		if err != nil {
+			return nil, err
+		}
+		defer t.Close()
+		return originalChanges(t, now, set), nil
+	}
+	st, err := readState(path)
 	if err != nil {
 		return nil, err
 	}
-	return Changes(st.Config, now, samples, st.Step), nil
+	return Changes(st.Config, now, set.Samples, st.Step), nil
 }

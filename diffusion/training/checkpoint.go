@@ -124,6 +124,14 @@ func Check(cfg Config, set Set, world int, resume string) (step int, err error) 
 	if resume == "" {
 		return 0, nil
 	}
+	if IsOriginal(resume) {
+		t, err := openOriginal(resume, cfg, set)
+		if err != nil {
+			return 0, err
+		}
+		defer t.Close()
+		return t.Step, t.Verify()
+	}
 	st, f, err := openCheckpoint(resume)
 	if err != nil {
 		return 0, err
@@ -148,6 +156,9 @@ func Newest(dir string) (path string, damaged []error, err error) {
 
 // load takes the run up at the checkpoint in dir, of whatever number of processes.
 func (r *runner) load(s *torch.Scope, dir string) error {
+	if IsOriginal(dir) {
+		return r.loadOriginal(s, dir)
+	}
 	st, folder, err := openCheckpoint(dir)
 	if err != nil {
 		return err

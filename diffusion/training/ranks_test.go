@@ -35,9 +35,10 @@ const taskVar = "DITRUN_TEST_TRAINING"
 type task struct {
 	Config       Config
 	Latents, Dir string
-	NaNStep      int // the step in which the last rank meets a gradient that is no number, 0 for none
-	StopAt       int // the step after which the last rank is told to stop, 0 for none
-	Unreadable   int // the step whose batch the last rank cannot read, 0 for none
+	From         string // where there is no checkpoint yet: the one to begin from, "" for none
+	NaNStep      int    // the step in which the last rank meets a gradient that is no number, 0 for none
+	StopAt       int    // the step after which the last rank is told to stop, 0 for none
+	Unreadable   int    // the step whose batch the last rank cannot read, 0 for none
 
 	// The step in which memory runs out, 0 for none: on the last rank behind its backward pass, with NoMemory0 on
 	// rank 0 before its own. Rank Slow does not get on with finding out what fits until the file GoOn is there.
@@ -98,6 +99,7 @@ func runTask(text string) int {
 		if err != nil {
 			return err
 		}
+		resume = cmp.Or(resume, t.From)
 		if err := group.Barrier(0); err != nil { // all have looked before the first writes
 			return err
 		}

@@ -20,7 +20,7 @@ type Job struct {
 	Config Config
 	Source Source
 	Dir    string // of the checkpoints; shared by all processes
-	Resume string // the checkpoint to go on from, "" to begin
+	Resume string // the checkpoint to go on from, see also IsOriginal; "" to begin
 	// Group joins the processes that train together; nil means this one alone. Each calls Run with the same job.
 	Group *dist.Group
 	Hooks Hooks
@@ -183,6 +183,12 @@ func (r *runner) run(ctx context.Context, s *torch.Scope) error {
 		r.hooks.Start(nn.NumParams(r.model), r.step, r.total)
 	}
 	r.checks.before(r)
+	if r.saved != r.step { // taken up from a file of another program: from here on the run stands on its own
+		if err := s.Try(r.save); err != nil {
+			return r.group.Fail(err)
+		}
+		r.finishSave()
+	}
 	for {
 		r.window.reset(time.Now())
 		err := s.Try(func(s *torch.Scope) error { return r.train(ctx, s) })

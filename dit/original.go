@@ -1,0 +1,172 @@
+package dit
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
+)
+
+// A Training is all that the training script of facebookresearch/DiT saves of a run. Its Weights are the averages.
+type Training struct {
+	*Weights
+	// Trained are the weights that are trained, under the published names in their order.
+	Trained checkpoint.Source
+	// Optimizer is the state of AdamW in the form of package optim: step, exp_avg.NAME and exp_avg_sq.NAME.
+	Optimizer checkpoint.Source
+	// Args is the command line of the script and Group what the optimizer was made with, such as lr, in words.
+	Args, Group map[string]string
+}
+
+// A NoTrainingError says what a file lacks of a training checkpoint.
+type NoTrainingError struct{ Missing []string }
+
+func (e *NoTrainingError) Error() string {
+	return fmt.Sprintf("it holds no %s: want a training checkpoint of facebookresearch/DiT, with model, ema and opt",
+		strings.Join(e.Missing, ", no "))
+}
+
+// optState is where the script keeps the state of its optimizer, by the number of the parameter.
+const optState = "opt.state."
+
+// ReadTraining opens a .pt that the training script of facebookresearch/DiT saved. Model is as in [Read]. The caller
+// closes it.
+func ReadTraining(path, model string) (*Training, error) {
+	w, err := Read(path, model)
+	if err != nil {
+		return nil, err
+	}
+	t := &Training{Weights: w, Args: w.arguments(), Group: map[string]string{}}
+	if err := t.read(); err != nil {
+		w.Close()
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return t, nil
+}
+
+func (t *Training) read() error {
+	switch {
+	case t.Family != "":
+		return fmt.Errorf("a checkpoint of %s, which learns a velocity: this program trains DiT alone, which learns the noise", t.Family)
+	case t.Layout == "diffusers":
+		return &NoTrainingError{[]string{"opt"}}
+	}
+	var trained *checkpoint.Model
+	averaged := false
+	for _, m := range checkpoint.Models(t.file, patches) {
+		if averaged = averaged || m.Averaged; !m.Averaged && trained == nil {
+			trained = &m
+		}
+	}
+	var wrong NoTrainingError
+	if trained == nil {
+		wrong.Missing = append(wrong.Missing, "model")
+	}
+	if !averaged {
+		wrong.Missing = append(wrong.Missing, "ema")
+	}
+	state := checkpoint.Section(t.file, optState)
+	if len(state.Tensors()) == 0 {
+		wrong.Missing = append(wrong.Missing, "opt")
+	}
+	if len(wrong.Missing) > 0 {
+		return &wrong
+	}
+	own, _, err := trained.Tensors(t.file)
+	if err != nil {
+		return err
+	}
+	if t.Trained, err = checkpoint.Map(own, t.Config.official(own), t.leftOver); err != nil {
+		return trained.InFile(err)
+	}
+	return t.readOptimizer(state)
+}
+
+// readOptimizer maps the state of the optimizer. PyTorch numbers the parameters as the model lists them, which is the
+// order of the layout; positions are one of them, and have no state, since they are not trained.
+func (t *Training) readOptimizer(state checkpoint.Source) error {
+	numbered := 0
+	steps := map[string]float64{}
+	for _, v := range t.file.Values() {
+		if name, ok := strings.CutPrefix(v.Name, optState); ok {
+			switch n := v.Value.(type) { // of PyTorch before 1.12; later ones have tensors
+			case int64:
+				steps[name] = float64(n)
+			case float64:
+				steps[name] = n
+			}
+		}
+		name, ok := strings.CutPrefix(v.Name, "opt.param_groups.")
+		if !ok {
+			continue
+		}
+		group, name, _ := strings.Cut(name, ".")
+		if group != "0" {
+			return fmt.Errorf("its optimizer has several groups of parameters: want one, as in DiT")
+		}
+		if strings.HasPrefix(name, "params.") {
+			if v.Value != int64(numbered) {
+				return fmt.Errorf("its optimizer calls parameter %d %v: want the numbers from 0 up", numbered, v.Value)
+			}
+			numbered++
+			continue
+		}
+		t.Group[name] = fmt.Sprint(v.Value)
+	}
+	params := t.Config.layout()
+	if numbered == len(params)-1 { // an optimizer that was given what is trained alone
+		params = params[1:]
+	}
+	if numbered != len(params) {
+		return fmt.Errorf("its optimizer has %d parameters, the model %d", numbered, len(params))
+	}
+	var entries []checkpoint.Entry
+	step := 0.0
+	for i, p := range params {
+		if p.name == posEmbed {
+			continue
+		}
+		for _, moment := range []string{"exp_avg", "exp_avg_sq"} {
+			part := checkpoint.Whole(fmt.Sprintf("%d.%s", i, moment), p.shape...)
+			entries = append(entries, checkpoint.Entry{Name: moment + "." + p.name, Shape: p.shape, Parts: []checkpoint.Part{part}})
+		}
+		n, err := stepOf(state, steps, fmt.Sprintf("%d.step", i))
+		if err != nil {
+			return err
+		}
+		if step == 0 {
+			step = n
+		}
+		if n != step || n < 1 || n != math.Trunc(n) || n > 1e9 {
+			return fmt.Errorf("its optimizer counts %v steps of %s, %v of others: want one number from 1 up", n, p.name, step)
+		}
+	}
+	t.Step = int(step)
+	count := checkpoint.Entry{Name: "step", Shape: []int64{}, Parts: []checkpoint.Part{checkpoint.New([]float32{float32(step)})}}
+	var err error
+	t.Optimizer, err = checkpoint.Map(state, append(entries, count), func(name string) bool { return strings.HasSuffix(name, ".step") })
+	return checkpoint.Model{Prefix: optState}.InFile(err)
+}
+
+// stepOf reads the count of one parameter, a tensor or a number.
+func stepOf(state checkpoint.Source, numbers map[string]float64, name string) (float64, error) {
+	if n, ok := numbers[name]; ok {
+		return n, nil
+	}
+	data, err := checkpoint.Read(state, name)
+	if err != nil {
+		return 0, fmt.Errorf("its optimizer has no %s%s", optState, name)
+	}
+	info, _ := state.Lookup(name)
+	switch {
+	case info.DType == checkpoint.F32 && len(data) == 4:
+		return float64(math.Float32frombits(binary.LittleEndian.Uint32(data))), nil
+	case info.DType == checkpoint.F64 && len(data) == 8:
+		return math.Float64frombits(binary.LittleEndian.Uint64(data)), nil
+	case info.DType == checkpoint.I64 && len(data) == 8:
+		return float64(int64(binary.LittleEndian.Uint64(data))), nil
+	}
+	return 0, fmt.Errorf("%s%s is %s %v: want one number", optState, name, info.DType, info.Shape)
+}
