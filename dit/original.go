@@ -31,19 +31,11 @@ func (e *NoTrainingError) Error() string {
 // optState is where the script keeps the state of its optimizer, by the number of the parameter.
 const optState = "opt.state."
 
-// ReadTraining opens a .pt that the training script of facebookresearch/DiT saved. Model is as in [Read]. The caller
+// Training reads what the file, a .pt of the training script of facebookresearch/DiT, holds beside the averages. Closing w
 // closes it.
-func ReadTraining(path, model string) (*Training, error) {
-	w, err := Read(path, model)
-	if err != nil {
-		return nil, err
-	}
+func (w *Weights) Training() (*Training, error) {
 	t := &Training{Weights: w, Args: w.arguments(), Group: map[string]string{}}
-	if err := t.read(); err != nil {
-		w.Close()
-		return nil, fmt.Errorf("open %s: %w", path, err)
-	}
-	return t, nil
+	return t, t.read()
 }
 
 func (t *Training) read() error {
@@ -115,6 +107,9 @@ func (t *Training) readOptimizer(state checkpoint.Source) error {
 		}
 		t.Group[name] = fmt.Sprint(v.Value)
 	}
+	if t.Group["amsgrad"] == "true" {
+		return fmt.Errorf("its optimizer is AdamW with amsgrad, which this program does not have")
+	}
 	params := t.Config.layout()
 	if numbered == len(params)-1 { // an optimizer that was given what is trained alone
 		params = params[1:]
@@ -157,7 +152,7 @@ func stepOf(state checkpoint.Source, numbers map[string]float64, name string) (f
 	}
 	data, err := checkpoint.Read(state, name)
 	if err != nil {
-		return 0, fmt.Errorf("its optimizer has no %s%s", optState, name)
+		return 0, fmt.Errorf("its optimizer has no %s%s: want the state of AdamW", optState, name)
 	}
 	info, _ := state.Lookup(name)
 	switch {

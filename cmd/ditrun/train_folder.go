@@ -86,8 +86,8 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 	goOn := false
 	switch c.String("resume") {
 	case "none":
-		if dir != "" && runs.Is(dir) {
-			return p, withHint(fmt.Errorf("run folder %s holds a run", dir), "--resume auto continues it")
+		if err := mustBeNew(dir); err != nil {
+			return p, err
 		}
 	case "auto":
 		if dir == "" {
@@ -97,11 +97,25 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 		}
 		if dir != "" && runs.Is(dir) {
 			goOn = true
-			if p.Resume, err = e.newestCheckpoint(filepath.Join(dir, "checkpoints")); err != nil {
+			if p.Resume, err = e.lastOf(dir); err != nil {
 				return p, err
 			}
 		}
 	default:
+		if path := c.String("resume"); isOriginal(path) {
+			if o.From, err = filepath.Abs(path); err != nil { // it is kept, for commands given elsewhere
+				return p, err
+			}
+			if goOn = dir != "" && beganFrom(dir) == o.From; goOn { // the same command continues, as after a restart
+				p.Resume, err = e.lastOf(dir)
+			} else {
+				p.Resume, err = o.From, mustBeNew(dir)
+			}
+			if err != nil {
+				return p, err
+			}
+			break
+		}
 		goOn = true
 		if p.Resume, err = e.checkpointOf(c.String("resume")); err != nil {
 			return p, err
@@ -119,11 +133,20 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 	if err == nil && p.Resume != "" {
 		err = e.warnOfChanges(t, p.Resume)
 	}
+	if training.IsNoTraining(err) {
+		hint := fmt.Sprintf("--init-from %s begins a new run with its weights", p.Resume)
+		if dir := filepath.Dir(p.Resume); exists(filepath.Join(dir, checkpoint.StateName)) {
+			hint = fmt.Sprintf("--resume %s continues its run; %s", dir, hint)
+		}
+		return p, withHint(err, "%s", hint)
+	}
 	if err != nil {
 		return p, err
 	}
 	if !goOn {
-		p.folder, err = report.Create(o, console)
+		if p.folder, err = report.Create(o, console); err == nil && o.From != "" {
+			p.folder.Printf("Began at step %07d from %s", step, o.From)
+		}
 	} else {
 		p.folder, err = report.Resume(dir, step, o, console)
 	}
@@ -137,8 +160,49 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 	return p, nil
 }
 
+// lastOf finds the newest whole checkpoint of the run in dir, or the file that it began from; "" if there is neither.
+func (e *env) lastOf(dir string) (string, error) {
+	path, err := e.newestCheckpoint(filepath.Join(dir, "checkpoints"))
+	if err == nil && path == "" {
+		path = beganFrom(dir)
+	}
+	return path, err
+}
+
+// beganFrom is the checkpoint of another program that the run in dir began from, "" for none.
+func beganFrom(dir string) string {
+	info, err := runs.ReadInfo(dir)
+	if err != nil {
+		return ""
+	}
+	return info.From
+}
+
+// mustBeNew refuses to begin a run in the folder of another; dir is "" where a new one is made.
+func mustBeNew(dir string) error {
+	if dir != "" && runs.Is(dir) {
+		return withHint(fmt.Errorf("run folder %s holds a run", dir), "--resume auto continues it")
+	}
+	return nil
+}
+
+// isOriginal says whether path is a file of another program to go on from. A file called latest stands for the link, on
+// file systems without links.
+func isOriginal(path string) bool {
+	return training.IsOriginal(path) && filepath.Base(path) != checkpoint.LatestName
+}
+
 // warnOfChanges says in what a run that goes on differs from the one that was.
 func (e *env) warnOfChanges(t *trainInput, checkpoint string) error {
+	if isOriginal(checkpoint) {
+		notes, err := training.OriginalNotes(checkpoint, t.config, t.set)
+		if err != nil {
+			return err
+		}
+		for _, note := range notes {
+			e.warn("%s", note)
+		}
+	}
 	changes, err := training.ChangesSince(checkpoint, t.config, t.set)
 	if len(changes) > 0 {
 		e.warn("the run goes on with other settings than it had: %s", strings.Join(changes, "; "))

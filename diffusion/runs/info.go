@@ -31,6 +31,7 @@ type Info struct {
 	CPUs       int          `json:"cpus"`
 	Command    []string     `json:"command"`
 	ConfigHash string       `json:"config_hash"`
+	From       string       `json:"from,omitempty"` // the checkpoint of another program that it begins from
 	Versions   Versions     `json:"versions"`
 	Resumed    []Resumption `json:"resumed,omitempty"`
 }
@@ -91,6 +92,7 @@ func newInfo(o Options, now time.Time) Info {
 		CPUs:       runtime.NumCPU(),
 		Command:    o.Command,
 		ConfigHash: o.ConfigHash,
+		From:       o.From,
 		Versions:   currentVersions(o.Libtorch),
 	}
 }

@@ -42,6 +42,8 @@ type Options struct {
 	ConfigHash string
 	// Command is the command line, for run.json.
 	Command []string
+	// From is the checkpoint of another program that the run begins from, "" for none.
+	From string
 	// Libtorch and Device describe what computes, in words.
 	Libtorch, Device string
 	// Now is the clock; nil means time.Now.

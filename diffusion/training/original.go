@@ -24,18 +24,22 @@ func IsOriginal(path string) bool {
 
 // openOriginal opens such a file for a run with cfg on set.
 func openOriginal(path string, cfg Config, set Set) (*dit.Training, error) {
-	t, err := dit.ReadTraining(path, cfg.Model.Name())
+	w, err := dit.Read(path, cfg.Model.Name())
 	if err != nil {
 		// Where the file holds another model than the one by which it was asked for the heads, that is what is wrong.
-		if other, otherErr := dit.ReadTraining(path, ""); otherErr == nil {
-			t, err = other, nil
+		if other, otherErr := dit.Read(path, ""); otherErr == nil {
+			w, err = other, nil
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("resume from %s: %w", path, err)
 	}
-	if err := originalFits(t, cfg, set); err != nil {
-		t.Close()
+	t, err := w.Training()
+	if err == nil {
+		err = originalFits(t, cfg, set)
+	}
+	if err != nil {
+		w.Close()
 		return nil, fmt.Errorf("resume from %s: %w", path, err)
 	}
 	return t, nil
@@ -49,7 +53,8 @@ func originalFits(t *dit.Training, cfg Config, set Set) error {
 	}
 	switch {
 	case held != cfg.Model:
-		return fmt.Errorf("it holds %s (%s), this run is %s (%s)", held.Design(), sizes(held), cfg.Model.Design(), sizes(cfg.Model))
+		return fmt.Errorf("it holds %s (%s), this run is %s (%s): want --model %s --num-classes %d, and latents of its size",
+			held.Design(), sizes(held), cfg.Model.Design(), sizes(cfg.Model), held.Name(), held.NumClasses)
 	case t.Step > cfg.Steps(set.Samples):
 		return fmt.Errorf("it is at step %d, this run ends at %d", t.Step, cfg.Steps(set.Samples))
 	}
@@ -113,7 +118,7 @@ func originalChanges(t *dit.Training, cfg Config, set Set) (list []string) {
 		}
 	}
 	if t.ScalingFactor != set.ScalingFactor {
-		list = append(list, fmt.Sprintf("latents scaled by %v before, by %v now", t.ScalingFactor, set.ScalingFactor))
+		list = append(list, fmt.Sprintf("latents scaled by %.6g before, by %.6g now", t.ScalingFactor, set.ScalingFactor))
 	}
 	return list
 }

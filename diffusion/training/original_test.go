@@ -209,7 +209,12 @@ func TestOriginalRefused(t *testing.T) {
 		t.Errorf("a SiT: error %v, want one that says what it learns", err)
 	}
 	var missing *dit.NoTrainingError
-	if _, err := dit.ReadTraining(weights(""), "DiT-24x1x2/2"); !errors.As(err, &missing) || len(missing.Missing) != 2 {
+	w, err := dit.Read(weights(""), "DiT-24x1x2/2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.Training(); !errors.As(err, &missing) || len(missing.Missing) != 2 {
 		t.Errorf("released weights: error %v, want one that says what is missing", err)
 	}
 }

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/diffusion/runs"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/philox"
+)
+
+// noiseLatents are n latents of 4x4x4 in three classes.
+func noiseLatents(t *testing.T, n int) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "latents")
+	ctx := context.Background()
+	w, err := data.NewShardWriter(dir, data.Plan{
+		Dataset:  data.Dataset{Samples: n, Hash: "noise", Order: "position", Classes: []string{"a", "b", "c"}},
+		VAE:      data.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.18215},
+		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, ImageSize: data.Square(32), Crop: data.PillowClassic.Crop(),
+		Decoder: data.Decoders, ShardSize: n, Tool: "test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c, err := range w.Claims(ctx, 0, 1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []int
+		var labels []int64
+		for id := c.Lo; id < c.Hi; id++ {
+			ids, labels = append(ids, id), append(labels, int64(id%3))
+		}
+		moments := make([]float32, len(ids)*2*64)
+		philox.Normals(moments, 3, 0, 0, uint64(c.Lo))
+		if err := c.Add(ids, moments, nil, labels); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Finish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestResumeFromOriginal: a file of the original's training script goes on in a run folder of its own, whose log begins
+// after the file's step, and which then needs the file no more.
+func TestResumeFromOriginal(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "0000003.pt")
+	if err := os.WriteFile(file, read(t, "../../diffusion/testdata/resume/0000003.pt"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	base := []string{"train", "--data", noiseLatents(t, 24), "--model", "DiT-24x1x2/2", "--global-batch-size", "8", "--ema-decay", "0.5",
+		"--log-every", "1", "--results-dir", filepath.Join(dir, "results")}
+	train := func(run string, more ...string) outcome {
+		t.Helper()
+		return ditrun(t, append(append(base, "--run-dir", filepath.Join(dir, run)), more...)...)
+	}
+	o := train("a", "--resume", file, "--max-steps", "6")
+	for _, want := range []string{"warning: " + file + " is a checkpoint of DiT's own training script",
+		"warning: the run goes on with other settings than it had: global-batch-size 16 before, 8 now; global-seed 5 before, 0 now; " +
+			"lr 0.001 before, 0.0001 now\n"} {
+		if o.code != 0 || !strings.Contains(o.stderr, want) {
+			t.Errorf("code %d; no %q:\n%s", o.code, want, o.stderr)
+		}
+	}
+	if strings.Count(o.stderr, "order of the data") != 1 {
+		t.Errorf("the order of the data is not said once:\n%s", o.stderr)
+	}
+	run := filepath.Join(dir, "a")
+	checkLog(t, run, 4, 5, 6)
+	if log := string(read(t, filepath.Join(run, "log.txt"))); !strings.Contains(log, "Began at step 0000003 from "+file) ||
+		!strings.Contains(log, "Saved checkpoint to "+filepath.Join(run, "checkpoints", "0000003")) {
+		t.Errorf("log.txt does not say where it began:\n%s", log)
+	}
+
+	// The same command continues, from the checkpoints of the run; so it is where it was stopped before it had one.
+	if o := train("a", "--resume", file, "--max-steps", "8"); o.code != 0 || !strings.Contains(o.stdout, "Continuing from step 6\n") {
+		t.Errorf("code %d\n%s%s", o.code, o.stdout, o.stderr)
+	}
+	checkLog(t, run, 4, 5, 6, 7, 8)
+	if o := train("b", "--resume", file, "--max-steps", "8"); o.code != 0 {
+		t.Errorf("code %d\n%s%s", o.code, o.stdout, o.stderr)
+	}
+	equalFiles(t, filepath.Join(run, "checkpoints/0000008"), filepath.Join(dir, "b", "checkpoints/0000008"), checkpointFiles...)
+	if err := os.RemoveAll(filepath.Join(run, "checkpoints")); err != nil {
+		t.Fatal(err)
+	}
+	if o := train("a", "--resume", "auto", "--max-steps", "8"); o.code != 0 || !strings.Contains(o.stdout, "Continuing from step 3\n") {
+		t.Errorf("code %d\n%s%s", o.code, o.stdout, o.stderr)
+	}
+	equalFiles(t, filepath.Join(run, "checkpoints/0000008"), filepath.Join(dir, "b", "checkpoints/0000008"), checkpointFiles...)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if o := train("a", "--resume", "auto", "--max-steps", "9"); o.code != 0 || !strings.Contains(o.stdout, "Continuing from step 8\n") {
+		t.Errorf("without the file: code %d\n%s%s", o.code, o.stdout, o.stderr)
+	}
+
+	// Weights alone are no run.
+	weights := filepath.Join(dir, "weights.pt")
+	mustRun(t, "convert", "--ckpt", run, "--to", "official", "--out", weights)
+	train("c", "--resume", weights).refused(t, 1, "resume from "+weights+": it holds no ema, no opt",
+		"hint: --init-from "+weights+" begins a new run with its weights")
+	ema := filepath.Join(run, "checkpoints", "latest", checkpoint.EMAName)
+	train("c", "--resume", ema).refused(t, 1, "resume from "+ema+": it holds no ema, no opt",
+		"hint: --resume "+filepath.Dir(ema)+" continues its run; --init-from "+ema)
+	if info, err := runs.ReadInfo(filepath.Join(dir, "c")); err == nil {
+		t.Errorf("a run folder in spite of the refusal: %+v", info)
+	}
+}
