@@ -1,7 +1,6 @@
 package dit
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -69,14 +68,8 @@ func (w *Weights) infer(src checkpoint.Source, model string) error {
 	case "ema", "mse":
 		w.VAEName = "sd-vae-ft-" + args["vae"]
 	}
-	if info, ok := w.file.Lookup("opt.state.1.step"); ok && info.DType == checkpoint.F32 && info.Size == 4 {
-		var b [4]byte
-		if err := w.file.ReadAt(b[:], info.Name, 0); err != nil {
-			return err
-		}
-		if v := math.Float32frombits(binary.LittleEndian.Uint32(b[:])); v > 0 && v < 1e9 {
-			w.Step = int(v)
-		}
+	if n, err := w.optimizerStep(1); err == nil && n > 0 && n < 1e9 {
+		w.Step = int(n)
 	}
 	w.Config = c
 	return c.Validate()

@@ -80,16 +80,7 @@ func (t *Training) read() error {
 // order of the layout; positions are one of them, and have no state, since they are not trained.
 func (t *Training) readOptimizer(state checkpoint.Source) error {
 	numbered := 0
-	steps := map[string]float64{}
 	for _, v := range t.file.Values() {
-		if name, ok := strings.CutPrefix(v.Name, optState); ok {
-			switch n := v.Value.(type) { // of PyTorch before 1.12; later ones have tensors
-			case int64:
-				steps[name] = float64(n)
-			case float64:
-				steps[name] = n
-			}
-		}
 		name, ok := strings.CutPrefix(v.Name, "opt.param_groups.")
 		if !ok {
 			continue
@@ -127,7 +118,7 @@ func (t *Training) readOptimizer(state checkpoint.Source) error {
 			part := checkpoint.Whole(fmt.Sprintf("%d.%s", i, moment), p.shape...)
 			entries = append(entries, checkpoint.Entry{Name: moment + "." + p.name, Shape: p.shape, Parts: []checkpoint.Part{part}})
 		}
-		n, err := stepOf(state, steps, fmt.Sprintf("%d.step", i))
+		n, err := t.optimizerStep(i)
 		if err != nil {
 			return err
 		}
@@ -145,16 +136,25 @@ func (t *Training) readOptimizer(state checkpoint.Source) error {
 	return checkpoint.Model{Prefix: optState}.InFile(err)
 }
 
-// stepOf reads the count of one parameter, a tensor or a number.
-func stepOf(state checkpoint.Source, numbers map[string]float64, name string) (float64, error) {
-	if n, ok := numbers[name]; ok {
-		return n, nil
+// optimizerStep reads the count that the optimizer has of a parameter: a tensor, or a number from PyTorch before 1.12.
+func (w *Weights) optimizerStep(param int) (float64, error) {
+	name := fmt.Sprintf("%s%d.step", optState, param)
+	info, ok := w.file.Lookup(name)
+	if !ok {
+		for _, v := range w.file.Values() {
+			if n, is := v.Value.(int64); is && v.Name == name {
+				return float64(n), nil
+			}
+		}
+		return 0, fmt.Errorf("its optimizer has no %s: want the state of AdamW", name)
 	}
-	data, err := checkpoint.Read(state, name)
+	if info.Size > 8 {
+		return 0, fmt.Errorf("%s is %s %v: want one number", name, info.DType, info.Shape)
+	}
+	data, err := w.file.Read(name)
 	if err != nil {
-		return 0, fmt.Errorf("its optimizer has no %s%s: want the state of AdamW", optState, name)
+		return 0, err
 	}
-	info, _ := state.Lookup(name)
 	switch {
 	case info.DType == checkpoint.F32 && len(data) == 4:
 		return float64(math.Float32frombits(binary.LittleEndian.Uint32(data))), nil
@@ -163,5 +163,5 @@ func stepOf(state checkpoint.Source, numbers map[string]float64, name string) (f
 	case info.DType == checkpoint.I64 && len(data) == 8:
 		return float64(int64(binary.LittleEndian.Uint64(data))), nil
 	}
-	return 0, fmt.Errorf("%s%s is %s %v: want one number", optState, name, info.DType, info.Shape)
+	return 0, fmt.Errorf("%s is %s %v: want one number", name, info.DType, info.Shape)
 }

@@ -5,6 +5,8 @@ Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 safetensors nu
 Usage: python gen_goldens_resume.py --dit-src DIR [--out ../../diffusion/testdata]
 
 resume/0000003.pt   what train.py saves after three steps of a tiny DiT: model, ema, opt, args. lr 1e-3, EMA 0.9
+resume/older.pt     the same state in other forms: the stream of PyTorch before 1.6, names under module._orig_mod., an optimizer of
+                    the trained parameters alone, whose steps are numbers
 resume.safetensors  the three steps that follow, from the file as torch.load reads it: K.x0 K.t K.y (labels after dropping)
                     K.noise for K = 1..3; losses, grad_norms [3]; final.KEY, ema.KEY after step 6. config.no_gradient: see
                     gen_goldens_diffusion.py. config.f64: largest difference, relative to the tensor's largest magnitude, of
@@ -72,6 +74,14 @@ def main():
                                epochs=1400, global_batch_size=16, global_seed=5, vae="ema", num_workers=4, log_every=100, ckpt_every=50_000)
     torch.save({"model": model.state_dict(), "ema": run.ema.state_dict(), "opt": run.opt.state_dict(), "args": given}, path)
     print("%s: %d bytes" % (path, os.path.getsize(path)))
+    older = run.opt.state_dict()
+    if older["param_groups"][0]["params"][0] in older["state"]:
+        raise ValueError("positions are trained")
+    older["param_groups"][0]["params"].pop()
+    older["state"] = {i - 1: dict(v, step=int(v["step"])) for i, v in older["state"].items()}
+    wrapped = [{"module._orig_mod." + k: v for k, v in m.state_dict().items()} for m in (model, run.ema)]
+    torch.save({"model": wrapped[0], "ema": wrapped[1], "opt": older, "args": given},
+               os.path.join(args.out, "resume", "older.pt"), _use_new_zipfile_serialization=False)
 
     def go_on(dtype):
         state = torch.load(path, weights_only=False)

@@ -117,6 +117,38 @@ func TestOriginalOnProcesses(t *testing.T) {
 	}
 }
 
+// The state is the same in other forms: an old stream, wrapped names, an optimizer of the trained parameters alone.
+func TestFormsOfTheOriginal(t *testing.T) {
+	l := synthetic(t, syntheticPlan(20))
+	var forms []*dit.Training
+	for _, path := range []string{originalFile, goldens + "resume/older.pt"} {
+		training, err := openOriginal(path, ofOriginal(4), SetOf(l))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer training.Close()
+		forms = append(forms, training)
+	}
+	if forms[0].Step != 3 || forms[1].Step != 3 {
+		t.Errorf("steps %d and %d, want 3", forms[0].Step, forms[1].Step)
+	}
+	for i, pair := range [][2]checkpoint.Source{{forms[0].Source, forms[1].Source}, {forms[0].Trained, forms[1].Trained},
+		{forms[0].Optimizer, forms[1].Optimizer}} {
+		if n, m := len(pair[0].Tensors()), len(pair[1].Tensors()); n != m || n < 21 {
+			t.Errorf("part %d: %d and %d tensors", i, n, m)
+		}
+		for _, info := range pair[0].Tensors() {
+			a, err := checkpoint.Read(pair[0], info.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := checkpoint.Read(pair[1], info.Name); err != nil || !bytes.Equal(a, b) {
+				t.Errorf("%s differs (%v)", info.Name, err)
+			}
+		}
+	}
+}
+
 func TestOriginalRefused(t *testing.T) {
 	l := synthetic(t, syntheticPlan(20))
 	text, err := os.ReadFile(originalFile)
@@ -143,6 +175,14 @@ func TestOriginalRefused(t *testing.T) {
 	step, ok := f.Lookup("opt.state.5.step")
 	if !ok {
 		t.Fatal("the file has no opt.state.5.step")
+	}
+	patched := func(after, old, new string) string {
+		at := bytes.Index(text, key(after))
+		from := at + bytes.Index(text[max(at, 0):], []byte(old))
+		if at < 0 || from < at || from > at+40 {
+			t.Fatalf("the file has no %q after %s", old, after)
+		}
+		return write("0000003.pt", slices.Concat(text[:from], []byte(new), text[from+len(old):]))
 	}
 	odd := slices.Clone(text)
 	binary.LittleEndian.PutUint32(odd[step.Offset:], math.Float32bits(4))
@@ -185,6 +225,8 @@ func TestOriginalRefused(t *testing.T) {
 		{"no averages", renamed("ema", "emx"), same, "it holds no ema: want a training checkpoint", true},
 		{"no optimizer", renamed("opt", "opx"), same, "it holds no opt: want", true},
 		{"another optimizer", renamed("exp_avg_sq", "exp_avg_xx"), same, "missing: opt.state.1.exp_avg_sq", false},
+		{"amsgrad", patched("amsgrad", "\x89", "\x88"), same, "its optimizer is AdamW with amsgrad", false},
+		{"other numbers", patched("params", "K\x01", "K\x02"), same, "its optimizer calls parameter 1 2: want the numbers", false},
 		{"no count", renamed("step", "stxp"), same, "its optimizer has no opt.state.1.step", false},
 		{"two counts", write("0000003.pt", odd), same, "counts 4 steps of ", false},
 		{"released weights", weights(""), same, "it holds no ema, no opt: want", true},

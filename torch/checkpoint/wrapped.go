@@ -45,11 +45,12 @@ var noWeights = []string{"opt", "optim", "optimizer", "optimizers", "optimizer_s
 // take first, which are averages where there are any.
 func Models(src Source, anchors ...string) []Model {
 	var found []Model
+	seen := map[string]bool{}
 	for _, info := range src.Tensors() {
 		for _, anchor := range anchors {
 			prefix, ok := prefixOf(info.Name, anchor)
-			same := func(m Model) bool { return m.Prefix == prefix }
-			if ok && !slices.ContainsFunc(found, same) && !slices.ContainsFunc(strings.Split(prefix, "."), isNoWeight) {
+			if ok && !seen[prefix] && !slices.ContainsFunc(strings.Split(prefix, "."), isNoWeight) {
+				seen[prefix] = true
 				found = append(found, newModel(anchor, prefix))
 			}
 		}
