@@ -106,6 +106,16 @@ func TestResumeFromOriginal(t *testing.T) {
 		t.Errorf("without the file: code %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
 
+	// Where nothing can be written, the file is what the run goes on from.
+	if err := os.WriteFile(file, read(t, "../../diffusion/testdata/resume/0000003.pt"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	small := append(append(base, "--run-dir", filepath.Join(dir, "small")), "--resume", file, "--max-steps", "4")
+	runShell(t, "ulimit -f 60; exec \"$@\"", small...).unwarned().refused(t, 1, "file too large", "--resume auto continues, from step 3 in "+file)
+	if o := train("small", "--resume", "auto", "--max-steps", "4"); o.code != 0 || !strings.Contains(o.stdout, "Continuing from step 3\n") {
+		t.Errorf("code %d\n%s%s", o.code, o.stdout, o.stderr)
+	}
+
 	// Weights alone are no run.
 	weights := filepath.Join(dir, "weights.pt")
 	mustRun(t, "convert", "--ckpt", run, "--to", "official", "--out", weights)

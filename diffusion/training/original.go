@@ -94,7 +94,7 @@ func (r *runner) loadOriginal(s *torch.Scope, path string) error {
 	r.step, r.offset = t.Step, 0
 	r.epoch = (t.Step - 1) / max(r.set.Samples/r.cfg.GlobalBatchSize, 1)
 	r.saved = 0 // nothing of it is in the folder of this run
-	r.result = Result{Step: t.Step, Checkpoint: path}
+	r.result = Result{Step: t.Step, Checkpoint: path, Saved: t.Step}
 	return nil
 }
 

@@ -78,7 +78,10 @@ func Run(ctx context.Context, job Job) (Result, error) {
 			}
 		}
 		err = r.run(ctx, s)
-		r.result.Step, r.result.Saved = r.step, r.saved
+		r.result.Step = r.step
+		if r.saved > 0 { // else that of the file that it began from
+			r.result.Saved = r.saved
+		}
 		result = r.result
 		return err
 	})
