@@ -31,8 +31,8 @@ func (e *NoTrainingError) Error() string {
 // optState is where the script keeps the state of its optimizer, by the number of the parameter.
 const optState = "opt.state."
 
-// Training reads what the file, a .pt of the training script of facebookresearch/DiT, holds beside the averages. Closing w
-// closes it.
+// Training reads what the file, a .pt of the training script of facebookresearch/DiT, holds beside the averages.
+// Closing w closes it.
 func (w *Weights) Training() (*Training, error) {
 	t := &Training{Weights: w, Args: w.arguments(), Group: map[string]string{}}
 	return t, t.read()
@@ -41,7 +41,8 @@ func (w *Weights) Training() (*Training, error) {
 func (t *Training) read() error {
 	switch {
 	case t.Family != "":
-		return fmt.Errorf("a checkpoint of %s, which learns a velocity: this program trains DiT alone, which learns the noise", t.Family)
+		return fmt.Errorf("a checkpoint of %s, which learns a velocity: this program trains DiT alone, which learns "+
+			"the noise", t.Family)
 	case t.Layout == "diffusers":
 		return &NoTrainingError{[]string{"opt"}}
 	}
@@ -116,7 +117,8 @@ func (t *Training) readOptimizer(state checkpoint.Source) error {
 		}
 		for _, moment := range []string{"exp_avg", "exp_avg_sq"} {
 			part := checkpoint.Whole(fmt.Sprintf("%d.%s", i, moment), p.shape...)
-			entries = append(entries, checkpoint.Entry{Name: moment + "." + p.name, Shape: p.shape, Parts: []checkpoint.Part{part}})
+			entries = append(entries, checkpoint.Entry{Name: moment + "." + p.name, Shape: p.shape,
+				Parts: []checkpoint.Part{part}})
 		}
 		n, err := t.optimizerStep(i)
 		if err != nil {
@@ -126,13 +128,16 @@ func (t *Training) readOptimizer(state checkpoint.Source) error {
 			step = n
 		}
 		if n != step || n < 1 || n != math.Trunc(n) || n > 1e9 {
-			return fmt.Errorf("its optimizer counts %v steps of %s, %v of others: want one number from 1 up", n, p.name, step)
+			return fmt.Errorf("its optimizer counts %v steps of %s, %v of others: want one number from 1 up", n,
+				p.name, step)
 		}
 	}
 	t.Step = int(step)
-	count := checkpoint.Entry{Name: "step", Shape: []int64{}, Parts: []checkpoint.Part{checkpoint.New([]float32{float32(step)})}}
+	count := checkpoint.Entry{Name: "step", Shape: []int64{},
+		Parts: []checkpoint.Part{checkpoint.New([]float32{float32(step)})}}
 	var err error
-	t.Optimizer, err = checkpoint.Map(state, append(entries, count), func(name string) bool { return strings.HasSuffix(name, ".step") })
+	t.Optimizer, err = checkpoint.Map(state, append(entries, count),
+		func(name string) bool { return strings.HasSuffix(name, ".step") })
 	return checkpoint.Model{Prefix: optState}.InFile(err)
 }
 

@@ -225,7 +225,8 @@ func findModel(f *checkpoint.File) (checkpoint.Model, error) {
 	if len(names) > 0 {
 		found = fmt.Sprintf("%d tensors such as %s", len(f.Tensors()), strings.Join(names, ", "))
 	}
-	return checkpoint.Model{}, fmt.Errorf("found %s: want the tensors of a DiT, such as %s (diffusers: %s)", found, patches,
+	return checkpoint.Model{}, fmt.Errorf("found %s: want the tensors of a DiT, such as %s (diffusers: %s)", found,
+		patches,
 		diffusersPatches)
 }
 

@@ -188,8 +188,8 @@ func TestReadTakesTheAveragedWeights(t *testing.T) {
 	}
 }
 
-// Names come out the same under whatever torch.compile, DataParallel, FSDP and training scripts wrote before and into them,
-// with diffusers' names too, and a converted file has clean ones.
+// Names come out the same under whatever torch.compile, DataParallel, FSDP and training scripts wrote before and into
+// them, with diffusers' names too, and a converted file has clean ones.
 func TestReadTakesNamesUnderWrappers(t *testing.T) {
 	dir := t.TempDir()
 	c := small()
@@ -216,7 +216,8 @@ func TestReadTakesNamesUnderWrappers(t *testing.T) {
 	} {
 		w := read(t, write(t, filepath.Join(dir, fmt.Sprint(i, ".safetensors")), f.tensors, nil), "")
 		sameTensors(t, w, raw)
-		if w.Part != f.part || w.EMA || f.note != "" && !slices.Contains(w.Notes, f.note) || f.note == "" && len(w.Notes) > 0 {
+		if w.Part != f.part || w.EMA || f.note != "" && !slices.Contains(w.Notes, f.note) || f.note == "" &&
+			len(w.Notes) > 0 {
 			t.Errorf("%s: part %q, notes %q; want %q, %q", f.tensors[1].Name, w.Part, w.Notes, f.part, f.note)
 		}
 		out := filepath.Join(dir, "converted.safetensors")
@@ -231,14 +232,16 @@ func TestReadTakesNamesUnderWrappers(t *testing.T) {
 		f.Close()
 	}
 	for name, again := range map[string]checkpoint.Tensor{
-		"_orig_mod." + patches: raw[1], "blocks.0._orig_mod.attn.proj.bias": raw[slices.IndexFunc(raw, func(p checkpoint.Tensor) bool {
-			return p.Name == "blocks.0.attn.proj.bias"
-		})],
+		"_orig_mod." + patches: raw[1], "blocks.0._orig_mod.attn.proj.bias": raw[slices.IndexFunc(raw,
+			func(p checkpoint.Tensor) bool {
+				return p.Name == "blocks.0.attn.proj.bias"
+			})],
 	} {
 		first := again.Name
 		again.Name = name
 		path := write(t, filepath.Join(dir, "twice.safetensors"), append(slices.Clone(raw), again), nil)
-		if _, err := Read(path, ""); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), first) {
+		if _, err := Read(path, ""); err == nil || !strings.Contains(err.Error(), name) ||
+			!strings.Contains(err.Error(), first) {
 			t.Errorf("two tensors of one name: error %v, want one that names %s and %s", err, first, name)
 		}
 	}

@@ -156,8 +156,8 @@ func infer(src checkpoint.Source, names naming) (Config, error) {
 	c = c.withLevels(widths)
 	c.InChannels, c.OutChannels, c.LatentChannels, c.LayersPerBlock = int(in[1]), int(out[0]), int(latent[0]), layers
 	if err := c.Validate(); err != nil {
-		return Config{}, fmt.Errorf("sizes read off the tensors: %w: want the %s of the model beside the file, which has what "+
-			"tensors do not tell", err, ConfigName)
+		return Config{}, fmt.Errorf("sizes read off the tensors: %w: want the %s of the model beside the file, which "+
+			"has what tensors do not tell", err, ConfigName)
 	}
 	return c, nil
 }

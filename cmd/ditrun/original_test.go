@@ -21,7 +21,8 @@ func noiseLatents(t *testing.T, n int) string {
 	w, err := data.NewShardWriter(dir, data.Plan{
 		Dataset:  data.Dataset{Samples: n, Hash: "noise", Order: "position", Classes: []string{"a", "b", "c"}},
 		VAE:      data.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.18215},
-		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, ImageSize: data.Square(32), Crop: data.PillowClassic.Crop(),
+		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, ImageSize: data.Square(32),
+		Crop:    data.PillowClassic.Crop(),
 		Decoder: data.Decoders, ShardSize: n, Tool: "test",
 	})
 	if err != nil {
@@ -59,7 +60,8 @@ func TestResumeFromOriginal(t *testing.T) {
 	if err := os.WriteFile(file, read(t, "../../diffusion/testdata/resume/0000003.pt"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	base := []string{"train", "--data", noiseLatents(t, 24), "--model", "DiT-24x1x2/2", "--global-batch-size", "8", "--ema-decay", "0.5",
+	base := []string{"train", "--data", noiseLatents(t, 24), "--model", "DiT-24x1x2/2", "--global-batch-size", "8",
+		"--ema-decay", "0.5",
 		"--log-every", "1", "--results-dir", filepath.Join(dir, "results")}
 	train := func(run string, more ...string) outcome {
 		t.Helper()
@@ -67,8 +69,8 @@ func TestResumeFromOriginal(t *testing.T) {
 	}
 	o := train("a", "--resume", file, "--max-steps", "6")
 	for _, want := range []string{"warning: " + file + " is a checkpoint of DiT's own training script",
-		"warning: the run goes on with other settings than it had: global-batch-size 16 before, 8 now; global-seed 5 before, 0 now; " +
-			"lr 0.001 before, 0.0001 now\n"} {
+		"warning: the run goes on with other settings than it had: global-batch-size 16 before, 8 now; global-seed 5 " +
+			"before, 0 now; lr 0.001 before, 0.0001 now\n"} {
 		if o.code != 0 || !strings.Contains(o.stderr, want) {
 			t.Errorf("code %d; no %q:\n%s", o.code, want, o.stderr)
 		}
@@ -78,31 +80,37 @@ func TestResumeFromOriginal(t *testing.T) {
 	}
 	run := filepath.Join(dir, "a")
 	checkLog(t, run, 4, 5, 6)
-	if log := string(read(t, filepath.Join(run, "log.txt"))); !strings.Contains(log, "Began at step 0000003 from "+file) ||
+	if log := string(read(t, filepath.Join(run, "log.txt"))); !strings.Contains(log,
+		"Began at step 0000003 from "+file) ||
 		!strings.Contains(log, "Saved checkpoint to "+filepath.Join(run, "checkpoints", "0000003")) {
 		t.Errorf("log.txt does not say where it began:\n%s", log)
 	}
 
 	// The same command continues, from the checkpoints of the run; so it is where it was stopped before it had one.
-	if o := train("a", "--resume", file, "--max-steps", "8"); o.code != 0 || !strings.Contains(o.stdout, "Continuing from step 6\n") {
+	if o := train("a", "--resume", file, "--max-steps", "8"); o.code != 0 || !strings.Contains(o.stdout,
+		"Continuing from step 6\n") {
 		t.Errorf("code %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
 	checkLog(t, run, 4, 5, 6, 7, 8)
 	if o := train("b", "--resume", file, "--max-steps", "8"); o.code != 0 {
 		t.Errorf("code %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
-	equalFiles(t, filepath.Join(run, "checkpoints/0000008"), filepath.Join(dir, "b", "checkpoints/0000008"), checkpointFiles...)
+	equalFiles(t, filepath.Join(run, "checkpoints/0000008"), filepath.Join(dir, "b", "checkpoints/0000008"),
+		checkpointFiles...)
 	if err := os.RemoveAll(filepath.Join(run, "checkpoints")); err != nil {
 		t.Fatal(err)
 	}
-	if o := train("a", "--resume", "auto", "--max-steps", "8"); o.code != 0 || !strings.Contains(o.stdout, "Continuing from step 3\n") {
+	if o := train("a", "--resume", "auto", "--max-steps", "8"); o.code != 0 || !strings.Contains(o.stdout,
+		"Continuing from step 3\n") {
 		t.Errorf("code %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
-	equalFiles(t, filepath.Join(run, "checkpoints/0000008"), filepath.Join(dir, "b", "checkpoints/0000008"), checkpointFiles...)
+	equalFiles(t, filepath.Join(run, "checkpoints/0000008"), filepath.Join(dir, "b", "checkpoints/0000008"),
+		checkpointFiles...)
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if o := train("a", "--resume", "auto", "--max-steps", "9"); o.code != 0 || !strings.Contains(o.stdout, "Continuing from step 8\n") {
+	if o := train("a", "--resume", "auto", "--max-steps", "9"); o.code != 0 || !strings.Contains(o.stdout,
+		"Continuing from step 8\n") {
 		t.Errorf("without the file: code %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
 
@@ -111,8 +119,10 @@ func TestResumeFromOriginal(t *testing.T) {
 		t.Fatal(err)
 	}
 	small := append(append(base, "--run-dir", filepath.Join(dir, "small")), "--resume", file, "--max-steps", "4")
-	runShell(t, "ulimit -f 60; exec \"$@\"", small...).unwarned().refused(t, 1, "file too large", "--resume auto continues, from step 3 in "+file)
-	if o := train("small", "--resume", "auto", "--max-steps", "4"); o.code != 0 || !strings.Contains(o.stdout, "Continuing from step 3\n") {
+	runShell(t, "ulimit -f 60; exec \"$@\"", small...).unwarned().refused(t, 1, "file too large",
+		"--resume auto continues, from step 3 in "+file)
+	if o := train("small", "--resume", "auto", "--max-steps", "4"); o.code != 0 || !strings.Contains(o.stdout,
+		"Continuing from step 3\n") {
 		t.Errorf("code %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
 

@@ -77,7 +77,8 @@ func trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "metrics-addr", DefaultText: "nowhere", Usage: "serve Prometheus metrics at `HOST:PORT`"},
 			&cli.StringFlag{Name: "results-dir", Value: "results", Usage: "`DIR` for run folders"},
 			&cli.StringFlag{Name: "run-dir", Usage: "the run folder itself, `DIR`, instead of one in --results-dir"},
-			&cli.StringFlag{Name: "resume", Value: "none", Usage: "none, auto (newest run with equal flags), a folder, a .pt"},
+			&cli.StringFlag{Name: "resume", Value: "none", Usage: "none, " +
+				"auto (newest run with equal flags), a folder, a .pt"},
 			&cli.StringFlag{Name: "config", Usage: "flags from a YAML `FILE`; or " + strings.Join(presetNames(), ", ")},
 		},
 		run:           runTrain,

@@ -57,8 +57,8 @@ func (c Config) differing(now Config) []setting {
 	}
 }
 
-// ChangesSince is [Changes] since a checkpoint, of this program or of the original (see [IsOriginal]), over the samples of
-// set.
+// ChangesSince is [Changes] since a checkpoint, of this program or of the original (see [IsOriginal]), over the
+// samples of set.
 func ChangesSince(path string, now Config, set Set) ([]string, error) {
 	if IsOriginal(path) {
 		t, err := openOriginal(path, now, set)

@@ -15,8 +15,8 @@ import (
 	"github.com/ditrun/ditrun/torch/optim"
 )
 
-// IsOriginal says whether a checkpoint to go on from is a file, as the training script of facebookresearch/DiT saves it,
-// and not a folder of this program.
+// IsOriginal says whether a checkpoint to go on from is a file, as the training script of facebookresearch/DiT saves
+// it, and not a folder of this program.
 func IsOriginal(path string) bool {
 	st, err := os.Stat(path)
 	return err == nil && st.Mode().IsRegular()
@@ -53,7 +53,8 @@ func originalFits(t *dit.Training, cfg Config, set Set) error {
 	}
 	switch {
 	case held != cfg.Model:
-		return fmt.Errorf("it holds %s (%s), this run is %s (%s): want --model %s --num-classes %d, and latents of its size",
+		return fmt.Errorf("it holds %s (%s), this run is %s (%s): want --model %s --num-classes %d, and latents of "+
+			"its size",
 			held.Design(), sizes(held), cfg.Model.Design(), sizes(cfg.Model), held.Name(), held.NumClasses)
 	case t.Step > cfg.Steps(set.Samples):
 		return fmt.Errorf("it is at step %d, this run ends at %d", t.Step, cfg.Steps(set.Samples))
@@ -67,8 +68,8 @@ func sizes(c dit.Config) string {
 	if c.ClassDropoutProb == 0 {
 		null = "no null class"
 	}
-	return fmt.Sprintf("%s, %s, latent size %s of %d channels, %d output channels", c.Conditions(), null, c.Size(), c.InChannels,
-		c.OutChannels())
+	return fmt.Sprintf("%s, %s, latent size %s of %d channels, %d output channels", c.Conditions(), null, c.Size(),
+		c.InChannels, c.OutChannels())
 }
 
 // loadOriginal takes the run up where the training script of the original left it. The order of the data is not that of
@@ -98,7 +99,8 @@ func (r *runner) loadOriginal(s *torch.Scope, path string) error {
 	return nil
 }
 
-// originalChanges says in words in what a run with cfg on set differs from the one that saved t, as far as the file says.
+// originalChanges says in words in what a run with cfg on set differs from the one that saved t, as far as the file
+// says.
 func originalChanges(t *dit.Training, cfg Config, set Set) (list []string) {
 	adamw := optim.DefaultConfig
 	for _, f := range []struct {
@@ -118,7 +120,8 @@ func originalChanges(t *dit.Training, cfg Config, set Set) (list []string) {
 		}
 	}
 	if t.ScalingFactor != set.ScalingFactor {
-		list = append(list, fmt.Sprintf("latents scaled by %.6g before, by %.6g now", t.ScalingFactor, set.ScalingFactor))
+		list = append(list, fmt.Sprintf("latents scaled by %.6g before, by %.6g now", t.ScalingFactor,
+			set.ScalingFactor))
 	}
 	return list
 }
@@ -130,12 +133,12 @@ func OriginalNotes(path string, cfg Config, set Set) ([]string, error) {
 		return nil, err
 	}
 	defer t.Close()
-	notes := []string{fmt.Sprintf("%s is a checkpoint of DiT's own training script, whose order of the data is another: the data "+
-		"go on in the order that step %d of this program has", path, t.Step)}
+	notes := []string{fmt.Sprintf("%s is a checkpoint of DiT's own training script, whose order of the data is "+
+		"another: the data go on in the order that step %d of this program has", path, t.Step)}
 	name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	if n, err := strconv.Atoi(name); err == nil && n != t.Step {
-		notes = append(notes, fmt.Sprintf("the file is called %s, its optimizer counts %d steps: the run goes on at step %d", name, t.Step,
-			t.Step))
+		notes = append(notes, fmt.Sprintf("the file is called %s, its optimizer counts %d steps: the run goes on at "+
+			"step %d", name, t.Step, t.Step))
 	}
 	return notes, nil
 }

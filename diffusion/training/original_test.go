@@ -68,8 +68,8 @@ func TestOriginalGoesOnAsInPyTorch(t *testing.T) {
 	})
 }
 
-// A run that goes on from the original's checkpoint has one of its own at once, holds there what the file holds, and comes
-// to the same weights on one and on two processes, also where it was stopped and continued.
+// A run that goes on from the original's checkpoint has one of its own at once, holds there what the file holds, and
+// comes to the same weights on one and on two processes, also where it was stopped and continued.
 func TestOriginalOnProcesses(t *testing.T) {
 	one := newTask(t, 8)
 	one.From = originalFile
@@ -103,7 +103,8 @@ func TestOriginalOnProcesses(t *testing.T) {
 		}
 	}
 	for _, file := range []string{modelFile, emaFile} {
-		sameWeights(t, "two processes", filepath.Join(two.Dir, latestLink, file), filepath.Join(one.Dir, latestLink, file), 1e-4)
+		sameWeights(t, "two processes", filepath.Join(two.Dir, latestLink, file), filepath.Join(one.Dir, latestLink,
+			file), 1e-4)
 	}
 	stopped := one.in(t)
 	stopped.Config.MaxSteps = 5
@@ -112,7 +113,8 @@ func TestOriginalOnProcesses(t *testing.T) {
 	got = append(got, records(stopped.finish(t, 1))...)
 	for i, w := range want {
 		if len(got) != len(want) || math.Abs(got[i].Loss-w.Loss) > 1e-5*w.Loss {
-			t.Fatalf("stopped and continued: %d records; step %d: loss %v, want %v", len(got), w.Step, got[i].Loss, w.Loss)
+			t.Fatalf("stopped and continued: %d records; step %d: loss %v, want %v", len(got), w.Step, got[i].Loss,
+				w.Loss)
 		}
 	}
 }
@@ -132,7 +134,8 @@ func TestFormsOfTheOriginal(t *testing.T) {
 	if forms[0].Step != 3 || forms[1].Step != 3 {
 		t.Errorf("steps %d and %d, want 3", forms[0].Step, forms[1].Step)
 	}
-	for i, pair := range [][2]checkpoint.Source{{forms[0].Source, forms[1].Source}, {forms[0].Trained, forms[1].Trained},
+	for i, pair := range [][2]checkpoint.Source{{forms[0].Source, forms[1].Source}, {forms[0].Trained,
+		forms[1].Trained},
 		{forms[0].Optimizer, forms[1].Optimizer}} {
 		if n, m := len(pair[0].Tensors()), len(pair[1].Tensors()); n != m || n < 21 {
 			t.Errorf("part %d: %d and %d tensors", i, n, m)
@@ -201,7 +204,8 @@ func TestOriginalRefused(t *testing.T) {
 			out = append(out, checkpoint.Tensor{Info: info, Data: data})
 		}
 		for _, name := range more {
-			out = append(out, checkpoint.Tensor{Info: checkpoint.Info{Name: name, DType: checkpoint.F32, Shape: []int64{1}},
+			out = append(out, checkpoint.Tensor{Info: checkpoint.Info{Name: name, DType: checkpoint.F32,
+				Shape: []int64{1}},
 				Data: make([]byte, 4)})
 		}
 		path := filepath.Join(t.TempDir(), "DiT.pt")
@@ -218,25 +222,31 @@ func TestOriginalRefused(t *testing.T) {
 		incomplete bool
 	}{
 		{"another depth", originalFile, func(c *Config) { c.Model.Depth = 2 }, "it holds DiT-24x1x2/2 (", false},
-		{"more classes", originalFile, func(c *Config) { c.Model.NumClasses = 10 }, "3 classes, a null class, latent size 4 of 4 channels, " +
-			"8 output channels), this run is DiT-24x1x2/2 (10 classes", false},
-		{"no null class", originalFile, func(c *Config) { c.Model.ClassDropoutProb = 0 }, "(3 classes, no null class", false},
-		{"a shorter run", originalFile, func(c *Config) { c.MaxSteps = 2 }, "it is at step 3, this run ends at 2", false},
+		{"more classes", originalFile, func(c *Config) { c.Model.NumClasses = 10 },
+			"3 classes, a null class, latent size 4 of 4 channels, " +
+				"8 output channels), this run is DiT-24x1x2/2 (10 classes", false},
+		{"no null class", originalFile, func(c *Config) { c.Model.ClassDropoutProb = 0 },
+			"(3 classes, no null class", false},
+		{"a shorter run", originalFile, func(c *Config) { c.MaxSteps = 2 }, "it is at step 3, this run ends at 2",
+			false},
 		{"no averages", renamed("ema", "emx"), same, "it holds no ema: want a training checkpoint", true},
 		{"no optimizer", renamed("opt", "opx"), same, "it holds no opt: want", true},
 		{"another optimizer", renamed("exp_avg_sq", "exp_avg_xx"), same, "missing: opt.state.1.exp_avg_sq", false},
 		{"amsgrad", patched("amsgrad", "\x89", "\x88"), same, "its optimizer is AdamW with amsgrad", false},
-		{"other numbers", patched("params", "K\x01", "K\x02"), same, "its optimizer calls parameter 1 2: want the numbers", false},
+		{"other numbers", patched("params", "K\x01", "K\x02"), same,
+			"its optimizer calls parameter 1 2: want the numbers", false},
 		{"no count", renamed("step", "stxp"), same, "its optimizer has no opt.state.1.step", false},
 		{"two counts", write("0000003.pt", odd), same, "counts 4 steps of ", false},
 		{"released weights", weights(""), same, "it holds no ema, no opt: want", true},
-		{"Lightning", weights("state_dict.model.", "optimizer_states.0.state.1.exp_avg"), same, "it holds no ema, no opt: want", true},
+		{"Lightning", weights("state_dict.model.", "optimizer_states.0.state.1.exp_avg"), same,
+			"it holds no ema, no opt: want", true},
 		{"half a file", write("0000003.pt", text[:len(text)/2]), same, "0000003.pt: ", false},
 	} {
 		cfg := ofOriginal(4)
 		c.change(&cfg)
 		_, err := Check(cfg, SetOf(l), 1, c.file)
-		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "resume from "+c.file) {
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(),
+			"resume from "+c.file) {
 			t.Errorf("%s: error %v, want one with %q that names the file", c.what, err, c.want)
 		}
 		if IsNoTraining(err) != c.incomplete {
@@ -247,7 +257,8 @@ func TestOriginalRefused(t *testing.T) {
 		t.Error(err)
 	}
 	sit := write("SiT.pt", text)
-	if _, err := Check(ofOriginal(4), SetOf(l), 1, sit); err == nil || !strings.Contains(err.Error(), "of SiT, which learns a velocity") {
+	if _, err := Check(ofOriginal(4), SetOf(l), 1, sit); err == nil || !strings.Contains(err.Error(),
+		"of SiT, which learns a velocity") {
 		t.Errorf("a SiT: error %v, want one that says what it learns", err)
 	}
 	var missing *dit.NoTrainingError
@@ -266,7 +277,8 @@ func TestOriginalChanges(t *testing.T) {
 	l := synthetic(t, syntheticPlan(20))
 	cfg := ofOriginal(4)
 	got, err := ChangesSince(originalFile, cfg, SetOf(l))
-	want := "global-batch-size 16 before, 8 now; global-seed 5 before, 7 now; latents scaled by 0.18215 before, by 0.5 now"
+	want := "global-batch-size 16 before, 8 now; global-seed 5 before, 7 now; latents scaled by 0.18215 before, by " +
+		"0.5 now"
 	if err != nil || strings.Join(got, "; ") != want {
 		t.Errorf("changes %q, %v; want %q", got, err, want)
 	}

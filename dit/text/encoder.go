@@ -129,7 +129,8 @@ func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 	}
 	if info, ok := tensors.Lookup(table); ok {
 		if want := []int64{int64(cfg.VocabSize), int64(cfg.HiddenSize)}; !slices.Equal(info.Shape, want) {
-			return nil, fmt.Errorf("tensor %s has the shape %v, %s says %v: want weights and config of one model", place.Prefix+table, info.Shape, configName, want)
+			return nil, fmt.Errorf("tensor %s has the shape %v, %s says %v: want weights and config of one model",
+				place.Prefix+table, info.Shape, configName, want)
 		}
 	}
 	var elements int64
@@ -150,7 +151,8 @@ func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 			for i, d := range p.Tensor.Shape() {
 				shape[i] = int64(d)
 			}
-			entries = append(entries, checkpoint.Entry{Name: p.Name, Shape: shape, Parts: []checkpoint.Part{checkpoint.Whole(p.Name, shape...)}})
+			entries = append(entries, checkpoint.Entry{Name: p.Name, Shape: shape,
+				Parts: []checkpoint.Part{checkpoint.Whole(p.Name, shape...)}})
 		}
 		src, err := checkpoint.Map(tensors, entries, func(name string) bool {
 			return !strings.HasPrefix(name, "encoder.layers.") // more of them than the config says are a mistake

@@ -25,7 +25,8 @@ type Model struct {
 
 // wrappers are the parts of names that come from a wrapped module: of torch.compile, FSDP, recomputed activations,
 // Lightning Fabric. They stand before a name or inside it, and no model has such a name of its own.
-var wrappers = []string{"_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module", "_forward_module"}
+var wrappers = []string{"_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module",
+	"_forward_module"}
 
 // parallel comes from DataParallel and DistributedDataParallel, before the whole name.
 const parallel = "module"
@@ -38,8 +39,8 @@ var containers = []string{"first_stage_model", "vae", "autoencoder", "model", "n
 	"diffusion_model", "text_model", "text_encoder", "cond_stage_model", "state_dict", "model_state_dict"}
 
 // noWeights are the words under which the state of optimizers is kept, in the names of the weights.
-var noWeights = []string{"opt", "optim", "optimizer", "optimizers", "optimizer_state_dict", "optimizer_states", "exp_avg",
-	"exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "grad", "grads"}
+var noWeights = []string{"opt", "optim", "optimizer", "optimizers", "optimizer_state_dict", "optimizer_states",
+	"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "grad", "grads"}
 
 // Models finds the models in src, each of which has one of the anchors, whatever prefix stands before it: the one to
 // take first, which are averages where there are any.
@@ -113,7 +114,8 @@ func newModel(anchor, prefix string) Model {
 	return m
 }
 
-// First returns the first of models, of which there is at least one. It is an error if the second might as well be meant.
+// First returns the first of models, of which there is at least one. It is an error if the second might as well be
+// meant.
 func First(models []Model) (Model, error) {
 	if len(models) > 1 {
 		a, b := models[0], models[1]
@@ -122,14 +124,15 @@ func First(models []Model) (Model, error) {
 				a.Prefix+a.Anchor, b.Prefix+b.Anchor, strings.TrimPrefix(a.Part+"."+a.Anchor, "."))
 		}
 		if a.unknown > 0 && a.unknown == b.unknown && a.Averaged == b.Averaged {
-			return a, fmt.Errorf("it holds several models, under %s and %s: want one; save the state dict of one of them in a "+
-				"file of its own", a.Prefix, b.Prefix)
+			return a, fmt.Errorf("it holds several models, under %s and %s: want one; save the state dict of one of "+
+				"them in a file of its own", a.Prefix, b.Prefix)
 		}
 	}
 	return models[0], nil
 }
 
-// Tensors returns the tensors of m under the model's own names. Notes say what was left out of the names, beside the part.
+// Tensors returns the tensors of m under the model's own names. Notes say what was left out of the names, beside the
+// part.
 func (m Model) Tensors(src Source) (own Source, notes []string, err error) {
 	left := map[string]bool{}
 	clean := func(name string) string {
@@ -158,8 +161,8 @@ func (m Model) Tensors(src Source) (own Source, notes []string, err error) {
 		}
 		info.Name = clean(name)
 		if other, twice := before[info.Name]; twice {
-			return nil, nil, fmt.Errorf("tensors %s and %s are both %s without what wrappers wrote: want one of them", other, full,
-				info.Name)
+			return nil, nil, fmt.Errorf("tensors %s and %s are both %s without what wrappers wrote: want one of "+
+				"them", other, full, info.Name)
 		}
 		before[info.Name] = full
 		v.add(info, func(p []byte, off int64) error { return src.ReadAt(p, full, off) })

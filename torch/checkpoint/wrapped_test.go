@@ -24,7 +24,8 @@ func TestModelsUnderWrappers(t *testing.T) {
 		note     string
 	}{
 		{[]string{anchor, "pos_embed"}, "", false, ""},
-		{[]string{"_orig_mod." + anchor, "_orig_mod.pos_embed"}, "", false, "left out of the names of tensors: _orig_mod."},
+		{[]string{"_orig_mod." + anchor, "_orig_mod.pos_embed"}, "", false,
+			"left out of the names of tensors: _orig_mod."},
 		{[]string{"module._orig_mod." + anchor, "module._orig_mod.pos_embed", "n_averaged"}, "", false,
 			"left out of the names of tensors: module., _orig_mod."},
 		{[]string{"_orig_mod.module." + anchor, "_orig_mod.module.pos_embed"}, "", false,
@@ -38,9 +39,11 @@ func TestModelsUnderWrappers(t *testing.T) {
 			"left out of the names of tensors: module., _orig_mod., _checkpoint_wrapped_module."},
 		{[]string{"backbone." + anchor, "backbone.pos_embed", "head.weight"}, "backbone", false,
 			"the tensors are those whose names begin with backbone."},
-		{[]string{"ema.module." + anchor, "ema.module.pos_embed", "model." + anchor, "opt.exp_avg." + anchor}, "ema", true,
+		{[]string{"ema.module." + anchor, "ema.module.pos_embed", "model." + anchor, "opt.exp_avg." + anchor},
+			"ema", true,
 			"left out of the names of tensors: module."},
-		{[]string{"ema.ema_model." + anchor, "ema.ema_model.pos_embed", "ema.online_model." + anchor}, "ema.ema_model", true, ""},
+		{[]string{"ema.ema_model." + anchor, "ema.ema_model.pos_embed", "ema.online_model." + anchor},
+			"ema.ema_model", true, ""},
 		{[]string{"model." + anchor, "model.pos_embed", "discriminator." + anchor}, "model", false, ""},
 		{[]string{"model." + anchor, "model.pos_embed", "state_dict." + anchor}, "model", false, ""},
 	} {
@@ -56,7 +59,8 @@ func TestModelsUnderWrappers(t *testing.T) {
 			continue
 		}
 		if m.Part != c.part || m.Averaged != c.averaged || strings.Join(notes, "; ") != c.note {
-			t.Errorf("%v: part %q, averaged %v, notes %q; want %q, %v, %q", c.names, m.Part, m.Averaged, notes, c.part, c.averaged, c.note)
+			t.Errorf("%v: part %q, averaged %v, notes %q; want %q, %v, %q", c.names, m.Part, m.Averaged, notes,
+				c.part, c.averaged, c.note)
 		}
 		for i, name := range []string{anchor, "pos_embed"} {
 			if data, err := Read(own, name); err != nil || data[0] != byte(i) {
@@ -71,7 +75,8 @@ func TestModelsUnderWrappers(t *testing.T) {
 
 func TestModelsThatAreNone(t *testing.T) {
 	const anchor = "x_embedder.proj.weight"
-	for _, name := range []string{"exp_avg." + anchor, "opt.state." + anchor, "prefix" + anchor, "x_embedder.proj.weight.scale", "proj.weight",
+	for _, name := range []string{"exp_avg." + anchor, "opt.state." + anchor, "prefix" + anchor,
+		"x_embedder.proj.weight.scale", "proj.weight",
 		"x_embedder.other.proj.weight"} {
 		if found := Models(named(name), anchor); len(found) > 0 {
 			t.Errorf("%s: found %+v, want nothing", name, found)

@@ -22,9 +22,11 @@ func endpoint() (string, error) {
 		address = "https://" + address
 	}
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.HasSuffix(u.Host, ":") ||
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.HasSuffix(u.Host,
+		":") ||
 		u.RawQuery != "" || u.Fragment != "" {
-		return "", fmt.Errorf("HF_ENDPOINT is %q: want the address of a hub, such as %s or https://hf-mirror.com", given, publicHub)
+		return "", fmt.Errorf("HF_ENDPOINT is %q: want the address of a hub, such as %s or https://hf-mirror.com",
+			given, publicHub)
 	}
 	return address, nil
 }

@@ -24,7 +24,8 @@ func TestEndpoint(t *testing.T) {
 			t.Errorf("HF_ENDPOINT=%q: %q, %v; want %q", given, got, err, want)
 		}
 	}
-	for _, bad := range []string{"ftp://hf-mirror.com", "https://", "https:/hf-mirror.com", "hf mirror.com", "https://hf-mirror.com?x=1", "://x"} {
+	for _, bad := range []string{"ftp://hf-mirror.com", "https://", "https:/hf-mirror.com", "hf mirror.com",
+		"https://hf-mirror.com?x=1", "://x"} {
 		t.Setenv("HF_ENDPOINT", bad)
 		if got, err := endpoint(); err == nil || !strings.Contains(err.Error(), "HF_ENDPOINT is ") {
 			t.Errorf("HF_ENDPOINT=%q: %q, %v; want an error that names the variable", bad, got, err)
@@ -43,7 +44,8 @@ func TestCacheOfTheEnvironment(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	all := []string{"XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"}
+	all := []string{"XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN",
+		"HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"}
 	for _, c := range []struct {
 		env        map[string]string
 		dir, token string
