@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"image"
 	"image/gif"
-	"image/png"
 	"io"
 
 	"golang.org/x/image/bmp"
@@ -31,7 +30,7 @@ type format struct {
 
 var formats = []format{
 	{"JPEG", []string{"\xff\xd8\xff"}, codec.JPEGSize, withCodec(codec.JPEG), 11},
-	{"PNG", []string{"\x89PNG\r\n\x1a\n"}, sizeOf(png.DecodeConfig), decodePNG, 11},
+	{"PNG", []string{"\x89PNG\r\n\x1a\n"}, codec.PNGSize, decodePNG, 11},
 	{"GIF", []string{"GIF87a", "GIF89a"}, sizeOf(gif.DecodeConfig), decodeGIF, 5},
 	{"BMP", []string{"BM"}, sizeOf(bmp.DecodeConfig), decodeBMP, 7},
 	{"TIFF", []string{"II\x2a\x00", "MM\x00\x2a"}, sizeOf(tiff.DecodeConfig), decodeTIFF, 14},
@@ -43,7 +42,9 @@ var formats = []format{
 const Decoders = "libjpeg-turbo, libwebp, go image, golang.org/x/image"
 
 // DecoderVersions words the versions of the linked libraries.
-func DecoderVersions() string { return codec.JPEGVersion() + ", " + codec.WebPVersion() }
+func DecoderVersions() string { 
+	return codec.JPEGVersion() + ", " + codec.ZlibVersion() + ", " + codec.WebPVersion()
+}
 
 func sizeOf(config func(io.Reader) (image.Config, error)) func([]byte) (w, h int, err error) {
 	return func(b []byte) (w, h int, err error) {
@@ -151,22 +152,10 @@ func decodeBMP(img *Image, b []byte, _, _ int) error {
 	return nil
 }
 
-func decodePNG(img *Image, b []byte, _, _ int) error {
-	m, err := png.Decode(bytes.NewReader(b))
-	if err != nil {
-		return err
-	}
-	// 16-bit gray with a transparent level comes as NRGBA64, as colour does; only the header tells them apart.
-	const bitDepth, colourType = 24, 25
-	if n, ok := m.(*image.NRGBA64); ok && b[bitDepth] == 16 && b[colourType] == 0 {
-		g := image.NewGray16(n.Rect)
-		for i := range len(g.Pix) / 2 {
-			copy(g.Pix[2*i:2*i+2], n.Pix[8*i:])
-		}
-		m = g
-	}
-	toRGB(img, m)
-	return nil
+func decodePNG(img *Image, b []byte, w, h int) (err error) {
+	img.resize(w, h)
+	img.Clipped, err = codec.PNG(b, img.Pix, w, h)
+	return err
 }
 
 // decodeGIF keeps the colour that the table gives for the transparent index, which Go's decoder would replace by

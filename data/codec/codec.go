@@ -1,12 +1,14 @@
-// Package codec decodes JPEG and WebP with libjpeg-turbo and libwebp, the libraries that Pillow uses, so that pixels
-// equal Pillow's bit for bit: the accurate integer DCT, interpolated chroma, and an error where input ends early. Both
-// are linked statically from third_party/codecs, where the build puts them.
+// Package codec decodes JPEG, PNG and WebP with libjpeg-turbo, zlib and libwebp, the libraries that Pillow uses, so that
+// pixels equal Pillow's bit for bit: the accurate integer DCT, interpolated chroma, and an error where input ends early.
+// They are linked statically from third_party/codecs, where the build puts them.
 package codec
 
 // #cgo CFLAGS: -O3 -I${SRCDIR}/../../third_party/codecs/include
-// #cgo LDFLAGS: -L${SRCDIR}/../../third_party/codecs/lib -ljpeg -lwebpdemux -lwebp -lm
+// #cgo LDFLAGS: -L${SRCDIR}/../../third_party/codecs/lib -ljpeg -lwebpdemux -lwebp -lz -lm
 // #cgo noescape dit_jpeg
 // #cgo nocallback dit_jpeg
+// #cgo noescape dit_png
+// #cgo nocallback dit_png
 // #cgo noescape dit_webp
 // #cgo nocallback dit_webp
 // #include "codec.h"
@@ -18,7 +20,7 @@ import (
 	"unsafe"
 )
 
-// JPEGVersion and WebPVersion name the libraries, for the record.
+// JPEGVersion is the version of libjpeg-turbo, for the record.
 func JPEGVersion() string { return "libjpeg-turbo " + C.GoString(C.dit_jpeg_version()) }
 
 // WebPVersion is the version of libwebp.
