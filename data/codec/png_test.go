@@ -5,8 +5,11 @@ import (
 	"image"
 	"image/png"
 	"math"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // photo is a picture with the noise and the edges of one, as PNG.
@@ -34,24 +37,33 @@ func photo(t testing.TB, side int) []byte {
 }
 
 // BenchmarkPNG decodes a picture of 1024 x 1024 pixels by turns here and with image/png, and says how many times as
-// long the latter takes.
+// long the latter takes: the shortest times of the processor, which other programs disturb least.
 func BenchmarkPNG(b *testing.B) {
 	const side = 1024
 	file, dst := photo(b, side), make([]byte, 3*side*side)
-	var ours, gos time.Duration
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	now := func() time.Duration {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	ours, gos := time.Hour, time.Hour
 	for b.Loop() {
-		start := time.Now()
+		start := now()
 		if _, err := PNG(file, dst, side, side); err != nil {
 			b.Fatal(err)
 		}
-		middle := time.Now()
+		ours = min(ours, now()-start)
+		start = now()
 		if _, err := png.Decode(bytes.NewReader(file)); err != nil {
 			b.Fatal(err)
 		}
-		ours += middle.Sub(start)
-		gos += time.Since(middle)
+		gos = min(gos, now()-start)
 	}
-	b.ReportMetric(ours.Seconds()*1e3/float64(b.N), "ms/here")
-	b.ReportMetric(gos.Seconds()*1e3/float64(b.N), "ms/image-png")
+	b.ReportMetric(ours.Seconds()*1e3, "ms/here")
+	b.ReportMetric(gos.Seconds()*1e3, "ms/image-png")
 	b.ReportMetric(gos.Seconds()/ours.Seconds(), "ratio")
 }
