@@ -8,9 +8,6 @@ import (
 	"image/gif"
 	"io"
 
-	"golang.org/x/image/bmp"
-	"golang.org/x/image/tiff"
-
 	"github.com/ditrun/ditrun/data/codec"
 )
 
@@ -20,7 +17,7 @@ const maxPixels = 2 * 89478485
 // format is a picture format known by the first bytes of its files.
 type format struct {
 	name   string
-	magic  []string
+	magic  []string // ? stands for any byte
 	size   func([]byte) (w, h int, err error)
 	decode func(img *Image, b []byte, w, h int) error
 	// bytes for each pixel that decoding takes at most, the three of the result included: the coefficients of a progressive
@@ -32,9 +29,10 @@ var formats = []format{
 	{"JPEG", []string{"\xff\xd8\xff"}, codec.JPEGSize, withCodec(codec.JPEG), 11},
 	{"PNG", []string{"\x89PNG\r\n\x1a\n"}, codec.PNGSize, decodePNG, 11},
 	{"GIF", []string{"GIF87a", "GIF89a"}, sizeOf(gif.DecodeConfig), decodeGIF, 5},
-	{"BMP", []string{"BM"}, sizeOf(bmp.DecodeConfig), decodeBMP, 7},
-	{"TIFF", []string{"II\x2a\x00", "MM\x00\x2a"}, sizeOf(tiff.DecodeConfig), decodeTIFF, 14},
-	{"WebP", []string{"RIFF"}, codec.WebPSize, withCodec(codec.WebP), 15},
+	{"BMP", []string{"BM"}, bmpSize, decodeBMP, 4},
+	{"TIFF", []string{"II\x2a\x00", "MM\x00\x2a"}, tiffSize, decodeTIFF, 14},
+	{"WebP", []string{"RIFF????WEBP"}, codec.WebPSize, withCodec(codec.WebP), 15},
+	{"netpbm", []string{"P1", "P2", "P3", "P4", "P5", "P6"}, netpbmSize, decodeNetpbm, 4},
 }
 
 // Decoders names what pictures are decoded with, for manifests; versions of it that give the same pixels have the same
@@ -42,7 +40,7 @@ var formats = []format{
 const Decoders = "libjpeg-turbo, libwebp, go image, golang.org/x/image"
 
 // DecoderVersions words the versions of the linked libraries.
-func DecoderVersions() string { 
+func DecoderVersions() string {
 	return codec.JPEGVersion() + ", " + codec.ZlibVersion() + ", " + codec.WebPVersion()
 }
 
@@ -132,24 +130,24 @@ func (h *header) recover(err *error) {
 func sniff(b []byte) (format, error) {
 	for _, f := range formats {
 		for _, m := range f.magic {
-			if bytes.HasPrefix(b, []byte(m)) {
+			if matches(b, m) {
 				return f, nil
 			}
 		}
 	}
-	if len(b) > 2 && b[0] == 'P' && b[1] >= '1' && b[1] <= '7' {
-		return format{}, errors.New("netpbm pictures are not supported: convert them to PNG")
-	}
-	return format{}, fmt.Errorf("not a picture: starts with % x, want JPEG, PNG, GIF, BMP, TIFF or WebP", b[:min(len(b), 8)])
+	return format{}, otherKindOf(b)
 }
 
-func decodeBMP(img *Image, b []byte, _, _ int) error {
-	m, err := bmp.Decode(bytes.NewReader(b))
-	if err != nil {
-		return err
+func matches(b []byte, magic string) bool {
+	if len(b) < len(magic) {
+		return false
 	}
-	toRGB(img, m)
-	return nil
+	for i := range len(magic) {
+		if magic[i] != '?' && magic[i] != b[i] {
+			return false
+		}
+	}
+	return true
 }
 
 func decodePNG(img *Image, b []byte, w, h int) (err error) {
@@ -165,7 +163,7 @@ func decodeGIF(img *Image, b []byte, w, h int) error {
 	fill := clearTransparency(b)
 	g, err := gif.Decode(bytes.NewReader(b))
 	if err != nil {
-		return err
+		return plain(err)
 	}
 	frame, screen := g.(*image.Paletted), image.Rect(0, 0, w, h)
 	if frame.Rect == screen {

@@ -125,7 +125,9 @@ func TestDecodeBadInput(t *testing.T) {
 		"text":             {[]byte("hello, world"), "not a picture: starts with 68 65"},
 		"byte before SOI":  {append([]byte{0}, jpg...), "not a picture"},
 		"truncated JPEG":   {jpg[:len(jpg)/2], "JPEG: "},
-		"netpbm":           {[]byte("P6 1 1 255 abc"), "netpbm"},
+		"netpbm PAM":       {[]byte("P7\nWIDTH 1\n"), "netpbm PAM: not supported, convert it"},
+		"netpbm of a line": {[]byte("P6 9999 9999 255 abc"), "netpbm: truncated"},
+		"netpbm of text":   {[]byte("P2P networks"), "netpbm: damaged header"},
 		"too many pixels":  {bomb, "65535 x 65535"},
 		"PNG without body": {huge.Bytes()[:33], "PNG: "},
 	} {

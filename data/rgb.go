@@ -23,15 +23,6 @@ func toRGB(img *Image, m image.Image) {
 		}
 	}
 	switch m := m.(type) {
-	case *image.YCbCr:
-		for y := r.Min.Y; y < r.Max.Y; y++ {
-			for x := r.Min.X; x < r.Max.X; x++ {
-				yi, ci := m.YOffset(x, y), m.COffset(x, y)
-				put(color.YCbCrToRGB(m.Y[yi], m.Cb[ci], m.Cr[ci]))
-			}
-		}
-	case *image.NYCbCrA:
-		toRGB(img, &m.YCbCr)
 	case *image.Gray:
 		rows(m.Pix, m.Stride, 1, func(p []uint8) { put(p[0], p[0], p[0]) })
 	case *image.Gray16:
@@ -47,25 +38,9 @@ func toRGB(img *Image, m image.Image) {
 	case *image.NRGBA64:
 		rows(m.Pix, m.Stride, 8, func(p []uint8) { put(p[0], p[2], p[4]) })
 	case *image.RGBA:
-		rows(m.Pix, m.Stride, 4, func(p []uint8) {
-			if p[3] == 0 || p[3] == 255 {
-				put(p[0], p[1], p[2])
-				return
-			}
-			c := color.NRGBAModel.Convert(color.RGBA{R: p[0], G: p[1], B: p[2], A: p[3]}).(color.NRGBA)
-			put(c.R, c.G, c.B)
-		})
+		rows(m.Pix, m.Stride, 4, func(p []uint8) { put(straight(p[0], p[1], p[2], p[3])) })
 	case *image.RGBA64:
-		rows(m.Pix, m.Stride, 8, func(p []uint8) { put(p[0], p[2], p[4]) })
-	case *image.CMYK:
-		rows(m.Pix, m.Stride, 4, func(p []uint8) {
-			n := 255 - int(p[3])
-			ink := func(c uint8) uint8 {
-				t := int(c)*n + 128
-				return uint8(max(0, n-(t+t>>8)>>8))
-			}
-			put(ink(p[0]), ink(p[1]), ink(p[2]))
-		})
+		rows(m.Pix, m.Stride, 8, func(p []uint8) { put(straight(p[0], p[2], p[4], p[6])) })
 	case *image.Paletted:
 		table := make([][3]uint8, 256)
 		for i, c := range m.Palette {
@@ -88,4 +63,16 @@ func toRGB(img *Image, m image.Image) {
 			}
 		}
 	}
+}
+
+// straight divides a colour by its alpha, as Pillow does.
+func straight(r, g, b, alpha uint8) (uint8, uint8, uint8) {
+	if alpha == 255 {
+		return r, g, b
+	}
+	if alpha == 0 {
+		return 0, 0, 0
+	}
+	c := func(v uint8) uint8 { return uint8(min(255, int(v)*255/int(alpha))) }
+	return c(r), c(g), c(b)
 }
