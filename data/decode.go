@@ -1,12 +1,8 @@
 package data
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"image"
-	"image/gif"
-	"io"
 
 	"github.com/ditrun/ditrun/data/codec"
 )
@@ -28,7 +24,7 @@ type format struct {
 var formats = []format{
 	{"JPEG", []string{"\xff\xd8\xff"}, codec.JPEGSize, withCodec(codec.JPEG), 11},
 	{"PNG", []string{"\x89PNG\r\n\x1a\n"}, codec.PNGSize, decodePNG, 11},
-	{"GIF", []string{"GIF87a", "GIF89a"}, sizeOf(gif.DecodeConfig), decodeGIF, 5},
+	{"GIF", []string{"GIF87a", "GIF89a"}, gifSize, decodeGIF, 5},
 	{"BMP", []string{"BM"}, bmpSize, decodeBMP, 4},
 	{"TIFF", []string{"II\x2a\x00", "MM\x00\x2a"}, tiffSize, decodeTIFF, 14},
 	{"WebP", []string{"RIFF????WEBP"}, codec.WebPSize, withCodec(codec.WebP), 15},
@@ -36,19 +32,12 @@ var formats = []format{
 }
 
 // Decoders names what pictures are decoded with, for manifests; versions of it that give the same pixels have the same
-// name. DecoderVersions says which are in use.
+// name, which is that of the first of them. DecoderVersions says which are in use.
 const Decoders = "libjpeg-turbo, libwebp, go image, golang.org/x/image"
 
 // DecoderVersions words the versions of the linked libraries.
 func DecoderVersions() string {
 	return codec.JPEGVersion() + ", " + codec.ZlibVersion() + ", " + codec.WebPVersion()
-}
-
-func sizeOf(config func(io.Reader) (image.Config, error)) func([]byte) (w, h int, err error) {
-	return func(b []byte) (w, h int, err error) {
-		c, err := config(bytes.NewReader(b))
-		return c.Width, c.Height, err
-	}
 }
 
 func withCodec(decode func(b, dst []byte, w, h int) error) func(img *Image, b []byte, w, h int) error {
@@ -154,53 +143,4 @@ func decodePNG(img *Image, b []byte, w, h int) (err error) {
 	img.resize(w, h)
 	img.Clipped, err = codec.PNG(b, img.Pix, w, h)
 	return err
-}
-
-// decodeGIF keeps the colour that the table gives for the transparent index, which Go's decoder would replace by
-// black, and lays the first frame on a screen of that index (of index 0 where there is none), as Pillow does.
-func decodeGIF(img *Image, b []byte, w, h int) error {
-	b = bytes.Clone(b)
-	fill := clearTransparency(b)
-	g, err := gif.Decode(bytes.NewReader(b))
-	if err != nil {
-		return plain(err)
-	}
-	frame, screen := g.(*image.Paletted), image.Rect(0, 0, w, h)
-	if frame.Rect == screen {
-		toRGB(img, frame)
-		return nil
-	}
-	full := image.NewPaletted(screen, frame.Palette)
-	for i := range full.Pix {
-		full.Pix[i] = fill
-	}
-	r := frame.Rect.Intersect(screen)
-	for y := r.Min.Y; y < r.Max.Y; y++ {
-		copy(full.Pix[full.PixOffset(r.Min.X, y):full.PixOffset(r.Max.X, y)], frame.Pix[frame.PixOffset(r.Min.X, y):])
-	}
-	toRGB(img, full)
-	return nil
-}
-
-// clearTransparency unsets the transparency flag of the first frame of a GIF and returns the index it named.
-func clearTransparency(b []byte) (index uint8) {
-	i := 13 // header and logical screen descriptor
-	if len(b) < i {
-		return 0
-	}
-	if b[10]&0x80 != 0 {
-		i += 3 << (b[10]&7 + 1)
-	}
-	for i+8 <= len(b) && b[i] == 0x21 { // extensions; the first frame begins with 0x2c
-		if b[i+1] == 0xf9 && b[i+3]&1 != 0 {
-			b[i+3] &^= 1
-			index = b[i+6]
-		}
-		i += 2
-		for i < len(b) && b[i] != 0 {
-			i += 1 + int(b[i])
-		}
-		i++
-	}
-	return index
 }

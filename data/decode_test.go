@@ -60,7 +60,7 @@ func TestDecodeGolden(t *testing.T) {
 // arithmetic coding, ink, damage, orientation, first frames (made by bench/data/parity.py). What Pillow refuses is
 // refused.
 func TestDecodeEdgeCases(t *testing.T) {
-	z := edgeCases(t)
+	z := edgeCases(t, "edge.zip")
 	read := func(name string) []byte {
 		b, err := fs.ReadFile(z, name)
 		if err != nil {
@@ -96,9 +96,9 @@ func TestDecodeEdgeCases(t *testing.T) {
 	}
 }
 
-func edgeCases(t testing.TB) fs.FS {
+func edgeCases(t testing.TB, file string) fs.FS {
 	t.Helper()
-	z, err := zip.OpenReader("testdata/decode/edge.zip")
+	z, err := zip.OpenReader(filepath.Join("testdata/decode", file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ type cropped struct{ image.Image }
 func (cropped) Bounds() image.Rectangle { return image.Rect(3, 4, 5, 5) }
 
 func FuzzDecode(f *testing.F) {
-	for _, set := range []fs.FS{os.DirFS("testdata/decode"), edgeCases(f)} {
+	for _, set := range []fs.FS{os.DirFS("testdata/decode"), edgeCases(f, "edge.zip"), edgeCases(f, "matrix.zip")} {
 		names, err := fs.Glob(set, "*.*")
 		if err != nil {
 			f.Fatal(err)

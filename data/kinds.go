@@ -14,17 +14,12 @@ func convert(kind string) error {
 	return fmt.Errorf("%s: not supported, convert it, for example with ImageMagick: magick IN OUT.png", kind)
 }
 
-// plain drops the name of a package that begins the message of a decoder.
+// plain words an error of package tiff.
 func plain(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return errTruncated
 	}
-	for _, prefix := range []string{"tiff: ", "gif: "} {
-		if text, ok := strings.CutPrefix(err.Error(), prefix); ok {
-			return errors.New(text)
-		}
-	}
-	return err
+	return errors.New(strings.TrimPrefix(err.Error(), "tiff: "))
 }
 
 // otherKind is something that is met in the place of a picture, known by what stands at a place of the file.
