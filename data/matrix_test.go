@@ -46,7 +46,7 @@ var notRead = []struct{ pattern, words string }{
 	{"tiff-g3-?-aligned.tif", "TIFF: fax group 3 with fill bits"},
 	{"tiff-huffman-*.tif", "TIFF: compressed as modified Huffman"},
 	{"tiff-jpeg-rgb.tif", "TIFF: compressed as JPEG"},
-	{"tiff-la.tif", "TIFF: 2 samples a pixel"},
+	{"tiff-la.tif", "TIFF: gray with alpha"},
 	{"tiff-lab.tif", "TIFF: Lab: not supported, convert it"},
 	{"tiff-little-32.tif", "TIFF: samples of 32 bits"},
 	{"tiff-little-gray-0-16.tif", "TIFF: 16-bit gray with white as zero"},

@@ -195,6 +195,8 @@ func (d *tiffDirectory) unread() string {
 		return "fax of more than black and white"
 	case colour == 0 && bits[0] == 16:
 		return "16-bit gray with white as zero"
+	case colour < 2 && samples == 2:
+		return "gray with alpha"
 	case colour != 2 && samples != 1, colour == 2 && samples != 3 && samples != 4:
 		return fmt.Sprintf("%d samples a pixel", samples)
 	case colour == 2 && samples == 4 && d.value(tagExtraSamples, 0) != 1 && d.value(tagExtraSamples, 0) != 2:
