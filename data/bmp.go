@@ -144,6 +144,10 @@ func decodeBMP(img *Image, b []byte, w, h int) error {
 			}
 			for c, m := range f.masks {
 				low := bits.TrailingZeros32(m)
+				if m>>low == 255 && low%8 == 0 { // as nearly always
+					out[3*x+c] = row[n*x+low/8]
+					continue
+				}
 				out[3*x+c] = uint8(v & m >> low * 255 / (m >> low))
 			}
 		}

@@ -91,7 +91,7 @@ func readHeader(b []byte) (h header, err error) {
 	if h.w, h.h, err = h.size(b); err != nil {
 		return h, fmt.Errorf("%s: %w", h.name, err)
 	}
-	if h.w < 1 || h.h < 1 || int64(h.w)*int64(h.h) > maxPixels {
+	if h.w < 1 || h.h < 1 || h.h > maxPixels/h.w {
 		return h, fmt.Errorf("%s of %d x %d pixels: want 1 to %d", h.name, h.w, h.h, maxPixels)
 	}
 	return h, nil

@@ -4,8 +4,10 @@ import (
 	"archive/zip"
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"hash/crc32"
 	"image"
 	"image/color"
 	"image/png"
@@ -117,10 +119,16 @@ func TestDecodeBadInput(t *testing.T) {
 	}
 	// A GIF header of 65535 x 65535 pixels.
 	bomb := []byte("GIF89a\xff\xff\xff\xff\x00\x00\x00")
+	// A header of PNG with sides whose product does not fit into 64 bits with a sign.
+	wide := bytes.Clone(huge.Bytes())
+	copy(wide[16:], "\xff\xff\xff\xff\xff\xff\xff\xff")
+	binary.BigEndian.PutUint32(wide[29:], crc32.ChecksumIEEE(wide[12:29]))
 	for name, c := range map[string]struct {
 		b    []byte
 		want string
 	}{
+		"product":          {wide, "PNG of 4294967295 x 4294967295 pixels: want 1 to"},
+		"netpbm product":   {[]byte("P6 9999999999 9999999999 255 "), "netpbm of 9999999999 x 9999999999 pixels: want 1 to"},
 		"empty":            {nil, "empty file"},
 		"text":             {[]byte("hello, world"), "not a picture: starts with 68 65"},
 		"byte before SOI":  {append([]byte{0}, jpg...), "not a picture"},

@@ -34,7 +34,8 @@ type otherKind struct {
 const (
 	aVideo    = "take pictures out of it, for example with ffmpeg -i IN %06d.png"
 	anArchive = "unpack it"
-	aTable    = "a table or an array, no picture: name it so that it is opened as one, or take the pictures out of it"
+	aTable    = "take the pictures out of it"
+	again     = "the download got it in place of the picture, try it again"
 )
 
 var otherKinds = []otherKind{
@@ -56,8 +57,19 @@ var otherKinds = []otherKind{
 	{"MNG", 0, []string{"\x8aMNG\r\n\x1a\n", "\x8bJNG\r\n\x1a\n"}, ""},
 	{"netpbm PAM", 0, []string{"P7\n"}, ""},
 	{"netpbm PFM", 0, []string{"Pf\n", "PF\n"}, ""},
-	{"a camera's raw picture", 0, []string{"FUJIFILMCCD-RAW", "IIRO", "IIRS", "MMOR", "IIU\x00", "II\x1a\x00\x00\x00HEAPCCDR", "FOVb"}, ""},
-	{"a PNG whose line ends were changed on the way", 0, []string{"\x89PNG\n\x1a\n", "\x89PNG\r\n\x1a\r\n"}, "copy it again as binary data"},
+	{"SGI", 0, []string{"\x01\xda"}, ""},
+	{"Sun raster", 0, []string{"\x59\xa6\x6a\x95"}, ""},
+	{"PCX", 0, []string{"\x0a\x05\x01", "\x0a\x02\x01", "\x0a\x03\x01"}, ""},
+	{"XPM", 0, []string{"/* XPM"}, ""},
+	{"XBM", 0, []string{"#define "}, ""},
+	{"DjVu", 0, []string{"AT&TFORM"}, ""},
+	{"BPG", 0, []string{"BPG\xfb"}, ""},
+	{"FLIF", 0, []string{"FLIF"}, ""},
+	{"WMF", 0, []string{"\xd7\xcd\xc6\x9a"}, ""},
+	{"a camera's raw picture", 0, []string{"FUJIFILMCCD-RAW", "IIRO", "IIRS", "MMOR", "IIU\x00",
+		"II\x1a\x00\x00\x00HEAPCCDR", "FOVb"}, ""},
+	{"a PNG whose line ends were changed on the way", 0, []string{"\x89PNG\n\x1a\n", "\x89PNG\r\r\n\x1a\r\n"},
+		"copy it again as binary data"},
 	{"video (AVI)", 8, []string{"AVI "}, aVideo},
 	{"video (Matroska or WebM)", 0, []string{"\x1a\x45\xdf\xa3"}, aVideo},
 	{"video (MPEG)", 0, []string{"\x00\x00\x01\xba", "\x00\x00\x01\xb3"}, aVideo},
@@ -73,9 +85,11 @@ var otherKinds = []otherKind{
 	{"parquet", 0, []string{"PAR1"}, aTable},
 	{"NumPy", 0, []string{"\x93NUMPY"}, aTable},
 	{"HDF5", 0, []string{"\x89HDF\r\n\x1a\n"}, aTable},
-	{"AppleDouble, a ._ file of macOS", 0, []string{"\x00\x05\x16\x07", "\x00\x05\x16\x00"}, "delete it, the picture is the file without ._"},
+	{"SQLite", 0, []string{"SQLite format 3\x00"}, aTable},
+	{"AppleDouble, a ._ file of macOS", 0, []string{"\x00\x05\x16\x07", "\x00\x05\x16\x00"},
+		"delete it, the picture is the file without ._"},
 	{"a pointer of Git LFS", 0, []string{"version https://git-lfs"}, "fetch the picture itself with git lfs pull"},
-	{"an answer of a web server", 0, []string{"HTTP/1.", "HTTP/2"}, "download the picture again"},
+	{"an answer of a web server", 0, []string{"HTTP/1.", "HTTP/2"}, again},
 }
 
 // otherKindOf is the error for a file that is of no format that is read.
@@ -95,7 +109,7 @@ func otherKindOf(b []byte) error {
 	case len(b) >= 12 && string(b[4:8]) == "ftyp":
 		return mediaKind(b)
 	case len(bytes.Trim(b, "\x00")) == 0:
-		return fmt.Errorf("not a picture: only zeros, the download or the disk lost it: fetch it again")
+		return errors.New("not a picture: only zeros, the download or the disk lost it: fetch it again")
 	}
 	if err := textKind(b); err != nil {
 		return err
@@ -103,7 +117,12 @@ func otherKindOf(b []byte) error {
 	if tail := b[max(0, len(b)-18):]; bytes.HasPrefix(tail, []byte("TRUEVISION-XFILE")) {
 		return convert("TGA")
 	}
-	return fmt.Errorf("not a picture: starts with % x, want JPEG, PNG, GIF, BMP, TIFF, WebP or netpbm", b[:min(len(b), 8)])
+	text, head := "", b[:min(len(b), 64)]
+	if !bytes.ContainsFunc(head, func(r rune) bool { return (r < '\t' || r > '\r') && (r < ' ' || r > '~') }) {
+		text = " (" + brief(string(head)) + ")"
+	}
+	return fmt.Errorf("not a picture: starts with % x%s, want JPEG, PNG, GIF, BMP, TIFF, WebP or netpbm",
+		head[:min(len(head), 8)], text)
 }
 
 // mediaKind tells the files of ISO's media format apart by their brands.
@@ -118,7 +137,9 @@ func mediaKind(b []byte) error {
 	for _, k := range []struct {
 		name, of string
 	}{
-		{"AVIF", "avif avis"}, {"HEIC", "heic heix heim heis hevc hevx hevm hevs mif1 msf1"}, {"a camera's raw picture (CR3)", "crx "},
+		{"AVIF", "avif avis"},
+		{"HEIC", "heic heix heim heis hevc hevx hevm hevs mif1 msf1"},
+		{"a camera's raw picture (CR3)", "crx "},
 		{"JPEG 2000", "jp2 jpx "},
 	} {
 		for _, brand := range brands {
@@ -146,14 +167,15 @@ func textKind(b []byte) error {
 	switch {
 	case begins("<svg") || xml && strings.Contains(lower, "<svg"):
 		return convert("SVG")
-	case begins("<!doctype html", "<html", "<head", "<body", "<script", "<title", "<meta") || xml && strings.Contains(lower, "<html"):
-		return fmt.Errorf("not a picture but a web page: the download got it in place of the picture, try it again")
+	case begins("<!doctype html", "<html", "<head", "<body", "<script", "<title", "<meta"),
+		xml && strings.Contains(lower, "<html"):
+		return errors.New("not a picture but a web page: " + again)
 	case begins("<error") || xml && strings.Contains(lower, "<error"):
-		return fmt.Errorf("not a picture but an error of a storage server (XML): %s", brief(head))
+		return fmt.Errorf("not a picture but an error of a storage server (XML), %s: %s", brief(head), again)
 	case begins("<?xml"):
-		return fmt.Errorf("not a picture but XML")
+		return fmt.Errorf("not a picture but XML, %s: %s", brief(head), again)
 	case begins("{", "[") && (len(b) > 1<<20 || json.Valid(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")))):
-		return fmt.Errorf("not a picture but JSON: %s", brief(head))
+		return fmt.Errorf("not a picture but JSON, %s: %s", brief(head), again)
 	}
 	return nil
 }

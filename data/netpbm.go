@@ -101,6 +101,10 @@ func decodeNetpbm(img *Image, b []byte, w, h int) error {
 		return errTruncated
 	}
 	img.resize(w, h)
+	if p.kind == '6' && p.maxval == 255 {
+		copy(img.Pix, p.pixels)
+		return nil
+	}
 	levels := p.levels(channels)
 	sample := func(i int) (int, error) { return int(p.pixels[i]), nil }
 	switch {

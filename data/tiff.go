@@ -49,14 +49,15 @@ const (
 // tiffCompressions names those that are not read.
 var tiffCompressions = map[int]string{
 	2: "modified Huffman (CCITT RLE)", 6: "JPEG", 7: "JPEG", 9: "JBIG", 10: "JBIG", 32766: "NeXT RLE",
-	32771: "modified Huffman (CCITT RLE)", 32809: "ThunderScan", 34661: "JBIG", 34676: "SGILog", 34677: "SGILog", 34712: "JPEG 2000",
-	34887: "LERC", 34892: "lossy JPEG", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
+	32771: "modified Huffman (CCITT RLE)", 32809: "ThunderScan", 34661: "JBIG", 34676: "SGILog", 34677: "SGILog",
+	34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP",
+	50002: "JPEG XL", 52546: "JPEG XL",
 }
 
 // tiffColours names the kinds of colour that are not read.
 var tiffColours = map[int]string{
-	4: "a mask", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab", 32803: "the mosaic of a camera (raw)", 32844: "SGILog",
-	32845: "SGILog", 34892: "the values of a camera (raw)",
+	4: "a mask", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab", 32803: "the mosaic of a camera (raw)",
+	32844: "SGILog", 32845: "SGILog", 34892: "the values of a camera (raw)",
 }
 
 // readTIFF reads the directory and says what the file is, if that is no picture that is read. What golang.org/x/image
@@ -167,7 +168,8 @@ func (d *tiffDirectory) unread() string {
 			return "fax group 3 in two dimensions"
 		case d.value(tagT4Options, 0)&4 != 0 && compression == compressionG3:
 			return "fax group 3 with fill bits"
-		case d.value(tagT4Options, 0)&2 != 0 && compression == compressionG3, d.value(tagT6Options, 0)&2 != 0 && compression == compressionG4:
+		case d.value(tagT4Options, 0)&2 != 0 && compression == compressionG3,
+			d.value(tagT6Options, 0)&2 != 0 && compression == compressionG4:
 			return "fax with uncompressed parts"
 		}
 	default:
@@ -254,7 +256,8 @@ func decodeTIFF(img *Image, b []byte, _, _ int) error {
 	return nil
 }
 
-// tiffOrientation returns the orientation that the first directory of a TIFF file gives, 1 (upright) where there is none.
+// tiffOrientation returns the orientation that the first directory of a TIFF file gives, 1 (upright) where there is
+// none.
 func tiffOrientation(b []byte) int {
 	const tag, short = 274, 3
 	if len(b) < 8 {

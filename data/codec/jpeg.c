@@ -31,6 +31,12 @@ static void fail(j_common_ptr c) {
   struct failure *f = (struct failure *)c->err;
   char text[JMSG_LENGTH_MAX];
   f->base.format_message(c, text);
+  int marker = f->base.msg_parm.i[0] & 255;
+  if (f->base.msg_code == JERR_SOF_UNSUPPORTED)
+    snprintf(text, sizeof text, "lossless or hierarchical coding (%02x): not supported, convert it",
+             marker);
+  if (f->base.msg_code == JERR_UNKNOWN_MARKER && marker == 0xf7)
+    snprintf(text, sizeof text, "JPEG-LS: not supported, convert it");
   snprintf(f->message, DIT_MESSAGE, "%s", text);
   longjmp(f->out, 1);
 }
@@ -105,7 +111,8 @@ int dit_jpeg(const uint8_t *data, size_t n, uint8_t *dst, int *w, int *h, char *
   d.progress = &progress;
 
   jpeg_read_header(&d, TRUE);
-  if (d.data_precision != 8) fail_with((j_common_ptr)&d, "more than 8 bits a sample: want 8");
+  if (d.data_precision != 8)
+    fail_with((j_common_ptr)&d, "more than 8 bits a sample: not supported, convert it");
   if (d.num_components != 1 && d.num_components != 3 && d.num_components != 4) {
     snprintf(message, DIT_MESSAGE, "%d components: want 1, 3 or 4", d.num_components);
     longjmp(f.out, 1);

@@ -57,7 +57,8 @@ static int fill(struct stream *s, uint8_t *out, size_t n) {
   return 1;
 }
 
-static inline __attribute__((always_inline)) void unfilter_left(uint8_t *row, size_t n, size_t bpp) {
+static inline __attribute__((always_inline)) void unfilter_left(uint8_t *row, size_t n,
+                                                                size_t bpp) {
   for (size_t i = bpp; i < n; i++) row[i] = (uint8_t)(row[i] + row[i - bpp]);
 }
 
@@ -83,15 +84,16 @@ static inline __attribute__((always_inline)) void unfilter_paeth(uint8_t *row, c
   }
 }
 
-// unfilter undoes the filter of a row. up is the row above it, NULL above the first, which stands for zeros.
-// The usual sizes of a pixel are constants, for speed.
+// unfilter undoes the filter of a row. up is the row above it, NULL above the first, which stands
+// for zeros. The usual sizes of a pixel are constants, for speed.
 static int unfilter(int filter, uint8_t *row, const uint8_t *up, size_t n, size_t bpp) {
   if (!up) filter = filter == 2 ? 0 : filter == 4 ? 1 : filter;
   switch (filter) {
-    case 0:
-      return 1;
+    case 0: return 1;
     case 1:
-      bpp == 3 ? unfilter_left(row, n, 3) : bpp == 4 ? unfilter_left(row, n, 4) : unfilter_left(row, n, bpp);
+      bpp == 3   ? unfilter_left(row, n, 3)
+      : bpp == 4 ? unfilter_left(row, n, 4)
+                 : unfilter_left(row, n, bpp);
       return 1;
     case 2:
       for (size_t i = 0; i < n; i++) row[i] = (uint8_t)(row[i] + up[i]);
@@ -110,10 +112,13 @@ static int unfilter(int filter, uint8_t *row, const uint8_t *up, size_t n, size_
   return 0;
 }
 
-static int samples_of(int colour) { return colour == 2 ? 3 : colour == 4 ? 2 : colour == 6 ? 4 : 1; }
+static int samples_of(int colour) {
+  return colour == 2 ? 3 : colour == 4 ? 2 : colour == 6 ? 4 : 1;
+}
 
 // expand writes w pixels of a row as RGB, each step bytes behind the one before.
-static void expand(const struct dit_png *p, const uint8_t *row, size_t w, uint8_t *out, size_t step, int *clipped) {
+static void expand(const struct dit_png *p, const uint8_t *row, size_t w, uint8_t *out, size_t step,
+                   int *clipped) {
   size_t bytes = (size_t)samples_of(p->colour) * (size_t)p->bits / 8;
   if (p->colour == 2 && p->bits == 8 && step == 3) {
     memcpy(out, row, 3 * w);
@@ -151,25 +156,27 @@ static const struct pass {
 } whole = {0, 0, 1, 1}, adam7[7] = {{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4},
                                     {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}};
 
-static int decode_pass(struct stream *s, const struct dit_png *p, const struct pass *a, uint8_t *rows[2], uint8_t *dst,
-                       int *clipped) {
+static int decode_pass(struct stream *s, const struct dit_png *p, const struct pass *a,
+                       uint8_t *rows[2], uint8_t *dst, int *clipped) {
   if (p->w <= a->x0 || p->h <= a->y0) return 1;
-  size_t w = (p->w - a->x0 + a->dx - 1) / a->dx, bits = (size_t)samples_of(p->colour) * (size_t)p->bits;
+  size_t w = (p->w - a->x0 + a->dx - 1) / a->dx,
+         bits = (size_t)samples_of(p->colour) * (size_t)p->bits;
   size_t n = (w * bits + 7) / 8;
   const uint8_t *up = NULL;
   int i = 0;
   for (size_t y = a->y0; y < p->h; y += a->dy, i ^= 1) {
     uint8_t *row = rows[i];
     if (!fill(s, row, n + 1)) return 0;
-    if (!unfilter(row[0], row + 1, up, n, (bits + 7) / 8)) return fail(s->message, "a filter that is not known");
+    if (!unfilter(row[0], row + 1, up, n, (bits + 7) / 8))
+      return fail(s->message, "a filter that is not known");
     expand(p, row + 1, w, dst + 3 * (y * p->w + a->x0), 3 * a->dx, clipped);
     up = row + 1;
   }
   return 1;
 }
 
-int dit_png(const uint8_t *data, const struct dit_png *p, const size_t *parts, size_t num_parts, uint8_t *dst,
-            size_t *last, int *clipped, char *message) {
+int dit_png(const uint8_t *data, const struct dit_png *p, const size_t *parts, size_t num_parts,
+            uint8_t *dst, size_t *last, int *clipped, char *message) {
   struct stream s;
   memset(&s, 0, sizeof s);
   s.data = data;

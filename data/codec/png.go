@@ -119,7 +119,7 @@ func readPNG(b []byte) (*pngFile, error) {
 			return nil, errors.New("no pixel data")
 		case c.data == nil || c.end > len(b):
 			return nil, fmt.Errorf("truncated: the file ends within a chunk %s", c.kind)
-		case crc32.Update(crc32.ChecksumIEEE([]byte(c.kind)), crc32.IEEETable, c.data) != binary.BigEndian.Uint32(b[c.end-4:]):
+		case crc32.ChecksumIEEE(b[c.at-4:c.end-4]) != binary.BigEndian.Uint32(b[c.end-4:]):
 			return nil, fmt.Errorf("damaged: the checksum of a chunk %s is wrong", c.kind)
 		}
 		switch c.kind {
