@@ -50,8 +50,8 @@ func withCodec(decode func(b, dst []byte, w, h int) error) func(img *Image, b []
 // Decode turns the bytes of a picture file into RGB, as Pillow's convert("RGB") does: alpha is dropped without
 // blending, gray and palettes are expanded, 16-bit colour keeps its high byte, 16-bit gray is cut off at 255, EXIF
 // orientation (but for TIFF, which Pillow turns on opening) and colour profiles are ignored, and of several frames the
-// first is taken. The format is told by content: JPEG, PNG, GIF, BMP, TIFF or WebP. The result equals Pillow's bit for
-// bit.
+// first is taken. The format is told by content: JPEG, PNG, GIF, BMP, TIFF, WebP or netpbm. The result equals Pillow's
+// bit for bit; a kind that is not read is an error that names it.
 //
 // A picture of more than 2 x 89,478,485 pixels is refused before it is decoded, as Pillow does; a decoder that panics
 // gives an error.
