@@ -31,6 +31,9 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 				return err
 			}
 			l, err := listTar(gctx, f, 0, sizes[i], int32(i))
+			if err == nil {
+				err = l.resolve(labels == nil)
+			}
 			if err != nil {
 				return fmt.Errorf("open %s: %w", files[i].path, err)
 			}
@@ -47,7 +50,14 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 	var err error
 	nested, labelled, flat := 0, 0, true
 	total := 0
-	for _, l := range listings {
+	left, differ := leftOut{}, 0
+	var notes, empty []string
+	for i, l := range listings {
+		left.add(l.left)
+		differ += l.differ
+		if l.empty {
+			empty = append(empty, path.Base(files[i].path))
+		}
 		nested += len(l.inner)
 		total += len(l.pictures)
 		for _, m := range l.pictures {
@@ -61,26 +71,67 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 	case nested > 0 && total > 0:
 		err = errors.New("pictures and class archives side by side in one archive: want one or the other")
 	case nested > 0:
-		entries, classes, err = nestedClasses(ctx, files, listings, o)
+		entries, classes, err = nestedClasses(ctx, files, listings, left, o)
 	case total == 0:
 		err = errors.New("no pictures: " + wanted)
+		if len(empty) > 0 {
+			err = fmt.Errorf("%w; without members: %s", err, someOf(empty))
+		}
+		if len(left) > 0 {
+			err = fmt.Errorf("%w; %s", err, left)
+		}
 	case labels != nil:
 		entries = allEntries(listings)
-		for i := range entries {
-			entries[i].name = path.Base(entries[i].name)
-		}
-		classes, err = labels.apply(entries)
+		classes, err = labels.applyArchive(entries)
+		notes = append(notes, labels.notes...)
 	case labelled > 0:
 		entries, classes, err = labelledClasses(listings)
 	case flat && len(files) > 1:
 		entries, classes, err = classArchives(files, listings)
 	default:
-		entries, classes, err = treeClasses(listings)
+		var without []string
+		entries, classes, without, err = treeClasses(listings)
+		if len(without) > 0 {
+			notes = append(notes, fmt.Sprintf("folders without pictures are no classes: %s", someOf(without)))
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", location, err)
 	}
-	return newCatalogue(files, entries, classes), nil
+	c := newCatalogue(files, entries, classes)
+	if labels == nil && labelled == 0 {
+		if err := c.twice(); err != nil {
+			return nil, err
+		}
+	}
+	if differ > 0 {
+		notes = append(notes, fmt.Sprintf("%s whose .json says another label than .cls, which is taken", plural(differ, "sample")))
+	}
+	if len(empty) > 0 {
+		notes = append(notes, fmt.Sprintf("archives and tables without members are left out: %s", someOf(empty)))
+	}
+	if len(left) > 0 {
+		notes = append(notes, left.String())
+	}
+	c.notes = notes
+	return c, nil
+}
+
+// add adds the counts of others.
+func (l leftOut) add(others leftOut) {
+	for kind, n := range others {
+		l[kind] += n
+	}
+}
+
+// twice is the error of members of one name in one archive, which follow each other: tar would leave only the last of them.
+func (c *catalogue) twice() error {
+	for i := range len(c.entries) - 1 {
+		if a, b := &c.entries[i], &c.entries[i+1]; a.name == b.name && a.label == b.label && a.file == b.file {
+			return fmt.Errorf("open %s: %s is there twice: pack the archive again from its files", c.files[a.file].path, a.name)
+		}
+	}
+	return nil
 }
 
 func allEntries(listings []*listing) []entry {
@@ -94,7 +145,7 @@ func allEntries(listings []*listing) []entry {
 }
 
 // nestedClasses lists the archives within the archives: each is a class.
-func nestedClasses(ctx context.Context, files []container, listings []*listing, o *Options) ([]entry, []string, error) {
+func nestedClasses(ctx context.Context, files []container, listings []*listing, left leftOut, o *Options) ([]entry, []string, error) {
 	type part struct {
 		inner
 		file  int32
@@ -144,6 +195,10 @@ func nestedClasses(ctx context.Context, files []container, listings []*listing, 
 	total := 0
 	for _, l := range found {
 		total += len(l.pictures)
+		left.add(l.left)
+		for _, other := range l.others {
+			left.leave(kindLeftOut(other.name))
+		}
 	}
 	entries := make([]entry, 0, total)
 	for label, l := range found {
@@ -156,21 +211,43 @@ func nestedClasses(ctx context.Context, files []container, listings []*listing, 
 	return entries, classes, nil
 }
 
-// labelledClasses takes pictures that carry their labels.
+// labelledClasses takes pictures that carry their labels: all of them numbers, or all of them names, which are sorted.
 func labelledClasses(listings []*listing) ([]entry, []string, error) {
 	var entries []entry
+	var names []string // by entry, where labels are names
 	top := int32(0)
+	var first *member
 	for _, l := range listings {
-		for _, m := range l.pictures {
+		for i := range l.pictures {
+			m := &l.pictures[i]
 			if !m.labelled {
 				return nil, nil, fmt.Errorf("%s has no label: want a member %s.cls or %s.json with a field label beside it", m.name, sampleKey(m.name), sampleKey(m.name))
 			}
-			m.name = path.Base(m.name)
-			top = max(top, m.label)
-			entries = append(entries, m.entry)
+			if first == nil {
+				first = m
+			}
+			if (m.class == "") != (first.class == "") {
+				return nil, nil, fmt.Errorf("%s has label %s, %s has label %s: want numbers in all samples or names in all",
+					first.name, label{first.label, first.class}, m.name, label{m.label, m.class})
+			}
+			if m.class != "" {
+				names = append(names, m.class)
+			}
+			e := m.entry
+			e.name = path.Base(e.name)
+			top = max(top, e.label)
+			entries = append(entries, e)
 		}
 	}
-	return entries, classNames(int(top)+1, entries), nil
+	if names == nil {
+		return entries, classNames(int(top)+1, entries), nil
+	}
+	classes := slices.Compact(slices.Sorted(slices.Values(names)))
+	for i, name := range names {
+		number, _ := slices.BinarySearch(classes, name)
+		entries[i].label = int32(number)
+	}
+	return entries, classes, nil
 }
 
 // classArchives takes each archive for a class.
@@ -183,6 +260,11 @@ func classArchives(files []container, listings []*listing) ([]entry, []string, e
 	if len(slices.Compact(slices.Clone(sorted))) < len(classes) {
 		return nil, nil, errors.New("two archives of one name, each a class")
 	}
+	for i, l := range listings {
+		if len(l.pictures) == 0 {
+			return nil, nil, fmt.Errorf("%s, an archive of a class, holds no pictures", files[i].path)
+		}
+	}
 	entries := allEntries(listings)
 	for i := range entries {
 		label, _ := slices.BinarySearch(sorted, classes[entries[i].file])
@@ -191,9 +273,10 @@ func classArchives(files []container, listings []*listing) ([]entry, []string, e
 	return entries, sorted, nil
 }
 
-// treeClasses takes the folders of an archive for classes, below those that all pictures have in common.
-func treeClasses(listings []*listing) ([]entry, []string, error) {
-	entries := allEntries(listings)
+// treeClasses takes the folders of an archive for classes, below those that all pictures have in common. Folders beside them
+// that hold no pictures are returned too.
+func treeClasses(listings []*listing) (entries []entry, sorted, without []string, err error) {
+	entries = allEntries(listings)
 	common := entries[0].name[:strings.LastIndexByte(entries[0].name, '/')+1]
 	for _, e := range entries {
 		for common != "" && !strings.HasPrefix(e.name, common) {
@@ -208,17 +291,43 @@ func treeClasses(listings []*listing) ([]entry, []string, error) {
 	for i := range entries {
 		class, name, ok := strings.Cut(strings.TrimPrefix(entries[i].name, common), "/")
 		if !ok {
-			return nil, nil, fmt.Errorf("%s is in no class: want .cls or .json members beside the pictures, folders of classes, or a file of labels (--labels)", entries[i].name)
+			return nil, nil, nil, fmt.Errorf("%s is in no class: want .cls or .json members beside the pictures, folders of classes, or a file of labels (--labels)", entries[i].name)
 		}
 		classes = append(classes, class)
 		entries[i].name = name
 	}
-	sorted := slices.Compact(slices.Sorted(slices.Values(classes)))
+	sorted = slices.Compact(slices.Sorted(slices.Values(classes)))
+	if parts := splitParts(sorted); len(parts) > 1 {
+		return nil, nil, nil, fmt.Errorf("it holds parts of a data set beside each other (%s), not classes: pack the one that is meant alone",
+			strings.Join(parts, ", "))
+	}
 	for i := range entries {
 		label, _ := slices.BinarySearch(sorted, classes[i])
 		entries[i].label = int32(label)
 	}
-	return entries, sorted, nil
+	for _, l := range listings {
+		for folder := range l.folders {
+			below, ok := strings.CutPrefix(folder+"/", common)
+			class, _, _ := strings.Cut(below, "/")
+			if _, known := slices.BinarySearch(sorted, class); ok && class != "" && !known && !isSystem(class) {
+				without = append(without, class)
+			}
+		}
+	}
+	slices.Sort(without)
+	return entries, sorted, slices.Compact(without), nil
+}
+
+// splitParts returns those of classes that are names of parts of a data set.
+func splitParts(classes []string) []string {
+	var parts []string
+	for _, c := range classes {
+		switch strings.ToLower(c) {
+		case "train", "training", "val", "valid", "validation", "test":
+			parts = append(parts, c)
+		}
+	}
+	return parts
 }
 
 // isTar says whether a file begins as a tar archive does.

@@ -190,7 +190,7 @@ func (b *captionBuilder) addColumn(ctx context.Context, f io.ReaderAt, size int6
 	}
 	row := -1
 	values := make([]parquet.Value, 64)
-	for g := range file.RowGroups() {
+	for g := range file.groups() {
 		err := func() error {
 			pages, err := leaf.pages(f, size, file, g)
 			if err != nil {

@@ -1,6 +1,7 @@
 package data
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -151,6 +152,9 @@ func (c *catalogue) bytes(i int, buf []byte) ([]byte, error) {
 			err = fmt.Errorf("ends after %d of %d bytes: it was cut short since it was listed", n, e.length)
 		}
 		return nil, fmt.Errorf("load %s: %w", c.where(i), err)
+	}
+	if reason, ok := bytes.CutPrefix(buf, []byte(badRow)); ok {
+		return nil, &BadPicture{c.where(i), errors.New(string(reason))}
 	}
 	return buf, nil
 }

@@ -155,6 +155,7 @@ func openFlat(set *store.Set, labels *labelFile) (*catalogue, error) {
 		return nil, fmt.Errorf("open %s: %w", set.Location, err)
 	}
 	c := newCatalogue(containers(pictures, false), entries, classes)
+	c.notes = append(c.notes, labels.notes...)
 	c.remote = set.Remote
 	c.notes = out.notes()
 	if parts := findParts(set.Folders); len(parts) > 0 {

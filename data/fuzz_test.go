@@ -17,6 +17,8 @@ func FuzzLabels(f *testing.F) {
 	f.Add("cat\ndog\ncat\n")
 	f.Add("ImageId,PredictionString\na.jpg,n01440764 1 2 3 4\nb,n01443537\nx/c.png n01440764\r\n")
 	f.Add("1\n2\n3\n")
+	f.Add("file,label\n\"a.jpg\",\"golden, retriever\"\nb.jpg,boeing 747\nx/c.jpg,cat,train\n")
+	f.Add("x/a.jpg\tcat\ny/a.jpg\tdog\nb cat\nc cat\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		l, err := parseLabels([]byte(text))
 		if err != nil {
@@ -28,12 +30,12 @@ func FuzzLabels(f *testing.F) {
 			return
 		}
 		for _, e := range entries {
-			want, ok := l.byName[stem(e.name)]
-			if l.byName == nil {
-				want, ok = l.lines[e.name[0]-'a'], true
+			line, err := int(e.name[0]-'a'), error(nil)
+			if l.names != nil {
+				line, err = l.find(e.name)
 			}
-			if !ok || int(e.label) >= len(classes) || classes[e.label] != want {
-				t.Errorf("%s has label %d of %q, want %q", e.name, e.label, classes, want)
+			if err != nil || int(e.label) >= len(classes) || classes[e.label] != l.lines[line] {
+				t.Errorf("%s has label %d of %q, want that of line %d of %q: %v", e.name, e.label, classes, line, l.lines, err)
 			}
 		}
 	})

@@ -21,17 +21,18 @@ type savedIndex struct {
 	Names           string // a line each
 	Labels, Files   []int32
 	Offsets, Length []int64
+	Notes           []string
 }
 
 // indexKey identifies what a catalogue was made from.
 func indexKey(set *store.Set, labels *labelFile) string {
 	h := sha256.New()
-	fmt.Fprintln(h, "ditrun index 1")
+	fmt.Fprintln(h, "ditrun index 2")
 	for i := range set.Objects {
 		fmt.Fprintln(h, cacheKey("index", set, &set.Objects[i]))
 	}
 	if labels != nil {
-		fmt.Fprintln(h, labels.lines, labels.byName)
+		fmt.Fprintf(h, "%q %q\n", labels.lines, labels.names)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
@@ -59,12 +60,14 @@ func loadIndex(dir, key string, files []container, sizes []int64) *catalogue {
 		}
 		entries[i] = e
 	}
-	return newCatalogue(files, entries, s.Classes)
+	c := newCatalogue(files, entries, s.Classes)
+	c.notes = s.Notes
+	return c
 }
 
 // saveIndex keeps a catalogue for the next time.
 func (c *catalogue) saveIndex(dir, key string) error {
-	s := savedIndex{Classes: c.classes}
+	s := savedIndex{Classes: c.classes, Notes: c.notes}
 	names := make([]string, len(c.entries))
 	for i, e := range c.entries {
 		if strings.Contains(e.name, "\n") {

@@ -2,6 +2,7 @@ package data
 
 import (
 	"bytes"
+	"encoding/csv"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/internal/names"
@@ -17,15 +19,19 @@ import (
 // labelFile says which class each picture of a flat set belongs to.
 type labelFile struct {
 	path   string
-	byName map[string]string // class by file name without extension; nil where the lines are in order
-	lines  []string          // classes of the pictures in byte order of their names
+	lines  []string       // classes: by line, or of the pictures in byte order of their names
+	names  []string       // the file names in the lines; nil where they have none
+	byPath map[string]int // line by file name as it is written
+	byStem map[string]int // line by file name without folder and extension; -1 where several say different classes
+	notes  []string
 }
 
 // maxLabelFile bounds the memory that a file of labels may cost.
 const maxLabelFile = 1 << 28
 
 // readLabels reads a file of labels: a class name a line for the pictures in order of their names, or lines of a file
-// name and a class name, apart by a comma or blanks, as Kaggle's LOC_val_solution.csv; what follows is ignored.
+// name and a class name: CSV, with tabs, or apart by blanks. What follows boxes of numbers, as in Kaggle's
+// LOC_val_solution.csv, and further columns are ignored.
 func readLabels(file string) (*labelFile, error) {
 	info, err := os.Stat(file)
 	if err != nil {
@@ -43,41 +49,121 @@ func readLabels(file string) (*labelFile, error) {
 		return nil, fmt.Errorf("open %s: %w", file, err)
 	}
 	l.path = file
+	for i, note := range l.notes {
+		l.notes[i] = file + ": " + note
+	}
 	return l, nil
 }
 
 func parseLabels(text []byte) (*labelFile, error) {
-	l := &labelFile{}
+	l := &labelFile{byPath: map[string]int{}, byStem: map[string]int{}}
+	ignored, example := 0, ""
 	for line, err := range disk.Lines(bytes.NewReader(text), len(text)) {
 		if err != nil {
 			return nil, err
 		}
 		n := line.Number
-		f := strings.FieldsFunc(line.Text, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\r' || r == '\n' })
+		f, more, err := labelFields(line.Text)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		if more != "" {
+			if ignored++; ignored == 1 {
+				example = fmt.Sprintf("%.60q in line %d", more, n)
+			}
+		}
 		switch {
-		case len(f) == 0, n == 1 && strings.EqualFold(f[0], "ImageId"):
-		case len(f) == 1 && l.byName == nil:
+		case len(f) == 0, n == 1 && isLabelHeader(f):
+		case len(f) == 1 && l.names == nil:
 			if _, err := strconv.Atoi(f[0]); err == nil {
 				return nil, fmt.Errorf("line %d: the number %s: want class names: the numbers of ImageNet's development kit are not the labels that models use", n, f[0])
 			}
 			l.lines = append(l.lines, f[0])
-		case len(f) > 1 && l.lines == nil:
-			if l.byName == nil {
-				l.byName = map[string]string{}
+		case len(f) > 1 && len(l.names) == len(l.lines):
+			if f[0] == "" || f[1] == "" {
+				return nil, fmt.Errorf("line %d: %q: want a file name and a class", n, strings.TrimSpace(line.Text))
 			}
-			name := names.Canonical(stem(f[0]))
-			if old, ok := l.byName[name]; ok && old != f[1] {
-				return nil, fmt.Errorf("line %d: %s is of class %s, and was of class %s", n, f[0], f[1], old)
+			if err := l.add(f[0], f[1]); err != nil {
+				return nil, fmt.Errorf("line %d: %w", n, err)
 			}
-			l.byName[name] = f[1]
 		default:
 			return nil, fmt.Errorf("line %d: %q: want in all lines either a class, or a file name and a class", n, strings.TrimSpace(line.Text))
 		}
 	}
-	if l.lines == nil && l.byName == nil {
+	if l.lines == nil {
 		return nil, errors.New("no labels in it")
 	}
+	if ignored > 0 {
+		l.notes = append(l.notes, fmt.Sprintf("what follows the class is ignored in %s, as %s", plural(ignored, "line"), example))
+	}
 	return l, nil
+}
+
+// add takes a line of a file name and a class.
+func (l *labelFile) add(name, class string) error {
+	written := path.Clean(name)
+	if i, ok := l.byPath[written]; ok {
+		if l.lines[i] != class {
+			return fmt.Errorf("%s is of class %s, and was of class %s", name, class, l.lines[i])
+		}
+		return nil
+	}
+	i := len(l.lines)
+	l.lines, l.names = append(l.lines, class), append(l.names, name)
+	l.byPath[written] = i
+	switch old, ok := l.byStem[stem(name)]; {
+	case !ok:
+		l.byStem[stem(name)] = i
+	case old >= 0 && l.lines[old] != class:
+		l.byStem[stem(name)] = -1
+	}
+	return nil
+}
+
+// labelFields splits a line into a file name and a class, or takes a class alone. More is what is ignored behind the class.
+func labelFields(line string) (f []string, more string, err error) {
+	line = strings.TrimSpace(line)
+	switch {
+	case line == "":
+		return nil, "", nil
+	case strings.ContainsAny(line, ",\""):
+		r := csv.NewReader(strings.NewReader(line))
+		r.TrimLeadingSpace = true
+		if f, err = r.Read(); err != nil {
+			return nil, "", err
+		}
+	case strings.Contains(line, "\t"):
+		f = strings.Split(line, "\t")
+	default:
+		i := strings.IndexFunc(line, unicode.IsSpace)
+		if i < 0 {
+			return []string{line}, "", nil
+		}
+		f = []string{line[:i], line[i:]}
+	}
+	for i := range f {
+		f[i] = strings.TrimSpace(f[i])
+	}
+	if len(f) < 2 {
+		return f, "", nil
+	}
+	more = strings.Trim(strings.Join(f[2:], ","), ",")
+	words := strings.Fields(f[1])
+	boxes := len(words) > 2 && !slices.ContainsFunc(words[1:], func(w string) bool { _, err := strconv.Atoi(w); return err != nil })
+	switch {
+	case len(words) > 1 && isSynset(words[0]):
+		f[1] = words[0]
+	case boxes:
+		f[1], more = words[0], strings.Join(words[1:], " ")
+	}
+	return f[:2], more, nil
+}
+
+// isLabelHeader says whether the fields name columns.
+func isLabelHeader(f []string) bool {
+	names := []string{"imageid", "image_id", "image", "img", "id", "file", "filename", "file_name", "name", "path", "image_path"}
+	classes := []string{"class", "classes", "class_name", "classname", "label", "labels", "category", "target", "synset", "breed", "species"}
+	return strings.EqualFold(f[0], "ImageId") || len(f) > 1 && slices.Contains(names, strings.ToLower(f[0])) && slices.Contains(classes, strings.ToLower(f[1]))
 }
 
 // stem is a file name without folder and extension.
@@ -86,26 +172,57 @@ func stem(name string) string {
 	return strings.TrimSuffix(base, path.Ext(base))
 }
 
+// find returns the line for a picture: of its path, of the end of its path, or of its name without extension.
+func (l *labelFile) find(name string) (int, error) {
+	for end := name; ; {
+		for _, key := range []string{end, strings.TrimSuffix(end, path.Ext(end))} {
+			if i, ok := l.byPath[key]; ok {
+				return i, nil
+			}
+		}
+		_, after, ok := strings.Cut(end, "/")
+		if !ok {
+			break
+		}
+		end = after
+	}
+	i, ok := l.byStem[stem(name)]
+	switch {
+	case !ok:
+		return 0, fmt.Errorf("%s has no line for %s", l.path, name)
+	case i < 0:
+		return 0, fmt.Errorf("%s has lines of several classes for pictures called %s, but none for %s", l.path, stem(name), name)
+	}
+	return i, nil
+}
+
 // apply labels the entries and returns the classes: sorted, or those of ImageNet-1k where all are of it.
 func (l *labelFile) apply(entries []entry) ([]string, error) {
 	if len(entries) == 0 {
 		return nil, errors.New("no pictures: " + wanted)
 	}
 	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.name, b.name) })
-	if l.byName == nil && len(l.lines) != len(entries) {
+	if l.names == nil && len(l.lines) != len(entries) {
 		return nil, fmt.Errorf("%s has %d lines for %d pictures", l.path, len(l.lines), len(entries))
 	}
 	of := make([]string, len(entries))
-	for i, e := range entries {
-		if l.byName == nil {
-			of[i] = l.lines[i]
-			continue
+	taken := make([]string, len(l.lines)) // the picture of each line
+	for k, e := range entries {
+		i := k
+		if l.names != nil {
+			var err error
+			if i, err = l.find(e.name); err != nil {
+				return nil, err
+			}
+			if taken[i] != "" {
+				return nil, fmt.Errorf("%s has one line, %s, for %s and %s: want lines with their folders and extensions", l.path, l.names[i], taken[i], e.name)
+			}
 		}
-		class, ok := l.byName[names.Canonical(stem(e.name))]
-		if !ok {
-			return nil, fmt.Errorf("%s has no line for %s", l.path, e.name)
-		}
-		of[i] = class
+		of[k], taken[i] = l.lines[i], e.name
+	}
+	if n := len(l.lines) - len(entries); n > 0 {
+		unused := l.names[slices.Index(taken, "")]
+		l.notes = append(l.notes, fmt.Sprintf("%s of %s for pictures that are not there, such as %s", plural(n, "line"), l.path, unused))
 	}
 	classes := slices.Compact(slices.Sorted(slices.Values(of)))
 	if !slices.ContainsFunc(classes, func(c string) bool { _, ok := imagenetLabel(c); return !ok }) {
@@ -117,6 +234,30 @@ func (l *labelFile) apply(entries []entry) ([]string, error) {
 	for i := range entries {
 		label, _ := slices.BinarySearch(classes, of[i])
 		entries[i].label = int32(label)
+	}
+	return classes, nil
+}
+
+// applyArchive is apply for members of archives, whose folders then do not count as part of their names.
+func (l *labelFile) applyArchive(entries []entry) (classes []string, err error) {
+	base := func() {
+		for i := range entries {
+			entries[i].name = path.Base(entries[i].name)
+		}
+	}
+	if l.names != nil {
+		classes, err = l.apply(entries)
+		base()
+		return classes, err
+	}
+	base()
+	if classes, err = l.apply(entries); err != nil {
+		return nil, err
+	}
+	for i := range len(entries) - 1 {
+		if entries[i].name == entries[i+1].name {
+			return nil, fmt.Errorf("two pictures are called %s: want lines of file name and class", entries[i].name)
+		}
 	}
 	return classes, nil
 }

@@ -14,12 +14,16 @@ import (
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ditrun/ditrun/data/store"
 )
 
 // parquetColumns are the leaf columns of a table of pictures, as Hugging Face's datasets writes it; -1 where there is none.
 type parquetColumns struct {
 	bytes, path, label int
 	labelName          string
+	classes            []string // by label, as the metadata name them; nil where they do not
 }
 
 // findColumns looks for image {bytes, path} and label by the names in use.
@@ -52,7 +56,13 @@ func findColumns(schema *parquet.Schema) (parquetColumns, error) {
 		}
 	}
 	if c.bytes < 0 || c.label < 0 {
-		return c, fmt.Errorf("columns %s: want image {bytes, path} and label", strings.Join(all, ", "))
+		err := fmt.Errorf("columns %s: want image {bytes, path} and label", strings.Join(all, ", "))
+		for _, name := range all {
+			if top, inner, _ := strings.Cut(name, "."); strings.Contains("."+inner+".", ".list.") && (top == "image" || top == "label") {
+				err = fmt.Errorf("%w: column %s holds a list in a row, not one value", err, top)
+			}
+		}
+		return c, err
 	}
 	return c, nil
 }
@@ -75,9 +85,12 @@ func unpackParquet(ctx context.Context, f io.ReaderAt, size int64, out io.Writer
 	if err != nil {
 		return err
 	}
+	if c.classes, err = file.classes(c); err != nil {
+		return err
+	}
 	t := tar.NewWriter(out)
 	row, total := 0, int64(0)
-	for g := range file.RowGroups() {
+	for g := range file.groups() {
 		rows, err := c.open(f, size, file, g)
 		if err != nil {
 			return err
@@ -105,6 +118,9 @@ func unpackParquet(ctx context.Context, f io.ReaderAt, size int64, out io.Writer
 			return fmt.Errorf("row %d: %w", row, err)
 		}
 	}
+	if n := file.stored.NumRows; int64(row) != n {
+		return fmt.Errorf("damaged: %d rows, where the footer says %d", row, n)
+	}
 	return t.Close()
 }
 
@@ -112,7 +128,7 @@ func unpackParquet(ctx context.Context, f io.ReaderAt, size int64, out io.Writer
 type tableRows [3]parquet.ColumnChunkValueReader
 
 // open opens a row group. Other columns than those of c are not read.
-func (c *parquetColumns) open(f io.ReaderAt, size int64, file *parquet.File, group int) (rows tableRows, err error) {
+func (c *parquetColumns) open(f io.ReaderAt, size int64, file *parquetFile, group int) (rows tableRows, err error) {
 	for i, index := range []int{c.bytes, c.path, c.label} {
 		if index < 0 {
 			continue
@@ -149,8 +165,11 @@ func (c *column) check(i int) error {
 	switch {
 	case c.MaxRepetitionLevel > 0:
 		return fmt.Errorf("column %s has a list in a row: want one value", c.name)
-	case label && kind != parquet.Int32 && kind != parquet.Int64:
-		return fmt.Errorf("%s is of type %s: want a whole number", c.name, kind)
+	case label && (kind == parquet.Float || kind == parquet.Double):
+		return fmt.Errorf("%s is of type %s: want a whole number or text (pandas makes such a column of whole numbers "+
+			"where some are missing)", c.name, kind)
+	case label && kind != parquet.Int32 && kind != parquet.Int64 && kind != parquet.ByteArray:
+		return fmt.Errorf("%s is of type %s: want a whole number or text", c.name, kind)
 	case !label && kind != parquet.ByteArray:
 		return fmt.Errorf("%s is of type %s: want bytes", c.name, kind)
 	}
@@ -192,8 +211,39 @@ func (r *tableRows) close() {
 	}
 }
 
+// badRow begins the member that stands for a row without picture; what follows is the reason.
+const badRow = "ditrun: no picture: "
+
+// parse returns the label of a row.
+func (c *parquetColumns) parse(v parquet.Value) (l label, err error) {
+	switch {
+	case v.IsNull():
+		return l, fmt.Errorf("%s is null: want a label in each row", c.labelName)
+	case v.Kind() == parquet.ByteArray:
+		l, err = parseLabel(string(v.ByteArray()))
+	default:
+		l, err = numberLabel(v.Int64())
+	}
+	if err != nil {
+		return l, fmt.Errorf("%s %w", c.labelName, err)
+	}
+	if n := len(c.classes); n > 0 && l.class == "" && int(l.number) >= n {
+		return l, fmt.Errorf("%s %d: the file names %d classes, 0 to %d (%s)", c.labelName, l.number, n, n-1, someOf(c.classes))
+	}
+	return l, nil
+}
+
+// someOf lists the first few of names.
+func someOf(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + ", ..."
+	}
+	return strings.Join(names, ", ")
+}
+
 func writeRow(t *tar.Writer, c *parquetColumns, row int, values [3]parquet.Value) (int64, error) {
-	name, label := "", int64(-1)
+	name := ""
 	var picture []byte
 	if v := values[0]; !v.IsNull() {
 		picture = v.ByteArray()
@@ -201,14 +251,16 @@ func writeRow(t *tar.Writer, c *parquetColumns, row int, values [3]parquet.Value
 	if v := values[1]; !v.IsNull() {
 		name = path.Base(string(v.ByteArray()))
 	}
-	if v := values[2]; !v.IsNull() {
-		label = v.Int64()
+	l, err := c.parse(values[2])
+	if err != nil {
+		return 0, err
 	}
-	if picture == nil {
-		return 0, errors.New("no picture")
-	}
-	if label < 0 || label > maxLabel {
-		return 0, fmt.Errorf("%s %d: want a number from 0 to %d (sets without labels cannot be used)", c.labelName, label, maxLabel)
+	if len(picture) == 0 { // a bad picture like others
+		reason := fmt.Sprintf("row %d has no picture", row)
+		if name != "" {
+			reason += fmt.Sprintf(", but the path %s alone", values[1].ByteArray())
+		}
+		picture = []byte(badRow + reason)
 	}
 	switch ext := path.Ext(name); {
 	case name == "" || name == "." || name == "/":
@@ -223,7 +275,7 @@ func writeRow(t *tar.Writer, c *parquetColumns, row int, values [3]parquet.Value
 	default:
 		name = synsetSuffix.ReplaceAllString(strings.TrimSuffix(name, ext), "") + ext
 	}
-	return int64(len(picture)), writeMember(t, name, int32(label), picture)
+	return int64(len(picture)), writeMember(t, name, l, picture)
 }
 
 // parquetClasses returns the class names that Hugging Face's datasets keeps in the metadata, nil if there are none.
@@ -241,9 +293,68 @@ func parquetClasses(f io.ReaderAt, size int64) (names []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	return file.classes(c)
+}
+
+// nameClasses gives the classes of a set, if it consists of tables, the names in their metadata, which have to be the same.
+func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []string, tables bool) error {
+	all := make([][]string, len(kinds))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(indexWorkers)
+	for i, kind := range kinds {
+		if kind != "parquet" {
+			continue
+		}
+		g.Go(func() error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			f, err := set.File(i)
+			if err != nil {
+				return openError(set.Path(set.Objects[i].Name), err)
+			}
+			defer f.Close()
+			if all[i], err = parquetClasses(f, set.Objects[i].Size); err != nil {
+				return fmt.Errorf("open %s: %w", set.Path(set.Objects[i].Name), err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	first := slices.IndexFunc(all, func(names []string) bool { return names != nil })
+	if first < 0 {
+		return nil
+	}
+	for i, names := range all {
+		if names != nil && !slices.Equal(names, all[first]) {
+			return fmt.Errorf("open %s: it names %d classes (%s), and %s names %d (%s): want the same in all tables of a set",
+				set.Path(set.Objects[i].Name), len(names), someOf(names),
+				set.Path(set.Objects[first].Name), len(all[first]), someOf(all[first]))
+		}
+	}
+	names := all[first]
+	switch {
+	case isSynset(c.classes[0]): // as the file names say
+	case !tables:
+		c.notes = append(c.notes, fmt.Sprintf("the class names in %s are not used: there are archives beside the tables", set.Path(set.Objects[first].Name)))
+	case len(names) < len(c.classes):
+		return fmt.Errorf("open %s: there are labels up to %d, but names of %d classes (%s)", set.Location, len(c.classes)-1, len(names), someOf(names))
+	default:
+		c.classes = names
+	}
+	return nil
+}
+
+// classes returns the names that the metadata give to the numbers in the column of labels.
+func (file *parquetFile) classes(c parquetColumns) ([]string, error) {
 	text, ok := file.Lookup("huggingface")
 	if !ok {
 		return nil, nil
+	}
+	if leaf, err := columnAt(file, c.label); err != nil || leaf.kind() == parquet.ByteArray {
+		return nil, err
 	}
 	var meta struct {
 		Info struct {
@@ -256,8 +367,11 @@ func parquetClasses(f io.ReaderAt, size int64) (names []string, err error) {
 	var label struct {
 		Names []string `json:"names"`
 	}
-	if json.Unmarshal(meta.Info.Features[c.labelName], &label) != nil || slices.Contains(label.Names, "") {
+	if json.Unmarshal(meta.Info.Features[c.labelName], &label) != nil {
 		return nil, nil
+	}
+	if i := slices.Index(label.Names, ""); i >= 0 {
+		return nil, fmt.Errorf("the name of class %d in the metadata is empty", i)
 	}
 	return label.Names, nil
 }

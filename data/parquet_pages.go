@@ -1,22 +1,21 @@
 package data
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"iter"
+	"math"
 	"math/bits"
 	"slices"
 	"strings"
 
-	"github.com/andybalholm/brotli"
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/encoding/thrift"
 	meta "github.com/parquet-go/parquet-go/format"
-	"github.com/pierrec/lz4/v4"
 )
 
 // The parquet library makes room for whatever a file says: the length of its footer, the elements of lists, the sizes of
@@ -38,8 +37,14 @@ func maxPage(n int) int { return 32*n + 64<<20 }
 // maxPageValues bounds the values in a page of n bytes: many nulls, or many times one value, take next to no room.
 func maxPageValues(n int) int { return 8*n + 1<<22 }
 
+// parquetFile is a table. Its columns are as the library reads them from a pageReader: not compressed.
+type parquetFile struct {
+	*parquet.File
+	stored *meta.FileMetaData // what the footer says
+}
+
 // openParquet opens a parquet file whose footer announces no more than it holds.
-func openParquet(f io.ReaderAt, size int64) (*parquet.File, error) {
+func openParquet(f io.ReaderAt, size int64) (*parquetFile, error) {
 	const least = 12 // two marks and a length
 	var tail [8]byte
 	if size < least {
@@ -73,7 +78,82 @@ func openParquet(f io.ReaderAt, size int64) (*parquet.File, error) {
 	if columns > maxParquetSchema {
 		return nil, fmt.Errorf("%d columns: want at most %d", columns, maxParquetSchema)
 	}
-	return parquet.OpenFile(f, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	var t parquetFile
+	if t.stored, err = readFooter(footer); err != nil {
+		return nil, err
+	}
+	plain, err := plainFooter(footer)
+	if err != nil {
+		return nil, err
+	}
+	at := size - 8 - n
+	t.File, err = parquet.OpenFile(&otherTail{f, at, plain}, at+int64(len(plain)), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	return &t, err
+}
+
+// groups yields the row groups that have rows.
+func (t *parquetFile) groups() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i := range t.stored.RowGroups {
+			if t.stored.RowGroups[i].NumRows != 0 && !yield(i) {
+				return
+			}
+		}
+	}
+}
+
+func readFooter(b []byte) (*meta.FileMetaData, error) {
+	var f meta.FileMetaData
+	if err := thrift.Unmarshal(new(thrift.CompactProtocol), b, &f); err != nil {
+		return nil, fmt.Errorf("damaged: footer: %w", err)
+	}
+	return &f, nil
+}
+
+// plainFooter is the end of a file that has the columns of footer, each as what a pageReader makes of it: not compressed,
+// from offset 0 and without end.
+func plainFooter(footer []byte) ([]byte, error) {
+	f, err := readFooter(footer)
+	if err != nil {
+		return nil, err
+	}
+	for i := range f.RowGroups {
+		for j := range f.RowGroups[i].Columns {
+			m := &f.RowGroups[i].Columns[j].MetaData
+			m.Codec, m.DataPageOffset, m.DictionaryPageOffset, m.TotalCompressedSize = meta.Uncompressed, 0, 0, math.MaxInt64
+		}
+	}
+	b, err := thrift.Marshal(new(thrift.CompactProtocol), f)
+	if err != nil {
+		return nil, fmt.Errorf("damaged: footer: %w", err)
+	}
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(b)))
+	return append(b, "PAR1"...), nil
+}
+
+// otherTail is a file whose bytes from offset at are others.
+type otherTail struct {
+	f    io.ReaderAt
+	at   int64
+	tail []byte
+}
+
+func (o *otherTail) ReadAt(p []byte, off int64) (n int, err error) {
+	if off < o.at {
+		n, err = o.f.ReadAt(p[:min(int64(len(p)), o.at-off)], off)
+		if n == len(p) || err != nil {
+			return n, err
+		}
+	}
+	i := off + int64(n) - o.at
+	if i > int64(len(o.tail)) {
+		return n, io.EOF
+	}
+	k := copy(p[n:], o.tail[i:])
+	if n += k; n < len(p) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 // column is a leaf column of a table.
@@ -83,7 +163,7 @@ type column struct {
 }
 
 // columnAt returns leaf column i.
-func columnAt(file *parquet.File, i int) (column, error) {
+func columnAt(file *parquetFile, i int) (column, error) {
 	path := file.Schema().Columns()[i]
 	leaf, ok := file.Schema().Lookup(path...)
 	name := strings.Join(path, ".")
@@ -97,8 +177,8 @@ func columnAt(file *parquet.File, i int) (column, error) {
 func (c *column) kind() parquet.Kind { return c.Node.Type().Kind() }
 
 // pages returns the pages of the column in row group i, each of which is checked before the library reads it.
-func (c *column) pages(f io.ReaderAt, size int64, file *parquet.File, i int) (*parquet.FilePages, error) {
-	chunks, metas := file.RowGroups()[i].ColumnChunks(), file.Metadata().RowGroups[i].Columns
+func (c *column) pages(f io.ReaderAt, size int64, file *parquetFile, i int) (*parquet.FilePages, error) {
+	chunks, metas := file.RowGroups()[i].ColumnChunks(), file.stored.RowGroups[i].Columns
 	if c.ColumnIndex >= min(len(chunks), len(metas)) {
 		return nil, fmt.Errorf("damaged: a row group without column %s", c.name)
 	}
@@ -115,35 +195,43 @@ func (c *column) pages(f io.ReaderAt, size int64, file *parquet.File, i int) (*p
 	if first < 4 || length < 0 || first > size || length > size-first {
 		return nil, fmt.Errorf("damaged: column %s takes %d bytes from %d of %d", c.name, length, first, size)
 	}
+	if !canDecompress(info.Codec) {
+		return nil, fmt.Errorf("column %s: compression %s is not supported: write the table again with another, such as zstd", c.name, info.Codec)
+	}
 	return chunk.PagesFrom(&pageReader{f: f, column: c, codec: info.Codec, next: first, end: first + length}), nil
 }
 
-// pageReader reads a column of a row group from its start, one whole page after the other, and checks each.
+// pageReader reads a column of a row group from its start, one whole page after the other, checks each and hands it to the
+// library without its compression. The library's own way with compressed pages is not taken: some of its decoders leave
+// the page empty where the content has just the announced size, and it takes the codec of the first row group for all.
 type pageReader struct {
 	f      io.ReaderAt
 	column *column
 	codec  meta.CompressionCodec
 
-	page      []byte // with its header
-	at        int64  // where page begins
-	next, end int64  // where the next page begins, and where the last ends
+	page      []byte // with its header, as the library sees it
+	at        int64  // where page begins for the library
+	next, end int64  // where the next page begins in the file, and where the last ends
+	stored    []byte // the page as it is in the file
 	raw       []byte // a page that was decompressed
 	zstd      *zstd.Decoder
 }
 
-// ReadAt reads on: the library reads pages in their order.
+// ReadAt reads on: the library reads pages in their order, from 0.
 func (r *pageReader) ReadAt(p []byte, off int64) (n int, err error) {
 	for n < len(p) {
 		switch i := off + int64(n) - r.at; {
 		case i >= 0 && i < int64(len(r.page)):
 			n += copy(p[n:], r.page[i:])
-		case off+int64(n) != r.next:
+		case i != int64(len(r.page)):
 			return n, fmt.Errorf("damaged: column %s has no page at %d", r.column.name, off+int64(n))
 		case r.next == r.end:
 			return n, io.EOF
 		default:
+			at := r.next
+			r.at += int64(len(r.page))
 			if err := r.load(); err != nil {
-				return n, fmt.Errorf("column %s: page at %d: %w", r.column.name, r.next, err)
+				return n, fmt.Errorf("column %s: page at %d: %w", r.column.name, at, err)
 			}
 		}
 	}
@@ -166,15 +254,16 @@ type pageHeader struct {
 // load reads the next page and checks it.
 func (r *pageReader) load() error {
 	left := r.end - r.next
+	r.page = nil
 	var h pageHeader
 	var head int
 	for most := min(left, 4096); ; most = min(left, 16*most) {
-		r.page = slices.Grow(r.page[:0], int(most))[:most]
-		if n, err := r.f.ReadAt(r.page, r.next); n < len(r.page) {
+		r.stored = slices.Grow(r.stored[:0], int(most))[:most]
+		if n, err := r.f.ReadAt(r.stored, r.next); n < len(r.stored) {
 			return fmt.Errorf("truncated after %d of %d bytes: %w", n, most, err)
 		}
 		var err error
-		if head, err = h.read(r.page); err == nil {
+		if head, err = h.read(r.stored); err == nil {
 			break
 		}
 		if !errors.Is(err, errThriftShort) || most == left || most >= maxPageHeader {
@@ -184,19 +273,51 @@ func (r *pageReader) load() error {
 	if h.size < 0 || h.compressed < 0 || h.compressed > left-int64(head) {
 		return fmt.Errorf("damaged: %d bytes, %d decompressed, where there are %d", h.compressed, h.size, left-int64(head))
 	}
-	have := len(r.page)
+	have := len(r.stored)
 	total := head + int(h.compressed)
-	r.page = slices.Grow(r.page, max(0, total-have))[:total]
+	r.stored = slices.Grow(r.stored, max(0, total-have))[:total]
 	if have < total {
-		if n, err := r.f.ReadAt(r.page[have:], r.next+int64(have)); n < total-have {
+		if n, err := r.f.ReadAt(r.stored[have:], r.next+int64(have)); n < total-have {
 			return fmt.Errorf("truncated after %d of %d bytes: %w", have+n, total, err)
 		}
 	}
-	if err := r.check(&h, r.page[head:]); err != nil {
+	content, err := r.check(&h, r.stored[head:])
+	if err != nil {
 		return err
 	}
-	r.at, r.next = r.next, r.next+int64(total)
+	if r.page, err = r.plainPage(r.stored[:head], r.stored[head:], content); err != nil {
+		return err
+	}
+	r.next += int64(total)
 	return nil
+}
+
+// plainPage is a page of the given header that holds content in the place of body. They may share memory.
+func (r *pageReader) plainPage(header, body, content []byte) ([]byte, error) {
+	if r.codec == meta.Uncompressed {
+		return r.stored, nil
+	}
+	var h meta.PageHeader
+	if err := thrift.Unmarshal(new(thrift.CompactProtocol), header, &h); err != nil {
+		return nil, fmt.Errorf("damaged: header: %w", err)
+	}
+	if h.CRC != 0 && crc32.ChecksumIEEE(body) != uint32(h.CRC) {
+		return nil, errors.New("damaged: checksum mismatch")
+	}
+	if len(content) > math.MaxInt32 {
+		return nil, fmt.Errorf("%d bytes: want at most %d", len(content), math.MaxInt32)
+	}
+	h.CRC, h.CompressedPageSize, h.UncompressedPageSize = 0, int32(len(content)), int32(len(content))
+	h.DataPageHeader.V.Statistics = meta.Statistics{}
+	h.DataPageHeaderV2.V.Statistics = meta.Statistics{}
+	if h.DataPageHeaderV2.Valid {
+		h.DataPageHeaderV2.V.IsCompressed = thrift.New(false)
+	}
+	b, err := thrift.Marshal(new(thrift.CompactProtocol), &h)
+	if err != nil {
+		return nil, fmt.Errorf("damaged: header: %w", err)
+	}
+	return append(b, content...), nil
 }
 
 // read takes a header from the start of b and returns its length. The numbers are those of the fields of PageHeader and
@@ -240,25 +361,27 @@ func (h *pageHeader) read(b []byte) (int, error) {
 	return walk.at, err
 }
 
-// check compares what a page announces with what it holds.
-func (r *pageReader) check(h *pageHeader, body []byte) error {
+// check compares what a page announces with what it holds, and returns that without its compression.
+func (r *pageReader) check(h *pageHeader, body []byte) ([]byte, error) {
 	switch h.kind {
 	case meta.DictionaryPage:
 		raw, err := r.decompress(body, h.size)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if h.dictionaryValues < 0 || h.dictionaryValues > int64(len(raw)/4) { // a length or a number of four bytes each
-			return fmt.Errorf("damaged: a dictionary of %d values in %d bytes", h.dictionaryValues, len(raw))
+			return nil, fmt.Errorf("damaged: a dictionary of %d values in %d bytes", h.dictionaryValues, len(raw))
 		}
+		return raw, nil
 	case meta.DataPage:
-		raw, err := r.decompress(body, h.size)
+		content, err := r.decompress(body, h.size)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		raw := content
 		n, err := count(h.values, len(raw))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, level := range []struct {
 			most     int
@@ -268,42 +391,42 @@ func (r *pageReader) check(h *pageHeader, body []byte) error {
 				continue
 			}
 			if len(raw) < 4 || int64(binary.LittleEndian.Uint32(raw)) > int64(len(raw)-4) {
-				return errors.New("damaged: levels that do not fit the page")
+				return nil, errors.New("damaged: levels that do not fit the page")
 			}
 			end := 4 + int(binary.LittleEndian.Uint32(raw))
 			if level.encoding == meta.RLE {
 				if err := checkRuns(raw[4:end], bits.Len(uint(level.most)), n); err != nil {
-					return err
+					return nil, err
 				}
 			}
 			raw = raw[end:]
 		}
-		return r.checkValues(h.encoding, raw, n)
+		return content, r.checkValues(h.encoding, raw, n)
 	case meta.DataPageV2:
 		if h.repLength < 0 || h.defLength < 0 || h.repLength > int64(len(body)) || h.defLength > int64(len(body))-h.repLength {
-			return errors.New("damaged: levels that do not fit the page")
+			return nil, errors.New("damaged: levels that do not fit the page")
 		}
-		rep, def, body := body[:h.repLength], body[h.repLength:h.repLength+h.defLength], body[h.repLength+h.defLength:]
-		raw := body
+		rep, def, values := body[:h.repLength], body[h.repLength:h.repLength+h.defLength], body[h.repLength+h.defLength:]
+		raw := values
 		if !h.plain {
 			var err error
-			if raw, err = r.decompress(body, h.size); err != nil {
-				return err
+			if raw, err = r.decompress(values, h.size); err != nil {
+				return nil, err
 			}
 		}
 		n, err := count(h.v2Values, len(raw))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := checkRuns(rep, bits.Len(uint(r.column.MaxRepetitionLevel)), n); err != nil {
-			return err
+			return nil, err
 		}
 		if err := checkRuns(def, bits.Len(uint(r.column.MaxDefinitionLevel)), n); err != nil {
-			return err
+			return nil, err
 		}
-		return r.checkValues(h.v2Encoding, raw, n)
+		return slices.Concat(rep, def, raw), r.checkValues(h.v2Encoding, raw, n)
 	}
-	return nil // the library knows no others
+	return body, nil // the library knows no others
 }
 
 // count is a number of values that a page of so many bytes may have.
@@ -338,7 +461,7 @@ func (r *pageReader) checkValues(e meta.Encoding, raw []byte, n int) error {
 			return fmt.Errorf("damaged: %d values, want at most %d", v, n)
 		}
 	case meta.DeltaByteArray: // a value of this encoding may repeat all of the one before
-		return fmt.Errorf("encoding %s: want plain values or a dictionary", e)
+		return fmt.Errorf("encoding %s: want plain values or a dictionary: write the table again (pyarrow: use_dictionary=True, no column_encoding)", e)
 	}
 	return nil
 }
@@ -370,68 +493,4 @@ func checkRuns(b []byte, width, n int) error {
 		b = b[bytes:]
 	}
 	return nil
-}
-
-// decompress returns the content of a page, which must have the announced size. It is valid until the next call.
-func (r *pageReader) decompress(body []byte, size int64) ([]byte, error) {
-	if r.codec == meta.Uncompressed {
-		return body, nil
-	}
-	if size > int64(maxPage(len(body))) {
-		return nil, fmt.Errorf("%d bytes that become %d: want at most %d", len(body), size, maxPage(len(body)))
-	}
-	r.raw = slices.Grow(r.raw[:0], int(size))[:size]
-	n, err := r.decode(r.raw, body)
-	if err != nil {
-		return nil, fmt.Errorf("damaged, or larger than the %d bytes announced: %w", size, err)
-	}
-	return r.raw[:n], nil
-}
-
-// decode decompresses body to dst, whose length is the most that it may take.
-func (r *pageReader) decode(dst, body []byte) (int, error) {
-	switch r.codec {
-	case meta.Snappy:
-		if n, err := snappy.DecodedLen(body); err != nil || n > len(dst) {
-			return 0, errors.Join(err, fmt.Errorf("%d bytes", n))
-		}
-		b, err := snappy.Decode(dst, body)
-		return len(b), err
-	case meta.Lz4Raw:
-		return lz4.UncompressBlock(body, dst)
-	case meta.Zstd:
-		if r.zstd == nil {
-			var err error
-			if r.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true)); err != nil {
-				return 0, err
-			}
-		}
-		b, err := r.zstd.DecodeAll(body, dst[:0:len(dst)])
-		return len(b), err
-	case meta.Gzip:
-		z, err := gzip.NewReader(bytes.NewReader(body))
-		if err != nil {
-			return 0, err
-		}
-		return readWhole(z, dst)
-	case meta.Brotli:
-		return readWhole(brotli.NewReader(bytes.NewReader(body)), dst)
-	}
-	return 0, fmt.Errorf("compression %s is not supported", r.codec)
-}
-
-// readWhole reads all of r, which must fit dst.
-func readWhole(r io.Reader, dst []byte) (int, error) {
-	n, err := io.ReadFull(r, dst)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return n, nil
-	}
-	if err != nil {
-		return n, err
-	}
-	var more [1]byte
-	if k, err := io.ReadFull(r, more[:]); k > 0 || !errors.Is(err, io.EOF) {
-		return n, errors.Join(errors.New("more bytes"), err)
-	}
-	return n, nil
 }

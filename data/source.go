@@ -146,7 +146,7 @@ func openKind(ctx context.Context, set *store.Set, labels *labelFile, o *Options
 		if err != nil {
 			return nil, err
 		}
-		if kind == "IDX" || kind == "" {
+		if kind == "IDX" || kind == "" && !isArchive(set.Objects[0].Name) {
 			return openIDXSet(ctx, set, "")
 		}
 		return openPacked(ctx, set, labels, o)
@@ -300,21 +300,18 @@ func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Optio
 		// Headers lie far apart only in archives of large files: asking for each alone would be slower than reading on.
 		files = containers(set.Cached(remoteBlock, remoteCache), true)
 	}
-	var names []string
-	parquets := 0
+	tables := true // there are no others
 	for i, kind := range kinds {
 		unpack := map[string]unpackTo{"gzip": unpackGzip, "zstd": unpackZstd, "parquet": unpackParquet}[kind]
-		switch {
-		case kind == "parquet":
-			parquets++
-			if parquets == 1 {
-				if names, err = classesOfParquet(set, i); err != nil {
-					return nil, fmt.Errorf("open %s: %w", set.Path(set.Objects[i].Name), err)
-				}
+		if kind == "" {
+			empty, err := isEmptyObject(set, i)
+			if err != nil || !empty {
+				return nil, cmp.Or(err, fmt.Errorf("open %s: not a tar archive or parquet file", set.Path(set.Objects[i].Name)))
 			}
-		case kind != "tar" && unpack == nil:
+		} else if kind != "tar" && unpack == nil {
 			return nil, fmt.Errorf("open %s: not a tar archive or parquet file", set.Path(set.Objects[i].Name))
 		}
+		tables = tables && (kind == "parquet" || kind == "")
 		if unpack == nil {
 			continue
 		}
@@ -332,6 +329,9 @@ func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Optio
 		if c, err = openArchives(ctx, set.Location, files, sizes, labels, o); err != nil {
 			return nil, err
 		}
+		if err := c.nameClasses(ctx, set, kinds, tables); err != nil {
+			return nil, err
+		}
 		if unkept == nil {
 			unkept = c.saveIndex(dir, key)
 		}
@@ -346,9 +346,6 @@ func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Optio
 				files[i] = container{path: direct[i].path, keep: true, open: direct[i].open}
 			}
 		}
-	}
-	if parquets == len(files) && len(names) >= len(c.classes) && !isSynset(c.classes[0]) {
-		c.classes = names
 	}
 	if note != "" {
 		c.notes = append(c.notes, note)
@@ -376,15 +373,6 @@ func kindsOf(ctx context.Context, set *store.Set) ([]string, error) {
 		})
 	}
 	return kinds, g.Wait()
-}
-
-func classesOfParquet(set *store.Set, i int) ([]string, error) {
-	f, err := set.File(i)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return parquetClasses(f, set.Objects[i].Size)
 }
 
 func isRemote(location string) bool { return strings.Contains(location, "://") }

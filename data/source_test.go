@@ -266,7 +266,7 @@ func TestArchiveBadInput(t *testing.T) {
 		"no pictures":          {map[string][]byte{"a.tar": tarOf(t, []tarFile{{"a.txt", p}})}, "a.tar", "no pictures: want"},
 		"flat":                 {map[string][]byte{"a.tar": tarOf(t, []tarFile{{"a.png", p}, {"b.png", p}})}, "a.tar", "a.png is in no class: want .cls"},
 		"some unlabelled":      {map[string][]byte{"a.tar": tarOf(t, []tarFile{{"a.png", p}, {"a.cls", []byte("0")}, {"b.png", p}})}, "a.tar", "b.png has no label: want a member b.cls"},
-		"label of letters":     {map[string][]byte{"a.tar": tarOf(t, []tarFile{{"a.png", p}, {"a.cls", []byte("cat")}})}, "a.tar", `a.cls: label "cat": want a number`},
+		"half a label":         {map[string][]byte{"a.tar": tarOf(t, []tarFile{{"a.png", p}, {"a.cls", []byte("1.5")}})}, "a.tar", `a.cls: label "1.5": want a number`},
 		"enormous label":       {map[string][]byte{"a.tar": tarOf(t, []tarFile{{"a.png", p}, {"a.cls", []byte("99999999999")}})}, "a.tar", "want a number"},
 		"link":                 {map[string][]byte{"a.tar": link.Bytes()}, "a.tar", "a/a.png is a link to b/b.png"},
 		"three deep":           {map[string][]byte{"a.tar": tarOf(t, []tarFile{{"n.tar", tarOf(t, []tarFile{{"m.tar", good}})}})}, "a.tar", "archives in an archive in an archive"},

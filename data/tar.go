@@ -2,20 +2,22 @@ package data
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path"
-	"strconv"
 	"strings"
+
+	"github.com/ditrun/ditrun/data/store"
 )
 
 // member is a picture in a tar archive.
 type member struct {
 	entry
 	labelled bool
+	class    string // where the label is a name, of which no number is known yet
 }
 
 // inner is an archive within an archive.
@@ -28,6 +30,11 @@ type inner struct {
 type listing struct {
 	pictures []member // names are whole paths
 	inner    []inner
+	others   []other         // members that are neither
+	folders  map[string]bool // of which the archive says that they are there, or of members that are left out
+	left     leftOut
+	differ   int  // labels of which .cls and .json say different ones
+	empty    bool // it has no members at all
 }
 
 // labelRecord is the PAX record with which archives of our own (see unpack) label their pictures.
@@ -37,13 +44,11 @@ const labelRecord = "DITRUN.label"
 const maxLabelBytes = 1 << 20
 
 // listTar lists the pictures of an uncompressed tar archive, which is size bytes from offset of r, by reading the
-// headers alone. In WebDataset archives, where the members of a sample follow each other and share the name up to the
-// first dot, a member .cls or .json labels the picture.
+// headers alone. What labels them in WebDataset archives, the members .cls and .json, is for listing.resolve.
 func listTar(ctx context.Context, r io.ReaderAt, offset, size int64, file int32) (*listing, error) {
-	l := &listing{}
+	l := &listing{folders: map[string]bool{}, left: leftOut{}}
 	section := io.NewSectionReader(r, offset, size)
 	t := tar.NewReader(section)
-	var g group
 	for n := 0; ; n++ {
 		if n%1000 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -51,12 +56,14 @@ func listTar(ctx context.Context, r io.ReaderAt, offset, size int64, file int32)
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
 			if n == 0 {
-				return nil, errors.New("an empty tar archive")
+				if l.empty = isEmptyTar(r, offset, size); !l.empty {
+					return nil, errors.New("not a tar archive")
+				}
+				return l, nil
 			}
 			if !ended(section) {
 				return nil, fmt.Errorf("truncated: %d bytes end without the mark at the end of a tar archive", size)
 			}
-			g.close(l)
 			return l, nil
 		}
 		if err != nil {
@@ -70,48 +77,90 @@ func listTar(ctx context.Context, r io.ReaderAt, offset, size int64, file int32)
 			return nil, err
 		}
 		name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
-		if h.Typeflag == tar.TypeLink && isPicture(name) {
-			return nil, fmt.Errorf("%s is a link to %s: pack the archive with --hard-dereference", name, h.Linkname)
-		}
-		if h.Typeflag != tar.TypeReg {
+		switch kind := kindLeftOut(name); h.Typeflag {
+		case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+			if kind != "" && (isSystem(path.Base(name)) || strings.HasPrefix(kind, "in ")) {
+				l.left.leave(kind)
+				continue
+			}
+		case tar.TypeDir:
+			l.folders[name] = true
+			continue
+		case tar.TypeLink, tar.TypeSymlink:
+			if kind == "" {
+				option := map[byte]string{tar.TypeLink: "--hard-dereference", tar.TypeSymlink: "--dereference"}[h.Typeflag]
+				return nil, fmt.Errorf("%s is a link to %s: pack the archive with %s", name, h.Linkname, option)
+			}
+			l.left.leave("links")
+			continue
+		default:
+			l.left.leave("pipes or devices")
 			continue
 		}
 		if h.Size > size-at {
 			return nil, fmt.Errorf("truncated: %s of %d bytes does not fit into the %d bytes of the archive", name, h.Size, size)
 		}
 		ext := strings.ToLower(path.Ext(name))
-		if key := sampleKey(name); key != g.key {
-			g.close(l)
-			g = group{key: key, first: len(l.pictures)}
-		}
 		switch {
 		case isPicture(name):
-			if _, ok := h.PAXRecords["GNU.sparse.major"]; ok {
+			if _, ok := h.PAXRecords["GNU.sparse.major"]; ok || h.Typeflag == tar.TypeGNUSparse {
 				return nil, fmt.Errorf("%s is stored with holes: pack the archive without --sparse", name)
 			}
 			m := member{entry: entry{name: name, file: file, offset: offset + at, length: h.Size}}
-			if label, ok := h.PAXRecords[labelRecord]; ok {
-				if m.label, err = parseLabel(label); err != nil {
+			if text, ok := h.PAXRecords[labelRecord]; ok {
+				lab, err := parseLabel(text)
+				if err != nil {
 					return nil, fmt.Errorf("%s: %w", name, err)
 				}
-				m.labelled = true
+				m.label, m.class, m.labelled = lab.number, lab.class, true
 			}
 			l.pictures = append(l.pictures, m)
 		case ext == ".tar":
 			l.inner = append(l.inner, inner{name, offset + at, h.Size})
-		case ext == ".cls" || ext == ".json" && !g.labelled:
-			if h.Size > maxLabelBytes {
-				continue
+		case ext == ".cls" || ext == ".json":
+			o := other{name: name, err: fmt.Errorf("%d bytes: want at most %d", h.Size, maxLabelBytes)}
+			if h.Size <= maxLabelBytes {
+				text := make([]byte, h.Size)
+				if _, err := io.ReadFull(io.NewSectionReader(r, offset+at, h.Size), text); err != nil {
+					return nil, fmt.Errorf("%s: %w", name, err)
+				}
+				text = bytes.TrimPrefix(text, []byte("\ufeff"))
+				if o.err = nil; ext == ".cls" {
+					o.label, o.err = parseLabel(string(text))
+					o.found = o.err == nil
+				} else {
+					o.label, o.found, o.err = labelOfJSON(text)
+				}
+			} else if ext == ".json" {
+				o.err = &otherLabel{fmt.Sprintf("in %d bytes", h.Size)}
 			}
-			text := make([]byte, h.Size)
-			if _, err := io.ReadFull(io.NewSectionReader(r, offset+at, h.Size), text); err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
-			if err := g.read(ext, text); err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
+			l.others = append(l.others, o)
+		default:
+			l.others = append(l.others, other{name: name})
 		}
 	}
+}
+
+// isEmptyTar says whether what stands from offset of r is what tar writes where there is nothing to pack: zeros, at most
+// two of its records, or no byte at all.
+func isEmptyTar(r io.ReaderAt, offset, size int64) bool {
+	const most = 2 * 10240
+	if size > most {
+		return false
+	}
+	b := make([]byte, size)
+	n, _ := r.ReadAt(b, offset)
+	return n == len(b) && len(bytes.Trim(b, "\x00")) == 0
+}
+
+// isEmptyObject says whether object i of a set holds what is written where there is nothing to pack.
+func isEmptyObject(set *store.Set, i int) (bool, error) {
+	f, err := set.File(i)
+	if err != nil {
+		return false, openError(set.Path(set.Objects[i].Name), err)
+	}
+	defer f.Close()
+	return isEmptyTar(f, 0, set.Objects[i].Size), nil
 }
 
 // ended says whether the last block read was the zeros that end an archive. One that is cut short between two members
@@ -125,69 +174,4 @@ func ended(section *io.SectionReader) bool {
 	}
 	n, _ := section.ReadAt(b[:], at-block)
 	return n == block && b == [block]byte{}
-}
-
-// sampleKey is the name up to the first dot of its base, which the members of a WebDataset sample share.
-func sampleKey(name string) string {
-	base := strings.LastIndexByte(name, '/') + 1
-	if dot := strings.IndexByte(name[base:], '.'); dot >= 0 {
-		return name[:base+dot]
-	}
-	return name
-}
-
-// group is the sample that is being read.
-type group struct {
-	key      string
-	first    int // index of its first picture
-	label    int32
-	labelled bool
-}
-
-func (g *group) read(ext string, text []byte) (err error) {
-	if ext == ".cls" {
-		g.label, err = parseLabel(strings.TrimSpace(string(text)))
-		g.labelled = err == nil
-		return err
-	}
-	var fields map[string]any
-	if json.Unmarshal(text, &fields) != nil {
-		return nil // not for us
-	}
-	for _, key := range []string{"label", "cls", "class_id"} {
-		if v, ok := fields[key].(float64); ok {
-			g.label, err = parseLabel(strconv.FormatFloat(v, 'f', -1, 64))
-			g.labelled = err == nil
-			return err
-		}
-	}
-	return nil
-}
-
-// close labels the picture of the sample. Where it has several, such as image.jpg and image.mask.png, the first one
-// whose extension is the whole rest of its name is taken.
-func (g *group) close(l *listing) {
-	if !g.labelled || g.first == len(l.pictures) {
-		return
-	}
-	pick := l.pictures[g.first]
-	for _, m := range l.pictures[g.first:] {
-		if isPicture(m.name) && sampleKey(m.name)+path.Ext(m.name) == m.name {
-			pick = m
-			break
-		}
-	}
-	pick.label, pick.labelled = g.label, true
-	l.pictures = append(l.pictures[:g.first], pick)
-}
-
-// maxLabel bounds the number of classes that a file may ask for.
-const maxLabel = 1 << 20
-
-func parseLabel(text string) (int32, error) {
-	v, err := strconv.Atoi(text)
-	if err != nil || v < 0 || v > maxLabel {
-		return 0, fmt.Errorf("label %.40q: want a number from 0 to %d", text, maxLabel)
-	}
-	return int32(v), nil
 }

@@ -52,6 +52,10 @@ func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack un
 	if err != nil {
 		return "", 0, noFolder(err)
 	}
+	former := ""
+	if kind == "parquet" { // what earlier versions made of tables had no names for labels
+		former, kind = filepath.Join(dir, cacheKey(kind, set, obj)+".tar"), "parquet 2"
+	}
 	path = filepath.Join(dir, cacheKey(kind, set, obj)+".tar")
 	if info, err := os.Stat(path); err == nil { // a cache that others fill may be one that we cannot write
 		return path, info.Size(), nil
@@ -68,6 +72,9 @@ func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack un
 		return path, info.Size(), nil
 	}
 	disk.Sweep(path)
+	if former != "" {
+		os.Remove(former)
+	}
 	f, err := set.File(i)
 	if err != nil {
 		return "", 0, openError(set.Path(obj.Name), err)
@@ -140,9 +147,9 @@ var (
 )
 
 // writeMember adds a labelled picture to an archive of our own.
-func writeMember(t *tar.Writer, name string, label int32, picture []byte) error {
+func writeMember(t *tar.Writer, name string, l label, picture []byte) error {
 	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(picture)), Mode: 0o644, Format: tar.FormatPAX,
-		PAXRecords: map[string]string{labelRecord: fmt.Sprint(label)}}
+		PAXRecords: map[string]string{labelRecord: l.String()}}
 	if err := t.WriteHeader(h); err != nil {
 		return err
 	}
