@@ -52,9 +52,10 @@ var systemFolders = []string{
 }
 
 // isSystem says whether a file or folder of this base name belongs to a system or a program: hidden ones, such as
-// .ipynb_checkpoints, .git and the ._* files of macOS, and the folders of systemFolders.
+// .ipynb_checkpoints, .git and the ._* files of macOS, PaxHeaders of archives that were unpacked by an old tar, and the
+// folders of systemFolders.
 func isSystem(base string) bool {
-	return strings.HasPrefix(base, ".") || slices.Contains(systemFolders, base)
+	return strings.HasPrefix(base, ".") || strings.HasPrefix(base, "PaxHeaders") || slices.Contains(systemFolders, base)
 }
 
 // systemFolder returns the first folder of a slash-separated path that belongs to a system or a program, "" if none

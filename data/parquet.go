@@ -225,10 +225,10 @@ func (c *parquetColumns) parse(v parquet.Value) (l label, err error) {
 		l, err = numberLabel(v.Int64())
 	}
 	if err != nil {
-		return l, fmt.Errorf("%s %w", c.labelName, err)
+		return l, err
 	}
 	if n := len(c.classes); n > 0 && l.class == "" && int(l.number) >= n {
-		return l, fmt.Errorf("%s %d: the file names %d classes, 0 to %d (%s)", c.labelName, l.number, n, n-1, someOf(c.classes))
+		return l, fmt.Errorf("label %d: the file names %d classes, 0 to %d (%s)", l.number, n, n-1, someOf(c.classes))
 	}
 	return l, nil
 }

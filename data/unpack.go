@@ -80,13 +80,17 @@ func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack un
 		return "", 0, openError(set.Path(obj.Name), err)
 	}
 	defer f.Close()
+	var bad error
 	err = disk.WriteFile(path, func(out io.Writer) error {
 		b := bufio.NewWriterSize(out, 1<<20)
-		if err := unpack(ctx, f, obj.Size, b); err != nil {
-			return err
+		if bad = unpack(ctx, f, obj.Size, b); bad != nil {
+			return bad
 		}
 		return b.Flush()
 	})
+	if bad != nil { // the message is to name the file that the user knows
+		err = bad
+	}
 	if err != nil {
 		if errors.Is(err, syscall.ENOSPC) {
 			err = fmt.Errorf("%w: %s has no room for what is unpacked: set XDG_CACHE_HOME to a larger disk", err, dir)
