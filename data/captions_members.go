@@ -78,25 +78,41 @@ func (b *captionBuilder) addContainer(ctx context.Context, c *catalogue, file in
 	return b.addTar(ctx, f, at, field)
 }
 
-// addTar takes captions from the members of a WebDataset archive; at are the samples by the offset of their pictures.
+// captionSample is what the members of one key say.
+type captionSample struct {
+	pictures        []int
+	texts, fromJSON []string
+}
+
+// addTar takes captions from the members of a WebDataset archive, wherever those of a sample are in it; at are the samples by
+// the offset of their pictures.
 func (b *captionBuilder) addTar(ctx context.Context, r io.ReaderAt, at map[int64]int, field string) error {
 	section := io.NewSectionReader(r, 0, math.MaxInt64)
 	t := tar.NewReader(section)
-	key := ""
-	var pictures []int
-	var texts, fromJSON []string
-	flush := func() error {
-		if len(texts) == 0 {
-			texts = fromJSON
+	byKey := map[string]*captionSample{}
+	var all []*captionSample
+	of := func(key string) *captionSample {
+		s, ok := byKey[key]
+		if !ok {
+			s = &captionSample{}
+			byKey[key] = s
+			all = append(all, s)
 		}
-		for _, i := range pictures {
-			for _, text := range texts {
-				if err := b.add(i, text); err != nil {
-					return err
+		return s
+	}
+	finish := func() error {
+		for _, s := range all {
+			if len(s.texts) == 0 {
+				s.texts = s.fromJSON
+			}
+			for _, i := range s.pictures {
+				for _, text := range s.texts {
+					if err := b.add(i, text); err != nil {
+						return err
+					}
 				}
 			}
 		}
-		pictures, texts, fromJSON = pictures[:0], nil, nil
 		return nil
 	}
 	for {
@@ -105,7 +121,7 @@ func (b *captionBuilder) addTar(ctx context.Context, r io.ReaderAt, at map[int64
 		}
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			return flush()
+			return finish()
 		}
 		if err != nil {
 			return err
@@ -114,18 +130,14 @@ func (b *captionBuilder) addTar(ctx context.Context, r io.ReaderAt, at map[int64
 			continue
 		}
 		name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
-		if k := sampleKey(name); k != key {
-			key = k
-			if err := flush(); err != nil {
-				return err
-			}
-		}
+		key := sampleKey(name)
 		offset, err := section.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return err
 		}
 		if i, ok := at[offset]; ok {
-			pictures = append(pictures, i)
+			s := of(key)
+			s.pictures = append(s.pictures, i)
 			continue
 		}
 		ext := strings.TrimPrefix(strings.TrimPrefix(name, key), ".")
@@ -141,7 +153,8 @@ func (b *captionBuilder) addTar(ctx context.Context, r io.ReaderAt, at map[int64
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		if wanted {
-			texts = append(texts, string(text))
+			s := of(key)
+			s.texts = append(s.texts, string(text))
 			continue
 		}
 		b.countInvalid(text)
@@ -158,7 +171,8 @@ func (b *captionBuilder) addTar(ctx context.Context, r io.ReaderAt, at map[int64
 			if err != nil {
 				return fmt.Errorf("%s: field %q: %w", name, n, err)
 			}
-			fromJSON = append(fromJSON, list...)
+			s := of(key)
+			s.fromJSON = append(s.fromJSON, list...)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -191,6 +192,13 @@ type captionRow struct {
 	List  []string `parquet:"alt,list"`
 }
 
+// byExtension are the members of an archive whose members were sorted by their extensions.
+func byExtension(members []tarFile) []tarFile {
+	members = slices.Clone(members)
+	slices.SortStableFunc(members, func(a, b tarFile) int { return strings.Compare(path.Ext(a.name), path.Ext(b.name)) })
+	return members
+}
+
 func TestCaptionMembers(t *testing.T) {
 	pic := pngOf(t, 4, 4)
 	text := func(s string) *string { return &s }
@@ -218,6 +226,7 @@ func TestCaptionMembers(t *testing.T) {
 		want  string
 	}{
 		{"tar", map[string][]byte{"x.tar": tarOf(t, members)}, "data", "[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
+		{"members apart", map[string][]byte{"x.tar": tarOf(t, byExtension(members))}, "data", "[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
 		{"two tars", map[string][]byte{"x-0.tar": tarOf(t, members[:6]), "x-1.tar": tarOf(t, members[6:])}, "data", "[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
 		{"compressed", map[string][]byte{"x.tar.gz": gzipped(t, tarOf(t, members))}, "data", "[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
 		{"JSON field", map[string][]byte{"x.tar": tarOf(t, members)}, "data:alt", "[0/a.png=x;y]"},
