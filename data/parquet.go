@@ -26,6 +26,12 @@ type parquetColumns struct {
 	classes            []string // by label, as the metadata name them; nil where they do not
 }
 
+// The names in use for columns.
+var (
+	imageColumns = []string{"image", "img", "picture", "jpg", "png"}
+	labelColumns = []string{"label", "labels", "cls", "fine_label"}
+)
+
 // findColumns looks for image {bytes, path} and label by the names in use.
 func findColumns(schema *parquet.Schema) (parquetColumns, error) {
 	c := parquetColumns{bytes: -1, path: -1, label: -1}
@@ -36,7 +42,7 @@ func findColumns(schema *parquet.Schema) (parquetColumns, error) {
 		names[name] = i
 		all = append(all, name)
 	}
-	for _, image := range []string{"image", "img", "picture", "jpg", "png"} {
+	for _, image := range imageColumns {
 		if i, ok := names[image+".bytes"]; ok {
 			c.bytes = i
 			if i, ok := names[image+".path"]; ok {
@@ -49,7 +55,7 @@ func findColumns(schema *parquet.Schema) (parquetColumns, error) {
 			break
 		}
 	}
-	for _, label := range []string{"label", "labels", "cls", "fine_label"} {
+	for _, label := range labelColumns {
 		if i, ok := names[label]; ok {
 			c.label, c.labelName = i, label
 			break
@@ -58,7 +64,7 @@ func findColumns(schema *parquet.Schema) (parquetColumns, error) {
 	if c.bytes < 0 || c.label < 0 {
 		err := fmt.Errorf("columns %s: want image {bytes, path} and label", strings.Join(all, ", "))
 		for _, name := range all {
-			if top, inner, _ := strings.Cut(name, "."); strings.Contains("."+inner+".", ".list.") && (top == "image" || top == "label") {
+			if top, inner, _ := strings.Cut(name, "."); strings.HasPrefix(inner, "list.") && slices.Contains(slices.Concat(imageColumns, labelColumns), top) {
 				err = fmt.Errorf("%w: column %s holds a list in a row, not one value", err, top)
 			}
 		}
@@ -162,9 +168,12 @@ func (p pagesOf) Pages() parquet.Pages { return p.pages }
 // check says whether a column can be the i-th of tableRows.
 func (c *column) check(i int) error {
 	kind, label := c.kind(), i == 2
+	known := []parquet.Kind{parquet.Boolean, parquet.Int32, parquet.Int64, parquet.Int96, parquet.Float, parquet.Double, parquet.ByteArray, parquet.FixedLenByteArray}
 	switch {
 	case c.MaxRepetitionLevel > 0:
 		return fmt.Errorf("column %s has a list in a row: want one value", c.name)
+	case !slices.Contains(known, kind):
+		return fmt.Errorf("column %s has no type: all its values are null", c.name)
 	case label && (kind == parquet.Float || kind == parquet.Double):
 		return fmt.Errorf("%s is of type %s: want a whole number or text (pandas makes such a column of whole numbers "+
 			"where some are missing)", c.name, kind)
@@ -258,7 +267,7 @@ func writeRow(t *tar.Writer, c *parquetColumns, row int, values [3]parquet.Value
 	if len(picture) == 0 { // a bad picture like others
 		reason := fmt.Sprintf("row %d has no picture", row)
 		if name != "" {
-			reason += fmt.Sprintf(", but the path %s alone", values[1].ByteArray())
+			reason += fmt.Sprintf(", only the path %s", values[1].ByteArray())
 		}
 		picture = []byte(badRow + reason)
 	}
@@ -361,14 +370,16 @@ func (file *parquetFile) classes(c parquetColumns) ([]string, error) {
 			Features map[string]json.RawMessage `json:"features"`
 		} `json:"info"`
 	}
-	if json.Unmarshal([]byte(text), &meta) != nil {
-		return nil, nil
+	if err := json.Unmarshal([]byte(text), &meta); err != nil {
+		return nil, fmt.Errorf("the metadata that name the classes (huggingface) cannot be read: %w", err)
 	}
 	var label struct {
 		Names []string `json:"names"`
 	}
-	if json.Unmarshal(meta.Info.Features[c.labelName], &label) != nil {
-		return nil, nil
+	if feature := meta.Info.Features[c.labelName]; feature != nil {
+		if err := json.Unmarshal(feature, &label); err != nil {
+			return nil, fmt.Errorf("the metadata that name the classes (huggingface) cannot be read: %w", err)
+		}
 	}
 	if i := slices.Index(label.Names, ""); i >= 0 {
 		return nil, fmt.Errorf("the name of class %d in the metadata is empty", i)

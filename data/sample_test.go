@@ -160,7 +160,7 @@ func TestEmptyParts(t *testing.T) {
 		"all":             {map[string][]byte{"x-0.tar": nil, "x-1.tar": make([]byte, 1024)}, "no pictures: "},
 		"one":             {map[string][]byte{"x-0.tar": make([]byte, 10240)}, "without members: x-0.tar"},
 		"one table":       {map[string][]byte{"x-0.parquet": none}, "without members: x-0.parquet"},
-		"zeros":           {map[string][]byte{"x-0.tar": some("a"), "x-1.tar": make([]byte, 1 << 20)}, "x-1.tar: not a tar archive"},
+		"zeros":           {map[string][]byte{"x-0.tar": some("a"), "x-1.tar": make([]byte, 1<<20)}, "x-1.tar: not a tar archive"},
 		"of a class":      {map[string][]byte{"cat.tar": tarOf(t, []tarFile{{"a.png", p}}), "dog.tar": make([]byte, 1024)}, "dog.tar, an archive of a class, holds no pictures"},
 		"nothing to take": {map[string][]byte{"x-0.tar": some("a"), "x-1.tar": tarOf(t, []tarFile{{"readme.txt", p}})}, "0 | a.png:0 | left out: 1 .txt"},
 	} {
@@ -209,6 +209,19 @@ func tableWith[T any](t *testing.T, names []string, labels ...T) []byte {
 	return b.Bytes()
 }
 
+// tableOfLists is a table with several pictures in a row.
+func tableOfLists(t *testing.T) []byte {
+	type row struct {
+		Image [][]byte `parquet:"image,list"`
+		Label int64    `parquet:"label"`
+	}
+	var b bytes.Buffer
+	if err := parquet.Write(&b, []row{{[][]byte{pngOf(t, 2, 2), pngOf(t, 2, 2)}, 0}}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
 // A label of a table is a number that the metadata have a name for, or text; all else is an error with its place.
 func TestParquetLabels(t *testing.T) {
 	one := int64(1)
@@ -223,6 +236,8 @@ func TestParquetLabels(t *testing.T) {
 		"beyond, in two":    {map[string][]byte{"a.parquet": tableWith(t, nil, one, 7), "b.parquet": tableWith(t, []string{"b", "a"}, one)}, "there are labels up to 7, but names of 2 classes (b, a)"},
 		"an empty name":     {map[string][]byte{"a.parquet": tableWith(t, []string{"a", ""}, one)}, "the name of class 1 in the metadata is empty"},
 		"names and numbers": {map[string][]byte{"a.parquet": tableWith(t, nil, one), "b.parquet": tableWith(t, nil, "x")}, "has label 1, 00000000.png has label x"},
+		"list of pictures":  {map[string][]byte{"a.parquet": tableOfLists(t)}, "columns image.list.element, label: want image {bytes, path} and label: column image holds a list in a row"},
+		"damaged names":     {map[string][]byte{"a.parquet": parquetOf(t, nil, parquet.KeyValueMetadata("huggingface", "{"))}, "the metadata that name the classes (huggingface) cannot be read"},
 		"archive beside": {map[string][]byte{"a.parquet": tableWith(t, []string{"a", "b"}, one), "b.tar": tarOf(t, []tarFile{{"x.png", pngOf(t, 2, 2)}, {"x.cls", []byte("0")}})},
 			"0 1 | x.png:0 00000000.png:1 | the class names in DIR/a.parquet are not used: there are archives beside the tables"},
 		"text":            {map[string][]byte{"a.parquet": tableWith(t, nil, "dog", "red cat"), "b.parquet": tableWith(t, nil, "ant")}, "ant dog red cat | 00000000.png:0 00000000.png:1 00000001.png:2"},
@@ -259,7 +274,7 @@ func TestParquetRowsWithoutPicture(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer src.Close()
-	for i, want := range []string{"", "", "row 2 has no picture", "row 3 has no picture, but the path shots/b.png alone"} {
+	for i, want := range []string{"", "", "row 2 has no picture", "row 3 has no picture, only the path shots/b.png"} {
 		_, err := src.Image(i)
 		var bad *BadPicture
 		if want == "" && err != nil || want != "" && (!errors.As(err, &bad) || bad.Err.Error() != want) {
