@@ -41,6 +41,32 @@ func FuzzLabels(f *testing.F) {
 	})
 }
 
+// FuzzSampleLabel reads members .cls and .json.
+func FuzzSampleLabel(f *testing.F) {
+	for _, text := range []string{"3\n", "cat", "-1", "1e9", `{"label": 3}`, `{"label": "cat", "class_id": 2.0}`, `{"label": [1], "cls": null}`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		l, err := parseLabel(string(text))
+		byJSON, found, jsonErr := labelOfJSON(text)
+		for _, c := range []struct {
+			label label
+			found bool
+			err   error
+		}{{l, err == nil, err}, {byJSON, found, jsonErr}} {
+			if c.found && c.err != nil || c.label.number < 0 || c.label.number > maxLabel || c.label.class != "" && c.label.number != 0 {
+				t.Errorf("%q: %+v", text, c)
+			}
+			if !c.found {
+				continue
+			}
+			if again, err := parseLabel(c.label.String()); err != nil || again != c.label { // as in archives of our own
+				t.Errorf("%q: label %q is read again as %q: %v", text, c.label, again, err)
+			}
+		}
+	})
+}
+
 // limited counts what is written and refuses to take more than may come.
 type limited struct{ n, most int64 }
 

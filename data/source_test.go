@@ -460,10 +460,19 @@ func FuzzListTar(f *testing.F) {
 	good := tarOf(f, []tarFile{{"a/a.png", p}, {"a/a.cls", []byte("3")}, {strings.Repeat("long/", 40) + "b.jpg", p}, {"c.tar", nil}, {"b.json", []byte(`{"label": 2}`)}})
 	f.Add(good)
 	f.Add(good[:600])
+	f.Add(tarOf(f, []tarFile{{"a.x.png", p}, {"a.y.png", p}, {"a.x.cls", []byte("cat")}}))
+	f.Add(tarOf(f, []tarFile{{"a.png", p}, {"b.png", p}, {"b.json", []byte(`{"label": "dog"}`)}, {"a.mask.png", p}, {"a.cls", []byte("cat")}, {"._a.cls", nil}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, err := listTar(t.Context(), bytes.NewReader(b), 0, int64(len(b)), 0)
 		if err != nil {
 			return
+		}
+		before := len(l.pictures)
+		if err := l.resolve(true); err != nil {
+			return
+		}
+		if n := len(l.pictures) + l.left[furtherPictures]; n != before {
+			t.Errorf("%d pictures of %d", n, before)
 		}
 		for _, m := range l.pictures {
 			if m.offset < 0 || m.length < 0 || m.offset+m.length > int64(len(b)) || m.label < 0 || m.label > maxLabel {
