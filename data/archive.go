@@ -105,7 +105,8 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 		}
 	}
 	if differ > 0 {
-		notes = append(notes, fmt.Sprintf("%s whose .json says another label than .cls, which is taken", plural(differ, "sample")))
+		notes = append(notes, fmt.Sprintf("%s whose .json says another label than .cls, which is taken",
+			plural(differ, "sample")))
 	}
 	if len(empty) > 0 {
 		notes = append(notes, fmt.Sprintf("archives and tables without members are left out: %s", someOf(empty)))
@@ -124,11 +125,12 @@ func (l leftOut) add(others leftOut) {
 	}
 }
 
-// twice is the error of members of one name in one archive, which follow each other: tar would leave only the last of them.
+// twice is the error of members of one name in one archive, which follow each other: tar would leave only the last.
 func (c *catalogue) twice() error {
 	for i := range len(c.entries) - 1 {
 		if a, b := &c.entries[i], &c.entries[i+1]; a.name == b.name && a.label == b.label && a.file == b.file {
-			return fmt.Errorf("open %s: %s is there twice: pack the archive again from its files", c.files[a.file].path, a.name)
+			return fmt.Errorf("open %s: %s is there twice: pack the archive again from its files",
+				c.files[a.file].path, a.name)
 		}
 	}
 	return nil
@@ -145,7 +147,9 @@ func allEntries(listings []*listing) []entry {
 }
 
 // nestedClasses lists the archives within the archives: each is a class.
-func nestedClasses(ctx context.Context, files []container, listings []*listing, left leftOut, o *Options) ([]entry, []string, error) {
+func nestedClasses(
+	ctx context.Context, files []container, listings []*listing, left leftOut, o *Options,
+) ([]entry, []string, error) {
 	type part struct {
 		inner
 		file  int32
@@ -221,13 +225,16 @@ func labelledClasses(listings []*listing) ([]entry, []string, error) {
 		for i := range l.pictures {
 			m := &l.pictures[i]
 			if !m.labelled {
-				return nil, nil, fmt.Errorf("%s has no label: want a member %s.cls or %s.json with a field label beside it", m.name, sampleKey(m.name), sampleKey(m.name))
+				key := sampleKey(m.name)
+				return nil, nil, fmt.Errorf(
+					"%s has no label: want a member %s.cls or %s.json with a field label beside it", m.name, key, key)
 			}
 			if first == nil {
 				first = m
 			}
 			if (m.class == "") != (first.class == "") {
-				return nil, nil, fmt.Errorf("%s has label %s, %s has label %s: want numbers in all samples or names in all",
+				return nil, nil, fmt.Errorf(
+					"%s has label %s, %s has label %s: want numbers in all samples or names in all",
 					first.name, label{first.label, first.class}, m.name, label{m.label, m.class})
 			}
 			if m.class != "" {
@@ -273,8 +280,8 @@ func classArchives(files []container, listings []*listing) ([]entry, []string, e
 	return entries, sorted, nil
 }
 
-// treeClasses takes the folders of an archive for classes, below those that all pictures have in common. Folders beside them
-// that hold no pictures are returned too.
+// treeClasses takes the folders of an archive for classes, below those that all pictures have in common. Folders beside
+// them that hold no pictures are returned too.
 func treeClasses(listings []*listing) (entries []entry, sorted, without []string, err error) {
 	entries = allEntries(listings)
 	common := entries[0].name[:strings.LastIndexByte(entries[0].name, '/')+1]
@@ -291,15 +298,16 @@ func treeClasses(listings []*listing) (entries []entry, sorted, without []string
 	for i := range entries {
 		class, name, ok := strings.Cut(strings.TrimPrefix(entries[i].name, common), "/")
 		if !ok {
-			return nil, nil, nil, fmt.Errorf("%s is in no class: want .cls or .json members beside the pictures, folders of classes, or a file of labels (--labels)", entries[i].name)
+			return nil, nil, nil, fmt.Errorf("%s is in no class: want .cls or .json members beside the pictures, "+
+				"folders of classes, or a file of labels (--labels)", entries[i].name)
 		}
 		classes = append(classes, class)
 		entries[i].name = name
 	}
 	sorted = slices.Compact(slices.Sorted(slices.Values(classes)))
 	if parts := splitParts(sorted); len(parts) > 1 {
-		return nil, nil, nil, fmt.Errorf("it holds parts of a data set beside each other (%s), not classes: pack the one that is meant alone",
-			strings.Join(parts, ", "))
+		return nil, nil, nil, fmt.Errorf("it holds parts of a data set beside each other (%s), not classes: "+
+			"pack the one that is meant alone", strings.Join(parts, ", "))
 	}
 	for i := range entries {
 		label, _ := slices.BinarySearch(sorted, classes[i])

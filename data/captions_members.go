@@ -84,8 +84,8 @@ type captionSample struct {
 	texts, fromJSON []string
 }
 
-// addTar takes captions from the members of a WebDataset archive, wherever those of a sample are in it; at are the samples by
-// the offset of their pictures.
+// addTar takes captions from the members of a WebDataset archive, wherever those of a sample are in it; at are the
+// samples by the offset of their pictures.
 func (b *captionBuilder) addTar(ctx context.Context, r io.ReaderAt, at map[int64]int, field string) error {
 	section := io.NewSectionReader(r, 0, math.MaxInt64)
 	t := tar.NewReader(section)

@@ -18,6 +18,7 @@ func FuzzLabels(f *testing.F) {
 	f.Add("ImageId,PredictionString\na.jpg,n01440764 1 2 3 4\nb,n01443537\nx/c.png n01440764\r\n")
 	f.Add("1\n2\n3\n")
 	f.Add("file,label\n\"a.jpg\",\"golden, retriever\"\nb.jpg,boeing 747\nx/c.jpg,cat,train\n")
+	f.Add("class,file\ncat,a.jpg\ndog,b.jpg\ncat,c.jpg\n")
 	f.Add("x/a.jpg\tcat\ny/a.jpg\tdog\nb cat\nc cat\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		l, err := parseLabels([]byte(text))
@@ -35,7 +36,8 @@ func FuzzLabels(f *testing.F) {
 				line, err = l.find(e.name)
 			}
 			if err != nil || int(e.label) >= len(classes) || classes[e.label] != l.lines[line] {
-				t.Errorf("%s has label %d of %q, want that of line %d of %q: %v", e.name, e.label, classes, line, l.lines, err)
+				t.Errorf("%s has label %d of %q, want that of line %d of %q: %v",
+					e.name, e.label, classes, line, l.lines, err)
 			}
 		}
 	})
@@ -43,7 +45,9 @@ func FuzzLabels(f *testing.F) {
 
 // FuzzSampleLabel reads members .cls and .json.
 func FuzzSampleLabel(f *testing.F) {
-	for _, text := range []string{"3\n", "cat", "-1", "1e9", `{"label": 3}`, `{"label": "cat", "class_id": 2.0}`, `{"label": [1], "cls": null}`} {
+	for _, text := range []string{
+		"3\n", "cat", "-1", "1e9", `{"label": 3}`, `{"label": "cat", "class_id": 2.0}`, `{"label": [1], "cls": null}`,
+	} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -54,7 +58,8 @@ func FuzzSampleLabel(f *testing.F) {
 			found bool
 			err   error
 		}{{l, err == nil, err}, {byJSON, found, jsonErr}} {
-			if c.found && c.err != nil || c.label.number < 0 || c.label.number > maxLabel || c.label.class != "" && c.label.number != 0 {
+			both := c.label.class != "" && c.label.number != 0
+			if c.found && c.err != nil || c.label.number < 0 || c.label.number > maxLabel || both {
 				t.Errorf("%q: %+v", text, c)
 			}
 			if !c.found {

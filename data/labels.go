@@ -57,44 +57,54 @@ func readLabels(file string) (*labelFile, error) {
 
 func parseLabels(text []byte) (*labelFile, error) {
 	l := &labelFile{byPath: map[string]int{}, byStem: map[string]int{}}
+	var head *labelHeader
 	ignored, example := 0, ""
 	for line, err := range disk.Lines(bytes.NewReader(text), len(text)) {
 		if err != nil {
 			return nil, err
 		}
 		n := line.Number
-		f, more, err := labelFields(line.Text)
+		f, err := labelFields(line.Text)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
-		if more != "" {
-			if ignored++; ignored == 1 {
-				example = fmt.Sprintf("%.60q in line %d", more, n)
+		if n == 1 {
+			if head = readLabelHeader(f); head != nil {
+				continue
 			}
 		}
 		switch {
-		case len(f) == 0, n == 1 && isLabelHeader(f):
-		case len(f) == 1 && l.names == nil:
+		case len(f) == 0:
+		case len(f) == 1 && l.names == nil && head == nil:
 			if _, err := strconv.Atoi(f[0]); err == nil {
-				return nil, fmt.Errorf("line %d: the number %s: want class names: the numbers of ImageNet's development kit are not the labels that models use", n, f[0])
+				return nil, fmt.Errorf("line %d: the number %s: want class names: "+
+					"the numbers of ImageNet's development kit are not the labels that models use", n, f[0])
 			}
 			l.lines = append(l.lines, f[0])
 		case len(f) > 1 && len(l.names) == len(l.lines):
-			if f[0] == "" || f[1] == "" {
-				return nil, fmt.Errorf("line %d: %q: want a file name and a class", n, strings.TrimSpace(line.Text))
+			name, class, more, err := head.pick(f)
+			if err == nil {
+				err = l.add(name, class)
 			}
-			if err := l.add(f[0], f[1]); err != nil {
+			if err != nil {
 				return nil, fmt.Errorf("line %d: %w", n, err)
 			}
+			if more != "" {
+				if ignored++; ignored == 1 {
+					example = fmt.Sprintf("%.60q in line %d", more, n)
+				}
+			}
 		default:
-			return nil, fmt.Errorf("line %d: %q: want in all lines either a class, or a file name and a class", n, strings.TrimSpace(line.Text))
+			return nil, fmt.Errorf("line %d: %q: want in all lines either a class, or a file name and a class",
+				n, strings.TrimSpace(line.Text))
 		}
 	}
 	if l.lines == nil {
 		return nil, errors.New("no labels in it")
 	}
 	if ignored > 0 {
-		l.notes = append(l.notes, fmt.Sprintf("what follows the class is ignored in %s, as %s", plural(ignored, "line"), example))
+		l.notes = append(l.notes, fmt.Sprintf("what follows the class is ignored in %s, as %s",
+			plural(ignored, "line"), example))
 	}
 	return l, nil
 }
@@ -120,50 +130,85 @@ func (l *labelFile) add(name, class string) error {
 	return nil
 }
 
-// labelFields splits a line into a file name and a class, or takes a class alone. More is what is ignored behind the class.
-func labelFields(line string) (f []string, more string, err error) {
+// labelFields splits a line: CSV where there are commas or quotes, else at tabs, else at the first blanks.
+func labelFields(line string) (f []string, err error) {
 	line = strings.TrimSpace(line)
 	switch {
 	case line == "":
-		return nil, "", nil
+		return nil, nil
 	case strings.ContainsAny(line, ",\""):
 		r := csv.NewReader(strings.NewReader(line))
 		r.TrimLeadingSpace = true
 		if f, err = r.Read(); err != nil {
-			return nil, "", err
+			return nil, err
 		}
 	case strings.Contains(line, "\t"):
 		f = strings.Split(line, "\t")
 	default:
 		i := strings.IndexFunc(line, unicode.IsSpace)
 		if i < 0 {
-			return []string{line}, "", nil
+			return []string{line}, nil
 		}
 		f = []string{line[:i], line[i:]}
 	}
 	for i := range f {
 		f[i] = strings.TrimSpace(f[i])
 	}
-	if len(f) < 2 {
-		return f, "", nil
-	}
-	more = strings.Trim(strings.Join(f[2:], ","), ",")
-	words := strings.Fields(f[1])
-	boxes := len(words) > 2 && !slices.ContainsFunc(words[1:], func(w string) bool { _, err := strconv.Atoi(w); return err != nil })
-	switch {
-	case len(words) > 1 && isSynset(words[0]):
-		f[1] = words[0]
-	case boxes:
-		f[1], more = words[0], strings.Join(words[1:], " ")
-	}
-	return f[:2], more, nil
+	return f, nil
 }
 
-// isLabelHeader says whether the fields name columns.
-func isLabelHeader(f []string) bool {
-	names := []string{"imageid", "image_id", "image", "img", "id", "file", "filename", "file_name", "name", "path", "image_path"}
-	classes := []string{"class", "classes", "class_name", "classname", "label", "labels", "category", "target", "synset", "breed", "species"}
-	return strings.EqualFold(f[0], "ImageId") || len(f) > 1 && slices.Contains(names, strings.ToLower(f[0])) && slices.Contains(classes, strings.ToLower(f[1]))
+// labelHeader says which columns hold the file name and the class.
+type labelHeader struct{ file, class int }
+
+// readLabelHeader returns the columns that the first line names, nil if it names none. Class names go before labels,
+// which may be numbers.
+func readLabelHeader(f []string) *labelHeader {
+	column := func(names ...string) int {
+		for _, name := range names {
+			for i := range f {
+				if strings.EqualFold(f[i], name) {
+					return i
+				}
+			}
+		}
+		return -1
+	}
+	if len(f) < 2 {
+		return nil
+	}
+	h := labelHeader{
+		file: column("file", "filename", "file_name", "path", "image_path", "image", "img", "ImageId", "image_id",
+			"id", "name"),
+		class: column("class_name", "classname", "class", "classes", "category", "breed", "species", "synset",
+			"label", "labels", "target", "PredictionString"),
+	}
+	if h.file < 0 || h.class < 0 {
+		return nil
+	}
+	return &h
+}
+
+// pick takes the file name and the class from a line, and what behind the class is ignored, where no header names it.
+func (h *labelHeader) pick(f []string) (name, class, more string, err error) {
+	switch {
+	case h == nil:
+		name, class, more = f[0], f[1], strings.Trim(strings.Join(f[2:], ","), ",")
+	case max(h.file, h.class) < len(f):
+		name, class = f[h.file], f[h.class]
+	}
+	if name == "" || class == "" {
+		return "", "", "", fmt.Errorf("%q: want a file name and a class", strings.Join(f, ","))
+	}
+	words := strings.Fields(class)
+	isNumber := func(w string) bool { _, err := strconv.Atoi(w); return err == nil }
+	boxes := len(words) > 2 && !slices.ContainsFunc(words[1:], func(w string) bool { return !isNumber(w) })
+	switch {
+	case isSynset(words[0]): // as in Kaggle's LOC_val_solution.csv
+		class = words[0]
+	case boxes:
+		class, more = words[0], strings.Join(words[1:], " ")
+	}
+	return name, class, more, nil
 }
 
 // stem is a file name without folder and extension.
@@ -191,7 +236,8 @@ func (l *labelFile) find(name string) (int, error) {
 	case !ok:
 		return 0, fmt.Errorf("%s has no line for %s", l.path, name)
 	case i < 0:
-		return 0, fmt.Errorf("%s has lines of several classes for pictures called %s, but none for %s", l.path, stem(name), name)
+		return 0, fmt.Errorf("%s has lines of several classes for pictures called %s, but none for %s",
+			l.path, stem(name), name)
 	}
 	return i, nil
 }
@@ -215,14 +261,17 @@ func (l *labelFile) apply(entries []entry) ([]string, error) {
 				return nil, err
 			}
 			if taken[i] != "" {
-				return nil, fmt.Errorf("%s has one line, %s, for %s and %s: want lines with their folders and extensions", l.path, l.names[i], taken[i], e.name)
+				return nil, fmt.Errorf(
+					"%s has one line, %s, for %s and %s: want lines with their folders and extensions",
+					l.path, l.names[i], taken[i], e.name)
 			}
 		}
 		of[k], taken[i] = l.lines[i], e.name
 	}
 	if n := len(l.lines) - len(entries); n > 0 {
 		unused := l.names[slices.Index(taken, "")]
-		l.notes = append(l.notes, fmt.Sprintf("%s of %s for pictures that are not there, such as %s", plural(n, "line"), l.path, unused))
+		l.notes = append(l.notes, fmt.Sprintf("%s of %s for pictures that are not there, such as %s",
+			plural(n, "line"), l.path, unused))
 	}
 	classes := slices.Compact(slices.Sorted(slices.Values(of)))
 	if !slices.ContainsFunc(classes, func(c string) bool { _, ok := imagenetLabel(c); return !ok }) {

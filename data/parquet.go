@@ -64,7 +64,8 @@ func findColumns(schema *parquet.Schema) (parquetColumns, error) {
 	if c.bytes < 0 || c.label < 0 {
 		err := fmt.Errorf("columns %s: want image {bytes, path} and label", strings.Join(all, ", "))
 		for _, name := range all {
-			if top, inner, _ := strings.Cut(name, "."); strings.HasPrefix(inner, "list.") && slices.Contains(slices.Concat(imageColumns, labelColumns), top) {
+			top, inner, _ := strings.Cut(name, ".")
+			if strings.HasPrefix(inner, "list.") && slices.Contains(slices.Concat(imageColumns, labelColumns), top) {
 				err = fmt.Errorf("%w: column %s holds a list in a row, not one value", err, top)
 			}
 		}
@@ -168,7 +169,8 @@ func (p pagesOf) Pages() parquet.Pages { return p.pages }
 // check says whether a column can be the i-th of tableRows.
 func (c *column) check(i int) error {
 	kind, label := c.kind(), i == 2
-	known := []parquet.Kind{parquet.Boolean, parquet.Int32, parquet.Int64, parquet.Int96, parquet.Float, parquet.Double, parquet.ByteArray, parquet.FixedLenByteArray}
+	known := []parquet.Kind{parquet.Boolean, parquet.Int32, parquet.Int64, parquet.Int96, parquet.Float, parquet.Double,
+		parquet.ByteArray, parquet.FixedLenByteArray}
 	switch {
 	case c.MaxRepetitionLevel > 0:
 		return fmt.Errorf("column %s has a list in a row: want one value", c.name)
@@ -305,7 +307,8 @@ func parquetClasses(f io.ReaderAt, size int64) (names []string, err error) {
 	return file.classes(c)
 }
 
-// nameClasses gives the classes of a set, if it consists of tables, the names in their metadata, which have to be the same.
+// nameClasses gives the classes of a set, if it consists of tables, the names in their metadata, which have to be the
+// same in all of them.
 func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []string, tables bool) error {
 	all := make([][]string, len(kinds))
 	g, ctx := errgroup.WithContext(ctx)
@@ -338,7 +341,8 @@ func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []str
 	}
 	for i, names := range all {
 		if names != nil && !slices.Equal(names, all[first]) {
-			return fmt.Errorf("open %s: it names %d classes (%s), and %s names %d (%s): want the same in all tables of a set",
+			return fmt.Errorf(
+				"open %s: it names %d classes (%s), and %s names %d (%s): want the same in all tables of a set",
 				set.Path(set.Objects[i].Name), len(names), someOf(names),
 				set.Path(set.Objects[first].Name), len(all[first]), someOf(all[first]))
 		}
@@ -347,9 +351,11 @@ func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []str
 	switch {
 	case isSynset(c.classes[0]): // as the file names say
 	case !tables:
-		c.notes = append(c.notes, fmt.Sprintf("the class names in %s are not used: there are archives beside the tables", set.Path(set.Objects[first].Name)))
+		c.notes = append(c.notes, fmt.Sprintf("the class names in %s are not used: there are archives beside the tables",
+			set.Path(set.Objects[first].Name)))
 	case len(names) < len(c.classes):
-		return fmt.Errorf("open %s: there are labels up to %d, but names of %d classes (%s)", set.Location, len(c.classes)-1, len(names), someOf(names))
+		return fmt.Errorf("open %s: there are labels up to %d, but names of %d classes (%s)",
+			set.Location, len(c.classes)-1, len(names), someOf(names))
 	default:
 		c.classes = names
 	}

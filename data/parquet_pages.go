@@ -87,7 +87,8 @@ func openParquet(f io.ReaderAt, size int64) (*parquetFile, error) {
 		return nil, err
 	}
 	at := size - 8 - n
-	t.File, err = parquet.OpenFile(&otherTail{f, at, plain}, at+int64(len(plain)), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	t.File, err = parquet.OpenFile(&otherTail{f, at, plain}, at+int64(len(plain)),
+		parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
 	return &t, err
 }
 
@@ -110,8 +111,8 @@ func readFooter(b []byte) (*meta.FileMetaData, error) {
 	return &f, nil
 }
 
-// plainFooter is the end of a file that has the columns of footer, each as what a pageReader makes of it: not compressed,
-// from offset 0 and without end.
+// plainFooter is the end of a file that has the columns of footer, each as what a pageReader makes of it: not
+// compressed, from offset 0 and without end.
 func plainFooter(footer []byte) ([]byte, error) {
 	f, err := readFooter(footer)
 	if err != nil {
@@ -120,7 +121,8 @@ func plainFooter(footer []byte) ([]byte, error) {
 	for i := range f.RowGroups {
 		for j := range f.RowGroups[i].Columns {
 			m := &f.RowGroups[i].Columns[j].MetaData
-			m.Codec, m.DataPageOffset, m.DictionaryPageOffset, m.TotalCompressedSize = meta.Uncompressed, 0, 0, math.MaxInt64
+			m.Codec, m.DataPageOffset, m.DictionaryPageOffset = meta.Uncompressed, 0, 0
+			m.TotalCompressedSize = math.MaxInt64
 		}
 	}
 	b, err := thrift.Marshal(new(thrift.CompactProtocol), f)
@@ -196,14 +198,16 @@ func (c *column) pages(f io.ReaderAt, size int64, file *parquetFile, i int) (*pa
 		return nil, fmt.Errorf("damaged: column %s takes %d bytes from %d of %d", c.name, length, first, size)
 	}
 	if !canDecompress(info.Codec) {
-		return nil, fmt.Errorf("column %s: compression %s is not supported: write the table again with another, such as zstd", c.name, info.Codec)
+		return nil, fmt.Errorf(
+			"column %s: compression %s is not supported: write the table again with another, such as zstd",
+			c.name, info.Codec)
 	}
 	return chunk.PagesFrom(&pageReader{f: f, column: c, codec: info.Codec, next: first, end: first + length}), nil
 }
 
-// pageReader reads a column of a row group from its start, one whole page after the other, checks each and hands it to the
-// library without its compression. The library's own way with compressed pages is not taken: some of its decoders leave
-// the page empty where the content has just the announced size, and it takes the codec of the first row group for all.
+// pageReader reads a column of a row group from its start, one whole page after the other, checks each and hands it to
+// the library without its compression. The library's own way with compressed pages is not taken: with LZ4_RAW it leaves
+// a page empty whose content has just the announced size, and it takes the codec of the first row group for all.
 type pageReader struct {
 	f      io.ReaderAt
 	column *column
@@ -461,7 +465,8 @@ func (r *pageReader) checkValues(e meta.Encoding, raw []byte, n int) error {
 			return fmt.Errorf("damaged: %d values, want at most %d", v, n)
 		}
 	case meta.DeltaByteArray: // a value of this encoding may repeat all of the one before
-		return fmt.Errorf("encoding %s: want plain values or a dictionary: write the table again (pyarrow: use_dictionary=True, no column_encoding)", e)
+		return fmt.Errorf("encoding %s: want plain values or a dictionary: "+
+			"write the table again (pyarrow: use_dictionary=True, no column_encoding)", e)
 	}
 	return nil
 }

@@ -23,8 +23,8 @@ func pyarrowPicture(row int) string {
 	return string(b)
 }
 
-// What pyarrow writes is read: each compression, with pages of both versions, with and without dictionaries, nulls, large
-// types and several row groups, the first of them empty. DITRUN_PARQUET names a folder with other such tables.
+// What pyarrow writes is read: each compression, with pages of both versions, with and without dictionaries, nulls,
+// large types and several row groups, the first of them empty. DITRUN_PARQUET names a folder with other such tables.
 func TestPyarrowTables(t *testing.T) {
 	folder := "testdata/parquet"
 	if dir := os.Getenv("DITRUN_PARQUET"); dir != "" {

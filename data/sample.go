@@ -33,7 +33,8 @@ const maxClassName = 1000
 func numberLabel(v int64) (label, error) {
 	switch {
 	case v == -1:
-		return label{}, fmt.Errorf("label -1: want a number from 0 to %d: -1 stands for no label, as in test sets", maxLabel)
+		return label{}, fmt.Errorf("label -1: want a number from 0 to %d: -1 stands for no label, as in test sets",
+			maxLabel)
 	case v < 0 || v > maxLabel:
 		return label{}, fmt.Errorf("label %d: want a number from 0 to %d", v, maxLabel)
 	}
@@ -51,7 +52,8 @@ func parseLabel(text string) (label, error) {
 		return label{}, fmt.Errorf("label %.40q: want a number from 0 to %d or a class name", text, maxLabel)
 	}
 	if len(text) > maxClassName || strings.ContainsAny(text, "\r\n\x00") {
-		return label{}, fmt.Errorf("label %.40q...: want a class name of one line and at most %d bytes", text, maxClassName)
+		return label{}, fmt.Errorf("label %.40q...: want a class name of one line and at most %d bytes",
+			text, maxClassName)
 	}
 	return label{class: text}, nil
 }
@@ -163,8 +165,8 @@ func (m *labelMember) take(l *listing, j int32) {
 	}
 }
 
-// resolve counts the members that belong to no picture as left out and, where byMembers, labels the pictures by the members
-// that share their keys, wherever these are in the archive.
+// resolve counts the members that belong to no picture as left out and, where byMembers, labels the pictures by the
+// members that share their keys, wherever these are in the archive.
 func (l *listing) resolve(byMembers bool) error {
 	if len(l.others) == 0 {
 		return nil
@@ -274,12 +276,13 @@ func (l *listing) clashError(key string) error {
 		slices.Sort(names)
 		for i := range len(names) - 1 {
 			if names[i] == names[i+1] {
-				return fmt.Errorf("%s is there twice: pack the archive again from its files", path.Join(path.Dir(key), names[i]))
+				return fmt.Errorf("%s is there twice: pack the archive again from its files",
+					path.Join(path.Dir(key), names[i]))
 			}
 		}
 	}
-	return fmt.Errorf("sample %q has %s (%s) and %s (%s), want one of each: the names of its members are cut at the first dot: "+
-		"give each picture a name of its own before it",
+	return fmt.Errorf("sample %q has %s (%s) and %s (%s), want one of each: "+
+		"the names of its members are cut at the first dot: give each picture a name of its own before it",
 		key, plural(len(pictures), "picture"), someOf(pictures), plural(len(labels), "label"), someOf(labels))
 }
 

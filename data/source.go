@@ -51,7 +51,7 @@ type Source interface {
 // Options of Open. The zero value is fine.
 type Options struct {
 	// Labels is a file with the classes of pictures that lie in no class folders: a class name a line for the pictures
-	// in order of their names, or lines of file name and class name.
+	// in order of their names, or lines of file name and class name, as CSV or apart by tabs or blanks.
 	Labels string
 	// CacheDir is where the indices of archives are kept and compressed archives are unpacked; "" means ditrun in the
 	// user's folder for caches.

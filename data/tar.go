@@ -88,7 +88,10 @@ func listTar(ctx context.Context, r io.ReaderAt, offset, size int64, file int32)
 			continue
 		case tar.TypeLink, tar.TypeSymlink:
 			if kind == "" {
-				option := map[byte]string{tar.TypeLink: "--hard-dereference", tar.TypeSymlink: "--dereference"}[h.Typeflag]
+				option := "--dereference"
+				if h.Typeflag == tar.TypeLink {
+					option = "--hard-dereference"
+				}
 				return nil, fmt.Errorf("%s is a link to %s: pack the archive with %s", name, h.Linkname, option)
 			}
 			l.left.leave("links")
@@ -141,8 +144,8 @@ func listTar(ctx context.Context, r io.ReaderAt, offset, size int64, file int32)
 	}
 }
 
-// isEmptyTar says whether what stands from offset of r is what tar writes where there is nothing to pack: zeros, at most
-// two of its records, or no byte at all.
+// isEmptyTar says whether what stands from offset of r is what tar writes where there is nothing to pack: zeros, at
+// most two of its records, or no byte at all.
 func isEmptyTar(r io.ReaderAt, offset, size int64) bool {
 	const most = 2 * 10240
 	if size > most {
