@@ -75,7 +75,7 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 	case total == 0:
 		err = errors.New("no pictures: " + wanted)
 		if len(empty) > 0 {
-			err = fmt.Errorf("%w; without members: %s", err, someOf(empty))
+			err = fmt.Errorf("%w; without members: %s", err, fewOf(empty))
 		}
 		if len(left) > 0 {
 			err = fmt.Errorf("%w; %s", err, left)
@@ -92,7 +92,14 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 		var without []string
 		entries, classes, without, err = treeClasses(listings)
 		if len(without) > 0 {
-			notes = append(notes, fmt.Sprintf("folders without pictures are no classes: %s", someOf(without)))
+			notes = append(notes, fmt.Sprintf("folders without pictures are no classes: %s", fewOf(without)))
+		}
+		if err == nil {
+			parts, err := checkArchiveParts(location, entries, classes)
+			if err != nil {
+				return nil, err
+			}
+			notes = append(notes, parts...)
 		}
 	}
 	if err != nil {
@@ -109,11 +116,9 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 			plural(differ, "sample")))
 	}
 	if len(empty) > 0 {
-		notes = append(notes, fmt.Sprintf("archives and tables without members are left out: %s", someOf(empty)))
+		notes = append(notes, fmt.Sprintf("archives and tables without members are left out: %s", fewOf(empty)))
 	}
-	if len(left) > 0 {
-		notes = append(notes, left.String())
-	}
+	notes = append(notes, left.notes()...)
 	c.notes = notes
 	return c, nil
 }
@@ -305,10 +310,6 @@ func treeClasses(listings []*listing) (entries []entry, sorted, without []string
 		entries[i].name = name
 	}
 	sorted = slices.Compact(slices.Sorted(slices.Values(classes)))
-	if parts := splitParts(sorted); len(parts) > 1 {
-		return nil, nil, nil, fmt.Errorf("it holds parts of a data set beside each other (%s), not classes: "+
-			"pack the one that is meant alone", strings.Join(parts, ", "))
-	}
 	for i := range entries {
 		label, _ := slices.BinarySearch(sorted, classes[i])
 		entries[i].label = int32(label)
@@ -326,16 +327,29 @@ func treeClasses(listings []*listing) (entries []entry, sorted, without []string
 	return entries, sorted, slices.Compact(without), nil
 }
 
-// splitParts returns those of classes that are names of parts of a data set.
-func splitParts(classes []string) []string {
-	var parts []string
+// checkArchiveParts is checkParts for the folders of an archive.
+func checkArchiveParts(location string, entries []entry, classes []string) (notes []string, err error) {
+	type place struct {
+		label  int32
+		folder string
+	}
+	known := map[place]bool{}
+	in := make(map[string]*classFolder, len(classes))
 	for _, c := range classes {
-		switch strings.ToLower(c) {
-		case "train", "training", "val", "valid", "validation", "test":
-			parts = append(parts, c)
+		in[c] = &classFolder{}
+	}
+	for _, e := range entries {
+		f := in[classes[e.label]]
+		f.pictures++
+		folder, _, deeper := strings.Cut(e.name, "/")
+		if at := (place{e.label, folder}); !deeper {
+			f.direct++
+		} else if !known[at] {
+			known[at] = true
+			f.folders = append(f.folders, folder)
 		}
 	}
-	return parts
+	return checkParts(&store.Set{Location: location, Root: "an archive of ./"}, classes, in)
 }
 
 // isTar says whether a file begins as a tar archive does.

@@ -155,9 +155,8 @@ func openFlat(set *store.Set, labels *labelFile) (*catalogue, error) {
 		return nil, fmt.Errorf("open %s: %w", set.Location, err)
 	}
 	c := newCatalogue(containers(pictures, false), entries, classes)
-	c.notes = append(c.notes, labels.notes...)
 	c.remote = set.Remote
-	c.notes = out.notes()
+	c.notes = append(out.notes(), labels.notes...)
 	if parts := findParts(set.Folders); len(parts) > 0 {
 		c.notes = append(c.notes, fmt.Sprintf("the pictures of several parts of the data set are taken together: %s",
 			strings.Join(parts, ", ")))

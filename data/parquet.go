@@ -239,18 +239,9 @@ func (c *parquetColumns) parse(v parquet.Value) (l label, err error) {
 		return l, err
 	}
 	if n := len(c.classes); n > 0 && l.class == "" && int(l.number) >= n {
-		return l, fmt.Errorf("label %d: the file names %d classes, 0 to %d (%s)", l.number, n, n-1, someOf(c.classes))
+		return l, fmt.Errorf("label %d: the file names %d classes, 0 to %d (%s)", l.number, n, n-1, fewOf(c.classes))
 	}
 	return l, nil
-}
-
-// someOf lists the first few of names.
-func someOf(names []string) string {
-	const most = 5
-	if len(names) > most {
-		return strings.Join(names[:most], ", ") + ", ..."
-	}
-	return strings.Join(names, ", ")
 }
 
 func writeRow(t *tar.Writer, c *parquetColumns, row int, values [3]parquet.Value) (int64, error) {
@@ -343,8 +334,8 @@ func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []str
 		if names != nil && !slices.Equal(names, all[first]) {
 			return fmt.Errorf(
 				"open %s: it names %d classes (%s), and %s names %d (%s): want the same in all tables of a set",
-				set.Path(set.Objects[i].Name), len(names), someOf(names),
-				set.Path(set.Objects[first].Name), len(all[first]), someOf(all[first]))
+				set.Path(set.Objects[i].Name), len(names), fewOf(names),
+				set.Path(set.Objects[first].Name), len(all[first]), fewOf(all[first]))
 		}
 	}
 	names := all[first]
@@ -355,7 +346,7 @@ func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []str
 			set.Path(set.Objects[first].Name)))
 	case len(names) < len(c.classes):
 		return fmt.Errorf("open %s: there are labels up to %d, but names of %d classes (%s)",
-			set.Location, len(c.classes)-1, len(names), someOf(names))
+			set.Location, len(c.classes)-1, len(names), fewOf(names))
 	default:
 		c.classes = names
 	}

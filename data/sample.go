@@ -283,7 +283,7 @@ func (l *listing) clashError(key string) error {
 	}
 	return fmt.Errorf("sample %q has %s (%s) and %s (%s), want one of each: "+
 		"the names of its members are cut at the first dot: give each picture a name of its own before it",
-		key, plural(len(pictures), "picture"), someOf(pictures), plural(len(labels), "label"), someOf(labels))
+		key, plural(len(pictures), "picture"), fewOf(pictures), plural(len(labels), "label"), fewOf(labels))
 }
 
 func plural(n int, noun string) string {
