@@ -134,8 +134,8 @@ func (l leftOut) add(others leftOut) {
 func (c *catalogue) twice() error {
 	for i := range len(c.entries) - 1 {
 		if a, b := &c.entries[i], &c.entries[i+1]; a.name == b.name && a.label == b.label && a.file == b.file {
-			return fmt.Errorf("open %s: %s is there twice: pack the archive again from its files",
-				c.files[a.file].path, a.name)
+			return fmt.Errorf("open %s: %s of class %q is there twice: pack the archive again from its files",
+				c.files[a.file].path, a.name, c.classes[a.label])
 		}
 	}
 	return nil

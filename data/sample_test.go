@@ -120,7 +120,7 @@ func TestSamples(t *testing.T) {
 		},
 		"a picture of a tree twice": {
 			[]tarFile{pic("x/a.png"), pic("y/a.png"), pic("x/a.png")},
-			"a.png is there twice: pack",
+			"a.png of class \"x\" is there twice: pack",
 		},
 		"no label": {
 			[]tarFile{pic("a.png"), pic("b.png"), memberOf("b.cls", "0")},
