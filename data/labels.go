@@ -111,7 +111,7 @@ func parseLabels(text []byte) (*labelFile, error) {
 
 // add takes a line of a file name and a class.
 func (l *labelFile) add(name, class string) error {
-	written := path.Clean(name)
+	written := names.Canonical(path.Clean(name))
 	if i, ok := l.byPath[written]; ok {
 		if l.lines[i] != class {
 			return fmt.Errorf("%s is of class %s, and was of class %s", name, class, l.lines[i])
@@ -121,11 +121,11 @@ func (l *labelFile) add(name, class string) error {
 	i := len(l.lines)
 	l.lines, l.names = append(l.lines, class), append(l.names, name)
 	l.byPath[written] = i
-	switch old, ok := l.byStem[stem(name)]; {
+	switch old, ok := l.byStem[stem(written)]; {
 	case !ok:
-		l.byStem[stem(name)] = i
+		l.byStem[stem(written)] = i
 	case old >= 0 && l.lines[old] != class:
-		l.byStem[stem(name)] = -1
+		l.byStem[stem(written)] = -1
 	}
 	return nil
 }
@@ -219,7 +219,8 @@ func stem(name string) string {
 
 // find returns the line for a picture: of its path, of the end of its path, or of its name without extension.
 func (l *labelFile) find(name string) (int, error) {
-	for end := name; ; {
+	composed := names.Canonical(name)
+	for end := composed; ; {
 		for _, key := range []string{end, strings.TrimSuffix(end, path.Ext(end))} {
 			if i, ok := l.byPath[key]; ok {
 				return i, nil
@@ -231,7 +232,7 @@ func (l *labelFile) find(name string) (int, error) {
 		}
 		end = after
 	}
-	i, ok := l.byStem[stem(name)]
+	i, ok := l.byStem[stem(composed)]
 	switch {
 	case !ok:
 		return 0, fmt.Errorf("%s has no line for %s", l.path, name)
