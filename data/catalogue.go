@@ -28,6 +28,8 @@ type catalogue struct {
 	notes   []string
 	remote  bool // reading a picture is a request to another machine
 	budget  *budget
+
+	orientation Orientation
 }
 
 // entry is one picture: length bytes from offset in a container.
@@ -222,13 +224,22 @@ func (c *catalogue) decode(ctx context.Context, img *Image, i int, b []byte) (do
 	if err != nil {
 		return nil, &BadPicture{c.where(i), err}
 	}
-	if done, err = c.budget.take(ctx, h.memory()); err != nil {
+	turn, memory := exifOrientation(h.name, b), h.memory()
+	turned := turn != upright && c.orientation == ByEXIF
+	if turned {
+		memory += int64(h.w) * int64(h.h) * 3
+	}
+	if done, err = c.budget.take(ctx, memory); err != nil {
 		return nil, err
 	}
 	if err := h.decode(img, b); err != nil {
 		done()
 		return nil, &BadPicture{c.where(i), err}
 	}
+	if turned {
+		*img = *orient(img, turn)
+	}
+	img.Oriented = turn != upright
 	return done, nil
 }
 

@@ -101,7 +101,7 @@ func readHeader(b []byte) (h header, err error) {
 func (h *header) memory() int64 { return int64(h.w) * int64(h.h) * h.bytes }
 
 func (h *header) decode(img *Image, b []byte) (err error) {
-	img.Clipped = false
+	img.Clipped, img.Oriented = false, false
 	defer h.recover(&err)
 	if err := h.format.decode(img, b, h.w, h.h); err != nil {
 		return fmt.Errorf("%s: %w", h.name, err)

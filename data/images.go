@@ -37,6 +37,7 @@ type ImageBatch struct {
 	Labels      []int64 // [N]
 	Pix         []uint8 // [N, H, W, 3]
 	Clipped     int     // pictures with Image.Clipped
+	Oriented    int     // pictures with Image.Oriented
 	Bad         []Bad   // with KeepGoing: the samples that are not among the above
 	WaitSeconds float64 // how long the loop waited for this batch
 }
@@ -107,7 +108,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 				b.Position = t.at
 				b.IDs, b.Labels, b.Pix, b.Bad = b.IDs[:n], b.Labels[:n], b.Pix[:n*size], nil
 				slot := 0
-				pictures.clipped = 0
+				pictures.clipped, pictures.oriented = 0, 0
 				pictures.prepare(ctx, t.items)
 				for k, i := range t.items {
 					if err := ctx.Err(); err != nil { // decoding is slow enough to be felt when interrupted
@@ -129,6 +130,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 					slot++
 				}
 				b.IDs, b.Labels, b.Pix, b.Clipped = b.IDs[:slot], b.Labels[:slot], b.Pix[:slot*size], pictures.clipped
+				b.Oriented = pictures.oriented
 				return nil
 			}
 		}
@@ -148,19 +150,24 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 // reader gets the pictures of one batch after the other. It keeps buffers, so it serves one goroutine.
 type reader struct {
 	src   Source
-	files *catalogue // src, if that is what it is
-	buf   [][]byte   // of the files of a batch, in remote storage, or of one
+	files *catalogue      // src, or that of which it is a part, if it is one
+	id    func(i int) int // of sample i in files
+	buf   [][]byte        // of the files of a batch, in remote storage, or of one
 	errs  []error
 	img   Image // overwritten by each picture
 
-	clipped int // pictures of the batch with Image.Clipped
+	clipped, oriented int // pictures of the batch with Image.Clipped and with Image.Oriented
 }
 
 // maxRequests bounds how many pictures of a batch one worker asks for at once.
 const maxRequests = 32
 
 func newReader(src Source) *reader {
-	r := &reader{src: src, buf: make([][]byte, 1)}
+	r := &reader{src: src, buf: make([][]byte, 1), id: func(i int) int { return i }}
+	for part, ok := src.(*remainder); ok; part, ok = src.(*remainder) {
+		inner := r.id
+		src, r.id = part.Source, func(i int) int { return part.id(inner(i)) }
+	}
 	r.files, _ = src.(*catalogue)
 	return r
 }
@@ -180,7 +187,7 @@ func (r *reader) prepare(ctx context.Context, items []int) {
 		g.Go(func() error {
 			if r.errs[k] = ctx.Err(); r.errs[k] == nil {
 				var b []byte
-				if b, r.errs[k] = r.files.bytes(i, r.buf[k]); b != nil {
+				if b, r.errs[k] = r.files.bytes(r.id(i), r.buf[k]); b != nil {
 					r.buf[k] = b
 				}
 			}
@@ -190,15 +197,18 @@ func (r *reader) prepare(ctx context.Context, items []int) {
 	_ = g.Wait()
 }
 
-// image decodes sample i, the k-th of the batch. The next call overwrites it; done is to be called before.
+// image decodes sample i, the k-th of the batch, and counts what is remarkable about it. The next call overwrites it; done is to be called before.
 func (r *reader) image(ctx context.Context, k, i int) (img *Image, done func(), err error) {
 	switch {
 	case r.files == nil:
 		img, err = r.src.Image(i)
+		if err == nil {
+			r.count(img)
+		}
 		return img, func() {}, err
 	case !r.files.remote:
 		k = 0
-		b, err := r.files.bytes(i, r.buf[0])
+		b, err := r.files.bytes(r.id(i), r.buf[0])
 		if err != nil {
 			return nil, nil, err
 		}
@@ -206,11 +216,12 @@ func (r *reader) image(ctx context.Context, k, i int) (img *Image, done func(), 
 	case r.errs[k] != nil:
 		return nil, nil, r.errs[k]
 	}
-	taken, err := r.files.decode(ctx, &r.img, i, r.buf[k])
+	taken, err := r.files.decode(ctx, &r.img, r.id(i), r.buf[k])
 	if err != nil {
 		r.drop(k)
 		return nil, nil, err
 	}
+	r.count(&r.img)
 	return &r.img, func() { r.drop(k); taken() }, nil
 }
 
@@ -228,6 +239,16 @@ func (r *reader) drop(k int) {
 	}
 }
 
+// count takes up what is remarkable about a picture.
+func (r *reader) count(img *Image) {
+	if img.Clipped {
+		r.clipped++
+	}
+	if img.Oriented {
+		r.oriented++
+	}
+}
+
 // crop writes the crop of sample i, the k-th of the batch, to pix; an error or a panic names the sample.
 func (r *reader) crop(ctx context.Context, crop *Cropper, k, i int, pix []uint8) error {
 	return recovered(func() error {
@@ -236,9 +257,6 @@ func (r *reader) crop(ctx context.Context, crop *Cropper, k, i int, pix []uint8)
 			return err
 		}
 		defer done()
-		if img.Clipped {
-			r.clipped++
-		}
 		if err := crop.Crop(pix, img); err != nil {
 			s := r.src.Sample(i)
 			return fmt.Errorf("%s of class %q: %w", s.Name, r.src.Classes()[s.Label], err)

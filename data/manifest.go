@@ -44,6 +44,9 @@ type Plan struct {
 	Decoder   string `json:"decoder"` // as of Decoders
 	// Precision of the encoder: fp32, tf32, bf16 or fp16; "" in sets from before it was kept.
 	Precision string `json:"precision,omitempty"`
+	// Orientation of the pictures; "", as in sets from before it was kept, is AsStored.
+	Orientation Orientation `json:"orientation,omitempty"`
+
 	ShardSize int    `json:"shard_size"`
 	Tool      string `json:"tool"` // name and version of the program; plans that differ only here are equal
 }
@@ -132,6 +135,7 @@ func (p *Plan) validate() error {
 		within("height", p.Height, maxSide),
 		within("width", p.Width, maxSide),
 		p.ImageSize.within(maxCropSize),
+		p.checkOrientation(),
 		given("crop", p.Crop),
 		given("decoder", p.Decoder),
 		within("shard size", p.ShardSize, maxShardSize),
@@ -148,6 +152,12 @@ func (p *Plan) validate() error {
 		return fmt.Errorf("moments of %d x %d x %d: want at most %d bytes", 2*p.Channels, p.Height, p.Width, maxRecord)
 	}
 	return nil
+}
+
+// checkOrientation leaves the plan as it is: its file has a checksum.
+func (p *Plan) checkOrientation() error {
+	o := p.Orientation
+	return o.check()
 }
 
 // recordLen is the number of moments of one sample, recordSize that of their bytes.
@@ -216,7 +226,19 @@ func (p *Plan) properties() []property {
 	if p.Precision != "" {
 		list = append(list, property{"precision", p.Precision})
 	}
-	return list
+	return append(list, property{orientationKey, string(cmp.Or(p.Orientation, AsStored))})
+}
+
+const orientationKey = "orientation"
+
+// recorded returns a property from the metadata of a shard. That pictures are as stored is not written down, as it was
+// not before there was a choice.
+func recorded(meta map[string]string, key string) (value string, ok bool) {
+	value, ok = meta[key]
+	if !ok && key == orientationKey {
+		return string(AsStored), true
+	}
+	return value, ok
 }
 
 func (p *Plan) metadata(k int) map[string]string {
@@ -224,6 +246,9 @@ func (p *Plan) metadata(k int) map[string]string {
 	m := map[string]string{"ids": fmt.Sprintf("%d-%d", lo, hi)}
 	for _, v := range p.properties() {
 		m[v.key] = v.value
+	}
+	if m[orientationKey] == string(AsStored) {
+		delete(m, orientationKey)
 	}
 	return m
 }
@@ -257,7 +282,7 @@ func (p *Plan) checkShard(f *checkpoint.File, k int) ([]Skipped, error) {
 	meta := f.Metadata()
 	lo, hi := p.Range(k)
 	for _, want := range append(p.properties(), property{"ids", fmt.Sprintf("%d-%d", lo, hi)}) {
-		if have, ok := meta[want.key]; !ok {
+		if have, ok := recorded(meta, want.key); !ok {
 			return nil, fmt.Errorf("metadata lacks %q", want.key)
 		} else if have != want.value {
 			return nil, fmt.Errorf("%s is %s, want %s", want.key, have, want.value)

@@ -45,6 +45,9 @@ func NewShardWriter(dir string, plan Plan) (*ShardWriter, error) {
 	if plan.ShardSize == 0 {
 		plan.ShardSize = DefaultShardSize
 	}
+	if plan.Orientation == AsStored {
+		plan.Orientation = ""
+	}
 	if err := plan.validate(); err != nil {
 		return nil, fmt.Errorf("write latents to %s: %w", dir, err)
 	}
@@ -223,7 +226,8 @@ func processNumber() uint64 {
 }
 
 // Finish reads all shards for their checksums and statistics and writes the manifest. If the folder has one of this
-// plan already, that is returned: it was removed with the first shard made after it. All shards must be there.
+// plan already, that is returned: it was removed with the first shard made after it. All shards must be there. Where every picture was
+// skipped there is no set: the shards are removed, and the error is a BadPicturesError.
 func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
 	lock, err := disk.WaitLock(ctx, filepath.Join(w.dir, ManifestName+".lock"))
 	if err != nil {
@@ -265,6 +269,9 @@ func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
 		return nil, err
 	}
 	all := newMomentStats(w.plan.Channels)
+	if slices.IndexFunc(m.Shards, func(s ShardInfo) bool { return s.Samples > 0 }) < 0 {
+		return nil, w.undo(ctx, slices.Concat(skipped...))
+	}
 	for k, s := range stats { // in this order, whichever was done first: sums of floats depend on it
 		all.merge(s)
 		m.Skipped = append(m.Skipped, skipped[k]...)
@@ -278,6 +285,26 @@ func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
 		return nil, err
 	}
 	return m, w.finishPlan(ctx)
+}
+
+// undo removes the shards of a set of which every picture was skipped: there is nothing to describe. It returns the error
+// that says so.
+func (w *ShardWriter) undo(ctx context.Context, skipped []Skipped) error {
+	bad := &BadPicturesError{Of: w.plan.Dataset.Samples}
+	for _, s := range skipped {
+		// The reason is the text of a BadPicture; wherever it is cut, the parts make the same text again.
+		place, why, _ := strings.Cut(strings.TrimPrefix(s.Reason, "load "), ": ")
+		bad.Bad = append(bad.Bad, Bad{s.ID, &BadPicture{place, errors.New(why)}})
+	}
+	for k := range w.plan.NumShards() {
+		if err := os.Remove(filepath.Join(w.dir, w.plan.file(k))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := w.finishPlan(ctx); err != nil {
+		return err
+	}
+	return bad
 }
 
 // removeLocks removes the lock files that killed processes left of finished shards.

@@ -61,6 +61,8 @@ type Options struct {
 	// DecodeMemory is how many bytes the decoders may take at once; 0 means a gigabyte. A picture that takes more is
 	// decoded alone.
 	DecodeMemory int64
+	// Orientation of the pictures; "" means AsStored.
+	Orientation Orientation
 }
 
 func (o *Options) progress(stage string, done, total int64) {
@@ -98,6 +100,9 @@ const wanted = "want class folders with pictures (jpg, png, ...), tar archives, 
 // Of several archives or IDX files in one folder that are parts of a data set the training part is opened. Files that
 // are not taken for pictures are counted in a line of Notes.
 func Open(ctx context.Context, location string, o Options) (Source, error) {
+	if err := o.Orientation.check(); err != nil {
+		return nil, fmt.Errorf("open %s: %w", location, err)
+	}
 	set, err := store.Open(ctx, location)
 	if err != nil {
 		return nil, openError(location, err)
@@ -129,6 +134,7 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 		c.classes = asText(c.classes)
 	case *catalogue:
 		c.classes = asText(c.classes)
+		c.orientation = o.Orientation
 		c.budget = newBudget(cmp.Or(o.DecodeMemory, defaultDecodeMemory))
 		alike, err := alikeNames(c.classes)
 		if err != nil {

@@ -1,0 +1,145 @@
+package data
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+)
+
+// orientedFiles are the pictures that testdata/orientation/make.py made, by name.
+func orientedFiles(t testing.TB) map[string][]byte {
+	t.Helper()
+	z, err := zip.OpenReader("testdata/orientation/pictures.zip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	files := map[string][]byte{}
+	for _, f := range z.File {
+		if files[f.Name], err = fs.ReadFile(z, f.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
+// TestOrientationGolden: JPEG, PNG and WebP files with every orientation, and with treacherous EXIF data, are as Pillow
+// reads them or, with ByEXIF, as its exif_transpose turns them; TIFF is turned once in both.
+func TestOrientationGolden(t *testing.T) {
+	files := orientedFiles(t)
+	tree := map[string][]byte{}
+	for name, b := range files {
+		tree["x/"+name] = b
+	}
+	golden := string(files["golden.txt"])
+	dir := writeFiles(t, tree)
+	for field, turn := range map[int]Orientation{2: AsStored, 5: ByEXIF} {
+		src, err := Open(t.Context(), dir, Options{Orientation: turn})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer src.Close()
+		if got := OrientationOf(Without(src, []int{0})); got != turn {
+			t.Errorf("opened with %s, it says %s", turn, got)
+		}
+		ids := map[string]int{}
+		for i := range src.Len() {
+			ids[src.Sample(i).Name] = i
+		}
+		n, oriented := 0, 0
+		for line := range strings.Lines(golden) {
+			f := strings.Fields(line)
+			name, w, h, pix := f[0], f[field], f[field+1], f[field+2]
+			img, err := src.Image(ids[name])
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			if got := fmt.Sprintf("%d %d %s", img.W, img.H, hex.EncodeToString(img.Pix)); got != w+" "+h+" "+pix {
+				t.Errorf("%s, %s: other pixels than Pillow's", name, turn)
+			}
+			if want := f[1] == "True"; img.Oriented != want {
+				t.Errorf("%s, %s: oriented %v, want %v", name, turn, img.Oriented, want)
+			}
+			if img.Oriented {
+				oriented++
+			}
+			n++
+		}
+		if n < 50 || oriented < 30 || n != src.Len() {
+			t.Errorf("%d pictures compared, %d oriented, want at least 50 and 30, and all %d", n, oriented, src.Len())
+		}
+		// The count of batches and of a check is the same.
+		found, err := CheckPictures(t.Context(), src, 0, src.Len(), 2, nil)
+		if err != nil || len(found.Bad) != 0 || found.Oriented != oriented {
+			t.Errorf("a check found %+v, error %v, want %d oriented", found, err, oriented)
+		}
+		total := 0
+		o := ImageOptions{Size: Square(4), Batch: 7, Workers: 2}
+		for b, err := range ImageRange(t.Context(), src, 0, src.Len(), o) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			total += b.Oriented
+		}
+		if total != oriented {
+			t.Errorf("batches count %d, want %d", total, oriented)
+		}
+	}
+	if _, err := Open(t.Context(), dir, Options{Orientation: "up"}); err == nil ||
+		!strings.Contains(err.Error(), `orientation "up": want exif or as-stored`) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestOrientedMemory: turning a picture takes memory for a second one, which counts.
+func TestOrientedMemory(t *testing.T) {
+	files := orientedFiles(t)
+	dir := writeFiles(t, map[string][]byte{"x/6.png": files["6.png"]})
+	const stored, copied = 7 * 5 * 11, 7 * 5 * 3
+	for turn, want := range map[Orientation]int64{AsStored: stored, ByEXIF: stored + copied} {
+		src, err := Open(t.Context(), dir, Options{Orientation: turn, DecodeMemory: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := src.(*catalogue)
+		img := new(Image)
+		done, err := c.decode(t.Context(), img, 0, files["6.png"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !c.budget.free.TryAcquire(1000-want) || c.budget.free.TryAcquire(1) {
+			t.Errorf("%s: a picture takes other than %d bytes", turn, want)
+		}
+		done()
+	}
+}
+
+// FuzzOrientation: whatever the bytes, there is an orientation, and no panic.
+func FuzzOrientation(f *testing.F) {
+	for name, b := range orientedFiles(f) {
+		if strings.HasSuffix(name, ".txt") {
+			continue
+		}
+		f.Add(b)
+		f.Add(b[:len(b)/2])
+		if i := bytes.Index(b, []byte("II\x2a\x00")); i >= 0 {
+			f.Add(b[i:])
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got := []int{orientationIn(b)}
+		for _, format := range []string{"JPEG", "PNG", "WebP", "TIFF"} {
+			got = append(got, exifOrientation(format, b))
+		}
+		for _, o := range got {
+			if o < 1 || o > 8 {
+				t.Errorf("orientation %d", o)
+			}
+		}
+	})
+}
