@@ -162,7 +162,7 @@ func addCaptions(e *env, specs []string) error {
 	if c.String("data") == "" {
 		captions, err = latents.ClassCaptions(specs)
 	} else {
-		src, err2 := e.openPictures(c.String("data"), c.String("labels"))
+		src, err2 := e.openPictures(c.String("data"), c.String("labels"), data.AsStored)
 		if err2 != nil {
 			return err2
 		}

@@ -81,7 +81,7 @@ func classNamesAt(e *env, location string) ([]string, error) {
 	if m, err := data.ReadManifest(location); err == nil {
 		return m.Dataset.Classes, nil
 	}
-	src, err := e.openPictures(location, e.flags.String("labels"))
+	src, err := e.openPictures(location, e.flags.String("labels"), data.AsStored)
 	if err != nil {
 		return nil, err
 	}

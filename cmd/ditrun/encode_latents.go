@@ -50,7 +50,8 @@ func encodeLatentsCommand() *cli.Command {
 			&cli.StringFlag{Name: "dtype", Value: "fp16", Usage: "of the stored latents: fp16 or fp32"},
 			&cli.StringFlag{Name: "precision", DefaultText: "tf32 on CUDA, else fp32", Usage: "of the encoder: fp32, tf32, bf16 or fp16"},
 			&cli.StringFlag{Name: "resampler", Value: string(data.PillowClassic), Usage: "whose crop: pillow-classic, as DiT, pillow13 or imaging"},
-			&cli.StringFlag{Name: "on-error", Value: "fail", Usage: "fail ends after naming all bad pictures, skip leaves them out"},
+			orientationFlag("exif turns pictures upright, as-stored leaves them"),
+			onErrorFlag("fail ends after naming all bad pictures, skip leaves them out"),
 			&cli.IntFlag{Name: "preview", DefaultText: "none", Usage: "first draw `N` of the crops into preview.png of --out"},
 			&cli.BoolFlag{Name: "verify", DisableDefaultText: true, Usage: "only read the latents in --out and compare their checksums"},
 		}, captionFlags()...),
@@ -83,12 +84,15 @@ func runEncodeLatents(e *env) error {
 		return err
 	}
 	for _, choices := range [][]string{
-		{"flip", "both", "none"}, {"dtype", "fp16", "fp32"}, {"on-error", "fail", "skip"}, {"precision", "", "fp32", "tf32", "bf16", "fp16"},
+		{"flip", "both", "none"}, {"dtype", "fp16", "fp32"}, {"precision", "", "fp32", "tf32", "bf16", "fp16"},
 		{"resampler", string(data.PillowClassic), string(data.Pillow13), string(data.Imaging)},
 	} {
 		if err := e.oneOf(choices[0], choices[1:]...); err != nil {
 			return err
 		}
+	}
+	if err := e.pictureChoices(); err != nil {
+		return err
 	}
 	process, err := dist.Detect(os.Getenv)
 	if err != nil {
@@ -100,7 +104,7 @@ func runEncodeLatents(e *env) error {
 	if err := outsideOf(c.String("data"), "out", c.String("out")); err != nil {
 		return err
 	}
-	src, err := e.openPictures(c.String("data"), c.String("labels"))
+	src, err := e.openPictures(c.String("data"), c.String("labels"), e.orientation())
 	if err != nil {
 		return err
 	}
@@ -162,10 +166,14 @@ func runEncodeLatents(e *env) error {
 	began := time.Now()
 	var bar *progress.Bar
 	wait := -1.0 // smoothed
-	bad, clipped := 0, 0
+	bad, clipped, oriented := 0, 0, 0
 	o.OnBad = func(b data.Bad) {
 		bad++
-		if o.OnError == "skip" { // else the error at the end names them
+		switch { // with fail the error at the end names them
+		case o.OnError == "fail" || bad > data.MaxListed+1:
+		case bad == data.MaxListed+1:
+			e.warn("left out: more bad pictures, which %s will list", data.ManifestName)
+		default:
 			e.warn("left out: %v", b.Err)
 		}
 	}
@@ -179,7 +187,7 @@ func runEncodeLatents(e *env) error {
 			bar.Start(int64(p.Done))
 			return
 		}
-		clipped = p.Clipped
+		clipped, oriented = p.Clipped, p.Oriented
 		note := "waits for shards of other processes"
 		if !p.Others {
 			if wait += 0.1 * (p.WaitShare - wait); wait < 0 {
@@ -198,10 +206,9 @@ func runEncodeLatents(e *env) error {
 	}
 	manifest, err := encode.Run(e.ctx, o)
 	if err != nil {
-		var bad *encode.BadPicturesError
 		switch {
-		case errors.As(err, &bad):
-			err = withHint(err, "--on-error skip leaves them out; shards without them are kept")
+		case errors.As(err, new(*data.BadPicturesError)):
+			err = badPictures(err, "--on-error skip leaves them out; shards without them are kept")
 		case bar != nil && !errors.As(err, new(hintError)):
 			err = e.continues(err, "whole shards are kept")
 		}
@@ -213,15 +220,18 @@ func runEncodeLatents(e *env) error {
 	if wait > 0.3 {
 		e.printf("the encoder waited %.0f %% of the time for pictures: more --num-workers or a faster disk would help", 100*wait)
 	}
-	if clipped > 0 {
-		e.warn("%s of 16 bits: levels above 255 became 255, as Pillow does it; convert them to 8 bits to keep them", plural(clipped, "gray picture"))
-	}
+	e.remark(clipped, oriented)
 	std := make([]string, len(manifest.Std))
 	for i, v := range manifest.Std {
 		std[i] = format.Rate(v * manifest.VAE.ScalingFactor)
 	}
 	if n := len(manifest.Skipped); n > 0 {
 		e.warn("%s left out: %s lists them", plural(n, "bad picture"), filepath.Join(c.String("out"), data.ManifestName))
+		ids := make([]int, n)
+		for i, s := range manifest.Skipped {
+			ids[i] = s.ID
+		}
+		e.warnOfEmptied(src, ids)
 	}
 	e.printf("%s of %dx%dx%d in %s, standard deviation by channel after scaling: %s", plural(manifest.Dataset.Samples-len(manifest.Skipped), "latent"),
 		manifest.Channels, manifest.Height, manifest.Width, plural(len(manifest.Shards), "shard"), strings.Join(std, ", "))
@@ -283,6 +293,10 @@ func (e *env) previewCrops(src data.Source, n int, size data.Size, by data.Resam
 	pix, ids, err := encode.Preview(e.ctx, src, n, size, by)
 	if err != nil {
 		return err
+	}
+	if len(ids) == 0 {
+		e.warn("no preview: none of the pictures that were tried can be decoded")
+		return nil
 	}
 	images, err := picture.Batch(pix, len(ids), size.Width, size.Height)
 	if err != nil {

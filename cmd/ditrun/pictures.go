@@ -10,7 +10,7 @@ import (
 
 // openPictures opens the pictures at a location, showing how far it is where that takes long, and prints what is
 // remarkable about them.
-func (e *env) openPictures(location, labels string) (data.Source, error) {
+func (e *env) openPictures(location, labels string, turn data.Orientation) (data.Source, error) {
 	var mu sync.Mutex
 	var bar *progress.Bar
 	shown, most := "", int64(0)
@@ -19,7 +19,7 @@ func (e *env) openPictures(location, labels string) (data.Source, error) {
 			bar.Abort()
 		}
 	}
-	src, err := data.Open(e.ctx, location, data.Options{Labels: labels, DecodeMemory: machine.ReadMemory().Available / 4, OnProgress: func(stage string, done, total int64) {
+	src, err := data.Open(e.ctx, location, data.Options{Labels: labels, Orientation: turn, DecodeMemory: machine.ReadMemory().Available / 4, OnProgress: func(stage string, done, total int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		if stage != shown {

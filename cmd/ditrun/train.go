@@ -39,6 +39,8 @@ func trainCommand() *cli.Command {
 			&cli.StringFlag{Name: "data", Usage: "latents in `DIR`; or pictures, encoded at every step by --vae"},
 			&cli.StringFlag{Name: "labels", Usage: "for pictures: the classes of those in no class folders, in `FILE`"},
 			&cli.IntFlag{Name: "num-workers", DefaultText: "the cores less one", Usage: "for pictures: `N` goroutines that decode"},
+			orientationFlag("for pictures: exif turns them upright, as-stored leaves them"),
+			onErrorFlag("for pictures: fail names all bad ones first, skip leaves them out"),
 			&cli.StringFlag{Name: "data-order", Value: d.DataOrder, Usage: "shuffle, or block for disks slow at single latents"},
 			&cli.BoolFlag{Name: "data-on-device", DisableDefaultText: true, Usage: "all latents in the memory of the device"},
 			&cli.StringFlag{Name: "model", Value: "DiT-XL/2", Usage: "DiT-S/2 ... DiT-XL/8, or DiT-WIDTHxDEPTHxHEADS/PATCH"},
@@ -88,7 +90,7 @@ func trainCommand() *cli.Command {
 
 // notOfTheRun are flags that may change when a run is continued.
 var notOfTheRun = []string{"resume", "max-steps", "epochs", "device", "threads", "results-dir", "run-dir", "data", "vae", "metrics-addr", "log-every", "ckpt-every", "sample-every",
-	"labels", "num-workers", "data-on-device", "keep-last", "keep-every", "gradient-accumulation-steps", "recompute-activations", "on-bad-step"}
+	"labels", "num-workers", "orientation", "on-error", "data-on-device", "keep-last", "keep-every", "gradient-accumulation-steps", "recompute-activations", "on-bad-step"}
 
 func runTrain(e *env) error {
 	c := e.flags
@@ -99,6 +101,9 @@ func runTrain(e *env) error {
 		return err
 	}
 	if err := e.atLeast(0, "max-steps", "warmup-steps", "sample-every", "keep-last", "keep-every", "num-workers"); err != nil {
+		return err
+	}
+	if err := e.pictureChoices(); err != nil {
 		return err
 	}
 	if c.Int("sample-every") > 0 && c.String("vae") == "" {
@@ -151,6 +156,9 @@ func runTrain(e *env) error {
 		return err
 	}
 	defer group.Close()
+	if err := e.checkTrainInput(t, group); err != nil {
+		return err
+	}
 	p, err := e.openPlace(t, group, startErr)
 	if err != nil {
 		return err
@@ -271,8 +279,12 @@ func trainConfig(e *env, model dit.Config, set training.Set, dev torch.Device) (
 	if size := e.imageSize(set.ImageSize); size != set.ImageSize {
 		return cfg, fmt.Errorf("%s holds latents of %s-pixel images, --image-size asks for %s", c.String("data"), set.ImageSize, size)
 	}
+	if e.orientation() == data.ByEXIF && set.Orientation != data.ByEXIF {
+		return cfg, withHint(fmt.Errorf("%s holds latents of pictures as they were stored, --orientation exif asks for "+
+			"others", c.String("data")), "encode-latents --orientation exif makes them")
+	}
 	cfg = training.Config{
-		Model: model, ImageSize: set.ImageSize, GlobalBatchSize: c.Int("global-batch-size"), Epochs: c.Int("epochs"), MaxSteps: c.Int("max-steps"),
+		Model: model, ImageSize: set.ImageSize, Orientation: set.Orientation, GlobalBatchSize: c.Int("global-batch-size"), Epochs: c.Int("epochs"), MaxSteps: c.Int("max-steps"),
 		LR: c.Float64("lr"), WarmupSteps: c.Int("warmup-steps"), LRSchedule: c.String("lr-schedule"), FinalLR: c.Float64("final-lr"),
 		WeightDecay: c.Float64("weight-decay"), EMADecay: c.Float64("ema-decay"), MaxGradNorm: c.Float64("max-grad-norm"),
 		FlipProb: c.Float64("flip-prob"), DataOrder: c.String("data-order"), Precision: c.String("precision"), GlobalSeed: c.Uint64("global-seed"), Deterministic: c.Bool("deterministic"),

@@ -23,6 +23,9 @@ type trainInput struct {
 	vae      *vae.AutoencoderKL // for pictures and previews, else nil
 	pictures bool               // that are encoded as they are needed
 
+	catalogue data.Source // of pictures
+	workers   int         // that decode them
+
 	closers []func()
 }
 
@@ -106,14 +109,15 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 	if c.Bool("data-on-device") || c.String("data-order") != data.ShuffleOrder {
 		return usagef("train: --data-on-device and --data-order are for latents, %s holds pictures", path)
 	}
-	src, err := e.openPictures(path, c.String("labels"))
+	src, err := e.openPictures(path, c.String("labels"), e.orientation())
 	if err != nil {
 		return err
 	}
 	t.closers = append(t.closers, func() { src.Close() })
 	size := e.imageSize(data.Square(t.vae.Config().SampleSize))
-	workers := cmp.Or(c.Int("num-workers"), max(1, (runtime.GOMAXPROCS(0)-1)/max(1, process.LocalWorld)))
-	if t.source, err = training.Pictures(src, t.vae, size, workers); err != nil {
+	t.catalogue = src
+	t.workers = cmp.Or(c.Int("num-workers"), max(1, (runtime.GOMAXPROCS(0)-1)/max(1, process.LocalWorld)))
+	if t.source, err = training.Pictures(src, t.vae, size, t.workers); err != nil {
 		return usageError{err}
 	}
 	if process.Rank == 0 {

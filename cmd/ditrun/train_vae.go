@@ -57,6 +57,8 @@ func trainVAECommand() *cli.Command {
 			&cli.IntFlag{Name: "ckpt-every", Value: 500, Usage: "steps between saves of the run"},
 			&cli.StringFlag{Name: "resume", Value: "auto", Usage: "auto: continue the run in --out if there is one; or none"},
 			&cli.IntFlag{Name: "num-workers", Value: 1, Usage: "goroutines that decode"},
+			orientationFlag("exif turns pictures upright, as-stored leaves them"),
+			onErrorFlag("of bad pictures: fail names them all first, skip leaves them out"),
 		},
 		alone: true,
 		run:   runTrainVAE,
@@ -82,6 +84,9 @@ func runTrainVAE(e *env) error {
 	if err := e.oneOf("resume", "none", "auto"); err != nil {
 		return err
 	}
+	if err := e.pictureChoices(); err != nil {
+		return err
+	}
 	out := c.String("out")
 	if err := checkFolder(out); err != nil {
 		return err
@@ -98,13 +103,20 @@ func runTrainVAE(e *env) error {
 			return withHint(err, "give the flags that it was started with, or another --out")
 		}
 	}
-	src, err := e.openPictures(c.String("data"), c.String("labels"))
+	src, err := e.openPictures(c.String("data"), c.String("labels"), e.orientation())
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	if src.Len() < cfg.BatchSize {
-		return fmt.Errorf("%s has %s, fewer than a batch of %d", c.String("data"), plural(src.Len(), "picture"), cfg.BatchSize)
+	enough := func() error {
+		if src.Len() < cfg.BatchSize {
+			return fmt.Errorf("%s has %s, fewer than a batch of %d", c.String("data"), plural(src.Len(), "picture"),
+				cfg.BatchSize)
+		}
+		return nil
+	}
+	if err := enough(); err != nil {
+		return err
 	}
 	dev, err := e.openDevice()
 	if err != nil {
@@ -115,6 +127,18 @@ func runTrainVAE(e *env) error {
 	e.printf("data    %s: %s in %s", c.String("data"), plural(src.Len(), "picture"), plural(len(src.Classes()), "class"))
 	e.printf("model   AutoencoderKL, %s parameters, %d-pixel pictures to latents of %dx%dx%d", format.Count(int64(cfg.Model.NumParams())), cfg.ImageSize, cfg.Model.LatentChannels, side, side)
 
+	if state == nil || state.Data != e.vaeData(src) { // else they were checked when the run began
+		found, err := e.checkPictures(src, 0, src.Len(), c.Int("num-workers"))
+		if err != nil {
+			return err
+		}
+		if src, err = e.leaveOut(src, found); err != nil {
+			return err
+		}
+		if err := enough(); err != nil {
+			return err
+		}
+	}
 	lock, err := lockVAE(out)
 	if err != nil {
 		return err
@@ -123,7 +147,7 @@ func runTrainVAE(e *env) error {
 	disk.SweepFolder(out)
 	saves := vae.Saves{
 		Dir: filepath.Join(out, vaeRun), Every: c.Int("ckpt-every"), Resume: state, Pauses: momentaryPauses(),
-		Data:    fmt.Sprintf("%s, mirrored %v", src.Hash(), c.Float64("flip-prob")),
+		Data:    e.vaeData(src),
 		OnError: func(err error) { e.warn("%v; training goes on", err) },
 	}
 	steps, saved := 0, 0
@@ -135,7 +159,8 @@ func runTrainVAE(e *env) error {
 			last = *state.Losses
 		}
 		if state.Data != saves.Data {
-			e.warn("%s are not the pictures that the run began with: it goes on with them", c.String("data"))
+			e.warn("%s, %s: the run began with other pictures, or other ones of them were bad, mirrored or turned; it goes on "+
+				"with these", c.String("data"), plural(src.Len(), "picture"))
 		}
 		e.printf("Continuing from step %d", steps)
 	}
@@ -172,10 +197,7 @@ func runTrainVAE(e *env) error {
 
 	// The rest takes seconds and makes the model usable, so an interrupt does not stop it.
 	ctx := context.WithoutCancel(e.ctx)
-	const measured = 4096
-	sample := pictures
-	sample.StartStep, sample.MaxSteps = 0, (measured+cfg.BatchSize-1)/cfg.BatchSize
-	std, err := vae.LatentStd(ctx, model, cfg.ImageSize, measured, batchesOf(data.ImageBatches(ctx, src, sample)))
+	std, err := e.measure(ctx, model, cfg, src, pictures)
 	if err != nil {
 		return err
 	}
@@ -185,10 +207,14 @@ func runTrainVAE(e *env) error {
 	}
 	e.printf("latents have a standard deviation of %.4f: scaling_factor %.4f", std, 1/std)
 	proof := filepath.Join(c.String("out"), "reconstructions.png")
-	if err := drawReconstructions(ctx, dev, model, src, cfg.ImageSize, proof); err != nil {
+	shows := "; " + proof + " shows pictures above what is left of them"
+	if n, err := drawReconstructions(ctx, dev, model, src, cfg.ImageSize, proof); err != nil {
 		return err
+	} else if n == 0 {
+		e.warn("no reconstructions.png: none of the pictures that were tried can be decoded")
+		shows = ""
 	}
-	e.printf("written to %s; %s shows pictures above what is left of them", c.String("out"), proof)
+	e.printf("written to %s%s", c.String("out"), shows)
 	if interrupted != nil {
 		return withHint(interrupted, "%s holds the model after %s of %s; it can be used, and --resume auto continues it",
 			out, format.Count(int64(steps)), plural(cfg.MaxSteps, "step"))
@@ -280,26 +306,83 @@ func batchesOf(batches iter.Seq2[*data.ImageBatch, error]) iter.Seq2[*vae.Batch,
 	}
 }
 
-// drawReconstructions writes a sheet of pictures, one of each class, above what the model makes of them.
-func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.AutoencoderKL, src data.Source, size int, path string) error {
-	const most = 10
-	var pix []uint8
-	var labels []string
-	for i := 0; i < src.Len() && len(labels) < most; i++ {
-		if label := src.Sample(i).Label; label == len(labels) { // samples stand in order of label
-			img, err := src.Image(i)
-			if err != nil {
-				return err
+// vaeData names the pictures of a run and what is done to them.
+func (e *env) vaeData(src data.Source) string {
+	text := fmt.Sprintf("%s, mirrored %v", src.Hash(), e.flags.Float64("flip-prob"))
+	if e.orientation() == data.ByEXIF {
+		text += ", turned by EXIF"
+	}
+	return text
+}
+
+// measured is the number of pictures from which the scaling factor is taken, where there are more.
+const measured = 4096
+
+// measure returns the standard deviation of the latents: of all pictures, each once, or of the first of the training
+// where there are many. Pictures that went bad since they were checked do not count.
+func (e *env) measure(ctx context.Context, model *vae.AutoencoderKL, cfg vae.TrainConfig, src data.Source,
+	o data.ImageOptions) (float64, error) {
+	var batches iter.Seq2[*data.ImageBatch, error]
+	if src.Len() <= measured {
+		o.KeepGoing = true
+		batches = data.ImageRange(ctx, src, 0, src.Len(), o)
+	} else {
+		o.StartStep, o.MaxSteps = 0, (measured+cfg.BatchSize-1)/cfg.BatchSize
+		batches = data.ImageBatches(ctx, src, o)
+	}
+	total := min(src.Len(), measured)
+	bar := e.progress("measure latents", "pictures", int64(total))
+	counted := func(yield func(*data.ImageBatch, error) bool) {
+		done := 0
+		for b, err := range batches {
+			if err == nil && len(b.IDs) == 0 {
+				continue
 			}
-			if img, err = data.CenterCrop(img, data.Square(size)); err != nil {
-				return err
+			if !yield(b, err) || err != nil {
+				return
 			}
-			pix = append(pix, img.Pix...)
-			labels = append(labels, src.Classes()[label])
+			done = min(done+len(b.IDs), total)
+			bar.Set(int64(done))
 		}
 	}
-	n := len(labels)
-	err := torch.Run(dev, func(s *torch.Scope) error {
+	std, err := vae.LatentStd(ctx, model, cfg.ImageSize, measured, batchesOf(counted))
+	if err != nil {
+		bar.Abort()
+		return 0, err
+	}
+	bar.Set(int64(total))
+	bar.Finish()
+	return std, nil
+}
+
+// drawReconstructions writes a sheet of pictures, one of each class, above what the model makes of them, and returns their
+// number. Pictures that cannot be read are passed over; where none can there is no sheet.
+func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.AutoencoderKL, src data.Source, size int,
+	path string) (n int, err error) {
+	const most, tries = 10, 100
+	var pix []uint8
+	var labels []string
+	failed := 0
+	for i, shown := 0, -1; i < src.Len() && len(labels) < most && failed < tries; i++ {
+		label := src.Sample(i).Label
+		if label == shown { // samples stand in order of label
+			continue
+		}
+		img, err := src.Image(i)
+		if err != nil {
+			failed++
+			continue
+		}
+		if img, err = data.CenterCrop(img, data.Square(size)); err != nil {
+			return 0, err
+		}
+		pix = append(pix, img.Pix...)
+		labels, shown = append(labels, src.Classes()[label]), label
+	}
+	if n = len(labels); n == 0 {
+		return 0, nil
+	}
+	err = torch.Run(dev, func(s *torch.Scope) error {
 		s = s.NoGrad()
 		mean, _ := model.Encode(s, vae.Pixels(s, pix, n, size, size))
 		made, err := sampling.Decode(ctx, s, model, mean, 1)
@@ -307,15 +390,15 @@ func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.Autoe
 		return err
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	images, err := picture.Batch(pix, 2*n, size, size)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	sheet, err := picture.Sheet(images, append(labels, labels...), n, "")
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return picture.WritePNG(path, sheet)
+	return n, picture.WritePNG(path, sheet)
 }

@@ -3,6 +3,8 @@ package training
 import (
 	"cmp"
 	"fmt"
+
+	"github.com/ditrun/ditrun/data"
 )
 
 // Changes says in words in what a run that goes on with cfg after step differs from the one that was, over the same
@@ -37,9 +39,11 @@ type setting struct {
 // differing lists the fields that may differ and change the results. One that is missing in older checkpoints is zero.
 func (c Config) differing(now Config) []setting {
 	stop := func(s string) string { return cmp.Or(s, onBadStop) }
+	stored := func(o data.Orientation) data.Orientation { return cmp.Or(o, data.AsStored) }
 	constant := func(s string) string { return cmp.Or(s, "constant") }
 	return []setting{
 		{"image-size", c.ImageSize, now.ImageSize},
+		{"orientation", stored(c.Orientation), stored(now.Orientation)},
 		{"lr", c.LR, now.LR},
 		{"warmup-steps", c.WarmupSteps, now.WarmupSteps},
 		{"lr-schedule", constant(c.LRSchedule), constant(now.LRSchedule)},

@@ -40,8 +40,9 @@ type state struct {
 	Trend   float64 `json:"trend"`  // running mean of the loss, for spikes
 	World   int     `json:"world_size"`
 	Config  Config  `json:"config"`
-	Dataset string  `json:"dataset"`    // hash of the catalogue
-	VAE     string  `json:"vae_sha256"` // of the weights that made the latents
+	Dataset string  `json:"dataset"`            // hash of the catalogue
+	LeftOut int     `json:"left_out,omitempty"` // bad pictures that were not among the samples
+	VAE     string  `json:"vae_sha256"`         // of the weights that made the latents
 	Text    string  `json:"text_encoder_sha256,omitempty"`
 
 	Files []savedFile `json:"files"` // all others
@@ -102,6 +103,9 @@ func (st state) fits(cfg Config, set Set, dir string) error {
 		return fmt.Errorf("resume from %s: it was trained with seed %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalSeed, cfg.GlobalSeed)
 	case cmp.Or(st.Config.DataOrder, data.ShuffleOrder) != cmp.Or(cfg.DataOrder, data.ShuffleOrder):
 		return fmt.Errorf("resume from %s: it was trained in %s order, this run has %s", dir, cmp.Or(st.Config.DataOrder, data.ShuffleOrder), cmp.Or(cfg.DataOrder, data.ShuffleOrder))
+	case st.Dataset != set.Hash && st.LeftOut+set.LeftOut > 0:
+		return fmt.Errorf("resume from %s: it was trained on another data set, or other bad pictures were left out "+
+			"(%d then, %d now)", dir, st.LeftOut, set.LeftOut)
 	case st.Dataset != set.Hash:
 		return fmt.Errorf("resume from %s: it was trained on another data set", dir)
 	case st.VAE != set.VAE:
@@ -143,6 +147,12 @@ func Check(cfg Config, set Set, world int, resume string) (step int, err error) 
 		return 0, fmt.Errorf("resume from %s: %w: %s", resume, err, f.WayOut())
 	}
 	return st.Step, st.sameStep(resume)
+}
+
+// DatasetOf returns the hash of the data set that the checkpoint in dir was trained on.
+func DatasetOf(dir string) (hash string, err error) {
+	st, err := readState(dir)
+	return st.Dataset, err
 }
 
 // Newest returns the newest whole checkpoint of those in dir, "" if there is none, and what is wrong with newer ones.
@@ -211,7 +221,7 @@ func (r *runner) load(s *torch.Scope, dir string) error {
 
 // state is what is saved of the run beside the tensors, without the files.
 func (r *runner) state() state {
-	return state{Step: r.step, Epoch: r.epoch, Offset: r.offset, Trend: r.trend.Item(), World: r.group.World(), Config: r.cfg, Dataset: r.set.Hash, VAE: r.set.VAE, Text: r.cfg.textEncoder(r.set)}
+	return state{Step: r.step, Epoch: r.epoch, Offset: r.offset, Trend: r.trend.Item(), World: r.group.World(), Config: r.cfg, Dataset: r.set.Hash, LeftOut: r.set.LeftOut, VAE: r.set.VAE, Text: r.cfg.textEncoder(r.set)}
 }
 
 // textEncoder identifies what made the captions that a run is conditioned on, "" without.

@@ -20,6 +20,7 @@ func Pictures(src data.Source, v *vae.AutoencoderKL, size data.Size, workers int
 		Samples: src.Len(), Classes: src.Classes(), Channels: cfg.LatentChannels,
 		Height: size.Height / cfg.Downsample(), Width: size.Width / cfg.Downsample(), ImageSize: size, Flip: true,
 		ScalingFactor: cfg.ScalingFactor, Hash: src.Hash(), VAE: v.WeightsSHA256(),
+		Orientation: data.OrientationOf(src), LeftOut: data.Missing(src),
 	}}, nil
 }
 

@@ -30,6 +30,8 @@ type Set struct {
 	Hash                    string // of the catalogue
 	VAE                     string // hex SHA-256 of the weights that make the latents
 	Text                    *Text  // captions, nil where there are none
+	Orientation             data.Orientation
+	LeftOut                 int // bad pictures that are not among the samples
 }
 
 // Text describes the captions of a set, as token states.
@@ -81,7 +83,8 @@ func (l latents) Set() Set { return l.set }
 func SetOf(l *data.Latents) Set {
 	m := l.Manifest()
 	return Set{Name: l.Dir(), Samples: l.Len(), Classes: l.Classes(), Channels: m.Channels, Height: m.Height, Width: m.Width,
-		ImageSize: m.ImageSize, Flip: m.Flip, ScalingFactor: m.VAE.ScalingFactor, Hash: m.Dataset.Hash, VAE: m.VAE.SHA256}
+		ImageSize: m.ImageSize, Flip: m.Flip, ScalingFactor: m.VAE.ScalingFactor, Hash: m.Dataset.Hash, VAE: m.VAE.SHA256,
+		Orientation: m.Orientation}
 }
 
 func (l latents) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {

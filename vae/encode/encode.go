@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -56,23 +57,10 @@ type Progress struct {
 	Overflows int
 	// Clipped counts pictures of 16-bit gray whose levels above 255 were lost, see data.Image.
 	Clipped int
+	// Oriented counts pictures that carry an EXIF orientation; whether they were turned is up to the source.
+	Oriented int
 	// Others says that there is nothing left to do but what other processes hold.
 	Others bool
-}
-
-// BadPicturesError says that pictures cannot be decoded.
-type BadPicturesError struct{ Bad []data.Bad }
-
-func (e *BadPicturesError) Error() string {
-	if len(e.Bad) == 1 {
-		return fmt.Sprintf("a picture cannot be decoded: %s: %v", e.Bad[0].Err.Path, e.Bad[0].Err.Err)
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "pictures that cannot be decoded: %d", len(e.Bad))
-	for _, bad := range e.Bad {
-		fmt.Fprintf(&b, "\n  %s: %v", bad.Err.Path, bad.Err.Err)
-	}
-	return b.String()
 }
 
 // Run encodes what is missing in OutDir and returns the manifest, which is written last. A run that was stopped leaves
@@ -80,7 +68,7 @@ func (e *BadPicturesError) Error() string {
 // or many that share the folder, may run at once and share the work. When ctx ends Run returns its error.
 //
 // A picture that cannot be decoded does not end the work: with OnError "fail" all are read, the shards without bad ones
-// are kept, and a BadPicturesError names the others. A source that cannot be read does end it.
+// are kept, and a data.BadPicturesError names the others. With "skip" that error says that no picture is left. A source that cannot be read does end it.
 func Run(ctx context.Context, o Options) (*data.Manifest, error) {
 	m, err := run(ctx, o)
 	if err != nil {
@@ -95,11 +83,18 @@ func run(ctx context.Context, o Options) (*data.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, missing := os.Stat(o.OutDir)
 	w, err := data.NewShardWriter(o.OutDir, plan)
 	if err != nil {
 		return nil, err
 	}
-	defer w.Close()
+	var none *data.BadPicturesError
+	defer func() {
+		w.Close()
+		if missing != nil && none != nil && none.None() {
+			os.Remove(o.OutDir) // which was made for nothing
+		}
+	}()
 	plan = w.Plan()
 	e := &encoder{Options: o, flip: plan.Flip}
 	if err := e.recount(w); err != nil {
@@ -118,10 +113,20 @@ func run(ctx context.Context, o Options) (*data.Manifest, error) {
 			return nil, err
 		}
 		if len(e.bad) > 0 && o.OnError == "fail" {
-			return nil, &BadPicturesError{e.bad}
+			slices.SortFunc(e.bad, func(a, b data.Bad) int { return a.ID - b.ID })
+			none = &data.BadPicturesError{Bad: e.bad, Of: plan.Dataset.Samples}
+			return nil, none
 		}
 	}
-	return w.Finish(ctx)
+	m, err := w.Finish(ctx)
+	if err != nil && len(e.bad) > 0 && ctx.Err() == nil {
+		// Another process may have found first that no picture is left, and removed the shards.
+		if missing, _ := w.Missing(); len(missing) == plan.NumShards() && !errors.As(err, new(*data.BadPicturesError)) {
+			err = &data.BadPicturesError{Bad: e.bad, Of: plan.Dataset.Samples}
+		}
+	}
+	errors.As(err, &none)
+	return m, err
 }
 
 func (o *Options) setDefaults() {
@@ -140,8 +145,11 @@ func (o *Options) setDefaults() {
 	}
 }
 
+// previewTries is how many neighbours are tried in place of a bad picture.
+const previewTries = 16
+
 // Preview returns the crops [n, H, W, 3] of n pictures spread evenly over the source, or of all where there are fewer, and
-// their ids. Bad pictures are left out.
+// their ids. The next good one takes the place of a bad picture; where many in a row are bad there are fewer than n.
 func Preview(ctx context.Context, src data.Source, n int, size data.Size, by data.Resampler) (pix []uint8, ids []int, err error) {
 	n = min(n, src.Len())
 	crop, err := data.NewCropper(size, by)
@@ -149,23 +157,25 @@ func Preview(ctx context.Context, src data.Source, n int, size data.Size, by dat
 		return nil, nil, err
 	}
 	for i := range n {
-		if err := ctx.Err(); err != nil {
-			return nil, nil, err
+		first, next := i*src.Len()/n, (i+1)*src.Len()/n
+		for id := first; id < min(next, first+previewTries); id++ {
+			if err := ctx.Err(); err != nil {
+				return nil, nil, err
+			}
+			img, err := src.Image(id)
+			if errors.As(err, new(*data.BadPicture)) {
+				continue
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+			out := make([]uint8, 3*size.Height*size.Width)
+			if err := crop.Crop(out, img); err != nil {
+				return nil, nil, err
+			}
+			pix, ids = append(pix, out...), append(ids, id)
+			break
 		}
-		id := i * src.Len() / n
-		img, err := src.Image(id)
-		var bad *data.BadPicture
-		if errors.As(err, &bad) {
-			continue
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		out := make([]uint8, 3*size.Height*size.Width)
-		if err := crop.Crop(out, img); err != nil {
-			return nil, nil, err
-		}
-		pix, ids = append(pix, out...), append(ids, id)
 	}
 	return pix, ids, nil
 }
@@ -204,7 +214,7 @@ func (o *Options) plan() (data.Plan, error) {
 		Dataset:  data.DatasetOf(o.Source),
 		VAE:      data.VAE{Name: filepath.Base(o.VAEName), SHA256: o.VAE.WeightsSHA256(), ScalingFactor: cfg.ScalingFactor},
 		Channels: cfg.LatentChannels, Height: o.ImageSize.Height / cfg.Downsample(), Width: o.ImageSize.Width / cfg.Downsample(), DType: o.DType, Flip: o.Flip == "both", Precision: o.Precision,
-		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Decoder: data.Decoders, ShardSize: o.ShardSize,
+		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Orientation: data.OrientationOf(o.Source), Decoder: data.Decoders, ShardSize: o.ShardSize,
 		Tool: strings.TrimPrefix(o.Tool+", "+data.DecoderVersions(), ", "),
 	}, nil
 }

@@ -333,7 +333,7 @@ func TestBadPictures(t *testing.T) {
 	last := Progress{}
 	o.OnProgress = func(p Progress) { last = p }
 	_, err := Run(t.Context(), o)
-	var bad *BadPicturesError
+	var bad *data.BadPicturesError
 	if !errors.As(err, &bad) || len(bad.Bad) != 3 || !strings.Contains(err.Error(), "pictures that cannot be decoded: 3\n  pictures/") || !strings.Contains(err.Error(), "/20.jpg: torn") {
 		t.Fatalf("error %v", err)
 	}

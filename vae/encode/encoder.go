@@ -23,6 +23,7 @@ type encoder struct {
 	spoilt    int                // pictures of shards that cannot be made
 	overflows int
 	clipped   int
+	oriented  int
 	bad       []data.Bad
 	waited    time.Duration
 	last      time.Time
@@ -147,6 +148,7 @@ func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *data.ShardWrite
 			}
 		}
 		e.clipped += b.Clipped
+		e.oriented += b.Oriented
 		n := len(b.IDs) + len(b.Bad)
 		if spoilt || len(b.IDs) == 0 {
 			taken <- struct{}{}
@@ -173,7 +175,7 @@ func (e *encoder) next(w *data.ShardWriter, items <-chan fed) (f fed, ok bool, e
 				if err := e.recount(w); err != nil {
 					return fed{}, false, err
 				}
-				e.OnProgress(Progress{Done: e.done, Total: e.Source.Len(), Overflows: e.overflows, Clipped: e.clipped, Others: true})
+				e.OnProgress(Progress{Done: e.done, Total: e.Source.Len(), Overflows: e.overflows, Clipped: e.clipped, Oriented: e.oriented, Others: true})
 				start, e.last = time.Now(), time.Now() // no fault of the pictures
 			}
 		}
@@ -271,7 +273,7 @@ func (e *encoder) recount(w *data.ShardWriter) error {
 
 func (e *encoder) report() {
 	now := time.Now()
-	p := Progress{Done: e.done, Total: e.Source.Len(), Overflows: e.overflows, Clipped: e.clipped}
+	p := Progress{Done: e.done, Total: e.Source.Len(), Overflows: e.overflows, Clipped: e.clipped, Oriented: e.oriented}
 	if d := now.Sub(e.last); d > 0 {
 		p.WaitShare = e.waited.Seconds() / d.Seconds()
 	}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/diffusion/runs"
+	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/dist"
+)
+
+// checkTrainInput looks for bad pictures before a run begins, each process in its share, and leaves them out or ends the
+// run, as --on-error says. A run that goes on with the pictures that it had does not look again.
+func (e *env) checkTrainInput(t *trainInput, group *dist.Group) error {
+	if !t.pictures {
+		return nil
+	}
+	rank, world := group.Rank(), group.World()
+	skip := rank == 0 && e.checkedBefore(t.set.Hash)
+	if world > 1 {
+		if err := fromRank0(e.ctx, group, "pictures were checked", &skip); err != nil {
+			return err
+		}
+	}
+	if skip {
+		return nil
+	}
+	n := t.catalogue.Len()
+	found, err := e.checkPictures(t.catalogue, rank*n/world, (rank+1)*n/world, t.workers)
+	if world > 1 {
+		found, err = joinChecks(e.ctx, group, found, err)
+	}
+	if err != nil {
+		return err
+	}
+	left := t.catalogue
+	if rank == 0 {
+		left, err = e.leaveOut(left, found)
+	} else if bad := len(found.Bad); bad == n || bad > 0 && e.flags.String("on-error") == "fail" {
+		err = fmt.Errorf("%s: rank 0 names them", plural(bad, "bad picture"))
+	} else {
+		left = data.Without(left, found.IDs())
+	}
+	if err != nil {
+		return err
+	}
+	if t.source, err = training.Pictures(left, t.vae, t.set.ImageSize, t.workers); err != nil {
+		return err
+	}
+	name := t.set.Name
+	t.set = t.source.Set()
+	t.set.Name = name
+	return nil
+}
+
+// checkedBefore says whether there is a run to go on with whose pictures had the given hash: they were checked when it
+// began. What is wrong with the run is for others to say.
+func (e *env) checkedBefore(hash string) bool {
+	dir := e.flags.String("resume")
+	switch dir {
+	case "none":
+		return false
+	case "auto":
+		if dir = e.flags.String("run-dir"); dir == "" {
+			config, err := configHash(e.flags, notOfTheRun...)
+			if err != nil {
+				return false
+			}
+			if dir, err = runs.Latest(e.flags.String("results-dir"), config); err != nil || dir == "" {
+				return false
+			}
+		}
+	}
+	if at, _, err := checkpoint.Latest(filepath.Join(dir, "checkpoints")); err == nil {
+		dir = at
+	}
+	before, err := training.DatasetOf(dir)
+	return err == nil && before == hash
+}
+
+// tell makes v known to the other processes under key.
+func tell(group *dist.Group, key string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return group.Store().Set(key, text)
+}
+
+// hear waits for what a process tells under key.
+func hear(ctx context.Context, group *dist.Group, key string, v any) error {
+	text, err := group.Store().Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, v)
+}
+
+// fromRank0 makes v that of rank 0.
+func fromRank0(ctx context.Context, group *dist.Group, key string, v any) error {
+	if group.Rank() == 0 {
+		return tell(group, key, v)
+	}
+	return hear(ctx, group, key, v)
+}
+
+// A checkedShare is what one process found, in words for the others.
+type checkedShare struct {
+	Error             string
+	Clipped, Oriented int
+	Bad               []checkedBad
+}
+
+type checkedBad struct {
+	ID        int
+	Path, Why string
+}
+
+// joinChecks makes one of what the processes found in their shares, each with its error.
+func joinChecks(ctx context.Context, group *dist.Group, found data.PictureCheck, err error) (data.PictureCheck, error) {
+	mine := checkedShare{Clipped: found.Clipped, Oriented: found.Oriented}
+	if err != nil {
+		mine.Error = err.Error()
+	}
+	for _, b := range found.Bad {
+		mine.Bad = append(mine.Bad, checkedBad{b.ID, b.Err.Path, b.Err.Err.Error()})
+	}
+	key := func(rank int) string { return fmt.Sprintf("pictures of rank %d", rank) }
+	if err := errors.Join(err, tell(group, key(group.Rank()), mine)); err != nil {
+		return found, err
+	}
+	all := data.PictureCheck{}
+	for rank := range group.World() {
+		var share checkedShare
+		if err := hear(ctx, group, key(rank), &share); err != nil {
+			return all, err
+		}
+		if share.Error != "" {
+			return all, fmt.Errorf("rank %d: %s", rank, share.Error)
+		}
+		all.Clipped += share.Clipped
+		all.Oriented += share.Oriented
+		for _, b := range share.Bad {
+			all.Bad = append(all.Bad, data.Bad{ID: b.ID, Err: &data.BadPicture{Path: b.Path, Err: errors.New(b.Why)}})
+		}
+	}
+	return all, nil
+}
