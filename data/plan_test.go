@@ -2,6 +2,8 @@ package data
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,5 +124,106 @@ func TestSetWithoutPlan(t *testing.T) {
 	}
 	if _, err := encodeAll(context.Background(), dir, testPlan(10)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPlanOfAnotherOrientation: a set whose pictures were turned is not gone on with by an encoder that leaves them as
+// they are, nor the other way round. As stored is what sets are that say nothing of it.
+func TestPlanOfAnotherOrientation(t *testing.T) {
+	for _, c := range []struct {
+		made, then Orientation
+		want       string
+	}{
+		{"", ByEXIF, "orientation as-stored, this plan has exif"},
+		{AsStored, ByEXIF, "orientation as-stored, this plan has exif"},
+		{ByEXIF, "", "orientation exif, this plan has as-stored"},
+		{ByEXIF, AsStored, "orientation exif, this plan has as-stored"},
+		{"", AsStored, ""}, {AsStored, "", ""}, {ByEXIF, ByEXIF, ""},
+	} {
+		p := testPlan(6)
+		p.Orientation = c.made
+		dir := testLatents(t, p)
+		m, err := readManifest(dir)
+		if err != nil || (m.Orientation == ByEXIF) != (c.made == ByEXIF) || m.Orientation == AsStored {
+			t.Fatalf("the manifest has orientation %q, error %v", m.Orientation, err)
+		}
+		p.Orientation = c.then
+		check := func(what, want string) {
+			w, err := NewShardWriter(dir, p)
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%q, then %q, %s: error %v, want %q", c.made, c.then, what, err, want)
+			}
+			if err == nil {
+				w.Close()
+			}
+		}
+		check("by the manifest", c.want)
+		if err := os.Remove(filepath.Join(dir, ManifestName)); err != nil {
+			t.Fatal(err)
+		}
+		shards := c.want
+		if before, after, ok := strings.Cut(c.want, ", this plan has "); ok {
+			shards = strings.Replace(before, "orientation ", "orientation is ", 1) + ", want " + after
+		}
+		check("by the shards", shards)
+	}
+	// While somebody encodes, the plan says it.
+	p, dir := testPlan(6), t.TempDir()
+	w, err := NewShardWriter(dir, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	p.Orientation = ByEXIF
+	if _, err := NewShardWriter(dir, p); err == nil ||
+		!strings.Contains(err.Error(), "made with orientation as-stored, this plan has exif") {
+		t.Errorf("error %v", err)
+	}
+	p.Orientation = "sideways"
+	if _, err := NewShardWriter(t.TempDir(), p); err == nil || !strings.Contains(err.Error(), `orientation "sideways"`) {
+		t.Errorf("error %v", err)
+	}
+	// Nothing is written down of what is as stored, so that such sets have the bytes that they had.
+	for _, o := range []Orientation{"", AsStored} {
+		p := testPlan(6)
+		p.Orientation = o
+		for name, text := range contents(t, testLatents(t, p)) {
+			if strings.Contains(text, "orientation") {
+				t.Errorf("%s mentions the orientation", name)
+			}
+		}
+	}
+}
+
+// TestSetOfSkippedPicturesAlone: it is no set; nothing is left of it.
+func TestSetOfSkippedPicturesAlone(t *testing.T) {
+	p, dir := testPlan(6), t.TempDir()
+	w, err := NewShardWriter(dir, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c, err := range w.Claims(t.Context(), 0, 1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := c.Lo; i < c.Hi; i++ {
+			reason := fmt.Sprintf("load dir: of/%d.png: torn: much", i)
+			if err := c.Skip(i, Sample{Name: "n", Label: 0}, reason); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = w.Finish(t.Context())
+	var bad *BadPicturesError
+	want := "none of the 6 pictures can be decoded:\n  dir: of/0.png: torn: much\n  dir: of/1.png: torn: much\n"
+	if !errors.As(err, &bad) || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	w.Close()
+	if got := contents(t, dir); len(got) != 0 {
+		t.Errorf("%d files are left", len(got))
 	}
 }

@@ -159,8 +159,8 @@ func runTrainVAE(e *env) error {
 			last = *state.Losses
 		}
 		if state.Data != saves.Data {
-			e.warn("%s, %s: the run began with other pictures, or other ones of them were bad, mirrored or turned; it goes on "+
-				"with these", c.String("data"), plural(src.Len(), "picture"))
+			e.warn("%s: these are not the pictures that the run began with, or others of them are left out, mirrored or "+
+				"turned: it goes on with them", c.String("data"))
 		}
 		e.printf("Continuing from step %d", steps)
 	}
@@ -197,7 +197,7 @@ func runTrainVAE(e *env) error {
 
 	// The rest takes seconds and makes the model usable, so an interrupt does not stop it.
 	ctx := context.WithoutCancel(e.ctx)
-	std, err := e.measure(ctx, model, cfg, src, pictures)
+	std, err := e.measure(ctx, model, src, pictures)
 	if err != nil {
 		return err
 	}
@@ -222,7 +222,8 @@ func runTrainVAE(e *env) error {
 	if err := disk.RemoveFolder(saves.Dir); err != nil { // the model is there: what continues it has no use
 		e.warn("%v", err)
 	}
-	return e.result(map[string]any{"out": c.String("out"), "loss": last.Rec, "kl": last.KL, "scaling_factor": 1 / std, "seconds": time.Since(began).Seconds()})
+	return e.result(map[string]any{"out": c.String("out"), "loss": last.Rec, "kl": last.KL, "skipped": data.Missing(src),
+		"scaling_factor": 1 / std, "seconds": time.Since(began).Seconds()})
 }
 
 // vaeRun is the folder in --out with what continues a run.
@@ -318,23 +319,25 @@ func (e *env) vaeData(src data.Source) string {
 // measured is the number of pictures from which the scaling factor is taken, where there are more.
 const measured = 4096
 
-// measure returns the standard deviation of the latents: of all pictures, each once, or of the first of the training
+// measuredBatches are the pictures from which the scaling factor is taken: all, each once, or the first of the training o
 // where there are many. Pictures that went bad since they were checked do not count.
-func (e *env) measure(ctx context.Context, model *vae.AutoencoderKL, cfg vae.TrainConfig, src data.Source,
-	o data.ImageOptions) (float64, error) {
-	var batches iter.Seq2[*data.ImageBatch, error]
+func measuredBatches(ctx context.Context, src data.Source, o data.ImageOptions) iter.Seq2[*data.ImageBatch, error] {
 	if src.Len() <= measured {
 		o.KeepGoing = true
-		batches = data.ImageRange(ctx, src, 0, src.Len(), o)
-	} else {
-		o.StartStep, o.MaxSteps = 0, (measured+cfg.BatchSize-1)/cfg.BatchSize
-		batches = data.ImageBatches(ctx, src, o)
+		return data.ImageRange(ctx, src, 0, src.Len(), o)
 	}
+	o.StartStep, o.MaxSteps = 0, (measured+o.Batch-1)/o.Batch
+	return data.ImageBatches(ctx, src, o)
+}
+
+// measure returns the standard deviation of the latents of these pictures.
+func (e *env) measure(ctx context.Context, model *vae.AutoencoderKL, src data.Source, o data.ImageOptions) (float64,
+	error) {
 	total := min(src.Len(), measured)
 	bar := e.progress("measure latents", "pictures", int64(total))
 	counted := func(yield func(*data.ImageBatch, error) bool) {
 		done := 0
-		for b, err := range batches {
+		for b, err := range measuredBatches(ctx, src, o) {
 			if err == nil && len(b.IDs) == 0 {
 				continue
 			}
@@ -345,7 +348,7 @@ func (e *env) measure(ctx context.Context, model *vae.AutoencoderKL, cfg vae.Tra
 			bar.Set(int64(done))
 		}
 	}
-	std, err := vae.LatentStd(ctx, model, cfg.ImageSize, measured, batchesOf(counted))
+	std, err := vae.LatentStd(ctx, model, o.Size.Height, measured, batchesOf(counted))
 	if err != nil {
 		bar.Abort()
 		return 0, err

@@ -3,8 +3,12 @@ package encode
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"image"
+	"image/png"
 	"math"
 	"os"
 	"path/filepath"
@@ -405,5 +409,148 @@ func TestFloat16Overflow(t *testing.T) {
 	batches := 2 * (3 + 3 + 2) // shards of 8, 8 and 5 in threes, two views
 	if a, b := read("fp32", 0), read("fp16", batches); !slices.Equal(a, b) {
 		t.Error("the batches made again are not those of float32")
+	}
+}
+
+// TestAllPicturesBad: where no picture can be decoded nothing is written, whatever is asked for, and all are named; a
+// folder that was there stays.
+func TestAllPicturesBad(t *testing.T) {
+	all := make([]int, 21)
+	for i := range all {
+		all[i] = i
+	}
+	check := func(o Options, what string) {
+		t.Helper()
+		_, err := Run(t.Context(), o)
+		var bad *data.BadPicturesError
+		if !errors.As(err, &bad) || !bad.None() || len(bad.Bad) != 21 {
+			t.Fatalf("%s: error %v", what, err)
+		}
+		want := "none of the 21 pictures can be decoded:\n  pictures/0.jpg: torn\n  pictures/1.jpg: torn\n"
+		if !strings.Contains(err.Error(), want) || !strings.HasSuffix(err.Error(), "  and 1 more") {
+			t.Errorf("%s: error %v, want %s", what, err, want)
+		}
+	}
+	for _, onError := range []string{"fail", "skip"} {
+		o := testOptions(t, filepath.Join(t.TempDir(), "new"))
+		o.Source, o.OnError = pictures{n: 21, bad: all}, onError
+		check(o, onError)
+		if _, err := os.Stat(o.OutDir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: the folder is there: %v", onError, err)
+		}
+		o.OutDir = t.TempDir()
+		check(o, onError)
+		if got := files(t, o.OutDir); len(got) != 0 {
+			t.Errorf("%s: %d files are left", onError, len(got))
+		}
+	}
+	// A run that was cut short after all shards had been made is told the same.
+	o := testOptions(t, t.TempDir())
+	o.Source, o.OnError = pictures{n: 21, bad: all}, "skip"
+	ctx, cancel := context.WithCancel(t.Context())
+	n := 0
+	o.OnBad = func(data.Bad) {
+		if n++; n == 21 {
+			cancel()
+		}
+	}
+	if _, err := Run(ctx, o); !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v, want context.Canceled", err)
+	}
+	if got := files(t, o.OutDir); len(got) < 2 {
+		t.Fatalf("%d shards after the stop, want two or three", len(got))
+	}
+	o.OnBad = nil
+	check(o, "continued")
+	if got := files(t, o.OutDir); len(got) != 0 {
+		t.Errorf("%d files are left", len(got))
+	}
+}
+
+// TestPreviewPassesOverBadPictures: a neighbour takes the place of a bad picture.
+func TestPreviewPassesOverBadPictures(t *testing.T) {
+	for _, c := range []struct {
+		bad, want []int
+	}{
+		{nil, []int{0, 5, 10, 15}},
+		{[]int{5, 15, 16}, []int{0, 6, 10, 17}},
+		{[]int{10, 11, 12, 13, 14}, []int{0, 5, 15}}, // whose neighbours are shown
+	} {
+		_, ids, err := Preview(t.Context(), pictures{n: 20, bad: c.bad}, 4, data.Square(8), data.PillowClassic)
+		if err != nil || !slices.Equal(ids, c.want) {
+			t.Errorf("bad %v: shows %v, error %v, want %v", c.bad, ids, err, c.want)
+		}
+	}
+	many := make([]int, 1000)
+	for i := range many {
+		many[i] = i
+	}
+	pix, ids, err := Preview(t.Context(), pictures{n: 1000, bad: many}, 4, data.Square(8), data.PillowClassic)
+	if err != nil || len(ids) != 0 || len(pix) != 0 {
+		t.Errorf("all bad: shows %v, error %v", ids, err)
+	}
+	if _, _, err := Preview(t.Context(), pictures{n: 20, broken: 5}, 4, data.Square(8), ""); err == nil {
+		t.Error("a picture that is lost is passed over")
+	}
+}
+
+// TestOrientedPictures: pictures with an orientation are counted, and the manifest says what became of them.
+func TestOrientedPictures(t *testing.T) {
+	img := image.NewNRGBA(image.Rect(0, 0, 24, 16))
+	for i := range img.Pix {
+		img.Pix[i] = uint8(i * 7)
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		t.Fatal(err)
+	}
+	exif := "MM\x00\x2a\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
+	chunk := binary.BigEndian.AppendUint32(nil, uint32(len(exif)))
+	chunk = append(chunk, "eXIf"+exif...)
+	chunk = binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(chunk[4:]))
+	const header = 8 + 25 // signature and IHDR
+	turned := slices.Insert(bytes.Clone(b.Bytes()), header, chunk...)
+	dir := t.TempDir()
+	for name, content := range map[string][]byte{"a/0.png": turned, "a/1.png": turned, "a/2.png": b.Bytes()} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o777), os.WriteFile(path, content, 0o666)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var first []*data.Latents
+	for _, turn := range []data.Orientation{data.AsStored, data.ByEXIF} {
+		src, err := data.Open(t.Context(), dir, data.Options{Orientation: turn})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer src.Close()
+		o := testOptions(t, t.TempDir())
+		last := Progress{}
+		o.Source, o.DType, o.OnProgress = src, checkpoint.F32, func(p Progress) { last = p }
+		m, err := Run(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last.Oriented != 2 {
+			t.Errorf("%s: %d oriented pictures, want 2", turn, last.Oriented)
+		}
+		if (m.Orientation == data.ByEXIF) != (turn == data.ByEXIF) {
+			t.Errorf("%s: the manifest says %q", turn, m.Orientation)
+		}
+		l, err := data.OpenLatents(o.OutDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		first = append(first, l)
+	}
+	for i, same := range []bool{false, false, true} {
+		a, b := make([]float32, first[0].RecordLen()), make([]float32, first[0].RecordLen())
+		if err := errors.Join(first[0].Read(i, false, a), first[1].Read(i, false, b)); err != nil {
+			t.Fatal(err)
+		}
+		if slices.Equal(a, b) != same {
+			t.Errorf("picture %d: equal latents %v, want %v", i, !same, same)
+		}
 	}
 }
