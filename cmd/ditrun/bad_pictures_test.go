@@ -1,0 +1,370 @@
+package main
+
+import (
+	"archive/zip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/vae"
+)
+
+// spoil adds to the pictures of writeTree bad ones of every kind, and a class of nothing else, and returns their paths.
+func spoil(t *testing.T, pictures string) (bad []string) {
+	t.Helper()
+	for _, name := range []string{"n01440764/a.png", "n01440764/b.png", "n01443537/a.png", "n01443537/b.png", "n01449999/a.png"} {
+		bad = append(bad, filepath.Join(pictures, filepath.FromSlash(name)))
+	}
+	write(t, bad[4], []byte("not a picture"))
+	write(t, bad[2], nil)
+	if err := errors.Join(os.Symlink("/nowhere", bad[0]), syscall.Mkfifo(bad[1], 0o666),
+		os.Symlink("/dev/zero", bad[3])); err != nil {
+		t.Fatal(err)
+	}
+	return bad
+}
+
+var badReasons = []string{"a link to nothing: there is no /nowhere", "a FIFO, want a file", "empty file", "a device, want a file",
+	"not a picture: starts with 6e 6f"}
+
+// namesAll wants the error of a command to name all bad pictures with what is wrong with them.
+func namesAll(t *testing.T, o outcome, bad []string) {
+	t.Helper()
+	if o.code != 1 || !strings.Contains(o.stderr, fmt.Sprintf("pictures that cannot be decoded: %d\n", len(bad))) ||
+		!strings.Contains(o.stderr, "ditrun: hint: --on-error skip leaves them out") {
+		t.Errorf("code %d, errors\n%s", o.code, o.stderr)
+	}
+	for i, path := range bad {
+		if want := "\n    " + path + ": " + badReasons[i]; !strings.Contains(o.stderr, want) {
+			t.Errorf("errors\n%swant %q", o.stderr, want)
+		}
+	}
+}
+
+// succeed is mustRun of a command that warns.
+func succeed(t *testing.T, args ...string) outcome {
+	t.Helper()
+	o := ditrun(t, args...)
+	if o.code != 0 {
+		t.Fatalf("ditrun %s: code %d\n%s%s", strings.Join(args, " "), o.code, o.stdout, o.stderr)
+	}
+	return o
+}
+
+// leavesAllOut wants one line about the bad pictures, and one about the class that has no other.
+func leavesAllOut(t *testing.T, o outcome) {
+	t.Helper()
+	for _, want := range []string{"ditrun: warning: left out 5 bad pictures: ",
+		`ditrun: warning: no picture is left of 1 class, all are bad: "n01449999"`} {
+		if o.code != 0 || strings.Count(o.stderr, want) != 1 {
+			t.Errorf("code %d, errors\n%swant %q once", o.code, o.stderr, want)
+		}
+	}
+}
+
+// TestTrainVAEBadPictures: all pictures are looked at before the first step. With fail all bad ones are named and nothing
+// is written; with skip the others are trained on, in an order that a continued run keeps.
+func TestTrainVAEBadPictures(t *testing.T) {
+	needTorch(t)
+	pictures, dir := writeTree(t, 20), t.TempDir()
+	bad := spoil(t, pictures)
+	train := func(out string, more ...string) []string {
+		return slices.Concat([]string{"train-vae", "--data", pictures, "--out", out}, vaeFlags,
+			[]string{"--max-steps", "120", "--batch-size", "4", "--ckpt-every", "5", "--log-every", "50"}, more)
+	}
+	whole, out := filepath.Join(dir, "whole"), filepath.Join(dir, "stopped")
+	namesAll(t, ditrun(t, train(whole)...), bad)
+	if got := list(t, dir); len(got) != 0 {
+		t.Errorf("left %q", got)
+	}
+	o := succeed(t, train(whole, "--on-error", "skip", "--json")...)
+	leavesAllOut(t, o)
+	if n := shownOn(t, filepath.Join(whole, "reconstructions.png")); n != 2 {
+		t.Errorf("the sheet shows %d classes, want those 2 that have pictures", n)
+	}
+	var result struct{ Skipped int }
+	if err := json.Unmarshal([]byte(o.stdout), &result); err != nil || result.Skipped != 5 {
+		t.Errorf("printed %s", o.stdout)
+	}
+	p := start(t, train(out, "--on-error", "skip")...)
+	savedVAE(t, out, 5)
+	p.signal(syscall.SIGKILL)
+	p.wait()
+	if o := ditrun(t, train(out)...); o.code == 0 {
+		t.Error("with --on-error fail the run goes on")
+	}
+	if o := succeed(t, train(out, "--on-error", "skip")...); strings.Contains(o.stderr, "not the pictures") {
+		t.Errorf("errors\n%s", o.stderr)
+	}
+	equalFiles(t, whole, out, vaeOutput...)
+
+	// That other pictures are bad is said when a run goes on.
+	p = start(t, train(filepath.Join(dir, "third"), "--on-error", "skip")...)
+	savedVAE(t, filepath.Join(dir, "third"), 5)
+	p.signal(syscall.SIGKILL)
+	p.wait()
+	if err := os.Remove(bad[0]); err != nil {
+		t.Fatal(err)
+	}
+	o = succeed(t, train(filepath.Join(dir, "third"), "--on-error", "skip")...)
+	if !strings.Contains(o.stderr, "these are not the pictures that the run began with") {
+		t.Errorf("errors\n%s", o.stderr)
+	}
+	// All bad.
+	none := t.TempDir()
+	write(t, filepath.Join(none, "x", "a.png"), []byte("hello"))
+	o = ditrun(t, "train-vae", "--data", none, "--out", filepath.Join(dir, "none"), "--batch-size", "1", "--on-error", "skip")
+	if o.code != 1 || !strings.Contains(o.stderr, "the only picture cannot be decoded: "+none) || exists(filepath.Join(dir, "none")) {
+		t.Errorf("code %d, errors\n%s", o.code, o.stderr)
+	}
+	o = ditrun(t, train(filepath.Join(dir, "few"), "--on-error", "skip", "--batch-size", "24")...)
+	if o.code != 1 || !strings.Contains(o.stderr, "has 20 pictures, fewer than a batch of 24") {
+		t.Errorf("code %d, errors\n%s", o.code, o.stderr)
+	}
+}
+
+// shownOn is the number of classes on a sheet of reconstructions of 8-pixel pictures.
+func shownOn(t *testing.T, path string) int {
+	t.Helper()
+	one := filepath.Join(theRoad(t).vae, "reconstructions.png") // of four classes
+	w1, _ := size(t, one)
+	w, _ := size(t, path)
+	return (4*w + w1/2) / w1
+}
+
+// TestTrainPicturesBad: train looks at its pictures before the first step too, alone and with another process, which agree
+// on what is left out; a run that goes on has the same ones, or says that it has not.
+func TestTrainPicturesBad(t *testing.T) {
+	r := theRoad(t)
+	pictures, dir := writeTree(t, 20), t.TempDir()
+	bad := spoil(t, pictures)
+	train := func(run, steps string, more ...string) []string {
+		return slices.Concat([]string{"train", "--data", pictures, "--vae", r.vae, "--model", "DiT-16x1x2/2",
+			"--global-batch-size", "4", "--ema-decay", "0.5", "--ckpt-every", "2", "--max-steps", steps, "--run-dir", run}, more)
+	}
+	whole, halves, both := filepath.Join(dir, "whole"), filepath.Join(dir, "halves"), filepath.Join(dir, "both")
+	namesAll(t, ditrun(t, train(whole, "4")...), bad)
+	t.Setenv(asDitrun, "1")
+	launched := func(args []string) []string { return append([]string{"launch", "-n", "2", "--"}, args...) }
+	o := ditrun(t, launched(train(whole, "4"))...)
+	namesAll(t, o, bad)
+	if got := list(t, dir); len(got) != 0 {
+		t.Errorf("left %q", got)
+	}
+	leavesAllOut(t, succeed(t, train(whole, "4", "--on-error", "skip")...))
+	succeed(t, train(halves, "2", "--on-error", "skip")...)
+	leavesAllOut(t, succeed(t, train(halves, "4", "--on-error", "skip", "--resume", "auto")...))
+	equalFiles(t, whole, halves, "checkpoints/0000004/model.safetensors", "checkpoints/0000004/ema.safetensors")
+	leavesAllOut(t, succeed(t, launched(train(both, "4", "--on-error", "skip"))...))
+	if a, b := lossOf(t, whole), lossOf(t, both); math.Abs(a-b) > 1e-4 {
+		t.Errorf("a loss of %v, of two processes %v: they trained on other pictures", a, b)
+	}
+	o = succeed(t, train(halves, "6", "--on-error", "skip", "--resume", "auto", "--orientation", "exif")...)
+	if !strings.Contains(o.stderr, "orientation as-stored before, exif now") {
+		t.Errorf("errors\n%s", o.stderr)
+	}
+	if err := os.Remove(bad[0]); err != nil {
+		t.Fatal(err)
+	}
+	o = ditrun(t, train(halves, "8", "--on-error", "skip", "--resume", "auto")...)
+	if o.code != 1 || !strings.Contains(o.stderr, "it was trained on another data set, or other bad pictures were left out (5 then, 4 now)") {
+		t.Errorf("code %d, errors\n%s", o.code, o.stderr)
+	}
+	for _, path := range bad[1:] {
+		os.Remove(path)
+	}
+	os.Remove(filepath.Dir(bad[4]))
+	good := filepath.Join(dir, "good")
+	for i, steps := range []string{"2", "4"} {
+		o := succeed(t, train(good, steps, "--resume", "auto")...)
+		if checked := strings.Contains(o.stderr, "check: 20 pictures"); checked != (i == 0) {
+			t.Errorf("run %d, checked %v:\n%s", i, checked, o.stderr)
+		}
+	}
+	o = ditrun(t, "train", "--data", r.latents, "--model", "DiT-16x1x2/2", "--global-batch-size", "4", "--orientation", "exif")
+	o.refused(t, 1, "holds latents of pictures as they were stored, --orientation exif asks for others")
+}
+
+// lossOf is the last loss of a run.
+func lossOf(t *testing.T, run string) float64 {
+	t.Helper()
+	var last struct{ Loss float64 }
+	for line := range strings.Lines(string(read(t, filepath.Join(run, "log.jsonl")))) {
+		if err := json.Unmarshal([]byte(line), &last); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return last.Loss
+}
+
+// TestEncodeAllBad: a set of bad pictures alone is one error with their names, and nothing is written.
+func TestEncodeAllBad(t *testing.T) {
+	r := theRoad(t)
+	pictures, dir := t.TempDir(), t.TempDir()
+	for i := range 30 {
+		write(t, filepath.Join(pictures, "x", fmt.Sprintf("%02d.png", i)), []byte("hello"))
+	}
+	t.Setenv("TMPDIR", t.TempDir())
+	for _, more := range [][]string{{}, {"--on-error", "skip"}, {"--preview", "4"}, {"--on-error", "skip", "--preview", "40"}} {
+		out := filepath.Join(dir, "latents")
+		o := ditrun(t, slices.Concat([]string{"encode-latents", "--data", pictures, "--vae", r.vae, "--out", out}, more)...)
+		want := "none of the 30 pictures can be decoded:\n    " + filepath.Join(pictures, "x", "00.png") + ": not a picture"
+		if o.code != 1 || !strings.Contains(o.stderr, want) || strings.Contains(o.stderr, "same command") ||
+			!strings.Contains(o.stderr, "\n    and 10 more; ") || strings.Contains(o.stderr, "--on-error skip leaves") {
+			t.Errorf("%q: code %d, errors\n%s", more, o.code, o.stderr)
+		}
+		if n := strings.Count(o.stderr, "warning: left out: "); n > 21 {
+			t.Errorf("%q: %d lines of pictures that are left out", more, n)
+		}
+		if got := list(t, dir); len(got) != 0 {
+			t.Errorf("%q: left %q", more, got)
+		}
+		_, after, _ := strings.Cut(o.stderr, "and 10 more; ")
+		path, _, _ := strings.Cut(after, " lists them all")
+		if text := string(read(t, path)); strings.Count(text, "\n") != 30 || !strings.Contains(text, "29.png: not a picture") {
+			t.Errorf("the list has\n%s", text)
+		}
+	}
+}
+
+// TestOrientationFlag: turned pictures are counted, said, and kept in the manifest, which goes on alike or not at all.
+func TestOrientationFlag(t *testing.T) {
+	r := theRoad(t)
+	z, err := zip.OpenReader(filepath.Join("..", "..", "data", "testdata", "orientation", "pictures.zip"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	pictures, dir := t.TempDir(), t.TempDir()
+	for _, name := range []string{"1.jpg", "6.jpg", "8.png", "3.webp", "5.tiff"} {
+		b, err := fs.ReadFile(z, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(pictures, "x", name), b)
+	}
+	const stored = "3 pictures with an EXIF orientation: used as stored (--orientation exif turns them upright)"
+	const turned = "3 pictures with an EXIF orientation: turned upright"
+	encode := func(out string, more ...string) []string {
+		return slices.Concat([]string{"encode-latents", "--data", pictures, "--vae", r.vae, "--out", filepath.Join(dir, out),
+			"--image-size", "8", "--preview", "5"}, more)
+	}
+	if o := succeed(t, encode("stored")...); !strings.Contains(o.stderr, "warning: "+stored) {
+		t.Errorf("errors\n%s", o.stderr)
+	}
+	if o := succeed(t, encode("turned", "--orientation", "exif")...); !strings.Contains(o.stdout, turned) {
+		t.Errorf("printed\n%s", o.stdout)
+	}
+	for out, want := range map[string]string{"stored": "", "turned": "exif"} {
+		var m struct{ Orientation string }
+		if err := json.Unmarshal(read(t, filepath.Join(dir, out, "manifest.json")), &m); err != nil || m.Orientation != want {
+			t.Errorf("%s: the manifest says %q, want %q (%v)", out, m.Orientation, want, err)
+		}
+	}
+	if a, b := read(t, filepath.Join(dir, "stored", "preview.png")), read(t, filepath.Join(dir, "turned", "preview.png")); slices.Equal(a, b) {
+		t.Error("the preview shows no turned pictures")
+	}
+	ditrun(t, encode("stored", "--orientation", "exif")...).refused(t, 1, "made with orientation as-stored, this plan has exif")
+	ditrun(t, encode("turned")...).refused(t, 1, "made with orientation exif, this plan has as-stored")
+	ditrun(t, encode("turned", "--orientation", "up")...).refused(t, 2, `--orientation "up": want as-stored, exif`)
+	trained := slices.Concat([]string{"train-vae", "--data", pictures}, vaeFlags, []string{"--max-steps", "3", "--batch-size", "4"})
+	if o := succeed(t, append(trained, "--out", filepath.Join(dir, "v1"))...); !strings.Contains(o.stderr, stored) {
+		t.Errorf("errors\n%s", o.stderr)
+	}
+	if o := succeed(t, append(trained, "--orientation", "exif", "--out", filepath.Join(dir, "v2"))...); !strings.Contains(o.stdout, turned) {
+		t.Errorf("printed\n%s", o.stdout)
+	}
+	if slices.Equal(read(t, filepath.Join(dir, "v1", vaeWeights)), read(t, filepath.Join(dir, "v2", vaeWeights))) {
+		t.Error("the autoencoder was trained on the same pixels")
+	}
+}
+
+// manyPictures is a source of n pictures of 8 x 8, which counts how often each is asked for.
+type manyPictures struct {
+	n    int
+	seen []int
+}
+
+func (p *manyPictures) Len() int               { return p.n }
+func (p *manyPictures) Classes() []string      { return []string{"x"} }
+func (p *manyPictures) Sample(int) data.Sample { return data.Sample{Name: "x"} }
+func (p *manyPictures) Order() string          { return "test" }
+func (p *manyPictures) Hash() string           { return "test" }
+func (p *manyPictures) Notes() []string        { return nil }
+func (p *manyPictures) Close() error           { return nil }
+func (p *manyPictures) Image(i int) (*data.Image, error) {
+	p.seen[i]++
+	return data.NewImage(8, 8), nil
+}
+
+// TestMeasuredPictures: small sets are measured once, of large ones the pictures that training begins with, as ever.
+func TestMeasuredPictures(t *testing.T) {
+	o := data.ImageOptions{Size: data.Square(8), Batch: 24, Workers: 1, Seed: 3, FlipProb: 0.5}
+	for _, n := range []int{1, 24, 64, measured} {
+		src := &manyPictures{n, make([]int, n)}
+		for _, err := range measuredBatches(t.Context(), src, o) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if slices.Max(src.seen) != 1 || slices.Min(src.seen) != 1 {
+			t.Errorf("%d pictures: each is taken %d to %d times, want once", n, slices.Min(src.seen), slices.Max(src.seen))
+		}
+	}
+	src := &manyPictures{measured + 1000, make([]int, measured+1000)}
+	var got, want []int
+	for b, err := range measuredBatches(t.Context(), src, o) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, b.IDs...)
+	}
+	o.MaxSteps = 171 // of 24 make 4,096
+	for b, err := range data.ImageBatches(t.Context(), src, o) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, b.IDs...)
+	}
+	if !slices.Equal(got, want) || len(got) != 171*24 {
+		t.Errorf("%d pictures of a large set, others than the first of the training", len(got))
+	}
+}
+
+// TestScalingFactorOfSmallSet: it is that of every picture, once, whatever the batch size, and the measuring is shown.
+func TestScalingFactorOfSmallSet(t *testing.T) {
+	r := theRoad(t)
+	out := filepath.Join(t.TempDir(), "vae")
+	o := succeed(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", out}, vaeFlags, []string{"--max-steps", "3", "--batch-size", "10"})...)
+	if !strings.Contains(o.stderr, "measure latents: 64 pictures in ") {
+		t.Errorf("errors\n%s", o.stderr)
+	}
+	src, err := data.Open(t.Context(), r.pictures, data.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	model, err := vae.Open(out, torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer model.Close()
+	batches := batchesOf(data.ImageRange(t.Context(), src, 0, src.Len(), data.ImageOptions{Size: data.Square(8), Batch: 64}))
+	std, err := vae.LatentStd(t.Context(), model, 8, 64, batches)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := model.Config().ScalingFactor; math.Abs(got*std-1) > 1e-5 {
+		t.Errorf("scaling factor %v, want %v", got, 1/std)
+	}
+}
