@@ -58,7 +58,7 @@ func trainVAECommand() *cli.Command {
 			&cli.StringFlag{Name: "resume", Value: "auto", Usage: "auto: continue the run in --out if there is one; or none"},
 			&cli.IntFlag{Name: "num-workers", Value: 1, Usage: "goroutines that decode"},
 			orientationFlag("exif turns pictures upright, as-stored leaves them"),
-			onErrorFlag("of bad pictures: fail names them all first, skip leaves them out"),
+			onErrorFlag("fail names all bad pictures first, skip leaves them out"),
 		},
 		alone: true,
 		run:   runTrainVAE,
