@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ditrun/ditrun/data"
 )
 
 func TestChanges(t *testing.T) {
@@ -21,6 +23,9 @@ func TestChanges(t *testing.T) {
 		{"several", func(*Config) {}, func(c *Config) { c.EMADecay, c.FlipProb, c.LRSchedule = 0.5, 0.25, "linear" },
 			[]string{"lr-schedule constant before, linear now", "ema-decay 0.9 before, 0.5 now",
 				"flip-prob 0.5 before, 0.25 now"}},
+		{"turned pictures", func(*Config) {}, func(c *Config) { c.Orientation = data.ByEXIF },
+			[]string{"orientation as-stored before, exif now"}},
+		{"pictures as stored", func(*Config) {}, func(c *Config) { c.Orientation = data.AsStored }, nil},
 		{"a longer run", func(*Config) {}, func(c *Config) { c.MaxSteps = 20 }, nil},
 		// (1 + cos(pi*8/10)) / 2 = 0.09549 of the rate, (1 + cos(pi*9/20)) / 2 = 0.5782 of it.
 		{"a longer run that falls", func(c *Config) { c.LRSchedule = "cosine" },
@@ -58,6 +63,25 @@ func TestChangesKnowsEveryField(t *testing.T) {
 		if !said[strings.ReplaceAll(name, "_", "-")] && !slices.Contains(refused, name) &&
 			!slices.Contains(harmless, name) {
 			t.Errorf("%s is not looked at when a run goes on", name)
+		}
+	}
+}
+
+// TestOtherPicturesLeftOut: that other bad pictures are left out is another data set, and is worded.
+func TestOtherPicturesLeftOut(t *testing.T) {
+	cfg := small(10)
+	for _, c := range []struct {
+		before, now int
+		want        string
+	}{
+		{0, 0, "it was trained on another data set"},
+		{5, 0, "it was trained on another data set, or other bad pictures were left out (5 then, 0 now)"},
+		{5, 6, "it was trained on another data set, or other bad pictures were left out (5 then, 6 now)"},
+	} {
+		st := state{Config: cfg, Dataset: "a", LeftOut: c.before}
+		err := st.fits(cfg, Set{Hash: "b", LeftOut: c.now, Samples: 80}, "run")
+		if err == nil || err.Error() != "resume from run: "+c.want {
+			t.Errorf("%d left out, then %d: %v, want %s", c.before, c.now, err, c.want)
 		}
 	}
 }

@@ -37,7 +37,7 @@ type Config struct {
 	GlobalSeed      uint64     `yaml:"global_seed" json:"global_seed"`
 	Deterministic   bool       `yaml:"deterministic" json:"deterministic"`
 	// Orientation of the pictures, for the record; "" is data.AsStored.
-	Orientation data.Orientation `yaml:"orientation,omitempty" json:"orientation,omitempty"`
+	Orientation data.Orientation `yaml:"orientation" json:"orientation"`
 	// Accumulation is the number of parts in which each process takes its share of a batch, one after the other, adding up
 	// their gradients; 0 means 1. It changes no more than rounding, and the memory of activations.
 	Accumulation int `yaml:"gradient_accumulation_steps" json:"gradient_accumulation_steps"`
