@@ -33,7 +33,8 @@ const checkedAtOnce = 16
 
 // CheckPictures decodes samples lo to hi-1 of src with a number of workers, 0 meaning up to 4, and keeps none of them.
 // onProgress, which may be nil, is told how many are done. What cannot be read is an error, as it is elsewhere.
-func CheckPictures(ctx context.Context, src Source, lo, hi, workers int, onProgress func(done int)) (PictureCheck, error) {
+func CheckPictures(ctx context.Context, src Source, lo, hi, workers int, onProgress func(done int)) (PictureCheck,
+	error) {
 	tasks := func(yield func(task) bool) {
 		for at := lo; at < hi; at += checkedAtOnce {
 			var items []int
@@ -72,7 +73,8 @@ func CheckPictures(ctx context.Context, src Source, lo, hi, workers int, onProgr
 	}
 	var all PictureCheck
 	done := 0
-	for r, err := range prefetch(ctx, numWorkers(workers), tasks, func() *PictureCheck { return new(PictureCheck) }, newWorker) {
+	buffer := func() *PictureCheck { return new(PictureCheck) }
+	for r, err := range prefetch(ctx, numWorkers(workers), tasks, buffer, newWorker) {
 		if err != nil {
 			return all, err
 		}

@@ -145,7 +145,8 @@ func TestBadPicturesError(t *testing.T) {
 	}
 	e := &BadPicturesError{list(1_000_000), 2_000_000}
 	text := e.Error()
-	if lines := strings.Count(text, "\n"); lines != 21 || !strings.HasSuffix(text, "d/19.png: torn\n  and 999980 more") {
+	lines := strings.Count(text, "\n")
+	if lines != 21 || !strings.HasSuffix(text, "d/19.png: torn\n  and 999980 more") {
 		t.Errorf("%d lines: %s", lines, text)
 	}
 	if n := strings.Count(e.List(), "\n"); n != 1_000_000 {

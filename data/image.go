@@ -7,8 +7,8 @@ type Image struct {
 	// Clipped says that it was decoded from 16-bit gray, and that levels above 255 became 255, as they do in Pillow:
 	// hardly what anybody wants.
 	Clipped bool
-	// Oriented says that the EXIF data of its file have an orientation other than upright. Whether the pixels were turned
-	// is up to the Options of the source.
+	// Oriented says that the EXIF data of its file have an orientation other than upright. Whether the pixels were
+	// turned is up to the Options of the source.
 	Oriented bool
 }
 

@@ -197,7 +197,8 @@ func (r *reader) prepare(ctx context.Context, items []int) {
 	_ = g.Wait()
 }
 
-// image decodes sample i, the k-th of the batch, and counts what is remarkable about it. The next call overwrites it; done is to be called before.
+// image decodes sample i, the k-th of the batch, and counts what is remarkable about it. The next call overwrites it;
+// done is to be called before.
 func (r *reader) image(ctx context.Context, k, i int) (img *Image, done func(), err error) {
 	switch {
 	case r.files == nil:

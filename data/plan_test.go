@@ -180,7 +180,8 @@ func TestPlanOfAnotherOrientation(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	p.Orientation = "sideways"
-	if _, err := NewShardWriter(t.TempDir(), p); err == nil || !strings.Contains(err.Error(), `orientation "sideways"`) {
+	_, err = NewShardWriter(t.TempDir(), p)
+	if err == nil || !strings.Contains(err.Error(), `orientation "sideways"`) {
 		t.Errorf("error %v", err)
 	}
 	// Nothing is written down of what is as stored, so that such sets have the bytes that they had.

@@ -226,8 +226,8 @@ func processNumber() uint64 {
 }
 
 // Finish reads all shards for their checksums and statistics and writes the manifest. If the folder has one of this
-// plan already, that is returned: it was removed with the first shard made after it. All shards must be there. Where every picture was
-// skipped there is no set: the shards are removed, and the error is a BadPicturesError.
+// plan already, that is returned: it was removed with the first shard made after it. All shards must be there. Where
+// every picture was skipped there is no set: the shards are removed, and the error is a BadPicturesError.
 func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
 	lock, err := disk.WaitLock(ctx, filepath.Join(w.dir, ManifestName+".lock"))
 	if err != nil {
@@ -287,8 +287,8 @@ func (w *ShardWriter) Finish(ctx context.Context) (*Manifest, error) {
 	return m, w.finishPlan(ctx)
 }
 
-// undo removes the shards of a set of which every picture was skipped: there is nothing to describe. It returns the error
-// that says so.
+// undo removes the shards of a set of which every picture was skipped: there is nothing to describe. It returns the
+// error that says so.
 func (w *ShardWriter) undo(ctx context.Context, skipped []Skipped) error {
 	bad := &BadPicturesError{Of: w.plan.Dataset.Samples}
 	for _, s := range skipped {

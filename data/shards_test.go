@@ -563,8 +563,8 @@ func TestLogvarIsClamped(t *testing.T) {
 	}
 }
 
-// A full disk, played by a limit on the size of files, leaves no half shard. The limit is that of a process of its own: it
-// would hold for the log that go test has this one write, too.
+// A full disk, played by a limit on the size of files, leaves no half shard. The limit is that of a process of its own:
+// it would hold for the log that go test has this one write, too.
 func TestFullDisk(t *testing.T) {
 	const env = "DITRUN_TEST_FULL_DISK"
 	if os.Getenv(env) == "" {

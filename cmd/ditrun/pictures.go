@@ -19,7 +19,8 @@ func (e *env) openPictures(location, labels string, turn data.Orientation) (data
 			bar.Abort()
 		}
 	}
-	src, err := data.Open(e.ctx, location, data.Options{Labels: labels, Orientation: turn, DecodeMemory: machine.ReadMemory().Available / 4, OnProgress: func(stage string, done, total int64) {
+	o := data.Options{Labels: labels, Orientation: turn, DecodeMemory: machine.ReadMemory().Available / 4}
+	o.OnProgress = func(stage string, done, total int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		if stage != shown {
@@ -28,7 +29,8 @@ func (e *env) openPictures(location, labels string, turn data.Orientation) (data
 		}
 		most = max(most, done) // reports may overtake each other
 		bar.Set(most)
-	}})
+	}
+	src, err := data.Open(e.ctx, location, o)
 	abort()
 	if err != nil {
 		return nil, err

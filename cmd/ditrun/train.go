@@ -90,7 +90,8 @@ func trainCommand() *cli.Command {
 
 // notOfTheRun are flags that may change when a run is continued.
 var notOfTheRun = []string{"resume", "max-steps", "epochs", "device", "threads", "results-dir", "run-dir", "data", "vae", "metrics-addr", "log-every", "ckpt-every", "sample-every",
-	"labels", "num-workers", "orientation", "on-error", "data-on-device", "keep-last", "keep-every", "gradient-accumulation-steps", "recompute-activations", "on-bad-step"}
+	"labels", "num-workers", "data-on-device", "keep-last", "keep-every", "gradient-accumulation-steps", "recompute-activations", "on-bad-step",
+	"orientation", "on-error"}
 
 func runTrain(e *env) error {
 	c := e.flags
@@ -280,8 +281,8 @@ func trainConfig(e *env, model dit.Config, set training.Set, dev torch.Device) (
 		return cfg, fmt.Errorf("%s holds latents of %s-pixel images, --image-size asks for %s", c.String("data"), set.ImageSize, size)
 	}
 	if e.orientation() == data.ByEXIF && set.Orientation != data.ByEXIF {
-		return cfg, withHint(fmt.Errorf("%s holds latents of pictures as they were stored, --orientation exif asks for "+
-			"others", c.String("data")), "encode-latents --orientation exif makes them")
+		return cfg, withHint(fmt.Errorf("%s holds latents of pictures as they were stored, --orientation exif asks "+
+			"for others", c.String("data")), "encode-latents --orientation exif makes them")
 	}
 	cfg = training.Config{
 		Model: model, ImageSize: set.ImageSize, Orientation: set.Orientation, GlobalBatchSize: c.Int("global-batch-size"), Epochs: c.Int("epochs"), MaxSteps: c.Int("max-steps"),

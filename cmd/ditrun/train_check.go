@@ -14,8 +14,8 @@ import (
 	"github.com/ditrun/ditrun/torch/dist"
 )
 
-// checkTrainInput looks for bad pictures before a run begins, each process in its share, and leaves them out or ends the
-// run, as --on-error says. A run that goes on with the pictures that it had does not look again.
+// checkTrainInput looks for bad pictures before a run begins, each process in its share, and leaves them out or ends
+// the run, as --on-error says. A run that goes on with the pictures that it had does not look again.
 func (e *env) checkTrainInput(t *trainInput, group *dist.Group) error {
 	if !t.pictures {
 		return nil

@@ -159,8 +159,8 @@ func runTrainVAE(e *env) error {
 			last = *state.Losses
 		}
 		if state.Data != saves.Data {
-			e.warn("%s: these are not the pictures that the run began with, or others of them are left out, mirrored or "+
-				"turned: it goes on with them", c.String("data"))
+			e.warn("%s: these are not the pictures that the run began with, or others of them are left out, mirrored "+
+				"or turned: it goes on with them", c.String("data"))
 		}
 		e.printf("Continuing from step %d", steps)
 	}
@@ -222,8 +222,8 @@ func runTrainVAE(e *env) error {
 	if err := disk.RemoveFolder(saves.Dir); err != nil { // the model is there: what continues it has no use
 		e.warn("%v", err)
 	}
-	return e.result(map[string]any{"out": c.String("out"), "loss": last.Rec, "kl": last.KL, "skipped": data.Missing(src),
-		"scaling_factor": 1 / std, "seconds": time.Since(began).Seconds()})
+	return e.result(map[string]any{"out": c.String("out"), "loss": last.Rec, "kl": last.KL,
+		"skipped": data.Missing(src), "scaling_factor": 1 / std, "seconds": time.Since(began).Seconds()})
 }
 
 // vaeRun is the folder in --out with what continues a run.
@@ -319,8 +319,8 @@ func (e *env) vaeData(src data.Source) string {
 // measured is the number of pictures from which the scaling factor is taken, where there are more.
 const measured = 4096
 
-// measuredBatches are the pictures from which the scaling factor is taken: all, each once, or the first of the training o
-// where there are many. Pictures that went bad since they were checked do not count.
+// measuredBatches are the pictures from which the scaling factor is taken: all, each once, or the first of the training
+// o where there are many. Pictures that went bad since they were checked do not count.
 func measuredBatches(ctx context.Context, src data.Source, o data.ImageOptions) iter.Seq2[*data.ImageBatch, error] {
 	if src.Len() <= measured {
 		o.KeepGoing = true
@@ -358,8 +358,8 @@ func (e *env) measure(ctx context.Context, model *vae.AutoencoderKL, src data.So
 	return std, nil
 }
 
-// drawReconstructions writes a sheet of pictures, one of each class, above what the model makes of them, and returns their
-// number. Pictures that cannot be read are passed over; where none can there is no sheet.
+// drawReconstructions writes a sheet of pictures, one of each class, above what the model makes of them, and returns
+// their number. Pictures that cannot be read are passed over; where none can there is no sheet.
 func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.AutoencoderKL, src data.Source, size int,
 	path string) (n int, err error) {
 	const most, tries = 10, 100

@@ -68,7 +68,8 @@ type Progress struct {
 // or many that share the folder, may run at once and share the work. When ctx ends Run returns its error.
 //
 // A picture that cannot be decoded does not end the work: with OnError "fail" all are read, the shards without bad ones
-// are kept, and a data.BadPicturesError names the others. With "skip" that error says that no picture is left. A source that cannot be read does end it.
+// are kept, and a data.BadPicturesError names the others. With "skip" that error says that no picture is left. A source
+// that cannot be read does end it.
 func Run(ctx context.Context, o Options) (*data.Manifest, error) {
 	m, err := run(ctx, o)
 	if err != nil {
