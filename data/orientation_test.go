@@ -143,3 +143,13 @@ func FuzzOrientation(f *testing.F) {
 		}
 	})
 }
+
+// TestOddChunks: chunks of WebP begin at even places.
+func TestOddChunks(t *testing.T) {
+	b := orientedFiles(t)["6.webp"]
+	at := bytes.Index(b, []byte("EXIF"))
+	odd := append(bytes.Clone(b[:at]), "JUNK\x01\x00\x00\x00x\x00"...)
+	if got := exifOrientation("WebP", append(odd, b[at:]...)); got != 6 {
+		t.Errorf("orientation %d after a chunk of one byte, want 6", got)
+	}
+}
