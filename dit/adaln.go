@@ -19,7 +19,7 @@ type AdaLNBlock struct {
 func newAdaLNBlock(s *torch.Scope, cfg Config) Layer {
 	return &AdaLNBlock{
 		Norm1: nn.AdaLayerNorm{Eps: normEps}, Norm2: nn.AdaLayerNorm{Eps: cfg.mlpNormEps()},
-		Attn: newAttention(s, cfg), Text: newTextAttention(s, cfg), MLP: newMLP(s, cfg),
+		Attn: NewAttention(s, cfg), Text: newTextAttention(s, cfg), MLP: NewMLP(s, cfg),
 		AdaLN: nn.NewLinear(s, cfg.HiddenSize, 4*cfg.HiddenSize),
 	}
 }
@@ -35,12 +35,19 @@ func (b *AdaLNBlock) Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *t
 	return s.Add(x, b.MLP.Forward(s, b.Norm2.Modulate(s, x, shiftMLP, scaleMLP)))
 }
 
-// init gives the modulation the weights of any linear layer: starting it at zero is what adaLN-Zero adds.
-func (b *AdaLNBlock) init(s *torch.Scope, gen *torch.Generator) {
-	b.Attn.init(s, gen)
-	b.MLP.init(s, gen)
+// Cost is that of t tokens; the modulation is computed once a sample.
+func (b *AdaLNBlock) Cost(t, context float64) nn.Cost {
+	d := float64(b.AdaLN.Weight.Dim(1))
+	attention := nn.Costs(b.Norm1.Cost(t, d), b.Attn.Cost(t), b.Text.Cost(t, context))
+	return nn.Costs(perSample(b.AdaLN.Cost(1)), attention, b.Norm2.Cost(t, d), b.MLP.Cost(t))
+}
+
+// Init gives the modulation the weights of any linear layer: starting it at zero is what adaLN-Zero adds.
+func (b *AdaLNBlock) Init(s *torch.Scope, gen *torch.Generator) {
+	b.Attn.Init(s, gen)
+	b.MLP.Init(s, gen)
 	nn.XavierUniform(s, gen, b.AdaLN.Weight)
 	if b.Text != nil {
-		b.Text.init(s, gen)
+		b.Text.Init(s, gen)
 	}
 }

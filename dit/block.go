@@ -19,7 +19,7 @@ type Block struct {
 func newBlock(s *torch.Scope, cfg Config) Layer {
 	return &Block{
 		Norm1: nn.AdaLayerNorm{Eps: normEps}, Norm2: nn.AdaLayerNorm{Eps: cfg.mlpNormEps()},
-		Attn: newAttention(s, cfg), Text: newTextAttention(s, cfg), MLP: newMLP(s, cfg),
+		Attn: NewAttention(s, cfg), Text: newTextAttention(s, cfg), MLP: NewMLP(s, cfg),
 		AdaLN: nn.NewLinear(s, cfg.HiddenSize, 6*cfg.HiddenSize),
 	}
 }
@@ -36,11 +36,19 @@ func (b *Block) Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.
 	return s.GatedAdd(x, gateMLP, b.MLP.Forward(s, b.Norm2.Modulate(s, x, shiftMLP, scaleMLP)))
 }
 
-// init leaves the modulation at zero, and what text adds.
-func (b *Block) init(s *torch.Scope, gen *torch.Generator) {
-	b.Attn.init(s, gen)
-	b.MLP.init(s, gen)
+// Cost is that of t tokens; the modulation is computed once a sample.
+func (b *Block) Cost(t, context float64) nn.Cost {
+	d := float64(b.AdaLN.Weight.Dim(1))
+	gates := nn.Cost{Saved: 2 * t * d} // what they multiply
+	attention := nn.Costs(b.Norm1.Cost(t, d), b.Attn.Cost(t), b.Text.Cost(t, context))
+	return nn.Costs(perSample(b.AdaLN.Cost(1)), attention, b.Norm2.Cost(t, d), b.MLP.Cost(t), gates)
+}
+
+// Init leaves the modulation at zero, and what text adds.
+func (b *Block) Init(s *torch.Scope, gen *torch.Generator) {
+	b.Attn.Init(s, gen)
+	b.MLP.Init(s, gen)
 	if b.Text != nil {
-		b.Text.init(s, gen)
+		b.Text.Init(s, gen)
 	}
 }

@@ -20,9 +20,6 @@ const (
 	CrossAttention BlockKind = "cross-attention"
 )
 
-// BlockKinds lists the kinds in the order of the paper.
-func BlockKinds() []BlockKind { return []BlockKind{InContext, CrossAttention, AdaLN, AdaLNZero} }
-
 // String returns in-context, cross-attention, adaln or adaln-zero.
 func (k BlockKind) String() string {
 	if k == AdaLNZero {
@@ -136,9 +133,6 @@ type Condition struct {
 
 // validateCondition holds what a configuration says of its blocks and its condition against the rest.
 func (c Config) validateCondition() error {
-	if !slices.Contains(BlockKinds(), c.Block) {
-		return fmt.Errorf("block %q: not a kind of block", string(c.Block))
-	}
 	if !slices.Contains(ConditionKinds(), c.Condition) {
 		return fmt.Errorf("condition %q: not a kind of condition", string(c.Condition))
 	}

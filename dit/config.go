@@ -126,6 +126,14 @@ func (c Config) Design() string {
 
 // Validate returns an error that gives the value and the rule it breaks.
 func (c Config) Validate() error {
+	if err := c.validateSizes(); err != nil {
+		return err
+	}
+	_, err := c.design()
+	return err
+}
+
+func (c Config) validateSizes() error {
 	for _, f := range []struct {
 		name  string
 		value int

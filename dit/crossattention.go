@@ -20,9 +20,9 @@ type CrossAttentionBlock struct {
 func newCrossAttentionBlock(s *torch.Scope, cfg Config) Layer {
 	d := cfg.HiddenSize
 	return &CrossAttentionBlock{
-		Norm1: nn.NewLayerNorm(s, d, normEps), Attn: newAttention(s, cfg),
+		Norm1: nn.NewLayerNorm(s, d, normEps), Attn: NewAttention(s, cfg),
 		Norm2: nn.NewLayerNorm(s, d, normEps), Cross: newCrossAttend(s, cfg),
-		Norm3: nn.NewLayerNorm(s, d, cfg.mlpNormEps()), MLP: newMLP(s, cfg),
+		Norm3: nn.NewLayerNorm(s, d, cfg.mlpNormEps()), MLP: NewMLP(s, cfg),
 	}
 }
 
@@ -33,11 +33,17 @@ func (b *CrossAttentionBlock) Forward(s *torch.Scope, x *torch.Tensor, c Conditi
 	return s.Add(x, b.MLP.Forward(s, b.Norm3.Forward(s, x)))
 }
 
-func (b *CrossAttentionBlock) init(s *torch.Scope, gen *torch.Generator) {
-	b.Attn.init(s, gen)
-	b.Cross.init(s, gen)
+// Cost is that of t tokens that look at context others.
+func (b *CrossAttentionBlock) Cost(t, context float64) nn.Cost {
+	return nn.Costs(b.Norm1.Cost(t), b.Attn.Cost(t), b.Norm2.Cost(t), b.Cross.Cost(t, context), b.Norm3.Cost(t), b.MLP.Cost(t))
+}
+
+// Init draws the matrices, that of the output of the cross-attention too.
+func (b *CrossAttentionBlock) Init(s *torch.Scope, gen *torch.Generator) {
+	b.Attn.Init(s, gen)
+	b.Cross.Init(s, gen)
 	nn.XavierUniform(s, gen, b.Cross.Proj.Weight)
-	b.MLP.init(s, gen)
+	b.MLP.Init(s, gen)
 }
 
 // CrossAttend is multi-head attention of tokens to another sequence.
@@ -74,8 +80,17 @@ func (a *CrossAttend) Forward(s *torch.Scope, x, tokens, mask *torch.Tensor) *to
 	return a.Proj.Forward(s, s.Reshape(s.Transpose(y, 1, 2), n, t, d))
 }
 
-// init leaves the output at zero: a layer that is added to a block leaves it what it was.
-func (a *CrossAttend) init(s *torch.Scope, gen *torch.Generator) {
+// Cost is that of t tokens that look at context others, which all blocks share. It is zero for a layer that is not there.
+func (a *CrossAttend) Cost(t, context float64) nn.Cost {
+	if a == nil {
+		return nn.Cost{}
+	}
+	keysValues := nn.Cost{MACs: a.KV.Cost(context).MACs}
+	return nn.Costs(a.Q.Cost(t), keysValues, nn.AttentionCost(t, context, float64(a.Proj.Weight.Dim(1))), a.Proj.Cost(t))
+}
+
+// Init leaves the output at zero: a layer that is added to a block leaves it what it was.
+func (a *CrossAttend) Init(s *torch.Scope, gen *torch.Generator) {
 	nn.XavierUniform(s, gen, a.Q.Weight)
 	nn.XavierUniform(s, gen, a.KV.Weight)
 }

@@ -57,6 +57,18 @@ type TimestepEmbedder struct {
 	freqs []float32
 }
 
+func newTimestepEmbedder(s *torch.Scope, cfg Config) TimestepEmbedder {
+	d := cfg.HiddenSize
+	e := TimestepEmbedder{MLP0: nn.NewLinear(s, frequencyEmbeddingSize, d), MLP2: nn.NewLinear(s, d, d)}
+	if !s.OnlyShapes() {
+		e.freqs = frequencies(s, cfg.TimestepFrequencyShift)
+	}
+	return e
+}
+
+// Cost is that of one timestep.
+func (e *TimestepEmbedder) Cost() nn.Cost { return perSample(nn.Costs(e.MLP0.Cost(1), e.MLP2.Cost(1))) }
+
 // Forward maps t [N] (any number type; fractions are allowed) to [N, D].
 func (e *TimestepEmbedder) Forward(s *torch.Scope, t *torch.Tensor) *torch.Tensor {
 	return e.MLP2.Forward(s, s.SiLU(e.MLP0.Forward(s, timestepCode(s, t, e.freqs))))

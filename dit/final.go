@@ -19,8 +19,13 @@ func (f *FinalLayer) Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *t
 	return f.Linear.Forward(s, f.Norm.Modulate(s, x, shift, scale))
 }
 
-// init leaves it at zero, so that the first output of a model is zero.
-func (f *FinalLayer) init(*torch.Scope, *torch.Generator) {}
+// Cost is that of t tokens.
+func (f *FinalLayer) Cost(t, _ float64) nn.Cost {
+	return nn.Costs(perSample(f.AdaLN.Cost(1)), f.Norm.Cost(t, float64(f.AdaLN.Weight.Dim(1))), f.Linear.Cost(t))
+}
+
+// Init leaves it at zero, so that the first output of a model is zero.
+func (f *FinalLayer) Init(*torch.Scope, *torch.Generator) {}
 
 // PlainFinalLayer maps tokens to patches behind blocks that have no adaptive norms.
 type PlainFinalLayer struct {
@@ -33,5 +38,10 @@ func (f *PlainFinalLayer) Forward(s *torch.Scope, x *torch.Tensor, _ Conditionin
 	return f.Linear.Forward(s, f.Norm.Forward(s, x))
 }
 
-// init leaves it at zero.
-func (f *PlainFinalLayer) init(*torch.Scope, *torch.Generator) {}
+// Cost is that of t tokens.
+func (f *PlainFinalLayer) Cost(t, _ float64) nn.Cost {
+	return nn.Costs(f.Norm.Cost(t), f.Linear.Cost(t))
+}
+
+// Init leaves it at zero.
+func (f *PlainFinalLayer) Init(*torch.Scope, *torch.Generator) {}

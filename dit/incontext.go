@@ -17,8 +17,8 @@ type InContextBlock struct {
 
 func newInContextBlock(s *torch.Scope, cfg Config) Layer {
 	return &InContextBlock{
-		Norm1: nn.NewLayerNorm(s, cfg.HiddenSize, normEps), Attn: newAttention(s, cfg),
-		Norm2: nn.NewLayerNorm(s, cfg.HiddenSize, cfg.mlpNormEps()), MLP: newMLP(s, cfg),
+		Norm1: nn.NewLayerNorm(s, cfg.HiddenSize, normEps), Attn: NewAttention(s, cfg),
+		Norm2: nn.NewLayerNorm(s, cfg.HiddenSize, cfg.mlpNormEps()), MLP: NewMLP(s, cfg),
 	}
 }
 
@@ -28,9 +28,15 @@ func (b *InContextBlock) Forward(s *torch.Scope, x *torch.Tensor, c Conditioning
 	return s.Add(x, b.MLP.Forward(s, b.Norm2.Forward(s, x)))
 }
 
-func (b *InContextBlock) init(s *torch.Scope, gen *torch.Generator) {
-	b.Attn.init(s, gen)
-	b.MLP.init(s, gen)
+// Cost is that of the whole sequence.
+func (b *InContextBlock) Cost(t, _ float64) nn.Cost {
+	return nn.Costs(b.Norm1.Cost(t), b.Attn.Cost(t), b.Norm2.Cost(t), b.MLP.Cost(t))
+}
+
+// Init draws the matrices.
+func (b *InContextBlock) Init(s *torch.Scope, gen *torch.Generator) {
+	b.Attn.Init(s, gen)
+	b.MLP.Init(s, gen)
 }
 
 // appendTokens puts the tokens of c behind those of the image, x [N, T, D]. It returns the sequence

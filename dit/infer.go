@@ -2,13 +2,16 @@ package dit
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // infer reads the configuration off the shapes of published tensors and off what the training script
@@ -48,10 +51,10 @@ func (w *Weights) infer(src checkpoint.Source, model string) error {
 			break
 		}
 	}
-	inferBlock(&c, src)
 	if err := w.inferCondition(&c, src, shape); err != nil {
 		return err
 	}
+	inferBlock(&c, src)
 	c.LearnSigma = out[0] == int64(2*c.InChannels*c.PatchSize*c.PatchSize)
 	args := w.arguments()
 	w.inferFamily(src, args)
@@ -75,17 +78,24 @@ func (w *Weights) infer(src checkpoint.Source, model string) error {
 	return c.Validate()
 }
 
-// inferBlock tells the kinds of blocks by the tensors of the first one.
+// inferBlock tells the kind of blocks by the names and shapes of the tensors of the first one: that of the design
+// which has just these. Where none has, whoever compares the tensors with the configuration says what differs.
 func inferBlock(c *Config, src checkpoint.Source) {
-	has := func(name string) bool { _, ok := src.Lookup("blocks.0." + name); return ok }
-	modulation, _ := src.Lookup("blocks.0.adaLN_modulation.1.bias")
-	switch {
-	case has("norm3.weight"):
-		c.Block = CrossAttention
-	case has("norm1.weight"):
-		c.Block = InContext
-	case len(modulation.Shape) == 1 && modulation.Shape[0] == int64(4*c.HiddenSize):
-		c.Block = AdaLN
+	found := map[string][]int64{}
+	for _, t := range src.Tensors() {
+		if name, ok := strings.CutPrefix(t.Name, firstBlock); ok {
+			found[name] = t.Shape
+		}
+	}
+	for _, d := range blocks {
+		listed := map[string][]int64{}
+		for _, p := range nn.List(d.New(torch.Shapes(), *c)) {
+			listed[p.Name] = dims(p.Tensor)
+		}
+		if maps.EqualFunc(found, listed, slices.Equal) {
+			c.Block = d.Kind
+			return
+		}
 	}
 }
 

@@ -24,7 +24,7 @@ func (m *DiT) Init(s *torch.Scope, gen *torch.Generator) {
 		nn.Normal(s, gen, m.Text.FC2.Weight, 0.02)
 	}
 	for _, b := range m.Blocks {
-		b.init(s, gen)
+		b.Init(s, gen)
 	}
-	m.Final.init(s, gen)
+	m.Final.Init(s, gen)
 }

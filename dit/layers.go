@@ -5,10 +5,14 @@ import (
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
-// A Layer maps tokens under the conditioning: a block of one of the four kinds, or the final layer.
+// A Layer is a block, or the final layer. Its parameters are fields of a struct with tags, see package nn.
 type Layer interface {
+	// Forward maps tokens x [N, T, D] under the conditioning to as many.
 	Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.Tensor
-	init(s *torch.Scope, gen *torch.Generator)
+	// Init fills the parameters, which are zero, those of norms the identity.
+	Init(s *torch.Scope, gen *torch.Generator)
+	// Cost is what Forward takes for one sample of so many tokens that looks at context tokens of the conditioning.
+	Cost(tokens, context float64) nn.Cost
 }
 
 // A Conditioning is what acts on the tokens, computed once a forward pass. Timestep and class are a Vector
@@ -26,7 +30,8 @@ type Attention struct {
 	NumHeads int
 }
 
-func newAttention(s *torch.Scope, cfg Config) Attention {
+// NewAttention makes the attention of a block, of zeros.
+func NewAttention(s *torch.Scope, cfg Config) Attention {
 	d := cfg.HiddenSize
 	return Attention{nn.NewLinear(s, d, 3*d), nn.NewLinear(s, d, d), cfg.NumHeads}
 }
@@ -41,8 +46,13 @@ func (a *Attention) Forward(s *torch.Scope, x, mask *torch.Tensor) *torch.Tensor
 	return a.Proj.Forward(s, s.Reshape(s.Transpose(y, 1, 2), n, t, d))
 }
 
-// init takes the fused matrix of queries, keys and values for one matrix of 3D rows, as the original does.
-func (a *Attention) init(s *torch.Scope, gen *torch.Generator) {
+// Cost is that of t tokens.
+func (a *Attention) Cost(t float64) nn.Cost {
+	return nn.Costs(a.QKV.Cost(t), nn.AttentionCost(t, t, float64(a.Proj.Weight.Dim(1))), a.Proj.Cost(t))
+}
+
+// Init takes the fused matrix of queries, keys and values for one matrix of 3D rows, as the original does.
+func (a *Attention) Init(s *torch.Scope, gen *torch.Generator) {
 	nn.XavierUniform(s, gen, a.QKV.Weight)
 	nn.XavierUniform(s, gen, a.Proj.Weight)
 }
@@ -60,7 +70,8 @@ type MLP struct {
 	FC2 nn.Linear `dit:"fc2"`
 }
 
-func newMLP(s *torch.Scope, cfg Config) MLP {
+// NewMLP makes the feed-forward part of a block, of zeros.
+func NewMLP(s *torch.Scope, cfg Config) MLP {
 	d, hidden := cfg.HiddenSize, cfg.mlpHidden()
 	return MLP{nn.NewLinear(s, d, hidden), nn.NewLinear(s, hidden, d)}
 }
@@ -70,7 +81,13 @@ func (m *MLP) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return m.FC2.Forward(s, s.GELU(m.FC1.Forward(s, x)))
 }
 
-func (m *MLP) init(s *torch.Scope, gen *torch.Generator) {
+// Cost is that of t tokens. What GELU takes is kept too.
+func (m *MLP) Cost(t float64) nn.Cost {
+	return nn.Costs(m.FC1.Cost(t), nn.Cost{Saved: t * float64(m.FC1.Weight.Dim(0))}, m.FC2.Cost(t))
+}
+
+// Init draws both matrices.
+func (m *MLP) Init(s *torch.Scope, gen *torch.Generator) {
 	nn.XavierUniform(s, gen, m.FC1.Weight)
 	nn.XavierUniform(s, gen, m.FC2.Weight)
 }

@@ -22,21 +22,28 @@ type DiT struct {
 	Final     Layer            `dit:"final_layer"`
 
 	cfg     Config
+	design  Design
 	compute torch.DType
 }
 
 // New makes a model of zeros on the scope's device: call [DiT.Init] or load weights next. Its
-// parameters are persistent until nn.Close(model).
-func New(s *torch.Scope, cfg Config) (*DiT, error) {
-	if err := cfg.Validate(); err != nil {
+// parameters are persistent until nn.Close(model). On a scope of [torch.Shapes] it can be listed and counted.
+// Config.Block names one of the paper's blocks or one of more.
+func New(s *torch.Scope, cfg Config, more ...Design) (*DiT, error) {
+	if err := cfg.validateSizes(); err != nil {
+		return nil, err
+	}
+	design, err := cfg.design(more...)
+	if err != nil {
 		return nil, err
 	}
 	d, p := cfg.HiddenSize, cfg.PatchSize
 	m := &DiT{
-		PosEmbed:  torch.Persist(torch.From(s, cfg.positions(), 1, cfg.NumTokens(), d)),
+		PosEmbed:  nn.Constant(s, cfg.positions, 1, cfg.NumTokens(), d),
 		XEmbedder: PatchEmbed{nn.NewConv2d(s, cfg.InChannels, d, p, p, 0)},
-		TEmbedder: TimestepEmbedder{nn.NewLinear(s, frequencyEmbeddingSize, d), nn.NewLinear(s, d, d), frequencies(s, cfg.TimestepFrequencyShift)},
+		TEmbedder: newTimestepEmbedder(s, cfg),
 		cfg:       cfg,
+		design:    design,
 		compute:   torch.Float32,
 	}
 	if cfg.HasClass() {
@@ -45,23 +52,17 @@ func New(s *torch.Scope, cfg Config) (*DiT, error) {
 	if cfg.HasText() {
 		m.Text = &MLP{nn.NewLinear(s, cfg.TextWidth, d), nn.NewLinear(s, d, d)}
 	}
-	newOfKind := map[BlockKind]func(*torch.Scope, Config) Layer{
-		AdaLNZero: newBlock, AdaLN: newAdaLNBlock, InContext: newInContextBlock, CrossAttention: newCrossAttentionBlock,
-	}[cfg.Block]
 	for range cfg.Depth {
-		m.Blocks = append(m.Blocks, newOfKind(s, cfg))
+		m.Blocks = append(m.Blocks, design.New(s, cfg))
 	}
 	out := nn.NewLinear(s, d, p*p*cfg.OutChannels())
-	if cfg.adaptive() {
+	if design.Adaptive {
 		m.Final = &FinalLayer{nn.AdaLayerNorm{Eps: normEps}, out, nn.NewLinear(s, d, 2*d)}
 	} else {
 		m.Final = &PlainFinalLayer{nn.NewLayerNorm(s, d, normEps), out}
 	}
 	return m, nil
 }
-
-// adaptive says whether the norms of the model get their scale and shift from the conditioning.
-func (c Config) adaptive() bool { return c.Block == AdaLNZero || c.Block == AdaLN }
 
 // mlpNormEps is the epsilon of the norm before the MLP.
 func (c Config) mlpNormEps() float64 { return cmp.Or(c.MLPNormEps, normEps) }
@@ -96,7 +97,7 @@ func (m *DiT) Forward(s *torch.Scope, x, t *torch.Tensor, cond Condition) *torch
 func (m *DiT) embed(s *torch.Scope, x, t *torch.Tensor, cond Condition) (*torch.Tensor, Conditioning) {
 	c := m.conditioning(s, t, cond)
 	x = s.Add(m.XEmbedder.Forward(s, s.To(x, m.compute)), s.To(m.PosEmbed, m.compute)) // [N, T, D]
-	if m.cfg.Block == InContext {
+	if m.design.InSequence {
 		return appendTokens(s, x, c)
 	}
 	return x, c
@@ -115,7 +116,7 @@ func (m *DiT) conditioning(s *torch.Scope, t *torch.Tensor, cond Condition) (c C
 		vectors = append(vectors, m.YEmbedder.Forward(s, cond.Labels))
 	}
 	var tokens []*torch.Tensor
-	if m.cfg.adaptive() {
+	if m.design.Adaptive {
 		for _, v := range vectors[1:] {
 			vectors[0] = s.Add(vectors[0], v)
 		}

@@ -68,19 +68,19 @@ func shallow(t *testing.T, name string) (full, one Config) {
 	return full, one
 }
 
-var firstBlock = regexp.MustCompile(`^blocks\.0\.`)
+var firstBlockPattern = regexp.MustCompile(`^blocks\.0\.`)
 
 // repeatBlock gives the list of tensors of a model of depth blocks from that of one.
 func repeatBlock(tensors []string, depth int) []string {
-	first := slices.IndexFunc(tensors, firstBlock.MatchString)
+	first := slices.IndexFunc(tensors, firstBlockPattern.MatchString)
 	end := first
-	for end < len(tensors) && firstBlock.MatchString(tensors[end]) {
+	for end < len(tensors) && firstBlockPattern.MatchString(tensors[end]) {
 		end++
 	}
 	out := slices.Clone(tensors[:first])
 	for i := range depth {
 		for _, x := range tensors[first:end] {
-			out = append(out, firstBlock.ReplaceAllString(x, fmt.Sprintf("blocks.%d.", i)))
+			out = append(out, firstBlockPattern.ReplaceAllString(x, fmt.Sprintf("blocks.%d.", i)))
 		}
 	}
 	return append(out, tensors[end:]...)

@@ -131,10 +131,14 @@ func try(dev Device, mode uint32, f func(s *Scope) error) (err error) {
 
 // Try calls f with a child scope and returns its error, or the *Error of an operation that failed
 // in it. Everything that the child made is freed.
-func (s *Scope) Try(f func(s *Scope) error) error { return try(s.dev, s.mode, f) }
+func (s *Scope) Try(f func(s *Scope) error) error {
+	s.cmode() // s can be used
+	return try(s.dev, s.mode, f)
+}
 
 // Sub calls f with a child scope, moves its result (which may be nil) to s and frees the rest.
 func (s *Scope) Sub(f func(s *Scope) *Tensor) *Tensor {
+	s.cmode() // s can be used
 	c := &Scope{a: newArena(), mode: s.mode, dev: s.dev}
 	defer c.a.close()
 	t := f(c)
@@ -144,6 +148,7 @@ func (s *Scope) Sub(f func(s *Scope) *Tensor) *Tensor {
 
 // SubAll is [Scope.Sub] for several results.
 func (s *Scope) SubAll(f func(s *Scope) []*Tensor) []*Tensor {
+	s.cmode() // s can be used
 	c := &Scope{a: newArena(), mode: s.mode, dev: s.dev}
 	defer c.a.close()
 	ts := f(c)
@@ -216,6 +221,9 @@ func (t *Tensor) Close() {
 }
 
 func (s *Scope) cmode() C.dt_mode {
+	if s.OnlyShapes() {
+		misuse("Scope", "it is one of Shapes: nothing can be computed on it")
+	}
 	if s.a.closed {
 		misuse("Scope", "used after it ended")
 	}

@@ -230,7 +230,7 @@ func (t *Tensor) handle(op string) C.dt_tensor {
 		misuse(op, "nil tensor")
 	}
 	if t.h == nil {
-		misuse(op, "tensor of shape %v was used after its scope ended or it was closed", t.shape)
+		misuse(op, "tensor of shape %v was used after its scope ended or it was closed, or is one of Shapes", t.shape)
 	}
 	return t.h
 }

@@ -3,11 +3,32 @@ package nn
 import "github.com/ditrun/ditrun/torch"
 
 // Parameter makes a persistent Float32 tensor of zeros on the scope's device that autograd tracks.
-// Constructors use it; the model's own initialisation fills it.
+// Constructors use it; the model's own initialisation fills it. On a scope of [torch.Shapes] it has no elements.
 func Parameter(s *torch.Scope, dims ...int) *torch.Tensor {
+	if s.OnlyShapes() {
+		return s.Placeholder(torch.Float32, dims...)
+	}
 	t := torch.Persist(s.NoGrad().Zeros(torch.Float32, dims...))
 	t.SetRequiresGrad(true)
 	return t
+}
+
+// ones is Parameter, filled with ones.
+func ones(s *torch.Scope, dims ...int) *torch.Tensor {
+	t := Parameter(s, dims...)
+	if !s.OnlyShapes() {
+		s.NoGrad().Fill_(t, 1)
+	}
+	return t
+}
+
+// Constant makes a persistent Float32 tensor that is not trained. On a scope of [torch.Shapes] it has no elements, and
+// values is not called.
+func Constant(s *torch.Scope, values func() []float32, dims ...int) *torch.Tensor {
+	if s.OnlyShapes() {
+		return s.Placeholder(torch.Float32, dims...)
+	}
+	return torch.Persist(torch.From(s, values(), dims...))
 }
 
 // cast returns the parameter p in the type of the activation x: the masters stay Float32, and
@@ -62,9 +83,7 @@ type GroupNorm struct {
 
 // NewGroupNorm makes the identity scale and shift.
 func NewGroupNorm(s *torch.Scope, groups, channels int, eps float64) GroupNorm {
-	g := GroupNorm{Parameter(s, channels), Parameter(s, channels), groups, eps}
-	s.NoGrad().Fill_(g.Weight, 1)
-	return g
+	return GroupNorm{ones(s, channels), Parameter(s, channels), groups, eps}
 }
 
 // Forward normalises x [N, C, ...].
@@ -81,9 +100,7 @@ type LayerNorm struct {
 
 // NewLayerNorm makes the identity scale and shift.
 func NewLayerNorm(s *torch.Scope, dim int, eps float64) LayerNorm {
-	l := LayerNorm{Parameter(s, dim), Parameter(s, dim), eps}
-	s.NoGrad().Fill_(l.Weight, 1)
-	return l
+	return LayerNorm{ones(s, dim), Parameter(s, dim), eps}
 }
 
 // Forward normalises x [..., D].

@@ -1,0 +1,43 @@
+package nn
+
+// A Cost is what one forward pass takes, in numbers, not in bytes.
+type Cost struct {
+	// MACs are multiply-accumulates of matrix products. Hardware floating-point operations are twice as many.
+	MACs float64
+	// Saved counts the elements that are kept for the gradients until the backward pass.
+	Saved float64
+}
+
+// Costs adds up.
+func Costs(parts ...Cost) (sum Cost) {
+	for _, p := range parts {
+		sum.MACs += p.MACs
+		sum.Saved += p.Saved
+	}
+	return sum
+}
+
+// Cost is that of rows inputs, which are kept for the gradient of the weight.
+func (l *Linear) Cost(rows float64) Cost {
+	out, in := float64(l.Weight.Dim(0)), float64(l.Weight.Dim(1))
+	return Cost{rows * in * out, rows * in}
+}
+
+// Cost is that of outputs positions of the output, each made from a patch of its own, as where the stride is the kernel
+// size: the patches are kept for the gradient of the weight.
+func (c *Conv2d) Cost(outputs float64) Cost {
+	patch := float64(c.Weight.NumElements() / c.Weight.Dim(0))
+	return Cost{outputs * patch * float64(c.Weight.Dim(0)), outputs * patch}
+}
+
+// Cost is that of rows inputs, which are kept.
+func (l *LayerNorm) Cost(rows float64) Cost { return Cost{0, rows * float64(l.Weight.Dim(0))} }
+
+// Cost is that of rows inputs of dim numbers, which are kept.
+func (n AdaLayerNorm) Cost(rows, dim float64) Cost { return Cost{0, rows * dim} }
+
+// AttentionCost is that of scaled dot-product attention of queries over keys, all of dim numbers in all heads: queries,
+// keys and values are kept. Kernels of attention keep no matrix of queries by keys; the output is kept by who takes it.
+func AttentionCost(queries, keys, dim float64) Cost {
+	return Cost{2 * queries * keys * dim, (queries + 2*keys) * dim}
+}
