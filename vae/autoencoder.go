@@ -44,12 +44,17 @@ func New(s *torch.Scope, cfg Config) (*AutoencoderKL, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	return build(s, cfg), nil
+}
+
+// build makes a model of a configuration whose sizes are within bounds.
+func build(s *torch.Scope, cfg Config) *AutoencoderKL {
 	c := cfg.LatentChannels
 	return &AutoencoderKL{
 		Encoder: newEncoder(s, cfg), Decoder: newDecoder(s, cfg),
 		QuantConv: nn.NewConv2d(s, 2*c, 2*c, 1, 1, 0), PostQuantConv: nn.NewConv2d(s, c, c, 1, 1, 0),
 		cfg: cfg,
-	}, nil
+	}
 }
 
 // Init fills the weights as PyTorch does by default, which is what the published models started

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // Config describes an autoencoder. Its JSON form is the config.json of a diffusers AutoencoderKL.
@@ -173,36 +176,4 @@ func (c Config) checkKind() error {
 }
 
 // NumParams returns the number of weights of the model.
-func (c Config) NumParams() int {
-	conv := func(in, out, k int) int { return in*out*k*k + out }
-	resnet := func(in, out int) int {
-		n := 2*in + conv(in, out, 3) + 2*out + conv(out, out, 3)
-		if in != out {
-			n += conv(in, out, 1)
-		}
-		return n
-	}
-	widths, z := c.BlockOutChannels, c.LatentChannels
-	first, last := widths[0], widths[len(widths)-1]
-	mid := 2*resnet(last, last) + 2*last + 4*conv(last, last, 1)
-	n := 2*mid + conv(2*z, 2*z, 1) + conv(z, z, 1)
-	n += conv(c.InChannels, first, 3) + 2*last + conv(last, 2*z, 3)
-	n += conv(z, last, 3) + 2*first + conv(first, c.OutChannels, 3)
-	in := first
-	for i, out := range widths { // encoder
-		n += resnet(in, out) + (c.LayersPerBlock-1)*resnet(out, out)
-		if i < len(widths)-1 {
-			n += conv(out, out, 3)
-		}
-		in = out
-	}
-	for i := range widths { // decoder
-		out := widths[len(widths)-1-i]
-		n += resnet(in, out) + c.LayersPerBlock*resnet(out, out)
-		if i < len(widths)-1 {
-			n += conv(out, out, 3)
-		}
-		in = out
-	}
-	return n
-}
+func (c Config) NumParams() int { return nn.NumParams(build(torch.Shapes(), c)) }

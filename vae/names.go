@@ -1,12 +1,13 @@
 package vae
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // A naming pairs today's names in diffusers with those of another program or time. Names agree from the
@@ -87,69 +88,14 @@ type param struct {
 }
 
 // layout lists the tensors of a model under today's names, in the order of its state dict.
-func (c Config) layout() []param {
-	var out []param
-	add := func(name string, shape ...int) {
-		dims := make([]int64, len(shape))
-		for i, d := range shape {
-			dims[i] = int64(d)
+func (c Config) layout() (out []param) {
+	for name, t := range nn.Params(build(torch.Shapes(), c)) {
+		shape := make([]int64, t.Rank())
+		for i, d := range t.Shape() {
+			shape[i] = int64(d)
 		}
-		out = append(out, param{name + ".weight", dims}, param{name + ".bias", dims[:1]})
+		out = append(out, param{name, shape})
 	}
-	resnet := func(name string, from, to int) {
-		add(name+".norm1", from)
-		add(name+".conv1", to, from, 3, 3)
-		add(name+".norm2", to)
-		add(name+".conv2", to, to, 3, 3)
-		if from != to {
-			add(name+".conv_shortcut", to, from, 1, 1)
-		}
-	}
-	mid := func(name string, d int) {
-		add(name+".attentions.0.group_norm", d)
-		for _, layer := range []string{"to_q", "to_k", "to_v", "to_out.0"} {
-			add(name+".attentions.0."+layer, d, d)
-		}
-		resnet(name+".resnets.0", d, d)
-		resnet(name+".resnets.1", d, d)
-	}
-	widths, z := c.BlockOutChannels, c.LatentChannels
-	first, last := widths[0], widths[len(widths)-1]
-
-	add("encoder.conv_in", first, c.InChannels, 3, 3)
-	in := first
-	for i, width := range widths {
-		block := fmt.Sprintf("encoder.down_blocks.%d.", i)
-		for j := range c.LayersPerBlock {
-			resnet(fmt.Sprintf("%sresnets.%d", block, j), in, width)
-			in = width
-		}
-		if i < len(widths)-1 {
-			add(block+"downsamplers.0.conv", width, width, 3, 3)
-		}
-	}
-	mid("encoder.mid_block", last)
-	add("encoder.conv_norm_out", last)
-	add("encoder.conv_out", 2*z, last, 3, 3)
-
-	add("decoder.conv_in", last, z, 3, 3)
-	in = last
-	for i := range widths {
-		width := widths[len(widths)-1-i]
-		block := fmt.Sprintf("decoder.up_blocks.%d.", i)
-		for j := range c.LayersPerBlock + 1 {
-			resnet(fmt.Sprintf("%sresnets.%d", block, j), in, width)
-			in = width
-		}
-		if i < len(widths)-1 {
-			add(block+"upsamplers.0.conv", width, width, 3, 3)
-		}
-	}
-	mid("decoder.mid_block", last)
-	add("decoder.conv_norm_out", first)
-	add("decoder.conv_out", c.OutChannels, first, 3, 3)
-	add("quant_conv", 2*z, 2*z, 1, 1)
-	add("post_quant_conv", z, z, 1, 1)
 	return out
 }
 

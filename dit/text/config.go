@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // Config describes a text encoder. Its JSON form is the config.json of a CLIPTextModel of transformers.
@@ -76,10 +78,7 @@ func (c Config) Validate() error {
 }
 
 // NumParams returns the number of weights of the encoder.
-func (c Config) NumParams() int {
-	w, i := c.HiddenSize, c.IntermediateSize
-	return (c.VocabSize+c.MaxPositionEmbeddings)*w + c.NumHiddenLayers*(4*(w*w+w)+2*w*i+i+w+4*w) + 2*w
-}
+func (c Config) NumParams() int { return nn.NumParams(build(torch.Shapes(), c)) }
 
 // maxConfigSize is far above the size of any config.json.
 const maxConfigSize = 1 << 20

@@ -33,6 +33,11 @@ func NewModel(s *torch.Scope, cfg Config) (*Model, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	return build(s, cfg), nil
+}
+
+// build makes a model of a configuration whose sizes are within bounds.
+func build(s *torch.Scope, cfg Config) *Model {
 	w := cfg.HiddenSize
 	norm := func() nn.LayerNorm { return nn.NewLayerNorm(s, w, cfg.LayerNormEps) }
 	m := &Model{Tokens: nn.NewEmbedding(s, cfg.VocabSize, w), Positions: nn.NewEmbedding(s, cfg.MaxPositionEmbeddings, w)}
@@ -45,7 +50,7 @@ func NewModel(s *torch.Scope, cfg Config) (*Model, error) {
 		})
 	}
 	m.Norm = norm()
-	return m, nil
+	return m
 }
 
 // Forward maps ids (Int64 [N, L]) to the states after the last norm, [N, L, W].
