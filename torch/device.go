@@ -36,7 +36,9 @@ func (d Device) Name() string {
 	if !d.IsCUDA() || Available() != nil {
 		return ""
 	}
-	return C.GoString(C.dt_cuda_name(C.int32_t(d.index)))
+	var name [128]C.char
+	C.dt_cuda_name(C.int32_t(d.index), &name[0], C.int32_t(len(name)))
+	return C.GoString(&name[0])
 }
 
 // ParseDevice reads "cpu", "cuda", "cuda:N" or "auto" (the first GPU where one is usable, else the

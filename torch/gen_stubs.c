@@ -14,7 +14,7 @@ const char *dt_init(void) { return p_dt_init(); }
 static __typeof__(&dt_cuda_count) p_dt_cuda_count;
 int32_t dt_cuda_count(void) { return p_dt_cuda_count(); }
 static __typeof__(&dt_cuda_name) p_dt_cuda_name;
-const char *dt_cuda_name(int32_t i) { return p_dt_cuda_name(i); }
+void dt_cuda_name(int32_t i, char *name, int32_t size) { p_dt_cuda_name(i, name, size); }
 static __typeof__(&dt_error_free) p_dt_error_free;
 void dt_error_free(dt_error *e) { p_dt_error_free(e); }
 static __typeof__(&dt_live_tensors) p_dt_live_tensors;

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 const modeGrad = 1 // bit 0 of dt_mode: record operations for autograd
@@ -98,17 +100,26 @@ func (a *arena) remove(t *Tensor) {
 // slots bounds how many goroutines compute at once: OpenMP keeps a team for each calling thread.
 var slots = make(chan struct{}, 4)
 
+// running holds the numbers of the threads that are in Run.
+var running sync.Map
+
 // Run opens a scope on dev with autograd recording, calls f and frees all that f made. It returns
 // f's error, or the *Error of an operation that failed. Tensors must not leave f except through
-// [Persist]. Run locks its OS thread and must not be nested.
+// [Persist]. Run locks its OS thread. It must not be nested, since those inside would wait for the places that
+// those outside hold; it panics where it is: [Scope.Try] opens a scope within a scope.
 func Run(dev Device, f func(s *Scope) error) error {
 	if err := Available(); err != nil {
 		return err
 	}
-	slots <- struct{}{}
-	defer func() { <-slots }()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	thread := unix.Gettid() // of this goroutine alone while it is locked
+	if _, nested := running.LoadOrStore(thread, true); nested {
+		misuse("Run", "called within Run: use the scope's Try")
+	}
+	defer running.Delete(thread)
+	slots <- struct{}{}
+	defer func() { <-slots }()
 	C.dt_init_thread()
 	return try(dev, modeGrad, f)
 }

@@ -297,3 +297,20 @@ func TestTensorDescription(t *testing.T) {
 		return nil
 	})
 }
+
+// Run within Run says so, instead of waiting for ever at the fifth.
+func TestNestedRun(t *testing.T) {
+	nested := func() (err error) {
+		defer func() { err, _ = recover().(*torch.Error) }()
+		return torch.Run(torch.CPU, func(*torch.Scope) error { return nil })
+	}
+	for range 2 { // the first leaves nothing behind
+		err := torch.Run(torch.CPU, func(*torch.Scope) error { return nested() })
+		if err == nil || !strings.Contains(err.Error(), "Run: called within Run: use the scope's Try") {
+			t.Errorf("error %v", err)
+		}
+	}
+	if err := torch.Run(torch.CPU, func(*torch.Scope) error { return nil }); err != nil {
+		t.Errorf("after it: %v", err)
+	}
+}

@@ -166,19 +166,16 @@ int32_t dt_cuda_count(void) {
 }
 
 // dt_cuda_name asks the driver, which libtorch has opened, by its stable C interface: no header of
-// CUDA is needed. "" where it does not answer.
-const char *dt_cuda_name(int32_t i) {
-  static thread_local char name[128];
+// CUDA is needed.
+void dt_cuda_name(int32_t i, char *name, int32_t size) {
   name[0] = 0;
   void *driver = cuda_why.empty() ? ::dlopen("libcuda.so.1", RTLD_LAZY) : nullptr;
-  if (!driver) return name;
+  if (!driver) return;
   const auto get = reinterpret_cast<int (*)(int *, int)>(::dlsym(driver, "cuDeviceGet"));
   const auto get_name =
       reinterpret_cast<int (*)(char *, int, int)>(::dlsym(driver, "cuDeviceGetName"));
   int device;
-  if (get && get_name && get(&device, i) == 0 && get_name(name, sizeof(name), device) != 0)
-    name[0] = 0;
-  return name;
+  if (get && get_name && get(&device, i) == 0 && get_name(name, size, device) != 0) name[0] = 0;
 }
 
 void dt_error_free(dt_error *e) {

@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 #define DT_API __attribute__((visibility("default")))
-#define DT_ABI 2
+#define DT_ABI 3
 
 typedef struct dt_tensor_s *dt_tensor;
 typedef struct dt_generator_s *dt_generator;
@@ -60,7 +60,8 @@ DT_API int32_t dt_abi_version(void);
 DT_API const char *dt_build_info(void);
 DT_API const char *dt_init(void);
 DT_API int32_t dt_cuda_count(void);
-DT_API const char *dt_cuda_name(int32_t i);
+/* dt_cuda_name writes a name of less than size bytes, "" where the driver does not say. */
+DT_API void dt_cuda_name(int32_t i, char *name, int32_t size);
 DT_API void dt_error_free(dt_error *e);
 DT_API int64_t dt_live_tensors(void);
 DT_API void dt_init_thread(void);
