@@ -2,9 +2,10 @@
 # make demo        trains a VAE and a DiT on Fashion-MNIST and samples its ten classes
 # make test        everything a change must pass; make check is the part of it that runs nothing
 # make soak        the tests at full count, for hours; make fuzz is a part of it; make bench: the benchmarks
+# make vuln        known vulnerabilities of the modules and of Go that this program reaches
 # make gpu-check   packs the tests for a machine that has only libtorch and a GPU; runs them if this one has
 # make install     to PREFIX=/usr/local
-.PHONY: build demo test check fmt shim-asan soak fuzz bench gpu-check install clean
+.PHONY: build demo test check fmt shim-asan soak fuzz bench vuln gpu-check install clean
 MAKEFLAGS += --no-print-directory
 PREFIX ?= /usr/local
 SOAK_TIMEOUT ?= 24h
@@ -53,6 +54,9 @@ fuzz: build
 
 bench: build
 	go test -p 1 -run '^$$' -bench . -benchmem ./...
+
+vuln:
+	go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
 gpu-check: build
 	@bench/gpu/pack.sh
