@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -107,6 +108,10 @@ func TestRunOutlivesItsRecords(t *testing.T) {
 // ignored when it began, as nohup has it, does not.
 func TestRunOutlivesItsTerminal(t *testing.T) {
 	r := theRoad(t)
+	// Where this test itself runs under nohup its processes would ignore a hang-up too.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	flags := []string{"--max-steps", "100000", "--epochs", "100000", "--log-every", "1"}
 	saved := func(t *testing.T, run string) {
 		t.Helper()
