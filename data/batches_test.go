@@ -301,7 +301,7 @@ func TestImageBatches(t *testing.T) {
 			t.Fatal(err)
 		}
 		if flip {
-			FlipHorizontal(img)
+			Mirror(img.Pix, Size{Height: img.H, Width: img.W})
 		}
 		return img.Pix
 	}

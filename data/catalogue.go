@@ -203,6 +203,17 @@ type BadPicture struct {
 func (e *BadPicture) Error() string { return fmt.Sprintf("load %s: %v", e.Path, e.Err) }
 func (e *BadPicture) Unwrap() error { return e.Err }
 
+// OrientationOf returns the Orientation that src was opened with.
+func OrientationOf(src Source) Orientation {
+	switch s := src.(type) {
+	case *catalogue:
+		return s.orientation
+	case *remainder:
+		return OrientationOf(s.Source)
+	}
+	return AsStored
+}
+
 func (c *catalogue) Image(i int) (*Image, error) {
 	b, err := c.bytes(i, nil)
 	if err != nil {
@@ -220,26 +231,17 @@ func (c *catalogue) Image(i int) (*Image, error) {
 // decode turns the bytes of sample i into its picture, when there is memory for it. Done is to be called after the last use
 // of the picture.
 func (c *catalogue) decode(ctx context.Context, img *Image, i int, b []byte) (done func(), err error) {
-	h, err := readHeader(b)
+	h, err := ReadHeader(b, c.orientation)
 	if err != nil {
 		return nil, &BadPicture{c.where(i), err}
 	}
-	turn, memory := exifOrientation(h.name, b), h.memory()
-	turned := turn != upright && c.orientation == ByEXIF
-	if turned {
-		memory += int64(h.w) * int64(h.h) * 3
-	}
-	if done, err = c.budget.take(ctx, memory); err != nil {
+	if done, err = c.budget.take(ctx, h.Memory()); err != nil {
 		return nil, err
 	}
-	if err := h.decode(img, b); err != nil {
+	if err := h.Decode(img, b); err != nil {
 		done()
 		return nil, &BadPicture{c.where(i), err}
 	}
-	if turned {
-		*img = *orient(img, turn)
-	}
-	img.Oriented = turn != upright
 	return done, nil
 }
 

@@ -65,9 +65,6 @@ type tableKey struct {
 // maxTables bounds the memory of the cache (a table for 256 outputs takes about 12 KiB).
 const maxTables = 512
 
-// maxCropSize keeps the arithmetic far from overflow; DiT uses 256 and 512.
-const maxCropSize = 1 << 14
-
 // NewCropper returns a Cropper; by "" is PillowClassic.
 func NewCropper(size Size, by Resampler) (*Cropper, error) {
 	switch by {
@@ -77,7 +74,7 @@ func NewCropper(size Size, by Resampler) (*Cropper, error) {
 	default:
 		return nil, fmt.Errorf("resampler %q: want %s, %s or %s", by, PillowClassic, Pillow13, Imaging)
 	}
-	if err := size.within(maxCropSize); err != nil {
+	if err := size.Validate(); err != nil {
 		return nil, err
 	}
 	return &Cropper{size: size, by: by, tables: make(map[tableKey]*weights), simd: haveSIMD()}, nil
@@ -88,8 +85,8 @@ func (c *Cropper) Crop(dst []uint8, img *Image) error {
 	if img.W < 1 || img.H < 1 || len(img.Pix) != 3*img.W*img.H {
 		return fmt.Errorf("crop: %d samples for a picture of %d x %d, want %d", len(img.Pix), img.W, img.H, 3*img.W*img.H)
 	}
-	if len(dst) != 3*c.size.pixels() {
-		return fmt.Errorf("crop: room for %d samples, want %d", len(dst), 3*c.size.pixels())
+	if len(dst) != 3*c.size.Pixels() {
+		return fmt.Errorf("crop: room for %d samples, want %d", len(dst), 3*c.size.Pixels())
 	}
 	height, width := c.size.Height, c.size.Width
 	pix, w, h := img.Pix, img.W, img.H

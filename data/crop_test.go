@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// testPicture is the pattern the golden crops were made from.
-func testPicture(w, h int) *Image {
+// patterned is the pattern the golden crops were made from.
+func patterned(w, h int) *Image {
 	img := NewImage(w, h)
 	for y := range h {
 		for x := range w {
@@ -53,7 +53,7 @@ func TestCenterCropGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, g := range cropGoldens {
-		src := testPicture(g.w, g.h)
+		src := patterned(g.w, g.h)
 		img, err := CenterCrop(src, Square(256))
 		if err != nil {
 			t.Fatal(err)
@@ -66,7 +66,7 @@ func TestCenterCropGolden(t *testing.T) {
 		if !slices.Equal(again, img.Pix) {
 			t.Errorf("%dx%d: a used cropper gives another crop", g.w, g.h)
 		}
-		if !slices.Equal(src.Pix, testPicture(g.w, g.h).Pix) {
+		if !slices.Equal(src.Pix, patterned(g.w, g.h).Pix) {
 			t.Errorf("%dx%d: the source picture was changed", g.w, g.h)
 		}
 	}
@@ -91,7 +91,7 @@ func TestRectangularCropGolden(t *testing.T) {
 		{256, 256, Size{256, 384}, "9fbd925126c4fc68", "102,105,108 / 163,41,169 / 166,197,170"},
 		{1023, 767, Size{512, 768}, "7e9a32b72e9a6793", "127,100,143 / 159,135,165 / 199,52,206"},
 	} {
-		img, err := CenterCrop(testPicture(g.w, g.h), g.size)
+		img, err := CenterCrop(patterned(g.w, g.h), g.size)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +156,7 @@ func TestPillow13Golden(t *testing.T) {
 	}
 	for _, g := range goldens {
 		pix := make([]uint8, 3*256*256)
-		if err := c.Crop(pix, testPicture(g.w, g.h)); err != nil {
+		if err := c.Crop(pix, patterned(g.w, g.h)); err != nil {
 			t.Fatal(err)
 		}
 		sum := sha256.Sum256(pix)
@@ -212,7 +212,7 @@ func TestCropPortable(t *testing.T) {
 				t.Fatal(err)
 			}
 			slow := &Cropper{size: size, by: by, tables: map[tableKey]*weights{}}
-			a, b := make([]uint8, 3*size.pixels()), make([]uint8, 3*size.pixels())
+			a, b := make([]uint8, 3*size.Pixels()), make([]uint8, 3*size.Pixels())
 			if err := errors.Join(fast.Crop(a, src), slow.Crop(b, src)); err != nil {
 				t.Fatal(err)
 			}
@@ -275,11 +275,11 @@ func TestCenterCropBadInput(t *testing.T) {
 	}
 }
 
-func TestFlipHorizontal(t *testing.T) {
+func TestMirror(t *testing.T) {
 	for _, w := range []int{1, 2, 5} {
-		img := testPicture(w, 3)
-		FlipHorizontal(img)
-		want := testPicture(w, 3)
+		img := patterned(w, 3)
+		Mirror(img.Pix, Size{Height: img.H, Width: img.W})
+		want := patterned(w, 3)
 		for y := range 3 {
 			for x := range w {
 				for c := range 3 {
@@ -293,7 +293,7 @@ func TestFlipHorizontal(t *testing.T) {
 }
 
 func BenchmarkCrop500x375(b *testing.B) {
-	img := testPicture(500, 375)
+	img := patterned(500, 375)
 	dst := make([]uint8, 3*256*256)
 	run := func(name string, by Resampler, simd bool) {
 		b.Run(name, func(b *testing.B) {

@@ -7,8 +7,8 @@ import (
 	"github.com/ditrun/ditrun/data/codec"
 )
 
-// maxPixels is Pillow's hard limit against decompression bombs.
-const maxPixels = 2 * 89478485
+// MaxPixels is Pillow's hard limit against decompression bombs.
+const MaxPixels = 2 * 89478485
 
 // format is a picture format known by the first bytes of its files.
 type format struct {
@@ -66,21 +66,26 @@ func Decode(b []byte) (*Image, error) {
 // DecodeInto is Decode with a picture to overwrite, whose memory is used again where it suffices: a picture takes more
 // time to clear and to collect than to crop.
 func DecodeInto(img *Image, b []byte) error {
-	h, err := readHeader(b)
+	h, err := ReadHeader(b, AsStored)
 	if err != nil {
 		return err
 	}
-	return h.decode(img, b)
+	return h.Decode(img, b)
 }
 
-// header is what the first bytes of a picture say: its format and size.
-type header struct {
+// A Header is what a file says of its picture before the picture is decoded.
+type Header struct {
+	// W and H are the sides as stored.
+	W, H int
+
 	format
-	w, h int
+	turn  int  // what the EXIF data say
+	turns bool // and what is done
 }
 
-// readHeader looks at a picture that may be decoded.
-func readHeader(b []byte) (h header, err error) {
+// ReadHeader looks at the bytes of a picture file, of which Decode then makes a picture in orientation o. Its errors are
+// those of [Decode].
+func ReadHeader(b []byte, o Orientation) (h Header, err error) {
 	if len(b) == 0 {
 		return h, errors.New("empty file")
 	}
@@ -88,29 +93,52 @@ func readHeader(b []byte) (h header, err error) {
 		return h, err
 	}
 	defer h.recover(&err)
-	if h.w, h.h, err = h.size(b); err != nil {
+	if h.W, h.H, err = h.size(b); err != nil {
 		return h, fmt.Errorf("%s: %w", h.name, err)
 	}
-	if h.w < 1 || h.h < 1 || h.h > maxPixels/h.w {
-		return h, fmt.Errorf("%s of %d x %d pixels: want 1 to %d", h.name, h.w, h.h, maxPixels)
+	if h.W < 1 || h.H < 1 || h.H > MaxPixels/h.W {
+		return h, fmt.Errorf("%s of %d x %d pixels: want 1 to %d", h.name, h.W, h.H, MaxPixels)
 	}
+	h.turn = exifOrientation(h.name, b)
+	h.turns = h.turn != upright && o == ByEXIF
 	return h, nil
 }
 
-// memory is how many bytes decoding takes at most.
-func (h *header) memory() int64 { return int64(h.w) * int64(h.h) * h.bytes }
+// FormatOf names the format of a picture file, such as JPEG, "" where it is none that can be read.
+func FormatOf(b []byte) string {
+	f, err := sniff(b)
+	if err != nil {
+		return ""
+	}
+	return f.name
+}
 
-func (h *header) decode(img *Image, b []byte) (err error) {
-	img.Clipped, img.Oriented = false, false
+// Memory is how many bytes Decode takes at most.
+func (h *Header) Memory() int64 {
+	pixels := int64(h.W) * int64(h.H)
+	memory := pixels * h.bytes
+	if h.turns { // a second picture
+		memory += 3 * pixels
+	}
+	return memory
+}
+
+// Decode overwrites img with the picture in b, whose header is h.
+func (h *Header) Decode(img *Image, b []byte) (err error) {
+	img.Clipped = false
 	defer h.recover(&err)
-	if err := h.format.decode(img, b, h.w, h.h); err != nil {
+	if err := h.format.decode(img, b, h.W, h.H); err != nil {
 		return fmt.Errorf("%s: %w", h.name, err)
 	}
+	if h.turns {
+		*img = *orient(img, h.turn)
+	}
+	img.Oriented = h.turn != upright
 	return nil
 }
 
 // recover makes an error of a decoder's panic.
-func (h *header) recover(err *error) {
+func (h *Header) recover(err *error) {
 	if r := recover(); r != nil {
 		*err = fmt.Errorf("%s decoder: panic: %v", h.name, r)
 	}

@@ -205,3 +205,12 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestMemoryOfFormats: what a decoder takes is known from the header of each kind, and is more than its result.
+func TestMemoryOfFormats(t *testing.T) {
+	for _, f := range formats {
+		if f.bytes < 4 {
+			t.Errorf("%s takes %d bytes a pixel", f.name, f.bytes)
+		}
+	}
+}

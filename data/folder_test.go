@@ -13,6 +13,19 @@ import (
 	"testing"
 )
 
+// testPicture is a pattern without repetition.
+func testPicture(w, h int) *Image {
+	img := NewImage(w, h)
+	for y := range h {
+		for x := range w {
+			for c := range 3 {
+				img.Pix[3*(y*w+x)+c] = uint8((7*x + 13*y + 29*c + x*y/17) * 31)
+			}
+		}
+	}
+	return img
+}
+
 // pngOf encodes a test picture.
 func pngOf(t testing.TB, w, h int) []byte {
 	t.Helper()

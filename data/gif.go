@@ -113,7 +113,7 @@ func (f *gifFile) setPalette(colours []byte) {
 func gifSize(b []byte) (w, h int, err error) {
 	if len(b) >= 10 {
 		w, h = int(binary.LittleEndian.Uint16(b[6:])), int(binary.LittleEndian.Uint16(b[8:]))
-		if int64(w)*int64(h) > maxPixels {
+		if int64(w)*int64(h) > MaxPixels {
 			return w, h, nil
 		}
 	}

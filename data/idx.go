@@ -368,8 +368,8 @@ func parseIDX(f io.Reader, size int64, magic uint32, rank int) (dims []int, elem
 			return nil, nil, fmt.Errorf("truncated: the header promises more than the %d bytes of the file can hold", size)
 		}
 		total *= d
-		if i > 0 && total/int64(dims[0]) > maxPixels {
-			return nil, nil, fmt.Errorf("pictures of more than %d pixels", maxPixels)
+		if i > 0 && total/int64(dims[0]) > MaxPixels {
+			return nil, nil, fmt.Errorf("pictures of more than %d pixels", MaxPixels)
 		}
 	}
 	if !zipped && total != limit {

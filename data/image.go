@@ -22,12 +22,9 @@ func (img *Image) resize(w, h int) {
 	img.W, img.H, img.Pix = w, h, grow(img.Pix, 3*w*h)
 }
 
-// FlipHorizontal mirrors img left to right, in place.
-func FlipHorizontal(img *Image) {
-	mirror(img.Pix, img.W, img.H)
-}
-
-func mirror(pix []uint8, w, h int) {
+// Mirror turns pixels [H, W, 3] of a picture of such a size left to right, in place.
+func Mirror(pix []uint8, size Size) {
+	w, h := size.Width, size.Height
 	for y := range h {
 		row := pix[3*y*w : 3*(y+1)*w]
 		for i, j := 0, len(row)-3; i < j; i, j = i+3, j-3 {

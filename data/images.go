@@ -93,7 +93,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 			yield(nil, err)
 			return
 		}
-		size, samples := 3*o.Size.pixels(), o.Batch/o.pieces()
+		size, samples := 3*o.Size.Pixels(), o.Batch/o.pieces()
 		newBuffer := func() *ImageBatch {
 			return &ImageBatch{IDs: make([]int, samples), Labels: make([]int64, samples), Pix: make([]uint8, samples*size)}
 		}
@@ -124,7 +124,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 						return err
 					}
 					if mirrored(o.Seed, o.FlipProb, t.at.index(o.Batch, slot)) {
-						mirror(pix, o.Size.Width, o.Size.Height)
+						Mirror(pix, o.Size)
 					}
 					b.IDs[slot], b.Labels[slot] = i, int64(src.Sample(i).Label)
 					slot++

@@ -134,8 +134,8 @@ func (p *Plan) validate() error {
 		within("channels", p.Channels, maxChannels),
 		within("height", p.Height, maxSide),
 		within("width", p.Width, maxSide),
-		p.ImageSize.within(maxCropSize),
-		p.checkOrientation(),
+		p.ImageSize.Validate(),
+		p.Orientation.Validate(),
 		given("crop", p.Crop),
 		given("decoder", p.Decoder),
 		within("shard size", p.ShardSize, maxShardSize),
@@ -152,12 +152,6 @@ func (p *Plan) validate() error {
 		return fmt.Errorf("moments of %d x %d x %d: want at most %d bytes", 2*p.Channels, p.Height, p.Width, maxRecord)
 	}
 	return nil
-}
-
-// checkOrientation leaves the plan as it is: its file has a checksum.
-func (p *Plan) checkOrientation() error {
-	o := p.Orientation
-	return o.check()
 }
 
 // recordLen is the number of moments of one sample, recordSize that of their bytes.

@@ -17,27 +17,12 @@ const (
 	ByEXIF Orientation = "exif"
 )
 
-// check fills in the default.
-func (o *Orientation) check() error {
-	switch *o {
-	case "":
-		*o = AsStored
-	case AsStored, ByEXIF:
-	default:
-		return fmt.Errorf("orientation %q: want %s or %s", *o, ByEXIF, AsStored)
+// Validate returns an error for what is neither; "" stands for AsStored.
+func (o Orientation) Validate() error {
+	if o != "" && o != AsStored && o != ByEXIF {
+		return fmt.Errorf("orientation %q: want %s or %s", o, ByEXIF, AsStored)
 	}
 	return nil
-}
-
-// OrientationOf returns the Orientation that src was opened with.
-func OrientationOf(src Source) Orientation {
-	switch s := src.(type) {
-	case *catalogue:
-		return s.orientation
-	case *remainder:
-		return OrientationOf(s.Source)
-	}
-	return AsStored
 }
 
 // upright is the orientation of a picture that needs no turn.

@@ -246,9 +246,9 @@ func (c *parquetColumns) parse(v parquet.Value) (l label, err error) {
 
 func writeRow(t *tar.Writer, c *parquetColumns, row int, values [3]parquet.Value) (int64, error) {
 	name := ""
-	var picture []byte
+	var content []byte
 	if v := values[0]; !v.IsNull() {
-		picture = v.ByteArray()
+		content = v.ByteArray()
 	}
 	if v := values[1]; !v.IsNull() {
 		name = path.Base(string(v.ByteArray()))
@@ -257,27 +257,23 @@ func writeRow(t *tar.Writer, c *parquetColumns, row int, values [3]parquet.Value
 	if err != nil {
 		return 0, err
 	}
-	if len(picture) == 0 { // a bad picture like others
+	if len(content) == 0 { // a bad picture like others
 		reason := fmt.Sprintf("row %d has no picture", row)
 		if name != "" {
 			reason += fmt.Sprintf(", only the path %s", values[1].ByteArray())
 		}
-		picture = []byte(badRow + reason)
+		content = []byte(badRow + reason)
 	}
 	switch ext := path.Ext(name); {
 	case name == "" || name == "." || name == "/":
 		name = fmt.Sprintf("%08d", row)
-		if f, err := sniff(picture); err == nil {
-			name += "." + strings.ToLower(f.name)
-		} else {
-			name += ".png"
-		}
+		name += "." + strings.ToLower(cmp.Or(FormatOf(content), "png"))
 	case !isPicture(name):
 		name += ".png" // content decides in the end
 	default:
 		name = synsetSuffix.ReplaceAllString(strings.TrimSuffix(name, ext), "") + ext
 	}
-	return int64(len(picture)), writeMember(t, name, l, picture)
+	return int64(len(content)), writeMember(t, name, l, content)
 }
 
 // parquetClasses returns the class names that Hugging Face's datasets keeps in the metadata, nil if there are none.

@@ -36,13 +36,17 @@ func (s Size) String() string {
 	return fmt.Sprintf("%dx%d", s.Height, s.Width)
 }
 
-// pixels is the number of them.
-func (s Size) pixels() int { return s.Height * s.Width }
+// Pixels is the number of them.
+func (s Size) Pixels() int { return s.Height * s.Width }
 
-func (s Size) within(most int) error {
+// maxCropSize keeps the arithmetic far from overflow; DiT uses 256 and 512.
+const maxCropSize = 1 << 14
+
+// Validate returns an error where crops cannot be of this size.
+func (s Size) Validate() error {
 	for _, side := range []int{s.Height, s.Width} {
-		if side < 1 || side > most {
-			return fmt.Errorf("image size %s: want 1 to %d a side", s, most)
+		if side < 1 || side > maxCropSize {
+			return fmt.Errorf("image size %s: want 1 to %d a side", s, maxCropSize)
 		}
 	}
 	return nil

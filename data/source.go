@@ -100,7 +100,8 @@ const wanted = "want class folders with pictures (jpg, png, ...), tar archives, 
 // Of several archives or IDX files in one folder that are parts of a data set the training part is opened. Files that
 // are not taken for pictures are counted in a line of Notes.
 func Open(ctx context.Context, location string, o Options) (Source, error) {
-	if err := o.Orientation.check(); err != nil {
+	o.Orientation = cmp.Or(o.Orientation, AsStored)
+	if err := o.Orientation.Validate(); err != nil {
 		return nil, fmt.Errorf("open %s: %w", location, err)
 	}
 	set, err := store.Open(ctx, location)

@@ -15,8 +15,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
@@ -298,7 +298,7 @@ func (e *env) previewCrops(src data.Source, n int, size data.Size, by data.Resam
 		e.warn("no preview: none of the pictures that were tried can be decoded")
 		return nil
 	}
-	images, err := picture.Batch(pix, len(ids), size.Width, size.Height)
+	images, err := sheet.Batch(pix, len(ids), size.Width, size.Height)
 	if err != nil {
 		return err
 	}
@@ -307,7 +307,7 @@ func (e *env) previewCrops(src data.Source, n int, size data.Size, by data.Resam
 		words, _, _ := strings.Cut(data.ClassWords(src.Classes()[src.Sample(id).Label]), ",")
 		labels[i] = words
 	}
-	sheet, err := picture.Sheet(images, labels, min(8, len(images)), fmt.Sprintf("%d of %d pictures, cropped to %s", len(ids), src.Len(), size))
+	drawn, err := sheet.Draw(images, labels, min(8, len(images)), fmt.Sprintf("%d of %d pictures, cropped to %s", len(ids), src.Len(), size))
 	if err != nil {
 		return err
 	}
@@ -316,7 +316,7 @@ func (e *env) previewCrops(src data.Source, n int, size data.Size, by data.Resam
 	}
 	path := filepath.Join(out, "preview.png")
 	disk.Sweep(path)
-	if err := picture.WritePNG(path, sheet); err != nil {
+	if err := sheet.WritePNG(path, drawn); err != nil {
 		return err
 	}
 	e.printf("preview %s", path)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"image"
 
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
@@ -111,9 +111,9 @@ func (p *previewer) draw(ctx context.Context, s *torch.Scope, model *dit.DiT, st
 	if err != nil {
 		return nil, err
 	}
-	images, err := picture.Batch(made.Pix, z.Dim(0), made.Width, made.Height)
+	images, err := sheet.Batch(made.Pix, z.Dim(0), made.Width, made.Height)
 	if err != nil {
 		return nil, err
 	}
-	return picture.Sheet(images, p.labels, p.perRow, fmt.Sprintf("step %d, guidance %g", step, p.request.CFGScale))
+	return sheet.Draw(images, p.labels, p.perRow, fmt.Sprintf("step %d, guidance %g", step, p.request.CFGScale))
 }

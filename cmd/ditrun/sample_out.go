@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/internal/disk"
 )
@@ -32,9 +32,9 @@ func (e *env) openSampleOutput(size sampleSize, batch int, what asked, names []s
 	key func() (string, error)) (sampleOutput, error) {
 	out := e.flags.String("out")
 	if filepath.Ext(out) == ".png" {
-		sheet := newSheetOutput(out, size.n, what, names)
-		err := sheet.check(image.Pt(size.width, size.height))
-		return sheet, withHint(err, "give --out a folder, or a name that ends in .npz")
+		o := newSheetOutput(out, size.n, what, names)
+		err := o.check(image.Pt(size.width, size.height))
+		return o, withHint(err, "give --out a folder, or a name that ends in .npz")
 	}
 	k, err := key()
 	if err != nil {
@@ -87,9 +87,9 @@ func newSheetOutput(path string, n int, what asked, names []string) *sheetOutput
 // check refuses a sheet that other programs would not open.
 func (o *sheetOutput) check(size image.Point) (err error) {
 	if o.under == nil {
-		err = picture.CheckGrid(size, o.n, gridColumns, gridPadding)
+		err = sheet.CheckGrid(size, o.n, gridColumns, gridPadding)
 	} else {
-		err = picture.CheckSheet(size, o.n, o.under, perRow(o.under))
+		err = sheet.Check(size, o.n, o.under, perRow(o.under))
 	}
 	if err != nil {
 		return fmt.Errorf("--out %s: %w", o.path, err)
@@ -100,23 +100,23 @@ func (o *sheetOutput) check(size image.Point) (err error) {
 func (o *sheetOutput) have() int { return 0 }
 
 func (o *sheetOutput) add(p sampling.Pictures) error {
-	images, err := picture.Batch(p.Pix, len(p.Pix)/(3*p.Height*p.Width), p.Width, p.Height)
+	images, err := sheet.Batch(p.Pix, len(p.Pix)/(3*p.Height*p.Width), p.Width, p.Height)
 	o.images = append(o.images, images...)
 	return err
 }
 
 func (o *sheetOutput) finish() error {
-	var sheet image.Image
+	var drawn image.Image
 	var err error
 	if o.under == nil {
-		sheet, err = picture.Grid(o.images, gridColumns, gridPadding)
+		drawn, err = sheet.Grid(o.images, gridColumns, gridPadding)
 	} else {
-		sheet, err = picture.Sheet(o.images, o.under, perRow(o.under), "")
+		drawn, err = sheet.Draw(o.images, o.under, perRow(o.under), "")
 	}
 	if err != nil {
 		return err
 	}
-	return picture.WritePNG(o.path, sheet)
+	return sheet.WritePNG(o.path, drawn)
 }
 
 func (o *sheetOutput) close() int { return 0 }
@@ -154,7 +154,7 @@ func writeLabels(dir string, n int, what asked, names []string) error {
 		}
 		table.Write(head)
 		for i := range n {
-			row := []string{filepath.Base(picture.NumberedName("", i))}
+			row := []string{filepath.Base(sheet.NumberedName("", i))}
 			if what.labels != nil {
 				row = append(row, strconv.Itoa(what.labels[i]), className(names, what.labels[i]))
 			}

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -207,7 +207,7 @@ func openFolderStore(ctx context.Context, dir string, s partialState, what asked
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, err
 		}
-	} else if !exists(picture.NumberedName(dir, s.Done-1)) {
+	} else if !exists(sheet.NumberedName(dir, s.Done-1)) {
 		return nil, errDamaged
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
@@ -218,13 +218,13 @@ func openFolderStore(ctx context.Context, dir string, s partialState, what asked
 }
 
 func (f *folderStore) add(at int, p sampling.Pictures) (int64, error) {
-	images, err := picture.Batch(p.Pix, len(p.Pix)/(3*p.Height*p.Width), p.Width, p.Height)
+	images, err := sheet.Batch(p.Pix, len(p.Pix)/(3*p.Height*p.Width), p.Width, p.Height)
 	if err != nil {
 		return 0, err
 	}
 	for i, img := range images {
-		path := picture.NumberedName(f.dir, at+i)
-		err := disk.Retry(f.ctx, momentaryPauses(), func() error { return picture.WritePNG(path, img) })
+		path := sheet.NumberedName(f.dir, at+i)
+		err := disk.Retry(f.ctx, momentaryPauses(), func() error { return sheet.WritePNG(path, img) })
 		if err != nil {
 			return 0, err
 		}

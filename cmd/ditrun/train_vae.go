@@ -16,7 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/internal/disk"
@@ -395,13 +395,13 @@ func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.Autoe
 	if err != nil {
 		return 0, err
 	}
-	images, err := picture.Batch(pix, 2*n, size, size)
+	images, err := sheet.Batch(pix, 2*n, size, size)
 	if err != nil {
 		return 0, err
 	}
-	sheet, err := picture.Sheet(images, append(labels, labels...), n, "")
+	drawn, err := sheet.Draw(images, append(labels, labels...), n, "")
 	if err != nil {
 		return 0, err
 	}
-	return n, picture.WritePNG(path, sheet)
+	return n, sheet.WritePNG(path, drawn)
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -104,7 +104,7 @@ func TestTrainVAEKeepsWhatAnErrorEnds(t *testing.T) {
 			img.Pix[k] = uint8(255 - i*k%200)
 		}
 		img.Set(i%8, i/8, color.White)
-		if err := picture.WritePNG(path(i), img); err != nil {
+		if err := sheet.WritePNG(path(i), img); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -127,7 +127,7 @@ func testDirectEncoding(t *testing.T, size data.Size) {
 			}
 			for _, flip := range []bool{false, true} {
 				if flip {
-					data.FlipHorizontal(cropped)
+					data.Mirror(cropped.Pix, data.Size{Height: cropped.H, Width: cropped.W})
 				}
 				if err := latents.Read(i, flip, record); err != nil {
 					return err

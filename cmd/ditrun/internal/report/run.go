@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/picture"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/tfevents"
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/internal/disk"
@@ -207,7 +207,7 @@ func (r *Run) Preview(step int, img image.Image) (string, error) {
 	defer r.mu.Unlock()
 	os.Mkdir(r.Samples(), 0o777) // where it alone was removed; else WritePNG says what is wrong
 	return path, errors.Join(
-		picture.WritePNG(path, img),
+		sheet.WritePNG(path, img),
 		r.event(func(w *tfevents.Writer) error { return addPicture(w, r.Now(), step, img) }))
 }
 

@@ -1,7 +1,7 @@
-// Package picture arranges sampled images: as the plain grid that DiT's
+// Package sheet arranges sampled images: as the plain grid that DiT's
 // sample.py writes, and as a labelled sheet in which small images are enlarged
 // so that a person can judge them. Files are written whole or not at all.
-package picture
+package sheet
 
 import (
 	"fmt"
@@ -19,7 +19,7 @@ import (
 // the top. The bytes are copied.
 func FromRGB(pix []uint8, w, h int) (*image.NRGBA, error) {
 	if w <= 0 || h <= 0 || len(pix) != 3*w*h {
-		return nil, fmt.Errorf("picture: %d bytes for %dx%d RGB pixels, want %d", len(pix), w, h, 3*w*h)
+		return nil, fmt.Errorf("sheet: %d bytes for %dx%d RGB pixels, want %d", len(pix), w, h, 3*w*h)
 	}
 	img := image.NewNRGBA(image.Rect(0, 0, w, h))
 	for i := range w * h {
@@ -32,7 +32,7 @@ func FromRGB(pix []uint8, w, h int) (*image.NRGBA, error) {
 // Batch splits n images that lie one after another (uint8 [n, h, w, 3]).
 func Batch(pix []uint8, n, w, h int) ([]image.Image, error) {
 	if n <= 0 || len(pix) != 3*w*h*n {
-		return nil, fmt.Errorf("picture: %d bytes for %d images of %dx%d RGB pixels, want %d", len(pix), n, w, h, 3*w*h*n)
+		return nil, fmt.Errorf("sheet: %d bytes for %d images of %dx%d RGB pixels, want %d", len(pix), n, w, h, 3*w*h*n)
 	}
 	images := make([]image.Image, n)
 	for i := range images {
@@ -55,7 +55,7 @@ func Grid(images []image.Image, perRow, padding int) (image.Image, error) {
 		return nil, err
 	}
 	if perRow < 1 || padding < 0 {
-		return nil, fmt.Errorf("picture: grid of %d per row, padding %d: want at least 1 and 0", perRow, padding)
+		return nil, fmt.Errorf("sheet: grid of %d per row, padding %d: want at least 1 and 0", perRow, padding)
 	}
 	if len(images) == 1 {
 		return images[0], nil
@@ -93,16 +93,16 @@ func NumberedName(dir string, i int) string {
 // sameSize returns the size that all images have.
 func sameSize(images []image.Image) (image.Point, error) {
 	if len(images) == 0 {
-		return image.Point{}, fmt.Errorf("picture: no images")
+		return image.Point{}, fmt.Errorf("sheet: no images")
 	}
 	size := images[0].Bounds().Size()
 	for i, img := range images {
 		if s := img.Bounds().Size(); s != size {
-			return size, fmt.Errorf("picture: image %d is %dx%d, want %dx%d as the first", i, s.X, s.Y, size.X, size.Y)
+			return size, fmt.Errorf("sheet: image %d is %dx%d, want %dx%d as the first", i, s.X, s.Y, size.X, size.Y)
 		}
 	}
 	if size.X < 1 || size.Y < 1 {
-		return size, fmt.Errorf("picture: image 0 is empty")
+		return size, fmt.Errorf("sheet: image 0 is empty")
 	}
 	return size, nil
 }

@@ -1,4 +1,4 @@
-package picture
+package sheet
 
 import (
 	"fmt"
@@ -22,12 +22,12 @@ func newBoldFace(size float64) (font.Face, error) {
 func openFace(ttf []byte, size float64) (font.Face, error) {
 	f, err := opentype.Parse(ttf)
 	if err != nil {
-		return nil, fmt.Errorf("picture: font: %w", err)
+		return nil, fmt.Errorf("sheet: font: %w", err)
 	}
 	// At 72 dots per inch a point is a pixel.
 	face, err := opentype.NewFace(f, &opentype.FaceOptions{Size: size, DPI: 72, Hinting: font.HintingFull})
 	if err != nil {
-		return nil, fmt.Errorf("picture: font: %w", err)
+		return nil, fmt.Errorf("sheet: font: %w", err)
 	}
 	return face, nil
 }

@@ -1,4 +1,4 @@
-package picture
+package sheet
 
 import (
 	"bytes"
@@ -164,7 +164,7 @@ func TestSheet(t *testing.T) {
 		{"plain.png", columns[:7], nil, 4, "", image.Pt(2*margin+4*100-gap, 2*margin+2*100-gap), nowhere},
 		{"single.png", columns[:1], []string{"T-shirt/top"}, 4, "a title that is wider than its one small picture", image.Point{}, aboveColumns},
 	} {
-		img, err := Sheet(c.images, c.labels, c.perRow, c.title)
+		img, err := Draw(c.images, c.labels, c.perRow, c.title)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
@@ -181,7 +181,7 @@ func TestSheet(t *testing.T) {
 // TestSheetKeepsPixels: an enlarged cell holds each pixel as a square block.
 func TestSheetKeepsPixels(t *testing.T) {
 	src := disc(32, 4, 3)
-	img, err := Sheet([]image.Image{src}, nil, 1, "")
+	img, err := Draw([]image.Image{src}, nil, 1, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestCheckSize(t *testing.T) {
 		{1, 1, nil, true}, {655, 1, nil, true}, {656, 1, nil, false}, {655, 655, nil, true}, {656, 656, nil, false}, {655 * 655, 655, nil, true},
 		{100, 1, labels(100), true}, {5000, 8, nil, true}, {5000, 8, labels(5000), false}, {10_000_000, 20, nil, false},
 	} {
-		if err := CheckSheet(size, c.n, c.labels, c.perRow); (err == nil) != c.ok {
+		if err := Check(size, c.n, c.labels, c.perRow); (err == nil) != c.ok {
 			t.Errorf("sheet of %d, %d a row, %d labels: %v", c.n, c.perRow, len(c.labels), err)
 		}
 	}

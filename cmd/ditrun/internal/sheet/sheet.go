@@ -1,4 +1,4 @@
-package picture
+package sheet
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ import (
 	"golang.org/x/image/math/fixed"
 )
 
-// Sheet geometry, in pixels.
+// Draw geometry, in pixels.
 const (
 	minCell  = 96 // smaller images are enlarged by the whole factor that reaches this
 	gap      = 4
@@ -27,13 +27,13 @@ var (
 	cellFrame = color.NRGBA{222, 222, 222, 255}
 )
 
-// Sheet shows images of one size with their labels, perRow to a row, on white
+// Draw shows images of one size with their labels, perRow to a row, on white
 // under a title (which may be empty). Small images are enlarged by a whole
 // factor with hard pixels, so what is judged is what the model made. When all
 // images of a column share their label, the label stands once above the
 // column; when all of a row do, once at its left; else under each image.
 // Labels too wide for their place are cut with an ellipsis. Labels may be nil.
-func Sheet(images []image.Image, labels []string, perRow int, title string) (image.Image, error) {
+func Draw(images []image.Image, labels []string, perRow int, title string) (image.Image, error) {
 	size, err := sameSize(images)
 	if err != nil {
 		return nil, err
@@ -78,8 +78,8 @@ func Sheet(images []image.Image, labels []string, perRow int, title string) (ima
 // MaxSide is the most pixels a side of a picture that other programs open.
 const MaxSide = 65535
 
-// CheckSheet returns an error where [Sheet] of n images of a size would be larger than MaxSide.
-func CheckSheet(size image.Point, n int, labels []string, perRow int) error {
+// Check returns an error where [Draw] of n images of a size would be larger than MaxSide.
+func Check(size image.Point, n int, labels []string, perRow int) error {
 	for _, labels := range [][]string{nil, labels} { // without labels first: to measure millions takes a while
 		l, err := newSheetLayout(size, n, labels, perRow, "")
 		if err != nil {
@@ -92,7 +92,7 @@ func CheckSheet(size image.Point, n int, labels []string, perRow int) error {
 	return nil
 }
 
-// CheckGrid is CheckSheet for [Grid].
+// CheckGrid is Check for [Grid].
 func CheckGrid(size image.Point, n, perRow, padding int) error {
 	if n == 1 {
 		return nil
