@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
 )
@@ -272,7 +273,7 @@ func TestBatchesRefuse(t *testing.T) {
 // memory is a source of test pictures; some are bad.
 type memory struct {
 	n     int
-	bad   map[int]func() (*Image, error)
+	bad   map[int]func() (*picture.Image, error)
 	delay bool
 }
 
@@ -283,7 +284,7 @@ func (m memory) Order() string       { return "label" }
 func (m memory) Hash() string        { return "h" }
 func (m memory) Close() error        { return nil }
 func (m memory) Notes() []string     { return nil }
-func (m memory) Image(i int) (*Image, error) {
+func (m memory) Image(i int) (*picture.Image, error) {
 	if f := m.bad[i]; f != nil {
 		return f()
 	}
@@ -296,16 +297,16 @@ func (m memory) Image(i int) (*Image, error) {
 func TestImageBatches(t *testing.T) {
 	src := memory{n: 23, delay: true}
 	crop := func(i int, flip bool) []uint8 {
-		img, err := CenterCrop(testPicture(8+i, 9), Square(8))
+		img, err := picture.CenterCrop(testPicture(8+i, 9), picture.Square(8))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if flip {
-			Mirror(img.Pix, Size{Height: img.H, Width: img.W})
+			picture.Mirror(img.Pix, picture.Size{Height: img.H, Width: img.W})
 		}
 		return img.Pix
 	}
-	o := ImageOptions{Size: Square(8), Batch: 5, Seed: 3, FlipProb: 0.5, StartStep: 2, Epochs: 2, Workers: 4}
+	o := ImageOptions{Size: picture.Square(8), Batch: 5, Seed: 3, FlipProb: 0.5, StartStep: 2, Epochs: 2, Workers: 4}
 	s := o.StartStep
 	for b, err := range ImageBatches(context.Background(), src, o) {
 		if err != nil {
@@ -349,17 +350,17 @@ func TestImageBatches(t *testing.T) {
 func TestImageErrors(t *testing.T) {
 	boom := errors.New("load x/7.png: PNG: bad")
 	for name, c := range map[string]struct {
-		bad  func() (*Image, error)
+		bad  func() (*picture.Image, error)
 		want string
 	}{
-		"error": {func() (*Image, error) { return nil, boom }, "load x/7.png: PNG: bad"},
-		"panic": {func() (*Image, error) { panic("boom") }, "data worker: panic: boom"},
-		"size":  {func() (*Image, error) { return &Image{W: 3, H: 3}, nil }, `x of class "b": crop: 0 samples`},
+		"error": {func() (*picture.Image, error) { return nil, boom }, "load x/7.png: PNG: bad"},
+		"panic": {func() (*picture.Image, error) { panic("boom") }, "data worker: panic: boom"},
+		"size":  {func() (*picture.Image, error) { return &picture.Image{W: 3, H: 3}, nil }, `x of class "b": crop: 0 samples`},
 	} {
-		src := memory{n: 20, bad: map[int]func() (*Image, error){7: c.bad}}
+		src := memory{n: 20, bad: map[int]func() (*picture.Image, error){7: c.bad}}
 		got := 0
 		var last error
-		for b, err := range ImageRange(context.Background(), src, 0, 20, ImageOptions{Size: Square(4), Batch: 2, Workers: 3}) {
+		for b, err := range ImageRange(context.Background(), src, 0, 20, ImageOptions{Size: picture.Square(4), Batch: 2, Workers: 3}) {
 			if last = err; err == nil {
 				got += len(b.IDs)
 			}
@@ -369,7 +370,7 @@ func TestImageErrors(t *testing.T) {
 			t.Errorf("%s: %d pictures, then %v, want 6 and %q", name, got, last, c.want)
 		}
 	}
-	for _, o := range []ImageOptions{{Size: Size{}, Batch: 1}, {Size: Square(4), Batch: 0}, {Size: Square(4), Batch: 30}} {
+	for _, o := range []ImageOptions{{Size: picture.Size{}, Batch: 1}, {Size: picture.Square(4), Batch: 0}, {Size: picture.Square(4), Batch: 30}} {
 		var last error
 		for _, err := range ImageBatches(context.Background(), memory{n: 20}, o) {
 			last = err
@@ -437,8 +438,8 @@ func TestNoGoroutineLeak(t *testing.T) {
 		}
 	}()
 	stop("a panic in the loop")
-	src := memory{n: 50, bad: map[int]func() (*Image, error){9: func() (*Image, error) { panic("boom") }}}
-	for range ImageRange(context.Background(), src, 0, 50, ImageOptions{Size: Square(4), Batch: 2, Workers: 4}) {
+	src := memory{n: 50, bad: map[int]func() (*picture.Image, error){9: func() (*picture.Image, error) { panic("boom") }}}
+	for range ImageRange(context.Background(), src, 0, 50, ImageOptions{Size: picture.Square(4), Batch: 2, Workers: 4}) {
 	}
 	stop("an error")
 }

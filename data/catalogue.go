@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
 )
 
@@ -29,7 +30,7 @@ type catalogue struct {
 	remote  bool // reading a picture is a request to another machine
 	budget  *budget
 
-	orientation Orientation
+	orientation picture.Orientation
 }
 
 // entry is one picture: length bytes from offset in a container.
@@ -204,22 +205,22 @@ func (e *BadPicture) Error() string { return fmt.Sprintf("load %s: %v", e.Path, 
 func (e *BadPicture) Unwrap() error { return e.Err }
 
 // OrientationOf returns the Orientation that src was opened with.
-func OrientationOf(src Source) Orientation {
+func OrientationOf(src Source) picture.Orientation {
 	switch s := src.(type) {
 	case *catalogue:
 		return s.orientation
 	case *remainder:
 		return OrientationOf(s.Source)
 	}
-	return AsStored
+	return picture.AsStored
 }
 
-func (c *catalogue) Image(i int) (*Image, error) {
+func (c *catalogue) Image(i int) (*picture.Image, error) {
 	b, err := c.bytes(i, nil)
 	if err != nil {
 		return nil, err
 	}
-	img := new(Image)
+	img := new(picture.Image)
 	done, err := c.decode(context.Background(), img, i, b)
 	if err != nil {
 		return nil, err
@@ -230,8 +231,8 @@ func (c *catalogue) Image(i int) (*Image, error) {
 
 // decode turns the bytes of sample i into its picture, when there is memory for it. Done is to be called after the last use
 // of the picture.
-func (c *catalogue) decode(ctx context.Context, img *Image, i int, b []byte) (done func(), err error) {
-	h, err := ReadHeader(b, c.orientation)
+func (c *catalogue) decode(ctx context.Context, img *picture.Image, i int, b []byte) (done func(), err error) {
+	h, err := picture.ReadHeader(b, c.orientation)
 	if err != nil {
 		return nil, &BadPicture{c.where(i), err}
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // A PictureCheck is what [CheckPictures] found.
@@ -165,10 +167,10 @@ func (r *remainder) id(i int) int {
 	return i + sort.Search(len(r.missing), func(k int) bool { return r.missing[k]-k > i })
 }
 
-func (r *remainder) Len() int                    { return r.Source.Len() - len(r.missing) }
-func (r *remainder) Sample(i int) Sample         { return r.Source.Sample(r.id(i)) }
-func (r *remainder) Image(i int) (*Image, error) { return r.Source.Image(r.id(i)) }
-func (r *remainder) Hash() string                { return r.hash }
+func (r *remainder) Len() int                            { return r.Source.Len() - len(r.missing) }
+func (r *remainder) Sample(i int) Sample                 { return r.Source.Sample(r.id(i)) }
+func (r *remainder) Image(i int) (*picture.Image, error) { return r.Source.Image(r.id(i)) }
+func (r *remainder) Hash() string                        { return r.hash }
 
 // Emptied returns the labels of which src has samples, but none other than those of the given ids.
 func Emptied(src Source, ids []int) []int {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // badTree is a folder of three classes with bad pictures of every kind: class b has no other ones.
@@ -99,7 +101,7 @@ func TestWithout(t *testing.T) {
 			t.Errorf("left are %q, want %q; %d are missing", got, want, Missing(s))
 		}
 		n := 0
-		for b, err := range ImageBatches(t.Context(), s, ImageOptions{Size: Square(4), Batch: 3, Epochs: 2}) {
+		for b, err := range ImageBatches(t.Context(), s, ImageOptions{Size: picture.Square(4), Batch: 3, Epochs: 2}) {
 			if err != nil {
 				t.Fatal(err)
 			}

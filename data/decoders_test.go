@@ -2,6 +2,8 @@ package data
 
 import (
 	"testing"
+
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // TestOldDecoderNameContinues: sets of earlier versions, whose decoders gave the same pixels, go on: an unfinished one is
@@ -9,7 +11,7 @@ import (
 func TestOldDecoderNameContinues(t *testing.T) {
 	old, now := testPlan(10), testPlan(10)
 	old.Decoder = "libjpeg-turbo, libwebp, go image, golang.org/x/image" // kept in manifests since the first release
-	now.Decoder = Decoders
+	now.Decoder = picture.Decoders
 	dir := t.TempDir()
 	w, err := NewShardWriter(dir, old)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package data turns folders of pictures into training input: it lists and decodes sources, crops them as ADM
-// and DiT do, keeps encoded latents in checksummed shards, and hands out batches in an order that depends on
-// nothing but a seed.
+// Package data turns folders of pictures into training input: it lists sources, decodes and crops them by package
+// picture, keeps encoded latents in checksummed shards, and hands out batches in an order that depends on nothing but
+// a seed.
 //
 // The road through the package:
 //
@@ -15,5 +15,5 @@
 // Shape letters: N samples, H and W height and width of the crop, C latent channels, h and w latent height and width.
 // Moments are [2C, h, w] for one sample: C channels of mean, then C of log variance, not scaled.
 //
-// The package is plain Go: it links neither libtorch nor C.
+// The package links C only by way of package picture, and never libtorch.
 package data

@@ -11,11 +11,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // testPicture is a pattern without repetition.
-func testPicture(w, h int) *Image {
-	img := NewImage(w, h)
+func testPicture(w, h int) *picture.Image {
+	img := picture.NewImage(w, h)
 	for y := range h {
 		for x := range w {
 			for c := range 3 {

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
 )
@@ -368,8 +369,8 @@ func parseIDX(f io.Reader, size int64, magic uint32, rank int) (dims []int, elem
 			return nil, nil, fmt.Errorf("truncated: the header promises more than the %d bytes of the file can hold", size)
 		}
 		total *= d
-		if i > 0 && total/int64(dims[0]) > MaxPixels {
-			return nil, nil, fmt.Errorf("pictures of more than %d pixels", MaxPixels)
+		if i > 0 && total/int64(dims[0]) > picture.MaxPixels {
+			return nil, nil, fmt.Errorf("pictures of more than %d pixels", picture.MaxPixels)
 		}
 	}
 	if !zipped && total != limit {
@@ -405,10 +406,10 @@ func (d *idx) Sample(i int) Sample {
 	return Sample{fmt.Sprintf("%08d", at), int(d.labels[at])}
 }
 
-func (d *idx) Image(i int) (*Image, error) {
+func (d *idx) Image(i int) (*picture.Image, error) {
 	n := d.rows * d.cols
 	at := d.order[i]
-	img := NewImage(d.cols, d.rows)
+	img := picture.NewImage(d.cols, d.rows)
 	for j, v := range d.pix[at*n : (at+1)*n] {
 		img.Pix[3*j], img.Pix[3*j+1], img.Pix[3*j+2] = v, v, v
 	}

@@ -7,15 +7,17 @@ import (
 	"iter"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // ImageOptions asks for batches of crops. Size and Batch are required; the rest may be zero.
 type ImageOptions struct {
-	Size    Size // of the crops
-	Batch   int  // pictures in a batch
-	Workers int  // goroutines that decode; 0 means up to 4
+	Size    picture.Size // of the crops
+	Batch   int          // pictures in a batch
+	Workers int          // goroutines that decode; 0 means up to 4
 	// Resampler of the crop; "" means PillowClassic.
-	Resampler Resampler
+	Resampler picture.Resampler
 
 	// KeepGoing leaves bad pictures out of the batches of ImageRange and lists them in Bad.
 	KeepGoing bool
@@ -89,7 +91,7 @@ func ImageRange(ctx context.Context, src Source, lo, hi int, o ImageOptions) ite
 
 func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Seq[task]) iter.Seq2[*ImageBatch, error] {
 	return func(yield func(*ImageBatch, error) bool) {
-		if _, err := NewCropper(o.Size, o.Resampler); err != nil {
+		if _, err := picture.NewCropper(o.Size, o.Resampler); err != nil {
 			yield(nil, err)
 			return
 		}
@@ -98,7 +100,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 			return &ImageBatch{IDs: make([]int, samples), Labels: make([]int64, samples), Pix: make([]uint8, samples*size)}
 		}
 		newWorker := func(ctx context.Context) func(task, *ImageBatch) error {
-			crop, err := NewCropper(o.Size, o.Resampler)
+			crop, err := picture.NewCropper(o.Size, o.Resampler)
 			pictures := newReader(src)
 			return func(t task, b *ImageBatch) error {
 				if err != nil {
@@ -124,7 +126,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 						return err
 					}
 					if mirrored(o.Seed, o.FlipProb, t.at.index(o.Batch, slot)) {
-						Mirror(pix, o.Size)
+						picture.Mirror(pix, o.Size)
 					}
 					b.IDs[slot], b.Labels[slot] = i, int64(src.Sample(i).Label)
 					slot++
@@ -154,7 +156,7 @@ type reader struct {
 	id    func(i int) int // of sample i in files
 	buf   [][]byte        // of the files of a batch, in remote storage, or of one
 	errs  []error
-	img   Image // overwritten by each picture
+	img   picture.Image // overwritten by each picture
 
 	clipped, oriented int // pictures of the batch with Image.Clipped and with Image.Oriented
 }
@@ -199,7 +201,7 @@ func (r *reader) prepare(ctx context.Context, items []int) {
 
 // image decodes sample i, the k-th of the batch, and counts what is remarkable about it. The next call overwrites it;
 // done is to be called before.
-func (r *reader) image(ctx context.Context, k, i int) (img *Image, done func(), err error) {
+func (r *reader) image(ctx context.Context, k, i int) (img *picture.Image, done func(), err error) {
 	switch {
 	case r.files == nil:
 		img, err = r.src.Image(i)
@@ -233,7 +235,7 @@ const keptBuffer = 64 << 20
 // drop gives up large buffers.
 func (r *reader) drop(k int) {
 	if cap(r.img.Pix) > keptBuffer {
-		r.img = Image{}
+		r.img = picture.Image{}
 	}
 	if cap(r.buf[k]) > keptBuffer {
 		r.buf[k] = nil
@@ -241,7 +243,7 @@ func (r *reader) drop(k int) {
 }
 
 // count takes up what is remarkable about a picture.
-func (r *reader) count(img *Image) {
+func (r *reader) count(img *picture.Image) {
 	if img.Clipped {
 		r.clipped++
 	}
@@ -251,7 +253,7 @@ func (r *reader) count(img *Image) {
 }
 
 // crop writes the crop of sample i, the k-th of the batch, to pix; an error or a panic names the sample.
-func (r *reader) crop(ctx context.Context, crop *Cropper, k, i int, pix []uint8) error {
+func (r *reader) crop(ctx context.Context, crop *picture.Cropper, k, i int, pix []uint8) error {
 	return recovered(func() error {
 		img, done, err := r.image(ctx, k, i)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
@@ -39,13 +40,13 @@ type Plan struct {
 	DType    checkpoint.DType `json:"dtype"` // F16 or F32
 	Flip     bool             `json:"flip"`  // whether moments of the mirrored pictures are kept too
 
-	ImageSize Size   `json:"image_size"`
-	Crop      string `json:"crop"`    // as of Resampler.Crop
-	Decoder   string `json:"decoder"` // as of Decoders
+	ImageSize picture.Size `json:"image_size"`
+	Crop      string       `json:"crop"`    // as of Resampler.Crop
+	Decoder   string       `json:"decoder"` // as of Decoders
 	// Precision of the encoder: fp32, tf32, bf16 or fp16; "" in sets from before it was kept.
 	Precision string `json:"precision,omitempty"`
 	// Orientation of the pictures; "", as in sets from before it was kept, is AsStored.
-	Orientation Orientation `json:"orientation,omitempty"`
+	Orientation picture.Orientation `json:"orientation,omitempty"`
 
 	ShardSize int    `json:"shard_size"`
 	Tool      string `json:"tool"` // name and version of the program; plans that differ only here are equal
@@ -220,7 +221,7 @@ func (p *Plan) properties() []property {
 	if p.Precision != "" {
 		list = append(list, property{"precision", p.Precision})
 	}
-	return append(list, property{orientationKey, string(cmp.Or(p.Orientation, AsStored))})
+	return append(list, property{orientationKey, string(cmp.Or(p.Orientation, picture.AsStored))})
 }
 
 const orientationKey = "orientation"
@@ -230,7 +231,7 @@ const orientationKey = "orientation"
 func recorded(meta map[string]string, key string) (value string, ok bool) {
 	value, ok = meta[key]
 	if !ok && key == orientationKey {
-		return string(AsStored), true
+		return string(picture.AsStored), true
 	}
 	return value, ok
 }
@@ -241,7 +242,7 @@ func (p *Plan) metadata(k int) map[string]string {
 	for _, v := range p.properties() {
 		m[v.key] = v.value
 	}
-	if m[orientationKey] == string(AsStored) {
+	if m[orientationKey] == string(picture.AsStored) {
 		delete(m, orientationKey)
 	}
 	return m

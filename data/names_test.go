@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -300,11 +301,11 @@ func TestMarkedCaption(t *testing.T) {
 // nothing is a source without pictures.
 type nothing struct{ named }
 
-func (nothing) Image(int) (*Image, error) { return nil, nil }
-func (nothing) Order() string             { return "" }
-func (nothing) Hash() string              { return "" }
-func (nothing) Notes() []string           { return nil }
-func (nothing) Close() error              { return nil }
+func (nothing) Image(int) (*picture.Image, error) { return nil, nil }
+func (nothing) Order() string                     { return "" }
+func (nothing) Hash() string                      { return "" }
+func (nothing) Notes() []string                   { return nil }
+func (nothing) Close() error                      { return nil }
 
 func classesOf(src Source, err error) ([]string, error) {
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // orientedFiles are the pictures that testdata/orientation/make.py made, by name.
@@ -37,7 +39,7 @@ func TestOrientationGolden(t *testing.T) {
 	}
 	golden := string(files["golden.txt"])
 	dir := writeFiles(t, tree)
-	for field, turn := range map[int]Orientation{2: AsStored, 5: ByEXIF} {
+	for field, turn := range map[int]picture.Orientation{2: picture.AsStored, 5: picture.ByEXIF} {
 		src, err := Open(t.Context(), dir, Options{Orientation: turn})
 		if err != nil {
 			t.Fatal(err)
@@ -79,7 +81,7 @@ func TestOrientationGolden(t *testing.T) {
 			t.Errorf("a check found %+v, error %v, want %d oriented", found, err, oriented)
 		}
 		total := 0
-		o := ImageOptions{Size: Square(4), Batch: 7, Workers: 2}
+		o := ImageOptions{Size: picture.Square(4), Batch: 7, Workers: 2}
 		for b, err := range ImageRange(t.Context(), src, 0, src.Len(), o) {
 			if err != nil {
 				t.Fatal(err)
@@ -101,13 +103,13 @@ func TestOrientedMemory(t *testing.T) {
 	files := orientedFiles(t)
 	dir := writeFiles(t, map[string][]byte{"x/6.png": files["6.png"]})
 	const stored, copied = 7 * 5 * 11, 7 * 5 * 3
-	for turn, want := range map[Orientation]int64{AsStored: stored, ByEXIF: stored + copied} {
+	for turn, want := range map[picture.Orientation]int64{picture.AsStored: stored, picture.ByEXIF: stored + copied} {
 		src, err := Open(t.Context(), dir, Options{Orientation: turn, DecodeMemory: 1000})
 		if err != nil {
 			t.Fatal(err)
 		}
 		c := src.(*catalogue)
-		img := new(Image)
+		img := new(picture.Image)
 		done, err := c.decode(t.Context(), img, 0, files["6.png"])
 		if err != nil {
 			t.Fatal(err)

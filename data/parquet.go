@@ -16,6 +16,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
 )
 
@@ -267,7 +268,7 @@ func writeRow(t *tar.Writer, c *parquetColumns, row int, values [3]parquet.Value
 	switch ext := path.Ext(name); {
 	case name == "" || name == "." || name == "/":
 		name = fmt.Sprintf("%08d", row)
-		name += "." + strings.ToLower(cmp.Or(FormatOf(content), "png"))
+		name += "." + strings.ToLower(cmp.Or(picture.FormatOf(content), "png"))
 	case !isPicture(name):
 		name += ".png" // content decides in the end
 	default:

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // Of two encoders with different autoencoders the second is refused at once, both named, before either has made a
@@ -22,7 +24,7 @@ func TestSecondPlanIsRefused(t *testing.T) {
 	theirs := testPlan(10)
 	theirs.VAE = VAE{Name: "other-vae", SHA256: strings.Repeat("cd", 32), ScalingFactor: 0.5}
 	smaller := testPlan(10)
-	smaller.ImageSize = Square(16)
+	smaller.ImageSize = picture.Square(16)
 	for _, c := range []struct {
 		plan Plan
 		want string
@@ -131,20 +133,20 @@ func TestSetWithoutPlan(t *testing.T) {
 // they are, nor the other way round. As stored is what sets are that say nothing of it.
 func TestPlanOfAnotherOrientation(t *testing.T) {
 	for _, c := range []struct {
-		made, then Orientation
+		made, then picture.Orientation
 		want       string
 	}{
-		{"", ByEXIF, "orientation as-stored, this plan has exif"},
-		{AsStored, ByEXIF, "orientation as-stored, this plan has exif"},
-		{ByEXIF, "", "orientation exif, this plan has as-stored"},
-		{ByEXIF, AsStored, "orientation exif, this plan has as-stored"},
-		{"", AsStored, ""}, {AsStored, "", ""}, {ByEXIF, ByEXIF, ""},
+		{"", picture.ByEXIF, "orientation as-stored, this plan has exif"},
+		{picture.AsStored, picture.ByEXIF, "orientation as-stored, this plan has exif"},
+		{picture.ByEXIF, "", "orientation exif, this plan has as-stored"},
+		{picture.ByEXIF, picture.AsStored, "orientation exif, this plan has as-stored"},
+		{"", picture.AsStored, ""}, {picture.AsStored, "", ""}, {picture.ByEXIF, picture.ByEXIF, ""},
 	} {
 		p := testPlan(6)
 		p.Orientation = c.made
 		dir := testLatents(t, p)
 		m, err := readManifest(dir)
-		if err != nil || (m.Orientation == ByEXIF) != (c.made == ByEXIF) || m.Orientation == AsStored {
+		if err != nil || (m.Orientation == picture.ByEXIF) != (c.made == picture.ByEXIF) || m.Orientation == picture.AsStored {
 			t.Fatalf("the manifest has orientation %q, error %v", m.Orientation, err)
 		}
 		p.Orientation = c.then
@@ -174,7 +176,7 @@ func TestPlanOfAnotherOrientation(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	p.Orientation = ByEXIF
+	p.Orientation = picture.ByEXIF
 	if _, err := NewShardWriter(dir, p); err == nil ||
 		!strings.Contains(err.Error(), "made with orientation as-stored, this plan has exif") {
 		t.Errorf("error %v", err)
@@ -185,7 +187,7 @@ func TestPlanOfAnotherOrientation(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	// Nothing is written down of what is as stored, so that such sets have the bytes that they had.
-	for _, o := range []Orientation{"", AsStored} {
+	for _, o := range []picture.Orientation{"", picture.AsStored} {
 		p := testPlan(6)
 		p.Orientation = o
 		for name, text := range contents(t, testLatents(t, p)) {

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/parquet-go/parquet-go"
+
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // summary opens a source twice, the second time from the index of archives, and words what it holds: classes, pictures
@@ -476,7 +478,7 @@ func TestParquetRowsWithoutPicture(t *testing.T) {
 		}
 	}
 	var skipped []string
-	for b, err := range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: Square(2), Batch: 4, Workers: 1, KeepGoing: true}) {
+	for b, err := range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: picture.Square(2), Batch: 4, Workers: 1, KeepGoing: true}) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
@@ -45,7 +46,7 @@ func NewShardWriter(dir string, plan Plan) (*ShardWriter, error) {
 	if plan.ShardSize == 0 {
 		plan.ShardSize = DefaultShardSize
 	}
-	if plan.Orientation == AsStored {
+	if plan.Orientation == picture.AsStored {
 		plan.Orientation = ""
 	}
 	if err := plan.validate(); err != nil {

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
@@ -26,7 +27,7 @@ func testPlan(n int) Plan {
 		Dataset:  Dataset{Samples: n, Hash: "d1", Order: "label, position", Classes: []string{"a", "b", "c"}},
 		VAE:      VAE{Name: "test-vae", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.18215},
 		Channels: 2, Height: 3, Width: 3, DType: checkpoint.F16, Flip: true,
-		ImageSize: Square(24), Crop: PillowClassic.Crop(), Decoder: Decoders, ShardSize: 4, Tool: "test",
+		ImageSize: picture.Square(24), Crop: picture.PillowClassic.Crop(), Decoder: picture.Decoders, ShardSize: 4, Tool: "test",
 	}
 }
 
@@ -167,7 +168,7 @@ func TestShardLayout(t *testing.T) {
 		meta := f.Metadata()
 		for key, want := range map[string]string{
 			"version": "1", "dataset": "d1", "vae": "test-vae", "vae_sha256": strings.Repeat("ab", 32), "scaling_factor": "0.18215",
-			"image_size": "24", "crop": PillowClassic.Crop(), "dtype": "F16", "ids": fmt.Sprintf("%d-%d", 4*k, 4*k+n),
+			"image_size": "24", "crop": picture.PillowClassic.Crop(), "dtype": "F16", "ids": fmt.Sprintf("%d-%d", 4*k, 4*k+n),
 		} {
 			if meta[key] != want {
 				t.Errorf("%s: metadata %s is %q, want %q", name, key, meta[key], want)
@@ -354,7 +355,7 @@ func TestShardWriterRefuses(t *testing.T) {
 		"other VAE":     {func(p *Plan) { p.VAE.SHA256 = strings.Repeat("cd", 32) }, "made with vae_sha256 abab"},
 		"other data":    {func(p *Plan) { p.Dataset.Hash = "d2" }, "made with dataset d1, this plan has d2"},
 		"other classes": {func(p *Plan) { p.Dataset.Classes = []string{"x", "y", "z"} }, "other class names"},
-		"other size":    {func(p *Plan) { p.ImageSize = Square(48) }, "made with image_size 24"},
+		"other size":    {func(p *Plan) { p.ImageSize = picture.Square(48) }, "made with image_size 24"},
 		"no flip":       {func(p *Plan) { p.Flip = false }, "made with flip true"},
 		"bad dtype":     {func(p *Plan) { p.DType = "BF16" }, `dtype "BF16": want F16 or F32`},
 		"no samples":    {func(p *Plan) { p.Dataset.Samples = 0 }, "samples 0: want 1 to"},

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
 )
 
@@ -37,7 +38,7 @@ type Source interface {
 	Sample(i int) Sample
 	// Image decodes sample i at its full size. The caller owns the result. The error names the sample; for a picture
 	// that cannot be decoded it is a BadPicture.
-	Image(i int) (*Image, error)
+	Image(i int) (*picture.Image, error)
 	// Order says what the ids are sorted by.
 	Order() string
 	// Hash identifies the catalogue: the hex SHA-256 over names, labels and lengths.
@@ -62,7 +63,7 @@ type Options struct {
 	// decoded alone.
 	DecodeMemory int64
 	// Orientation of the pictures; "" means AsStored.
-	Orientation Orientation
+	Orientation picture.Orientation
 }
 
 func (o *Options) progress(stage string, done, total int64) {
@@ -100,7 +101,7 @@ const wanted = "want class folders with pictures (jpg, png, ...), tar archives, 
 // Of several archives or IDX files in one folder that are parts of a data set the training part is opened. Files that
 // are not taken for pictures are counted in a line of Notes.
 func Open(ctx context.Context, location string, o Options) (Source, error) {
-	o.Orientation = cmp.Or(o.Orientation, AsStored)
+	o.Orientation = cmp.Or(o.Orientation, picture.AsStored)
 	if err := o.Orientation.Validate(); err != nil {
 		return nil, fmt.Errorf("open %s: %w", location, err)
 	}

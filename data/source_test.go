@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
 
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store/storetest"
 )
 
@@ -183,16 +184,16 @@ func TestContainersAgree(t *testing.T) {
 				if !slices.Equal(src.Classes()[:3], synsets) || len(src.Classes()) != 3 && c.o.Labels == "" {
 					t.Errorf("%s: classes %q", round, src.Classes()[:3])
 				}
-				for b, err := range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: Square(8), Batch: 4, Workers: 2}) {
+				for b, err := range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: picture.Square(8), Batch: 4, Workers: 2}) {
 					if err != nil {
 						t.Fatal(err)
 					}
 					for k, id := range b.IDs {
-						img, err := Decode(files[id])
+						img, err := picture.Decode(files[id])
 						if err != nil {
 							t.Fatal(err)
 						}
-						if want, err := CenterCrop(img, Square(8)); err != nil || !bytes.Equal(b.Pix[k*8*8*3:(k+1)*8*8*3], want.Pix) {
+						if want, err := picture.CenterCrop(img, picture.Square(8)); err != nil || !bytes.Equal(b.Pix[k*8*8*3:(k+1)*8*8*3], want.Pix) {
 							t.Errorf("%s: another crop of sample %d", round, id)
 						}
 					}
@@ -205,7 +206,7 @@ func TestContainersAgree(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if want, err := Decode(files[i]); err != nil || !bytes.Equal(img.Pix, want.Pix) {
+					if want, err := picture.Decode(files[i]); err != nil || !bytes.Equal(img.Pix, want.Pix) {
 						t.Errorf("%s: sample %d is another picture", round, i)
 					}
 				}

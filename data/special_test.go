@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // TestSpecialFilesAreBadPictures: what is listed among pictures and is no file is one bad picture like others.
@@ -48,7 +50,7 @@ func TestSpecialFilesAreBadPictures(t *testing.T) {
 		}
 		var bad []string
 		good := 0
-		for b, err := range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: Square(8), Batch: 3, Workers: 2, KeepGoing: true}) {
+		for b, err := range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: picture.Square(8), Batch: 3, Workers: 2, KeepGoing: true}) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -61,7 +63,7 @@ func TestSpecialFilesAreBadPictures(t *testing.T) {
 			t.Errorf("%s: %d good pictures of %d, bad ones\n%s\nwant\n%s", location, good, src.Len(), strings.Join(bad, "\n"), strings.Join(want, "\n"))
 		}
 		// Without KeepGoing the first is the error.
-		for _, err = range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: Square(8), Batch: 1, Workers: 1}) {
+		for _, err = range ImageRange(t.Context(), src, 0, src.Len(), ImageOptions{Size: picture.Square(8), Batch: 1, Workers: 1}) {
 		}
 		if err == nil || err.Error() != want[0] {
 			t.Errorf("%s: error %v, want %s", location, err, want[0])
@@ -119,7 +121,7 @@ func TestDecodeMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := newReader(src)
-		crop, err := NewCropper(Square(4), PillowClassic)
+		crop, err := picture.NewCropper(picture.Square(4), picture.PillowClassic)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +160,7 @@ func TestLargeBuffersAreDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newReader(src)
-	crop, err := NewCropper(Square(8), PillowClassic)
+	crop, err := picture.NewCropper(picture.Square(8), picture.PillowClassic)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +181,7 @@ func TestRangeMakesRoomForWhatThereIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
-	for b, err := range ImageRange(t.Context(), src, 0, 2, ImageOptions{Size: Square(256), Batch: 1 << 40, Workers: 2}) {
+	for b, err := range ImageRange(t.Context(), src, 0, 2, ImageOptions{Size: picture.Square(256), Batch: 1 << 40, Workers: 2}) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # codecs.sh: provides third_party/codecs/{include,lib} with the headers and static libraries of
-# libjpeg-turbo, libwebp and zlib that package data/codec links, and prints the version of the first.
+# libjpeg-turbo, libwebp and zlib that package data/picture/codec links, and prints the version of the first.
 #
 # They are taken from the system where it has them (CODECS=/prefix names another place), else from
 # the packages of a Debian or Ubuntu system, unpacked here without root.

@@ -2,7 +2,7 @@
 the same steps for crops that are not square.
 
 Usage: python3 bench/data/parity.py [NUMBER] [PHOTOS]   (from the top of the tree, after make build)
-       python3 bench/data/parity.py golden              writes data/testdata/decode/edge.zip for the tests
+       python3 bench/data/parity.py golden              writes data/picture/testdata/decode/edge.zip for the tests
 
 Writes NUMBER (500) pictures of random sizes from 20 to 3000 pixels and every kind of file that is known to be treacherous,
 runs both programs over them, and lists each picture that differs: pixels must be equal, and what one refuses the other
@@ -202,7 +202,7 @@ def golden():
     with tempfile.TemporaryDirectory() as folder:
         files = edge_files(Jpeg(folder), 37, 29)
         path = os.path.join(folder, "picture")
-        with zipfile.ZipFile(os.path.join(here, "../../data/testdata/decode/edge.zip"), "w", zipfile.ZIP_DEFLATED) as z:
+        with zipfile.ZipFile(os.path.join(here, "../../data/picture/testdata/decode/edge.zip"), "w", zipfile.ZIP_DEFLATED) as z:
             lines = []
             for name in sorted(files):
                 with open(path, "wb") as f:

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // onErrorFlag and orientationFlag are those of every command that reads pictures.
@@ -19,7 +20,7 @@ func onErrorFlag(usage string) cli.Flag {
 }
 
 func orientationFlag(usage string) cli.Flag {
-	return &cli.StringFlag{Name: "orientation", Value: string(data.AsStored), Usage: usage}
+	return &cli.StringFlag{Name: "orientation", Value: string(picture.AsStored), Usage: usage}
 }
 
 // pictureChoices checks the values of these flags.
@@ -27,11 +28,13 @@ func (e *env) pictureChoices() error {
 	if err := e.oneOf("on-error", "fail", "skip"); err != nil {
 		return err
 	}
-	return e.oneOf("orientation", string(data.AsStored), string(data.ByEXIF))
+	return e.oneOf("orientation", string(picture.AsStored), string(picture.ByEXIF))
 }
 
 // orientation is what the flag asks for.
-func (e *env) orientation() data.Orientation { return data.Orientation(e.flags.String("orientation")) }
+func (e *env) orientation() picture.Orientation {
+	return picture.Orientation(e.flags.String("orientation"))
+}
 
 // checkPictures decodes samples lo to hi-1 of src, before work that would end in the middle for a bad one.
 func (e *env) checkPictures(src data.Source, lo, hi, workers int) (data.PictureCheck, error) {
@@ -101,7 +104,7 @@ func (e *env) remark(clipped, oriented int) {
 	}
 	switch {
 	case oriented == 0:
-	case e.orientation() == data.ByEXIF:
+	case e.orientation() == picture.ByEXIF:
 		e.printf("%s with an EXIF orientation: turned upright", plural(oriented, "picture"))
 	default:
 		e.warn("%s with an EXIF orientation: used as stored (--orientation exif turns them upright)",

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -315,14 +316,14 @@ func (p *manyPictures) Order() string          { return "test" }
 func (p *manyPictures) Hash() string           { return "test" }
 func (p *manyPictures) Notes() []string        { return nil }
 func (p *manyPictures) Close() error           { return nil }
-func (p *manyPictures) Image(i int) (*data.Image, error) {
+func (p *manyPictures) Image(i int) (*picture.Image, error) {
 	p.seen[i]++
-	return data.NewImage(8, 8), nil
+	return picture.NewImage(8, 8), nil
 }
 
 // TestMeasuredPictures: small sets are measured once, of large ones the pictures that training begins with, as ever.
 func TestMeasuredPictures(t *testing.T) {
-	o := data.ImageOptions{Size: data.Square(8), Batch: 24, Workers: 1, Seed: 3, FlipProb: 0.5}
+	o := data.ImageOptions{Size: picture.Square(8), Batch: 24, Workers: 1, Seed: 3, FlipProb: 0.5}
 	for _, n := range []int{1, 24, 64, measured} {
 		src := &manyPictures{n, make([]int, n)}
 		for _, err := range measuredBatches(t.Context(), src, o) {
@@ -374,7 +375,7 @@ func TestScalingFactorOfSmallSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer model.Close()
-	all := data.ImageOptions{Size: data.Square(8), Batch: 64}
+	all := data.ImageOptions{Size: picture.Square(8), Batch: 64}
 	batches := batchesOf(data.ImageRange(t.Context(), src, 0, src.Len(), all))
 	std, err := vae.LatentStd(t.Context(), model, 8, 64, batches)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/dit/text"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -162,7 +163,7 @@ func addCaptions(e *env, specs []string) error {
 	if c.String("data") == "" {
 		captions, err = latents.ClassCaptions(specs)
 	} else {
-		src, err2 := e.openPictures(c.String("data"), c.String("labels"), data.AsStored)
+		src, err2 := e.openPictures(c.String("data"), c.String("labels"), picture.AsStored)
 		if err2 != nil {
 			return err2
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/names"
 )
 
@@ -81,7 +82,7 @@ func classNamesAt(e *env, location string) ([]string, error) {
 	if m, err := data.ReadManifest(location); err == nil {
 		return m.Dataset.Classes, nil
 	}
-	src, err := e.openPictures(location, e.flags.String("labels"), data.AsStored)
+	src, err := e.openPictures(location, e.flags.String("labels"), picture.AsStored)
 	if err != nil {
 		return nil, err
 	}

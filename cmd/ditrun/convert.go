@@ -11,7 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -164,7 +164,7 @@ func checkNoFolder(out string) error {
 func adaptAsAsked(e *env, w *dit.Weights) (notes []string, err error) {
 	c := e.flags
 	ch := dit.Changes{NumClasses: c.Int("num-classes"), Seed: c.Uint64("seed")}
-	if size := e.imageSize(data.Size{}); size != (data.Size{}) {
+	if size := e.imageSize(picture.Size{}); size != (picture.Size{}) {
 		pixels := w.ImageSize / w.Config.InputSize
 		if pixels < 1 || size.Height%pixels != 0 || size.Width%pixels != 0 {
 			return nil, usagef("--image-size %s: want a multiple of %d, the pixels that become one of the latent", size, max(pixels, 1))

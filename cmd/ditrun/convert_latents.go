@@ -8,6 +8,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/data/interop"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -58,7 +59,7 @@ func importLatents(e *env) error {
 	if err != nil {
 		return err
 	}
-	size := data.Size{Height: set.Height * cfg.Downsample(), Width: set.Width * cfg.Downsample()}
+	size := picture.Size{Height: set.Height * cfg.Downsample(), Width: set.Width * cfg.Downsample()}
 	e.printf("found   %s: %s of %dx%dx%d, of %s-pixel pictures", set.Kind, plural(len(set.Labels), "latent"), set.Channels, set.Height, set.Width, size)
 	e.warn("%s does not keep %s", set.Kind, set.Kind.Loses())
 	m, err := set.Write(e.ctx, c.String("out"), interop.Import{

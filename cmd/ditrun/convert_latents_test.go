@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // TestConvertLatents takes latents to each other program's form and back, and trains on what came back.
@@ -31,7 +32,7 @@ func TestConvertLatents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if l.Len() != 64 || len(l.Classes()) != 4 || l.Manifest().ImageSize != data.Square(8) {
+		if l.Len() != 64 || len(l.Classes()) != 4 || l.Manifest().ImageSize != picture.Square(8) {
 			t.Errorf("%s: came back as %+v", name, l.Manifest().Plan)
 		}
 		l.Close()

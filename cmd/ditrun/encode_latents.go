@@ -18,6 +18,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -49,7 +50,7 @@ func encodeLatentsCommand() *cli.Command {
 			&cli.StringFlag{Name: "flip", Value: "both", Usage: "both keeps the latents of mirrored pictures too, none does not"},
 			&cli.StringFlag{Name: "dtype", Value: "fp16", Usage: "of the stored latents: fp16 or fp32"},
 			&cli.StringFlag{Name: "precision", DefaultText: "tf32 on CUDA, else fp32", Usage: "of the encoder: fp32, tf32, bf16 or fp16"},
-			&cli.StringFlag{Name: "resampler", Value: string(data.PillowClassic), Usage: "whose crop: pillow-classic, as DiT, pillow13 or imaging"},
+			&cli.StringFlag{Name: "resampler", Value: string(picture.PillowClassic), Usage: "whose crop: pillow-classic, as DiT, pillow13 or imaging"},
 			orientationFlag("exif turns pictures upright, as-stored leaves them"),
 			onErrorFlag("fail ends after naming all bad pictures, skip leaves them out"),
 			&cli.IntFlag{Name: "preview", DefaultText: "none", Usage: "first draw `N` of the crops into preview.png of --out"},
@@ -85,7 +86,7 @@ func runEncodeLatents(e *env) error {
 	}
 	for _, choices := range [][]string{
 		{"flip", "both", "none"}, {"dtype", "fp16", "fp32"}, {"precision", "", "fp32", "tf32", "bf16", "fp16"},
-		{"resampler", string(data.PillowClassic), string(data.Pillow13), string(data.Imaging)},
+		{"resampler", string(picture.PillowClassic), string(picture.Pillow13), string(picture.Imaging)},
 	} {
 		if err := e.oneOf(choices[0], choices[1:]...); err != nil {
 			return err
@@ -129,7 +130,7 @@ func runEncodeLatents(e *env) error {
 		}
 		defer k.close()
 	}
-	size := e.imageSize(data.Square(model.Config().SampleSize))
+	size := e.imageSize(picture.Square(model.Config().SampleSize))
 	if err := model.Config().CheckImageSize(size.Height, size.Width); err != nil {
 		return usageError{err}
 	}
@@ -149,7 +150,7 @@ func runEncodeLatents(e *env) error {
 	o := encode.Options{
 		Source: src, VAE: model, VAEName: c.String("vae"), OutDir: c.String("out"), ImageSize: size, BatchSize: c.Int("batch-size"),
 		NumWorkers: workers, Flip: c.String("flip"), DType: map[string]checkpoint.DType{"fp16": checkpoint.F16, "fp32": checkpoint.F32}[c.String("dtype")],
-		Precision: precision, Resampler: data.Resampler(c.String("resampler")), OnError: c.String("on-error"), Rank: process.Rank, World: process.World,
+		Precision: precision, Resampler: picture.Resampler(c.String("resampler")), OnError: c.String("on-error"), Rank: process.Rank, World: process.World,
 		Tool: "ditrun " + readVersion().Ditrun,
 	}
 	o.Unlocked = e.unlocked(o.OutDir, process.World)
@@ -289,7 +290,7 @@ func verifyLatents(e *env) error {
 }
 
 // previewCrops draws crops from all over the data set, with the names of their classes.
-func (e *env) previewCrops(src data.Source, n int, size data.Size, by data.Resampler, out string) error {
+func (e *env) previewCrops(src data.Source, n int, size picture.Size, by picture.Resampler, out string) error {
 	pix, ids, err := encode.Preview(e.ctx, src, n, size, by)
 	if err != nil {
 		return err

@@ -3,23 +3,23 @@ package main
 import (
 	"github.com/urfave/cli/v2"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // sizeValue is the value of a flag that takes a size; the zero value stands for one that was not given.
-type sizeValue struct{ data.Size }
+type sizeValue struct{ picture.Size }
 
 func (v *sizeValue) Set(text string) (err error) {
 	if text == "0" { // as a configuration has it that was written without one
-		v.Size = data.Size{}
+		v.Size = picture.Size{}
 		return nil
 	}
-	v.Size, err = data.ParseSize(text)
+	v.Size, err = picture.ParseSize(text)
 	return err
 }
 
 func (v *sizeValue) String() string {
-	if v.Size == (data.Size{}) {
+	if v.Size == (picture.Size{}) {
 		return ""
 	}
 	return v.Size.String()
@@ -34,8 +34,8 @@ func imageSizeFlag(byDefault, usage string) cli.Flag {
 }
 
 // imageSize is the value of --image-size, or else size.
-func (e *env) imageSize(size data.Size) data.Size {
-	if v := e.flags.Generic("image-size").(*sizeValue); v.Size != (data.Size{}) {
+func (e *env) imageSize(size picture.Size) picture.Size {
+	if v := e.flags.Generic("image-size").(*sizeValue); v.Size != (picture.Size{}) {
 		return v.Size
 	}
 	return size

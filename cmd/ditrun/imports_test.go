@@ -17,8 +17,8 @@ import (
 // without libtorch.
 var layers = [][]string{
 	{"internal/disk", "internal/names", "internal/transfer"},
-	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/codec", "data/store", "data/store/storetest", "dit/text/bpe"},
-	{"torch"},
+	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/store", "data/store/storetest", "dit/text/bpe"},
+	{"torch", "data/picture"},
 	{"torch/nn", "torch/internal/genops"},
 	{"torch/optim", "torch/dist", "torch/torchtest"},
 	{"dit", "dit/text", "diffusion", "vae", "data"},
@@ -29,7 +29,7 @@ var layers = [][]string{
 // withoutTorch are the packages that do not need libtorch, and withoutC those of them that do not need a C compiler.
 var (
 	withoutTorch = []string{"internal/disk", "internal/names", "torch/checkpoint", "torch/philox",
-		"diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/codec", "data/store",
+		"diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/picture", "data/picture/codec", "data/store",
 		"diffusion/runs"}
 	withoutC = withoutTorch[:6]
 )

@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/dit"
 )
 
@@ -65,7 +65,7 @@ func runModels(e *env) error {
 	if err := e.oneOf("precision", "fp32", "tf32", "bf16"); err != nil {
 		return err
 	}
-	size := e.imageSize(data.Square(256))
+	size := e.imageSize(picture.Square(256))
 	if size.Height%pixelsPerLatent != 0 || size.Width%pixelsPerLatent != 0 {
 		return usagef("--image-size %s: want multiples of %d, the pixels that become one of the latent", size, pixelsPerLatent)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
@@ -21,9 +22,9 @@ func noiseLatents(t *testing.T, n int) string {
 	w, err := data.NewShardWriter(dir, data.Plan{
 		Dataset:  data.Dataset{Samples: n, Hash: "noise", Order: "position", Classes: []string{"a", "b", "c"}},
 		VAE:      data.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.18215},
-		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, ImageSize: data.Square(32),
-		Crop:    data.PillowClassic.Crop(),
-		Decoder: data.Decoders, ShardSize: n, Tool: "test",
+		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, ImageSize: picture.Square(32),
+		Crop:    picture.PillowClassic.Crop(),
+		Decoder: picture.Decoders, ShardSize: n, Tool: "test",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -6,11 +6,12 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // openPictures opens the pictures at a location, showing how far it is where that takes long, and prints what is
 // remarkable about them.
-func (e *env) openPictures(location, labels string, turn data.Orientation) (data.Source, error) {
+func (e *env) openPictures(location, labels string, turn picture.Orientation) (data.Source, error) {
 	var mu sync.Mutex
 	var bar *progress.Bar
 	shown, most := "", int64(0)

@@ -17,6 +17,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
@@ -280,7 +281,7 @@ func trainConfig(e *env, model dit.Config, set training.Set, dev torch.Device) (
 	if size := e.imageSize(set.ImageSize); size != set.ImageSize {
 		return cfg, fmt.Errorf("%s holds latents of %s-pixel images, --image-size asks for %s", c.String("data"), set.ImageSize, size)
 	}
-	if e.orientation() == data.ByEXIF && set.Orientation != data.ByEXIF {
+	if e.orientation() == picture.ByEXIF && set.Orientation != picture.ByEXIF {
 		return cfg, withHint(fmt.Errorf("%s holds latents of pictures as they were stored, --orientation exif asks "+
 			"for others", c.String("data")), "encode-latents --orientation exif makes them")
 	}

@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -114,7 +115,7 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 		return err
 	}
 	t.closers = append(t.closers, func() { src.Close() })
-	size := e.imageSize(data.Square(t.vae.Config().SampleSize))
+	size := e.imageSize(picture.Square(t.vae.Config().SampleSize))
 	t.catalogue = src
 	t.workers = cmp.Or(c.Int("num-workers"), max(1, (runtime.GOMAXPROCS(0)-1)/max(1, process.LocalWorld)))
 	if t.source, err = training.Pictures(src, t.vae, size, t.workers); err != nil {
@@ -127,6 +128,6 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 }
 
 // pictureCost says what encoding adds to a step.
-func (e *env) pictureCost(t *trainInput, size data.Size) string {
+func (e *env) pictureCost(t *trainInput, size picture.Size) string {
 	return fmt.Sprintf("encode-latents does it once (%s-pixel pictures, the log's TFLOP/s and MFU count the model alone)", size)
 }

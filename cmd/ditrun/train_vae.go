@@ -18,6 +18,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
@@ -166,7 +167,7 @@ func runTrainVAE(e *env) error {
 	}
 	before := steps
 	pictures := data.ImageOptions{
-		Size: data.Square(cfg.ImageSize), Batch: cfg.BatchSize, Workers: c.Int("num-workers"), Seed: cfg.Seed,
+		Size: picture.Square(cfg.ImageSize), Batch: cfg.BatchSize, Workers: c.Int("num-workers"), Seed: cfg.Seed,
 		FlipProb: c.Float64("flip-prob"), StartStep: steps, MaxSteps: cfg.MaxSteps,
 	}
 	began := time.Now()
@@ -310,7 +311,7 @@ func batchesOf(batches iter.Seq2[*data.ImageBatch, error]) iter.Seq2[*vae.Batch,
 // vaeData names the pictures of a run and what is done to them.
 func (e *env) vaeData(src data.Source) string {
 	text := fmt.Sprintf("%s, mirrored %v", src.Hash(), e.flags.Float64("flip-prob"))
-	if e.orientation() == data.ByEXIF {
+	if e.orientation() == picture.ByEXIF {
 		text += ", turned by EXIF"
 	}
 	return text
@@ -376,7 +377,7 @@ func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.Autoe
 			failed++
 			continue
 		}
-		if img, err = data.CenterCrop(img, data.Square(size)); err != nil {
+		if img, err = picture.CenterCrop(img, picture.Square(size)); err != nil {
 			return 0, err
 		}
 		pix = append(pix, img.Pix...)

@@ -23,6 +23,7 @@ import (
 	"strconv"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
@@ -164,7 +165,7 @@ func escaped(path string) string {
 // An Import says what the layout does not.
 type Import struct {
 	VAE       data.VAE // that made the latents
-	ImageSize data.Size
+	ImageSize picture.Size
 	Tool      string // name and version of the program
 }
 

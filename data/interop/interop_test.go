@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
 )
@@ -28,7 +29,7 @@ func importSet(t *testing.T, path string) *data.Latents {
 	}
 	defer s.Close()
 	out := t.TempDir()
-	if _, err := s.Write(t.Context(), out, Import{VAE: theVAE, ImageSize: data.Square(24), Tool: "test"}); err != nil {
+	if _, err := s.Write(t.Context(), out, Import{VAE: theVAE, ImageSize: picture.Square(24), Tool: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	l, err := data.OpenLatents(out)
@@ -85,7 +86,7 @@ func ours(t *testing.T, flip bool) *data.Latents {
 	dir := t.TempDir()
 	w, err := data.NewShardWriter(dir, data.Plan{
 		Dataset: data.Dataset{Samples: 30, Hash: "h", Order: "position", Classes: []string{"a", "b", "c"}}, VAE: theVAE,
-		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: flip, ImageSize: data.Square(32), Crop: "c", Decoder: "d", ShardSize: 16, Tool: "test"})
+		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: flip, ImageSize: picture.Square(32), Crop: "c", Decoder: "d", ShardSize: 16, Tool: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +300,7 @@ func TestHostile(t *testing.T) {
 				return err
 			}
 			defer s.Close()
-			_, err = s.Write(context.Background(), out, Import{VAE: theVAE, ImageSize: data.Square(24), Tool: "test"})
+			_, err = s.Write(context.Background(), out, Import{VAE: theVAE, ImageSize: picture.Square(24), Tool: "test"})
 			return err
 		}()
 		if err == nil || !strings.Contains(err.Error(), c.want) {

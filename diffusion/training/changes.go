@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"fmt"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 // Changes says in words in what a run that goes on with cfg after step differs from the one that was, over the same
@@ -39,7 +39,7 @@ type setting struct {
 // differing lists the fields that may differ and change the results. One that is missing in older checkpoints is zero.
 func (c Config) differing(now Config) []setting {
 	stop := func(s string) string { return cmp.Or(s, onBadStop) }
-	stored := func(o data.Orientation) data.Orientation { return cmp.Or(o, data.AsStored) }
+	stored := func(o picture.Orientation) picture.Orientation { return cmp.Or(o, picture.AsStored) }
 	constant := func(s string) string { return cmp.Or(s, "constant") }
 	return []setting{
 		{"image-size", c.ImageSize, now.ImageSize},

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 func TestChanges(t *testing.T) {
@@ -23,9 +23,9 @@ func TestChanges(t *testing.T) {
 		{"several", func(*Config) {}, func(c *Config) { c.EMADecay, c.FlipProb, c.LRSchedule = 0.5, 0.25, "linear" },
 			[]string{"lr-schedule constant before, linear now", "ema-decay 0.9 before, 0.5 now",
 				"flip-prob 0.5 before, 0.25 now"}},
-		{"turned pictures", func(*Config) {}, func(c *Config) { c.Orientation = data.ByEXIF },
+		{"turned pictures", func(*Config) {}, func(c *Config) { c.Orientation = picture.ByEXIF },
 			[]string{"orientation as-stored before, exif now"}},
-		{"pictures as stored", func(*Config) {}, func(c *Config) { c.Orientation = data.AsStored }, nil},
+		{"pictures as stored", func(*Config) {}, func(c *Config) { c.Orientation = picture.AsStored }, nil},
 		{"a longer run", func(*Config) {}, func(c *Config) { c.MaxSteps = 20 }, nil},
 		// (1 + cos(pi*8/10)) / 2 = 0.09549 of the rate, (1 + cos(pi*9/20)) / 2 = 0.5782 of it.
 		{"a longer run that falls", func(c *Config) { c.LRSchedule = "cosine" },

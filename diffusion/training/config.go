@@ -12,32 +12,33 @@ import (
 	"slices"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 // Config is everything that decides what a run computes. It is kept with the run.
 type Config struct {
-	Model           dit.Config `yaml:"model" json:"model"`
-	ImageSize       data.Size  `yaml:"image_size" json:"image_size"` // of pictures, for the record
-	GlobalBatchSize int        `yaml:"global_batch_size" json:"global_batch_size"`
-	Epochs          int        `yaml:"epochs" json:"epochs"`
-	MaxSteps        int        `yaml:"max_steps" json:"max_steps"` // 0: Epochs alone decides
-	LR              float64    `yaml:"lr" json:"lr"`
-	WarmupSteps     int        `yaml:"warmup_steps" json:"warmup_steps"` // linear from zero
-	LRSchedule      string     `yaml:"lr_schedule" json:"lr_schedule"`   // constant, linear or cosine
-	FinalLR         float64    `yaml:"final_lr" json:"final_lr"`         // where linear and cosine end, as a share of LR
-	WeightDecay     float64    `yaml:"weight_decay" json:"weight_decay"`
-	EMADecay        float64    `yaml:"ema_decay" json:"ema_decay"`
-	EMAWarmup       bool       `yaml:"ema_warmup" json:"ema_warmup"`       // decay (1+t)/(10+t) while that is less
-	MaxGradNorm     float64    `yaml:"max_grad_norm" json:"max_grad_norm"` // 0: no clipping
-	FlipProb        float64    `yaml:"flip_prob" json:"flip_prob"`         // 0 where the latents hold one view
-	DataOrder       string     `yaml:"data_order" json:"data_order"`       // shuffle (also "") or block, see package data
-	Precision       string     `yaml:"precision" json:"precision"`         // fp32, tf32 or bf16
-	GlobalSeed      uint64     `yaml:"global_seed" json:"global_seed"`
-	Deterministic   bool       `yaml:"deterministic" json:"deterministic"`
+	Model           dit.Config   `yaml:"model" json:"model"`
+	ImageSize       picture.Size `yaml:"image_size" json:"image_size"` // of pictures, for the record
+	GlobalBatchSize int          `yaml:"global_batch_size" json:"global_batch_size"`
+	Epochs          int          `yaml:"epochs" json:"epochs"`
+	MaxSteps        int          `yaml:"max_steps" json:"max_steps"` // 0: Epochs alone decides
+	LR              float64      `yaml:"lr" json:"lr"`
+	WarmupSteps     int          `yaml:"warmup_steps" json:"warmup_steps"` // linear from zero
+	LRSchedule      string       `yaml:"lr_schedule" json:"lr_schedule"`   // constant, linear or cosine
+	FinalLR         float64      `yaml:"final_lr" json:"final_lr"`         // where linear and cosine end, as a share of LR
+	WeightDecay     float64      `yaml:"weight_decay" json:"weight_decay"`
+	EMADecay        float64      `yaml:"ema_decay" json:"ema_decay"`
+	EMAWarmup       bool         `yaml:"ema_warmup" json:"ema_warmup"`       // decay (1+t)/(10+t) while that is less
+	MaxGradNorm     float64      `yaml:"max_grad_norm" json:"max_grad_norm"` // 0: no clipping
+	FlipProb        float64      `yaml:"flip_prob" json:"flip_prob"`         // 0 where the latents hold one view
+	DataOrder       string       `yaml:"data_order" json:"data_order"`       // shuffle (also "") or block, see package data
+	Precision       string       `yaml:"precision" json:"precision"`         // fp32, tf32 or bf16
+	GlobalSeed      uint64       `yaml:"global_seed" json:"global_seed"`
+	Deterministic   bool         `yaml:"deterministic" json:"deterministic"`
 	// Orientation of the pictures, for the record; "" is data.AsStored.
-	Orientation data.Orientation `yaml:"orientation" json:"orientation"`
+	Orientation picture.Orientation `yaml:"orientation" json:"orientation"`
 	// Accumulation is the number of parts in which each process takes its share of a batch, one after the other, adding up
 	// their gradients; 0 means 1. It changes no more than rounding, and the memory of activations.
 	Accumulation int `yaml:"gradient_accumulation_steps" json:"gradient_accumulation_steps"`

@@ -5,13 +5,14 @@ import (
 	"iter"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
 )
 
 // Pictures is the source of pictures that v, on the device of the run, encodes as they are needed: nothing is kept on
 // disk, and every step pays for it. Crops are of the given size, decoded by so many workers.
-func Pictures(src data.Source, v *vae.AutoencoderKL, size data.Size, workers int) (Source, error) {
+func Pictures(src data.Source, v *vae.AutoencoderKL, size picture.Size, workers int) (Source, error) {
 	cfg := v.Config()
 	if err := cfg.CheckImageSize(size.Height, size.Width); err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -24,13 +25,13 @@ type Set struct {
 	Samples                 int
 	Classes                 []string
 	Channels, Height, Width int // of a latent
-	ImageSize               data.Size
+	ImageSize               picture.Size
 	Flip                    bool // whether there are mirrored views
 	ScalingFactor           float64
 	Hash                    string // of the catalogue
 	VAE                     string // hex SHA-256 of the weights that make the latents
 	Text                    *Text  // captions, nil where there are none
-	Orientation             data.Orientation
+	Orientation             picture.Orientation
 	LeftOut                 int // bad pictures that are not among the samples
 }
 

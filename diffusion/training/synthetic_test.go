@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
@@ -21,7 +22,7 @@ func syntheticPlan(n int) data.Plan {
 		Dataset:  data.Dataset{Samples: n, Hash: "synthetic", Order: "position", Classes: []string{"a", "b", "c"}},
 		VAE:      data.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.5},
 		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: true,
-		ImageSize: data.Square(32), Crop: data.PillowClassic.Crop(), Decoder: data.Decoders, ShardSize: 16, Tool: "test",
+		ImageSize: picture.Square(32), Crop: picture.PillowClassic.Crop(), Decoder: picture.Decoders, ShardSize: 16, Tool: "test",
 	}
 }
 
@@ -83,7 +84,7 @@ func synthetic(t testing.TB, plan data.Plan) *data.Latents {
 func small(steps int) Config {
 	cfg := DefaultConfig
 	cfg.Model = dit.Config{InputSize: 4, PatchSize: 2, InChannels: 4, HiddenSize: 24, Depth: 2, NumHeads: 2, MLPRatio: 4, ClassDropoutProb: 0.1, NumClasses: 3, LearnSigma: true}
-	cfg.ImageSize = data.Square(32)
+	cfg.ImageSize = picture.Square(32)
 	cfg.GlobalBatchSize, cfg.Epochs, cfg.MaxSteps = 8, 0, steps
 	cfg.LR, cfg.EMADecay, cfg.GlobalSeed = 3e-3, 0.9, 7
 	cfg.LogEvery, cfg.CkptEvery = 1, 1000000

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -23,17 +24,17 @@ type Options struct {
 	VAE       *vae.AutoencoderKL // opened from a file or saved to one: manifests name it by its checksum
 	VAEName   string             // for people, such as the folder it came from
 	OutDir    string
-	ImageSize data.Size // of the crops
+	ImageSize picture.Size // of the crops
 
-	BatchSize  int              // pictures encoded at once; 0 means 32
-	NumWorkers int              // goroutines that decode; 0 means 1, which leaves the cores to libtorch
-	Flip       string           // "both" (also "") keeps the latents of mirrored pictures too, "none" does not
-	DType      checkpoint.DType // of the moments; "" means F16
-	Precision  string           // of the encoder: fp32 (also ""), tf32, bf16 or fp16
-	ShardSize  int              // pictures in a shard; 0 means data.DefaultShardSize
-	Tool       string           // name and version of the program, for the manifest
-	Resampler  data.Resampler   // of the crop; "" means data.PillowClassic
-	OnError    string           // "fail" (also "") lists all pictures that cannot be decoded and ends with an error, "skip" leaves them out
+	BatchSize  int               // pictures encoded at once; 0 means 32
+	NumWorkers int               // goroutines that decode; 0 means 1, which leaves the cores to libtorch
+	Flip       string            // "both" (also "") keeps the latents of mirrored pictures too, "none" does not
+	DType      checkpoint.DType  // of the moments; "" means F16
+	Precision  string            // of the encoder: fp32 (also ""), tf32, bf16 or fp16
+	ShardSize  int               // pictures in a shard; 0 means data.DefaultShardSize
+	Tool       string            // name and version of the program, for the manifest
+	Resampler  picture.Resampler // of the crop; "" means data.PillowClassic
+	OnError    string            // "fail" (also "") lists all pictures that cannot be decoded and ends with an error, "skip" leaves them out
 
 	// Rank of World processes that were started together; they begin at places far apart. Both may be 0.
 	Rank, World int
@@ -55,7 +56,7 @@ type Progress struct {
 	WaitShare float64
 	// Overflows counts the batches that float16 could not hold and float32 made again.
 	Overflows int
-	// Clipped counts pictures of 16-bit gray whose levels above 255 were lost, see data.Image.
+	// Clipped counts pictures of 16-bit gray whose levels above 255 were lost, see picture.Image.
 	Clipped int
 	// Oriented counts pictures that carry an EXIF orientation; whether they were turned is up to the source.
 	Oriented int
@@ -133,7 +134,7 @@ func run(ctx context.Context, o Options) (*data.Manifest, error) {
 func (o *Options) setDefaults() {
 	o.BatchSize = cmp.Or(o.BatchSize, 32)
 	o.NumWorkers = cmp.Or(o.NumWorkers, 1)
-	o.Resampler = cmp.Or(o.Resampler, data.PillowClassic)
+	o.Resampler = cmp.Or(o.Resampler, picture.PillowClassic)
 	o.Flip = cmp.Or(o.Flip, "both")
 	o.DType = cmp.Or(o.DType, checkpoint.F16)
 	o.Precision = cmp.Or(o.Precision, "fp32")
@@ -151,9 +152,9 @@ const previewTries = 16
 
 // Preview returns the crops [n, H, W, 3] of n pictures spread evenly over the source, or of all where there are fewer, and
 // their ids. The next good one takes the place of a bad picture; where many in a row are bad there are fewer than n.
-func Preview(ctx context.Context, src data.Source, n int, size data.Size, by data.Resampler) (pix []uint8, ids []int, err error) {
+func Preview(ctx context.Context, src data.Source, n int, size picture.Size, by picture.Resampler) (pix []uint8, ids []int, err error) {
 	n = min(n, src.Len())
-	crop, err := data.NewCropper(size, by)
+	crop, err := picture.NewCropper(size, by)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -215,7 +216,7 @@ func (o *Options) plan() (data.Plan, error) {
 		Dataset:  data.DatasetOf(o.Source),
 		VAE:      data.VAE{Name: filepath.Base(o.VAEName), SHA256: o.VAE.WeightsSHA256(), ScalingFactor: cfg.ScalingFactor},
 		Channels: cfg.LatentChannels, Height: o.ImageSize.Height / cfg.Downsample(), Width: o.ImageSize.Width / cfg.Downsample(), DType: o.DType, Flip: o.Flip == "both", Precision: o.Precision,
-		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Orientation: data.OrientationOf(o.Source), Decoder: data.Decoders, ShardSize: o.ShardSize,
-		Tool: strings.TrimPrefix(o.Tool+", "+data.DecoderVersions(), ", "),
+		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Orientation: data.OrientationOf(o.Source), Decoder: picture.Decoders, ShardSize: o.ShardSize,
+		Tool: strings.TrimPrefix(o.Tool+", "+picture.DecoderVersions(), ", "),
 	}, nil
 }

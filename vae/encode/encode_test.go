@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -49,14 +50,14 @@ func (p pictures) Sample(i int) data.Sample {
 	return data.Sample{Name: fmt.Sprint(i), Label: 2 * i / p.n}
 }
 
-func (p pictures) Image(i int) (*data.Image, error) {
+func (p pictures) Image(i int) (*picture.Image, error) {
 	if i > 0 && i == p.broken {
 		return nil, fmt.Errorf("picture %d: not a picture", i)
 	}
 	if slices.Contains(p.bad, i) {
 		return nil, &data.BadPicture{Path: fmt.Sprintf("pictures/%d.jpg", i), Err: errors.New("torn")}
 	}
-	img := &data.Image{W: size, H: size, Pix: make([]uint8, size*size*3)}
+	img := &picture.Image{W: size, H: size, Pix: make([]uint8, size*size*3)}
 	for k := range img.Pix {
 		img.Pix[k] = uint8(k*(i+3) + k/17)
 	}
@@ -74,16 +75,16 @@ func openVAE(t *testing.T, name string) *vae.AutoencoderKL {
 }
 
 func testOptions(t *testing.T, dir string) Options {
-	return Options{Source: pictures{n: 21}, VAE: openVAE(t, "tiny"), VAEName: "some/where/tiny", OutDir: dir, ImageSize: data.Square(size), BatchSize: 3, ShardSize: 8, Tool: "test"}
+	return Options{Source: pictures{n: 21}, VAE: openVAE(t, "tiny"), VAEName: "some/where/tiny", OutDir: dir, ImageSize: picture.Square(size), BatchSize: 3, ShardSize: 8, Tool: "test"}
 }
 
 func TestLatentsEqualDirectEncoding(t *testing.T) {
-	for _, crop := range []data.Size{data.Square(size), {Height: size, Width: 2 * size}, {Height: size + 4, Width: size - 4}} {
+	for _, crop := range []picture.Size{picture.Square(size), {Height: size, Width: 2 * size}, {Height: size + 4, Width: size - 4}} {
 		t.Run(crop.String(), func(t *testing.T) { testDirectEncoding(t, crop) })
 	}
 }
 
-func testDirectEncoding(t *testing.T, size data.Size) {
+func testDirectEncoding(t *testing.T, size picture.Size) {
 	o := testOptions(t, t.TempDir())
 	o.DType, o.ImageSize = checkpoint.F32, size
 	var seen []int
@@ -121,13 +122,13 @@ func testDirectEncoding(t *testing.T, size data.Size) {
 			if latents.Label(i) != int64(o.Source.Sample(i).Label) {
 				t.Errorf("label of %d is %d", i, latents.Label(i))
 			}
-			cropped, err := data.CenterCrop(img, size)
+			cropped, err := picture.CenterCrop(img, size)
 			if err != nil {
 				return err
 			}
 			for _, flip := range []bool{false, true} {
 				if flip {
-					data.Mirror(cropped.Pix, data.Size{Height: cropped.H, Width: cropped.W})
+					picture.Mirror(cropped.Pix, picture.Size{Height: cropped.H, Width: cropped.W})
 				}
 				if err := latents.Read(i, flip, record); err != nil {
 					return err
@@ -293,7 +294,7 @@ func TestErrors(t *testing.T) {
 	}{
 		"no options":     {Options{}, "Source, VAE, VAEName and OutDir are required"},
 		"unsaved VAE":    {change(func(o *Options) { o.VAE = unsaved }), "save it first"},
-		"image size":     {change(func(o *Options) { o.ImageSize = data.Square(15) }), "image size 15: want a multiple of 2"},
+		"image size":     {change(func(o *Options) { o.ImageSize = picture.Square(15) }), "image size 15: want a multiple of 2"},
 		"flip":           {change(func(o *Options) { o.Flip = "maybe" }), `flip "maybe": want both or none`},
 		"batch size":     {change(func(o *Options) { o.BatchSize = -1 }), "batch size -1"},
 		"precision":      {change(func(o *Options) { o.Precision = "int4" }), `precision "int4": want fp32 or tf32 or bf16 or fp16`},
@@ -301,7 +302,7 @@ func TestErrors(t *testing.T) {
 		"lost, skipping": {change(func(o *Options) { o.Source, o.OnError = pictures{n: 21, broken: 13}, "skip" }), "picture 13: not a picture"},
 		"dtype":          {change(func(o *Options) { o.DType = "I64" }), "dtype"},
 		"broken picture": {change(func(o *Options) { o.Source = pictures{n: 21, broken: 13} }), "picture 13: not a picture"},
-		"another VAE": {change(func(o *Options) { o.VAE, o.ImageSize, o.OutDir = openVAE(t, "three"), data.Square(16), other.OutDir }),
+		"another VAE": {change(func(o *Options) { o.VAE, o.ImageSize, o.OutDir = openVAE(t, "three"), picture.Square(16), other.OutDir }),
 			"choose another folder"},
 		"a file in the way": {change(func(o *Options) { o.OutDir = filepath.Join(other.OutDir, data.ManifestName) }), "not a directory"},
 	} {
@@ -476,7 +477,7 @@ func TestPreviewPassesOverBadPictures(t *testing.T) {
 		{[]int{5, 15, 16}, []int{0, 6, 10, 17}},
 		{[]int{10, 11, 12, 13, 14}, []int{0, 5, 15}}, // whose neighbours are shown
 	} {
-		_, ids, err := Preview(t.Context(), pictures{n: 20, bad: c.bad}, 4, data.Square(8), data.PillowClassic)
+		_, ids, err := Preview(t.Context(), pictures{n: 20, bad: c.bad}, 4, picture.Square(8), picture.PillowClassic)
 		if err != nil || !slices.Equal(ids, c.want) {
 			t.Errorf("bad %v: shows %v, error %v, want %v", c.bad, ids, err, c.want)
 		}
@@ -485,11 +486,11 @@ func TestPreviewPassesOverBadPictures(t *testing.T) {
 	for i := range many {
 		many[i] = i
 	}
-	pix, ids, err := Preview(t.Context(), pictures{n: 1000, bad: many}, 4, data.Square(8), data.PillowClassic)
+	pix, ids, err := Preview(t.Context(), pictures{n: 1000, bad: many}, 4, picture.Square(8), picture.PillowClassic)
 	if err != nil || len(ids) != 0 || len(pix) != 0 {
 		t.Errorf("all bad: shows %v, error %v", ids, err)
 	}
-	if _, _, err := Preview(t.Context(), pictures{n: 20, broken: 5}, 4, data.Square(8), ""); err == nil {
+	if _, _, err := Preview(t.Context(), pictures{n: 20, broken: 5}, 4, picture.Square(8), ""); err == nil {
 		t.Error("a picture that is lost is passed over")
 	}
 }
@@ -518,7 +519,7 @@ func TestOrientedPictures(t *testing.T) {
 		}
 	}
 	var first []*data.Latents
-	for _, turn := range []data.Orientation{data.AsStored, data.ByEXIF} {
+	for _, turn := range []picture.Orientation{picture.AsStored, picture.ByEXIF} {
 		src, err := data.Open(t.Context(), dir, data.Options{Orientation: turn})
 		if err != nil {
 			t.Fatal(err)
@@ -534,7 +535,7 @@ func TestOrientedPictures(t *testing.T) {
 		if last.Oriented != 2 {
 			t.Errorf("%s: %d oriented pictures, want 2", turn, last.Oriented)
 		}
-		if (m.Orientation == data.ByEXIF) != (turn == data.ByEXIF) {
+		if (m.Orientation == picture.ByEXIF) != (turn == picture.ByEXIF) {
 			t.Errorf("%s: the manifest says %q", turn, m.Orientation)
 		}
 		l, err := data.OpenLatents(o.OutDir)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
 	"github.com/ditrun/ditrun/vae/encode"
@@ -34,10 +35,10 @@ func main() {
 // crops is a source of crops that are kept in memory.
 type crops struct {
 	data.Source
-	images []*data.Image
+	images []*picture.Image
 }
 
-func (c crops) Image(i int) (*data.Image, error) { return c.images[i], nil }
+func (c crops) Image(i int) (*picture.Image, error) { return c.images[i], nil }
 
 func run(args []string) error {
 	ctx := context.Background()
@@ -71,12 +72,12 @@ func run(args []string) error {
 	for range rounds { // the time that decoding takes when nothing else computes
 		memory.images = nil
 		start := cpuTime()
-		for b, err := range data.ImageRange(ctx, files, 0, files.Len(), data.ImageOptions{Size: data.Square(size), Batch: batch, Workers: 1}) {
+		for b, err := range data.ImageRange(ctx, files, 0, files.Len(), data.ImageOptions{Size: picture.Square(size), Batch: batch, Workers: 1}) {
 			if err != nil {
 				return err
 			}
 			for i := range b.IDs {
-				img := data.NewImage(size, size)
+				img := picture.NewImage(size, size)
 				copy(img.Pix, b.Pix[3*size*size*i:])
 				memory.images = append(memory.images, img)
 			}
@@ -90,7 +91,7 @@ func run(args []string) error {
 		}
 		defer os.RemoveAll(out)
 		start := time.Now()
-		_, err = encode.Run(ctx, encode.Options{Source: src, VAE: model, VAEName: "bench", OutDir: out, ImageSize: data.Square(size), BatchSize: batch, Flip: "none"})
+		_, err = encode.Run(ctx, encode.Options{Source: src, VAE: model, VAEName: "bench", OutDir: out, ImageSize: picture.Square(size), BatchSize: batch, Flip: "none"})
 		return time.Since(start), err
 	}
 	best := [2]time.Duration{1 << 62, 1 << 62}

@@ -8,11 +8,11 @@ import (
 	"os"
 	"strings"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 )
 
 func main() {
-	size, err := data.ParseSize(os.Args[1])
+	size, err := picture.ParseSize(os.Args[1])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "usage: crops SIZE PICTURE...")
 		os.Exit(2)
@@ -26,16 +26,16 @@ func main() {
 	}
 }
 
-func cropSum(name string, size data.Size) (string, error) {
+func cropSum(name string, size picture.Size) (string, error) {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return "", err
 	}
-	img, err := data.Decode(b)
+	img, err := picture.Decode(b)
 	if err != nil {
 		return "", err
 	}
-	crop, err := data.CenterCrop(img, size)
+	crop, err := picture.CenterCrop(img, size)
 	if err != nil {
 		return "", err
 	}

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -67,7 +68,7 @@ func run(what, dir string, args []string) (n int, seconds float64, err error) {
 		}
 		steps := 2 * src.Len() / batch
 		start := time.Now()
-		for b, err := range data.ImageBatches(ctx, src, data.ImageOptions{Size: data.Square(size), Batch: batch, Workers: workers, FlipProb: 0.5, MaxSteps: steps}) {
+		for b, err := range data.ImageBatches(ctx, src, data.ImageOptions{Size: picture.Square(size), Batch: batch, Workers: workers, FlipProb: 0.5, MaxSteps: steps}) {
 			if err != nil {
 				return 0, 0, err
 			}
@@ -79,11 +80,11 @@ func run(what, dir string, args []string) (n int, seconds float64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	crop, err := data.NewCropper(data.Square(size), data.PillowClassic)
+	crop, err := picture.NewCropper(picture.Square(size), picture.PillowClassic)
 	if err != nil {
 		return 0, 0, err
 	}
-	dst, img := make([]uint8, 3*size*size), new(data.Image)
+	dst, img := make([]uint8, 3*size*size), new(picture.Image)
 	start := time.Now()
 	for _, name := range names {
 		b, err := os.ReadFile(name)
@@ -102,7 +103,7 @@ func run(what, dir string, args []string) (n int, seconds float64, err error) {
 		if what == "read" {
 			continue
 		}
-		if err := data.DecodeInto(img, b); err != nil {
+		if err := picture.DecodeInto(img, b); err != nil {
 			return 0, 0, err
 		}
 		if what == "crop" {
@@ -162,7 +163,7 @@ func writeLatents(ctx context.Context, dir, count string) (n int, seconds float6
 		Dataset:  data.Dataset{Samples: n, Hash: "noise", Order: "label, position", Classes: []string{"noise"}},
 		VAE:      data.VAE{Name: "none", SHA256: "none", ScalingFactor: 0.18215},
 		Channels: 4, Height: 32, Width: 32, DType: checkpoint.F16, Flip: true,
-		ImageSize: data.Square(size), Crop: data.PillowClassic.Crop(), Decoder: data.Decoders, Precision: "fp32", Tool: "loader",
+		ImageSize: picture.Square(size), Crop: picture.PillowClassic.Crop(), Decoder: picture.Decoders, Precision: "fp32", Tool: "loader",
 	})
 	if err != nil {
 		return 0, 0, err

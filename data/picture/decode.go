@@ -1,10 +1,10 @@
-package data
+package picture
 
 import (
 	"errors"
 	"fmt"
 
-	"github.com/ditrun/ditrun/data/codec"
+	"github.com/ditrun/ditrun/data/picture/codec"
 )
 
 // MaxPixels is Pillow's hard limit against decompression bombs.

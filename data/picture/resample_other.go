@@ -1,6 +1,6 @@
 //go:build !amd64 || !cgo
 
-package data
+package picture
 
 func haveSIMD() bool { return false }
 

@@ -1,6 +1,6 @@
 //go:build amd64 && cgo
 
-package data
+package picture
 
 // #cgo CFLAGS: -O3
 // #cgo noescape dit_resample_rows

@@ -1,6 +1,6 @@
 //go:build unix
 
-package data
+package picture
 
 import (
 	"math/rand/v2"

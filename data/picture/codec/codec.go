@@ -3,8 +3,8 @@
 // They are linked statically from third_party/codecs, where the build puts them.
 package codec
 
-// #cgo CFLAGS: -O3 -I${SRCDIR}/../../third_party/codecs/include
-// #cgo LDFLAGS: -L${SRCDIR}/../../third_party/codecs/lib -ljpeg -lwebpdemux -lwebp -lz -lm
+// #cgo CFLAGS: -O3 -I${SRCDIR}/../../../third_party/codecs/include
+// #cgo LDFLAGS: -L${SRCDIR}/../../../third_party/codecs/lib -ljpeg -lwebpdemux -lwebp -lz -lm
 // #cgo noescape dit_jpeg
 // #cgo nocallback dit_jpeg
 // #cgo noescape dit_png

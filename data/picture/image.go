@@ -1,4 +1,4 @@
-package data
+package picture
 
 // Image is a picture of 8-bit RGB samples: the sample of channel c at (x, y) is Pix[3*(y*W+x)+c].
 type Image struct {
