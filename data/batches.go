@@ -90,20 +90,20 @@ type Batch struct {
 	WaitSeconds float64
 }
 
-// Batches yields training batches from step StartStep on. The order is a pure function of seed and epoch (see
+// Batches yields training batches of l from step StartStep on. The order is a pure function of seed and epoch (see
 // Permutation): batch b of an epoch is entries [b*B, (b+1)*B) of it, so a run continues with the same stream from any
 // step. Slot i of batch b of the stream takes its view by the random number of tag flip, index b*B+i, and its caption,
 // where it has several, by that of tag caption. Batches are prepared ahead in the background; the goroutines end with the
 // loop. An error, that of a cancelled ctx included, ends the sequence.
-func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch, error] {
+func Batches(ctx context.Context, l *Latents, o BatchOptions) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
 		n := l.RecordLen()
 		if err := checkSteps(l.Len(), o.GlobalBatch, o.StartStep, o.MaxSteps, o.Epochs, o.FlipProb, o.Share); err != nil {
-			yield(nil, fmt.Errorf("latents %s: %w", l.dir, err))
+			yield(nil, fmt.Errorf("latents %s: %w", l.Dir(), err))
 			return
 		}
-		if o.FlipProb > 0 && !l.m.Flip {
-			yield(nil, fmt.Errorf("latents %s: no mirrored latents in this set: encode with --flip both, or train without flips", l.dir))
+		if o.FlipProb > 0 && !l.Manifest().Flip {
+			yield(nil, fmt.Errorf("latents %s: no mirrored latents in this set: encode with --flip both, or train without flips", l.Dir()))
 			return
 		}
 		permute := Permutation
@@ -114,10 +114,10 @@ func (l *Latents) Batches(ctx context.Context, o BatchOptions) iter.Seq2[*Batch,
 			blocks = newBlockReader(l, o.GlobalBatch, o.FlipProb > 0)
 			permute = blocks.permute
 		default:
-			yield(nil, fmt.Errorf("latents %s: order %q: want %s or %s", l.dir, o.Order, ShuffleOrder, BlockOrder))
+			yield(nil, fmt.Errorf("latents %s: order %q: want %s or %s", l.Dir(), o.Order, ShuffleOrder, BlockOrder))
 			return
 		}
-		text, err := l.textFor(&o)
+		text, err := textFor(l, &o)
 		if err != nil {
 			yield(nil, err)
 			return

@@ -31,7 +31,7 @@ func openTest(t testing.TB, n int) *Latents {
 func collect(t testing.TB, l *Latents, o BatchOptions) []Batch {
 	t.Helper()
 	var all []Batch
-	for b, err := range l.Batches(context.Background(), o) {
+	for b, err := range Batches(context.Background(), l, o) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +172,7 @@ func TestBatchesShared(t *testing.T) {
 // order too, however processes share it.
 func TestRecordsAndStored(t *testing.T) {
 	l := openTest(t, 50)
-	n, size := l.RecordLen(), l.recordBytes()
+	n, size := l.RecordLen(), l.RecordBytes()
 	var stored [2][]byte
 	for v := range stored {
 		stored[v] = make([]byte, 50*size)
@@ -193,7 +193,7 @@ func TestRecordsAndStored(t *testing.T) {
 	for rank := range 2 {
 		o.Share = Share{World: 2, Rank: rank}
 		k := 0
-		for b, err := range l.Batches(t.Context(), o) {
+		for b, err := range Batches(t.Context(), l, o) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -259,7 +259,7 @@ func TestBatchesRefuse(t *testing.T) {
 		{plain, BatchOptions{GlobalBatch: 1, FlipProb: 0.5}, "no mirrored latents in this set"},
 	} {
 		n := 0
-		for _, err := range c.l.Batches(context.Background(), c.o) {
+		for _, err := range Batches(context.Background(), c.l, c.o) {
 			if n++; err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
@@ -398,19 +398,19 @@ func TestNoGoroutineLeak(t *testing.T) {
 	}
 	o := BatchOptions{GlobalBatch: 2, Workers: 4}
 	for range 20 {
-		for range l.Batches(context.Background(), o) {
+		for range Batches(context.Background(), l, o) {
 			break
 		}
 	}
 	stop("a break")
-	for range l.Batches(context.Background(), BatchOptions{GlobalBatch: 2, Workers: 4, Epochs: 2}) {
+	for range Batches(context.Background(), l, BatchOptions{GlobalBatch: 2, Workers: 4, Epochs: 2}) {
 	}
 	stop("the end")
 	blocks := BatchOptions{GlobalBatch: 2, Workers: 4, Order: BlockOrder, Epochs: 2}
-	for range l.Batches(context.Background(), blocks) {
+	for range Batches(context.Background(), l, blocks) {
 	}
 	for range 20 {
-		for range l.Batches(context.Background(), blocks) {
+		for range Batches(context.Background(), l, blocks) {
 			break
 		}
 	}
@@ -419,7 +419,7 @@ func TestNoGoroutineLeak(t *testing.T) {
 	defer cancel()
 	n := 0
 	var last error
-	for b, err := range l.Batches(ctx, o) {
+	for b, err := range Batches(ctx, l, o) {
 		if last = err; err != nil {
 			break
 		}
@@ -433,7 +433,7 @@ func TestNoGoroutineLeak(t *testing.T) {
 	stop("cancelling")
 	func() {
 		defer func() { _ = recover() }()
-		for range l.Batches(context.Background(), o) {
+		for range Batches(context.Background(), l, o) {
 			panic("in the loop")
 		}
 	}()
@@ -457,7 +457,7 @@ func BenchmarkBatches(b *testing.B) {
 	const batch = 64
 	records := 0
 	b.SetBytes(batch * int64(p.recordSize()))
-	for _, err := range l.Batches(context.Background(), BatchOptions{GlobalBatch: batch, FlipProb: 0.5}) {
+	for _, err := range Batches(context.Background(), l, BatchOptions{GlobalBatch: batch, FlipProb: 0.5}) {
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -2,14 +2,8 @@ package data
 
 import (
 	"context"
-	"fmt"
 	"iter"
-	"os"
-	"path/filepath"
-	"sort"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // blockReader reads the blocks of BlockOrder into the page cache before their records are used, so that the disk is asked for
@@ -22,7 +16,7 @@ type blockReader struct {
 }
 
 func newBlockReader(l *Latents, batch int, flip bool) *blockReader {
-	return &blockReader{l: l, perBlock: (blockBytes + l.recordBytes() - 1) / l.recordBytes(), batch: batch, flip: flip}
+	return &blockReader{l: l, perBlock: (blockBytes + l.RecordBytes() - 1) / l.RecordBytes(), batch: batch, flip: flip}
 }
 
 // permute is the order of an epoch.
@@ -99,7 +93,7 @@ const blockRequests = 4
 func (r *blockReader) read(ctx context.Context, tasks []task) {
 	buffers := make(chan []byte, blockRequests)
 	for range blockRequests {
-		buffers <- make([]byte, r.perBlock*r.l.recordBytes())
+		buffers <- make([]byte, r.perBlock*r.l.RecordBytes())
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -116,63 +110,9 @@ func (r *blockReader) read(ctx context.Context, tasks []task) {
 				return
 			}
 			wg.Go(func() {
-				r.l.fetch(buf, b*r.perBlock, min((b+1)*r.perBlock, r.l.Len()), r.flip)
+				r.l.Fetch(buf, b*r.perBlock, min((b+1)*r.perBlock, r.l.Len()), r.flip)
 				buffers <- buf
 			})
 		}
 	}
-}
-
-// recordBytes is the size of a stored record of one view.
-func (l *Latents) recordBytes() int { return l.RecordLen() * l.m.DType.Size() }
-
-// fetch reads records lo to hi-1 into the page cache by way of buf. The advice of madvise would do less: where a disk takes
-// but small requests the system cuts what it is asked for down to one of them.
-func (l *Latents) fetch(buf []byte, lo, hi int, flip bool) {
-	size := l.recordBytes()
-	for k := sort.SearchInts(l.starts, lo+1) - 1; lo < hi; k++ {
-		end := min(hi, l.starts[k+1])
-		f, err := os.Open(filepath.Join(l.dir, l.m.Shards[k].File))
-		if err != nil {
-			return
-		}
-		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM) // else more would be read than is asked for
-		s := l.shards[k]
-		views := s.tensors[:1]
-		if flip {
-			views = s.tensors[:2]
-		}
-		for _, v := range views {
-			_, _ = f.ReadAt(buf[:(end-lo)*size], v.Offset+int64((lo-l.starts[k])*size))
-		}
-		_ = f.Close()
-		lo = end
-	}
-}
-
-// ReadStored fills p with the stored records of one view, all of them one behind the other, from byte off on: what a
-// reader that keeps the whole set elsewhere needs.
-func (l *Latents) ReadStored(p []byte, flip bool, off int64) error {
-	if flip && !l.m.Flip || off < 0 || off+int64(len(p)) > int64(l.Len())*int64(l.recordBytes()) {
-		return fmt.Errorf("read %s: %d bytes at %d of %d, mirrored %v", l.dir, len(p), off, int64(l.Len())*int64(l.recordBytes()), flip)
-	}
-	for k, s := range l.shards {
-		start := int64(l.starts[k]) * int64(l.recordBytes())
-		from := s.moments
-		if flip {
-			from = s.flip
-		}
-		if off < start || off >= start+int64(len(from)) || len(p) == 0 {
-			continue
-		}
-		err := guardFaults(func() error {
-			n := copy(p, from[off-start:])
-			p, off = p[n:], off+int64(n)
-			return nil
-		})
-		if err != nil {
-			return l.readError(k, err)
-		}
-	}
-	return nil
 }

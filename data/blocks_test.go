@@ -52,12 +52,12 @@ func TestBlockWindows(t *testing.T) {
 // TestFetch: what is read ahead are the records of both views, through the borders of shards.
 func TestFetch(t *testing.T) {
 	l := openTest(t, 50)
-	size := l.recordBytes()
+	size := l.RecordBytes()
 	for lo := range 50 {
 		for hi := lo + 1; hi <= 50; hi++ {
 			for _, flip := range []bool{false, true} {
 				buf := make([]byte, 50*size)
-				l.fetch(buf, lo, hi, flip)
+				l.Fetch(buf, lo, hi, flip)
 				from := max(lo, l.starts[slices.IndexFunc(l.starts, func(s int) bool { return s >= hi })-1]) // the last shard's part stays
 				want := make([]byte, (hi-from)*size)
 				if err := l.ReadStored(want, flip, int64(from*size)); err != nil {

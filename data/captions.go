@@ -72,28 +72,21 @@ func ReadCaptions(ctx context.Context, specs []string, src Source) (*Captions, e
 	return readCaptions(ctx, specs, src, src)
 }
 
-// ClassCaptions is [ReadCaptions] for the samples of a finished set, of which no more than the class is known: all specs
-// are of the kind class.
-func (l *Latents) ClassCaptions(specs []string) (*Captions, error) {
-	byID := make([]int32, l.m.Dataset.Samples)
-	for i := range byID {
-		byID[i] = -1
-	}
-	for r, id := range l.ids {
-		byID[id] = int32(l.labels[r])
-	}
-	return readCaptions(context.Background(), specs, &latentSamples{l.Classes(), byID}, nil)
+// ClassCaptions is [ReadCaptions] for samples of which no more than the class is known: all specs are of the kind
+// class. The labels are indexed by id, -1 for samples that are not there.
+func ClassCaptions(specs, classes []string, labels []int32) (*Captions, error) {
+	return readCaptions(context.Background(), specs, &classSamples{classes, labels}, nil)
 }
 
-// latentSamples are the samples that a set was made from; of those that were skipped the label is -1.
-type latentSamples struct {
+// classSamples are samples of which the label is known; -1 for those that are not there.
+type classSamples struct {
 	classes []string
 	labels  []int32
 }
 
-func (s *latentSamples) Len() int            { return len(s.labels) }
-func (s *latentSamples) Classes() []string   { return s.classes }
-func (s *latentSamples) Sample(i int) Sample { return Sample{Label: int(s.labels[i])} }
+func (s *classSamples) Len() int            { return len(s.labels) }
+func (s *classSamples) Classes() []string   { return s.classes }
+func (s *classSamples) Sample(i int) Sample { return Sample{Label: int(s.labels[i])} }
 
 func readCaptions(ctx context.Context, specs []string, samples labelled, src Source) (*Captions, error) {
 	if len(specs) == 0 {

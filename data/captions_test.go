@@ -149,7 +149,7 @@ func TestCaptionFilesRefused(t *testing.T) {
 
 func TestClassCaptions(t *testing.T) {
 	l := openTest(t, 7)
-	c, err := l.ClassCaptions([]string{"class:a photo of a {}", "class:{}, {} again", "class:a photo of a {}"})
+	c, err := ClassCaptions([]string{"class:a photo of a {}", "class:{}, {} again", "class:a photo of a {}"}, l.Classes(), l.LabelsByID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,14 +164,14 @@ func TestClassCaptions(t *testing.T) {
 		}
 	}
 	dir := writeFiles(t, map[string][]byte{"templates.txt": []byte("\n one {} \r\n\ntwo {}\n"), "none.txt": []byte("\n"), "plain.txt": []byte("{}\nno class\n")})
-	if c, err = l.ClassCaptions([]string{"class:@" + filepath.Join(dir, "templates.txt")}); err != nil || len(c.Texts) != 7 || c.Texts[1] != "one a" {
+	if c, err = ClassCaptions([]string{"class:@" + filepath.Join(dir, "templates.txt")}, l.Classes(), l.LabelsByID()); err != nil || len(c.Texts) != 7 || c.Texts[1] != "one a" {
 		t.Errorf("%v %+v", err, c)
 	}
 	for spec, want := range map[string]string{
 		"class:a photo": "want {}", "class:@" + filepath.Join(dir, "none.txt"): "0 templates", "class:@" + filepath.Join(dir, "plain.txt"): "template 2",
 		"class:@" + dir: "want a text file", "class:@nowhere": "no such file", "data": "name the pictures too", "x.csv": "name the pictures too",
 	} {
-		if _, err := l.ClassCaptions([]string{spec}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := ClassCaptions([]string{spec}, l.Classes(), l.LabelsByID()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", spec, err, want)
 		}
 	}

@@ -44,12 +44,6 @@ type ImageBatch struct {
 	WaitSeconds float64 // how long the loop waited for this batch
 }
 
-// Bad is a sample whose picture cannot be decoded, and why.
-type Bad struct {
-	ID  int
-	Err *BadPicture
-}
-
 // ImageBatches yields shuffled crops for training. Order, views and steps follow the rules of Latents.Batches; what a
 // batch holds does not depend on the number of workers. A picture that cannot be read is an error that names it.
 func ImageBatches(ctx context.Context, src Source, o ImageOptions) iter.Seq2[*ImageBatch, error] {

@@ -33,9 +33,24 @@ type Latents struct {
 	comparing   sync.Mutex
 	comparisons []*Comparison // that were begun
 
-	textOnce sync.Once
-	text     *Text
-	textErr  error
+	partOnce sync.Once
+	part     Part
+	partErr  error
+}
+
+// A Part is what lies beside the shards of a set and belongs to it, such as captions.
+type Part interface {
+	NumFiles() int
+	// VerifyFile compares a file with its checksum.
+	VerifyFile(k int) error
+	Close() error
+}
+
+// Part returns the part of the set, which open opens at the first call; it may be nil. It is compared and closed with the
+// set.
+func (l *Latents) Part(open func() (Part, error)) (Part, error) {
+	l.partOnce.Do(func() { l.part, l.partErr = open() })
+	return l.part, l.partErr
 }
 
 // shard is one mapped file.
@@ -211,6 +226,18 @@ func (l *Latents) Classes() []string { return l.m.Dataset.Classes }
 // Label returns the label of record i.
 func (l *Latents) Label(i int) int64 { return l.labels[i] }
 
+// LabelsByID returns the labels by the ids of the catalogue that the set was made from, -1 for what was skipped.
+func (l *Latents) LabelsByID() []int32 {
+	labels := make([]int32, l.m.Dataset.Samples)
+	for i := range labels {
+		labels[i] = -1
+	}
+	for r, id := range l.ids {
+		labels[id] = int32(l.labels[r])
+	}
+	return labels
+}
+
 // ID returns the sample id of record i in the catalogue it was made from.
 func (l *Latents) ID(i int) int { return int(l.ids[i]) }
 
@@ -266,8 +293,8 @@ func (l *Latents) Close() error {
 		errs = append(errs, s.close())
 	}
 	l.shards = nil
-	if l.text != nil {
-		errs = append(errs, l.text.close())
+	if l.part != nil {
+		errs = append(errs, l.part.Close())
 	}
 	return errors.Join(errs...)
 }

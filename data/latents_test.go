@@ -220,7 +220,7 @@ func TestShardShrinksWhileOpen(t *testing.T) {
 		t.Error(err)
 	}
 	var last error
-	for _, err := range l.Batches(context.Background(), BatchOptions{GlobalBatch: 2, MaxSteps: 50}) {
+	for _, err := range Batches(context.Background(), l, BatchOptions{GlobalBatch: 2, MaxSteps: 50}) {
 		last = err
 	}
 	if last == nil || !strings.Contains(last.Error(), "cut short") {

@@ -49,7 +49,7 @@ func TestErrorsOfTheMachine(t *testing.T) {
 		}
 	}
 	withoutDescriptors(t, func() {
-		_, err := l.Text()
+		_, err := TextOf(l)
 		check("captions", err)
 		_, err = openShard(filepath.Join(l.dir, l.m.Shards[0].File), &l.m.Plan, 0)
 		check("shard", err)

@@ -2,9 +2,7 @@ package data
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -151,17 +149,6 @@ func parseText(b []byte) (*textInfo, error) {
 	return t, disk.CheckSeal(b)
 }
 
-// recordsHash identifies the records of a set: which samples of the catalogue they are.
-func (l *Latents) recordsHash() string {
-	h := sha256.New()
-	var b [8]byte
-	for _, id := range l.ids {
-		binary.LittleEndian.PutUint64(b[:], uint64(id))
-		h.Write(b[:])
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
-
 // Text are the captions of a set of latents, as token states to condition a model on. A row is one distinct caption; row
 // 0 is that of the empty one. All methods may be called from several goroutines at once.
 type Text struct {
@@ -174,16 +161,23 @@ type Text struct {
 	states  [][]byte // within files
 }
 
-// Text returns the captions of the set, nil if it has none. They belong to the set and are closed with it.
-func (l *Latents) Text() (*Text, error) {
-	l.textOnce.Do(func() { l.text, l.textErr = openText(l) })
-	return l.text, l.textErr
+// TextOf returns the captions of a set of latents, nil if it has none. They belong to the set and are closed with it.
+func TextOf(l *Latents) (*Text, error) {
+	p, err := l.Part(func() (Part, error) {
+		t, err := openText(l)
+		if t == nil {
+			return nil, err
+		}
+		return t, err
+	})
+	t, _ := p.(*Text)
+	return t, err
 }
 
 const textWayOut = "add the captions again (encode-latents --captions), or delete this folder to train without them"
 
 func openText(l *Latents) (*Text, error) {
-	dir := filepath.Join(l.dir, TextName)
+	dir := filepath.Join(l.Dir(), TextName)
 	info, err := readText(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -194,13 +188,13 @@ func openText(l *Latents) (*Text, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, disk.Advise(err, textWayOut))
 	}
-	if info.Dataset != l.m.Dataset.Hash || info.Samples != l.Len() || info.Records != l.recordsHash() {
+	if info.Dataset != l.Manifest().Dataset.Hash || info.Samples != l.Len() || info.Records != l.RecordsHash() {
 		return nil, fmt.Errorf("open %s: made for other latents (%d of data set %.12s..., these are %d of %.12s...): %s",
-			dir, info.Samples, info.Dataset, l.Len(), l.m.Dataset.Hash, textWayOut)
+			dir, info.Samples, info.Dataset, l.Len(), l.Manifest().Dataset.Hash, textWayOut)
 	}
 	t := &Text{dir: dir, info: *info}
 	if err := t.open(); err != nil {
-		t.close()
+		t.Close()
 		return nil, fmt.Errorf("open %s: %w", dir, disk.Advise(err, textWayOut))
 	}
 	return t, nil
@@ -398,7 +392,7 @@ func (t *Text) Null() (states []float32, tokens int, err error) {
 
 // Texts reads the captions of all rows.
 func (t *Text) Texts() ([]string, error) {
-	if err := t.verifyFile(captionsFile); err != nil {
+	if err := t.VerifyFile(captionsFile); err != nil {
 		return nil, err
 	}
 	texts, err := readTexts(filepath.Join(t.dir, textCaptions), t.info.Rows)
@@ -424,7 +418,7 @@ func (t *Text) Verify(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		err := t.verifyFile(k)
+		err := t.VerifyFile(k)
 		if disk.OfMachine(err) {
 			return err
 		}
@@ -433,8 +427,11 @@ func (t *Text) Verify(ctx context.Context) error {
 	return errors.Join(damaged...)
 }
 
-// verifyFile compares the k-th file of the list in text.json.
-func (t *Text) verifyFile(k int) error {
+// NumFiles is the number of files that have checksums.
+func (t *Text) NumFiles() int { return len(t.info.Files) }
+
+// VerifyFile compares the k-th file of the list in text.json.
+func (t *Text) VerifyFile(k int) error {
 	if err := t.compare(k); err != nil {
 		return fmt.Errorf("verify %s: %w", t.dir, disk.Advise(err, textWayOut))
 	}
@@ -456,7 +453,7 @@ func (t *Text) compare(k int) error {
 	return nil
 }
 
-func (t *Text) close() error {
+func (t *Text) Close() error {
 	var errs []error
 	for _, b := range t.files {
 		errs = append(errs, unmap(b))

@@ -76,7 +76,7 @@ func reopened(t testing.TB, dir string) *Latents {
 
 func textOf(t testing.TB, dir string) *Text {
 	t.Helper()
-	text, err := reopened(t, dir).Text()
+	text, err := TextOf(reopened(t, dir))
 	if err != nil || text == nil {
 		t.Fatalf("%v %v", text, err)
 	}
@@ -87,7 +87,7 @@ func TestTextRoundTrip(t *testing.T) {
 	ctx := context.Background()
 	dir := testLatents(t, testPlan(10))
 	before := contents(t, dir)
-	if text, err := reopened(t, dir).Text(); text != nil || err != nil {
+	if text, err := TextOf(reopened(t, dir)); text != nil || err != nil {
 		t.Fatalf("%v %v", text, err)
 	}
 	c := captionsOfIDs(t, 10)
@@ -158,7 +158,7 @@ func TestTextRoundTrip(t *testing.T) {
 		t.Errorf("%v %+v", err, s)
 	}
 	l := reopened(t, dir)
-	if c, err = l.ClassCaptions([]string{"class:one {}"}); err != nil {
+	if c, err = ClassCaptions([]string{"class:one {}"}, l.Classes(), l.LabelsByID()); err != nil {
 		t.Fatal(err)
 	}
 	if s, err = WriteText(ctx, dir, c, enc, textOptions); err != nil || s.Rows != 4 || s.Without != 0 || textOf(t, dir).Rows() != 4 {
@@ -200,7 +200,7 @@ func TestTextSkippedSamples(t *testing.T) {
 		t.Errorf("%v %+v", err, s)
 	}
 	l := reopened(t, dir)
-	text, err := l.Text()
+	text, err := TextOf(l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func TestTextSkippedSamples(t *testing.T) {
 			}
 		}
 	}
-	if c, err = l.ClassCaptions([]string{"class:{}"}); err != nil || c.Stats.Without != 0 || len(c.Of(3)) != 0 {
+	if c, err = ClassCaptions([]string{"class:{}"}, l.Classes(), l.LabelsByID()); err != nil || c.Stats.Without != 0 || len(c.Of(3)) != 0 {
 		t.Errorf("%v %+v", err, c)
 	}
 }
@@ -225,7 +225,8 @@ func TestTextResume(t *testing.T) {
 	ctx := context.Background()
 	dir := testLatents(t, testPlan(10))
 	c := captionsOfIDs(t, 10)
-	first, err := reopened(t, dir).ClassCaptions([]string{"class:{}"})
+	set := reopened(t, dir)
+	first, err := ClassCaptions([]string{"class:{}"}, set.Classes(), set.LabelsByID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -432,11 +433,11 @@ func TestOpenTextRefuses(t *testing.T) {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		l := reopened(t, dir)
-		_, err := l.Text()
+		_, err := TextOf(l)
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), textWayOut) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
-		for _, err2 := range l.Batches(context.Background(), BatchOptions{GlobalBatch: 2, MaxSteps: 1, Captions: true}) {
+		for _, err2 := range Batches(context.Background(), l, BatchOptions{GlobalBatch: 2, MaxSteps: 1, Captions: true}) {
 			if fmt.Sprint(err2) != fmt.Sprint(err) {
 				t.Errorf("%s: batches: %v", c.name, err2)
 			}
@@ -459,7 +460,7 @@ func TestOpenTextRefuses(t *testing.T) {
 func TestTextBatches(t *testing.T) {
 	dir := testLatents(t, testPlan(10))
 	l := reopened(t, dir)
-	for _, err := range l.Batches(context.Background(), BatchOptions{GlobalBatch: 2, MaxSteps: 1, Captions: true}) {
+	for _, err := range Batches(context.Background(), l, BatchOptions{GlobalBatch: 2, MaxSteps: 1, Captions: true}) {
 		if err == nil || !strings.Contains(err.Error(), "no captions in this set") {
 			t.Error(err)
 		}
@@ -473,7 +474,7 @@ func TestTextBatches(t *testing.T) {
 	plain := collect(t, l, BatchOptions{Seed: seed, GlobalBatch: batch, Epochs: 40})
 	step := 0
 	seen := map[[2]int]int{}
-	for b, err := range l.Batches(context.Background(), BatchOptions{Seed: seed, GlobalBatch: batch, Epochs: 40, Captions: true, Workers: 3}) {
+	for b, err := range Batches(context.Background(), l, BatchOptions{Seed: seed, GlobalBatch: batch, Epochs: 40, Captions: true, Workers: 3}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -527,7 +528,8 @@ func statesFile(t testing.TB, dtype checkpoint.DType, rows int, lengths []int32,
 func TestTokenStates(t *testing.T) {
 	meta := map[string]string{"encoder": "other", "captions": `["","a c","unused","a a","a b"]`}
 	dir := testLatents(t, testPlan(5))
-	c, err := reopened(t, dir).ClassCaptions([]string{"class:a {}"})
+	set := reopened(t, dir)
+	c, err := ClassCaptions([]string{"class:a {}"}, set.Classes(), set.LabelsByID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -620,7 +622,7 @@ func FuzzText(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		defer text.close()
+		defer text.Close()
 		if text.open() != nil {
 			return
 		}

@@ -140,7 +140,7 @@ func newTextWriter(l *Latents, c *Captions, enc TokenEncoder, o TextOptions) (*t
 			w.texts = append(w.texts, c.Texts[t])
 		}
 	}
-	w.info = textInfo{Format: textFormat, Version: textVersion, Dataset: l.m.Dataset.Hash, Records: l.recordsHash(), Samples: l.Len(),
+	w.info = textInfo{Format: textFormat, Version: textVersion, Dataset: l.m.Dataset.Hash, Records: l.RecordsHash(), Samples: l.Len(),
 		Encoder: e, DType: string(checkpoint.F16), Rows: len(w.texts), FileRows: w.FileRows}
 	w.offsets = make([]byte, 8, 8*(l.Len()+1))
 	for _, id := range l.ids {

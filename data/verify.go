@@ -131,7 +131,7 @@ type Comparison struct {
 }
 
 // Compare begins to hold the set against its manifest: the tensors of every world-th shard from rank on, and as many
-// of the files of its captions where they are open. It works on a thread of low priority and rests as long as it
+// of the files of its [Part] where it is open. It works on a thread of low priority and rests as long as it
 // worked, until somebody waits. Closing the set stops it.
 func (l *Latents) Compare(rank, world int) *Comparison {
 	c := &Comparison{hurry: make(chan struct{}), done: make(chan struct{})}
@@ -163,11 +163,11 @@ func (l *Latents) compareShare(c *Comparison, rank, world int) error {
 			return err
 		}
 	}
-	if l.text == nil {
+	if l.part == nil {
 		return nil
 	}
-	for k := rank; k < len(l.text.info.Files) && c.ctx.Err() == nil; k += world {
-		if err := l.text.verifyFile(k); err != nil {
+	for k := rank; k < l.part.NumFiles() && c.ctx.Err() == nil; k += world {
+		if err := l.part.VerifyFile(k); err != nil {
 			return err
 		}
 		pause()

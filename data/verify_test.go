@@ -155,7 +155,7 @@ func TestTextIsCompared(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	text, err := l.Text()
+	text, err := TextOf(l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestTextIsCompared(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		_, err = l.Text()
+		_, err = TextOf(l)
 		return err
 	}
 	index := filepath.Join(text.dir, textIndex)

@@ -161,7 +161,7 @@ func addCaptions(e *env, specs []string) error {
 	began := time.Now()
 	var captions *data.Captions
 	if c.String("data") == "" {
-		captions, err = latents.ClassCaptions(specs)
+		captions, err = data.ClassCaptions(specs, latents.Classes(), latents.LabelsByID())
 	} else {
 		src, err2 := e.openPictures(c.String("data"), c.String("labels"), picture.AsStored)
 		if err2 != nil {
@@ -191,7 +191,7 @@ func addCaptions(e *env, specs []string) error {
 
 // verifyText compares the checksums of the captions, if the set has some, and returns their bytes.
 func verifyText(e *env, l *data.Latents, out string) (int64, error) {
-	t, err := l.Text()
+	t, err := data.TextOf(l)
 	if err != nil || t == nil {
 		return 0, err
 	}

@@ -81,7 +81,7 @@ func TestEncodeCaptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	text, err := l.Text()
+	text, err := data.TextOf(l)
 	if err != nil || text == nil {
 		t.Fatalf("no captions: %v", err)
 	}

@@ -62,7 +62,7 @@ func newPreviewer(e *env, t *trainInput) (*previewer, error) {
 
 // showCaptions takes captions from records that lie far from each other, a caption a row.
 func (p *previewer) showCaptions(l *data.Latents, classes bool) error {
-	text, err := l.Text()
+	text, err := data.TextOf(l)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (r *ResidentLatents) Set() Set { return r.set }
 func (r *ResidentLatents) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
 	o.Records = true
 	return r.beside(o, func(yield func(Batch, error) bool) {
-		for b, err := range r.latents.Batches(ctx, o) {
+		for b, err := range data.Batches(ctx, r.latents, o) {
 			if err != nil {
 				yield(Batch{}, err)
 				return

@@ -46,7 +46,7 @@ type Text struct {
 
 // WithText adds the captions of l to its description.
 func (set Set) WithText(l *data.Latents) (Set, error) {
-	t, err := l.Text()
+	t, err := data.TextOf(l)
 	if err != nil || t == nil {
 		return set, err
 	}
@@ -91,7 +91,7 @@ func SetOf(l *data.Latents) Set {
 func (l latents) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
 	m := l.Manifest()
 	return l.beside(o, func(yield func(Batch, error) bool) {
-		for b, err := range l.Latents.Batches(ctx, o) {
+		for b, err := range data.Batches(ctx, l.Latents, o) {
 			if err != nil {
 				yield(Batch{}, err)
 				return

@@ -39,7 +39,7 @@ func captioned(t *testing.T) *data.Latents {
 	if err != nil {
 		t.Fatal(err)
 	}
-	captions, err := l.ClassCaptions([]string{"class:{}", "class:a photo of a {}"})
+	captions, err := data.ClassCaptions([]string{"class:{}", "class:a photo of a {}"}, l.Classes(), l.LabelsByID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestCaptionsOfABatch(t *testing.T) {
 	}
 	cfg := onText(3, dit.AdaLNZero, dit.OnTextAndClass)
 	cfg.Model.ClassDropoutProb = 0.4
-	text, err := l.Text()
+	text, err := data.TextOf(l)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,7 +126,7 @@ func latents(ctx context.Context, dir string, o data.BatchOptions) (n int, secon
 	if o.MaxSteps == 0 {
 		o.Epochs = max(1, 60000/l.Len())
 	}
-	for b, err := range l.Batches(ctx, o) {
+	for b, err := range data.Batches(ctx, l, o) {
 		if err != nil {
 			return 0, 0, err
 		}
