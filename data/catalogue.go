@@ -134,8 +134,8 @@ func (c *catalogue) where(i int) string {
 	return fmt.Sprintf("%s of class %q in %s", e.name, c.classes[e.label], file.path)
 }
 
-// bytes reads the file of sample i into buf, which it may replace by a larger one.
-func (c *catalogue) bytes(i int, buf []byte) ([]byte, error) {
+// Bytes reads the file of sample i into buf, which it may replace by a larger one.
+func (c *catalogue) Bytes(i int, buf []byte) ([]byte, error) {
 	e := &c.entries[i]
 	if err := c.files[e.file].bad; err != nil {
 		return nil, &BadPicture{c.where(i), err}
@@ -204,6 +204,9 @@ type BadPicture struct {
 func (e *BadPicture) Error() string { return fmt.Sprintf("load %s: %v", e.Path, e.Err) }
 func (e *BadPicture) Unwrap() error { return e.Err }
 
+// Remote is that of [RawSource].
+func (c *catalogue) Remote() bool { return c.remote }
+
 // OrientationOf returns the Orientation that src was opened with.
 func OrientationOf(src Source) picture.Orientation {
 	switch s := src.(type) {
@@ -216,12 +219,12 @@ func OrientationOf(src Source) picture.Orientation {
 }
 
 func (c *catalogue) Image(i int) (*picture.Image, error) {
-	b, err := c.bytes(i, nil)
+	b, err := c.Bytes(i, nil)
 	if err != nil {
 		return nil, err
 	}
 	img := new(picture.Image)
-	done, err := c.decode(context.Background(), img, i, b)
+	done, err := c.Decode(context.Background(), img, i, b)
 	if err != nil {
 		return nil, err
 	}
@@ -229,9 +232,8 @@ func (c *catalogue) Image(i int) (*picture.Image, error) {
 	return img, nil
 }
 
-// decode turns the bytes of sample i into its picture, when there is memory for it. Done is to be called after the last use
-// of the picture.
-func (c *catalogue) decode(ctx context.Context, img *picture.Image, i int, b []byte) (done func(), err error) {
+// Decode is that of [RawSource].
+func (c *catalogue) Decode(ctx context.Context, img *picture.Image, i int, b []byte) (done func(), err error) {
 	h, err := picture.ReadHeader(b, c.orientation)
 	if err != nil {
 		return nil, &BadPicture{c.where(i), err}

@@ -146,7 +146,7 @@ func imageBatches(ctx context.Context, src Source, o ImageOptions, tasks iter.Se
 // reader gets the pictures of one batch after the other. It keeps buffers, so it serves one goroutine.
 type reader struct {
 	src   Source
-	files *catalogue      // src, or that of which it is a part, if it is one
+	files RawSource       // src, or that of which it is a part, if it is one
 	id    func(i int) int // of sample i in files
 	buf   [][]byte        // of the files of a batch, in remote storage, or of one
 	errs  []error
@@ -159,18 +159,14 @@ type reader struct {
 const maxRequests = 32
 
 func newReader(src Source) *reader {
-	r := &reader{src: src, buf: make([][]byte, 1), id: func(i int) int { return i }}
-	for part, ok := src.(*remainder); ok; part, ok = src.(*remainder) {
-		inner := r.id
-		src, r.id = part.Source, func(i int) int { return part.id(inner(i)) }
-	}
-	r.files, _ = src.(*catalogue)
+	r := &reader{src: src, buf: make([][]byte, 1)}
+	r.files, r.id = Raw(src)
 	return r
 }
 
 // prepare asks for the files of a batch at once, where each takes long to come.
 func (r *reader) prepare(ctx context.Context, items []int) {
-	if r.files == nil || !r.files.remote {
+	if r.files == nil || !r.files.Remote() {
 		return
 	}
 	for len(r.buf) < len(items) {
@@ -183,7 +179,7 @@ func (r *reader) prepare(ctx context.Context, items []int) {
 		g.Go(func() error {
 			if r.errs[k] = ctx.Err(); r.errs[k] == nil {
 				var b []byte
-				if b, r.errs[k] = r.files.bytes(r.id(i), r.buf[k]); b != nil {
+				if b, r.errs[k] = r.files.Bytes(r.id(i), r.buf[k]); b != nil {
 					r.buf[k] = b
 				}
 			}
@@ -203,9 +199,9 @@ func (r *reader) image(ctx context.Context, k, i int) (img *picture.Image, done 
 			r.count(img)
 		}
 		return img, func() {}, err
-	case !r.files.remote:
+	case !r.files.Remote():
 		k = 0
-		b, err := r.files.bytes(r.id(i), r.buf[0])
+		b, err := r.files.Bytes(r.id(i), r.buf[0])
 		if err != nil {
 			return nil, nil, err
 		}
@@ -213,7 +209,7 @@ func (r *reader) image(ctx context.Context, k, i int) (img *picture.Image, done 
 	case r.errs[k] != nil:
 		return nil, nil, r.errs[k]
 	}
-	taken, err := r.files.decode(ctx, &r.img, r.id(i), r.buf[k])
+	taken, err := r.files.Decode(ctx, &r.img, r.id(i), r.buf[k])
 	if err != nil {
 		r.drop(k)
 		return nil, nil, err

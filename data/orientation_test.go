@@ -110,7 +110,7 @@ func TestOrientedMemory(t *testing.T) {
 		}
 		c := src.(*catalogue)
 		img := new(picture.Image)
-		done, err := c.decode(t.Context(), img, 0, files["6.png"])
+		done, err := c.Decode(t.Context(), img, 0, files["6.png"])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,9 @@ import (
 	"github.com/ditrun/ditrun/data/store"
 )
 
+// latentsManifest is the file that makes a folder one of latents.
+const latentsManifest = "manifest.json"
+
 // shardName is the name of a shard of latents.
 var shardName = regexp.MustCompile(`^latents-\d+-of-\d+\.safetensors$`)
 

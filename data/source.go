@@ -115,8 +115,8 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 			return nil, err
 		}
 	}
-	if slices.ContainsFunc(set.Objects, func(o store.Object) bool { return o.Name == ManifestName }) && !set.Single {
-		return nil, fmt.Errorf("open %s: holds encoded latents (%s), want pictures", location, ManifestName)
+	if slices.ContainsFunc(set.Objects, func(o store.Object) bool { return o.Name == latentsManifest }) && !set.Single {
+		return nil, fmt.Errorf("open %s: holds encoded latents (%s), want pictures", location, latentsManifest)
 	}
 	if len(set.Objects) == 0 && len(set.Folders) == 0 {
 		return nil, fmt.Errorf("open %s: empty: %s", location, wanted)
