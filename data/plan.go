@@ -49,6 +49,7 @@ func (w *ShardWriter) agree(ctx context.Context) error {
 		return fail(err)
 	}
 	defer lock.Remove()
+	disk.Sweep(path)
 	found, err := readPlan(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -230,3 +230,20 @@ func TestSetOfSkippedPicturesAlone(t *testing.T) {
 		t.Errorf("%d files are left", len(got))
 	}
 }
+
+// What a killed process left of its plan goes when the next one begins.
+func TestLeftoverOfPlanIsSwept(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, "."+planName+".999999-ABCDEFGH.tmp")
+	if err := os.WriteFile(left, []byte("{"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	w, err := NewShardWriter(dir, testPlan(10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there: %v", left, err)
+	}
+}

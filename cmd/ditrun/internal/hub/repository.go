@@ -96,6 +96,7 @@ func (c *client) repository(ctx context.Context, ref Ref, o Options) (*Result, e
 		if err := os.MkdirAll(filepath.Dir(refs), 0o777); err != nil {
 			return nil, err
 		}
+		disk.Sweep(refs)
 		if err := disk.WriteBytes(refs, []byte(info.SHA)); err != nil {
 			return nil, err
 		}
@@ -247,6 +248,7 @@ func keepList(base, commit string, names []string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err
 	}
+	disk.Sweep(path)
 	return disk.WriteBytes(path, text)
 }
 
