@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ditrun/ditrun/data/store"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // indexWorkers is how many archives are listed at once. Listing waits for the disk or the network, not the processor.
@@ -384,7 +385,7 @@ func archiveContainers(set *store.Set) ([]container, []int64, error) {
 	sizes := make([]int64, len(set.Objects))
 	for i, o := range set.Objects {
 		if o.Err != nil {
-			return nil, nil, openError(set.Path(o.Name), o.Err)
+			return nil, nil, disk.OpenError(set.Path(o.Name), o.Err)
 		}
 		sizes[i] = o.Size
 	}

@@ -209,7 +209,7 @@ func TestRecordsAndStored(t *testing.T) {
 				got := make([]float32, n)
 				for j := range got {
 					if l.m.DType.Size() == 2 {
-						got[j] = float32From16(binary.LittleEndian.Uint16(stored[view][record*size+2*j:]))
+						got[j] = checkpoint.FromFloat16(binary.LittleEndian.Uint16(stored[view][record*size+2*j:]))
 					} else {
 						got[j] = math.Float32frombits(binary.LittleEndian.Uint32(stored[view][record*size+4*j:]))
 					}

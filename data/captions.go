@@ -253,19 +253,19 @@ func (b *captionBuilder) addClasses(template string) error {
 	if file, ok := strings.CutPrefix(template, "@"); ok {
 		info, err := os.Stat(file)
 		if err != nil {
-			return openError(file, err)
+			return disk.OpenError(file, err)
 		}
 		if !info.Mode().IsRegular() || info.Size() > maxTemplates*MaxCaption {
 			return fmt.Errorf("want a text file of at most %d bytes", maxTemplates*MaxCaption)
 		}
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return openError(file, err)
+			return disk.OpenError(file, err)
 		}
 		templates = nil
 		for line, err := range disk.Lines(bytes.NewReader(text), len(text)) {
 			if err != nil {
-				return openError(file, err)
+				return disk.OpenError(file, err)
 			}
 			if t := strings.TrimSpace(line.Text); t != "" {
 				templates = append(templates, t)

@@ -27,14 +27,14 @@ var (
 func (b *captionBuilder) addFile(ctx context.Context, location string) error {
 	set, err := store.Open(ctx, location)
 	if err != nil {
-		return openError(location, err)
+		return disk.OpenError(location, err)
 	}
 	if !set.Single {
 		return errors.New("is a folder: " + wantedCaptions)
 	}
 	f, err := set.File(0)
 	if err != nil {
-		return openError(location, err)
+		return disk.OpenError(location, err)
 	}
 	defer f.Close()
 	return b.addText(ctx, io.NewSectionReader(f, 0, set.Objects[0].Size))

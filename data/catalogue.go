@@ -17,6 +17,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // catalogue is a source of picture files, each a file of its own or a stretch of an archive.
@@ -68,13 +69,13 @@ func (c *container) reader() (store.File, func(), error) {
 	if !c.keep {
 		f, err := c.open()
 		if err != nil {
-			return nil, nil, openError(c.path, err)
+			return nil, nil, disk.OpenError(c.path, err)
 		}
 		return f, func() { f.Close() }, nil
 	}
 	c.once.Do(func() {
 		if c.file, c.err = c.open(); c.err != nil {
-			c.err = openError(c.path, c.err)
+			c.err = disk.OpenError(c.path, c.err)
 		}
 	})
 	return c.file, func() {}, c.err

@@ -182,7 +182,7 @@ func (p *Plan) encodeRecord(at []byte, record []float32) (unstorable float32, ok
 			binary.LittleEndian.PutUint32(at[4*j:], math.Float32bits(v))
 			continue
 		}
-		h := float16(v)
+		h := checkpoint.Float16(v)
 		if h&0x7c00 == 0x7c00 {
 			return v, false
 		}

@@ -54,7 +54,7 @@ func openIDXSet(ctx context.Context, set *store.Set, split string) (Source, erro
 		name = set.Objects[0].Name
 		whole, err := store.Open(ctx, set.Root) // the labels lie beside it
 		if err != nil {
-			return nil, openError(set.Location, err)
+			return nil, disk.OpenError(set.Location, err)
 		}
 		whole.Location = set.Location
 		set = whole
@@ -208,7 +208,7 @@ func listIDX(set *store.Set) (images, labels []string, err error) {
 		f, err := set.File(i)
 		switch {
 		case err != nil && imagesName.MatchString(o.Name):
-			return nil, nil, openError(set.Path(o.Name), err)
+			return nil, nil, disk.OpenError(set.Path(o.Name), err)
 		case err != nil:
 			continue // nobody asked for it
 		}

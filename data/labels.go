@@ -35,14 +35,14 @@ const maxLabelFile = 1 << 28
 func readLabels(file string) (*labelFile, error) {
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil, openError(file, err)
+		return nil, disk.OpenError(file, err)
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxLabelFile {
 		return nil, fmt.Errorf("open %s: want a text file of at most %d bytes", file, maxLabelFile)
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return nil, openError(file, err)
+		return nil, disk.OpenError(file, err)
 	}
 	l, err := parseLabels(b)
 	if err != nil {

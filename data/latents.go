@@ -17,6 +17,7 @@ import (
 	"sync"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/mmap"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -70,11 +71,11 @@ type shard struct {
 // mapped, so memory is used for what is read only.
 func OpenLatents(dir string) (*Latents, error) {
 	if _, err := os.Stat(dir); err != nil {
-		return nil, openError(dir, err)
+		return nil, disk.OpenError(dir, err)
 	}
 	m, err := readManifest(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open %s: no %s%w: not a folder of latents, or encoding has not finished", dir, ManifestName, quiet{err})
+		return nil, fmt.Errorf("open %s: no %s%w: not a folder of latents, or encoding has not finished", dir, ManifestName, disk.Quiet(err))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
@@ -102,7 +103,7 @@ func (l *Latents) add(k int, info ShardInfo) error {
 	if int64(len(s.data)) != info.Bytes {
 		return fmt.Errorf("%d bytes, the manifest says %d", len(s.data), info.Bytes)
 	}
-	return guardFaults(func() error {
+	return mmap.Guard(func() error {
 		labels, ids := s.tensors[len(s.tensors)-2], s.tensors[len(s.tensors)-1]
 		for _, t := range []checkpoint.Info{labels, ids} { // all of them are read here anyway
 			if err := s.compare(context.Background(), &info, t, nil); err != nil {
@@ -132,13 +133,13 @@ func (l *Latents) add(k int, info ShardInfo) error {
 func openShard(path string, p *Plan, k int) (*shard, error) {
 	f, err := checkpoint.OpenSafetensors(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("missing%w: encode again, finished shards are kept", quiet{err})
+		return nil, fmt.Errorf("missing%w: encode again, finished shards are kept", disk.Quiet(err))
 	}
 	if disk.OfMachine(err) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("truncated or damaged: %w: encode again, finished shards are kept", withoutPath(err))
+		return nil, fmt.Errorf("truncated or damaged: %w: encode again, finished shards are kept", checkpoint.WithoutPath(err))
 	}
 	defer f.Close()
 	skipped, err := p.checkShard(f, k)
@@ -153,7 +154,7 @@ func openShard(path string, p *Plan, k int) (*shard, error) {
 		}
 	}
 	last := s.tensors[len(s.tensors)-1]
-	if s.data, err = mapFile(path, last.Offset+last.Size); err != nil {
+	if s.data, err = mmap.Map(path, last.Offset+last.Size); err != nil {
 		return nil, err
 	}
 	s.moments = s.bytes(s.tensors[0])
@@ -163,16 +164,8 @@ func openShard(path string, p *Plan, k int) (*shard, error) {
 	return s, nil
 }
 
-// withoutPath drops the path that an error of package checkpoint begins with, for callers that name the file.
-func withoutPath(err error) error {
-	if inner := errors.Unwrap(err); inner != nil {
-		return inner
-	}
-	return err
-}
-
 func (s *shard) close() error {
-	err := unmap(s.data)
+	err := mmap.Unmap(s.data)
 	*s = shard{} // a read after Close gives an index error, not a fault
 	return err
 }
@@ -207,7 +200,7 @@ func (s *shard) read(i int, flip bool, dst []float32) {
 		return
 	}
 	for j := range dst {
-		dst[j] = float32From16(binary.LittleEndian.Uint16(b[2*j:]))
+		dst[j] = checkpoint.FromFloat16(binary.LittleEndian.Uint16(b[2*j:]))
 	}
 }
 
@@ -255,7 +248,7 @@ func (l *Latents) Read(i int, flip bool, dst []float32) error {
 		return fmt.Errorf("read %s: room for %d moments, want %d", l.dir, len(dst), l.RecordLen())
 	}
 	k := sort.SearchInts(l.starts, i+1) - 1
-	err := guardFaults(func() error {
+	err := mmap.Guard(func() error {
 		l.shards[k].read(i-l.starts[k], flip, dst)
 		return nil
 	})
@@ -268,7 +261,7 @@ func (l *Latents) Read(i int, flip bool, dst []float32) error {
 // readError is that of reading shard k.
 func (l *Latents) readError(k int, err error) error {
 	file := &l.m.Shards[k]
-	return fmt.Errorf("read %s: %s: %w", l.dir, file.File, explainFault(err, filepath.Join(l.dir, file.File), file.Bytes))
+	return fmt.Errorf("read %s: %s: %w", l.dir, file.File, mmap.Explain(err, filepath.Join(l.dir, file.File), file.Bytes))
 }
 
 // CheckVAE returns an error unless the set was made with the VAE whose weights have the given hex SHA-256.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // parquetColumns are the leaf columns of a table of pictures, as Hugging Face's datasets writes it; -1 where there is none.
@@ -311,7 +312,7 @@ func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []str
 			}
 			f, err := set.File(i)
 			if err != nil {
-				return openError(set.Path(set.Objects[i].Name), err)
+				return disk.OpenError(set.Path(set.Objects[i].Name), err)
 			}
 			defer f.Close()
 			if all[i], err = parquetClasses(f, set.Objects[i].Size); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/mmap"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -335,7 +336,7 @@ func (w *ShardWriter) summarise(k int, stats *momentStats) (ShardInfo, []Skipped
 	}
 	defer s.close()
 	info := ShardInfo{File: w.plan.file(k), Samples: s.n, First: lo, End: hi, Bytes: int64(len(s.data)), CRC32C: map[string]string{}}
-	err = guardFaults(func() error {
+	err = mmap.Guard(func() error {
 		info.SHA256 = s.sha256()
 		for _, t := range s.tensors {
 			sum := s.crc32c(t)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Sample describes one picture of a source.
@@ -107,7 +107,7 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 	}
 	set, err := store.Open(ctx, location)
 	if err != nil {
-		return nil, openError(location, err)
+		return nil, disk.OpenError(location, err)
 	}
 	var labels *labelFile
 	if o.Labels != "" {
@@ -239,13 +239,13 @@ func trainingPart(set *store.Set) (part *store.Set, note string) {
 func kindOf(set *store.Set, i int) (string, error) {
 	f, err := set.File(i)
 	if err != nil {
-		return "", openError(set.Path(set.Objects[i].Name), err)
+		return "", disk.OpenError(set.Path(set.Objects[i].Name), err)
 	}
 	defer f.Close()
 	head := make([]byte, 512)
 	n, err := f.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return "", openError(set.Path(set.Objects[i].Name), err)
+		return "", disk.OpenError(set.Path(set.Objects[i].Name), err)
 	}
 	head = head[:n]
 	starts := func(s string) bool { return strings.HasPrefix(string(head), s) }
@@ -384,21 +384,3 @@ func kindsOf(ctx context.Context, set *store.Set) ([]string, error) {
 }
 
 func isRemote(location string) bool { return strings.Contains(location, "://") }
-
-// openError words the failure to open path without repeating it.
-func openError(path string, err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) && pe.Path == path {
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("open %s: no such file or folder%w", path, quiet{err})
-		}
-		err = pe.Err
-	}
-	return fmt.Errorf("open %s: %w", path, err)
-}
-
-// quiet carries an error for errors.Is without adding to the text.
-type quiet struct{ error }
-
-func (quiet) Error() string   { return "" }
-func (q quiet) Unwrap() error { return q.error }

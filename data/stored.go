@@ -10,6 +10,8 @@ import (
 	"sort"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ditrun/ditrun/internal/mmap"
 )
 
 // RecordsHash identifies the records of a set: which samples of the catalogue they are.
@@ -65,7 +67,7 @@ func (l *Latents) ReadStored(p []byte, flip bool, off int64) error {
 		if off < start || off >= start+int64(len(from)) || len(p) == 0 {
 			continue
 		}
-		err := guardFaults(func() error {
+		err := mmap.Guard(func() error {
 			n := copy(p, from[off-start:])
 			p, off = p[n:], off+int64(n)
 			return nil

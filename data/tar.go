@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/data/store"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // member is a picture in a tar archive.
@@ -160,7 +161,7 @@ func isEmptyTar(r io.ReaderAt, offset, size int64) bool {
 func isEmptyObject(set *store.Set, i int) (bool, error) {
 	f, err := set.File(i)
 	if err != nil {
-		return false, openError(set.Path(set.Objects[i].Name), err)
+		return false, disk.OpenError(set.Path(set.Objects[i].Name), err)
 	}
 	defer f.Close()
 	return isEmptyTar(f, 0, set.Objects[i].Size), nil

@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/mmap"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
 )
@@ -67,6 +68,9 @@ func (e *TextEncoderInfo) checkShape() error {
 	}
 	return nil
 }
+
+// maxTextManifest bounds the memory that text.json can cost.
+const maxTextManifest = 1 << 28
 
 // textInfo is the content of text.json.
 type textInfo struct {
@@ -183,7 +187,7 @@ func openText(l *Latents) (*Text, error) {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
-		return nil, fmt.Errorf("open %s: no %s%w: %s", dir, textManifest, quiet{err}, textWayOut)
+		return nil, fmt.Errorf("open %s: no %s%w: %s", dir, textManifest, disk.Quiet(err), textWayOut)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, disk.Advise(err, textWayOut))
@@ -207,7 +211,7 @@ func readText(dir string) (*textInfo, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxManifest))
+	b, err := io.ReadAll(io.LimitReader(f, maxTextManifest))
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +226,7 @@ func (t *Text) open() error {
 	for _, f := range t.info.Files {
 		st, err := os.Stat(filepath.Join(t.dir, f.File))
 		if err != nil {
-			return fmt.Errorf("%s: missing%w", f.File, quiet{err})
+			return fmt.Errorf("%s: missing%w", f.File, disk.Quiet(err))
 		}
 		if st.Size() != f.Bytes {
 			return fmt.Errorf("%s: %d bytes, %s says %d: cut short or damaged", f.File, st.Size(), textManifest, f.Bytes)
@@ -245,7 +249,7 @@ func (t *Text) open() error {
 func (t *Text) openIndex() error {
 	f, err := checkpoint.OpenSafetensors(filepath.Join(t.dir, textIndex))
 	if err != nil {
-		return withoutPath(err) // the caller names the file
+		return checkpoint.WithoutPath(err) // the caller names the file
 	}
 	defer f.Close()
 	offsets, _ := f.Lookup(tensorOffsets)
@@ -285,7 +289,7 @@ func (t *Text) openStates(k int) error {
 	path := filepath.Join(t.dir, t.info.Files[firstStates+k].File)
 	f, err := checkpoint.OpenSafetensors(path)
 	if err != nil {
-		return withoutPath(err)
+		return checkpoint.WithoutPath(err)
 	}
 	defer f.Close()
 	lo, hi := t.info.rowsOf(k)
@@ -301,7 +305,7 @@ func (t *Text) openStates(k int) error {
 		return err
 	}
 	t.lengths = append(t.lengths, ls...)
-	b, err := mapFile(path, max(states.Offset+states.Size, lengths.Offset+lengths.Size))
+	b, err := mmap.Map(path, max(states.Offset+states.Size, lengths.Offset+lengths.Size))
 	if err != nil {
 		return err
 	}
@@ -367,16 +371,16 @@ func (t *Text) Read(row int, dst []float32) (tokens int, err error) {
 		return 0, fmt.Errorf("read %s: row %d into %d numbers, want rows 0 to %d and %d numbers", t.dir, row, len(dst), t.info.Rows-1, n)
 	}
 	k := row / t.info.FileRows
-	err = guardFaults(func() error {
+	err = mmap.Guard(func() error {
 		b := t.states[k][2*n*(row-k*t.info.FileRows):]
 		for j := range dst {
-			dst[j] = float32From16(binary.LittleEndian.Uint16(b[2*j:]))
+			dst[j] = checkpoint.FromFloat16(binary.LittleEndian.Uint16(b[2*j:]))
 		}
 		return nil
 	})
 	if err != nil {
 		file := &t.info.Files[firstStates+k]
-		err = explainFault(err, filepath.Join(t.dir, file.File), file.Bytes)
+		err = mmap.Explain(err, filepath.Join(t.dir, file.File), file.Bytes)
 		return 0, fmt.Errorf("read %s: %s: %w", t.dir, file.File, err)
 	}
 	return int(t.lengths[row]), nil
@@ -456,7 +460,7 @@ func (t *Text) compare(k int) error {
 func (t *Text) Close() error {
 	var errs []error
 	for _, b := range t.files {
-		errs = append(errs, unmap(b))
+		errs = append(errs, mmap.Unmap(b))
 	}
 	t.files, t.states = nil, nil
 	return errors.Join(errs...)

@@ -144,7 +144,7 @@ func (t *TokenStates) Encode(texts []string, states []float32, lengths []int32) 
 			if t.dtype == checkpoint.F32 {
 				dst[j] = math.Float32frombits(binary.LittleEndian.Uint32(buf[4*j:]))
 			} else {
-				dst[j] = float32From16(binary.LittleEndian.Uint16(buf[2*j:]))
+				dst[j] = checkpoint.FromFloat16(binary.LittleEndian.Uint16(buf[2*j:]))
 			}
 		}
 	}

@@ -507,7 +507,7 @@ func statesFile(t testing.TB, dtype checkpoint.DType, rows int, lengths []int32,
 	var states, counts []byte
 	for i := range rows * 6 {
 		if dtype == checkpoint.F16 {
-			states = binary.LittleEndian.AppendUint16(states, float16(float32(i)/4))
+			states = binary.LittleEndian.AppendUint16(states, checkpoint.Float16(float32(i)/4))
 		} else {
 			states = binary.LittleEndian.AppendUint32(states, math.Float32bits(float32(i)/4))
 		}

@@ -277,7 +277,7 @@ func (w *textWriter) states(ctx context.Context, k int, path string) error {
 			}
 			lengths = binary.LittleEndian.AppendUint32(lengths, uint32(counts[i]))
 			for _, v := range batch[i*n : (i+1)*n] {
-				half := float16(v)
+				half := checkpoint.Float16(v)
 				if half&0x7c00 == 0x7c00 {
 					return fmt.Errorf("caption %.100q: state %v cannot be stored as float16", text, v)
 				}

@@ -77,7 +77,7 @@ func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack un
 	}
 	f, err := set.File(i)
 	if err != nil {
-		return "", 0, openError(set.Path(obj.Name), err)
+		return "", 0, disk.OpenError(set.Path(obj.Name), err)
 	}
 	defer f.Close()
 	var bad error

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/mmap"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -34,7 +35,7 @@ func (l *Latents) Verify(ctx context.Context, mode string) error {
 			return err
 		}
 		if mode == "sha256" {
-			err := guardFaults(func() error {
+			err := mmap.Guard(func() error {
 				if sum := s.sha256(); sum != l.m.Shards[k].SHA256 {
 					return fmt.Errorf("sha256 %s, the manifest says %s", sum, l.m.Shards[k].SHA256)
 				}
@@ -63,7 +64,7 @@ func (l *Latents) damaged(k int, err error) error {
 // verifyShard compares the tensors of one shard with the manifest, with a pause after each piece.
 func (l *Latents) verifyShard(ctx context.Context, k int, pause func()) error {
 	s, info := l.shards[k], &l.m.Shards[k]
-	err := guardFaults(func() error {
+	err := mmap.Guard(func() error {
 		for _, t := range s.tensors {
 			if err := s.compare(ctx, info, t, pause); err != nil {
 				return err

@@ -16,7 +16,7 @@ import (
 // know neither each other nor the data, and file formats, random numbers, schedules and data build
 // without libtorch.
 var layers = [][]string{
-	{"internal/disk", "internal/names", "internal/transfer"},
+	{"internal/disk", "internal/mmap", "internal/names", "internal/transfer"},
 	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/store", "data/store/storetest", "dit/text/bpe"},
 	{"torch", "data/picture"},
 	{"torch/nn", "torch/internal/genops"},
@@ -28,10 +28,10 @@ var layers = [][]string{
 
 // withoutTorch are the packages that do not need libtorch, and withoutC those of them that do not need a C compiler.
 var (
-	withoutTorch = []string{"internal/disk", "internal/names", "torch/checkpoint", "torch/philox",
+	withoutTorch = []string{"internal/disk", "internal/mmap", "internal/names", "torch/checkpoint", "torch/philox",
 		"diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/picture", "data/picture/codec", "data/store",
 		"diffusion/runs"}
-	withoutC = withoutTorch[:6]
+	withoutC = withoutTorch[:7]
 )
 
 // forTests are the packages that nothing but tests may import.

@@ -1,4 +1,4 @@
-package data
+package checkpoint
 
 import (
 	"math"
@@ -28,9 +28,9 @@ func halfValue(h uint16) float64 {
 func TestHalfAllValues(t *testing.T) {
 	for i := range 1 << 16 {
 		h := uint16(i)
-		f, want := float64(float32From16(h)), halfValue(h)
+		f, want := float64(FromFloat16(h)), halfValue(h)
 		if math.IsNaN(want) {
-			if !math.IsNaN(f) || !math.IsNaN(float64(float32From16(float16(float32(f))))) {
+			if !math.IsNaN(f) || !math.IsNaN(float64(FromFloat16(Float16(float32(f))))) {
 				t.Fatalf("%#04x: %v, want NaN that stays one", h, f)
 			}
 			continue
@@ -38,7 +38,7 @@ func TestHalfAllValues(t *testing.T) {
 		if f != want || math.Signbit(f) != math.Signbit(want) {
 			t.Fatalf("%#04x: %v, want %v", h, f, want)
 		}
-		if back := float16(float32(want)); back != h {
+		if back := Float16(float32(want)); back != h {
 			t.Fatalf("%#04x: comes back as %#04x", h, back)
 		}
 	}
@@ -54,10 +54,10 @@ func TestHalfRounding(t *testing.T) {
 			f    float32
 			want uint16
 		}{{math.Nextafter32(mid, 0), lo}, {mid, even}, {math.Nextafter32(mid, math.MaxFloat32), hi}} {
-			if got := float16(c.f); got != c.want {
+			if got := Float16(c.f); got != c.want {
 				t.Fatalf("%v: %#04x, want %#04x", c.f, got, c.want)
 			}
-			if got := float16(-c.f); got != c.want|0x8000 {
+			if got := Float16(-c.f); got != c.want|0x8000 {
 				t.Fatalf("%v: %#04x, want %#04x", -c.f, got, c.want|0x8000)
 			}
 		}
@@ -66,7 +66,7 @@ func TestHalfRounding(t *testing.T) {
 		65504: 0x7bff, 65519.996: 0x7bff, 65520: 0x7c00, math.MaxFloat32: 0x7c00, float32(math.Inf(1)): 0x7c00,
 		float32(math.Inf(-1)): 0xfc00, 1e-30: 0, math.SmallestNonzeroFloat32: 0,
 	} {
-		if got := float16(f); got != want {
+		if got := Float16(f); got != want {
 			t.Errorf("%v: %#04x, want %#04x", f, got, want)
 		}
 	}

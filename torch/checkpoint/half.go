@@ -1,9 +1,9 @@
-package data
+package checkpoint
 
 import "math"
 
-// float16 returns f rounded to the nearest IEEE half, ties to even. Values of 65520 and more become infinite.
-func float16(f float32) uint16 {
+// Float16 returns f rounded to the nearest IEEE half, ties to even. Values of 65520 and more become infinite.
+func Float16(f float32) uint16 {
 	b := math.Float32bits(f)
 	sign := uint16(b>>16) & 0x8000
 	b &= 0x7fffffff
@@ -32,8 +32,8 @@ func float16(f float32) uint16 {
 	return sign | uint16(q)
 }
 
-// float32From16 returns the value of an IEEE half, which every float32 holds exactly.
-func float32From16(h uint16) float32 {
+// FromFloat16 returns the value of an IEEE half, which every float32 holds exactly.
+func FromFloat16(h uint16) float32 {
 	// Shifted into place the exponent is short by 112; the product puts that right, for subnormal halves too.
 	f := math.Float32frombits(uint32(h&0x7fff)<<13) * 0x1p112
 	b := math.Float32bits(f)

@@ -1,4 +1,5 @@
-package data
+// Package mmap maps files for reading, and makes errors of what would end the program while they are read.
+package mmap
 
 import (
 	"errors"
@@ -8,8 +9,8 @@ import (
 	"syscall"
 )
 
-// mapFile maps a file of the given size for reading. The caller unmaps it.
-func mapFile(path string, size int64) ([]byte, error) {
+// Map maps a file of the given size for reading. The caller unmaps it.
+func Map(path string, size int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -25,7 +26,8 @@ func mapFile(path string, size int64) ([]byte, error) {
 	return b, nil
 }
 
-func unmap(b []byte) error {
+// Unmap ends what [Map] began; nil is nothing.
+func Unmap(b []byte) error {
 	if b == nil {
 		return nil
 	}
@@ -34,8 +36,8 @@ func unmap(b []byte) error {
 
 var errFault = errors.New("read failed: the file was cut short or the disk has an error")
 
-// explainFault says which of the two it was, of a file that had so many bytes. An error of the disk may pass.
-func explainFault(err error, path string, size int64) error {
+// Explain says of an error of [Guard] which of the two it was, of a file that had size bytes. An error of the disk may pass.
+func Explain(err error, path string, size int64) error {
 	if !errors.Is(err, errFault) {
 		return err
 	}
@@ -45,9 +47,9 @@ func explainFault(err error, path string, size int64) error {
 	return fmt.Errorf("read failed: %w", syscall.EIO)
 }
 
-// guardFaults calls f, which reads mapped files. A file that another process cuts short, or a disk that fails, raises
+// Guard calls f, which reads mapped files. A file that another process cuts short, or a disk that fails, raises
 // a signal at the read; without this it would end the program.
-func guardFaults(f func() error) (err error) {
+func Guard(f func() error) (err error) {
 	old := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(old)
