@@ -51,15 +51,15 @@ func (e *env) captionSpecs() ([]string, error) {
 
 // captioning is the captions to store and what encodes them, nil for a list alone.
 type captioning struct {
-	captions *data.Captions
-	encoder  data.TokenEncoder
-	close    func()
+	texts   *data.Captions
+	encoder data.TokenEncoder
+	close   func()
 }
 
 // openCaptions opens what encodes the captions, and reports on them.
-func (e *env) openCaptions(captions *data.Captions, dev func() (torch.Device, error)) (*captioning, error) {
-	s := captions.Stats
-	e.printf("captions %s, without one: %s", plural(len(captions.Texts)-1, "distinct caption"), plural(s.Without, "picture"))
+func (e *env) openCaptions(texts *data.Captions, dev func() (torch.Device, error)) (*captioning, error) {
+	s := texts.Stats
+	e.printf("captions %s, without one: %s", plural(len(texts.Texts)-1, "distinct caption"), plural(s.Without, "picture"))
 	for _, w := range []struct {
 		n    int
 		text string
@@ -73,14 +73,14 @@ func (e *env) openCaptions(captions *data.Captions, dev func() (torch.Device, er
 			e.warn("%s %s", plural(w.n, "caption"), w.text)
 		}
 	}
-	k := &captioning{captions: captions, close: func() {}}
+	k := &captioning{texts: texts, close: func() {}}
 	switch {
 	case e.flags.String("text-states") != "":
 		states, err := data.OpenTokenStates(e.flags.String("text-states"))
 		if err != nil {
 			return nil, err
 		}
-		if err := states.Check(captions.Texts); err != nil {
+		if err := states.Check(texts.Texts); err != nil {
 			states.Close()
 			return nil, withHint(err, "--captions without --text-states and --text-encoder lists all captions in %s of --out", captionsName)
 		}
@@ -103,14 +103,14 @@ func (e *env) openCaptions(captions *data.Captions, dev func() (torch.Device, er
 func (k *captioning) store(e *env, out string) (map[string]any, error) {
 	if k.encoder == nil {
 		path := filepath.Join(out, captionsName)
-		if err := data.WriteCaptions(path, k.captions); err != nil {
+		if err := data.WriteCaptions(path, k.texts); err != nil {
 			return nil, err
 		}
-		e.printf("%s: %s to encode; --text-states takes their states", path, plural(len(k.captions.Texts), "caption"))
-		return map[string]any{"captions_listed": len(k.captions.Texts)}, nil
+		e.printf("%s: %s to encode; --text-states takes their states", path, plural(len(k.texts.Texts), "caption"))
+		return map[string]any{"captions_listed": len(k.texts.Texts)}, nil
 	}
 	var bar *progress.Bar
-	summary, err := data.WriteText(e.ctx, out, k.captions, k.encoder, data.TextOptions{Unlocked: e.unlocked(out, 1), OnProgress: func(done, total int) {
+	summary, err := data.WriteText(e.ctx, out, k.texts, k.encoder, data.TextOptions{Unlocked: e.unlocked(out, 1), OnProgress: func(done, total int) {
 		if bar == nil {
 			bar = e.progress("encode captions", "captions", int64(total))
 			bar.Start(int64(done))
@@ -151,32 +151,32 @@ func addCaptions(e *env, specs []string) error {
 		e.printf("process %d of %d: the first one encodes the captions", process.Rank, process.World)
 		return nil
 	}
-	latents, err := data.OpenLatents(out)
+	set, err := data.OpenLatents(out)
 	if isMissing(err) {
 		return withHint(err, "--data and --vae make the latents first")
 	} else if err != nil {
 		return err
 	}
-	defer latents.Close()
+	defer set.Close()
 	began := time.Now()
-	var captions *data.Captions
+	var texts *data.Captions
 	if c.String("data") == "" {
-		captions, err = data.ClassCaptions(specs, latents.Classes(), latents.LabelsByID())
+		texts, err = data.ClassCaptions(specs, set.Classes(), set.LabelsByID())
 	} else {
 		src, err2 := e.openPictures(c.String("data"), c.String("labels"), picture.AsStored)
 		if err2 != nil {
 			return err2
 		}
 		defer src.Close()
-		if m := latents.Manifest(); src.Hash() != m.Dataset.Hash {
+		if m := set.Manifest(); src.Hash() != m.Dataset.Hash {
 			return fmt.Errorf("--data %s: not the pictures that the latents in %s were made from (data set %.12s..., they are of %.12s...)", c.String("data"), out, src.Hash(), m.Dataset.Hash)
 		}
-		captions, err = data.ReadCaptions(e.ctx, specs, src)
+		texts, err = data.ReadCaptions(e.ctx, specs, src)
 	}
 	if err != nil {
 		return err
 	}
-	k, err := e.openCaptions(captions, func() (torch.Device, error) { return e.openDeviceOf(process) })
+	k, err := e.openCaptions(texts, func() (torch.Device, error) { return e.openDeviceOf(process) })
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func addCaptions(e *env, specs []string) error {
 	if err != nil {
 		return err
 	}
-	result["out"], result["samples"], result["seconds"] = out, latents.Len(), time.Since(began).Seconds()
+	result["out"], result["samples"], result["seconds"] = out, set.Len(), time.Since(began).Seconds()
 	return e.result(result)
 }
 

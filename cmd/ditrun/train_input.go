@@ -69,15 +69,15 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 			return err
 		}
 	}
-	var latents *data.Latents
+	var set *data.Latents
 	if !t.pictures {
-		if latents, err = data.OpenLatents(path); isMissing(err) {
+		if set, err = data.OpenLatents(path); isMissing(err) {
 			return withHint(err, "`ditrun encode-latents` makes latents from pictures")
 		} else if err != nil {
 			return err
 		}
-		t.latents = latents
-		t.closers = append(t.closers, func() { latents.Close() })
+		t.latents = set
+		t.closers = append(t.closers, func() { set.Close() })
 	}
 	if t.device, err = e.openDeviceOf(process); err != nil {
 		return err
@@ -90,15 +90,15 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 	}
 	if !t.pictures {
 		if t.vae != nil {
-			if err := latents.CheckVAE(t.vae.WeightsSHA256()); err != nil {
+			if err := set.CheckVAE(t.vae.WeightsSHA256()); err != nil {
 				return withHint(err, "give the --vae that encode-latents was given")
 			}
 		}
-		if t.source, err = training.Captioned(latents); err != nil {
+		if t.source, err = training.Captioned(set); err != nil {
 			return err
 		}
 		if c.Bool("data-on-device") {
-			resident, err := training.Resident(latents, t.device)
+			resident, err := training.Resident(set, t.device)
 			if err != nil {
 				return err
 			}

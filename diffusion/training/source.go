@@ -64,21 +64,21 @@ type Batch struct {
 
 // Latents is the source of encoded latents, read batch by batch. Beside that they are held against their checksums,
 // once; damage ends the batches with an error.
-func Latents(l *data.Latents) Source { return latents{l, SetOf(l), &comparison{latents: l}} }
+func Latents(l *data.Latents) Source { return stored{l, SetOf(l), &comparison{latents: l}} }
 
 // Captioned is [Latents] with the captions that the set has.
 func Captioned(l *data.Latents) (Source, error) {
 	set, err := SetOf(l).WithText(l)
-	return latents{l, set, &comparison{latents: l}}, err
+	return stored{l, set, &comparison{latents: l}}, err
 }
 
-type latents struct {
-	*data.Latents
-	set Set
+type stored struct {
+	encoded *data.Latents
+	set     Set
 	*comparison
 }
 
-func (l latents) Set() Set { return l.set }
+func (l stored) Set() Set { return l.set }
 
 // SetOf describes encoded latents.
 func SetOf(l *data.Latents) Set {
@@ -88,10 +88,10 @@ func SetOf(l *data.Latents) Set {
 		Orientation: m.Orientation}
 }
 
-func (l latents) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
-	m := l.Manifest()
+func (l stored) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
+	m := l.encoded.Manifest()
 	return l.beside(o, func(yield func(Batch, error) bool) {
-		for b, err := range data.Batches(ctx, l.Latents, o) {
+		for b, err := range data.Batches(ctx, l.encoded, o) {
 			if err != nil {
 				yield(Batch{}, err)
 				return

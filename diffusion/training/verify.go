@@ -102,7 +102,7 @@ func (c *comparison) stop() {
 // comparison is that of the run's source, nil where there is nothing to compare.
 func (r *runner) comparison() *comparison {
 	switch s := r.source.(type) {
-	case latents:
+	case stored:
 		return s.comparison
 	case *ResidentLatents:
 		return s.comparison

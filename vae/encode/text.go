@@ -8,15 +8,15 @@ import (
 
 // TextEncoder makes an encoder of package text one that data.WriteText takes. It computes in Float32, on a GPU too: states
 // are made once and used in every epoch.
-func TextEncoder(e *text.Encoder) data.TokenEncoder { return tokens{e} }
+func TextEncoder(e *text.Encoder) data.TokenEncoder { return textEncoder{e} }
 
-type tokens struct{ *text.Encoder }
+type textEncoder struct{ *text.Encoder }
 
-func (t tokens) Info() data.TextEncoderInfo {
+func (t textEncoder) Info() data.TextEncoderInfo {
 	return data.TextEncoderInfo{Name: t.Name(), SHA256: t.SHA256(), Length: t.Length(), Width: t.Width()}
 }
 
-func (t tokens) Encode(texts []string, states []float32, lengths []int32) error {
+func (t textEncoder) Encode(texts []string, states []float32, lengths []int32) error {
 	torch.SetTF32(false)
 	return torch.Run(t.Device(), func(s *torch.Scope) error {
 		out, counts := t.Encoder.Encode(s, texts)
