@@ -1,19 +1,23 @@
-// Package data turns folders of pictures into training input: it lists sources, decodes and crops them by package
-// picture, keeps encoded latents in checksummed shards, and hands out batches in an order that depends on nothing but
-// a seed.
+// Package data is the house of what turns pictures into training input; it holds no code itself. Its rooms, from the
+// ground up, each knowing those before it alone:
 //
-// The road through the package:
+//	picture    decodes and crops
+//	catalog    lists what a location holds: pictures, labels, classes (store reads files here and at S3)
+//	captions   finds the texts of the samples of a catalogue
+//	latents    keeps encoded pictures in checksummed shards that several processes make together
+//	tokens     keeps the token states of captions beside latents
+//	stream     hands out batches in an order that depends on nothing but a seed
+//	interop    other programs' latents
 //
-//	src, err := data.Open("pictures")                     // class folders or MNIST-family IDX files
-//	for b, err := range data.ImageBatches(ctx, src, o)    // uint8 crops, shuffled, for training a VAE
-//	for b, err := range data.ImageRange(ctx, src, lo, hi, o) // the same in catalogue order, for encoding
+// The road through them:
 //
-//	w, err := data.NewShardWriter("latents", plan)        // safetensors shards, manifest.json last
-//	l, err := data.OpenLatents("latents")
-//	for b, err := range l.Batches(ctx, o)                 // posterior moments, shuffled, for training a DiT
+//	src, err := catalog.Open(ctx, "pictures", catalog.Options{})
+//	for b, err := range stream.Images(ctx, src, o)           // uint8 crops, shuffled, for training a VAE
+//	for b, err := range stream.ImageRange(ctx, src, 0, n, o) // the same in catalogue order, for encoding
 //
-// Shape letters: N samples, H and W height and width of the crop, C latent channels, h and w latent height and width.
-// Moments are [2C, h, w] for one sample: C channels of mean, then C of log variance, not scaled.
+//	w, err := latents.NewWriter("latents", plan)             // safetensors shards, manifest.json last
+//	set, err := latents.Open("latents")
+//	for b, err := range stream.Batches(ctx, set, o)          // posterior moments, shuffled, for training a DiT
 //
-// The package links C only by way of package picture, and never libtorch.
+// None of them links libtorch; C is linked by picture alone.
 package data

@@ -10,8 +10,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/stream"
 )
 
 // onErrorFlag and orientationFlag are those of every command that reads pictures.
@@ -37,9 +38,9 @@ func (e *env) orientation() picture.Orientation {
 }
 
 // checkPictures decodes samples lo to hi-1 of src, before work that would end in the middle for a bad one.
-func (e *env) checkPictures(src data.Source, lo, hi, workers int) (data.PictureCheck, error) {
+func (e *env) checkPictures(src catalog.Source, lo, hi, workers int) (stream.PictureCheck, error) {
 	bar := e.progress("check", "pictures", int64(hi-lo))
-	found, err := data.CheckPictures(e.ctx, src, lo, hi, max(workers, runtime.GOMAXPROCS(0)), func(done int) {
+	found, err := stream.CheckPictures(e.ctx, src, lo, hi, max(workers, runtime.GOMAXPROCS(0)), func(done int) {
 		bar.Set(int64(done))
 	})
 	if err != nil {
@@ -51,12 +52,12 @@ func (e *env) checkPictures(src data.Source, lo, hi, workers int) (data.PictureC
 }
 
 // leaveOut returns src without the bad pictures that a check found, or with --on-error fail the error that names them.
-func (e *env) leaveOut(src data.Source, found data.PictureCheck) (data.Source, error) {
+func (e *env) leaveOut(src catalog.Source, found stream.PictureCheck) (catalog.Source, error) {
 	e.remark(found.Clipped, found.Oriented)
 	if len(found.Bad) == 0 {
 		return src, nil
 	}
-	bad := &data.BadPicturesError{Bad: found.Bad, Of: src.Len()}
+	bad := &catalog.BadPicturesError{Bad: found.Bad, Of: src.Len()}
 	if bad.None() || e.flags.String("on-error") == "fail" {
 		return nil, badPictures(bad, "--on-error skip leaves them out")
 	}
@@ -75,13 +76,13 @@ func (e *env) leaveOut(src data.Source, found data.PictureCheck) (data.Source, e
 	}
 	e.warn("left out %s: %s", plural(len(ids), "bad picture"), text)
 	e.warnOfEmptied(src, ids)
-	return data.Without(src, ids), nil
+	return catalog.Without(src, ids), nil
 }
 
 // warnOfEmptied says which classes have no sample left without those of the given ids.
-func (e *env) warnOfEmptied(src data.Source, ids []int) {
+func (e *env) warnOfEmptied(src catalog.Source, ids []int) {
 	const named = 10
-	labels := data.Emptied(src, ids)
+	labels := catalog.Emptied(src, ids)
 	if len(labels) == 0 {
 		return
 	}
@@ -115,11 +116,11 @@ func (e *env) remark(clipped, oriented int) {
 // badPictures adds to err, if pictures cannot be decoded, where all of them are listed, and what to do: the hint, where
 // others are good.
 func badPictures(err error, hint string) error {
-	var bad *data.BadPicturesError
+	var bad *catalog.BadPicturesError
 	if !errors.As(err, &bad) {
 		return err
 	}
-	if len(bad.Bad) > data.MaxListed {
+	if len(bad.Bad) > catalog.MaxListed {
 		if path := listFile(bad); path != "" {
 			err = fmt.Errorf("%w; %s lists them all", err, path)
 		}
@@ -131,7 +132,7 @@ func badPictures(err error, hint string) error {
 }
 
 // listFile writes the list of bad pictures to a temporary file and returns its path, "" where that cannot be done.
-func listFile(bad *data.BadPicturesError) string {
+func listFile(bad *catalog.BadPicturesError) string {
 	f, err := os.CreateTemp("", "ditrun-bad-pictures-*.txt")
 	if err != nil {
 		return ""

@@ -14,8 +14,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -248,7 +249,7 @@ func TestEncodeAllBad(t *testing.T) {
 // TestOrientationFlag: turned pictures are counted, said, and kept in the manifest, which goes on alike or not at all.
 func TestOrientationFlag(t *testing.T) {
 	r := theRoad(t)
-	z, err := zip.OpenReader(filepath.Join("..", "..", "data", "testdata", "orientation", "pictures.zip"))
+	z, err := zip.OpenReader(filepath.Join("..", "..", "data", "picture", "testdata", "orientation", "pictures.zip"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,13 +310,13 @@ type manyPictures struct {
 	seen []int
 }
 
-func (p *manyPictures) Len() int               { return p.n }
-func (p *manyPictures) Classes() []string      { return []string{"x"} }
-func (p *manyPictures) Sample(int) data.Sample { return data.Sample{Name: "x"} }
-func (p *manyPictures) Order() string          { return "test" }
-func (p *manyPictures) Hash() string           { return "test" }
-func (p *manyPictures) Notes() []string        { return nil }
-func (p *manyPictures) Close() error           { return nil }
+func (p *manyPictures) Len() int                  { return p.n }
+func (p *manyPictures) Classes() []string         { return []string{"x"} }
+func (p *manyPictures) Sample(int) catalog.Sample { return catalog.Sample{Name: "x"} }
+func (p *manyPictures) Order() string             { return "test" }
+func (p *manyPictures) Hash() string              { return "test" }
+func (p *manyPictures) Notes() []string           { return nil }
+func (p *manyPictures) Close() error              { return nil }
 func (p *manyPictures) Image(i int) (*picture.Image, error) {
 	p.seen[i]++
 	return picture.NewImage(8, 8), nil
@@ -323,7 +324,7 @@ func (p *manyPictures) Image(i int) (*picture.Image, error) {
 
 // TestMeasuredPictures: small sets are measured once, of large ones the pictures that training begins with, as ever.
 func TestMeasuredPictures(t *testing.T) {
-	o := data.ImageOptions{Size: picture.Square(8), Batch: 24, Workers: 1, Seed: 3, FlipProb: 0.5}
+	o := stream.ImageOptions{Size: picture.Square(8), Batch: 24, Workers: 1, Seed: 3, FlipProb: 0.5}
 	for _, n := range []int{1, 24, 64, measured} {
 		src := &manyPictures{n, make([]int, n)}
 		for _, err := range measuredBatches(t.Context(), src, o) {
@@ -345,7 +346,7 @@ func TestMeasuredPictures(t *testing.T) {
 		got = append(got, b.IDs...)
 	}
 	o.MaxSteps = 171 // of 24 make 4,096
-	for b, err := range data.ImageBatches(t.Context(), src, o) {
+	for b, err := range stream.Images(t.Context(), src, o) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -365,7 +366,7 @@ func TestScalingFactorOfSmallSet(t *testing.T) {
 	if !strings.Contains(o.stderr, "measure latents: 64 pictures in ") {
 		t.Errorf("errors\n%s", o.stderr)
 	}
-	src, err := data.Open(t.Context(), r.pictures, data.Options{})
+	src, err := catalog.Open(t.Context(), r.pictures, catalog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,8 +376,8 @@ func TestScalingFactorOfSmallSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer model.Close()
-	all := data.ImageOptions{Size: picture.Square(8), Batch: 64}
-	batches := batchesOf(data.ImageRange(t.Context(), src, 0, src.Len(), all))
+	all := stream.ImageOptions{Size: picture.Square(8), Batch: 64}
+	batches := batchesOf(stream.ImageRange(t.Context(), src, 0, src.Len(), all))
 	std, err := vae.LatentStd(t.Context(), model, 8, 64, batches)
 	if err != nil {
 		t.Fatal(err)

@@ -10,8 +10,10 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/captions"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/dit/text"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -51,13 +53,13 @@ func (e *env) captionSpecs() ([]string, error) {
 
 // captioning is the captions to store and what encodes them, nil for a list alone.
 type captioning struct {
-	texts   *data.Captions
-	encoder data.TokenEncoder
+	texts   *captions.Set
+	encoder tokens.Encoder
 	close   func()
 }
 
 // openCaptions opens what encodes the captions, and reports on them.
-func (e *env) openCaptions(texts *data.Captions, dev func() (torch.Device, error)) (*captioning, error) {
+func (e *env) openCaptions(texts *captions.Set, dev func() (torch.Device, error)) (*captioning, error) {
 	s := texts.Stats
 	e.printf("captions %s, without one: %s", plural(len(texts.Texts)-1, "distinct caption"), plural(s.Without, "picture"))
 	for _, w := range []struct {
@@ -67,7 +69,7 @@ func (e *env) openCaptions(texts *data.Captions, dev func() (torch.Device, error
 		{s.Unmatched, fmt.Sprintf("of no picture here, the first of them for %q", s.FirstUnmatched)},
 		{s.Empty, "empty, which count as none"},
 		{s.Invalid, "not in UTF-8: the bytes became U+FFFD"},
-		{s.Cut, fmt.Sprintf("cut to %d bytes", data.MaxCaption)},
+		{s.Cut, fmt.Sprintf("cut to %d bytes", captions.MaxLength)},
 	} {
 		if w.n > 0 {
 			e.warn("%s %s", plural(w.n, "caption"), w.text)
@@ -76,7 +78,7 @@ func (e *env) openCaptions(texts *data.Captions, dev func() (torch.Device, error
 	k := &captioning{texts: texts, close: func() {}}
 	switch {
 	case e.flags.String("text-states") != "":
-		states, err := data.OpenTokenStates(e.flags.String("text-states"))
+		states, err := tokens.OpenStates(e.flags.String("text-states"))
 		if err != nil {
 			return nil, err
 		}
@@ -103,14 +105,14 @@ func (e *env) openCaptions(texts *data.Captions, dev func() (torch.Device, error
 func (k *captioning) store(e *env, out string) (map[string]any, error) {
 	if k.encoder == nil {
 		path := filepath.Join(out, captionsName)
-		if err := data.WriteCaptions(path, k.texts); err != nil {
+		if err := tokens.WriteCaptions(path, k.texts); err != nil {
 			return nil, err
 		}
 		e.printf("%s: %s to encode; --text-states takes their states", path, plural(len(k.texts.Texts), "caption"))
 		return map[string]any{"captions_listed": len(k.texts.Texts)}, nil
 	}
 	var bar *progress.Bar
-	summary, err := data.WriteText(e.ctx, out, k.texts, k.encoder, data.TextOptions{Unlocked: e.unlocked(out, 1), OnProgress: func(done, total int) {
+	summary, err := tokens.Write(e.ctx, out, k.texts, k.encoder, tokens.Options{Unlocked: e.unlocked(out, 1), OnProgress: func(done, total int) {
 		if bar == nil {
 			bar = e.progress("encode captions", "captions", int64(total))
 			bar.Start(int64(done))
@@ -151,7 +153,7 @@ func addCaptions(e *env, specs []string) error {
 		e.printf("process %d of %d: the first one encodes the captions", process.Rank, process.World)
 		return nil
 	}
-	set, err := data.OpenLatents(out)
+	set, err := latents.Open(out)
 	if isMissing(err) {
 		return withHint(err, "--data and --vae make the latents first")
 	} else if err != nil {
@@ -159,9 +161,9 @@ func addCaptions(e *env, specs []string) error {
 	}
 	defer set.Close()
 	began := time.Now()
-	var texts *data.Captions
+	var texts *captions.Set
 	if c.String("data") == "" {
-		texts, err = data.ClassCaptions(specs, set.Classes(), set.LabelsByID())
+		texts, err = captions.OfClasses(specs, set.Classes(), set.LabelsByID())
 	} else {
 		src, err2 := e.openPictures(c.String("data"), c.String("labels"), picture.AsStored)
 		if err2 != nil {
@@ -171,7 +173,7 @@ func addCaptions(e *env, specs []string) error {
 		if m := set.Manifest(); src.Hash() != m.Dataset.Hash {
 			return fmt.Errorf("--data %s: not the pictures that the latents in %s were made from (data set %.12s..., they are of %.12s...)", c.String("data"), out, src.Hash(), m.Dataset.Hash)
 		}
-		texts, err = data.ReadCaptions(e.ctx, specs, src)
+		texts, err = captions.Read(e.ctx, specs, src)
 	}
 	if err != nil {
 		return err
@@ -190,15 +192,15 @@ func addCaptions(e *env, specs []string) error {
 }
 
 // verifyText compares the checksums of the captions, if the set has some, and returns their bytes.
-func verifyText(e *env, l *data.Latents, out string) (int64, error) {
-	t, err := data.TextOf(l)
+func verifyText(e *env, l *latents.Set, out string) (int64, error) {
+	t, err := tokens.Of(l)
 	if err != nil || t == nil {
 		return 0, err
 	}
 	if err := t.Verify(e.ctx); err != nil {
 		return 0, err
 	}
-	entries, err := os.ReadDir(filepath.Join(out, data.TextName))
+	entries, err := os.ReadDir(filepath.Join(out, tokens.FolderName))
 	if err != nil {
 		return 0, err
 	}

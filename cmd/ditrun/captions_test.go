@@ -9,7 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -76,12 +77,12 @@ func TestEncodeCaptions(t *testing.T) {
 	if err := json.Unmarshal([]byte(o.stdout), &result); err != nil || o.code != 0 || result.Captions != 3 || result.Distinct != 4 || result.Without != 1 || result.TextEncoder != "toy" || result.Width != 4 {
 		t.Fatalf("code %d, result %+v (%v): %s", o.code, result, err, o.stderr)
 	}
-	l, err := data.OpenLatents(out)
+	l, err := latents.Open(out)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	text, err := data.TextOf(l)
+	text, err := tokens.Of(l)
 	if err != nil || text == nil {
 		t.Fatalf("no captions: %v", err)
 	}
@@ -108,16 +109,16 @@ func TestEncodeCaptions(t *testing.T) {
 	ditrun(t, append(args, "--data", r.latents, "--run-dir", run+"2")...).refused(t, 1, "has no captions, for --condition text+class", "hint: encode-latents --captions adds them to latents")
 	ditrun(t, append(args, "--condition", "smell", "--run-dir", run+"2")...).refused(t, 2, "smell")
 
-	before := read(t, filepath.Join(out, data.TextName, "text.json"))
+	before := read(t, filepath.Join(out, tokens.FolderName, "text.json"))
 	ditrun(t, "encode-latents", "--out", out, "--captions", "class:a photo of a {}", "--text-states", states).refused(t, 1, "lacks 2 of 3 captions", "hint: --captions without --text-states")
 	ditrun(t, "encode-latents", "--out", out, "--captions", "class:a photo", "--text-states", states).refused(t, 1, "want {} in the place of the class name")
 	ditrun(t, "encode-latents", "--out", out, "--captions", "class:{}", "--text-encoder", filepath.Join(out, "none")).refused(t, 1, "none: no such file")
-	if string(read(t, filepath.Join(out, data.TextName, "text.json"))) != string(before) {
+	if string(read(t, filepath.Join(out, tokens.FolderName, "text.json"))) != string(before) {
 		t.Error("a refused command changed the captions")
 	}
 
 	// A damaged state is found by --verify.
-	file := filepath.Join(out, data.TextName, "states-00000-of-00001.safetensors")
+	file := filepath.Join(out, tokens.FolderName, "states-00000-of-00001.safetensors")
 	b := read(t, file)
 	b[len(b)-20] ^= 1
 	if err := os.WriteFile(file, b, 0o666); err != nil {

@@ -8,7 +8,7 @@ import (
 	"unicode"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/names"
 )
@@ -156,7 +156,7 @@ func (f *classFinder) describe(label int) string {
 	text := strconv.Itoa(label)
 	if label >= 0 && label < len(f.names) {
 		text += ", " + shownName(f.names[label])
-		if words := data.ClassWords(f.names[label]); words != f.names[label] {
+		if words := catalog.ClassWords(f.names[label]); words != f.names[label] {
 			text += " (" + words + ")"
 		}
 	}
@@ -207,14 +207,14 @@ func isNamed(name, word string, level nameLevel) bool {
 	case upToPart:
 		part := wordsOf(given)
 		return part != noWords && (strings.Contains(wordsOf(name), part) ||
-			strings.Contains(wordsOf(data.ClassWords(name)), part))
+			strings.Contains(wordsOf(catalog.ClassWords(name)), part))
 	}
 	return false
 }
 
 // synonyms are the words of a class, of an ImageNet synset or such a list by itself, whole and each alone.
 func synonyms(name string) []string {
-	words := names.Canonical(data.ClassWords(name))
+	words := names.Canonical(catalog.ClassWords(name))
 	list := []string{words}
 	for s := range strings.SplitSeq(words, ",") {
 		list = append(list, strings.TrimSpace(s))
@@ -253,7 +253,7 @@ func (f *classFinder) several(word string, labels []int, level nameLevel) error 
 func (f *classFinder) unknown(name string) error {
 	if len(f.names) == 0 {
 		hint := fmt.Sprintf("the numbers are 0 to %d", f.count-1)
-		if f.count == len(data.ImageNetClasses()) {
+		if f.count == len(catalog.ImageNetClasses()) {
 			hint += "; if they are ImageNet's, `ditrun classes WORD` finds them"
 		}
 		err := usagef("--class-labels: %q: the checkpoint holds no names of classes, want numbers", name)

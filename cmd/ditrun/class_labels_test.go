@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/dit"
 )
 
@@ -27,7 +27,7 @@ var (
 
 func imageNet() dit.Info {
 	var list []string
-	for _, c := range data.ImageNetClasses() {
+	for _, c := range catalog.ImageNetClasses() {
 		list = append(list, c.Synset)
 	}
 	return classesNamed(0, list...)

@@ -6,7 +6,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/names"
 )
@@ -42,7 +43,7 @@ func runClasses(e *env) error {
 	found := []classLine{}
 	for label, name := range list {
 		c := classLine{Label: label, Name: name}
-		if words := data.ClassWords(name); words != name {
+		if words := catalog.ClassWords(name); words != name {
 			c.Words = words
 		}
 		if matches(c, e.flags.Args().Slice()) {
@@ -74,12 +75,12 @@ func matches(c classLine, words []string) bool {
 func classNamesAt(e *env, location string) ([]string, error) {
 	if location == "" {
 		var list []string
-		for _, c := range data.ImageNetClasses() {
+		for _, c := range catalog.ImageNetClasses() {
 			list = append(list, c.Synset)
 		}
 		return list, nil
 	}
-	if m, err := data.ReadManifest(location); err == nil {
+	if m, err := latents.ReadManifest(location); err == nil {
 		return m.Dataset.Classes, nil
 	}
 	src, err := e.openPictures(location, e.flags.String("labels"), picture.AsStored)

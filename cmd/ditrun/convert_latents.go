@@ -6,8 +6,8 @@ import (
 	"slices"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/data/interop"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/vae"
@@ -24,7 +24,7 @@ func convertLatents(e *env) error {
 	if err := e.oneOf("to", kinds...); err != nil {
 		return err
 	}
-	if exists(filepath.Join(from, data.ManifestName)) == (to == "ditrun") {
+	if exists(filepath.Join(from, latents.ManifestName)) == (to == "ditrun") {
 		return usagef("convert: --latents %s: want latents of another program for --to ditrun, and ditrun's for the others", from)
 	}
 	if to == "ditrun" {
@@ -63,7 +63,7 @@ func importLatents(e *env) error {
 	e.printf("found   %s: %s of %dx%dx%d, of %s-pixel pictures", set.Kind, plural(len(set.Labels), "latent"), set.Channels, set.Height, set.Width, size)
 	e.warn("%s does not keep %s", set.Kind, set.Kind.Loses())
 	m, err := set.Write(e.ctx, c.String("out"), interop.Import{
-		VAE: data.VAE{Name: c.String("vae"), SHA256: sum, ScalingFactor: cfg.ScalingFactor}, ImageSize: size, Tool: "ditrun " + readVersion().Ditrun})
+		VAE: latents.VAE{Name: c.String("vae"), SHA256: sum, ScalingFactor: cfg.ScalingFactor}, ImageSize: size, Tool: "ditrun " + readVersion().Ditrun})
 	if err != nil {
 		return e.continues(err, "whole shards are kept")
 	}
@@ -81,7 +81,7 @@ func importLatents(e *env) error {
 
 func exportLatents(e *env, kind interop.Kind) error {
 	c := e.flags
-	l, err := data.OpenLatents(c.String("latents"))
+	l, err := latents.Open(c.String("latents"))
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 )
 
@@ -28,7 +28,7 @@ func TestConvertLatents(t *testing.T) {
 		if o = ditrun(t, "convert", "--latents", there, "--to", "ditrun", "--vae", r.vae, "--out", back); o.code != 0 {
 			t.Fatalf("%s: code %d\n%s", name, o.code, o.stderr)
 		}
-		l, err := data.OpenLatents(back)
+		l, err := latents.Open(back)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,7 +17,9 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/captions"
+	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
@@ -121,7 +123,7 @@ func runEncodeLatents(e *env) error {
 	defer model.Close()
 	var k *captioning
 	if len(specs) > 0 && process.Rank == 0 {
-		captions, err := data.ReadCaptions(e.ctx, specs, src)
+		captions, err := captions.Read(e.ctx, specs, src)
 		if err != nil {
 			return err
 		}
@@ -168,12 +170,12 @@ func runEncodeLatents(e *env) error {
 	var bar *progress.Bar
 	wait := -1.0 // smoothed
 	bad, clipped, oriented := 0, 0, 0
-	o.OnBad = func(b data.Bad) {
+	o.OnBad = func(b catalog.Bad) {
 		bad++
 		switch { // with fail the error at the end names them
-		case o.OnError == "fail" || bad > data.MaxListed+1:
-		case bad == data.MaxListed+1:
-			e.warn("left out: more bad pictures, which %s will list", data.ManifestName)
+		case o.OnError == "fail" || bad > catalog.MaxListed+1:
+		case bad == catalog.MaxListed+1:
+			e.warn("left out: more bad pictures, which %s will list", latents.ManifestName)
 		default:
 			e.warn("left out: %v", b.Err)
 		}
@@ -208,7 +210,7 @@ func runEncodeLatents(e *env) error {
 	manifest, err := encode.Run(e.ctx, o)
 	if err != nil {
 		switch {
-		case errors.As(err, new(*data.BadPicturesError)):
+		case errors.As(err, new(*catalog.BadPicturesError)):
 			err = badPictures(err, "--on-error skip leaves them out; shards without them are kept")
 		case bar != nil && !errors.As(err, new(hintError)):
 			err = e.continues(err, "whole shards are kept")
@@ -227,7 +229,7 @@ func runEncodeLatents(e *env) error {
 		std[i] = format.Rate(v * manifest.VAE.ScalingFactor)
 	}
 	if n := len(manifest.Skipped); n > 0 {
-		e.warn("%s left out: %s lists them", plural(n, "bad picture"), filepath.Join(c.String("out"), data.ManifestName))
+		e.warn("%s left out: %s lists them", plural(n, "bad picture"), filepath.Join(c.String("out"), latents.ManifestName))
 		ids := make([]int, n)
 		for i, s := range manifest.Skipped {
 			ids[i] = s.ID
@@ -266,7 +268,7 @@ func verifyLatents(e *env) error {
 		return err
 	}
 	out := e.flags.String("out")
-	l, err := data.OpenLatents(out)
+	l, err := latents.Open(out)
 	if err != nil {
 		return err
 	}
@@ -290,7 +292,7 @@ func verifyLatents(e *env) error {
 }
 
 // previewCrops draws crops from all over the data set, with the names of their classes.
-func (e *env) previewCrops(src data.Source, n int, size picture.Size, by picture.Resampler, out string) error {
+func (e *env) previewCrops(src catalog.Source, n int, size picture.Size, by picture.Resampler, out string) error {
 	pix, ids, err := encode.Preview(e.ctx, src, n, size, by)
 	if err != nil {
 		return err
@@ -305,7 +307,7 @@ func (e *env) previewCrops(src data.Source, n int, size picture.Size, by picture
 	}
 	labels := make([]string, len(ids))
 	for i, id := range ids {
-		words, _, _ := strings.Cut(data.ClassWords(src.Classes()[src.Sample(id).Label]), ",")
+		words, _, _ := strings.Cut(catalog.ClassWords(src.Classes()[src.Sample(id).Label]), ",")
 		labels[i] = words
 	}
 	drawn, err := sheet.Draw(images, labels, min(8, len(images)), fmt.Sprintf("%d of %d pictures, cropped to %s", len(ids), src.Len(), size))

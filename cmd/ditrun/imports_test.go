@@ -18,10 +18,15 @@ import (
 var layers = [][]string{
 	{"internal/disk", "internal/mmap", "internal/names", "internal/transfer"},
 	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/store", "data/store/storetest", "dit/text/bpe"},
-	{"torch", "data/picture"},
+	{"torch"},
 	{"torch/nn", "torch/internal/genops"},
 	{"torch/optim", "torch/dist", "torch/torchtest"},
-	{"dit", "dit/text", "diffusion", "vae", "data"},
+	{"dit", "dit/text", "diffusion", "vae", "data/picture"},
+	{"data/catalog", "data/internal/datatest"},
+	{"data/captions"},
+	{"data/latents"},
+	{"data/tokens", "data/latents/latentstest"},
+	{"data/stream", "data"},
 	{"diffusion/runs", "diffusion/training", "diffusion/sampling", "vae/encode", "data/interop"},
 	{"cmd", "bench"}, // with all below them
 }
@@ -29,13 +34,14 @@ var layers = [][]string{
 // withoutTorch are the packages that do not need libtorch, and withoutC those of them that do not need a C compiler.
 var (
 	withoutTorch = []string{"internal/disk", "internal/mmap", "internal/names", "torch/checkpoint", "torch/philox",
-		"diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/picture", "data/picture/codec", "data/store",
+		"diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/picture", "data/picture/codec",
+		"data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/store",
 		"diffusion/runs"}
 	withoutC = withoutTorch[:7]
 )
 
 // forTests are the packages that nothing but tests may import.
-var forTests = []string{"torch/torchtest", "data/store/storetest"}
+var forTests = []string{"torch/torchtest", "data/store/storetest", "data/internal/datatest", "data/latents/latentstest"}
 
 const module = "github.com/ditrun/ditrun/"
 

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -19,9 +19,9 @@ func noiseLatents(t *testing.T, n int) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "latents")
 	ctx := context.Background()
-	w, err := data.NewShardWriter(dir, data.Plan{
-		Dataset:  data.Dataset{Samples: n, Hash: "noise", Order: "position", Classes: []string{"a", "b", "c"}},
-		VAE:      data.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.18215},
+	w, err := latents.NewWriter(dir, latents.Plan{
+		Dataset:  latents.Dataset{Samples: n, Hash: "noise", Order: "position", Classes: []string{"a", "b", "c"}},
+		VAE:      latents.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.18215},
 		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, ImageSize: picture.Square(32),
 		Crop:    picture.PillowClassic.Crop(),
 		Decoder: picture.Decoders, ShardSize: n, Tool: "test",

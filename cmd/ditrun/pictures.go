@@ -5,13 +5,13 @@ import (
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
 )
 
 // openPictures opens the pictures at a location, showing how far it is where that takes long, and prints what is
 // remarkable about them.
-func (e *env) openPictures(location, labels string, turn picture.Orientation) (data.Source, error) {
+func (e *env) openPictures(location, labels string, turn picture.Orientation) (catalog.Source, error) {
 	var mu sync.Mutex
 	var bar *progress.Bar
 	shown, most := "", int64(0)
@@ -20,7 +20,7 @@ func (e *env) openPictures(location, labels string, turn picture.Orientation) (d
 			bar.Abort()
 		}
 	}
-	o := data.Options{Labels: labels, Orientation: turn, DecodeMemory: machine.ReadMemory().Available / 4}
+	o := catalog.Options{Labels: labels, Orientation: turn, DecodeMemory: machine.ReadMemory().Available / 4}
 	o.OnProgress = func(stage string, done, total int64) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -31,7 +31,7 @@ func (e *env) openPictures(location, labels string, turn picture.Orientation) (d
 		most = max(most, done) // reports may overtake each other
 		bar.Set(most)
 	}
-	src, err := data.Open(e.ctx, location, o)
+	src, err := catalog.Open(e.ctx, location, o)
 	abort()
 	if err != nil {
 		return nil, err

@@ -6,7 +6,8 @@ import (
 	"image"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
@@ -61,8 +62,8 @@ func newPreviewer(e *env, t *trainInput) (*previewer, error) {
 }
 
 // showCaptions takes captions from records that lie far from each other, a caption a row.
-func (p *previewer) showCaptions(l *data.Latents, classes bool) error {
-	text, err := data.TextOf(l)
+func (p *previewer) showCaptions(l *latents.Set, classes bool) error {
+	text, err := tokens.Of(l)
 	if err != nil {
 		return err
 	}

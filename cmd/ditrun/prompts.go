@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/dit/text"
@@ -91,9 +91,9 @@ func (e *env) encodePrompts(info dit.Info, prompts []string, dev torch.Device) (
 }
 
 // openPromptEncoder opens what --text-encoder or --text-states names, and holds it against the model.
-func (e *env) openPromptEncoder(info dit.Info, dev torch.Device) (encoder data.TokenEncoder, closeIt func(), err error) {
+func (e *env) openPromptEncoder(info dit.Info, dev torch.Device) (encoder tokens.Encoder, closeIt func(), err error) {
 	dir, file := e.flags.String("text-encoder"), e.flags.String("text-states")
-	fail := func(err error) (data.TokenEncoder, func(), error) {
+	fail := func(err error) (tokens.Encoder, func(), error) {
 		if closeIt != nil {
 			closeIt()
 		}
@@ -115,7 +115,7 @@ func (e *env) openPromptEncoder(info dit.Info, dev torch.Device) (encoder data.T
 		}
 		encoder, closeIt = encode.TextEncoder(model), model.Close
 	default:
-		states, err := data.OpenTokenStates(file)
+		states, err := tokens.OpenStates(file)
 		if err != nil {
 			return fail(err)
 		}

@@ -16,8 +16,8 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
-	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
@@ -270,7 +270,7 @@ func trainConfig(e *env, model dit.Config, set training.Set, dev torch.Device) (
 	model.SetInput(set.Height, set.Width)
 	model.InChannels = set.Channels
 	model.ClassDropoutProb = c.Float64("class-dropout-prob")
-	var text data.TextEncoderInfo
+	var text tokens.EncoderInfo
 	if model.HasText() {
 		if set.Text == nil {
 			return cfg, withHint(fmt.Errorf("%s has no captions, for --condition %s", c.String("data"), model.Condition), "encode-latents --captions adds them to latents")

@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -44,7 +45,7 @@ func (e *env) checkTrainInput(t *trainInput, group *dist.Group) error {
 	} else if bad := len(found.Bad); bad == n || bad > 0 && e.flags.String("on-error") == "fail" {
 		err = fmt.Errorf("%s: rank 0 names them", plural(bad, "bad picture"))
 	} else {
-		left = data.Without(left, found.IDs())
+		left = catalog.Without(left, found.IDs())
 	}
 	if err != nil {
 		return err
@@ -122,7 +123,7 @@ type checkedBad struct {
 }
 
 // joinChecks makes one of what the processes found in their shares, each with its error.
-func joinChecks(ctx context.Context, group *dist.Group, found data.PictureCheck, err error) (data.PictureCheck, error) {
+func joinChecks(ctx context.Context, group *dist.Group, found stream.PictureCheck, err error) (stream.PictureCheck, error) {
 	mine := checkedShare{Clipped: found.Clipped, Oriented: found.Oriented}
 	if err != nil {
 		mine.Error = err.Error()
@@ -134,7 +135,7 @@ func joinChecks(ctx context.Context, group *dist.Group, found data.PictureCheck,
 	if err := errors.Join(err, tell(group, key(group.Rank()), mine)); err != nil {
 		return found, err
 	}
-	all := data.PictureCheck{}
+	all := stream.PictureCheck{}
 	for rank := range group.World() {
 		var share checkedShare
 		if err := hear(ctx, group, key(rank), &share); err != nil {
@@ -146,7 +147,7 @@ func joinChecks(ctx context.Context, group *dist.Group, found data.PictureCheck,
 		all.Clipped += share.Clipped
 		all.Oriented += share.Oriented
 		for _, b := range share.Bad {
-			all.Bad = append(all.Bad, data.Bad{ID: b.ID, Err: &data.BadPicture{Path: b.Path, Err: errors.New(b.Why)}})
+			all.Bad = append(all.Bad, catalog.Bad{ID: b.ID, Err: &catalog.BadPicture{Path: b.Path, Err: errors.New(b.Why)}})
 		}
 	}
 	return all, nil

@@ -6,8 +6,10 @@ import (
 	"path/filepath"
 	"runtime"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -18,14 +20,14 @@ import (
 type trainInput struct {
 	device   torch.Device
 	source   training.Source
-	latents  *data.Latents // nil for pictures
+	latents  *latents.Set // nil for pictures
 	set      training.Set
 	config   training.Config
 	vae      *vae.AutoencoderKL // for pictures and previews, else nil
 	pictures bool               // that are encoded as they are needed
 
-	catalogue data.Source // of pictures
-	workers   int         // that decode them
+	catalogue catalog.Source // of pictures
+	workers   int            // that decode them
 
 	closers []func()
 }
@@ -59,7 +61,7 @@ func (e *env) openTrainInput(process dist.Env) (*trainInput, error) {
 func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 	c := e.flags
 	path, encoder := c.String("data"), c.String("vae")
-	t.pictures = encoder != "" && !exists(filepath.Join(path, data.ManifestName))
+	t.pictures = encoder != "" && !exists(filepath.Join(path, latents.ManifestName))
 	if t.pictures {
 		flag := "results-dir"
 		if c.String("run-dir") != "" {
@@ -69,9 +71,9 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 			return err
 		}
 	}
-	var set *data.Latents
+	var set *latents.Set
 	if !t.pictures {
-		if set, err = data.OpenLatents(path); isMissing(err) {
+		if set, err = latents.Open(path); isMissing(err) {
 			return withHint(err, "`ditrun encode-latents` makes latents from pictures")
 		} else if err != nil {
 			return err
@@ -107,7 +109,7 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 		}
 		return nil
 	}
-	if c.Bool("data-on-device") || c.String("data-order") != data.ShuffleOrder {
+	if c.Bool("data-on-device") || c.String("data-order") != stream.ShuffleOrder {
 		return usagef("train: --data-on-device and --data-order are for latents, %s holds pictures", path)
 	}
 	src, err := e.openPictures(path, c.String("labels"), e.orientation())

@@ -17,8 +17,9 @@ import (
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
@@ -166,13 +167,13 @@ func runTrainVAE(e *env) error {
 		e.printf("Continuing from step %d", steps)
 	}
 	before := steps
-	pictures := data.ImageOptions{
+	pictures := stream.ImageOptions{
 		Size: picture.Square(cfg.ImageSize), Batch: cfg.BatchSize, Workers: c.Int("num-workers"), Seed: cfg.Seed,
 		FlipProb: c.Float64("flip-prob"), StartStep: steps, MaxSteps: cfg.MaxSteps,
 	}
 	began := time.Now()
 	bar := e.progressOnTerminal("train-vae", "steps", int64(cfg.MaxSteps))
-	batches := batchesOf(data.ImageBatches(e.ctx, src, pictures))
+	batches := batchesOf(stream.Images(e.ctx, src, pictures))
 	model, err := vae.TrainWith(e.ctx, dev, cfg, saves, batches, func(s vae.Step) {
 		steps = s.Step
 		bar.Set(int64(steps))
@@ -224,7 +225,7 @@ func runTrainVAE(e *env) error {
 		e.warn("%v", err)
 	}
 	return e.result(map[string]any{"out": c.String("out"), "loss": last.Rec, "kl": last.KL,
-		"skipped": data.Missing(src), "scaling_factor": 1 / std, "seconds": time.Since(began).Seconds()})
+		"skipped": catalog.Missing(src), "scaling_factor": 1 / std, "seconds": time.Since(began).Seconds()})
 }
 
 // vaeRun is the folder in --out with what continues a run.
@@ -294,7 +295,7 @@ func vaeTrainConfig(c *cli.Context) (vae.TrainConfig, error) {
 }
 
 // batchesOf gives the pixels of batches to package vae, which knows nothing of sources.
-func batchesOf(batches iter.Seq2[*data.ImageBatch, error]) iter.Seq2[*vae.Batch, error] {
+func batchesOf(batches iter.Seq2[*stream.ImageBatch, error]) iter.Seq2[*vae.Batch, error] {
 	return func(yield func(*vae.Batch, error) bool) {
 		for b, err := range batches {
 			if err != nil {
@@ -309,7 +310,7 @@ func batchesOf(batches iter.Seq2[*data.ImageBatch, error]) iter.Seq2[*vae.Batch,
 }
 
 // vaeData names the pictures of a run and what is done to them.
-func (e *env) vaeData(src data.Source) string {
+func (e *env) vaeData(src catalog.Source) string {
 	text := fmt.Sprintf("%s, mirrored %v", src.Hash(), e.flags.Float64("flip-prob"))
 	if e.orientation() == picture.ByEXIF {
 		text += ", turned by EXIF"
@@ -322,21 +323,21 @@ const measured = 4096
 
 // measuredBatches are the pictures from which the scaling factor is taken: all, each once, or the first of the training
 // o where there are many. Pictures that went bad since they were checked do not count.
-func measuredBatches(ctx context.Context, src data.Source, o data.ImageOptions) iter.Seq2[*data.ImageBatch, error] {
+func measuredBatches(ctx context.Context, src catalog.Source, o stream.ImageOptions) iter.Seq2[*stream.ImageBatch, error] {
 	if src.Len() <= measured {
 		o.KeepGoing = true
-		return data.ImageRange(ctx, src, 0, src.Len(), o)
+		return stream.ImageRange(ctx, src, 0, src.Len(), o)
 	}
 	o.StartStep, o.MaxSteps = 0, (measured+o.Batch-1)/o.Batch
-	return data.ImageBatches(ctx, src, o)
+	return stream.Images(ctx, src, o)
 }
 
 // measure returns the standard deviation of the latents of these pictures.
-func (e *env) measure(ctx context.Context, model *vae.AutoencoderKL, src data.Source, o data.ImageOptions) (float64,
+func (e *env) measure(ctx context.Context, model *vae.AutoencoderKL, src catalog.Source, o stream.ImageOptions) (float64,
 	error) {
 	total := min(src.Len(), measured)
 	bar := e.progress("measure latents", "pictures", int64(total))
-	counted := func(yield func(*data.ImageBatch, error) bool) {
+	counted := func(yield func(*stream.ImageBatch, error) bool) {
 		done := 0
 		for b, err := range measuredBatches(ctx, src, o) {
 			if err == nil && len(b.IDs) == 0 {
@@ -361,7 +362,7 @@ func (e *env) measure(ctx context.Context, model *vae.AutoencoderKL, src data.So
 
 // drawReconstructions writes a sheet of pictures, one of each class, above what the model makes of them, and returns
 // their number. Pictures that cannot be read are passed over; where none can there is no sheet.
-func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.AutoencoderKL, src data.Source, size int,
+func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.AutoencoderKL, src catalog.Source, size int,
 	path string) (n int, err error) {
 	const most, tries = 10, 100
 	var pix []uint8

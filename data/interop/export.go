@@ -8,7 +8,7 @@ import (
 	"io"
 	"math"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/philox"
 )
@@ -23,7 +23,7 @@ type Export struct {
 
 // ToFolder writes latents into dir, an empty folder. Latents that have not the checksums of their manifest are an
 // error.
-func (o Export) ToFolder(ctx context.Context, l *data.Latents, dir string) error {
+func (o Export) ToFolder(ctx context.Context, l *latents.Set, dir string) error {
 	e := &exporter{ctx, o, l}
 	switch o.Kind {
 	case FastDiT:
@@ -37,7 +37,7 @@ func (o Export) ToFolder(ctx context.Context, l *data.Latents, dir string) error
 }
 
 // ToZip writes latents of kind EDM2 into an archive, which appears whole or not at all.
-func (o Export) ToZip(ctx context.Context, l *data.Latents, path string) error {
+func (o Export) ToZip(ctx context.Context, l *latents.Set, path string) error {
 	return disk.WriteFile(path, func(w io.Writer) error {
 		z := zip.NewWriter(w)
 		e := &exporter{ctx, o, l}
@@ -51,7 +51,7 @@ func (o Export) ToZip(ctx context.Context, l *data.Latents, path string) error {
 type exporter struct {
 	ctx context.Context
 	Export
-	latents *data.Latents
+	latents *latents.Set
 }
 
 // compared writes while the latents are held against their checksums, whose verdict it waits for.

@@ -22,7 +22,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -164,7 +164,7 @@ func escaped(path string) string {
 
 // An Import says what the layout does not.
 type Import struct {
-	VAE       data.VAE // that made the latents
+	VAE       latents.VAE // that made the latents
 	ImageSize picture.Size
 	Tool      string // name and version of the program
 }
@@ -174,7 +174,7 @@ const logVariance = -30
 
 // Write writes the set into the folder out as a set of ours, in float32. A call that was cut short is continued by the
 // next. A drawn latent becomes a posterior without width.
-func (s *Set) Write(ctx context.Context, out string, o Import) (*data.Manifest, error) {
+func (s *Set) Write(ctx context.Context, out string, o Import) (*latents.Manifest, error) {
 	classes := make([]string, 1)
 	for _, label := range s.Labels {
 		for int(label) >= len(classes) {
@@ -184,8 +184,8 @@ func (s *Set) Write(ctx context.Context, out string, o Import) (*data.Manifest, 
 	for i := range classes {
 		classes[i] = strconv.Itoa(i)
 	}
-	w, err := data.NewShardWriter(out, data.Plan{
-		Dataset: data.Dataset{Samples: len(s.Labels), Hash: s.hash(), Order: "position", Classes: classes},
+	w, err := latents.NewWriter(out, latents.Plan{
+		Dataset: latents.Dataset{Samples: len(s.Labels), Hash: s.hash(), Order: "position", Classes: classes},
 		VAE:     o.VAE, Channels: s.Channels, Height: s.Height, Width: s.Width, DType: checkpoint.F32, Flip: s.Flip,
 		ImageSize: o.ImageSize, Crop: "unknown", Decoder: "imported from " + string(s.Kind), Tool: o.Tool,
 	})
@@ -209,7 +209,7 @@ func (s *Set) Write(ctx context.Context, out string, o Import) (*data.Manifest, 
 }
 
 // add writes the records of one shard.
-func (s *Set) add(ctx context.Context, claim *data.Claim, factor float64) error {
+func (s *Set) add(ctx context.Context, claim *latents.Claim, factor float64) error {
 	n := s.Channels * s.Height * s.Width
 	record := make([]float32, s.recordLen())
 	moments := func(i int, flip bool) ([]float32, error) {

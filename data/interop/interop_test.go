@@ -13,15 +13,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
 )
 
-var theVAE = data.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.5}
+var theVAE = latents.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.5}
 
-func importSet(t *testing.T, path string) *data.Latents {
+func importSet(t *testing.T, path string) *latents.Set {
 	t.Helper()
 	s, err := Open(t.Context(), path)
 	if err != nil {
@@ -32,7 +32,7 @@ func importSet(t *testing.T, path string) *data.Latents {
 	if _, err := s.Write(t.Context(), out, Import{VAE: theVAE, ImageSize: picture.Square(24), Tool: "test"}); err != nil {
 		t.Fatal(err)
 	}
-	l, err := data.OpenLatents(out)
+	l, err := latents.Open(out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,11 +81,11 @@ func TestImport(t *testing.T) {
 }
 
 // ours writes a set of 30 latents of 4 x 4 x 4.
-func ours(t *testing.T, flip bool) *data.Latents {
+func ours(t *testing.T, flip bool) *latents.Set {
 	t.Helper()
 	dir := t.TempDir()
-	w, err := data.NewShardWriter(dir, data.Plan{
-		Dataset: data.Dataset{Samples: 30, Hash: "h", Order: "position", Classes: []string{"a", "b", "c"}}, VAE: theVAE,
+	w, err := latents.NewWriter(dir, latents.Plan{
+		Dataset: latents.Dataset{Samples: 30, Hash: "h", Order: "position", Classes: []string{"a", "b", "c"}}, VAE: theVAE,
 		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: flip, ImageSize: picture.Square(32), Crop: "c", Decoder: "d", ShardSize: 16, Tool: "test"})
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +113,7 @@ func ours(t *testing.T, flip bool) *data.Latents {
 	if _, err := w.Finish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	l, err := data.OpenLatents(dir)
+	l, err := latents.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +306,7 @@ func TestHostile(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want %q", c.from, err, c.want)
 		}
-		if _, err := data.OpenLatents(out); err == nil {
+		if _, err := latents.Open(out); err == nil {
 			t.Errorf("%s: %q left a set", c.from, c.want)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
@@ -101,8 +101,8 @@ func (st state) fits(cfg Config, set Set, dir string) error {
 		return fmt.Errorf("resume from %s: it was trained with global batch size %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalBatchSize, cfg.GlobalBatchSize)
 	case st.Config.GlobalSeed != cfg.GlobalSeed:
 		return fmt.Errorf("resume from %s: it was trained with seed %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalSeed, cfg.GlobalSeed)
-	case cmp.Or(st.Config.DataOrder, data.ShuffleOrder) != cmp.Or(cfg.DataOrder, data.ShuffleOrder):
-		return fmt.Errorf("resume from %s: it was trained in %s order, this run has %s", dir, cmp.Or(st.Config.DataOrder, data.ShuffleOrder), cmp.Or(cfg.DataOrder, data.ShuffleOrder))
+	case cmp.Or(st.Config.DataOrder, stream.ShuffleOrder) != cmp.Or(cfg.DataOrder, stream.ShuffleOrder):
+		return fmt.Errorf("resume from %s: it was trained in %s order, this run has %s", dir, cmp.Or(st.Config.DataOrder, stream.ShuffleOrder), cmp.Or(cfg.DataOrder, stream.ShuffleOrder))
 	case st.Dataset != set.Hash && st.LeftOut+set.LeftOut > 0:
 		return fmt.Errorf("resume from %s: it was trained on another data set, or other bad pictures were left out "+
 			"(%d then, %d now)", dir, st.LeftOut, set.LeftOut)

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
 )
 
 // copyDir copies the files of a checkpoint.
@@ -83,7 +83,7 @@ func TestResumeRefuses(t *testing.T) {
 	for _, c := range []struct {
 		what   string
 		resume string
-		l      *data.Latents
+		l      *latents.Set
 		change func(*Config)
 		want   string
 	}{

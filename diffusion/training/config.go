@@ -11,8 +11,8 @@ import (
 	"math"
 	"slices"
 
-	"github.com/ditrun/ditrun/data"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
@@ -37,7 +37,7 @@ type Config struct {
 	Precision       string       `yaml:"precision" json:"precision"`         // fp32, tf32 or bf16
 	GlobalSeed      uint64       `yaml:"global_seed" json:"global_seed"`
 	Deterministic   bool         `yaml:"deterministic" json:"deterministic"`
-	// Orientation of the pictures, for the record; "" is data.AsStored.
+	// Orientation of the pictures, for the record; "" is picture.AsStored.
 	Orientation picture.Orientation `yaml:"orientation" json:"orientation"`
 	// Accumulation is the number of parts in which each process takes its share of a batch, one after the other, adding up
 	// their gradients; 0 means 1. It changes no more than rounding, and the memory of activations.
@@ -66,7 +66,7 @@ type Config struct {
 // DefaultConfig is the recipe of the paper: AdamW at 1e-4 without decay or schedule, batch 256, an
 // average of decay 0.9999, 1400 epochs. Model and ImageSize are the caller's.
 var DefaultConfig = Config{
-	GlobalBatchSize: 256, Epochs: 1400, LR: 1e-4, LRSchedule: "constant", EMADecay: 0.9999, FlipProb: 0.5, DataOrder: data.ShuffleOrder, Precision: "fp32",
+	GlobalBatchSize: 256, Epochs: 1400, LR: 1e-4, LRSchedule: "constant", EMADecay: 0.9999, FlipProb: 0.5, DataOrder: stream.ShuffleOrder, Precision: "fp32",
 	Accumulation: 1, OnBadStep: "stop", LogEvery: 100, CkptEvery: 50000,
 }
 
@@ -94,8 +94,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("weight decay %v, gradient norm %v: want 0 or more", c.WeightDecay, c.MaxGradNorm)
 	case !(c.FlipProb >= 0 && c.FlipProb <= 1):
 		return fmt.Errorf("flip probability %v: want 0 to 1", c.FlipProb)
-	case !slices.Contains([]string{"", data.ShuffleOrder, data.BlockOrder}, c.DataOrder):
-		return fmt.Errorf("data order %q: want %s or %s", c.DataOrder, data.ShuffleOrder, data.BlockOrder)
+	case !slices.Contains([]string{"", stream.ShuffleOrder, stream.BlockOrder}, c.DataOrder):
+		return fmt.Errorf("data order %q: want %s or %s", c.DataOrder, stream.ShuffleOrder, stream.BlockOrder)
 	case !slices.Contains([]string{"fp32", "tf32", "bf16"}, c.Precision):
 		return fmt.Errorf("precision %q: want fp32, tf32 or bf16", c.Precision)
 	case c.Accumulation < 0 || c.Accumulation > 0 && c.GlobalBatchSize%c.Accumulation != 0:

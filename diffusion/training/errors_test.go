@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -28,7 +28,7 @@ type faulty struct {
 	times int
 }
 
-func (f *faulty) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
+func (f *faulty) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		for b, err := range f.Source.Batches(ctx, o) {
 			if err == nil && b.Step == f.step && b.Micro == max(o.MicroBatches, 1)-1 {
@@ -217,7 +217,7 @@ type mislabelled struct {
 	step int
 }
 
-func (m *mislabelled) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
+func (m *mislabelled) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		for b, err := range m.Source.Batches(ctx, o) {
 			if err == nil && b.Step == m.step {

@@ -10,7 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -140,7 +141,7 @@ func spike(_ *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tens
 
 // TestHealthIsSaid: the usual faults of a set are named in words, once; a sound one gets no warning.
 func TestHealthIsSaid(t *testing.T) {
-	warnings := func(change func(*data.Plan, *Config), src func(Source) Source) string {
+	warnings := func(change func(*latents.Plan, *Config), src func(Source) Source) string {
 		plan, cfg := syntheticPlan(60), small(20)
 		change(&plan, &cfg)
 		var said []string
@@ -153,19 +154,19 @@ func TestHealthIsSaid(t *testing.T) {
 		}
 		return strings.Join(said, "\n")
 	}
-	long := func(p *data.Plan, c *Config) { p.Dataset.Samples, c.GlobalBatchSize = 600, 30 }
+	long := func(p *latents.Plan, c *Config) { p.Dataset.Samples, c.GlobalBatchSize = 600, 30 }
 	for _, c := range []struct {
-		change func(*data.Plan, *Config)
+		change func(*latents.Plan, *Config)
 		src    func(Source) Source
 		want   string
 	}{
-		{func(*data.Plan, *Config) {}, nil, ""},
-		{func(p *data.Plan, c *Config) { p.VAE.ScalingFactor = 0.5 * 0.18215 }, nil,
+		{func(*latents.Plan, *Config) {}, nil, ""},
+		{func(p *latents.Plan, c *Config) { p.VAE.ScalingFactor = 0.5 * 0.18215 }, nil,
 			"the latents have a standard deviation of 0.182 after scaling by 0.091075, where diffusion wants about 1: the scale of another VAE? this set wants 0.5"},
-		{func(p *data.Plan, c *Config) { c.Model.ClassDropoutProb = 0 }, nil, "the null class is missing: no labels are dropped"},
-		{func(p *data.Plan, c *Config) {}, func(s Source) Source { return sameLabel{s} }, `all samples so far are of class 1, "b", of 3: are the labels right?`},
-		{func(p *data.Plan, c *Config) {}, func(s Source) Source { return oneClass{s} }, `all samples are of one class, "all", and the model has 3`},
-		{func(p *data.Plan, c *Config) { c.Model.SetCondition(dit.OnNothing, 0, 0, 0) }, nil, ""},
+		{func(p *latents.Plan, c *Config) { c.Model.ClassDropoutProb = 0 }, nil, "the null class is missing: no labels are dropped"},
+		{func(p *latents.Plan, c *Config) {}, func(s Source) Source { return sameLabel{s} }, `all samples so far are of class 1, "b", of 3: are the labels right?`},
+		{func(p *latents.Plan, c *Config) {}, func(s Source) Source { return oneClass{s} }, `all samples are of one class, "all", and the model has 3`},
+		{func(p *latents.Plan, c *Config) { c.Model.SetCondition(dit.OnNothing, 0, 0, 0) }, nil, ""},
 		{long, nil, ""},
 		{long, func(s Source) Source { return swapped{s} }, "the labels of the first 600 samples tell nothing of their latents, as if they were swapped: the variance between classes is "},
 	} {
@@ -188,7 +189,7 @@ func (o oneClass) Set() Set {
 // swapped gives the labels of each batch to other samples of it.
 type swapped struct{ Source }
 
-func (w swapped) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
+func (w swapped) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	rng := rand.New(rand.NewPCG(1, 2))
 	return func(yield func(Batch, error) bool) {
 		for b, err := range w.Source.Batches(ctx, o) {
@@ -203,7 +204,7 @@ func (w swapped) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Bat
 // sameLabel gives every sample the label 1.
 type sameLabel struct{ Source }
 
-func (l sameLabel) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
+func (l sameLabel) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		for b, err := range l.Source.Batches(ctx, o) {
 			for i := range b.Labels {
@@ -229,7 +230,7 @@ func TestLabelOutOfRange(t *testing.T) {
 // labelled gives one sample the label 9.
 type labelled struct{ Source }
 
-func (l labelled) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
+func (l labelled) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		for b, err := range l.Source.Batches(ctx, o) {
 			b.Labels[0] = 9

@@ -4,7 +4,7 @@ import (
 	"math"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/philox"
@@ -16,7 +16,7 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 	l, cfg := synthetic(t, syntheticPlan(20)), small(5)
 	cfg.Model.ClassDropoutProb = 0.5
 	const n, size, step = 8, 4 * 4 * 4, 3
-	b := Batch{Batch: &data.Batch{Position: data.Position{Batch: step}, IDs: make([]int, n), Labels: make([]int64, n), Moments: make([]float32, n*2*size)}}
+	b := Batch{Batch: &stream.Batch{Position: stream.Position{Batch: step}, IDs: make([]int, n), Labels: make([]int64, n), Moments: make([]float32, n*2*size)}}
 	b.Moments = func(s *torch.Scope) *torch.Tensor { return torch.From(s, b.Batch.Moments, n, 8, 4, 4) }
 	for i := range b.Labels {
 		b.Labels[i] = int64(i % 3)

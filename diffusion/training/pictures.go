@@ -4,15 +4,16 @@ import (
 	"context"
 	"iter"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
 )
 
 // Pictures is the source of pictures that v, on the device of the run, encodes as they are needed: nothing is kept on
 // disk, and every step pays for it. Crops are of the given size, decoded by so many workers.
-func Pictures(src data.Source, v *vae.AutoencoderKL, size picture.Size, workers int) (Source, error) {
+func Pictures(src catalog.Source, v *vae.AutoencoderKL, size picture.Size, workers int) (Source, error) {
 	cfg := v.Config()
 	if err := cfg.CheckImageSize(size.Height, size.Width); err != nil {
 		return nil, err
@@ -21,12 +22,12 @@ func Pictures(src data.Source, v *vae.AutoencoderKL, size picture.Size, workers 
 		Samples: src.Len(), Classes: src.Classes(), Channels: cfg.LatentChannels,
 		Height: size.Height / cfg.Downsample(), Width: size.Width / cfg.Downsample(), ImageSize: size, Flip: true,
 		ScalingFactor: cfg.ScalingFactor, Hash: src.Hash(), VAE: v.WeightsSHA256(),
-		Orientation: data.OrientationOf(src), LeftOut: data.Missing(src),
+		Orientation: catalog.OrientationOf(src), LeftOut: catalog.Missing(src),
 	}}, nil
 }
 
 type pictures struct {
-	src     data.Source
+	src     catalog.Source
 	vae     *vae.AutoencoderKL
 	workers int
 	set     Set
@@ -34,11 +35,11 @@ type pictures struct {
 
 func (p pictures) Set() Set { return p.set }
 
-func (p pictures) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
-	images := data.ImageOptions{Size: p.set.ImageSize, Batch: o.GlobalBatch, Workers: p.workers, Seed: o.Seed, FlipProb: o.FlipProb,
+func (p pictures) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
+	images := stream.ImageOptions{Size: p.set.ImageSize, Batch: o.GlobalBatch, Workers: p.workers, Seed: o.Seed, FlipProb: o.FlipProb,
 		StartStep: o.StartStep, MaxSteps: o.MaxSteps, Epochs: o.Epochs, Share: o.Share}
 	return func(yield func(Batch, error) bool) {
-		for b, err := range data.ImageBatches(ctx, p.src, images) {
+		for b, err := range stream.Images(ctx, p.src, images) {
 			if err != nil {
 				yield(Batch{}, err)
 				return
@@ -48,7 +49,7 @@ func (p pictures) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Ba
 				mean, logvar := p.vae.Encode(s, vae.Pixels(s, b.Pix, len(b.IDs), p.set.ImageSize.Height, p.set.ImageSize.Width))
 				return s.Cat([]*torch.Tensor{mean, logvar}, 1)
 			}
-			if !yield(Batch{&data.Batch{Position: b.Position, IDs: b.IDs, Labels: b.Labels, WaitSeconds: b.WaitSeconds}, moments}, nil) {
+			if !yield(Batch{&stream.Batch{Position: b.Position, IDs: b.IDs, Labels: b.Labels, WaitSeconds: b.WaitSeconds}, moments}, nil) {
 				return
 			}
 		}

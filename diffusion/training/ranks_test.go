@@ -21,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -80,7 +80,7 @@ func runTask(text string) int {
 			return err
 		}
 		torch.SetNumThreads(1)
-		l, err := data.OpenLatents(t.Latents)
+		l, err := latents.Open(t.Latents)
 		if err != nil {
 			return err
 		}

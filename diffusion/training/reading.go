@@ -5,7 +5,7 @@ import (
 	"iter"
 	"time"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
@@ -13,10 +13,10 @@ import (
 // stream is opened again at the same place, which gives the same samples. An error is the last that it yields.
 func (r *runner) batches(ctx context.Context) iter.Seq2[Batch, error] {
 	parts := r.cfg.parts()
-	options := data.BatchOptions{
+	options := stream.Options{
 		Seed: r.cfg.GlobalSeed, GlobalBatch: r.cfg.GlobalBatchSize, MaxSteps: r.total, FlipProb: r.cfg.FlipProb,
 		Order: r.cfg.DataOrder, Captions: r.cfg.Model.HasText(), Workers: 1,
-		Share: data.Share{Rank: r.group.Rank(), World: r.group.World(), MicroBatches: parts, Offset: r.offset},
+		Share: stream.Share{Rank: r.group.Rank(), World: r.group.World(), MicroBatches: parts, Offset: r.offset},
 	}
 	return func(yield func(Batch, error) bool) {
 		step, part := r.step, 0 // of the batch that comes next

@@ -5,14 +5,15 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 // Resident is the source of encoded latents that all lie in the memory of dev: ImageNet's at 256 pixels take 21 GB, with
 // mirrored views 42. Nothing is read after the start, and a batch is gathered on the device. The caller closes it.
-func Resident(l *data.Latents, dev torch.Device) (*ResidentLatents, error) {
+func Resident(l *latents.Set, dev torch.Device) (*ResidentLatents, error) {
 	set, err := SetOf(l).WithText(l)
 	if err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func Resident(l *data.Latents, dev torch.Device) (*ResidentLatents, error) {
 // ResidentLatents is what [Resident] returns.
 type ResidentLatents struct {
 	*comparison
-	latents *data.Latents
+	latents *latents.Set
 	set     Set
 	views   []*torch.Tensor // [N, 2C, h, w], as they are stored
 }
@@ -64,10 +65,10 @@ func (r *ResidentLatents) Close() {
 func (r *ResidentLatents) Set() Set { return r.set }
 
 // Batches gathers the same batches as the latents would give from disk.
-func (r *ResidentLatents) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
+func (r *ResidentLatents) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	o.Records = true
 	return r.beside(o, func(yield func(Batch, error) bool) {
-		for b, err := range data.Batches(ctx, r.latents, o) {
+		for b, err := range stream.Batches(ctx, r.latents, o) {
 			if err != nil {
 				yield(Batch{}, err)
 				return
@@ -79,7 +80,7 @@ func (r *ResidentLatents) Batches(ctx context.Context, o data.BatchOptions) iter
 	})
 }
 
-func (r *ResidentLatents) moments(s *torch.Scope, b *data.Batch) *torch.Tensor {
+func (r *ResidentLatents) moments(s *torch.Scope, b *stream.Batch) *torch.Tensor {
 	n := len(b.Records)
 	records, mirrored := make([]int64, n), make([]float32, n)
 	for i, record := range b.Records {

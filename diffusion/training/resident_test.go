@@ -4,7 +4,7 @@ import (
 	"context"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -13,7 +13,7 @@ import (
 // TestResidentEqualsDisk: training on latents in the device's memory gives the very checkpoint, in either order.
 func TestResidentEqualsDisk(t *testing.T) {
 	for _, dtype := range []checkpoint.DType{checkpoint.F32, checkpoint.F16} {
-		for _, order := range []string{data.ShuffleOrder, data.BlockOrder} {
+		for _, order := range []string{stream.ShuffleOrder, stream.BlockOrder} {
 			plan := syntheticPlan(60)
 			plan.DType = dtype
 			l, cfg, dir := synthetic(t, plan), small(12), t.TempDir()
@@ -32,7 +32,7 @@ func TestResidentEqualsDisk(t *testing.T) {
 
 			// The order is part of the stream.
 			cfg.MaxSteps++
-			cfg.DataOrder = map[string]string{data.ShuffleOrder: data.BlockOrder, data.BlockOrder: data.ShuffleOrder}[order]
+			cfg.DataOrder = map[string]string{stream.ShuffleOrder: stream.BlockOrder, stream.BlockOrder: stream.ShuffleOrder}[order]
 			if _, err := Check(cfg, SetOf(l), 1, want.Checkpoint); err == nil {
 				t.Error("a run goes on in another order")
 			}

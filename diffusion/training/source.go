@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -16,7 +18,7 @@ type Source interface {
 	Set() Set
 	// Batches yields this process's parts of the batches, in the order that o asks for. A batch is overwritten when the
 	// next is asked for.
-	Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error]
+	Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error]
 }
 
 // Set describes the samples of a source.
@@ -37,7 +39,7 @@ type Set struct {
 
 // Text describes the captions of a set, as token states.
 type Text struct {
-	Encoder data.TextEncoderInfo
+	Encoder tokens.EncoderInfo
 	// Null are the states [L, W] of the empty caption, which takes the place of one that is dropped, and NullTokens its
 	// number of tokens.
 	Null       []float32
@@ -45,8 +47,8 @@ type Text struct {
 }
 
 // WithText adds the captions of l to its description.
-func (set Set) WithText(l *data.Latents) (Set, error) {
-	t, err := data.TextOf(l)
+func (set Set) WithText(l *latents.Set) (Set, error) {
+	t, err := tokens.Of(l)
 	if err != nil || t == nil {
 		return set, err
 	}
@@ -57,23 +59,23 @@ func (set Set) WithText(l *data.Latents) (Set, error) {
 
 // Batch is a part of the batch of one step.
 type Batch struct {
-	*data.Batch
+	*stream.Batch
 	// Moments returns mean and log variance [N, 2C, h, w], unscaled, on the device of s.
 	Moments func(s *torch.Scope) *torch.Tensor
 }
 
 // Latents is the source of encoded latents, read batch by batch. Beside that they are held against their checksums,
 // once; damage ends the batches with an error.
-func Latents(l *data.Latents) Source { return stored{l, SetOf(l), &comparison{latents: l}} }
+func Latents(l *latents.Set) Source { return stored{l, SetOf(l), &comparison{latents: l}} }
 
 // Captioned is [Latents] with the captions that the set has.
-func Captioned(l *data.Latents) (Source, error) {
+func Captioned(l *latents.Set) (Source, error) {
 	set, err := SetOf(l).WithText(l)
 	return stored{l, set, &comparison{latents: l}}, err
 }
 
 type stored struct {
-	encoded *data.Latents
+	encoded *latents.Set
 	set     Set
 	*comparison
 }
@@ -81,17 +83,17 @@ type stored struct {
 func (l stored) Set() Set { return l.set }
 
 // SetOf describes encoded latents.
-func SetOf(l *data.Latents) Set {
+func SetOf(l *latents.Set) Set {
 	m := l.Manifest()
 	return Set{Name: l.Dir(), Samples: l.Len(), Classes: l.Classes(), Channels: m.Channels, Height: m.Height, Width: m.Width,
 		ImageSize: m.ImageSize, Flip: m.Flip, ScalingFactor: m.VAE.ScalingFactor, Hash: m.Dataset.Hash, VAE: m.VAE.SHA256,
 		Orientation: m.Orientation}
 }
 
-func (l stored) Batches(ctx context.Context, o data.BatchOptions) iter.Seq2[Batch, error] {
+func (l stored) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	m := l.encoded.Manifest()
 	return l.beside(o, func(yield func(Batch, error) bool) {
-		for b, err := range data.Batches(ctx, l.encoded, o) {
+		for b, err := range stream.Batches(ctx, l.encoded, o) {
 			if err != nil {
 				yield(Batch{}, err)
 				return

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -17,20 +17,20 @@ import (
 )
 
 // syntheticPlan is for latents of 4x4x4 in three classes that are easy to tell.
-func syntheticPlan(n int) data.Plan {
-	return data.Plan{
-		Dataset:  data.Dataset{Samples: n, Hash: "synthetic", Order: "position", Classes: []string{"a", "b", "c"}},
-		VAE:      data.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.5},
+func syntheticPlan(n int) latents.Plan {
+	return latents.Plan{
+		Dataset:  latents.Dataset{Samples: n, Hash: "synthetic", Order: "position", Classes: []string{"a", "b", "c"}},
+		VAE:      latents.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.5},
 		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: true,
 		ImageSize: picture.Square(32), Crop: picture.PillowClassic.Crop(), Decoder: picture.Decoders, ShardSize: 16, Tool: "test",
 	}
 }
 
 // synthetic writes and opens latents: each class is one smooth pattern with little noise around it.
-func synthetic(t testing.TB, plan data.Plan) *data.Latents {
+func synthetic(t testing.TB, plan latents.Plan) *latents.Set {
 	t.Helper()
 	ctx, dir := context.Background(), t.TempDir()
-	w, err := data.NewShardWriter(dir, plan)
+	w, err := latents.NewWriter(dir, plan)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func synthetic(t testing.TB, plan data.Plan) *data.Latents {
 	if _, err := w.Finish(ctx); err != nil {
 		t.Fatal(err)
 	}
-	l, err := data.OpenLatents(dir)
+	l, err := latents.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func small(steps int) Config {
 }
 
 // run trains and returns the records; hooks may be nil.
-func run(t testing.TB, cfg Config, l *data.Latents, dir, resume string, hooks Hooks) (Result, []Record) {
+func run(t testing.TB, cfg Config, l *latents.Set, dir, resume string, hooks Hooks) (Result, []Record) {
 	t.Helper()
 	result, records, err := tryRun(t, context.Background(), cfg, l, dir, resume, hooks)
 	if err != nil {
@@ -101,7 +101,7 @@ func run(t testing.TB, cfg Config, l *data.Latents, dir, resume string, hooks Ho
 	return result, records
 }
 
-func tryRun(t testing.TB, ctx context.Context, cfg Config, l *data.Latents, dir, resume string, hooks Hooks) (Result, []Record, error) {
+func tryRun(t testing.TB, ctx context.Context, cfg Config, l *latents.Set, dir, resume string, hooks Hooks) (Result, []Record, error) {
 	t.Helper()
 	var records []Record
 	hooks.Log = func(r Record) { records = append(records, r) }

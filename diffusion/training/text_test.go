@@ -7,7 +7,10 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/captions"
+	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/philox"
@@ -17,8 +20,8 @@ import (
 // toyEncoder gives each text its own random states, of 1 to 3 tokens by its length.
 type toyEncoder struct{}
 
-func (toyEncoder) Info() data.TextEncoderInfo {
-	return data.TextEncoderInfo{Name: "toy", SHA256: "toy", Length: 3, Width: 5}
+func (toyEncoder) Info() tokens.EncoderInfo {
+	return tokens.EncoderInfo{Name: "toy", SHA256: "toy", Length: 3, Width: 5}
 }
 
 func (toyEncoder) Encode(texts []string, states []float32, lengths []int32) error {
@@ -32,22 +35,22 @@ func (toyEncoder) Encode(texts []string, states []float32, lengths []int32) erro
 }
 
 // captioned is a synthetic set with two captions a class.
-func captioned(t *testing.T) *data.Latents {
+func captioned(t *testing.T) *latents.Set {
 	t.Helper()
 	dir := synthetic(t, syntheticPlan(60)).Dir()
-	l, err := data.OpenLatents(dir)
+	l, err := latents.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	captions, err := data.ClassCaptions([]string{"class:{}", "class:a photo of a {}"}, l.Classes(), l.LabelsByID())
+	captions, err := captions.OfClasses([]string{"class:{}", "class:a photo of a {}"}, l.Classes(), l.LabelsByID())
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Close()
-	if _, err := data.WriteText(t.Context(), dir, captions, toyEncoder{}, data.TextOptions{}); err != nil {
+	if _, err := tokens.Write(t.Context(), dir, captions, toyEncoder{}, tokens.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if l, err = data.OpenLatents(dir); err != nil {
+	if l, err = latents.Open(dir); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
@@ -74,7 +77,7 @@ func TestCaptionsOfABatch(t *testing.T) {
 	}
 	cfg := onText(3, dit.AdaLNZero, dit.OnTextAndClass)
 	cfg.Model.ClassDropoutProb = 0.4
-	text, err := data.TextOf(l)
+	text, err := tokens.Of(l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +88,7 @@ func TestCaptionsOfABatch(t *testing.T) {
 		}
 		defer r.close()
 		dropped, kept := 0, 0
-		for b, err := range src.Batches(t.Context(), data.BatchOptions{Seed: cfg.GlobalSeed, GlobalBatch: 8, MaxSteps: 3, Captions: true}) {
+		for b, err := range src.Batches(t.Context(), stream.Options{Seed: cfg.GlobalSeed, GlobalBatch: 8, MaxSteps: 3, Captions: true}) {
 			if err != nil {
 				return err
 			}

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -281,7 +281,7 @@ func TestLatentsMustFit(t *testing.T) {
 	plan.Flip = false
 	oneView := synthetic(t, plan)
 	for _, c := range []struct {
-		l      *data.Latents
+		l      *latents.Set
 		change func(*Config)
 		want   string
 	}{

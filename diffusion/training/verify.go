@@ -9,22 +9,23 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
 )
 
 // A comparison holds the latents of a run against their checksums, once, in the background of its first batches. Each
 // process of a run does its share.
 type comparison struct {
-	latents *data.Latents
+	latents *latents.Set
 	mu      sync.Mutex
-	running *data.Comparison
+	running *latents.Comparison
 	over    bool // with the error that follows
 	err     error
 }
 
 // beside passes batches on. Once damage is found, the next batch is an error instead.
-func (c *comparison) beside(o data.BatchOptions, batches iter.Seq2[Batch, error]) iter.Seq2[Batch, error] {
+func (c *comparison) beside(o stream.Options, batches iter.Seq2[Batch, error]) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		c.start(o.Share)
 		for b, err := range batches {
@@ -42,7 +43,7 @@ func (c *comparison) beside(o data.BatchOptions, batches iter.Seq2[Batch, error]
 	}
 }
 
-func (c *comparison) start(share data.Share) {
+func (c *comparison) start(share stream.Share) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.running == nil && !c.over {

@@ -9,14 +9,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
 // changedMoment opens a copy of a set in which change was made of one moment of the given record, in its first shard.
-func changedMoment(t *testing.T, l *data.Latents, record int, change func(b []byte)) *data.Latents {
+func changedMoment(t *testing.T, l *latents.Set, record int, change func(b []byte)) *latents.Set {
 	t.Helper()
 	dir := copyDir(t, l.Dir(), filepath.Join(t.TempDir(), "latents"))
 	path := filepath.Join(dir, l.Manifest().Shards[0].File)
@@ -35,7 +36,7 @@ func changedMoment(t *testing.T, l *data.Latents, record int, change func(b []by
 	if err := os.WriteFile(path, b, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	damaged, err := data.OpenLatents(dir)
+	damaged, err := latents.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,6 +126,6 @@ func TestBadDataIsNamed(t *testing.T) {
 }
 
 // named is a source of names.
-type named struct{ data.Source }
+type named struct{ catalog.Source }
 
-func (named) Sample(i int) data.Sample { return data.Sample{Name: fmt.Sprintf("cat/%d.png", i)} }
+func (named) Sample(i int) catalog.Sample { return catalog.Sample{Name: fmt.Sprintf("cat/%d.png", i)} }

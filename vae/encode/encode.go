@@ -12,7 +12,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/vae"
@@ -20,7 +21,7 @@ import (
 
 // Options says what to encode. Source, VAE, VAEName, OutDir and ImageSize are required.
 type Options struct {
-	Source    data.Source
+	Source    catalog.Source
 	VAE       *vae.AutoencoderKL // opened from a file or saved to one: manifests name it by its checksum
 	VAEName   string             // for people, such as the folder it came from
 	OutDir    string
@@ -31,9 +32,9 @@ type Options struct {
 	Flip       string            // "both" (also "") keeps the latents of mirrored pictures too, "none" does not
 	DType      checkpoint.DType  // of the moments; "" means F16
 	Precision  string            // of the encoder: fp32 (also ""), tf32, bf16 or fp16
-	ShardSize  int               // pictures in a shard; 0 means data.DefaultShardSize
+	ShardSize  int               // pictures in a shard; 0 means latents.DefaultShardSize
 	Tool       string            // name and version of the program, for the manifest
-	Resampler  picture.Resampler // of the crop; "" means data.PillowClassic
+	Resampler  picture.Resampler // of the crop; "" means picture.PillowClassic
 	OnError    string            // "fail" (also "") lists all pictures that cannot be decoded and ends with an error, "skip" leaves them out
 
 	// Rank of World processes that were started together; they begin at places far apart. Both may be 0.
@@ -45,7 +46,7 @@ type Options struct {
 	// work; its error ends it.
 	Unlocked func() error
 	// OnBad, which may be nil, is told each picture that cannot be decoded, as it is met.
-	OnBad func(bad data.Bad)
+	OnBad func(bad catalog.Bad)
 }
 
 // Progress is how far the work is. Counts include the finished shards of earlier runs and of other
@@ -69,9 +70,9 @@ type Progress struct {
 // or many that share the folder, may run at once and share the work. When ctx ends Run returns its error.
 //
 // A picture that cannot be decoded does not end the work: with OnError "fail" all are read, the shards without bad ones
-// are kept, and a data.BadPicturesError names the others. With "skip" that error says that no picture is left. A source
+// are kept, and a catalog.BadPicturesError names the others. With "skip" that error says that no picture is left. A source
 // that cannot be read does end it.
-func Run(ctx context.Context, o Options) (*data.Manifest, error) {
+func Run(ctx context.Context, o Options) (*latents.Manifest, error) {
 	m, err := run(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("encode latents: %w", err)
@@ -79,18 +80,18 @@ func Run(ctx context.Context, o Options) (*data.Manifest, error) {
 	return m, nil
 }
 
-func run(ctx context.Context, o Options) (*data.Manifest, error) {
+func run(ctx context.Context, o Options) (*latents.Manifest, error) {
 	o.setDefaults()
 	plan, err := o.plan()
 	if err != nil {
 		return nil, err
 	}
 	_, missing := os.Stat(o.OutDir)
-	w, err := data.NewShardWriter(o.OutDir, plan)
+	w, err := latents.NewWriter(o.OutDir, plan)
 	if err != nil {
 		return nil, err
 	}
-	var none *data.BadPicturesError
+	var none *catalog.BadPicturesError
 	defer func() {
 		w.Close()
 		if missing != nil && none != nil && none.None() {
@@ -115,16 +116,16 @@ func run(ctx context.Context, o Options) (*data.Manifest, error) {
 			return nil, err
 		}
 		if len(e.bad) > 0 && o.OnError == "fail" {
-			slices.SortFunc(e.bad, func(a, b data.Bad) int { return a.ID - b.ID })
-			none = &data.BadPicturesError{Bad: e.bad, Of: plan.Dataset.Samples}
+			slices.SortFunc(e.bad, func(a, b catalog.Bad) int { return a.ID - b.ID })
+			none = &catalog.BadPicturesError{Bad: e.bad, Of: plan.Dataset.Samples}
 			return nil, none
 		}
 	}
 	m, err := w.Finish(ctx)
 	if err != nil && len(e.bad) > 0 && ctx.Err() == nil {
 		// Another process may have found first that no picture is left, and removed the shards.
-		if missing, _ := w.Missing(); len(missing) == plan.NumShards() && !errors.As(err, new(*data.BadPicturesError)) {
-			err = &data.BadPicturesError{Bad: e.bad, Of: plan.Dataset.Samples}
+		if missing, _ := w.Missing(); len(missing) == plan.NumShards() && !errors.As(err, new(*catalog.BadPicturesError)) {
+			err = &catalog.BadPicturesError{Bad: e.bad, Of: plan.Dataset.Samples}
 		}
 	}
 	errors.As(err, &none)
@@ -143,7 +144,7 @@ func (o *Options) setDefaults() {
 		o.OnProgress = func(Progress) {}
 	}
 	if o.OnBad == nil {
-		o.OnBad = func(data.Bad) {}
+		o.OnBad = func(catalog.Bad) {}
 	}
 }
 
@@ -152,7 +153,7 @@ const previewTries = 16
 
 // Preview returns the crops [n, H, W, 3] of n pictures spread evenly over the source, or of all where there are fewer, and
 // their ids. The next good one takes the place of a bad picture; where many in a row are bad there are fewer than n.
-func Preview(ctx context.Context, src data.Source, n int, size picture.Size, by picture.Resampler) (pix []uint8, ids []int, err error) {
+func Preview(ctx context.Context, src catalog.Source, n int, size picture.Size, by picture.Resampler) (pix []uint8, ids []int, err error) {
 	n = min(n, src.Len())
 	crop, err := picture.NewCropper(size, by)
 	if err != nil {
@@ -165,7 +166,7 @@ func Preview(ctx context.Context, src data.Source, n int, size picture.Size, by 
 				return nil, nil, err
 			}
 			img, err := src.Image(id)
-			if errors.As(err, new(*data.BadPicture)) {
+			if errors.As(err, new(*catalog.BadPicture)) {
 				continue
 			}
 			if err != nil {
@@ -183,19 +184,19 @@ func Preview(ctx context.Context, src data.Source, n int, size picture.Size, by 
 }
 
 // plan describes the set of latents that o asks for.
-func (o *Options) plan() (data.Plan, error) {
+func (o *Options) plan() (latents.Plan, error) {
 	if o.Source == nil || o.VAE == nil || o.VAEName == "" || o.OutDir == "" {
-		return data.Plan{}, errors.New("options: Source, VAE, VAEName and OutDir are required")
+		return latents.Plan{}, errors.New("options: Source, VAE, VAEName and OutDir are required")
 	}
 	cfg := o.VAE.Config()
 	if err := cfg.CheckImageSize(o.ImageSize.Height, o.ImageSize.Width); err != nil {
-		return data.Plan{}, err
+		return latents.Plan{}, err
 	}
 	if cfg.InChannels != 3 {
-		return data.Plan{}, fmt.Errorf("the VAE takes images of %d channels, want 3", cfg.InChannels)
+		return latents.Plan{}, fmt.Errorf("the VAE takes images of %d channels, want 3", cfg.InChannels)
 	}
 	if o.VAE.WeightsSHA256() == "" {
-		return data.Plan{}, errors.New("the VAE is in no file: save it first")
+		return latents.Plan{}, errors.New("the VAE is in no file: save it first")
 	}
 	for _, c := range []struct {
 		name, value string
@@ -206,17 +207,17 @@ func (o *Options) plan() (data.Plan, error) {
 		{"on error", o.OnError, []string{"fail", "skip"}},
 	} {
 		if !slices.Contains(c.choices, c.value) {
-			return data.Plan{}, fmt.Errorf("%s %q: want %s", c.name, c.value, strings.Join(c.choices, " or "))
+			return latents.Plan{}, fmt.Errorf("%s %q: want %s", c.name, c.value, strings.Join(c.choices, " or "))
 		}
 	}
 	if o.BatchSize < 1 || o.NumWorkers < 1 {
-		return data.Plan{}, fmt.Errorf("batch size %d, workers %d: want at least 1", o.BatchSize, o.NumWorkers)
+		return latents.Plan{}, fmt.Errorf("batch size %d, workers %d: want at least 1", o.BatchSize, o.NumWorkers)
 	}
-	return data.Plan{
-		Dataset:  data.DatasetOf(o.Source),
-		VAE:      data.VAE{Name: filepath.Base(o.VAEName), SHA256: o.VAE.WeightsSHA256(), ScalingFactor: cfg.ScalingFactor},
+	return latents.Plan{
+		Dataset:  latents.DatasetOf(o.Source),
+		VAE:      latents.VAE{Name: filepath.Base(o.VAEName), SHA256: o.VAE.WeightsSHA256(), ScalingFactor: cfg.ScalingFactor},
 		Channels: cfg.LatentChannels, Height: o.ImageSize.Height / cfg.Downsample(), Width: o.ImageSize.Width / cfg.Downsample(), DType: o.DType, Flip: o.Flip == "both", Precision: o.Precision,
-		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Orientation: data.OrientationOf(o.Source), Decoder: picture.Decoders, ShardSize: o.ShardSize,
+		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Orientation: catalog.OrientationOf(o.Source), Decoder: picture.Decoders, ShardSize: o.ShardSize,
 		Tool: strings.TrimPrefix(o.Tool+", "+picture.DecoderVersions(), ", "),
 	}, nil
 }

@@ -16,7 +16,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -46,8 +47,8 @@ func (p pictures) Order() string     { return "test" }
 func (p pictures) Hash() string      { return fmt.Sprintf("pictures %d", p.n) }
 func (p pictures) Close() error      { return nil }
 func (p pictures) Notes() []string   { return nil }
-func (p pictures) Sample(i int) data.Sample {
-	return data.Sample{Name: fmt.Sprint(i), Label: 2 * i / p.n}
+func (p pictures) Sample(i int) catalog.Sample {
+	return catalog.Sample{Name: fmt.Sprint(i), Label: 2 * i / p.n}
 }
 
 func (p pictures) Image(i int) (*picture.Image, error) {
@@ -55,7 +56,7 @@ func (p pictures) Image(i int) (*picture.Image, error) {
 		return nil, fmt.Errorf("picture %d: not a picture", i)
 	}
 	if slices.Contains(p.bad, i) {
-		return nil, &data.BadPicture{Path: fmt.Sprintf("pictures/%d.jpg", i), Err: errors.New("torn")}
+		return nil, &catalog.BadPicture{Path: fmt.Sprintf("pictures/%d.jpg", i), Err: errors.New("torn")}
 	}
 	img := &picture.Image{W: size, H: size, Pix: make([]uint8, size*size*3)}
 	for k := range img.Pix {
@@ -103,7 +104,7 @@ func testDirectEncoding(t *testing.T, size picture.Size) {
 	if want := []int{0, 21, 3, 21, 6, 21, 8, 21, 11, 21, 14, 21, 16, 21, 19, 21, 21, 21}; len(seen) != len(want) || !slices.Equal(seen[len(seen)-2:], want[len(want)-2:]) {
 		t.Errorf("progress %v, want as many steps as %v", seen, want)
 	}
-	latents, err := data.OpenLatents(o.OutDir)
+	latents, err := latents.Open(o.OutDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +149,7 @@ func testDirectEncoding(t *testing.T, size picture.Size) {
 // The whole road, from picture files to shards, against PIL's pictures, ADM's crop and diffusers' AutoencoderKL
 // (bench/parity/check_latents.py --golden). The difference is that of float32 sums in another order.
 func TestLatentsEqualDiffusers(t *testing.T) {
-	src, err := data.Open(t.Context(), "testdata/pictures", data.Options{})
+	src, err := catalog.Open(t.Context(), "testdata/pictures", catalog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +159,7 @@ func TestLatentsEqualDiffusers(t *testing.T) {
 	if _, err := Run(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	l, err := data.OpenLatents(o.OutDir)
+	l, err := latents.Open(o.OutDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +305,7 @@ func TestErrors(t *testing.T) {
 		"broken picture": {change(func(o *Options) { o.Source = pictures{n: 21, broken: 13} }), "picture 13: not a picture"},
 		"another VAE": {change(func(o *Options) { o.VAE, o.ImageSize, o.OutDir = openVAE(t, "three"), picture.Square(16), other.OutDir }),
 			"choose another folder"},
-		"a file in the way": {change(func(o *Options) { o.OutDir = filepath.Join(other.OutDir, data.ManifestName) }), "not a directory"},
+		"a file in the way": {change(func(o *Options) { o.OutDir = filepath.Join(other.OutDir, latents.ManifestName) }), "not a directory"},
 	} {
 		live := torch.Live()
 		m, err := Run(t.Context(), tc.o)
@@ -334,11 +335,11 @@ func TestBadPictures(t *testing.T) {
 	o := testOptions(t, t.TempDir())
 	o.Source = pictures{n: 21, bad: []int{2, 4, 20}} // shards of 8, 8 and 5
 	var seen []int
-	o.OnBad = func(b data.Bad) { seen = append(seen, b.ID) }
+	o.OnBad = func(b catalog.Bad) { seen = append(seen, b.ID) }
 	last := Progress{}
 	o.OnProgress = func(p Progress) { last = p }
 	_, err := Run(t.Context(), o)
-	var bad *data.BadPicturesError
+	var bad *catalog.BadPicturesError
 	if !errors.As(err, &bad) || len(bad.Bad) != 3 || !strings.Contains(err.Error(), "pictures that cannot be decoded: 3\n  pictures/") || !strings.Contains(err.Error(), "/20.jpg: torn") {
 		t.Fatalf("error %v", err)
 	}
@@ -363,7 +364,7 @@ func TestBadPictures(t *testing.T) {
 	if !slices.Equal(ids, []int{2, 4, 20}) {
 		t.Errorf("skipped %v", ids)
 	}
-	l, err := data.OpenLatents(o.OutDir)
+	l, err := latents.Open(o.OutDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +397,7 @@ func TestFloat16Overflow(t *testing.T) {
 		if overflows != want {
 			t.Errorf("%s: %d overflows, want %d", precision, overflows, want)
 		}
-		l, err := data.OpenLatents(o.OutDir)
+		l, err := latents.Open(o.OutDir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -423,7 +424,7 @@ func TestAllPicturesBad(t *testing.T) {
 	check := func(o Options, what string) {
 		t.Helper()
 		_, err := Run(t.Context(), o)
-		var bad *data.BadPicturesError
+		var bad *catalog.BadPicturesError
 		if !errors.As(err, &bad) || !bad.None() || len(bad.Bad) != 21 {
 			t.Fatalf("%s: error %v", what, err)
 		}
@@ -450,7 +451,7 @@ func TestAllPicturesBad(t *testing.T) {
 	o.Source, o.OnError = pictures{n: 21, bad: all}, "skip"
 	ctx, cancel := context.WithCancel(t.Context())
 	n := 0
-	o.OnBad = func(data.Bad) {
+	o.OnBad = func(catalog.Bad) {
 		if n++; n == 21 {
 			cancel()
 		}
@@ -518,9 +519,9 @@ func TestOrientedPictures(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var first []*data.Latents
+	var first []*latents.Set
 	for _, turn := range []picture.Orientation{picture.AsStored, picture.ByEXIF} {
-		src, err := data.Open(t.Context(), dir, data.Options{Orientation: turn})
+		src, err := catalog.Open(t.Context(), dir, catalog.Options{Orientation: turn})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -538,7 +539,7 @@ func TestOrientedPictures(t *testing.T) {
 		if (m.Orientation == picture.ByEXIF) != (turn == picture.ByEXIF) {
 			t.Errorf("%s: the manifest says %q", turn, m.Orientation)
 		}
-		l, err := data.OpenLatents(o.OutDir)
+		l, err := latents.Open(o.OutDir)
 		if err != nil {
 			t.Fatal(err)
 		}

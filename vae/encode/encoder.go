@@ -8,7 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -24,11 +26,11 @@ type encoder struct {
 	overflows int
 	clipped   int
 	oriented  int
-	bad       []data.Bad
+	bad       []catalog.Bad
 	waited    time.Duration
 	last      time.Time
-	claims    []*data.Claim // all that the feeder got
-	claiming  atomic.Bool   // the feeder looks for a claim
+	claims    []*latents.Claim // all that the feeder got
+	claiming  atomic.Bool      // the feeder looks for a claim
 }
 
 // lookEvery is how often an encoder without work looks what the others have done.
@@ -36,12 +38,12 @@ const lookEvery = 2 * time.Second
 
 // fed is what the feeder hands over: a batch of a claim, or, with no batch, that the claim has no more.
 type fed struct {
-	claim *data.Claim
-	batch *data.ImageBatch
+	claim *latents.Claim
+	batch *stream.ImageBatch
 	err   error
 }
 
-func (e *encoder) run(ctx context.Context, w *data.ShardWriter) (err error) {
+func (e *encoder) run(ctx context.Context, w *latents.Writer) (err error) {
 	torch.SetTF32(e.Precision == "tf32")
 	e.model = e.VAE
 	if dtype, ok := map[string]torch.DType{"bf16": torch.BFloat16, "fp16": torch.Float16}[e.Precision]; ok {
@@ -73,7 +75,7 @@ func (e *encoder) run(ctx context.Context, w *data.ShardWriter) (err error) {
 
 // feed decodes the pictures of one claim after the other, so that the first batch of the next shard is ready when the
 // encoder is done with this one. A batch belongs to the encoder until it says that it has taken it.
-func (e *encoder) feed(ctx context.Context, w *data.ShardWriter, items chan<- fed, taken <-chan struct{}) {
+func (e *encoder) feed(ctx context.Context, w *latents.Writer, items chan<- fed, taken <-chan struct{}) {
 	send := func(f fed) bool {
 		select {
 		case items <- f:
@@ -90,7 +92,7 @@ func (e *encoder) feed(ctx context.Context, w *data.ShardWriter, items chan<- fe
 		}
 		e.claiming.Store(false)
 		e.claims = append(e.claims, claim)
-		pictures := data.ImageRange(ctx, e.Source, claim.Lo, claim.Hi, data.ImageOptions{
+		pictures := stream.ImageRange(ctx, e.Source, claim.Lo, claim.Hi, stream.ImageOptions{
 			Size: e.ImageSize, Batch: e.BatchSize, Workers: e.NumWorkers, Resampler: e.Resampler, KeepGoing: true})
 		for b, err := range pictures {
 			if !send(fed{claim, b, err}) || err != nil {
@@ -111,7 +113,7 @@ func (e *encoder) feed(ctx context.Context, w *data.ShardWriter, items chan<- fe
 
 // encode makes the latents of what it is fed. Batches start at a shard's first picture, so that its bytes do not depend
 // on which shards were made before.
-func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *data.ShardWriter, items <-chan fed, taken chan<- struct{}) error {
+func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *latents.Writer, items <-chan fed, taken chan<- struct{}) error {
 	spoilt := false // the shard has a bad picture: only look for more of them
 	for {
 		f, ok, err := e.next(w, items)
@@ -161,7 +163,7 @@ func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *data.ShardWrite
 }
 
 // next waits for what the feeder hands over; ok is false when there is no more.
-func (e *encoder) next(w *data.ShardWriter, items <-chan fed) (f fed, ok bool, err error) {
+func (e *encoder) next(w *latents.Writer, items <-chan fed) (f fed, ok bool, err error) {
 	start := time.Now()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
@@ -183,7 +185,7 @@ func (e *encoder) next(w *data.ShardWriter, items <-chan fed) (f fed, ok bool, e
 }
 
 // add encodes one batch.
-func (e *encoder) add(s *torch.Scope, claim *data.Claim, b *data.ImageBatch, taken chan<- struct{}) error {
+func (e *encoder) add(s *torch.Scope, claim *latents.Claim, b *stream.ImageBatch, taken chan<- struct{}) error {
 	x := vae.Pixels(s, b.Pix, len(b.IDs), e.ImageSize.Height, e.ImageSize.Width)
 	ids, labels := slices.Clone(b.IDs), slices.Clone(b.Labels)
 	taken <- struct{}{}
@@ -193,7 +195,7 @@ func (e *encoder) add(s *torch.Scope, claim *data.Claim, b *data.ImageBatch, tak
 		mirrored = e.moments(s, s.Flip(x, 3))
 	}
 	err := claim.Add(ids, e.moments(s, x), mirrored, labels)
-	if bad := (*data.Unstorable)(nil); errors.As(err, &bad) {
+	if bad := (*latents.Unstorable)(nil); errors.As(err, &bad) {
 		return e.explain(bad)
 	}
 	e.stored += len(ids)
@@ -202,7 +204,7 @@ func (e *encoder) add(s *torch.Scope, claim *data.Claim, b *data.ImageBatch, tak
 
 // explain words that latents cannot be stored: where it is one picture, that is to blame, and where it is all of
 // them, the autoencoder or its precision.
-func (e *encoder) explain(bad *data.Unstorable) error {
+func (e *encoder) explain(bad *latents.Unstorable) error {
 	first, n := e.Source.Sample(bad.IDs[0]).Name, len(bad.IDs)
 	last := e.Source.Sample(bad.IDs[n-1]).Name
 	if bad.Mirrored {
@@ -257,7 +259,7 @@ func momentsBy(s *torch.Scope, m *vae.AutoencoderKL, x *torch.Tensor) []float32 
 }
 
 // recount takes over what other processes have done.
-func (e *encoder) recount(w *data.ShardWriter) error {
+func (e *encoder) recount(w *latents.Writer) error {
 	missing, err := w.Missing()
 	if err != nil {
 		return err

@@ -5,7 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch/torchtest"
 	"github.com/ditrun/ditrun/vae"
@@ -23,8 +24,8 @@ func (c Checkers) Notes() []string   { return nil }
 func (c Checkers) Close() error      { return nil }
 
 // Samples stand in the order of their labels.
-func (c Checkers) Sample(i int) data.Sample {
-	return data.Sample{Name: fmt.Sprint(i), Label: 2 * i / c.n}
+func (c Checkers) Sample(i int) catalog.Sample {
+	return catalog.Sample{Name: fmt.Sprint(i), Label: 2 * i / c.n}
 }
 
 func (c Checkers) Image(i int) (*picture.Image, error) {
@@ -54,7 +55,7 @@ func TestSourceOfAnotherPackage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	latents, err := data.OpenLatents(out)
+	latents, err := latents.Open(out)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -56,7 +56,7 @@ func TestKilledProcesses(t *testing.T) {
 	}
 	took := time.Since(began)
 	want := files(t, undisturbed)
-	l, err := data.OpenLatents(undisturbed)
+	l, err := latents.Open(undisturbed)
 	if err != nil {
 		t.Fatal(err)
 	}

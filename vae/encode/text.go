@@ -1,19 +1,19 @@
 package encode
 
 import (
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/dit/text"
 	"github.com/ditrun/ditrun/torch"
 )
 
-// TextEncoder makes an encoder of package text one that data.WriteText takes. It computes in Float32, on a GPU too: states
+// TextEncoder makes an encoder of package text one that tokens.Write takes. It computes in Float32, on a GPU too: states
 // are made once and used in every epoch.
-func TextEncoder(e *text.Encoder) data.TokenEncoder { return textEncoder{e} }
+func TextEncoder(e *text.Encoder) tokens.Encoder { return textEncoder{e} }
 
 type textEncoder struct{ *text.Encoder }
 
-func (t textEncoder) Info() data.TextEncoderInfo {
-	return data.TextEncoderInfo{Name: t.Name(), SHA256: t.SHA256(), Length: t.Length(), Width: t.Width()}
+func (t textEncoder) Info() tokens.EncoderInfo {
+	return tokens.EncoderInfo{Name: t.Name(), SHA256: t.SHA256(), Length: t.Length(), Width: t.Width()}
 }
 
 func (t textEncoder) Encode(texts []string, states []float32, lengths []int32) error {

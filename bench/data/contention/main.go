@@ -16,8 +16,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
 	"github.com/ditrun/ditrun/vae/encode"
@@ -34,7 +35,7 @@ func main() {
 
 // crops is a source of crops that are kept in memory.
 type crops struct {
-	data.Source
+	catalog.Source
 	images []*picture.Image
 }
 
@@ -53,7 +54,7 @@ func run(args []string) error {
 		}
 	}
 	torch.SetNumThreads(threads)
-	files, err := data.Open(ctx, args[0], data.Options{})
+	files, err := catalog.Open(ctx, args[0], catalog.Options{})
 	if err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ func run(args []string) error {
 	for range rounds { // the time that decoding takes when nothing else computes
 		memory.images = nil
 		start := cpuTime()
-		for b, err := range data.ImageRange(ctx, files, 0, files.Len(), data.ImageOptions{Size: picture.Square(size), Batch: batch, Workers: 1}) {
+		for b, err := range stream.ImageRange(ctx, files, 0, files.Len(), stream.ImageOptions{Size: picture.Square(size), Batch: batch, Workers: 1}) {
 			if err != nil {
 				return err
 			}
@@ -84,7 +85,7 @@ func run(args []string) error {
 		}
 		decode = min(decode, cpuTime()-start)
 	}
-	encodeFrom := func(src data.Source) (wall time.Duration, err error) {
+	encodeFrom := func(src catalog.Source) (wall time.Duration, err error) {
 		out, err := os.MkdirTemp(dir, "latents-")
 		if err != nil {
 			return 0, err
@@ -96,7 +97,7 @@ func run(args []string) error {
 	}
 	best := [2]time.Duration{1 << 62, 1 << 62}
 	for round := range rounds + 1 {
-		for i, src := range []data.Source{memory, files} {
+		for i, src := range []catalog.Source{memory, files} {
 			wall, err := encodeFrom(src)
 			if err != nil {
 				return err

@@ -20,11 +20,14 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/ditrun/ditrun/data/latents"
+
 	"github.com/disintegration/imaging"
 	"golang.org/x/sys/unix"
 
-	"github.com/ditrun/ditrun/data"
+	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -42,7 +45,7 @@ func main() {
 func run(what, dir string, args []string) (n int, seconds float64, err error) {
 	ctx := context.Background()
 	if what == "latents" {
-		return latents(ctx, dir, data.BatchOptions{})
+		return readLatents(ctx, dir, stream.Options{})
 	}
 	if what == "cold" {
 		if err := forget(dir); err != nil {
@@ -52,7 +55,7 @@ func run(what, dir string, args []string) (n int, seconds float64, err error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		return latents(ctx, dir, data.BatchOptions{Order: args[0], MaxSteps: steps})
+		return readLatents(ctx, dir, stream.Options{Order: args[0], MaxSteps: steps})
 	}
 	if what == "write-latents" {
 		return writeLatents(ctx, dir, args[0])
@@ -62,13 +65,13 @@ func run(what, dir string, args []string) (n int, seconds float64, err error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		src, err := data.Open(ctx, dir, data.Options{})
+		src, err := catalog.Open(ctx, dir, catalog.Options{})
 		if err != nil {
 			return 0, 0, err
 		}
 		steps := 2 * src.Len() / batch
 		start := time.Now()
-		for b, err := range data.ImageBatches(ctx, src, data.ImageOptions{Size: picture.Square(size), Batch: batch, Workers: workers, FlipProb: 0.5, MaxSteps: steps}) {
+		for b, err := range stream.Images(ctx, src, stream.ImageOptions{Size: picture.Square(size), Batch: batch, Workers: workers, FlipProb: 0.5, MaxSteps: steps}) {
 			if err != nil {
 				return 0, 0, err
 			}
@@ -115,8 +118,8 @@ func run(what, dir string, args []string) (n int, seconds float64, err error) {
 	return n, time.Since(start).Seconds(), nil
 }
 
-func latents(ctx context.Context, dir string, o data.BatchOptions) (n int, seconds float64, err error) {
-	l, err := data.OpenLatents(dir)
+func readLatents(ctx context.Context, dir string, o stream.Options) (n int, seconds float64, err error) {
+	l, err := latents.Open(dir)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -126,7 +129,7 @@ func latents(ctx context.Context, dir string, o data.BatchOptions) (n int, secon
 	if o.MaxSteps == 0 {
 		o.Epochs = max(1, 60000/l.Len())
 	}
-	for b, err := range data.Batches(ctx, l, o) {
+	for b, err := range stream.Batches(ctx, l, o) {
 		if err != nil {
 			return 0, 0, err
 		}
@@ -159,9 +162,9 @@ func writeLatents(ctx context.Context, dir, count string) (n int, seconds float6
 		return 0, 0, err
 	}
 	start := time.Now()
-	w, err := data.NewShardWriter(dir, data.Plan{
-		Dataset:  data.Dataset{Samples: n, Hash: "noise", Order: "label, position", Classes: []string{"noise"}},
-		VAE:      data.VAE{Name: "none", SHA256: "none", ScalingFactor: 0.18215},
+	w, err := latents.NewWriter(dir, latents.Plan{
+		Dataset:  latents.Dataset{Samples: n, Hash: "noise", Order: "label, position", Classes: []string{"noise"}},
+		VAE:      latents.VAE{Name: "none", SHA256: "none", ScalingFactor: 0.18215},
 		Channels: 4, Height: 32, Width: 32, DType: checkpoint.F16, Flip: true,
 		ImageSize: picture.Square(size), Crop: picture.PillowClassic.Crop(), Decoder: picture.Decoders, Precision: "fp32", Tool: "loader",
 	})

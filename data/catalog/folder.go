@@ -1,0 +1,172 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/ditrun/ditrun/data/store"
+)
+
+// pictureExtensions are the names torchvision's ImageFolder takes for pictures, and GIF. What a file holds is still
+// told by its content.
+var pictureExtensions = []string{".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
+
+func IsPicture(name string) bool {
+	return slices.Contains(pictureExtensions, strings.ToLower(path.Ext(name)))
+}
+
+// openFolder opens a tree of class folders: every folder in root is a class, numbered in byte order of the names;
+// pictures are the files below it, at any depth, with one of pictureExtensions in any case; links are followed.
+// Within a class the samples are sorted by folder path, then by file name. So far these are the rules of
+// torchvision's ImageFolder.
+//
+// Unlike there, hidden and system folders and files are left out; folders that hold parts of a data set (train,
+// test), or output of ditrun, are an error; so are two folders whose names differ only in how their letters are
+// composed. A class folder without pictures is an error, as in torchvision.
+func openFolder(set *store.Set) (*catalogue, error) {
+	pictures, out := pictures(set)
+	classes := slices.DeleteFunc(slices.Sorted(slices.Values(set.Folders)), isSystem)
+	number := make(map[string]int32, len(classes))
+	for i, c := range classes {
+		number[c] = int32(i)
+	}
+	in := classFolders(pictures, classes)
+	notes, err := checkFolders(set, classes, in)
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]entry, 0, len(pictures.Objects))
+	loose := ""
+	for i, o := range pictures.Objects {
+		class, name, ok := strings.Cut(o.Name, "/")
+		if !ok {
+			loose = o.Name
+			out.leave("in no class folder")
+			continue
+		}
+		entries = append(entries, entry{name: name, label: number[class], file: int32(i), length: o.Size})
+	}
+	if len(entries) == 0 {
+		return nil, noClasses(set, loose, out)
+	}
+	c := newCatalogue(containers(pictures, false), entries, classes)
+	c.remote = set.Remote
+	c.notes = append(out.notes(), notes...)
+	return c, nil
+}
+
+// checkFolders refuses folders that are no classes, and remarks on what is odd about them.
+func checkFolders(set *store.Set, classes []string, in map[string]*classFolder) (notes []string, err error) {
+	if err := refuseOwn(set); err != nil {
+		return nil, err
+	}
+	for _, o := range set.Objects { // a link that leads nowhere may have been a class
+		if o.Err != nil && !strings.Contains(o.Name, "/") && kindLeftOut(o.Name) == kindLeftOut("none") {
+			return nil, fmt.Errorf("open %s: %w: mend it, or remove it", set.Path(o.Name), o.Err)
+		}
+	}
+	if notes, err = checkParts(set, classes, in); err != nil {
+		return nil, err
+	}
+	twins := []string{}
+	for _, c := range classes {
+		if first, ok := set.Twins[c]; ok {
+			twins = append(twins, fmt.Sprintf("%q and %q", first, c))
+		}
+	}
+	if len(twins) > 0 {
+		notes = append(notes, fmt.Sprintf(
+			"classes %s are one folder by way of a link: its pictures are in both classes", fewOf(twins)))
+	}
+	for _, c := range classes {
+		if in[c].pictures == 0 {
+			return nil, noPictures(set, c)
+		}
+	}
+	return notes, nil
+}
+
+// convertible are kinds of pictures that are not read.
+var convertible = []string{
+	".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg", ".psd", ".pcx",
+}
+
+// noPictures is the error of a class folder without pictures.
+func noPictures(set *store.Set, class string) error {
+	out := leftOut{}
+	for _, o := range set.Objects {
+		if kind := kindLeftOut(o.Name); kind != "" && strings.HasPrefix(o.Name, class+"/") {
+			out.leave(kind)
+		}
+	}
+	text := fmt.Sprintf("open %s: class folder %q holds no pictures (%s)",
+		set.Location, class, strings.Join(pictureExtensions, " "))
+	if len(out) == 0 {
+		return fmt.Errorf("%s: put pictures into it, or remove it", text)
+	}
+	advice := "put pictures into it, or move it elsewhere"
+	for _, ext := range convertible {
+		if out[ext] > 0 {
+			advice = fmt.Sprintf("convert the %s files to JPEG or PNG", ext)
+			break
+		}
+	}
+	if i := slices.IndexFunc(set.Objects, func(o store.Object) bool {
+		return strings.HasPrefix(o.Name, class+"/") && isArchive(o.Name) && !ofSystem(o.Name)
+	}); i >= 0 {
+		dir, base := path.Split(set.Objects[i].Name)
+		advice = "to open archives, name them with a pattern: " + set.Path(dir+"*"+path.Ext(base))
+	}
+	return fmt.Errorf("%s: %v: %s", text, out, advice)
+}
+
+// noClasses is the error of a set without class folders. loose is a picture that lies directly in it, if there is one.
+func noClasses(set *store.Set, loose string, out leftOut) error {
+	switch {
+	case loose != "":
+		return fmt.Errorf("open %s: pictures such as %s lie directly in it: "+
+			"put the pictures of each class into a folder of its own, or name their classes with --labels",
+			set.Location, loose)
+	case len(out) > 0:
+		return fmt.Errorf("open %s: no class folders: %s; %v", set.Location, wanted, out)
+	}
+	return fmt.Errorf("open %s: no class folders: %s", set.Location, wanted)
+}
+
+// openFlat opens pictures that lie in one folder, their classes in a file.
+func openFlat(set *store.Set, labels *labelFile) (*catalogue, error) {
+	if err := refuseOwn(set); err != nil {
+		return nil, err
+	}
+	pictures, out := pictures(set.Select(func(o *store.Object) bool { return !isFile(set.Path(o.Name), labels.path) }))
+	if len(pictures.Objects) == 0 && len(out) > 0 {
+		return nil, fmt.Errorf("open %s: no pictures: %s; %v", set.Location, wanted, out)
+	}
+	entries := make([]entry, len(pictures.Objects))
+	for i, o := range pictures.Objects {
+		entries[i] = entry{name: o.Name, file: int32(i), length: o.Size}
+	}
+	classes, err := labels.apply(entries)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", set.Location, err)
+	}
+	c := newCatalogue(containers(pictures, false), entries, classes)
+	c.remote = set.Remote
+	c.notes = append(out.notes(), labels.notes...)
+	if parts := findParts(set.Folders); len(parts) > 0 {
+		c.notes = append(c.notes, fmt.Sprintf("the pictures of several parts of the data set are taken together: %s",
+			strings.Join(parts, ", ")))
+	}
+	return c, nil
+}
+
+// isFile says whether two paths name one file, as far as their text says.
+func isFile(a, b string) bool {
+	absA, errA := filepath.Abs(a)
+	absB, errB := filepath.Abs(b)
+	return errors.Join(errA, errB) == nil && absA == absB
+}

@@ -1,0 +1,191 @@
+package catalog
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/ditrun/ditrun/data/store"
+)
+
+// partName finds the name of a part in that of a folder, as a word of its own: Training, val2017, seg_test.
+var partName = regexp.MustCompile(`(?i)^(|.*[-_. ])` +
+	`(train|training|val|valid|validation|dev|eval|evaluation|test|testing)(|[-_. 0-9].*)$`)
+
+// partOf returns which part of a data set a folder is by its name, "" if by none, and what else the name has in it.
+// Parts of one set agree in that, as seg_train and seg_test do, and bullet_train and test_tube do not.
+func partOf(folder string) (part, others string) {
+	m := partName.FindStringSubmatch(strings.ToLower(folder))
+	if m == nil {
+		return "", ""
+	}
+	switch m[2][0] {
+	case 'v', 'd', 'e':
+		part = "val"
+	default:
+		part = strings.TrimSuffix(m[2], "ing")
+	}
+	return part, m[1] + "/" + m[3]
+}
+
+// findParts returns those of the folders that are parts of one data set, none where fewer than two are.
+func findParts(folders []string) []string {
+	type group struct{ names, parts []string }
+	groups := map[string]*group{}
+	for _, name := range folders {
+		part, others := partOf(name)
+		if part == "" {
+			continue
+		}
+		g := groups[others]
+		if g == nil {
+			g = &group{}
+			groups[others] = g
+		}
+		g.names = append(g.names, name)
+		if !slices.Contains(g.parts, part) {
+			g.parts = append(g.parts, part)
+		}
+	}
+	var most []string
+	for _, g := range groups {
+		if len(g.parts) > 1 && (len(g.names) > len(most) || len(g.names) == len(most) && g.names[0] < most[0]) {
+			most = g.names
+		}
+	}
+	return most
+}
+
+// A classFolder is what lies in a folder that may be a class.
+type classFolder struct {
+	pictures, direct int      // pictures at any depth, and directly in it
+	folders          []string // in it that have pictures
+}
+
+// classFolders describes the folders of a set of pictures.
+func classFolders(pictures *store.Set, classes []string) map[string]*classFolder {
+	in := make(map[string]*classFolder, len(classes))
+	for _, c := range classes {
+		in[c] = &classFolder{}
+	}
+	for _, o := range pictures.Objects { // sorted: the pictures of a folder follow each other
+		class, name, ok := strings.Cut(o.Name, "/")
+		if !ok {
+			continue
+		}
+		f := in[class]
+		f.pictures++
+		folder, _, deeper := strings.Cut(name, "/")
+		switch n := len(f.folders); {
+		case !deeper:
+			f.direct++
+		case n == 0 || f.folders[n-1] != folder:
+			f.folders = append(f.folders, folder)
+		}
+	}
+	return in
+}
+
+// checkParts refuses a set whose folders are not classes but parts of a data set, and remarks on one that may be such.
+func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (notes []string, err error) {
+	filled := slices.DeleteFunc(slices.Clone(classes), func(c string) bool { return in[c].pictures == 0 })
+	parts := findParts(classes)
+	if len(parts) > 0 {
+		others := slices.DeleteFunc(slices.Clone(filled), func(c string) bool { return slices.Contains(parts, c) })
+		deep := slices.ContainsFunc(parts, func(p string) bool { return in[p].direct == 0 && len(in[p].folders) > 1 })
+		if len(others) <= len(parts) || deep || shareFolders(parts, others, in) {
+			return nil, refuseParts(set, parts, in)
+		}
+		notes = append(notes, fmt.Sprintf("%s are taken for classes, as there are %d others: "+
+			"where they are parts of the data set, name one of them, such as %s",
+			strings.Join(parts, " and "), len(others), set.Path(parts[0])))
+	}
+	whole := slices.DeleteFunc(slices.Clone(filled), func(c string) bool { // parts with class folders in them
+		part, _ := partOf(c)
+		return part == "" || in[c].direct > 0
+	})
+	if len(whole) > 0 && len(whole) == len(filled) {
+		return nil, refuseParts(set, filled, in)
+	}
+	for _, c := range whole {
+		if len(parts) == 0 && len(in[c].folders) > 1 {
+			notes = append(notes, fmt.Sprintf("%q is taken for a class, and its %d folders are not: "+
+				"where it is a part of the data set, name %s", c, len(in[c].folders), set.Path(c)))
+		}
+	}
+	within := 0
+	example := ""
+	for _, c := range filled {
+		f := in[c]
+		if inner := findParts(f.folders); len(inner) > 0 {
+			if within++; example == "" {
+				example = fmt.Sprintf("%s of class %q", strings.Join(inner, " and "), c)
+			}
+			if len(filled) == 1 && f.direct == 0 {
+				return nil, fmt.Errorf("open %s: %s holds parts of a data set (%s), not classes: "+
+					"name one of them, such as %s",
+					set.Location, set.Path(c), strings.Join(inner, ", "), set.Path(c+"/"+inner[0]))
+			}
+		}
+	}
+	c := append(filled, "")[0]
+	part, _ := partOf(c)
+	switch {
+	case within > 0:
+		notes = append(notes, fmt.Sprintf("pictures of several parts of the data set are in one class, "+
+			"such as %s (%d of %d classes)", example, within, len(filled)))
+	case len(filled) == 1 && in[c].direct == 0 && len(in[c].folders) > 1:
+		notes = append(notes, fmt.Sprintf("all pictures are of one class, %q: "+
+			"to make classes of the %d folders in it, name %s", c, len(in[c].folders), set.Path(c)))
+	case len(filled) == 1 && part != "":
+		notes = append(notes, fmt.Sprintf("all pictures are of one class, that is called %q", c))
+	}
+	return notes, nil
+}
+
+// shareFolders says whether two parts have a folder of one name in them, or one of a name that is another class's.
+func shareFolders(parts, others []string, in map[string]*classFolder) bool {
+	known := map[string]bool{}
+	for _, c := range others {
+		known[c] = true
+	}
+	for _, p := range parts {
+		for _, f := range in[p].folders {
+			if known[f] {
+				return true
+			}
+		}
+		for _, f := range in[p].folders {
+			known[f] = true
+		}
+	}
+	return false
+}
+
+// refuseParts is the error that names the parts of a data set and one to open: with class folders rather than without,
+// and the training part rather than others.
+func refuseParts(set *store.Set, parts []string, in map[string]*classFolder) error {
+	rank := func(p string) (n int) {
+		if part, _ := partOf(p); part == "train" {
+			n++
+		}
+		if len(in[p].folders) > 0 {
+			n += 2
+		}
+		return n
+	}
+	best := parts[0]
+	for _, p := range parts {
+		if rank(p) > rank(best) {
+			best = p
+		}
+	}
+	text := fmt.Sprintf("it holds parts of a data set (%s), not classes: ", strings.Join(parts, ", "))
+	if len(in[best].folders) == 0 {
+		return fmt.Errorf("open %s: %snone of them has class folders: "+
+			"sort the pictures of one into a folder for each class, or name the part, such as %s, "+
+			"and their classes with --labels", set.Location, text, set.Path(best))
+	}
+	return fmt.Errorf("open %s: %sname one of them, such as %s", set.Location, text, set.Path(best))
+}

@@ -1,0 +1,386 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/store"
+	"github.com/ditrun/ditrun/internal/disk"
+)
+
+// Sample describes one picture of a source.
+type Sample struct {
+	Name  string // canonical name within its class, the same wherever the data set is stored
+	Label int    // index into Classes
+}
+
+// Source is a catalogue of labelled pictures. The sample id is the index: samples are ordered by label first, so
+// the same data set has the same ids on every machine and in every container. All methods may be called from several
+// goroutines at once.
+type Source interface {
+	// Len returns the number of samples.
+	Len() int
+	// Classes returns the class names, indexed by label: text, in which bytes that are not UTF-8 are written as \xNN.
+	Classes() []string
+	// Sample describes sample i, 0 <= i < Len().
+	Sample(i int) Sample
+	// Image decodes sample i at its full size. The caller owns the result. The error names the sample; for a picture
+	// that cannot be decoded it is a BadPicture.
+	Image(i int) (*picture.Image, error)
+	// Order says what the ids are sorted by.
+	Order() string
+	// Hash identifies the catalogue: the hex SHA-256 over names, labels and lengths.
+	Hash() string
+	// Notes are remarks for the user, such as which of several parts was opened.
+	Notes() []string
+	// Close releases the source; it must not be used afterwards.
+	Close() error
+}
+
+// Options of Open. The zero value is fine.
+type Options struct {
+	// Labels is a file with the classes of pictures that lie in no class folders: a class name a line for the pictures
+	// in order of their names, or lines of file name and class name, as CSV or apart by tabs or blanks.
+	Labels string
+	// CacheDir is where the indices of archives are kept and compressed archives are unpacked; "" means ditrun in the
+	// user's folder for caches.
+	CacheDir string
+	// OnProgress, which may be nil, is told how far a stage of opening is, from several goroutines.
+	OnProgress func(stage string, done, total int64)
+	// DecodeMemory is how many bytes the decoders may take at once; 0 means a gigabyte. A picture that takes more is
+	// decoded alone.
+	DecodeMemory int64
+	// Orientation of the pictures; "" means AsStored.
+	Orientation picture.Orientation
+}
+
+func (o *Options) progress(stage string, done, total int64) {
+	if o.OnProgress != nil {
+		o.OnProgress(stage, done, total)
+	}
+}
+
+// cacheFolder makes a folder in the cache.
+func (o *Options) cacheFolder(name string) (string, error) {
+	dir := o.CacheDir
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", errors.New("there is no folder for caches, as neither XDG_CACHE_HOME nor HOME is set")
+		}
+		dir = filepath.Join(cache, "ditrun")
+	}
+	dir = filepath.Join(dir, name)
+	return dir, os.MkdirAll(dir, 0o777)
+}
+
+const wanted = "want class folders with pictures (jpg, png, ...), tar archives, parquet or IDX files (train-images-idx3-ubyte)"
+
+// Open opens the pictures at location, which is a folder, a file, a pattern of files (train-*.tar) or one of these in
+// S3-compatible storage (s3://bucket/key). What it holds is told by content:
+//
+//   - class folders with pictures, with the rules of torchvision's ImageFolder, see openFolder for where they differ;
+//   - ILSVRC2012_img_train.tar, an archive of class archives, read in place; or a folder of class archives;
+//   - WebDataset archives; an archive of class folders; a flat archive or folder with o.Labels;
+//   - any of these archives compressed with gzip or zstd, and parquet files as of Hugging Face's datasets, which are
+//     unpacked into the cache first;
+//   - IDX files of the MNIST family, plain or gzip, also in the only folder below location that has such files.
+//
+// Of several archives or IDX files in one folder that are parts of a data set the training part is opened. Files that
+// are not taken for pictures are counted in a line of Notes.
+func Open(ctx context.Context, location string, o Options) (Source, error) {
+	o.Orientation = cmp.Or(o.Orientation, picture.AsStored)
+	if err := o.Orientation.Validate(); err != nil {
+		return nil, fmt.Errorf("open %s: %w", location, err)
+	}
+	set, err := store.Open(ctx, location)
+	if err != nil {
+		return nil, disk.OpenError(location, err)
+	}
+	var labels *labelFile
+	if o.Labels != "" {
+		if labels, err = readLabels(o.Labels); err != nil {
+			return nil, err
+		}
+	}
+	if slices.ContainsFunc(set.Objects, func(o store.Object) bool { return o.Name == latentsManifest }) && !set.Single {
+		return nil, fmt.Errorf("open %s: holds encoded latents (%s), want pictures", location, latentsManifest)
+	}
+	if len(set.Objects) == 0 && len(set.Folders) == 0 {
+		return nil, fmt.Errorf("open %s: empty: %s", location, wanted)
+	}
+	for _, folder := range set.Unlisted {
+		if systemFolder(folder.Name) == "" {
+			return nil, fmt.Errorf("open %s: the folder cannot be listed: %w: make it readable, or move it out of %s",
+				set.Path(folder.Name), folder.Err, location)
+		}
+	}
+	c, err := openKind(ctx, set, labels, &o)
+	if err != nil {
+		return nil, err
+	}
+	switch c := c.(type) {
+	case *idx:
+		c.classes = asText(c.classes)
+	case *catalogue:
+		c.classes = asText(c.classes)
+		c.orientation = o.Orientation
+		c.budget = newBudget(cmp.Or(o.DecodeMemory, defaultDecodeMemory))
+		alike, err := alikeNames(c.classes)
+		if err != nil {
+			c.Close()
+			return nil, fmt.Errorf("open %s: %w", location, err)
+		}
+		c.notes = append(append(c.notes, alike...), ClassNotes(c.classes)...)
+	}
+	return c, nil
+}
+
+func openKind(ctx context.Context, set *store.Set, labels *labelFile, o *Options) (Source, error) {
+	if set.Single {
+		kind, err := kindOf(set, 0)
+		if err != nil {
+			return nil, err
+		}
+		if kind == "IDX" || kind == "" && !isArchive(set.Objects[0].Name) {
+			return openIDXSet(ctx, set, "")
+		}
+		return openPacked(ctx, set, labels, o)
+	}
+	archives := set.Select(func(o *store.Object) bool { return isArchive(o.Name) && !ofSystem(o.Name) })
+	pictures := slices.ContainsFunc(set.Objects, func(o store.Object) bool { return kindLeftOut(o.Name) == "" })
+	if len(archives.Objects) > 0 && !pictures {
+		return openBeside(ctx, set, archives, labels, o)
+	}
+	if has, err := hasIDX(set); err != nil || has {
+		if err != nil {
+			return nil, err
+		}
+		return openIDXSet(ctx, set, "")
+	}
+	set, note := trainingPart(set)
+	if !pictures {
+		below, err := belowIDX(set)
+		if err != nil {
+			return nil, err
+		}
+		if below != nil {
+			return openIDXBelow(ctx, below)
+		}
+	}
+	var c *catalogue
+	var err error
+	if labels != nil {
+		c, err = openFlat(set, labels)
+	} else {
+		c, err = openFolder(set)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if note != "" {
+		c.notes = append(c.notes, note)
+	}
+	return c, nil
+}
+
+// ofSystem says whether a file is hidden or in a hidden folder, or in one of a system.
+func ofSystem(name string) bool {
+	dir, base := path.Split(name)
+	return isSystem(base) || systemFolder(dir) != ""
+}
+
+// openBeside opens the archives of a set, and counts the files beside them.
+func openBeside(ctx context.Context, set, archives *store.Set, labels *labelFile, o *Options) (Source, error) {
+	c, err := openPacked(ctx, archives, labels, o)
+	if err != nil {
+		return nil, err
+	}
+	out := leftOut{}
+	for _, f := range set.Objects {
+		if (ofSystem(f.Name) || !isArchive(f.Name)) && (labels == nil || !isFile(set.Path(f.Name), labels.path)) {
+			out.leave(kindLeftOut(f.Name))
+		}
+	}
+	if len(out) > 0 {
+		c.notes = append(c.notes, fmt.Sprintf("beside the archives %v", out))
+	}
+	return c, nil
+}
+
+// archiveName are the endings of files that hold many pictures.
+var archiveName = regexp.MustCompile(`(?i)\.(tar|tar\.gz|tgz|tar\.zst|tzst|parquet)$`)
+
+func isArchive(name string) bool { return archiveName.MatchString(name) }
+
+// trainingPart steps down to the training pictures of ImageNet as Kaggle packs it, and says so.
+func trainingPart(set *store.Set) (part *store.Set, note string) {
+	for _, dir := range []string{"Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/train"} {
+		if slices.ContainsFunc(set.Objects, func(o store.Object) bool { return strings.HasPrefix(o.Name, dir+"/") }) {
+			return set.Below(dir), fmt.Sprintf("the training part is used, %s", set.Path(dir))
+		}
+	}
+	return set, ""
+}
+
+// kindOf tells what a file is by its first bytes: parquet, tar, gzip (of a tar), zstd, IDX, or "".
+func kindOf(set *store.Set, i int) (string, error) {
+	f, err := set.File(i)
+	if err != nil {
+		return "", disk.OpenError(set.Path(set.Objects[i].Name), err)
+	}
+	defer f.Close()
+	head := make([]byte, 512)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", disk.OpenError(set.Path(set.Objects[i].Name), err)
+	}
+	head = head[:n]
+	starts := func(s string) bool { return strings.HasPrefix(string(head), s) }
+	switch {
+	case starts("PAR1"):
+		return "parquet", nil
+	case isTar(head):
+		return "tar", nil
+	case starts("\x28\xb5\x2f\xfd"):
+		return "zstd", nil
+	case starts("\x1f\x8b"):
+		if m := magicIDX(io.NewSectionReader(f, 0, set.Objects[i].Size)); m == idxImages || m == idxLabels {
+			return "IDX", nil
+		}
+		return "gzip", nil
+	case starts("\x00\x00\x08\x01"), starts("\x00\x00\x08\x03"):
+		return "IDX", nil
+	}
+	return "", nil
+}
+
+// splitName finds the part of a data set that a file name says it belongs to.
+var splitName = regexp.MustCompile(`(?i)(?:^|[-_/.])(train|training|val|valid|validation|test)(?:[-_/.0-9]|$)`)
+
+// chooseSplit keeps the training files where there are others beside them.
+func chooseSplit(set *store.Set) (*store.Set, string) {
+	of := func(o *store.Object) string {
+		if m := splitName.FindStringSubmatch(o.Name); m != nil {
+			return strings.TrimSuffix(strings.ToLower(m[1]), "ing")
+		}
+		return ""
+	}
+	var found []string
+	for i := range set.Objects {
+		if s := of(&set.Objects[i]); !slices.Contains(found, s) {
+			found = append(found, s)
+		}
+	}
+	if len(found) < 2 || !slices.Contains(found, "train") {
+		return set, ""
+	}
+	chosen := set.Select(func(o *store.Object) bool { return of(o) == "train" })
+	return chosen, fmt.Sprintf("of %d files in %s the %d of the training part are used; a pattern such as %s names others",
+		len(set.Objects), set.Location, len(chosen.Objects), set.Path("val*"))
+}
+
+// openPacked opens archives of any kind, the compressed ones by unpacking them.
+func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Options) (*catalogue, error) {
+	set, note := chooseSplit(set)
+	files, sizes, err := archiveContainers(set)
+	if err != nil {
+		return nil, err
+	}
+	kinds, err := kindsOf(ctx, set)
+	if err != nil {
+		return nil, err
+	}
+	direct := files
+	if set.Remote {
+		// Headers lie far apart only in archives of large files: asking for each alone would be slower than reading on.
+		files = containers(set.Cached(remoteBlock, remoteCache), true)
+	}
+	tables := true // there are no others
+	for i, kind := range kinds {
+		unpack := map[string]unpackTo{"gzip": unpackGzip, "zstd": unpackZstd, "parquet": unpackParquet}[kind]
+		if kind == "" {
+			empty, err := isEmptyObject(set, i)
+			if err != nil || !empty {
+				return nil, cmp.Or(err, fmt.Errorf("open %s: not a tar archive or parquet file", set.Path(set.Objects[i].Name)))
+			}
+		} else if kind != "tar" && unpack == nil {
+			return nil, fmt.Errorf("open %s: not a tar archive or parquet file", set.Path(set.Objects[i].Name))
+		}
+		tables = tables && (kind == "parquet" || kind == "")
+		if unpack == nil {
+			continue
+		}
+		o.progress("unpack into the cache", int64(i), int64(len(set.Objects)))
+		path, size, err := unpacked(ctx, set, i, kind, unpack, o)
+		if err != nil {
+			return nil, err
+		}
+		files[i], sizes[i] = localContainer(path, set.Path(set.Objects[i].Name)), size
+	}
+	dir, unkept := o.cacheFolder("index")
+	key := indexKey(set, labels)
+	c := loadIndex(dir, key, files, sizes)
+	if c == nil {
+		if c, err = openArchives(ctx, set.Location, files, sizes, labels, o); err != nil {
+			return nil, err
+		}
+		if err := c.nameClasses(ctx, set, kinds, tables); err != nil {
+			return nil, err
+		}
+		if unkept == nil {
+			unkept = c.saveIndex(dir, key)
+		}
+		if unkept != nil {
+			c.notes = append(c.notes, fmt.Sprintf("the archives are indexed again each time: %v; XDG_CACHE_HOME names a folder for the index", unkept))
+		}
+	}
+	c.remote = set.Remote && slices.ContainsFunc(kinds, func(k string) bool { return k == "tar" })
+	if c.remote && !c.inOrder(remoteBlock, remoteCache) {
+		for i := range direct {
+			if kinds[i] == "tar" {
+				files[i] = container{path: direct[i].path, keep: true, open: direct[i].open}
+			}
+		}
+	}
+	if note != "" {
+		c.notes = append(c.notes, note)
+	}
+	return c, nil
+}
+
+// Archives in remote storage are read in blocks of this size, of which so much is kept.
+const (
+	remoteBlock = 4 << 20
+	remoteCache = 512 << 20
+)
+
+// kindsOf tells what the files of a set are.
+func kindsOf(ctx context.Context, set *store.Set) ([]string, error) {
+	kinds := make([]string, len(set.Objects))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(indexWorkers)
+	for i := range kinds {
+		g.Go(func() (err error) {
+			if ctx.Err() == nil {
+				kinds[i], err = kindOf(set, i)
+			}
+			return err
+		})
+	}
+	return kinds, g.Wait()
+}
+
+func isRemote(location string) bool { return strings.Contains(location, "://") }

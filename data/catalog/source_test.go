@@ -1,0 +1,434 @@
+package catalog
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+
+	"github.com/ditrun/ditrun/data/internal/datatest"
+	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/store/storetest"
+)
+
+// parquetRow is a picture as Hugging Face's datasets stores it.
+type parquetRow struct {
+	Image struct {
+		Bytes []byte  `parquet:"bytes,optional"`
+		Path  *string `parquet:"path,optional"`
+	} `parquet:"image"`
+	Label int64 `parquet:"label"`
+}
+
+func parquetOf(t testing.TB, rows []parquetRow, options ...parquet.WriterOption) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := parquet.NewGenericWriter[parquetRow](&b, append([]parquet.WriterOption{parquet.MaxRowsPerRowGroup(3), parquet.Compression(&parquet.Snappy)}, options...)...)
+	if _, err := w.Write(rows); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// synsets are the first classes of ImageNet.
+var synsets = []string{"n01440764", "n01443537", "n01484850"}
+
+// smallSet is a data set in the order of its ids.
+func smallSet(t testing.TB) (samples []Sample, files [][]byte) {
+	for label, n := range []int{4, 2, 3} {
+		names := make([]string, n)
+		for i := range names {
+			names[i] = fmt.Sprintf("%s_%d.JPEG", synsets[label], []int{10026, 7, 100, 9999}[i])
+		}
+		slices.Sort(names)
+		for i, name := range names {
+			samples = append(samples, Sample{name, label})
+			files = append(files, datatest.PNG(t, 3+i, 2+label))
+		}
+	}
+	return samples, files
+}
+
+// The same data set in every container has the same ids, names, pictures and hash.
+func TestContainersAgree(t *testing.T) {
+	samples, files := smallSet(t)
+	shuffled := []int{5, 0, 8, 3, 1, 7, 2, 6, 4}
+	tree, flatFiles := map[string][]byte{}, map[string][]byte{}
+	var inTree, wds, wdsJSON, flat []datatest.File
+	classTars := map[string][]datatest.File{}
+	var rows, nameless []parquetRow
+	labels := "ImageId,PredictionString\n"
+	inTree = append(inTree, datatest.File{"data/", nil}, datatest.File{"data/train/", nil})
+	for _, i := range shuffled {
+		s, b := samples[i], files[i]
+		class, key := synsets[s.Label], stem(s.Name)
+		tree[class+"/"+s.Name] = b
+		flatFiles[s.Name] = b
+		inTree = append(inTree, datatest.File{"data/train/" + class + "/" + s.Name, b})
+		classTars[class] = append(classTars[class], datatest.File{s.Name, b})
+		wds = append(wds, datatest.File{"./" + key + ".cls", []byte(strconv.Itoa(s.Label))}, datatest.File{"./" + key + ".jpg", b}, datatest.File{"./" + key + ".mask.png", []byte("x")})
+		wdsJSON = append(wdsJSON, datatest.File{"a/" + key + ".jpg", b}, datatest.File{"a/" + key + ".json", fmt.Appendf(nil, `{"label": %d, "text": "x"}`, s.Label)})
+		flat = append(flat, datatest.File{"val/" + s.Name, b})
+		labels += fmt.Sprintf("%s,%s 1 2 3 4\n", key, class)
+		row := parquetRow{Label: int64(s.Label)}
+		row.Image.Bytes = b
+		nameless = append(nameless, row)
+		name := key + "_" + class + ".JPEG"
+		row.Image.Path = &name
+		rows = append(rows, row)
+	}
+	var nested []datatest.File
+	classDir := map[string][]byte{}
+	for _, class := range []string{synsets[1], synsets[2], synsets[0]} {
+		b := datatest.Tar(t, classTars[class])
+		nested = append(nested, datatest.File{class + ".tar", b})
+		classDir[class+".tar"] = b
+	}
+	side := filepath.Join(t.TempDir(), "labels.csv")
+	if err := os.WriteFile(side, []byte(labels), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	server := &storetest.Server{}
+	server.Serve(t)
+	hash := ""
+	for _, c := range []struct {
+		name  string
+		files map[string][]byte
+		path  string
+		o     Options
+	}{
+		{"folder", tree, "", Options{}},
+		{"archive of class archives", map[string][]byte{"ILSVRC2012_img_train.tar": datatest.Tar(t, nested)}, "ILSVRC2012_img_train.tar", Options{}},
+		{"folder of class archives", classDir, "", Options{}},
+		{"train beside val", map[string][]byte{"ILSVRC2012_img_train.tar": datatest.Tar(t, nested), "ILSVRC2012_img_val.tar": datatest.Tar(t, flat)}, "", Options{}},
+		{"archive of a tree", map[string][]byte{"a.tar": datatest.Tar(t, inTree)}, "a.tar", Options{}},
+		{"webdataset", map[string][]byte{"x-000.tar": datatest.Tar(t, wds[:12]), "x-001.tar": datatest.Tar(t, wds[12:])}, "", Options{}},
+		{"pattern", map[string][]byte{"x-000.tar": datatest.Tar(t, wds[:12]), "x-001.tar": datatest.Tar(t, wds[12:]), "other.txt": nil}, "x-*.tar", Options{}},
+		{"webdataset with json", map[string][]byte{"x.tar": datatest.Tar(t, wdsJSON)}, "", Options{}},
+		{"gzip", map[string][]byte{"x-000.tar.gz": datatest.Gzip(t, datatest.Tar(t, wds[:12])), "x-001.tgz": datatest.Gzip(t, datatest.Tar(t, wds[12:]))}, "", Options{}},
+		{"zstd", map[string][]byte{"x-000.tar.zst": datatest.Zstd(t, datatest.Tar(t, wds))}, "", Options{}},
+		{"parquet", map[string][]byte{"data/train-00000-of-00002.parquet": parquetOf(t, rows[:5]), "data/train-00001-of-00002.parquet": parquetOf(t, rows[5:]), "data/test-00000-of-00001.parquet": []byte("PAR1")}, "", Options{}},
+		{"flat archive", map[string][]byte{"val.tar": datatest.Tar(t, flat)}, "val.tar", Options{Labels: side}},
+		{"flat folder", flatFiles, "", Options{Labels: side}},
+		{"Kaggle", prefixed(tree, "ILSVRC/Data/CLS-LOC/train/"), "", Options{}},
+		{"nameless parquet", map[string][]byte{"a.parquet": parquetOf(t, nameless)}, "", Options{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.o.CacheDir = t.TempDir()
+			server.Change(func() { server.Objects = prefixed(c.files, "some/where/") })
+			local, remote := filepath.Join(datatest.WriteFiles(t, c.files), c.path), "s3://bucket/"+path.Join("some/where", c.path)
+			for round, location := range map[string]string{"first": local, "again, from the index": local, "from S3": remote, "again from S3": remote} {
+				src, err := Open(t.Context(), location, c.o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer src.Close()
+				if src.Len() != len(samples) {
+					t.Fatalf("%s: %d samples, want %d", round, src.Len(), len(samples))
+				}
+				if c.name == "nameless parquet" {
+					if s := src.Sample(0); s != (Sample{"00000001.png", 0}) {
+						t.Errorf("sample 0 is %v", s)
+					}
+					return
+				}
+				if !slices.Equal(src.Classes()[:3], synsets) || len(src.Classes()) != 3 && c.o.Labels == "" {
+					t.Errorf("%s: classes %q", round, src.Classes()[:3])
+				}
+				for i, want := range samples {
+					if got := src.Sample(i); stem(got.Name) != stem(want.Name) || got.Label != want.Label {
+						t.Errorf("%s: sample %d is %v, want %v", round, i, got, want)
+					}
+					img, err := src.Image(i)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if want, err := picture.Decode(files[i]); err != nil || !bytes.Equal(img.Pix, want.Pix) {
+						t.Errorf("%s: sample %d is another picture", round, i)
+					}
+				}
+				if hash == "" {
+					hash = src.Hash()
+				}
+				if src.Hash() != hash {
+					t.Errorf("%s: another hash than the folder's", round)
+				}
+			}
+		})
+	}
+}
+
+func prefixed(files map[string][]byte, prefix string) map[string][]byte {
+	m := map[string][]byte{}
+	for name, b := range files {
+		m[prefix+name] = b
+	}
+	return m
+}
+
+// Class names of tables that have no WordNet ids are those in the metadata of Hugging Face's datasets.
+func TestParquetClassNames(t *testing.T) {
+	row := parquetRow{Label: 1}
+	row.Image.Bytes = datatest.PNG(t, 1, 1)
+	meta := `{"info": {"features": {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog", "emu"], "_type": "ClassLabel"}}}}`
+	dir := datatest.WriteFiles(t, map[string][]byte{"a.parquet": parquetOf(t, []parquetRow{row}, parquet.KeyValueMetadata("huggingface", meta))})
+	src, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"cat", "dog", "emu"}; !slices.Equal(src.Classes(), want) {
+		t.Errorf("classes %q, want %q", src.Classes(), want)
+	}
+}
+
+func TestArchiveBadInput(t *testing.T) {
+	p := datatest.PNG(t, 1, 1)
+	good := datatest.Tar(t, []datatest.File{{"a/a.png", p}, {"b/b.png", p}})
+	var link bytes.Buffer
+	w := tar.NewWriter(&link)
+	if err := w.WriteHeader(&tar.Header{Name: "a/a.png", Linkname: "b/b.png", Typeflag: tar.TypeLink}); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	bomb := datatest.Gzip(t, make([]byte, 1<<28))
+	unlabelled := parquetRow{Label: -1}
+	unlabelled.Image.Bytes = p
+	table := parquetOf(t, []parquetRow{unlabelled})
+	for name, c := range map[string]struct {
+		files map[string][]byte
+		path  string
+		want  string
+	}{
+		"truncated":            {map[string][]byte{"a.tar": good[:700]}, "a.tar", "truncated: "},
+		"cut in a header":      {map[string][]byte{"a.tar": good[:1100]}, "a.tar", "truncated: "},
+		"no pictures":          {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.txt", p}})}, "a.tar", "no pictures: want"},
+		"flat":                 {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.png", p}, {"b.png", p}})}, "a.tar", "a.png is in no class: want .cls"},
+		"some unlabelled":      {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.png", p}, {"a.cls", []byte("0")}, {"b.png", p}})}, "a.tar", "b.png has no label: want a member b.cls"},
+		"half a label":         {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.png", p}, {"a.cls", []byte("1.5")}})}, "a.tar", `a.cls: label "1.5": want a number`},
+		"enormous label":       {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.png", p}, {"a.cls", []byte("99999999999")}})}, "a.tar", "want a number"},
+		"link":                 {map[string][]byte{"a.tar": link.Bytes()}, "a.tar", "a/a.png is a link to b/b.png"},
+		"three deep":           {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"n.tar", datatest.Tar(t, []datatest.File{{"m.tar", good}})}})}, "a.tar", "archives in an archive in an archive"},
+		"mixed":                {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"n.tar", good}, {"a.png", p}})}, "a.tar", "side by side"},
+		"truncated inner":      {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"n.tar", good[:1000]}})}, "a.tar", "n.tar in "},
+		"gzip bomb":            {map[string][]byte{"a.tar.gz": bomb}, "a.tar.gz", "unpack to more than"},
+		"truncated gzip":       {map[string][]byte{"a.tar.gz": datatest.Gzip(t, good)[:100]}, "a.tar.gz", "truncated: the compressed data of 100 bytes end early"},
+		"truncated zstd":       {map[string][]byte{"a.tar.zst": datatest.Zstd(t, good)[:60]}, "a.tar.zst", "truncated: the compressed data of 60 bytes end early"},
+		"not an archive":       {map[string][]byte{"a.tar": []byte("hello")}, "", "not a tar archive or parquet file"},
+		"parquet, no labels":   {map[string][]byte{"a.parquet": table}, "", "label -1: want a number from 0"},
+		"truncated parquet":    {map[string][]byte{"a.parquet": table[:len(table)-20]}, "", "a.parquet"},
+		"parts, not classes":   {map[string][]byte{"train/a/a.png": p, "val/a/b.png": p}, "", "it holds parts of a data set (train, val), not classes: name one"},
+		"labels that are file": {map[string][]byte{"manifest.json": p, "a/a.png": p}, "", "holds encoded latents"},
+	} {
+		cache := t.TempDir()
+		location := filepath.Join(datatest.WriteFiles(t, c.files), c.path)
+		_, err := Open(t.Context(), location, Options{CacheDir: cache})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want %q", name, err, c.want)
+		}
+		if left, _ := filepath.Glob(filepath.Join(cache, "unpacked", "*")); len(left) > 0 {
+			t.Errorf("%s: left %v in the cache", name, left)
+		}
+	}
+}
+
+// A picture that changes, or an archive that is cut short, after it was listed.
+func TestSourceVanishes(t *testing.T) {
+	p := datatest.PNG(t, 2, 2)
+	dir := datatest.WriteFiles(t, map[string][]byte{"a/a.png": p, "a/b.png": p})
+	src, err := Open(t.Context(), dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "a/a.png")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := src.Image(0); err == nil || !strings.Contains(err.Error(), "a/a.png: no such file") {
+		t.Errorf("removed: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a/b.png"), p[:10], 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := src.Image(1); err == nil || !strings.Contains(err.Error(), "changed since it was listed") {
+		t.Errorf("changed: %v", err)
+	}
+	dir = datatest.WriteFiles(t, map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a/a.png", p}, {"b/b.png", p}})})
+	src, err = Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if _, err := src.Image(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, "a.tar"), 600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := src.Image(1); err == nil || !strings.Contains(err.Error(), "b.png of class \"b\" in ") || !strings.Contains(err.Error(), "cut short") {
+		t.Errorf("cut: %v", err)
+	}
+}
+
+func TestLabelFiles(t *testing.T) {
+	entries := func() []entry { return []entry{{name: "b.jpg"}, {name: "a.jpg"}, {name: "c.jpg"}} }
+	for text, want := range map[string]string{
+		"cat\ndog\ncat\n":                    "cat dog | a.jpg 0 b.jpg 1 c.jpg 0",
+		"a.png dog\nb x\nc,cat 1 2\n":        "cat dog x | a.jpg 1 b.jpg 2 c.jpg 0",
+		"cat\ndog\n":                         "has 2 lines for 3 pictures",
+		"a cat\nb cat\n":                     "has no line for c.jpg",
+		"1\n2\n3\n":                          "development kit",
+		"a cat\ndog\n":                       "want in all lines either",
+		"a cat\na dog\n":                     "a is of class dog, and was of class cat",
+		"":                                   "no labels",
+		"n01443537\nn01440764\nn01443537\n":  "n01440764 n01443537 n01484850",
+		"n01443537\nn01440764\nnot-a-synset": "n01440764 n01443537 not-a-synset | a.jpg 1 b.jpg 0 c.jpg 2",
+	} {
+		l, err := parseLabels([]byte(text))
+		got := ""
+		if err == nil {
+			e := entries()
+			var classes []string
+			if classes, err = l.apply(e); err == nil {
+				got = strings.Join(classes, " ") + " |"
+				for _, e := range e {
+					got += fmt.Sprintf(" %s %d", e.name, e.label)
+				}
+			}
+		}
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, want) {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
+func TestImageNetClasses(t *testing.T) {
+	list := ImageNetClasses()
+	if len(list) != 1000 || list[0] != (Class{"n01440764", "tench, Tinca tinca"}) || list[999].Synset != "n15075141" {
+		t.Fatalf("%d classes, the first %v", len(list), list[0])
+	}
+	if !slices.IsSortedFunc(list, func(a, b Class) int { return strings.Compare(a.Synset, b.Synset) }) {
+		t.Error("not in the order of the folder names")
+	}
+	all := make([]string, len(list))
+	for i, c := range list {
+		all[i] = c.Synset
+	}
+	for _, c := range []struct {
+		classes []string
+		want    string
+	}{
+		{all, ""}, {all[:10], ""}, {all[1:], "is class 0 here and 1 there"}, {[]string{"cat", "dog"}, ""}, {[]string{"n00000001"}, ""},
+	} {
+		notes := strings.Join(ClassNotes(c.classes), "\n")
+		if (c.want == "") != (notes == "") || !strings.Contains(notes, c.want) {
+			t.Errorf("%d classes from %s: %q, want %q", len(c.classes), c.classes[0], notes, c.want)
+		}
+	}
+}
+
+// An archive of the shape of ILSVRC2012_img_train.tar, at full size under DITRUN_SOAK: 1,281,167 pictures in 1,000 class
+// archives.
+func TestIndexManyPictures(t *testing.T) {
+	classes, total := 20, 4000
+	if os.Getenv("DITRUN_SOAK") != "" {
+		classes, total = 1000, 1281167
+	}
+	name := filepath.Join(t.TempDir(), "train.tar")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := datatest.PNG(t, 2, 2)
+	outer := tar.NewWriter(f)
+	for label := range classes {
+		var files []datatest.File
+		synset := fmt.Sprintf("n%08d", label)
+		for i := label; i < total; i += classes {
+			files = append(files, datatest.File{fmt.Sprintf("%s_%d.JPEG", synset, i), p})
+		}
+		b := datatest.Tar(t, files)
+		if err := outer.WriteHeader(&tar.Header{Name: synset + ".tar", Size: int64(len(b)), Mode: 0o644}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := outer.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := outer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cache := t.TempDir()
+	hash := ""
+	for _, round := range []string{"by reading headers", "from the index"} {
+		runtime.GC()
+		start := time.Now()
+		src, err := Open(t.Context(), name, Options{CacheDir: cache})
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken := time.Since(start)
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		t.Logf("%d pictures in %d classes %s: %.1f s, %d MB of heap, %d MB from the system", src.Len(), len(src.Classes()), round, taken.Seconds(), m.HeapAlloc>>20, m.Sys>>20)
+		if src.Len() != total || len(src.Classes()) != classes {
+			t.Errorf("%d pictures in %d classes, want %d in %d", src.Len(), len(src.Classes()), total, classes)
+		}
+		if hash == "" {
+			hash = src.Hash()
+		} else if src.Hash() != hash {
+			t.Error("another hash")
+		}
+		if s := src.Sample(total - 1); path.Ext(s.Name) != ".JPEG" || s.Label != classes-1 {
+			t.Errorf("the last sample is %v", s)
+		}
+		if _, err := src.Image(total / 2); err != nil {
+			t.Error(err)
+		}
+		src.Close()
+	}
+}
+
+func FuzzListTar(f *testing.F) {
+	p := []byte("\x89PNG")
+	good := datatest.Tar(f, []datatest.File{{"a/a.png", p}, {"a/a.cls", []byte("3")}, {strings.Repeat("long/", 40) + "b.jpg", p}, {"c.tar", nil}, {"b.json", []byte(`{"label": 2}`)}})
+	f.Add(good)
+	f.Add(good[:600])
+	f.Add(datatest.Tar(f, []datatest.File{{"a.x.png", p}, {"a.y.png", p}, {"a.x.cls", []byte("cat")}}))
+	f.Add(datatest.Tar(f, []datatest.File{{"a.png", p}, {"b.png", p}, {"b.json", []byte(`{"label": "dog"}`)}, {"a.mask.png", p}, {"a.cls", []byte("cat")}, {"._a.cls", nil}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := listTar(t.Context(), bytes.NewReader(b), 0, int64(len(b)), 0)
+		if err != nil {
+			return
+		}
+		before := len(l.pictures)
+		if err := l.resolve(true); err != nil {
+			return
+		}
+		if n := len(l.pictures) + l.left[furtherPictures]; n != before {
+			t.Errorf("%d pictures of %d", n, before)
+		}
+		for _, m := range l.pictures {
+			if m.offset < 0 || m.length < 0 || m.offset+m.length > int64(len(b)) || m.label < 0 || m.label > maxLabel {
+				t.Errorf("%+v in %d bytes", m, len(b))
+			}
+		}
+	})
+}
