@@ -2,6 +2,7 @@
 // ground up, each knowing those before it alone:
 //
 //	picture    decodes and crops
+//	table      reads parquet files
 //	catalog    lists what a location holds: pictures, labels, classes (store reads files here and at S3)
 //	captions   finds the texts of the samples of a catalogue
 //	latents    keeps encoded pictures in checksummed shards that several processes make together

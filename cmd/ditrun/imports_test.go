@@ -17,7 +17,7 @@ import (
 // without libtorch.
 var layers = [][]string{
 	{"internal/disk", "internal/mmap", "internal/names", "internal/transfer"},
-	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/store", "data/store/storetest", "dit/text/bpe"},
+	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/table", "data/store", "data/store/storetest", "dit/text/bpe"},
 	{"torch"},
 	{"torch/nn", "torch/internal/genops"},
 	{"torch/optim", "torch/dist", "torch/torchtest"},
@@ -35,7 +35,7 @@ var layers = [][]string{
 var (
 	withoutTorch = []string{"internal/disk", "internal/mmap", "internal/names", "torch/checkpoint", "torch/philox",
 		"diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/picture", "data/picture/codec",
-		"data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/store",
+		"data/table", "data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/store",
 		"diffusion/runs"}
 	withoutC = withoutTorch[:7]
 )

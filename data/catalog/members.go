@@ -15,6 +15,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/ditrun/ditrun/data/store"
+	"github.com/ditrun/ditrun/data/table"
 )
 
 // MemberSource is what a [Source] may be beside: one whose pictures have something beside them, such as captions.
@@ -167,7 +168,7 @@ func columnMembers(ctx context.Context, f io.ReaderAt, size int64, ids []int, na
 			err = fmt.Errorf("damaged: %v", r)
 		}
 	}()
-	file, err := openParquet(f, size)
+	file, err := table.Open(f, size)
 	if err != nil {
 		return err
 	}
@@ -175,21 +176,21 @@ func columnMembers(ctx context.Context, f io.ReaderAt, size int64, ids []int, na
 	if err != nil {
 		return err
 	}
-	leaf, err := columnAt(file, index)
+	leaf, err := table.ColumnAt(file, index)
 	if err != nil {
 		return err
 	}
-	if leaf.kind() != parquet.ByteArray {
-		return fmt.Errorf("column %s is of type %s: want text", leaf.name, leaf.kind())
+	if leaf.Kind() != parquet.ByteArray {
+		return fmt.Errorf("column %s is of type %s: want text", leaf.Name, leaf.Kind())
 	}
 	if file.NumRows() != int64(len(ids)) {
 		return fmt.Errorf("%d rows for %d pictures: the file was changed since it was unpacked", file.NumRows(), len(ids))
 	}
 	row := -1
 	values := make([]parquet.Value, 64)
-	for g := range file.groups() {
+	for g := range file.Groups() {
 		err := func() error {
-			pages, err := leaf.pages(f, size, file, g)
+			pages, err := leaf.Pages(f, size, file, g)
 			if err != nil {
 				return err
 			}

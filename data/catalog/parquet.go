@@ -18,6 +18,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
+	"github.com/ditrun/ditrun/data/table"
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
@@ -86,7 +87,7 @@ func unpackParquet(ctx context.Context, f io.ReaderAt, size int64, out io.Writer
 			err = fmt.Errorf("damaged: %v", r)
 		}
 	}()
-	file, err := openParquet(f, size)
+	file, err := table.Open(f, size)
 	if err != nil {
 		return err
 	}
@@ -94,12 +95,12 @@ func unpackParquet(ctx context.Context, f io.ReaderAt, size int64, out io.Writer
 	if err != nil {
 		return err
 	}
-	if c.classes, err = file.classes(c); err != nil {
+	if c.classes, err = classesOfTable(file, c); err != nil {
 		return err
 	}
 	t := tar.NewWriter(out)
 	row, total := 0, int64(0)
-	for g := range file.groups() {
+	for g := range file.Groups() {
 		rows, err := c.open(f, size, file, g)
 		if err != nil {
 			return err
@@ -127,7 +128,7 @@ func unpackParquet(ctx context.Context, f io.ReaderAt, size int64, out io.Writer
 			return fmt.Errorf("row %d: %w", row, err)
 		}
 	}
-	if n := file.stored.NumRows; int64(row) != n {
+	if n := file.StoredRows(); int64(row) != n {
 		return fmt.Errorf("damaged: %d rows, where the footer says %d", row, n)
 	}
 	return t.Close()
@@ -137,18 +138,18 @@ func unpackParquet(ctx context.Context, f io.ReaderAt, size int64, out io.Writer
 type tableRows [3]parquet.ColumnChunkValueReader
 
 // open opens a row group. Other columns than those of c are not read.
-func (c *parquetColumns) open(f io.ReaderAt, size int64, file *parquetFile, group int) (rows tableRows, err error) {
+func (c *parquetColumns) open(f io.ReaderAt, size int64, file *table.File, group int) (rows tableRows, err error) {
 	for i, index := range []int{c.bytes, c.path, c.label} {
 		if index < 0 {
 			continue
 		}
-		leaf, err := columnAt(file, index)
+		leaf, err := table.ColumnAt(file, index)
 		if err == nil {
-			err = leaf.check(i)
+			err = checkColumn(&leaf, i)
 		}
 		if err == nil {
 			var pages *parquet.FilePages
-			if pages, err = leaf.pages(f, size, file, group); err == nil {
+			if pages, err = leaf.Pages(f, size, file, group); err == nil {
 				rows[i] = parquet.NewColumnChunkValueReader(pagesOf{file.RowGroups()[group].ColumnChunks()[index], pages})
 			}
 		}
@@ -168,23 +169,23 @@ type pagesOf struct {
 
 func (p pagesOf) Pages() parquet.Pages { return p.pages }
 
-// check says whether a column can be the i-th of tableRows.
-func (c *column) check(i int) error {
-	kind, label := c.kind(), i == 2
+// checkColumn says whether a column can be the i-th of tableRows.
+func checkColumn(c *table.Column, i int) error {
+	kind, label := c.Kind(), i == 2
 	known := []parquet.Kind{parquet.Boolean, parquet.Int32, parquet.Int64, parquet.Int96, parquet.Float, parquet.Double,
 		parquet.ByteArray, parquet.FixedLenByteArray}
 	switch {
 	case c.MaxRepetitionLevel > 0:
-		return fmt.Errorf("column %s has a list in a row: want one value", c.name)
+		return fmt.Errorf("column %s has a list in a row: want one value", c.Name)
 	case !slices.Contains(known, kind):
-		return fmt.Errorf("column %s has no type: all its values are null", c.name)
+		return fmt.Errorf("column %s has no type: all its values are null", c.Name)
 	case label && (kind == parquet.Float || kind == parquet.Double):
 		return fmt.Errorf("%s is of type %s: want a whole number or text (pandas makes such a column of whole numbers "+
-			"where some are missing)", c.name, kind)
+			"where some are missing)", c.Name, kind)
 	case label && kind != parquet.Int32 && kind != parquet.Int64 && kind != parquet.ByteArray:
-		return fmt.Errorf("%s is of type %s: want a whole number or text", c.name, kind)
+		return fmt.Errorf("%s is of type %s: want a whole number or text", c.Name, kind)
 	case !label && kind != parquet.ByteArray:
-		return fmt.Errorf("%s is of type %s: want bytes", c.name, kind)
+		return fmt.Errorf("%s is of type %s: want bytes", c.Name, kind)
 	}
 	return nil
 }
@@ -285,7 +286,7 @@ func parquetClasses(f io.ReaderAt, size int64) (names []string, err error) {
 			err = fmt.Errorf("damaged: %v", r)
 		}
 	}()
-	file, err := openParquet(f, size)
+	file, err := table.Open(f, size)
 	if err != nil {
 		return nil, err
 	}
@@ -293,7 +294,7 @@ func parquetClasses(f io.ReaderAt, size int64) (names []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return file.classes(c)
+	return classesOfTable(file, c)
 }
 
 // nameClasses gives the classes of a set, if it consists of tables, the names in their metadata, which have to be the
@@ -351,13 +352,13 @@ func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []str
 	return nil
 }
 
-// classes returns the names that the metadata give to the numbers in the column of labels.
-func (file *parquetFile) classes(c parquetColumns) ([]string, error) {
+// classesOfTable returns the names that the metadata give to the numbers in the column of labels.
+func classesOfTable(file *table.File, c parquetColumns) ([]string, error) {
 	text, ok := file.Lookup("huggingface")
 	if !ok {
 		return nil, nil
 	}
-	if leaf, err := columnAt(file, c.label); err != nil || leaf.kind() == parquet.ByteArray {
+	if leaf, err := table.ColumnAt(file, c.label); err != nil || leaf.Kind() == parquet.ByteArray {
 		return nil, err
 	}
 	var meta struct {

@@ -1,4 +1,4 @@
-package catalog
+package table
 
 import (
 	"encoding/binary"
@@ -36,35 +36,35 @@ func maxPage(n int) int { return 32*n + 64<<20 }
 // maxPageValues bounds the values in a page of n bytes: many nulls, or many times one value, take next to no room.
 func maxPageValues(n int) int { return 8*n + 1<<22 }
 
-// column is a leaf column of a table.
-type column struct {
+// A Column is a leaf column of a table.
+type Column struct {
 	parquet.LeafColumn
-	name string
+	Name string
 }
 
-// columnAt returns leaf column i.
-func columnAt(file *parquetFile, i int) (column, error) {
+// ColumnAt returns leaf column i.
+func ColumnAt(file *File, i int) (Column, error) {
 	path := file.Schema().Columns()[i]
 	leaf, ok := file.Schema().Lookup(path...)
 	name := strings.Join(path, ".")
 	if !ok || leaf.ColumnIndex != i {
-		return column{}, fmt.Errorf("damaged: no column %s", name)
+		return Column{}, fmt.Errorf("damaged: no column %s", name)
 	}
-	return column{leaf, name}, nil
+	return Column{leaf, name}, nil
 }
 
-// kind is the physical type of the column.
-func (c *column) kind() parquet.Kind { return c.Node.Type().Kind() }
+// Kind is the physical type of the column.
+func (c *Column) Kind() parquet.Kind { return c.Node.Type().Kind() }
 
-// pages returns the pages of the column in row group i, each of which is checked before the library reads it.
-func (c *column) pages(f io.ReaderAt, size int64, file *parquetFile, i int) (*parquet.FilePages, error) {
+// Pages returns the pages of the column in row group i, each of which is checked before the library reads it.
+func (c *Column) Pages(f io.ReaderAt, size int64, file *File, i int) (*parquet.FilePages, error) {
 	chunks, metas := file.RowGroups()[i].ColumnChunks(), file.stored.RowGroups[i].Columns
 	if c.ColumnIndex >= min(len(chunks), len(metas)) {
-		return nil, fmt.Errorf("damaged: a row group without column %s", c.name)
+		return nil, fmt.Errorf("damaged: a row group without column %s", c.Name)
 	}
 	chunk, ok := chunks[c.ColumnIndex].(*parquet.FileColumnChunk)
 	if !ok {
-		return nil, fmt.Errorf("damaged: column %s is not in the file", c.name)
+		return nil, fmt.Errorf("damaged: column %s is not in the file", c.Name)
 	}
 	info := &metas[c.ColumnIndex].MetaData
 	first := info.DataPageOffset
@@ -73,12 +73,12 @@ func (c *column) pages(f io.ReaderAt, size int64, file *parquetFile, i int) (*pa
 	}
 	length := info.TotalCompressedSize
 	if first < 4 || length < 0 || first > size || length > size-first {
-		return nil, fmt.Errorf("damaged: column %s takes %d bytes from %d of %d", c.name, length, first, size)
+		return nil, fmt.Errorf("damaged: column %s takes %d bytes from %d of %d", c.Name, length, first, size)
 	}
 	if !canDecompress(info.Codec) {
 		return nil, fmt.Errorf(
 			"column %s: compression %s is not supported: write the table again with another, such as zstd",
-			c.name, info.Codec)
+			c.Name, info.Codec)
 	}
 	return chunk.PagesFrom(&pageReader{f: f, column: c, codec: info.Codec, next: first, end: first + length}), nil
 }
@@ -88,7 +88,7 @@ func (c *column) pages(f io.ReaderAt, size int64, file *parquetFile, i int) (*pa
 // a page empty whose content has just the announced size, and it takes the codec of the first row group for all.
 type pageReader struct {
 	f      io.ReaderAt
-	column *column
+	column *Column
 	codec  meta.CompressionCodec
 
 	page      []byte // with its header, as the library sees it
@@ -106,14 +106,14 @@ func (r *pageReader) ReadAt(p []byte, off int64) (n int, err error) {
 		case i >= 0 && i < int64(len(r.page)):
 			n += copy(p[n:], r.page[i:])
 		case i != int64(len(r.page)):
-			return n, fmt.Errorf("damaged: column %s has no page at %d", r.column.name, off+int64(n))
+			return n, fmt.Errorf("damaged: column %s has no page at %d", r.column.Name, off+int64(n))
 		case r.next == r.end:
 			return n, io.EOF
 		default:
 			at := r.next
 			r.at += int64(len(r.page))
 			if err := r.load(); err != nil {
-				return n, fmt.Errorf("column %s: page at %d: %w", r.column.name, at, err)
+				return n, fmt.Errorf("column %s: page at %d: %w", r.column.Name, at, err)
 			}
 		}
 	}

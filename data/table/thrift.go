@@ -1,4 +1,4 @@
-package catalog
+package table
 
 import (
 	"encoding/binary"

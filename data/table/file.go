@@ -1,4 +1,4 @@
-package catalog
+package table
 
 import (
 	"encoding/binary"
@@ -13,14 +13,17 @@ import (
 	meta "github.com/parquet-go/parquet-go/format"
 )
 
-// parquetFile is a table. Its columns are as the library reads them from a pageReader: not compressed.
-type parquetFile struct {
+// A File is an open table. Its columns are as the library reads them from a pageReader: not compressed.
+type File struct {
 	*parquet.File
 	stored *meta.FileMetaData // what the footer says
 }
 
-// openParquet opens a parquet file whose footer announces no more than it holds.
-func openParquet(f io.ReaderAt, size int64) (*parquetFile, error) {
+// StoredRows is the number of rows that the footer says.
+func (t *File) StoredRows() int64 { return t.stored.NumRows }
+
+// Open opens a parquet file whose footer announces no more than it holds.
+func Open(f io.ReaderAt, size int64) (*File, error) {
 	const least = 12 // two marks and a length
 	var tail [8]byte
 	if size < least {
@@ -54,7 +57,7 @@ func openParquet(f io.ReaderAt, size int64) (*parquetFile, error) {
 	if columns > maxParquetSchema {
 		return nil, fmt.Errorf("%d columns: want at most %d", columns, maxParquetSchema)
 	}
-	var t parquetFile
+	var t File
 	if t.stored, err = readFooter(footer); err != nil {
 		return nil, err
 	}
@@ -68,8 +71,8 @@ func openParquet(f io.ReaderAt, size int64) (*parquetFile, error) {
 	return &t, err
 }
 
-// groups yields the row groups that have rows.
-func (t *parquetFile) groups() iter.Seq[int] {
+// Groups yields the row groups that have rows.
+func (t *File) Groups() iter.Seq[int] {
 	return func(yield func(int) bool) {
 		for i := range t.stored.RowGroups {
 			if t.stored.RowGroups[i].NumRows != 0 && !yield(i) {
