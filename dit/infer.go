@@ -90,7 +90,7 @@ func inferBlock(c *Config, src checkpoint.Source) {
 	for _, d := range blocks {
 		listed := map[string][]int64{}
 		for _, p := range nn.List(d.New(torch.Shapes(), *c)) {
-			listed[p.Name] = dims(p.Tensor)
+			listed[p.Name] = nn.Shape(p.Tensor)
 		}
 		if maps.EqualFunc(found, listed, slices.Equal) {
 			c.Block = d.Kind

@@ -34,7 +34,7 @@ func (c Config) outline() *DiT {
 func (c Config) layout() []param {
 	var before, block, after []param
 	for _, p := range nn.List(c.outline()) {
-		shape := dims(p.Tensor)
+		shape := nn.Shape(p.Tensor)
 		switch name, ok := strings.CutPrefix(p.Name, firstBlock); {
 		case ok:
 			block = append(block, param{name, shape})
@@ -50,13 +50,4 @@ func (c Config) layout() []param {
 		}
 	}
 	return append(before, after...)
-}
-
-// dims is the shape of t as checkpoints have it.
-func dims(t *torch.Tensor) []int64 {
-	out := make([]int64, t.Rank())
-	for i, d := range t.Shape() {
-		out[i] = int64(d)
-	}
-	return out
 }

@@ -90,11 +90,7 @@ type param struct {
 // layout lists the tensors of a model under today's names, in the order of its state dict.
 func (c Config) layout() (out []param) {
 	for name, t := range nn.Params(build(torch.Shapes(), c)) {
-		shape := make([]int64, t.Rank())
-		for i, d := range t.Shape() {
-			shape[i] = int64(d)
-		}
-		out = append(out, param{name, shape})
+		out = append(out, param{name, nn.Shape(t)})
 	}
 	return out
 }

@@ -99,7 +99,10 @@ func hear(ctx context.Context, group *dist.Group, key string, v any) error {
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(text, v)
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("what a process said of the %s: %w", key, err)
+	}
+	return nil
 }
 
 // fromRank0 makes v that of rank 0.

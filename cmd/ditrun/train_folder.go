@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,8 +39,7 @@ func (e *env) openPlace(t *trainInput, group *dist.Group, noStart error) (place,
 		p.Error = err.Error()
 	}
 	if group.World() > 1 {
-		text, jsonErr := json.Marshal(p)
-		if tellErr := errors.Join(jsonErr, group.Store().Set("place", text)); err == nil {
+		if tellErr := tell(group, "run folder", p); err == nil {
 			err = tellErr
 		}
 	}
@@ -54,12 +52,8 @@ const placeTimeout = 30 * time.Minute
 func awaitPlace(ctx context.Context, group *dist.Group) (p place, err error) {
 	ctx, cancel := context.WithTimeout(ctx, placeTimeout)
 	defer cancel()
-	text, err := group.Store().Get(ctx, "place")
-	if err != nil {
+	if err := hear(ctx, group, "run folder", &p); err != nil {
 		return p, err
-	}
-	if err := json.Unmarshal(text, &p); err != nil {
-		return p, fmt.Errorf("what rank 0 said of the run folder: %w", err)
 	}
 	if p.Error != "" {
 		return p, errors.New("rank 0: " + p.Error)

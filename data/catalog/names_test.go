@@ -3,8 +3,6 @@ package catalog
 import (
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/ditrun/ditrun/data/internal/datatest"
@@ -54,30 +52,7 @@ func TestByteOrderMarks(t *testing.T) {
 			func() ([]string, error) { return classesOf(Open(t.Context(), idxDir, Options{})) }, []string{"zero",
 				"one", "two"}},
 	} {
-		checkMarks(t, name, c.path, c.text, c.open, c.want)
-	}
-}
-
-// checkMarks: a file with a text is read the same with a byte order mark before it, and is named where it is UTF-16.
-func checkMarks(t *testing.T, name, path, text string, open func() ([]string, error), want []string) {
-	t.Helper()
-	for _, text := range []string{text, "\ufeff" + text} {
-		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := open(); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%s: %q, %v, want %q", name, got, err, want)
-		}
-	}
-	utf16 := []byte{0xff, 0xfe}
-	for _, c := range []byte(text) {
-		utf16 = append(utf16, c, 0)
-	}
-	if err := os.WriteFile(path, utf16, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := open(); err == nil || !strings.Contains(err.Error(), "text in UTF-16: want UTF-8") {
-		t.Errorf("%s in UTF-16: %q, error %v", name, got, err)
+		datatest.CheckMarks(t, name, c.path, c.text, c.open, c.want)
 	}
 }
 

@@ -1,11 +1,8 @@
 package catalog
 
 import (
-	"archive/zip"
 	"encoding/hex"
 	"fmt"
-	"io/fs"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,27 +10,10 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 )
 
-// orientedFiles are the pictures that testdata/orientation/make.py made, by name.
-func orientedFiles(t testing.TB) map[string][]byte {
-	t.Helper()
-	z, err := zip.OpenReader(filepath.Join("..", "picture", "testdata", "orientation", "pictures.zip"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer z.Close()
-	files := map[string][]byte{}
-	for _, f := range z.File {
-		if files[f.Name], err = fs.ReadFile(z, f.Name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return files
-}
-
 // TestOrientationGolden: JPEG, PNG and WebP files with every orientation, and with treacherous EXIF data, are as Pillow
 // reads them or, with ByEXIF, as its exif_transpose turns them; TIFF is turned once in both.
 func TestOrientationGolden(t *testing.T) {
-	files := orientedFiles(t)
+	files := datatest.OrientedFiles(t)
 	tree := map[string][]byte{}
 	for name, b := range files {
 		tree["x/"+name] = b
@@ -85,7 +65,7 @@ func TestOrientationGolden(t *testing.T) {
 
 // TestOrientedMemory: turning a picture takes memory for a second one, which counts.
 func TestOrientedMemory(t *testing.T) {
-	files := orientedFiles(t)
+	files := datatest.OrientedFiles(t)
 	dir := datatest.WriteFiles(t, map[string][]byte{"x/6.png": files["6.png"]})
 	const stored, copied = 7 * 5 * 11, 7 * 5 * 3
 	for turn, want := range map[picture.Orientation]int64{picture.AsStored: stored, picture.ByEXIF: stored + copied} {

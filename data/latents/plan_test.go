@@ -99,7 +99,7 @@ func TestDamagedPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flipBit(t, path, 8*int64(strings.Index(string(text), "test-vae")))
+	datatest.FlipBit(t, path, 8*int64(strings.Index(string(text), "test-vae")))
 	if _, err := NewWriter(dir, testPlan(10)); err == nil || !strings.Contains(err.Error(),
 		"a plan that cannot be read (plan.json: sha256") {
 		t.Errorf("error %v", err)

@@ -11,36 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/data/internal/datatest"
 )
-
-// flipBit turns one bit of a file.
-func flipBit(t *testing.T, path string, bit int64) {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b[bit/8] ^= 1 << (bit % 8)
-	if err := os.WriteFile(path, b, 0o666); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// placeOf is the first byte of a tensor in a shard.
-func placeOf(t *testing.T, path, tensor string) int64 {
-	t.Helper()
-	f, err := checkpoint.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	info, ok := f.Lookup(tensor)
-	if !ok {
-		t.Fatalf("%s: no tensor %s", path, tensor)
-	}
-	return info.Offset
-}
 
 // A label or id that is another, though a possible one, is found when the set is opened.
 func TestOpenComparesLabelsAndIndex(t *testing.T) {
@@ -48,11 +20,11 @@ func TestOpenComparesLabelsAndIndex(t *testing.T) {
 	for _, tensor := range []string{tensorLabels, tensorIndex} {
 		dir := testLatents(t, testPlan(10))
 		path := filepath.Join(dir, shard)
-		at := placeOf(t, path, tensor)
+		at := datatest.PlaceOf(t, path, tensor)
 		if tensor == tensorLabels {
-			flipBit(t, path, 8*(at+16)) // of the third sample, from class 0 to 1
+			datatest.FlipBit(t, path, 8*(at+16)) // of the third sample, from class 0 to 1
 		} else {
-			flipBit(t, path, 8*at+1)
+			datatest.FlipBit(t, path, 8*at+1)
 		}
 		_, err := Open(dir)
 		if err == nil || !strings.Contains(err.Error(), shard+": damaged: tensor \""+tensor+"\": crc32c") ||
@@ -105,7 +77,7 @@ func TestManifestIsSealed(t *testing.T) {
 func TestVerifyBesideReading(t *testing.T) {
 	dir := testLatents(t, testPlan(10))
 	path := filepath.Join(dir, "latents-00001-of-00003.safetensors")
-	flipBit(t, path, 8*placeOf(t, path, tensorMomentsFlip)+14)
+	datatest.FlipBit(t, path, 8*datatest.PlaceOf(t, path, tensorMomentsFlip)+14)
 	l, err := Open(dir) // moments are not read yet
 	if err != nil {
 		t.Fatal(err)

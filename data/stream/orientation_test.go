@@ -1,9 +1,6 @@
 package stream
 
 import (
-	"archive/zip"
-	"io/fs"
-	"path/filepath"
 	"testing"
 
 	"github.com/ditrun/ditrun/data/catalog"
@@ -11,27 +8,10 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 )
 
-// orientedFiles are the pictures that testdata/orientation/make.py made, by name.
-func orientedFiles(t testing.TB) map[string][]byte {
-	t.Helper()
-	z, err := zip.OpenReader(filepath.Join("..", "picture", "testdata", "orientation", "pictures.zip"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer z.Close()
-	files := map[string][]byte{}
-	for _, f := range z.File {
-		if files[f.Name], err = fs.ReadFile(z, f.Name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return files
-}
-
 // TestOrientedCounts: batches and a check count the pictures that are oriented.
 func TestOrientedCounts(t *testing.T) {
 	tree := map[string][]byte{}
-	for name, b := range orientedFiles(t) {
+	for name, b := range datatest.OrientedFiles(t) {
 		tree["x/"+name] = b
 	}
 	dir := datatest.WriteFiles(t, tree)

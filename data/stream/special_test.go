@@ -6,12 +6,10 @@ import (
 	"errors"
 	"image"
 	"image/png"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/ditrun/ditrun/data/catalog"
@@ -21,27 +19,7 @@ import (
 
 // TestSpecialFilesInRange: a range leaves out or stops at what is listed among pictures and is no file.
 func TestSpecialFilesInRange(t *testing.T) {
-	p := datatest.PNG(t, 9, 8)
-	dir := datatest.WriteFiles(t, map[string][]byte{"a/0.png": p, "a/9.png": p, "b/0.png": p})
-	at := func(name string) string { return filepath.Join(dir, "a", name) }
-	var failed []error
-	failed = append(failed, os.Symlink("/nowhere/x.png", at("1.png")), os.Symlink("2.png", at("2.png")),
-		syscall.Mkfifo(at("3.png"), 0o666), os.Symlink("/dev/zero", at("4.png")))
-	listener, err := net.Listen("unix", at("5.png"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	if err := errors.Join(failed...); err != nil {
-		t.Fatal(err)
-	}
-	want := []string{
-		"load " + at("1.png") + ": a link to nothing: there is no /nowhere/x.png",
-		"load " + at("2.png") + ": a link that leads back to itself by way of 2.png",
-		"load " + at("3.png") + ": a FIFO, want a file",
-		"load " + at("4.png") + ": a device, want a file",
-		"load " + at("5.png") + ": a socket, want a file",
-	}
+	dir, want := datatest.SpecialFiles(t)
 	labels := filepath.Join(t.TempDir(), "labels.txt")
 	if err := os.WriteFile(labels, []byte(strings.Repeat("x\n", 7)), 0o666); err != nil {
 		t.Fatal(err)

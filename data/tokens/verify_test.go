@@ -7,38 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/data/internal/datatest"
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/latents/latentstest"
-	"github.com/ditrun/ditrun/torch/checkpoint"
 )
-
-// flipBit turns one bit of a file.
-func flipBit(t *testing.T, path string, bit int64) {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b[bit/8] ^= 1 << (bit % 8)
-	if err := os.WriteFile(path, b, 0o666); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// placeOf is the first byte of a tensor in a shard.
-func placeOf(t *testing.T, path, tensor string) int64 {
-	t.Helper()
-	f, err := checkpoint.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	info, ok := f.Lookup(tensor)
-	if !ok {
-		t.Fatalf("%s: no tensor %s", path, tensor)
-	}
-	return info.Offset
-}
 
 // What is wrong with captions is found when they are opened where they are small, and beside the reading where not.
 func TestTextIsCompared(t *testing.T) {
@@ -65,12 +37,12 @@ func TestTextIsCompared(t *testing.T) {
 		t.Fatal(err)
 	}
 	states := filepath.Join(text.dir, text.info.Files[firstStates].File)
-	flipBit(t, states, 8*placeOf(t, states, tensorStates)+3)
+	datatest.FlipBit(t, states, 8*datatest.PlaceOf(t, states, tensorStates)+3)
 	if err := compare(); err == nil || !strings.Contains(err.Error(), "states-00000-of-") {
 		t.Errorf("states: error %v", err)
 	}
 	captions := filepath.Join(text.dir, textCaptions)
-	flipBit(t, captions, 8*8)
+	datatest.FlipBit(t, captions, 8*8)
 	if _, err := text.Texts(); err == nil || !strings.Contains(err.Error(), textCaptions+": damaged: sha256") {
 		t.Errorf("captions: error %v", err)
 	}
@@ -84,18 +56,18 @@ func TestTextIsCompared(t *testing.T) {
 		return err
 	}
 	index := filepath.Join(text.dir, textIndex)
-	at := placeOf(t, index, tensorRows)
-	flipBit(t, index, 8*at)
+	at := datatest.PlaceOf(t, index, tensorRows)
+	datatest.FlipBit(t, index, 8*at)
 	if err := open(); err == nil || !strings.Contains(err.Error(), textIndex+": damaged: sha256") {
 		t.Errorf("index: error %v", err)
 	}
-	flipBit(t, index, 8*at)
+	datatest.FlipBit(t, index, 8*at)
 	manifest := filepath.Join(text.dir, textManifest)
 	b, err := os.ReadFile(manifest)
 	if err != nil {
 		t.Fatal(err)
 	}
-	flipBit(t, manifest, 8*int64(strings.Index(string(b), `"captions": `)+len(`"captions": `))+1)
+	datatest.FlipBit(t, manifest, 8*int64(strings.Index(string(b), `"captions": `)+len(`"captions": `))+1)
 	if err := open(); err == nil || !strings.Contains(err.Error(), textManifest+": sha256") {
 		t.Errorf("text.json: error %v", err)
 	}

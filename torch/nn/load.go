@@ -84,13 +84,19 @@ func State(m any) []checkpoint.Tensor { return Snapshot(List(m)) }
 func Snapshot(params []Param) []checkpoint.Tensor {
 	var out []checkpoint.Tensor
 	for _, p := range params {
-		shape := []int64{}
-		for _, d := range p.Tensor.Shape() {
-			shape = append(shape, int64(d))
-		}
-		out = append(out, checkpoint.Tensor{Info: checkpoint.Info{Name: p.Name, DType: dtypeName(p.Tensor.DType()), Shape: shape}, Data: p.Tensor.Bytes()})
+		info := checkpoint.Info{Name: p.Name, DType: dtypeName(p.Tensor.DType()), Shape: Shape(p.Tensor)}
+		out = append(out, checkpoint.Tensor{Info: info, Data: p.Tensor.Bytes()})
 	}
 	return out
+}
+
+// Shape is the shape of t as checkpoints have it.
+func Shape(t *torch.Tensor) []int64 {
+	shape := make([]int64, t.Rank())
+	for i, d := range t.Shape() {
+		shape[i] = int64(d)
+	}
+	return shape
 }
 
 func dtypeName(d torch.DType) checkpoint.DType {

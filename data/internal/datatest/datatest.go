@@ -3,12 +3,17 @@ package datatest
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"image"
 	"image/png"
+	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +21,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 // WriteFiles fills a new folder; a name may contain folders.
@@ -165,4 +171,100 @@ func WithoutDescriptors(t *testing.T, f func()) {
 		}
 	}()
 	f()
+}
+
+// CheckMarks: a file with a text is read the same with a byte order mark before it, and is named where it is UTF-16.
+func CheckMarks(t *testing.T, name, path, text string, open func() ([]string, error), want []string) {
+	t.Helper()
+	for _, text := range []string{text, "\ufeff" + text} {
+		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := open(); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %q, %v, want %q", name, got, err, want)
+		}
+	}
+	utf16 := []byte{0xff, 0xfe}
+	for _, c := range []byte(text) {
+		utf16 = append(utf16, c, 0)
+	}
+	if err := os.WriteFile(path, utf16, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := open(); err == nil || !strings.Contains(err.Error(), "text in UTF-16: want UTF-8") {
+		t.Errorf("%s in UTF-16: %q, error %v", name, got, err)
+	}
+}
+
+// FlipBit turns one bit of a file.
+func FlipBit(t *testing.T, path string, bit int64) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[bit/8] ^= 1 << (bit % 8)
+	if err := os.WriteFile(path, b, 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// PlaceOf is the first byte of a tensor in a shard.
+func PlaceOf(t *testing.T, path, tensor string) int64 {
+	t.Helper()
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, ok := f.Lookup(tensor)
+	if !ok {
+		t.Fatalf("%s: no tensor %s", path, tensor)
+	}
+	return info.Offset
+}
+
+// OrientedFiles are the pictures that data/picture/testdata/orientation/make.py made, by name, for tests of packages
+// beside it.
+func OrientedFiles(t testing.TB) map[string][]byte {
+	t.Helper()
+	z, err := zip.OpenReader(filepath.Join("..", "picture", "testdata", "orientation", "pictures.zip"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	files := map[string][]byte{}
+	for _, f := range z.File {
+		if files[f.Name], err = fs.ReadFile(z, f.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
+// SpecialFiles makes a folder of class folders a and b. In a, between two good pictures, are things with names of pictures
+// that are no files; errs is what loading them says, in order.
+func SpecialFiles(t testing.TB) (dir string, errs []string) {
+	t.Helper()
+	p := PNG(t, 9, 8)
+	dir = WriteFiles(t, map[string][]byte{"a/0.png": p, "a/9.png": p, "b/0.png": p})
+	at := func(name string) string { return filepath.Join(dir, "a", name) }
+	var failed []error
+	failed = append(failed, os.Symlink("/nowhere/x.png", at("1.png")), os.Symlink("2.png", at("2.png")),
+		syscall.Mkfifo(at("3.png"), 0o666), os.Symlink("/dev/zero", at("4.png")))
+	listener, err := net.Listen("unix", at("5.png"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	if err := errors.Join(failed...); err != nil {
+		t.Fatal(err)
+	}
+	return dir, []string{
+		"load " + at("1.png") + ": a link to nothing: there is no /nowhere/x.png",
+		"load " + at("2.png") + ": a link that leads back to itself by way of 2.png",
+		"load " + at("3.png") + ": a FIFO, want a file",
+		"load " + at("4.png") + ": a device, want a file",
+		"load " + at("5.png") + ": a socket, want a file",
+	}
 }
