@@ -108,7 +108,8 @@ func TestWorkedScalars(t *testing.T) {
 			x, mean float32
 			bits    float64
 		}{
-			{0.1, 0.12, 5.11329081}, {0.1, 0.1, 1.51624812}, {-1.2, -1.19, 2.05145182}, {1.0, 0.98, 4.98546282}, {0.5, 0.9, 39.8631371},
+			{0.1, 0.12, 5.11329081}, {0.1, 0.1, 1.51624812}, {-1.2, -1.19, 2.05145182}, {1.0, 0.98, 4.98546282},
+			{0.5, 0.9, 39.8631371},
 		} {
 			got := -discretizedLogLikelihood(s, scalar(c.x), scalar(c.mean), scalar(-9.5/2)).Item() / bit
 			if diff := got - c.bits; diff > 2e-5 || diff < -2e-5 {

@@ -22,11 +22,15 @@ func TestTablesEqualOriginal(t *testing.T) {
 			t.Fatal(err)
 		}
 		for table, got := range map[string][]float64{
-			"betas": d.Betas, "alphas_cumprod": d.AlphasCumprod, "alphas_cumprod_prev": d.AlphasCumprodPrev, "alphas_cumprod_next": d.AlphasCumprodNext,
+			"betas": d.Betas, "alphas_cumprod": d.AlphasCumprod, "alphas_cumprod_prev": d.AlphasCumprodPrev,
+			"alphas_cumprod_next": d.AlphasCumprodNext,
 			"sqrt_alphas_cumprod": d.SqrtAlphasCumprod, "sqrt_one_minus_alphas_cumprod": d.SqrtOneMinusAlphasCumprod,
-			"sqrt_recip_alphas_cumprod": d.SqrtRecipAlphasCumprod, "sqrt_recipm1_alphas_cumprod": d.SqrtRecipM1AlphasCumprod,
-			"posterior_variance": d.PosteriorVariance, "posterior_log_variance_clipped": d.PosteriorLogVarianceClipped,
-			"posterior_mean_coef1": d.PosteriorMeanCoef1, "posterior_mean_coef2": d.PosteriorMeanCoef2, "log_betas": d.LogBetas,
+			"sqrt_recip_alphas_cumprod":      d.SqrtRecipAlphasCumprod,
+			"sqrt_recipm1_alphas_cumprod":    d.SqrtRecipM1AlphasCumprod,
+			"posterior_variance":             d.PosteriorVariance,
+			"posterior_log_variance_clipped": d.PosteriorLogVarianceClipped,
+			"posterior_mean_coef1":           d.PosteriorMeanCoef1, "posterior_mean_coef2": d.PosteriorMeanCoef2,
+			"log_betas": d.LogBetas,
 		} {
 			data, err := f.Read(name + "." + table)
 			if err != nil {

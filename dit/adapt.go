@@ -22,10 +22,10 @@ type Changes struct {
 	Seed             uint64 // of the rows that have to be drawn
 }
 
-// Adapt changes the sizes of the model and returns a sentence for each thing it did. Rows of classes
-// that are kept by name, or whose number does not change, stay what they are; others are drawn as for a
-// new model. The null class is kept where there still is one. Positions for another size are computed. A variance that is
-// added starts at zero, one that is taken away is dropped.
+// Adapt changes the sizes of the model and returns a sentence for each thing it did. Rows of classes that are kept
+// by name, or whose number does not change, stay what they are; others are drawn as for a new model. The null class
+// is kept where there still is one. Positions for another size are computed. A variance that is added starts at
+// zero, one that is taken away is dropped.
 func (w *Weights) Adapt(ch Changes) (did []string, err error) {
 	old, cfg := w.Config, w.Config
 	if len(ch.Classes) > 0 {

@@ -73,11 +73,17 @@ func TestAdaptClasses(t *testing.T) {
 	}{
 		{"nothing", c, Changes{}, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, ""},
 		{"the same number", c, Changes{NumClasses: 10}, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, ""},
-		{"another number", c, Changes{NumClasses: 3}, []int{-1, -1, -1, 10}, "3 classes instead of 10: all drawn anew, the null class kept"},
-		{"by name", c, Changes{Classes: []string{"J", "new", "tinca tinca", "a"}}, []int{9, -1, 2, 0, 10}, "4 classes instead of 10: 3 kept by name, 1 drawn anew, the null class kept"},
-		{"in another order", c, Changes{Classes: strings.Split("a b tench d e f g h j i", " ")}, []int{0, 1, 2, 3, 4, 5, 6, 7, 9, 8, 10}, "10 classes instead of 10: 10 kept by name, 0 drawn anew, the null class kept"},
-		{"no null class", c, Changes{ClassDropoutProb: &none}, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, "10 classes instead of 10: all kept, the null class dropped"},
-		{"a null class", without, Changes{ClassDropoutProb: &some}, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, -1}, "10 classes instead of 10: all kept, a null class drawn"},
+		{"another number", c, Changes{NumClasses: 3}, []int{-1, -1, -1, 10},
+			"3 classes instead of 10: all drawn anew, the null class kept"},
+		{"by name", c, Changes{Classes: []string{"J", "new", "tinca tinca", "a"}}, []int{9, -1, 2, 0, 10},
+			"4 classes instead of 10: 3 kept by name, 1 drawn anew, the null class kept"},
+		{"in another order", c, Changes{Classes: strings.Split("a b tench d e f g h j i", " ")},
+			[]int{0, 1, 2, 3, 4, 5, 6, 7, 9, 8, 10},
+			"10 classes instead of 10: 10 kept by name, 0 drawn anew, the null class kept"},
+		{"no null class", c, Changes{ClassDropoutProb: &none}, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9},
+			"10 classes instead of 10: all kept, the null class dropped"},
+		{"a null class", without, Changes{ClassDropoutProb: &some}, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, -1},
+			"10 classes instead of 10: all kept, a null class drawn"},
 	} {
 		w, did := adapted(t, x.from, x.ch)
 		if strings.Join(did, "; ") != x.said {
@@ -123,7 +129,8 @@ func deviation(row []byte) float64 {
 
 func TestAdaptSize(t *testing.T) {
 	w, did := adapted(t, small(), Changes{InputSize: 16})
-	if w.Config.InputSize != 16 || w.ImageSize != 128 || len(did) != 1 || !strings.Contains(did[0], "positions computed for latents of 16 instead of 8") {
+	if w.Config.InputSize != 16 || w.ImageSize != 128 || len(did) != 1 ||
+		!strings.Contains(did[0], "positions computed for latents of 16 instead of 8") {
 		t.Errorf("%+v, said %q", w.Info, did)
 	}
 	want := small()
@@ -171,7 +178,8 @@ func TestAdaptVariance(t *testing.T) {
 func TestAdaptRefuses(t *testing.T) {
 	c := small()
 	w := read(t, write(t, filepath.Join(t.TempDir(), "w.safetensors"), numbered(c), nil), "")
-	if _, err := w.Adapt(Changes{InputSize: 30}); err == nil || !strings.Contains(err.Error(), "latent size 30 is not divisible by patch size 4") {
+	if _, err := w.Adapt(Changes{InputSize: 30}); err == nil ||
+		!strings.Contains(err.Error(), "latent size 30 is not divisible by patch size 4") {
 		t.Errorf("error %v", err)
 	}
 	if w.Config != c {

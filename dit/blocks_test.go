@@ -117,7 +117,8 @@ func TestTokensOfTheConditioning(t *testing.T) {
 		if seq.Dim(1) != count {
 			t.Errorf("a sequence of %d tokens, want %d", seq.Dim(1), count)
 		}
-		marked := s.Cat([]*torch.Tensor{s.Narrow(seq, 1, 0, m.cfg.NumTokens()), s.Full(9, torch.Float32, 3, count-m.cfg.NumTokens(), m.cfg.HiddenSize)}, 1)
+		marked := s.Cat([]*torch.Tensor{s.Narrow(seq, 1, 0, m.cfg.NumTokens()),
+			s.Full(9, torch.Float32, 3, count-m.cfg.NumTokens(), m.cfg.HiddenSize)}, 1)
 		if torchtest.Relative(s, m.patches(s, marked, c), m.patches(s, seq, c)) != 0 {
 			t.Error("the output depends on the tokens that are to be removed")
 		}
@@ -126,12 +127,14 @@ func TestTokensOfTheConditioning(t *testing.T) {
 		}
 		out := m.Forward(s, x, steps, cond)
 		padded := cond
-		padded.Tokens = s.Where(s.Lt(s.Reshape(s.Arange(5, torch.Int64), 1, 5, 1), s.Reshape(cond.Lengths, -1, 1, 1)), cond.Tokens, s.Full(1e3, torch.Float32, 1))
+		padded.Tokens = s.Where(s.Lt(s.Reshape(s.Arange(5, torch.Int64), 1, 5, 1), s.Reshape(cond.Lengths, -1, 1, 1)),
+			cond.Tokens, s.Full(1e3, torch.Float32, 1))
 		if e := torchtest.Relative(s, m.Forward(s, x, steps, padded), out); e != 0 {
 			t.Errorf("relative change by other padding %.2g", e)
 		}
 		one := func(t *torch.Tensor) *torch.Tensor { return s.Narrow(t, 0, 2, 1) } // a caption of 3 tokens
-		alone := m.Forward(s, one(x), one(steps), Condition{Labels: one(cond.Labels), Tokens: s.Narrow(one(cond.Tokens), 1, 0, 3)})
+		alone := m.Forward(s, one(x), one(steps),
+			Condition{Labels: one(cond.Labels), Tokens: s.Narrow(one(cond.Tokens), 1, 0, 3)})
 		if e := torchtest.Relative(s, alone, one(out)); !(e < tolerance) {
 			t.Errorf("without padding, relative error %.2g", e)
 		}
@@ -154,7 +157,8 @@ func TestIdentityAtInit(t *testing.T) {
 					t.Errorf("block %d changes its input by %.2g", i, change)
 				}
 			}
-			if top := s.MaxAll(s.Abs(m.Forward(s, g.Tensor(s, "x"), g.Tensor(s, "t"), goldenCondition(s, g)))).Item(); top != 0 {
+			if top := s.MaxAll(s.Abs(
+				m.Forward(s, g.Tensor(s, "x"), g.Tensor(s, "t"), goldenCondition(s, g)))).Item(); top != 0 {
 				t.Errorf("the first output is %v, want 0", top)
 			}
 			return nil
@@ -164,7 +168,8 @@ func TestIdentityAtInit(t *testing.T) {
 
 // Text starts with no effect on blocks with adaptive norms, and gets a gradient as soon as its output layer has moved.
 func TestTextStartsAtZero(t *testing.T) {
-	cfg := Config{InputSize: 4, PatchSize: 2, InChannels: 2, HiddenSize: 8, Depth: 1, NumHeads: 2, MLPRatio: 2, Block: AdaLN, Condition: OnText, TextWidth: 6, TextLength: 5}
+	cfg := Config{InputSize: 4, PatchSize: 2, InChannels: 2, HiddenSize: 8, Depth: 1, NumHeads: 2, MLPRatio: 2,
+		Block: AdaLN, Condition: OnText, TextWidth: 6, TextLength: 5}
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := initialised(t, s, cfg, 1)
 		b := m.Blocks[0].(*AdaLNBlock)
@@ -199,7 +204,8 @@ func TestBlocksCostWhatThePaperSays(t *testing.T) {
 
 // The arithmetic of MACs is counted again from the shapes of the weights and of what they are applied to.
 func TestMACsAreThoseOfTheWeights(t *testing.T) {
-	base := Config{InputSize: 8, InputWidth: 12, PatchSize: 2, InChannels: 3, HiddenSize: 24, Depth: 2, NumHeads: 3, MLPRatio: 4, ClassDropoutProb: 0.1, NumClasses: 7, LearnSigma: true}
+	base := Config{InputSize: 8, InputWidth: 12, PatchSize: 2, InChannels: 3, HiddenSize: 24, Depth: 2, NumHeads: 3,
+		MLPRatio: 4, ClassDropoutProb: 0.1, NumClasses: 7, LearnSigma: true}
 	designs(t, base, 10, 5, func(t *testing.T, _ string, cfg Config) {
 		tokens, context, d := float64(cfg.NumTokens()), cfg.context(), float64(cfg.HiddenSize)
 		sequence := tokens
@@ -307,7 +313,8 @@ func TestNoOtherDesignsInDiffusers(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := write(t, filepath.Join(t.TempDir(), "diffusion_pytorch_model.safetensors"), checkpoint.From(src), meta)
-	if _, err := Read(path, ""); err == nil || !strings.Contains(err.Error(), "diffusers has DiT with adaln-zero blocks on classes alone") {
+	if _, err := Read(path, ""); err == nil ||
+		!strings.Contains(err.Error(), "diffusers has DiT with adaln-zero blocks on classes alone") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -344,7 +351,8 @@ func (m memory) Verify() error { return nil }
 // Each design learns, from its initialisation, pictures that its condition decides: the loss falls, and it is
 // lower under the right condition than under another.
 func TestBlocksLearn(t *testing.T) {
-	base := Config{InputSize: 4, PatchSize: 2, InChannels: 2, HiddenSize: 32, Depth: 2, NumHeads: 2, MLPRatio: 4, NumClasses: 4}
+	base := Config{InputSize: 4, PatchSize: 2, InChannels: 2, HiddenSize: 32, Depth: 2, NumHeads: 2, MLPRatio: 4,
+		NumClasses: 4}
 	const batch, steps = 32, 120
 	designs(t, base, 12, 3, func(t *testing.T, _ string, cfg Config) {
 		torchtest.Run(t, func(s *torch.Scope) error {
@@ -362,15 +370,18 @@ func TestBlocksLearn(t *testing.T) {
 				var signal, noise []float32
 				for i := range int64(batch) {
 					time := 50 + (i*89+k*57)%900
-					index, which, other, at = append(index, k*batch+i), append(which, i%4), append(other, (i+shift)%4), append(at, time)
+					index, which, other, at = append(index, k*batch+i), append(which, i%4), append(other, (i+shift)%4),
+						append(at, time)
 					a := math.Cos(float64(time) / 1000 * math.Pi / 2)
 					signal, noise = append(signal, float32(a)), append(noise, float32(math.Sqrt(1-a*a)))
 				}
 				eps := s.PhiloxNormal(3, 0, 0, index, 2, 4, 4)
-				x := s.Add(s.Mul(torch.From(s, signal, batch, 1, 1, 1), s.IndexSelect(pictures, 0, torch.From(s, which, batch))),
+				x := s.Add(s.Mul(torch.From(s, signal, batch, 1, 1, 1),
+					s.IndexSelect(pictures, 0, torch.From(s, which, batch))),
 					s.Mul(torch.From(s, noise, batch, 1, 1, 1), eps))
 				given := torch.From(s, other, batch)
-				return s.MSELoss(m.Forward(s, x, torch.From(s, at, batch), Condition{Labels: given, Tokens: s.IndexSelect(captions, 0, given)}), eps)
+				return s.MSELoss(m.Forward(s, x, torch.From(s, at, batch),
+					Condition{Labels: given, Tokens: s.IndexSelect(captions, 0, given)}), eps)
 			}
 			for k := range int64(steps) {
 				err := s.Try(func(s *torch.Scope) error {

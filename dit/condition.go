@@ -142,9 +142,11 @@ func (c Config) validateCondition() error {
 	case !c.HasClass() && c.NumClasses != 0:
 		return fmt.Errorf("number of classes %d: a model of condition %s has none", c.NumClasses, c.Condition)
 	case !c.HasText() && (c.TextWidth != 0 || c.TextLength != 0):
-		return fmt.Errorf("text of %d tokens of width %d: a model of condition %s has none", c.TextLength, c.TextWidth, c.Condition)
+		return fmt.Errorf("text of %d tokens of width %d: a model of condition %s has none", c.TextLength, c.TextWidth,
+			c.Condition)
 	case c.Condition == OnNothing && c.ClassDropoutProb != 0:
-		return fmt.Errorf("class dropout probability %v: a model of condition none has nothing to drop", c.ClassDropoutProb)
+		return fmt.Errorf("class dropout probability %v: a model of condition none has nothing to drop",
+			c.ClassDropoutProb)
 	case c.HasText() && (c.TextWidth < 1 || c.TextWidth > 1<<16):
 		return fmt.Errorf("text width %d: want a number from 1 to %d", c.TextWidth, 1<<16)
 	case c.HasText() && (c.TextLength < 1 || c.TextLength > 1<<16):

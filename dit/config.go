@@ -93,7 +93,8 @@ func Named(name string) (Config, error) {
 			return c, nil
 		}
 	}
-	return Config{}, fmt.Errorf("model %q: want one of %s, or DiT-WIDTHxDEPTHxHEADS/PATCH such as DiT-192x6x6/2", name, strings.Join(Names(), ", "))
+	return Config{}, fmt.Errorf("model %q: want one of %s, or DiT-WIDTHxDEPTHxHEADS/PATCH such as DiT-192x6x6/2", name,
+		strings.Join(Names(), ", "))
 }
 
 // published reports whether the paper has models of patch size p.
@@ -137,7 +138,8 @@ func (c Config) validateSizes() error {
 	for _, f := range []struct {
 		name  string
 		value int
-	}{{"input size", c.InputSize}, {"input width", c.Width()}, {"patch size", c.PatchSize}, {"input channels", c.InChannels}, {"hidden size", c.HiddenSize},
+	}{{"input size", c.InputSize}, {"input width", c.Width()}, {"patch size", c.PatchSize},
+		{"input channels", c.InChannels}, {"hidden size", c.HiddenSize},
 		{"depth", c.Depth}, {"number of heads", c.NumHeads}} {
 		if f.value < 1 || f.value > 1<<20 {
 			return fmt.Errorf("%s %d: want a number from 1 to %d", f.name, f.value, 1<<20)
@@ -153,7 +155,8 @@ func (c Config) validateSizes() error {
 	case !(c.ClassDropoutProb >= 0 && c.ClassDropoutProb < 1):
 		return fmt.Errorf("class dropout probability %v: want 0 <= p < 1", c.ClassDropoutProb)
 	case c.TimestepFrequencyShift != 0 && c.TimestepFrequencyShift != 1:
-		return fmt.Errorf("timestep frequency shift %d: want 0 (the original) or 1 (diffusers)", c.TimestepFrequencyShift)
+		return fmt.Errorf("timestep frequency shift %d: want 0 (the original) or 1 (diffusers)",
+			c.TimestepFrequencyShift)
 	case !(c.MLPNormEps >= 0 && c.MLPNormEps < 1):
 		return fmt.Errorf("epsilon of the norm before the MLP %v: want 0 <= eps < 1", c.MLPNormEps)
 	case c.MLPRatio <= 0 || c.MLPRatio > 64 || c.mlpHidden() < 1:

@@ -45,7 +45,8 @@ func TestNamedRefuses(t *testing.T) {
 		{"DiT-99999999x6x6/2", "hidden size 99999999"},
 	} {
 		got, err := Named(c.name)
-		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "model \""+c.name+"\"") {
+		if err == nil || !strings.Contains(err.Error(), c.want) ||
+			!strings.Contains(err.Error(), "model \""+c.name+"\"") {
 			t.Errorf("Named(%q): error %v, want one with %q that names the model", c.name, err, c.want)
 		}
 		if got != (Config{}) {
@@ -76,12 +77,14 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.MLPRatio = 0 }, "MLP ratio 0"},
 		{func(c *Config) { c.Block = "moe" }, "block \"moe\": not a kind of block"},
 		{func(c *Config) { c.Condition = "sound" }, "condition \"sound\": not a kind of condition"},
-		{func(c *Config) { c.TextWidth, c.TextLength = 768, 77 }, "text of 77 tokens of width 768: a model of condition class has none"},
+		{func(c *Config) { c.TextWidth, c.TextLength = 768, 77 },
+			"text of 77 tokens of width 768: a model of condition class has none"},
 		{func(c *Config) { c.Condition = OnText }, "number of classes 1000: a model of condition text has none"},
 		{func(c *Config) { c.Condition, c.TextLength = OnTextAndClass, 77 }, "text width 0"},
 		{func(c *Config) { c.Condition, c.TextWidth = OnTextAndClass, 768 }, "text length 0"},
 		{func(c *Config) { c.Condition = OnNothing }, "number of classes 1000: a model of condition none has none"},
-		{func(c *Config) { c.Condition, c.NumClasses = OnNothing, 0 }, "class dropout probability 0.1: a model of condition none has nothing to drop"},
+		{func(c *Config) { c.Condition, c.NumClasses = OnNothing, 0 },
+			"class dropout probability 0.1: a model of condition none has nothing to drop"},
 		{func(c *Config) { c.MLPRatio = math.NaN() }, "MLP ratio NaN"},
 		{func(c *Config) { c.MLPRatio = math.Inf(1) }, "MLP ratio +Inf"},
 		{func(c *Config) { c.MLPRatio = 1e-6 }, "MLP ratio 1e-06"},
@@ -128,10 +131,12 @@ func TestKindsOfBlocksAndConditions(t *testing.T) {
 			t.Errorf("ParseCondition(%q) = %q, %v", k, got, err)
 		}
 	}
-	if _, err := ParseBlock("adaln-one"); err == nil || !strings.Contains(err.Error(), `block "adaln-one": want in-context, cross-attention, adaln, adaln-zero`) {
+	if _, err := ParseBlock("adaln-one"); err == nil ||
+		!strings.Contains(err.Error(), `block "adaln-one": want in-context, cross-attention, adaln, adaln-zero`) {
 		t.Errorf("ParseBlock(adaln-one): %v", err)
 	}
-	if _, err := ParseCondition("audio"); err == nil || !strings.Contains(err.Error(), `condition "audio": want class, text, text+class, none`) {
+	if _, err := ParseCondition("audio"); err == nil ||
+		!strings.Contains(err.Error(), `condition "audio": want class, text, text+class, none`) {
 		t.Errorf("ParseCondition(audio): %v", err)
 	}
 }

@@ -56,9 +56,9 @@ func (c Config) context() float64 {
 	return n
 }
 
-// ActivationBytes returns the memory that a training step holds between the forward and the backward pass for
-// one sample, its tokens being of bytesEach bytes a number: what the layers keep for their gradients. The tensors of [N, D] are left out. On a CPU it is
-// within a tenth of what a process grows by (docs/blocks.md).
+// ActivationBytes returns the memory that a training step holds between the forward and the backward pass for one
+// sample, its tokens being of bytesEach bytes a number: what the layers keep for their gradients. The tensors of
+// [N, D] are left out. On a CPU it is within a tenth of what a process grows by (docs/blocks.md).
 func (c Config) ActivationBytes(bytesEach int) float64 { return float64(bytesEach) * c.cost().Saved }
 
 // StateBytes returns the memory that training holds throughout: weights, their gradients, AdamW's two moments

@@ -35,7 +35,8 @@ func (b *CrossAttentionBlock) Forward(s *torch.Scope, x *torch.Tensor, c Conditi
 
 // Cost is that of t tokens that look at context others.
 func (b *CrossAttentionBlock) Cost(t, context float64) nn.Cost {
-	return nn.Costs(b.Norm1.Cost(t), b.Attn.Cost(t), b.Norm2.Cost(t), b.Cross.Cost(t, context), b.Norm3.Cost(t), b.MLP.Cost(t))
+	return nn.Costs(b.Norm1.Cost(t), b.Attn.Cost(t), b.Norm2.Cost(t), b.Cross.Cost(t, context), b.Norm3.Cost(t),
+		b.MLP.Cost(t))
 }
 
 // Init draws the matrices, that of the output of the cross-attention too.
@@ -80,13 +81,15 @@ func (a *CrossAttend) Forward(s *torch.Scope, x, tokens, mask *torch.Tensor) *to
 	return a.Proj.Forward(s, s.Reshape(s.Transpose(y, 1, 2), n, t, d))
 }
 
-// Cost is that of t tokens that look at context others, which all blocks share. It is zero for a layer that is not there.
+// Cost is that of t tokens that look at context others, which all blocks share. It is zero for a layer that is not
+// there.
 func (a *CrossAttend) Cost(t, context float64) nn.Cost {
 	if a == nil {
 		return nn.Cost{}
 	}
 	keysValues := nn.Cost{MACs: a.KV.Cost(context).MACs}
-	return nn.Costs(a.Q.Cost(t), keysValues, nn.AttentionCost(t, context, float64(a.Proj.Weight.Dim(1))), a.Proj.Cost(t))
+	return nn.Costs(a.Q.Cost(t), keysValues, nn.AttentionCost(t, context, float64(a.Proj.Weight.Dim(1))),
+		a.Proj.Cost(t))
 }
 
 // Init leaves the output at zero: a layer that is added to a block leaves it what it was.

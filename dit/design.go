@@ -12,8 +12,8 @@ type Design struct {
 	Kind BlockKind
 	// New makes a block of zeros, its norms the identity.
 	New func(s *torch.Scope, cfg Config) Layer
-	// Adaptive blocks take the sum of timestep and class as [Conditioning.Vector], and are followed by a FinalLayer. The
-	// others take both as tokens, and are followed by a PlainFinalLayer.
+	// Adaptive blocks take the sum of timestep and class as [Conditioning.Vector], and are followed by a
+	// FinalLayer. The others take both as tokens, and are followed by a PlainFinalLayer.
 	Adaptive bool
 	// InSequence blocks find the tokens of the conditioning behind those of the image.
 	InSequence bool

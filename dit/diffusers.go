@@ -47,11 +47,14 @@ func (w *Weights) readDiffusersConfig() (tableClasses int, err error) {
 	}
 	switch {
 	case t.ClassName != "DiTTransformer2DModel" && t.ClassName != "Transformer2DModel", t.NormType != "ada_norm_zero":
-		return 0, fmt.Errorf("config.json: class %q with norm_type %q: want a DiTTransformer2DModel with ada_norm_zero", t.ClassName, t.NormType)
+		return 0, fmt.Errorf("config.json: class %q with norm_type %q: want a DiTTransformer2DModel with ada_norm_zero",
+			t.ClassName, t.NormType)
 	case t.ActivationFn != "gelu-approximate", t.NormElementwiseAffine:
-		return 0, fmt.Errorf("config.json: activation_fn %q, norm_elementwise_affine %v: want gelu-approximate without affine norms", t.ActivationFn, t.NormElementwiseAffine)
+		return 0, fmt.Errorf("config.json: activation_fn %q, norm_elementwise_affine %v: want gelu-approximate "+
+			"without affine norms", t.ActivationFn, t.NormElementwiseAffine)
 	case t.OutChannels != t.InChannels && t.OutChannels != 2*t.InChannels:
-		return 0, fmt.Errorf("config.json: out_channels %d for in_channels %d: want as many, or twice", t.OutChannels, t.InChannels)
+		return 0, fmt.Errorf("config.json: out_channels %d for in_channels %d: want as many, or twice", t.OutChannels,
+			t.InChannels)
 	}
 	c := XL2
 	c.InputSize, c.PatchSize, c.InChannels = t.SampleSize, t.PatchSize, t.InChannels
@@ -102,9 +105,12 @@ func (w *Weights) readPipeline(dir string) {
 		NumTrainTimesteps int     `json:"num_train_timesteps"`
 	}
 	want := process
-	want.BetaSchedule, want.BetaStart, want.BetaEnd, want.PredictionType, want.NumTrainTimesteps = "linear", 0.0001, 0.02, "epsilon", 1000
-	if process = want; readJSON(filepath.Join(dir, "scheduler", "scheduler_config.json"), &process) == nil && process != want {
-		w.note("the scheduler of the folder (%s betas %g to %g, %s, %d steps) is not that of DiT, which this program samples with: its pictures will be wrong",
+	want.BetaSchedule, want.BetaStart, want.BetaEnd, want.PredictionType, want.NumTrainTimesteps = "linear", 0.0001,
+		0.02, "epsilon", 1000
+	if process = want; readJSON(filepath.Join(dir, "scheduler", "scheduler_config.json"), &process) == nil &&
+		process != want {
+		w.note("the scheduler of the folder (%s betas %g to %g, %s, %d steps) is not that of DiT, which this "+
+			"program samples with: its pictures will be wrong",
 			process.BetaSchedule, process.BetaStart, process.BetaEnd, process.PredictionType, process.NumTrainTimesteps)
 	}
 	var vae struct {
@@ -152,12 +158,15 @@ func (w *Weights) DiffusersNotes() (notes []string) {
 	if w.Config.ClassDropoutProb == 0 {
 		notes = append(notes, "the model has no null class: guidance in DiTPipeline would be towards the last class")
 	} else if w.Config.NumClasses > 1000 {
-		notes = append(notes, fmt.Sprintf("the null class is %d: DiTPipeline takes class 1000 for it, so its guidance is wrong", w.Config.NumClasses))
+		notes = append(notes, fmt.Sprintf(
+			"the null class is %d: DiTPipeline takes class 1000 for it, so its guidance is wrong", w.Config.NumClasses))
 	} else if w.Config.NumClasses < 1000 {
-		notes = append(notes, fmt.Sprintf("the label table is filled up to 1000 classes, since DiTPipeline's null class is 1000: ask for classes 0 to %d", w.Config.NumClasses-1))
+		notes = append(notes, fmt.Sprintf("the label table is filled up to 1000 classes, since DiTPipeline's null "+
+			"class is 1000: ask for classes 0 to %d", w.Config.NumClasses-1))
 	}
 	if w.Config.TimestepFrequencyShift == 0 {
-		notes = append(notes, "diffusers computes timestep frequencies a little differently: its pictures are not those of ditrun or the original")
+		notes = append(notes, "diffusers computes timestep frequencies a little differently: its pictures are not "+
+			"those of ditrun or the original")
 	}
 	return notes
 }
@@ -166,7 +175,8 @@ func (w *Weights) DiffusersNotes() (notes []string) {
 func (c Config) fitsDiffusers() error {
 	switch {
 	case c.Block != AdaLNZero || c.Condition != OnClass:
-		return fmt.Errorf("%s on %s: diffusers has DiT with adaln-zero blocks on classes alone", c.Design(), c.Conditions())
+		return fmt.Errorf("%s on %s: diffusers has DiT with adaln-zero blocks on classes alone", c.Design(),
+			c.Conditions())
 	case c.Width() != c.InputSize:
 		return fmt.Errorf("latents of %s: diffusers has square ones alone", c.Size())
 	case c.mlpHidden() != 4*c.HiddenSize:
@@ -195,7 +205,8 @@ func (w *Weights) SaveDiffusers(dir string) error {
 			return err
 		}
 	}
-	if err := checkpoint.Write(filepath.Join(dir, "transformer", "diffusion_pytorch_model.safetensors"), checkpoint.From(src), meta); err != nil {
+	if err := checkpoint.Write(filepath.Join(dir, "transformer", "diffusion_pytorch_model.safetensors"),
+		checkpoint.From(src), meta); err != nil {
 		return err
 	}
 	norm := c.MLPNormEps
@@ -203,7 +214,8 @@ func (w *Weights) SaveDiffusers(dir string) error {
 		norm = normEps
 	}
 	index := map[string]any{
-		"_class_name": "DiTPipeline", "_diffusers_version": diffusersVersion, "scheduler": []string{"diffusers", "DDIMScheduler"},
+		"_class_name": "DiTPipeline", "_diffusers_version": diffusersVersion,
+		"scheduler":   []string{"diffusers", "DDIMScheduler"},
 		"transformer": []string{"diffusers", "DiTTransformer2DModel"}, "vae": []string{"diffusers", "AutoencoderKL"},
 	}
 	if len(w.Classes) > 0 {
@@ -218,14 +230,19 @@ func (w *Weights) SaveDiffusers(dir string) error {
 		v    any
 	}{
 		{"transformer/config.json", transformerConfig{
-			ClassName: "DiTTransformer2DModel", ActivationFn: "gelu-approximate", AttentionBias: true, AttentionHeadDim: c.HiddenSize / c.NumHeads,
-			InChannels: c.InChannels, NormEps: norm, NormNumGroups: 32, NormType: "ada_norm_zero", NumAttentionHeads: c.NumHeads,
-			NumEmbedsAdaNorm: c.diffusersTableClasses(), NumLayers: c.Depth, OutChannels: c.OutChannels(), PatchSize: c.PatchSize,
+			ClassName: "DiTTransformer2DModel", ActivationFn: "gelu-approximate", AttentionBias: true,
+			AttentionHeadDim: c.HiddenSize / c.NumHeads,
+			InChannels:       c.InChannels, NormEps: norm, NormNumGroups: 32, NormType: "ada_norm_zero",
+			NumAttentionHeads: c.NumHeads,
+			NumEmbedsAdaNorm:  c.diffusersTableClasses(), NumLayers: c.Depth, OutChannels: c.OutChannels(),
+			PatchSize:  c.PatchSize,
 			SampleSize: c.InputSize, TimestepFrequencyShift: c.TimestepFrequencyShift,
 		}},
 		{"scheduler/scheduler_config.json", map[string]any{
-			"_class_name": "DDIMScheduler", "_diffusers_version": diffusersVersion, "beta_end": 0.02, "beta_schedule": "linear", "beta_start": 0.0001,
-			"clip_sample": false, "num_train_timesteps": 1000, "prediction_type": "epsilon", "set_alpha_to_one": true, "steps_offset": 0, "trained_betas": nil,
+			"_class_name": "DDIMScheduler", "_diffusers_version": diffusersVersion, "beta_end": 0.02,
+			"beta_schedule": "linear", "beta_start": 0.0001,
+			"clip_sample": false, "num_train_timesteps": 1000, "prediction_type": "epsilon", "set_alpha_to_one": true,
+			"steps_offset": 0, "trained_betas": nil,
 		}},
 		{"model_index.json", index}, // last: it makes the folder a pipeline
 	} {

@@ -49,10 +49,13 @@ func TestPositionsByHand(t *testing.T) {
 		want                float64
 	}{
 		{1152, 0, 0, 0}, {1152, 0, 288, 1}, {1152, 0, 576, 0}, {1152, 0, 864, 1},
-		{1152, 1, 0, 0.841470957}, {1152, 1, 1, 0.824051321}, {1152, 1, 287, 0.000103249724}, {1152, 1, 288, 0.540302277}, {1152, 1, 576, 0}, {1152, 1, 864, 1},
-		{1152, 16, 0, 0}, {1152, 16, 288, 1}, {1152, 16, 576, 0.841470957}, {1152, 16, 577, 0.824051321}, {1152, 16, 864, 0.540302277},
+		{1152, 1, 0, 0.841470957}, {1152, 1, 1, 0.824051321}, {1152, 1, 287, 0.000103249724},
+		{1152, 1, 288, 0.540302277}, {1152, 1, 576, 0}, {1152, 1, 864, 1},
+		{1152, 16, 0, 0}, {1152, 16, 288, 1}, {1152, 16, 576, 0.841470957}, {1152, 16, 577, 0.824051321},
+		{1152, 16, 864, 0.540302277},
 		{1152, 17, 0, 0.841470957}, {1152, 17, 576, 0.841470957},
-		{1152, 255, 0, 0.650287867}, {1152, 255, 1, 0.924636126}, {1152, 255, 288, -0.759687901}, {1152, 255, 575, 0.999998808}, {1152, 255, 1151, 0.999998808},
+		{1152, 255, 0, 0.650287867}, {1152, 255, 1, 0.924636126}, {1152, 255, 288, -0.759687901},
+		{1152, 255, 575, 0.999998808}, {1152, 255, 1151, 0.999998808},
 		{384, 1, 1, 0.788593054}, {384, 1, 95, 0.000110069413},
 	} {
 		got := float64(positions(c.dim, 16, 16)[c.token*c.dim+c.channel])
@@ -76,7 +79,8 @@ func TestTimestepCodeEqualsOriginal(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		freqs := frequencies(s, 0)
 		for i, want := range map[int]float64{0: 1, 1: 0.930572033, 64: 0.00999999885, 127: 0.00010746075} {
-			if math.Abs(float64(freqs[i])-want) > 1.3e-7*want { // worked with NumPy's exponential, a unit in the last place off
+			// worked with NumPy's exponential, a unit in the last place off
+			if math.Abs(float64(freqs[i])-want) > 1.3e-7*want {
 				t.Errorf("frequency %d is %.9g, want %.9g", i, freqs[i], want)
 			}
 		}
@@ -88,15 +92,19 @@ func TestTimestepCodeEqualsOriginal(t *testing.T) {
 		}
 		whole := torch.From(s, []int64{0, 1, 999}, 3)
 		rows := torch.Data[float32](timestepCode(s, whole, freqs))
-		if !slices.Equal(rows[:128], slices.Repeat([]float32{1}, 128)) || !slices.Equal(rows[128:256], make([]float32, 128)) {
+		if !slices.Equal(rows[:128], slices.Repeat([]float32{1}, 128)) ||
+			!slices.Equal(rows[128:256], make([]float32, 128)) {
 			t.Error("code of step 0: want 128 ones, then 128 zeros")
 		}
 		for at, want := range map[int]float64{
-			256: 0.54030228, 256 + 1: 0.59737533, 256 + 127: 1, 256 + 128: 0.84147102, 256 + 129: 0.80196178, 256 + 255: 0.00010746075,
-			512: 0.99964988, 512 + 1: 0.96378529, 512 + 127: 0.99424314, 512 + 128: -0.026460754, 512 + 129: -0.26667938, 512 + 255: 0.10714721,
+			256: 0.54030228, 256 + 1: 0.59737533, 256 + 127: 1, 256 + 128: 0.84147102, 256 + 129: 0.80196178,
+			256 + 255: 0.00010746075,
+			512:       0.99964988, 512 + 1: 0.96378529, 512 + 127: 0.99424314, 512 + 128: -0.026460754,
+			512 + 129: -0.26667938, 512 + 255: 0.10714721,
 		} {
 			if math.Abs(float64(rows[at])-want) > 1e-6 {
-				t.Errorf("code of step %d, channel %d: %.8f, want %.8f", []int{0, 1, 999}[at/256], at%256, rows[at], want)
+				t.Errorf("code of step %d, channel %d: %.8f, want %.8f", []int{0, 1, 999}[at/256], at%256, rows[at],
+					want)
 			}
 		}
 		return nil

@@ -42,7 +42,8 @@ func (b *ParallelBlock) Cost(tokens, _ float64) nn.Cost {
 
 // A model with blocks of another package is made, listed and trained as any other.
 func TestBlockOfAnotherPackage(t *testing.T) {
-	cfg := dit.Config{InputSize: 4, PatchSize: 2, InChannels: 2, HiddenSize: 16, Depth: 2, NumHeads: 2, MLPRatio: 2, NumClasses: 3, Block: "parallel"}
+	cfg := dit.Config{InputSize: 4, PatchSize: 2, InChannels: 2, HiddenSize: 16, Depth: 2, NumHeads: 2, MLPRatio: 2,
+		NumClasses: 3, Block: "parallel"}
 	if _, err := dit.New(torch.Shapes(), cfg); err == nil {
 		t.Error("a model with a block that nobody brought")
 	}

@@ -54,7 +54,8 @@ var folderNames = diffusersFiles("transformer/", "")
 
 func diffusersFiles(dirs ...string) (names []string) {
 	for _, dir := range dirs {
-		for _, name := range []string{"safetensors", "safetensors.index.json", "fp16.safetensors", "bin", "bin.index.json"} {
+		for _, name := range []string{"safetensors", "safetensors.index.json", "fp16.safetensors", "bin",
+			"bin.index.json"} {
 			names = append(names, dir+"diffusion_pytorch_model."+name)
 		}
 	}
@@ -127,7 +128,8 @@ func fits(cfg Config, src checkpoint.Source) error {
 	}
 	const slack = 1 << 20
 	if want := cfg.NumParams(); want > 2*have+slack {
-		return fmt.Errorf("the configuration (%s, latent size %s, %d classes) has %.0f parameters, the tensors hold %.0f numbers", cfg.Name(), cfg.Size(), cfg.NumClasses, want, have)
+		return fmt.Errorf("the configuration (%s, latent size %s, %d classes) has %.0f parameters, the tensors hold "+
+			"%.0f numbers", cfg.Name(), cfg.Size(), cfg.NumClasses, want, have)
 	}
 	return nil
 }

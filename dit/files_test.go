@@ -32,7 +32,8 @@ func saved(t *testing.T, path string, seed uint64) (Info, []checkpoint.Tensor) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	info := Info{Config: tiny(t), ImageSize: 64, Classes: []string{"T-shirt/top", "\u00e9t\u00e9"}, ScalingFactor: 0.75, VAE: "abc", Step: 1234, EMA: true}
+	info := Info{Config: tiny(t), ImageSize: 64, Classes: []string{"T-shirt/top", "\u00e9t\u00e9"}, ScalingFactor: 0.75,
+		VAE: "abc", Step: 1234, EMA: true}
 	var state []checkpoint.Tensor
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := initialised(t, s, info.Config, seed)
@@ -156,7 +157,9 @@ func TestOpenRefuses(t *testing.T) {
 			reshaped[i].Shape = []int64{p.Shape[1], p.Shape[0]}
 		}
 	}
-	extra := append(slices.Clone(state), checkpoint.Tensor{Info: checkpoint.Info{Name: "projectors.0.weight", DType: "F32", Shape: []int64{1}}, Data: make([]byte, 4)})
+	extra := append(slices.Clone(state),
+		checkpoint.Tensor{Info: checkpoint.Info{Name: "projectors.0.weight", DType: "F32", Shape: []int64{1}},
+			Data: make([]byte, 4)})
 	empty := filepath.Join(dir, "empty")
 	if err := os.Mkdir(empty, 0o777); err != nil {
 		t.Fatal(err)
@@ -167,23 +170,40 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		{"nothing there", filepath.Join(dir, "none"), []string{"none", "no such file or folder"}},
 		{"an empty folder", empty, []string{"empty", "neither ema.safetensors", "diffusion_pytorch_model"}},
-		{"a text", writeFile(t, filepath.Join(dir, "text.safetensors"), "hello, this is no weight file"), []string{"text.safetensors"}},
+		{"a text", writeFile(t, filepath.Join(dir, "text.safetensors"), "hello, this is no weight file"),
+			[]string{"text.safetensors"}},
 		{"an empty file", writeFile(t, filepath.Join(dir, "zero.safetensors"), ""), []string{"zero.safetensors"}},
-		{"half a file", writeFile(t, filepath.Join(dir, "half.safetensors"), string(bytes[:len(bytes)/2])), []string{"half.safetensors"}},
-		{"no metadata", meta("plain.safetensors", nil), []string{"plain.safetensors", "number of heads", "--model DiT-48x2xHEADS/2"}},
-		{"metadata that is no JSON", meta("json.safetensors", map[string]string{infoKey: "{"}), []string{"json.safetensors", `"ditrun"`}},
-		{"metadata of another type", meta("type.safetensors", map[string]string{infoKey: `{"config":{"depth":"2"}}`}), []string{"type.safetensors", "depth"}},
-		{"an empty configuration", meta("void.safetensors", map[string]string{infoKey: `{}`}), []string{"void.safetensors", "input size 0"}},
-		{"a negative depth", with("neg.safetensors", state, func(i *Info) { i.Config.Depth = -1 }), []string{"depth -1"}},
-		{"a huge depth", with("deep.safetensors", state, func(i *Info) { i.Config.Depth = 1 << 20 }), []string{"parameters", "numbers"}},
-		{"a huge width", with("wide.safetensors", state, func(i *Info) { i.Config.HiddenSize, i.Config.NumHeads, i.Config.MLPRatio = 1<<20, 1, 1e-6 }), []string{"parameters"}},
-		{"a huge patch", with("patch.safetensors", state, func(i *Info) { i.Config.InputSize, i.Config.PatchSize = 1<<20, 1<<20 }), []string{"parameters"}},
-		{"a huge table", with("classes.safetensors", state, func(i *Info) { i.Config.NumClasses = 1 << 20 }), []string{"parameters"}},
-		{"many tokens", with("tokens.safetensors", state, func(i *Info) { i.Config.InputSize = 1 << 20 }), []string{"parameters"}},
-		{"many channels", with("channels.safetensors", state, func(i *Info) { i.Config.InChannels = 1 << 20 }), []string{"parameters"}},
-		{"other sizes", with("other.safetensors", state, func(i *Info) { i.Config.NumClasses = 11 }), []string{"y_embedder.embedding_table.weight (have [11 48], want [12 48])"}},
-		{"missing tensors", with("missing.safetensors", without, same), []string{"2 missing: ", "blocks.1.mlp.fc2.bias", "final_layer.linear.bias"}},
-		{"a tensor of another shape", with("shape.safetensors", reshaped, same), []string{"blocks.0.attn.qkv.weight (have [48 144], want [144 48])"}},
+		{"half a file", writeFile(t, filepath.Join(dir, "half.safetensors"), string(bytes[:len(bytes)/2])),
+			[]string{"half.safetensors"}},
+		{"no metadata", meta("plain.safetensors", nil),
+			[]string{"plain.safetensors", "number of heads", "--model DiT-48x2xHEADS/2"}},
+		{"metadata that is no JSON", meta("json.safetensors", map[string]string{infoKey: "{"}),
+			[]string{"json.safetensors", `"ditrun"`}},
+		{"metadata of another type", meta("type.safetensors", map[string]string{infoKey: `{"config":{"depth":"2"}}`}),
+			[]string{"type.safetensors", "depth"}},
+		{"an empty configuration", meta("void.safetensors", map[string]string{infoKey: `{}`}),
+			[]string{"void.safetensors", "input size 0"}},
+		{"a negative depth", with("neg.safetensors", state, func(i *Info) { i.Config.Depth = -1 }),
+			[]string{"depth -1"}},
+		{"a huge depth", with("deep.safetensors", state, func(i *Info) { i.Config.Depth = 1 << 20 }),
+			[]string{"parameters", "numbers"}},
+		{"a huge width", with("wide.safetensors", state,
+			func(i *Info) { i.Config.HiddenSize, i.Config.NumHeads, i.Config.MLPRatio = 1<<20, 1, 1e-6 }),
+			[]string{"parameters"}},
+		{"a huge patch", with("patch.safetensors", state,
+			func(i *Info) { i.Config.InputSize, i.Config.PatchSize = 1<<20, 1<<20 }), []string{"parameters"}},
+		{"a huge table", with("classes.safetensors", state, func(i *Info) { i.Config.NumClasses = 1 << 20 }),
+			[]string{"parameters"}},
+		{"many tokens", with("tokens.safetensors", state, func(i *Info) { i.Config.InputSize = 1 << 20 }),
+			[]string{"parameters"}},
+		{"many channels", with("channels.safetensors", state, func(i *Info) { i.Config.InChannels = 1 << 20 }),
+			[]string{"parameters"}},
+		{"other sizes", with("other.safetensors", state, func(i *Info) { i.Config.NumClasses = 11 }),
+			[]string{"y_embedder.embedding_table.weight (have [11 48], want [12 48])"}},
+		{"missing tensors", with("missing.safetensors", without, same),
+			[]string{"2 missing: ", "blocks.1.mlp.fc2.bias", "final_layer.linear.bias"}},
+		{"a tensor of another shape", with("shape.safetensors", reshaped, same),
+			[]string{"blocks.0.attn.qkv.weight (have [48 144], want [144 48])"}},
 		{"a tensor too many", with("extra.safetensors", extra, same), []string{"1 unexpected: projectors.0.weight"}},
 	} {
 		torchtest.Run(t, func(s *torch.Scope) error {
@@ -214,7 +234,8 @@ func TestSaveReportsAnUnwritableFolder(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := initialised(t, s, tiny(t), 1)
 		path := filepath.Join(t.TempDir(), "none", "w.safetensors")
-		if err := Save(path, nn.Snapshot(nn.List(m)), Info{Config: m.Config()}); err == nil || !strings.Contains(err.Error(), "none") {
+		if err := Save(path, nn.Snapshot(nn.List(m)), Info{Config: m.Config()}); err == nil ||
+			!strings.Contains(err.Error(), "none") {
 			t.Errorf("error %v, want one that names the path", err)
 		}
 		return nil

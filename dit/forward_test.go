@@ -76,13 +76,15 @@ func TestGuidanceEqualsOriginal(t *testing.T) {
 				t.Errorf("%s: relative error %.2g", name, e)
 			}
 			other := s.Cat([]*torch.Tensor{s.Narrow(x, 0, 0, 2), s.Full(100, torch.Float32, 2, 4, 8, 8)}, 0)
-			if again := m.ForwardWithCFG(s, other, steps, Condition{Labels: labels}, scale, guided); torchtest.Relative(s, again, out) != 0 {
+			if again := m.ForwardWithCFG(s, other, steps, Condition{Labels: labels}, scale,
+				guided); torchtest.Relative(s, again, out) != 0 {
 				t.Errorf("%s: the second half of the state changes the result", name)
 			}
 		}
 		// Scale 1 is the conditional model on the guided channels.
 		one := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 1, GuideThree)
-		plain := m.Forward(s, s.Narrow(x, 0, 0, 2), s.Narrow(steps, 0, 0, 2), Condition{Labels: s.Narrow(labels, 0, 0, 2)})
+		plain := m.Forward(s, s.Narrow(x, 0, 0, 2), s.Narrow(steps, 0, 0, 2),
+			Condition{Labels: s.Narrow(labels, 0, 0, 2)})
 		if e := torchtest.Relative(s, s.Narrow(one, 0, 0, 2), plain); !(e < tolerance) {
 			t.Errorf("scale 1: relative error %.2g from the conditional model", e)
 		}
@@ -100,7 +102,8 @@ func TestGuidanceEqualsOriginal(t *testing.T) {
 
 // A model of two channels has fewer than the three that are guided by default.
 func TestGuidanceOfFewChannels(t *testing.T) {
-	cfg := Config{InputSize: 4, PatchSize: 2, InChannels: 2, HiddenSize: 8, Depth: 1, NumHeads: 2, MLPRatio: 2, ClassDropoutProb: 0.1, NumClasses: 3, LearnSigma: true}
+	cfg := Config{InputSize: 4, PatchSize: 2, InChannels: 2, HiddenSize: 8, Depth: 1, NumHeads: 2, MLPRatio: 2,
+		ClassDropoutProb: 0.1, NumClasses: 3, LearnSigma: true}
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := initialised(t, s, cfg, 1)
 		s = s.NoGrad()
@@ -109,7 +112,8 @@ func TestGuidanceOfFewChannels(t *testing.T) {
 		}
 		x := s.PhiloxNormal(1, 0, 0, []int64{0, 1}, 2, 4, 4)
 		steps, labels := torch.From(s, []int64{5, 5}, 2), torch.From(s, []int64{1, 3}, 2)
-		three, all := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 3, GuideThree), m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 3, GuideAll)
+		three, all := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 3, GuideThree),
+			m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 3, GuideAll)
 		if torchtest.Relative(s, three, all) != 0 {
 			t.Error("guiding three of two channels is not guiding all")
 		}
@@ -123,9 +127,11 @@ func TestWithSharesNothing(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		a, b := initialised(t, s, cfg, 1), load(t, s, cfg, torchtest.Open(t, "testdata/tiny.safetensors"))
 		s = s.NoGrad()
-		x, steps, labels := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 8, 8), torch.From(s, []int64{5}, 1), torch.From(s, []int64{1}, 1)
+		x, steps, labels := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 8, 8), torch.From(s, []int64{5}, 1),
+			torch.From(s, []int64{1}, 1)
 		c := a.With(nn.List(b))
-		if torchtest.Relative(s, c.Forward(s, x, steps, Condition{Labels: labels}), b.Forward(s, x, steps, Condition{Labels: labels})) != 0 {
+		if torchtest.Relative(s, c.Forward(s, x, steps, Condition{Labels: labels}),
+			b.Forward(s, x, steps, Condition{Labels: labels})) != 0 {
 			t.Error("the model on other tensors does not compute with them")
 		}
 		if s.MaxAll(s.Abs(a.Forward(s, x, steps, Condition{Labels: labels}))).Item() != 0 {

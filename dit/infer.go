@@ -24,13 +24,15 @@ func (w *Weights) infer(src checkpoint.Source, model string) error {
 		if !ok {
 			return nil, fmt.Errorf("tensor %s is missing", name)
 		}
-		if len(info.Shape) != rank || slices.ContainsFunc(info.Shape, func(d int64) bool { return d < 1 || d > 1<<24 }) {
+		if len(info.Shape) != rank ||
+			slices.ContainsFunc(info.Shape, func(d int64) bool { return d < 1 || d > 1<<24 }) {
 			return nil, fmt.Errorf("tensor %s has shape %v, want %d positive dimensions", name, info.Shape, rank)
 		}
 		return info.Shape, nil
 	}
 	if _, ok := src.Lookup("blocks.0.mlp.w12.weight"); ok {
-		return fmt.Errorf("blocks.0.mlp.w12.weight: a model with SwiGLU blocks (LightningDiT), which this program does not have")
+		return fmt.Errorf("blocks.0.mlp.w12.weight: a model with SwiGLU blocks (LightningDiT), which this program " +
+			"does not have")
 	}
 	patch, err := shape("x_embedder.proj.weight", 4)
 	if err != nil {
@@ -178,7 +180,8 @@ func (w *Weights) inferHeads(c *Config, args map[string]string, model string) er
 			continue
 		}
 		if named.HiddenSize != c.HiddenSize || named.Depth != c.Depth || named.PatchSize != c.PatchSize {
-			return fmt.Errorf("%s has width %d, depth %d, patches of %d; the tensors have %d, %d, %d", name, named.HiddenSize, named.Depth, named.PatchSize, c.HiddenSize, c.Depth, c.PatchSize)
+			return fmt.Errorf("%s has width %d, depth %d, patches of %d; the tensors have %d, %d, %d", name,
+				named.HiddenSize, named.Depth, named.PatchSize, c.HiddenSize, c.Depth, c.PatchSize)
 		}
 		c.NumHeads = named.NumHeads
 		return nil
@@ -189,7 +192,8 @@ func (w *Weights) inferHeads(c *Config, args map[string]string, model string) er
 			return nil
 		}
 	}
-	return fmt.Errorf("width %d is none of the paper's, and the file does not hold the number of heads: name the model, as in --model DiT-%dx%dxHEADS/%d", c.HiddenSize, c.HiddenSize, c.Depth, c.PatchSize)
+	return fmt.Errorf("width %d is none of the paper's, and the file does not hold the number of heads: name the "+
+		"model, as in --model DiT-%dx%dxHEADS/%d", c.HiddenSize, c.HiddenSize, c.Depth, c.PatchSize)
 }
 
 func (w *Weights) inferSize(c *Config, src checkpoint.Source, args map[string]string) error {

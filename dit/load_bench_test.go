@@ -25,9 +25,10 @@ func (zeros) Lookup(string) (checkpoint.Info, bool)    { panic("not asked for") 
 func (zeros) ReadAt(p []byte, _ string, _ int64) error { clear(p); return nil }
 func (zeros) Verify() error                            { return nil }
 
-// BenchmarkLoadXL2 loads DiT-XL/2 (2.7 GB) from the page cache. x-read-copy is the time over that of
-// reading the file in order plus copying it once into fresh memory, the smallest of three interleaved
-// rounds each; first-x-read-copy is that of the first load, whose memory is new to the process. anon/model is the peak of anonymous memory that loading adds, over the size of the model.
+// BenchmarkLoadXL2 loads DiT-XL/2 (2.7 GB) from the page cache. x-read-copy is the time over that of reading the
+// file in order plus copying it once into fresh memory, the smallest of three interleaved rounds each;
+// first-x-read-copy is that of the first load, whose memory is new to the process. anon/model is the peak of
+// anonymous memory that loading adds, over the size of the model.
 func BenchmarkLoadXL2(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "xl2.safetensors")
 	meta, err := Info{Config: XL2, ImageSize: 256, ScalingFactor: 0.18215}.metadata()
@@ -106,7 +107,8 @@ func readAndCopy(b *testing.B, path string, size int64) float64 {
 	defer f.Close()
 	buf := make([]byte, 1<<20)
 	began := time.Now()
-	into, err := syscall.Mmap(-1, 0, int(size), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	into, err := syscall.Mmap(-1, 0, int(size), syscall.PROT_READ|syscall.PROT_WRITE,
+		syscall.MAP_PRIVATE|syscall.MAP_ANON)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -172,7 +172,8 @@ func ParseGuidedChannels(text string) (GuidedChannels, error) {
 // conditions [asked; null], null being the null class and the tokens of an empty or a negative prompt:
 // the first half of x is used for both, and both halves of the result hold the guided noise. Other
 // channels pass through for each half.
-func (m *DiT) ForwardWithCFG(s *torch.Scope, x, t *torch.Tensor, cond Condition, scale float64, guided GuidedChannels) *torch.Tensor {
+func (m *DiT) ForwardWithCFG(s *torch.Scope, x, t *torch.Tensor, cond Condition, scale float64,
+	guided GuidedChannels) *torch.Tensor {
 	n := x.Dim(0) / 2
 	half := s.Narrow(x, 0, 0, n)
 	out := m.Forward(s, s.Cat([]*torch.Tensor{half, half}, 0), t, cond)

@@ -18,8 +18,9 @@ import (
 // official describes one of the paper's models as the original builds it.
 type official struct {
 	Params, Trainable int
-	Keys              [][2]json.RawMessage  // name, shape
-	InitDepth1        map[string][2]float64 `json:"init_depth1"` // standard deviation and largest magnitude of a model of one block
+	Keys              [][2]json.RawMessage // name, shape
+	// standard deviation and largest magnitude of a model of one block
+	InitDepth1 map[string][2]float64 `json:"init_depth1"`
 }
 
 func (o official) tensors(t *testing.T) []string {
@@ -150,8 +151,10 @@ func TestSmallestModelIsWhole(t *testing.T) {
 		}
 		defer nn.Close(m)
 		got, elements, trained := describe(nn.List(m))
-		if !slices.Equal(got, want.tensors(t)) || elements != want.Params || trained != want.Trainable || nn.NumParams(m) != want.Params {
-			t.Errorf("%d tensors of %d elements, %d of them trained; want %d, %d, %d", len(got), elements, trained, len(want.Keys), want.Params, want.Trainable)
+		if !slices.Equal(got, want.tensors(t)) || elements != want.Params || trained != want.Trainable ||
+			nn.NumParams(m) != want.Params {
+			t.Errorf("%d tensors of %d elements, %d of them trained; want %d, %d, %d", len(got), elements, trained,
+				len(want.Keys), want.Params, want.Trainable)
 		}
 		if m.Config() != cfg {
 			t.Errorf("Config() = %+v, want %+v", m.Config(), cfg)
@@ -246,7 +249,8 @@ func TestNewModelIsZero(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := initialised(t, s, cfg, 5)
 		x := s.PhiloxNormal(1, 0, 0, []int64{0, 1, 2}, 4, 8, 8)
-		out := m.Forward(s, x, torch.From(s, []int64{0, 500, 999}, 3), Condition{Labels: torch.From(s, []int64{1, 10, 4}, 3)})
+		out := m.Forward(s, x, torch.From(s, []int64{0, 500, 999}, 3),
+			Condition{Labels: torch.From(s, []int64{1, 10, 4}, 3)})
 		if top := s.MaxAll(s.Abs(out)).Item(); top != 0 {
 			t.Errorf("largest output %v, want 0", top)
 		}
@@ -266,7 +270,8 @@ func TestNewModelIsZero(t *testing.T) {
 func TestInitIsAFunctionOfTheSeed(t *testing.T) {
 	cfg := tiny(t)
 	torchtest.Run(t, func(s *torch.Scope) error {
-		a, b, c := nn.State(initialised(t, s, cfg, 7)), nn.State(initialised(t, s, cfg, 7)), nn.State(initialised(t, s, cfg, 8))
+		a, b, c := nn.State(initialised(t, s, cfg, 7)), nn.State(initialised(t, s, cfg, 7)),
+			nn.State(initialised(t, s, cfg, 8))
 		same := true
 		for i := range a {
 			if !slices.Equal(a[i].Data, b[i].Data) {

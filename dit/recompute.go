@@ -6,17 +6,18 @@ import (
 	"github.com/ditrun/ditrun/torch"
 )
 
-// ForwardRecomputing is [DiT.Forward] for training in less memory: of the blocks it keeps their inputs alone, [N, T, D]
-// each, and computes what their gradients need a second time (Chen et al., arXiv:1604.06174), which adds a forward pass to
-// the three that a step takes. After the Backward of a loss of the output, rest has to be called once: it takes the
-// gradients on through the blocks to the embeddings. They are the same to the bit. Each weight gets its gradient in one go,
-// as a step over several processes needs.
+// ForwardRecomputing is [DiT.Forward] for training in less memory: of the blocks it keeps their inputs alone, [N,
+// T, D] each, and computes what their gradients need a second time (Chen et al., arXiv:1604.06174), which adds a
+// forward pass to the three that a step takes. After the Backward of a loss of the output, rest has to be called
+// once: it takes the gradients on through the blocks to the embeddings. They are the same to the bit. Each weight
+// gets its gradient in one go, as a step over several processes needs.
 func (m *DiT) ForwardRecomputing(s *torch.Scope, x, t *torch.Tensor, cond Condition) (out *torch.Tensor, rest func()) {
 	x, c := m.embed(s, x, t, cond)
 	own := Conditioning{Vector: leaf(s, c.Vector), Tokens: leaf(s, c.Tokens), Mask: c.Mask}
 	inputs := []*torch.Tensor{s.Detach(x)} // of the blocks, and of the final layer
 	for i, b := range m.Blocks {
-		inputs = append(inputs, s.NoGrad().Sub(func(s *torch.Scope) *torch.Tensor { return b.Forward(s, inputs[i], own) }))
+		inputs = append(inputs, s.NoGrad().Sub(
+			func(s *torch.Scope) *torch.Tensor { return b.Forward(s, inputs[i], own) }))
 	}
 	last := leaf(s, inputs[len(m.Blocks)])
 	out = m.patches(s, last, own)

@@ -74,7 +74,8 @@ func (w *Weights) String() string {
 	if c := w.Config; c.Width() != c.InputSize && c.InputSize > 0 {
 		pixels = fmt.Sprintf("%dx%d", w.ImageSize, w.ImageSize/c.InputSize*c.Width())
 	}
-	return fmt.Sprintf("%s%s (%s, %s), %s-pixel images, %s, %s with scaling factor %.5g", w.Config.Design(), after, kind, w.Format, pixels, w.Config.Conditions(), vae, w.ScalingFactor)
+	return fmt.Sprintf("%s%s (%s, %s), %s-pixel images, %s, %s with scaling factor %.5g", w.Config.Design(), after,
+		kind, w.Format, pixels, w.Config.Conditions(), vae, w.ScalingFactor)
 }
 
 // Load makes the model on the scope's device. Its parameters are persistent until nn.Close(model). Weights that have
@@ -248,7 +249,8 @@ func (w *Weights) sameInEveryBlock(src checkpoint.Source) error {
 				return err
 			}
 			if !bytes.Equal(first, other) {
-				return fmt.Errorf("%s is not %s: a model trained further by diffusers, whose blocks embed timestep and class each in its own way; the model of the paper embeds them once", c[0], copies[0][0])
+				return fmt.Errorf("%s is not %s: a model trained further by diffusers, whose blocks embed timestep "+
+					"and class each in its own way; the model of the paper embeds them once", c[0], copies[0][0])
 			}
 		}
 	}

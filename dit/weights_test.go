@@ -38,7 +38,8 @@ func numbered(c Config) []checkpoint.Tensor {
 			next++
 			data = append(data, byte(next), byte(next>>8), byte(next>>16), byte(next>>24))
 		}
-		out = append(out, checkpoint.Tensor{Info: checkpoint.Info{Name: p.name, DType: checkpoint.F32, Shape: p.shape, Size: 4 * n}, Data: data})
+		out = append(out, checkpoint.Tensor{Info: checkpoint.Info{Name: p.name, DType: checkpoint.F32, Shape: p.shape,
+			Size: 4 * n}, Data: data})
 	}
 	return out
 }
@@ -77,7 +78,8 @@ func sameTensors(t *testing.T, got checkpoint.Source, want []checkpoint.Tensor, 
 			t.Fatal(err)
 		}
 		info, _ := got.Lookup(w.Name)
-		if !slices.Equal(info.Shape, w.Shape) || info.DType != w.DType || !slices.Contains(except, w.Name) && !bytes.Equal(data, w.Data) {
+		if !slices.Equal(info.Shape, w.Shape) || info.DType != w.DType || !slices.Contains(except, w.Name) &&
+			!bytes.Equal(data, w.Data) {
 			t.Errorf("%s differs", w.Name)
 		}
 	}
@@ -176,7 +178,8 @@ func TestReadTakesTheAveragedWeights(t *testing.T) {
 		ema[i].Data = bytes.Clone(ema[i].Data)
 		ema[i].Data[0] ^= 1
 	}
-	w := read(t, write(t, filepath.Join(dir, "a.safetensors"), append(prefixed("model.", raw), prefixed("ema.", ema)...), nil), "")
+	w := read(t, write(t, filepath.Join(dir, "a.safetensors"),
+		append(prefixed("model.", raw), prefixed("ema.", ema)...), nil), "")
 	sameTensors(t, w, ema)
 	if !w.EMA || w.Part != "ema" || !strings.Contains(w.String(), "DiT ema, ") {
 		t.Errorf("%v: want the averaged weights", w)
@@ -304,7 +307,8 @@ func TestReadTellsFlowModels(t *testing.T) {
 		t.Errorf("%v, notes %q: want a SiT, and the reason", w, w.Notes)
 	}
 	c.LearnSigma = false
-	projector := checkpoint.Tensor{Info: checkpoint.Info{Name: "projectors.0.0.weight", DType: checkpoint.F32, Shape: []int64{1}}, Data: make([]byte, 4)}
+	projector := checkpoint.Tensor{Info: checkpoint.Info{Name: "projectors.0.0.weight", DType: checkpoint.F32,
+		Shape: []int64{1}}, Data: make([]byte, 4)}
 	w = read(t, write(t, filepath.Join(dir, "last.safetensors"), append(numbered(c), projector), nil), "")
 	if w.Family != REPA {
 		t.Errorf("%v: want REPA", w)
@@ -358,7 +362,8 @@ func TestDiffusersRoundTrip(t *testing.T) {
 		c := small()
 		change(&c)
 		tensors := numbered(c)
-		meta, err := Info{Config: c, ImageSize: 64, ScalingFactor: 0.5, Classes: []string{"a"}, VAE: "abc", Step: 7, EMA: true}.metadata()
+		meta, err := Info{Config: c, ImageSize: 64, ScalingFactor: 0.5, Classes: []string{"a"}, VAE: "abc", Step: 7,
+			EMA: true}.metadata()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -403,11 +408,15 @@ func TestReadPipeline(t *testing.T) {
 	for i := range 10 {
 		labels = append(labels, fmt.Sprintf(`"%d": "class %d"`, i, i))
 	}
-	writeFile(t, filepath.Join(dir, "model_index.json"), `{"_class_name": "DiTPipeline", "id2label": {`+strings.Join(labels, ", ")+`}}`)
-	writeFile(t, filepath.Join(dir, "vae", "config.json"), `{"scaling_factor": 0.5, "_name_or_path": "stabilityai/sd-vae-ft-mse"}`)
-	writeFile(t, filepath.Join(dir, "scheduler", "scheduler_config.json"), `{"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "prediction_type": "epsilon"}`)
+	writeFile(t, filepath.Join(dir, "model_index.json"), `{"_class_name": "DiTPipeline", "id2label": {`+
+		strings.Join(labels, ", ")+`}}`)
+	writeFile(t, filepath.Join(dir, "vae", "config.json"),
+		`{"scaling_factor": 0.5, "_name_or_path": "stabilityai/sd-vae-ft-mse"}`)
+	writeFile(t, filepath.Join(dir, "scheduler", "scheduler_config.json"),
+		`{"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "prediction_type": "epsilon"}`)
 	w := read(t, dir, "")
-	if len(w.Classes) != 10 || w.Classes[3] != "class 3" || w.ScalingFactor != 0.5 || w.VAEName != "sd-vae-ft-mse" || w.PipelineVAE() != filepath.Join(dir, "vae") || len(w.Notes) != 1 {
+	if len(w.Classes) != 10 || w.Classes[3] != "class 3" || w.ScalingFactor != 0.5 || w.VAEName != "sd-vae-ft-mse" ||
+		w.PipelineVAE() != filepath.Join(dir, "vae") || len(w.Notes) != 1 {
 		t.Errorf("%+v, VAE %q, notes %q", w.Info, w.VAEName, w.Notes)
 	}
 	// An editor may have put byte order marks before the files, or made UTF-16 of one, which is worth a note.
@@ -421,8 +430,10 @@ func TestReadPipeline(t *testing.T) {
 	if marked := read(t, dir, ""); !slices.Equal(marked.Classes, w.Classes) || marked.ScalingFactor != 0.5 {
 		t.Errorf("with byte order marks: %+v", marked.Info)
 	}
-	writeFile(t, filepath.Join(dir, "scheduler", "scheduler_config.json"), `{"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}`)
-	if w := read(t, dir, ""); !strings.Contains(strings.Join(w.Notes, " "), "scaled_linear betas 0.0001 to 0.02, v_prediction") {
+	writeFile(t, filepath.Join(dir, "scheduler", "scheduler_config.json"),
+		`{"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}`)
+	if w := read(t, dir, ""); !strings.Contains(strings.Join(w.Notes, " "),
+		"scaled_linear betas 0.0001 to 0.02, v_prediction") {
 		t.Errorf("notes %q do not name the other process", w.Notes)
 	}
 	writeFile(t, filepath.Join(dir, "model_index.json"), "\xff\xfe{\x00}\x00")
@@ -438,7 +449,8 @@ func TestForwardEqualsDiffusers(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		w := read(t, "testdata/diffusers_tiny", "")
 		if w.Config.TimestepFrequencyShift != 0 {
-			t.Errorf("a file of diffusers says nothing of its training, so the arithmetic is the original's: %+v", w.Config)
+			t.Errorf("a file of diffusers says nothing of its training, so the arithmetic is the original's: %+v",
+				w.Config)
 		}
 		out := func() *torch.Tensor {
 			m, err := w.Load(s)
@@ -446,7 +458,8 @@ func TestForwardEqualsDiffusers(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer nn.Close(m)
-			return m.Forward(s, g.Tensor(s, "hidden_states"), g.Tensor(s, "timestep"), Condition{Labels: g.Tensor(s, "class_labels")})
+			return m.Forward(s, g.Tensor(s, "hidden_states"), g.Tensor(s, "timestep"),
+				Condition{Labels: g.Tensor(s, "class_labels")})
 		}
 		want := g.Tensor(s, "sample")
 		if d := torchtest.Relative(s, out(), want); d < 1e-3 {
@@ -487,7 +500,8 @@ func TestDiffusersBlocksThatDiffer(t *testing.T) {
 	}
 	f.Close()
 	write(t, path, tensors, nil)
-	if _, err := Read(dir, ""); err == nil || !strings.Contains(err.Error(), "transformer_blocks.1.norm1.emb.timestep_embedder.linear_2.bias is not") {
+	if _, err := Read(dir, ""); err == nil ||
+		!strings.Contains(err.Error(), "transformer_blocks.1.norm1.emb.timestep_embedder.linear_2.bias is not") {
 		t.Errorf("error %v, want one that names the copy", err)
 	}
 }

@@ -70,8 +70,10 @@ func NewAdamW(params []*Tensor, cfg AdamWConfig) (o *AdamW, err error) {
 	hs := handles("NewAdamW", params)
 	o = &AdamW{params: params, cfg: cfg}
 	offsets, buckets := int64s(cfg.Offsets), int64s(cfg.Buckets)
-	constants := C.dt_adamw_config{beta1: C.double(cfg.Beta1), beta2: C.double(cfg.Beta2), eps: C.double(cfg.Eps), weight_decay: C.double(cfg.WeightDecay)}
-	check("NewAdamW", C.dt_adamw_new(first(hs), C.int32_t(len(hs)), unsafe.SliceData(offsets), unsafe.SliceData(buckets), C.int32_t(len(buckets)), C.int64_t(cfg.Total), constants,
+	constants := C.dt_adamw_config{beta1: C.double(cfg.Beta1), beta2: C.double(cfg.Beta2), eps: C.double(cfg.Eps),
+		weight_decay: C.double(cfg.WeightDecay)}
+	check("NewAdamW", C.dt_adamw_new(first(hs), C.int32_t(len(hs)), unsafe.SliceData(offsets),
+		unsafe.SliceData(buckets), C.int32_t(len(buckets)), C.int64_t(cfg.Total), constants,
 		o.group("NewAdamW"), cbool(cfg.Plain), &o.h))
 	runtime.KeepAlive(params)
 	h := o.h
@@ -130,7 +132,8 @@ func (o *AdamW) complete(op string) {
 		for _, i := range positions[:min(n, 12)] {
 			names = append(names, o.cfg.Names[i])
 		}
-		misuse(op, "%d trained parameters have no gradient, which all ranks must have for all: %s", n, strings.Join(names, ", "))
+		misuse(op, "%d trained parameters have no gradient, which all ranks must have for all: %s", n,
+			strings.Join(names, ", "))
 	}
 }
 

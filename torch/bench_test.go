@@ -55,7 +55,8 @@ func BenchmarkBlock(b *testing.B) {
 					p := s.Unbind(s.Permute(s.Reshape(h, n, tokens, 3, heads, d/heads), 2, 0, 3, 1, 4), 3, 0)
 					a := s.ScaledDotProductAttention(p[0], p[1], p[2])
 					x = s.GatedAdd(x, c, s.Linear(s.Reshape(s.Transpose(a, 1, 2), n, tokens, d), proj, nil))
-					return s.GatedAdd(x, c, s.Linear(s.GELU(s.Linear(s.AdaLayerNorm(x, c, c, 1e-6), up, nil)), down, nil))
+					return s.GatedAdd(x, c, s.Linear(s.GELU(s.Linear(s.AdaLayerNorm(x, c, c, 1e-6), up, nil)), down,
+						nil))
 				}
 				for b.Loop() {
 					s.Sub(func(s *torch.Scope) *torch.Tensor {

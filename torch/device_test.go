@@ -60,7 +60,8 @@ func TestLibraryFacts(t *testing.T) {
 	if s := torch.Library(); !strings.HasSuffix(s, "libditshim.so") {
 		t.Errorf("Library is %q", s)
 	}
-	for _, d := range []torch.DType{torch.Float32, torch.Float64, torch.Float16, torch.BFloat16, torch.Int64, torch.Int32, torch.Uint8, torch.Bool} {
+	for _, d := range []torch.DType{torch.Float32, torch.Float64, torch.Float16, torch.BFloat16, torch.Int64,
+		torch.Int32, torch.Uint8, torch.Bool} {
 		err := torch.Run(dev, func(s *torch.Scope) error {
 			if x := s.Zeros(d, 3); x.DType() != d || len(x.Bytes()) != 3*d.Size() {
 				t.Errorf("zeros of %v are %v of %d bytes", d, x, len(x.Bytes()))

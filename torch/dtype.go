@@ -21,7 +21,8 @@ const (
 var dtypes = [...]struct {
 	name string
 	size int
-}{{"float32", 4}, {"float64", 8}, {"float16", 2}, {"bfloat16", 2}, {"int64", 8}, {"int32", 4}, {"uint8", 1}, {"bool", 1}}
+}{{"float32", 4}, {"float64", 8}, {"float16", 2}, {"bfloat16", 2}, {"int64", 8}, {"int32", 4}, {"uint8", 1},
+	{"bool", 1}}
 
 // String returns PyTorch's name of the type.
 func (d DType) String() string {

@@ -20,16 +20,23 @@ func TestOperationErrors(t *testing.T) {
 		text []string
 		f    func(s *torch.Scope)
 	}{
-		{"Add", torch.ErrShape, []string{"[2 3]", "[2 4]"}, func(s *torch.Scope) { s.Add(ones(s, 2, 3), ones(s, 2, 4)) }},
-		{"MatMul", torch.ErrShape, []string{"[2 3]", "2x3"}, func(s *torch.Scope) { s.MatMul(ones(s, 2, 3), ones(s, 2, 3)) }},
-		{"Linear", torch.ErrShape, []string{"[2 3]", "[4 5]"}, func(s *torch.Scope) { s.Linear(ones(s, 2, 3), ones(s, 4, 5), nil) }},
-		{"Conv2d", nil, []string{"[1 3 4 4]", "[2 4 3 3]"}, func(s *torch.Scope) { s.Conv2d(ones(s, 1, 3, 4, 4), ones(s, 2, 4, 3, 3), nil, 1, 0) }},
-		{"AdaLayerNorm", torch.ErrShape, []string{"[N, T, D]", "[2 3]"}, func(s *torch.Scope) { s.AdaLayerNorm(ones(s, 2, 3), ones(s, 2, 3), ones(s, 2, 3), 1e-6) }},
-		{"GatedAdd", torch.ErrShape, []string{"[N, T, D]", "[2 4 3]"}, func(s *torch.Scope) { s.GatedAdd(ones(s, 2, 4, 3), ones(s, 3), ones(s, 2, 4, 3)) }},
+		{"Add", torch.ErrShape, []string{"[2 3]", "[2 4]"},
+			func(s *torch.Scope) { s.Add(ones(s, 2, 3), ones(s, 2, 4)) }},
+		{"MatMul", torch.ErrShape, []string{"[2 3]", "2x3"},
+			func(s *torch.Scope) { s.MatMul(ones(s, 2, 3), ones(s, 2, 3)) }},
+		{"Linear", torch.ErrShape, []string{"[2 3]", "[4 5]"},
+			func(s *torch.Scope) { s.Linear(ones(s, 2, 3), ones(s, 4, 5), nil) }},
+		{"Conv2d", nil, []string{"[1 3 4 4]", "[2 4 3 3]"},
+			func(s *torch.Scope) { s.Conv2d(ones(s, 1, 3, 4, 4), ones(s, 2, 4, 3, 3), nil, 1, 0) }},
+		{"AdaLayerNorm", torch.ErrShape, []string{"[N, T, D]", "[2 3]"},
+			func(s *torch.Scope) { s.AdaLayerNorm(ones(s, 2, 3), ones(s, 2, 3), ones(s, 2, 3), 1e-6) }},
+		{"GatedAdd", torch.ErrShape, []string{"[N, T, D]", "[2 4 3]"},
+			func(s *torch.Scope) { s.GatedAdd(ones(s, 2, 4, 3), ones(s, 3), ones(s, 2, 4, 3)) }},
 		{"Reshape", torch.ErrShape, []string{"[2 3]"}, func(s *torch.Scope) { s.Reshape(ones(s, 2, 3), 4, 2) }},
 		{"Chunk", nil, []string{"[2 3]"}, func(s *torch.Scope) { s.Chunk(ones(s, 2, 3), 5, 1) }},
 		{"Chunk", nil, []string{"[2 3]"}, func(s *torch.Scope) { s.Chunk(ones(s, 2, 3), 0, 1) }},
-		{"Cat", torch.ErrShape, []string{"[2 3]", "[3 4]"}, func(s *torch.Scope) { s.Cat([]*torch.Tensor{ones(s, 2, 3), ones(s, 3, 4)}, 0) }},
+		{"Cat", torch.ErrShape, []string{"[2 3]", "[3 4]"},
+			func(s *torch.Scope) { s.Cat([]*torch.Tensor{ones(s, 2, 3), ones(s, 3, 4)}, 0) }},
 		{"Cat", nil, []string{"non-empty list"}, func(s *torch.Scope) { s.Cat(nil, 0) }},
 		{"Select", nil, []string{"[2 3]"}, func(s *torch.Scope) { s.Select(ones(s, 2, 3), 1, 3) }},
 		{"Softmax", nil, []string{"[2 3]"}, func(s *torch.Scope) { s.Softmax(ones(s, 2, 3), 2) }},
@@ -46,7 +53,8 @@ func TestOperationErrors(t *testing.T) {
 			s.Backward(s.Neg(x))
 		}},
 		{"Backward", nil, []string{"does not require grad"}, func(s *torch.Scope) { s.Backward(s.Sum(ones(s, 2))) }},
-		{"SetRequiresGrad", nil, []string{"floating point", "[2]"}, func(s *torch.Scope) { s.Zeros(torch.Int64, 2).SetRequiresGrad(true) }},
+		{"SetRequiresGrad", nil, []string{"floating point", "[2]"},
+			func(s *torch.Scope) { s.Zeros(torch.Int64, 2).SetRequiresGrad(true) }},
 		{"Zero_", nil, []string{"leaf", "[2]"}, func(s *torch.Scope) {
 			x := ones(s, 2)
 			x.SetRequiresGrad(true)
@@ -64,14 +72,19 @@ func TestOperationErrors(t *testing.T) {
 		{"Zeros", nil, []string{"dtype number 99"}, func(s *torch.Scope) { s.Zeros(torch.DType(99), 2) }},
 		{"To", nil, []string{"dtype number -1", "[2]"}, func(s *torch.Scope) { s.To(ones(s, 2), torch.DType(-1)) }},
 		{"Zeros", nil, []string{"negative"}, func(s *torch.Scope) { s.Zeros(torch.Float32, -2) }},
-		{"dims", nil, []string{"9 dimensions, at most 8"}, func(s *torch.Scope) { s.Zeros(torch.Float32, 1, 1, 1, 1, 1, 1, 1, 1, 1) }},
-		{"Unsqueeze", nil, []string{"rank 9"}, func(s *torch.Scope) { s.Unsqueeze(ones(s, 1, 1, 1, 1, 1, 1, 1, 1), 0) }},
+		{"dims", nil, []string{"9 dimensions, at most 8"},
+			func(s *torch.Scope) { s.Zeros(torch.Float32, 1, 1, 1, 1, 1, 1, 1, 1, 1) }},
+		{"Unsqueeze", nil, []string{"rank 9"},
+			func(s *torch.Scope) { s.Unsqueeze(ones(s, 1, 1, 1, 1, 1, 1, 1, 1), 0) }},
 
 		{"From", nil, []string{"[2, 2]", "12 bytes"}, func(s *torch.Scope) { torch.From(s, []float32{1, 2, 3}, 2, 2) }},
-		{"FromBytes", nil, []string{"[3]", "4 bytes"}, func(s *torch.Scope) { s.FromBytes(torch.Float16, make([]byte, 4), 3) }},
-		{"From", nil, []string{"4611686018427387904"}, func(s *torch.Scope) { torch.From(s, []float32{1, 2, 3}, 1<<62, 4) }},
+		{"FromBytes", nil, []string{"[3]", "4 bytes"},
+			func(s *torch.Scope) { s.FromBytes(torch.Float16, make([]byte, 4), 3) }},
+		{"From", nil, []string{"4611686018427387904"},
+			func(s *torch.Scope) { torch.From(s, []float32{1, 2, 3}, 1<<62, 4) }},
 		{"From", nil, []string{"[-1]"}, func(s *torch.Scope) { torch.From(s, []float32{1}, -1) }},
-		{"CopyFromBytes", nil, []string{"[2]", "got 7"}, func(s *torch.Scope) { ones(s, 2).CopyFromBytes(make([]byte, 7)) }},
+		{"CopyFromBytes", nil, []string{"[2]", "got 7"},
+			func(s *torch.Scope) { ones(s, 2).CopyFromBytes(make([]byte, 7)) }},
 		{"Data", nil, []string{"float32", "float64"}, func(s *torch.Scope) { torch.Data[float64](ones(s, 2)) }},
 		{"Data", nil, []string{"bool", "uint8"}, func(s *torch.Scope) { torch.Data[uint8](s.Zeros(torch.Bool, 2)) }},
 		{"Item", nil, []string{"[2]"}, func(s *torch.Scope) { ones(s, 2).Item() }},
@@ -79,7 +92,8 @@ func TestOperationErrors(t *testing.T) {
 
 		{"Zeros", torch.ErrOutOfMemory, nil, func(s *torch.Scope) { s.Zeros(torch.Float32, 1<<50) }},
 		{"Expand", nil, nil, func(s *torch.Scope) { s.Expand(ones(s, 2), 1<<62, 1<<62, 2) }},
-		{"Clone", torch.ErrOutOfMemory, nil, func(s *torch.Scope) { s.Clone(s.Contiguous(s.Expand(ones(s, 1), 1<<50))) }},
+		{"Clone", torch.ErrOutOfMemory, nil,
+			func(s *torch.Scope) { s.Clone(s.Contiguous(s.Expand(ones(s, 1), 1<<50))) }},
 	} {
 		t.Run(c.op, func(t *testing.T) {
 			before := torch.Live()

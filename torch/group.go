@@ -48,7 +48,8 @@ func (s *Store) Set(key string, value []byte) (err error) {
 	defer recoverError(&err)
 	k := C.CString(key)
 	defer C.free(unsafe.Pointer(k))
-	check("Store.Set", C.dt_store_set(s.handle("Store.Set"), k, unsafe.Pointer(unsafe.SliceData(value)), C.int64_t(len(value))))
+	check("Store.Set", C.dt_store_set(s.handle("Store.Set"), k, unsafe.Pointer(unsafe.SliceData(value)),
+		C.int64_t(len(value))))
 	return nil
 }
 
@@ -113,7 +114,8 @@ func NewGloo(s *Store, rank, size int, interfaces, host string, timeoutMS int64)
 	defer C.free(unsafe.Pointer(i))
 	defer C.free(unsafe.Pointer(h))
 	g = &Group{Rank: rank, Size: size}
-	check("NewGloo", C.dt_group_new_gloo(s.handle("NewGloo"), C.int32_t(rank), C.int32_t(size), i, h, C.int64_t(timeoutMS), &g.h))
+	check("NewGloo", C.dt_group_new_gloo(s.handle("NewGloo"), C.int32_t(rank), C.int32_t(size), i, h,
+		C.int64_t(timeoutMS), &g.h))
 	runtime.KeepAlive(s)
 	return g, nil
 }
@@ -151,7 +153,8 @@ func NewNCCL(id []byte, rank, size int, dev Device, timeoutMS int64) (g *Group, 
 		misuse("NewNCCL", "an id of %d bytes, want %d", len(id), int(C.DT_NCCL_ID))
 	}
 	g = &Group{Rank: rank, Size: size}
-	check("NewNCCL", C.dt_group_new_nccl(C.int32_t(rank), C.int32_t(size), C.dt_device(dev.index), (*C.char)(unsafe.Pointer(&id[0])), C.int64_t(timeoutMS), &g.h))
+	check("NewNCCL", C.dt_group_new_nccl(C.int32_t(rank), C.int32_t(size), C.dt_device(dev.index),
+		(*C.char)(unsafe.Pointer(&id[0])), C.int64_t(timeoutMS), &g.h))
 	return g, nil
 }
 
@@ -204,7 +207,8 @@ func (g *Group) ReduceScatter(out, in *Tensor) (err error) {
 		copyTensor("ReduceScatter", out, in)
 		return nil
 	}
-	check("ReduceScatter", C.dt_group_reduce_scatter(g.handle("ReduceScatter"), out.handle("ReduceScatter"), in.handle("ReduceScatter")), out, in)
+	check("ReduceScatter", C.dt_group_reduce_scatter(g.handle("ReduceScatter"), out.handle("ReduceScatter"),
+		in.handle("ReduceScatter")), out, in)
 	runtime.KeepAlive(out)
 	runtime.KeepAlive(in)
 	return nil
@@ -217,7 +221,8 @@ func (g *Group) AllGather(out, in *Tensor) (err error) {
 		copyTensor("AllGather", out, in)
 		return nil
 	}
-	check("AllGather", C.dt_group_all_gather(g.handle("AllGather"), out.handle("AllGather"), in.handle("AllGather")), out, in)
+	check("AllGather", C.dt_group_all_gather(g.handle("AllGather"), out.handle("AllGather"), in.handle("AllGather")),
+		out, in)
 	runtime.KeepAlive(out)
 	runtime.KeepAlive(in)
 	return nil

@@ -47,13 +47,15 @@ func load() error {
 			return fmt.Errorf("load %s: %s: run `make build` again, or reinstall", path, C.GoString(msg))
 		}
 		if got := int(C.dt_abi_version()); got != int(C.DT_ABI) {
-			return fmt.Errorf("load %s: it speaks version %d of the binding, this program version %d: run `make build` again", path, got, int(C.DT_ABI))
+			return fmt.Errorf("load %s: it speaks version %d of the binding, this program version %d: run `make "+
+				"build` again", path, got, int(C.DT_ABI))
 		}
 		library.path = path
 		library.cudaWhy = C.GoString(C.dt_init())
 		return nil
 	}
-	return fmt.Errorf("libditshim.so not found: looked for %s: run `make build` in the source tree", strings.Join(tried, " and "))
+	return fmt.Errorf("libditshim.so not found: looked for %s: run `make build` in the source tree",
+		strings.Join(tried, " and "))
 }
 
 // libraryDirs lists where the shim may be: beside an installed or packed binary, or in the tree

@@ -52,7 +52,8 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 		wantBool(t, s.All(s.GtScalar(x, 1)), 0)
 	},
 	"MaskedAttention": func(t *testing.T, s *torch.Scope) {
-		q, k, v := s.PhiloxNormal(1, 0, 0, []int64{0, 1, 2}, 2, 5, 8), s.PhiloxNormal(2, 0, 0, []int64{0, 1, 2}, 2, 9, 8), s.PhiloxNormal(3, 0, 0, []int64{0, 1, 2}, 2, 9, 8)
+		q, k, v := s.PhiloxNormal(1, 0, 0, []int64{0, 1, 2}, 2, 5, 8),
+			s.PhiloxNormal(2, 0, 0, []int64{0, 1, 2}, 2, 9, 8), s.PhiloxNormal(3, 0, 0, []int64{0, 1, 2}, 2, 9, 8)
 		lengths := []int{4, 9, 0}
 		mask := s.Reshape(s.Lt(s.Arange(9, torch.Int64), torch.From(s, []int64{4, 9, 0}, 3, 1)), 3, 1, 1, 9)
 		for _, p := range []*torch.Tensor{q, k, v} {
@@ -64,7 +65,8 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 			row, gradK := s.Narrow(y, 0, i, 1), s.Narrow(s.Grad(k), 0, i, 1)
 			if n > 0 {
 				one := func(x *torch.Tensor, n int) *torch.Tensor { return s.Narrow(s.Narrow(x, 0, i, 1), 2, 0, n) }
-				if e := torchtest.Relative(s, row, s.ScaledDotProductAttention(one(q, 5), one(k, n), one(v, n))); !(e < 1e-6) {
+				alone := s.ScaledDotProductAttention(one(q, 5), one(k, n), one(v, n))
+				if e := torchtest.Relative(s, row, alone); !(e < 1e-6) {
 					t.Errorf("%d keys: relative error %.2g from attention to these alone", n, e)
 				}
 			} else if s.MaxAll(s.Abs(row)).Item() != 0 {
@@ -128,7 +130,8 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 		}
 	},
 	"Empty": func(t *testing.T, s *torch.Scope) {
-		if x := s.Empty(torch.BFloat16, 2, 3); !slices.Equal(x.Shape(), []int{2, 3}) || x.DType() != torch.BFloat16 || x.Device() != s.Device() {
+		if x := s.Empty(torch.BFloat16, 2, 3); !slices.Equal(x.Shape(), []int{2, 3}) || x.DType() != torch.BFloat16 ||
+			x.Device() != s.Device() {
 			t.Errorf("got %v", x)
 		}
 		if x := s.Empty(torch.Float32, 0, 3); x.NumElements() != 0 || len(torch.Data[float32](x)) != 0 {
@@ -172,14 +175,16 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 	},
 	"Rand": func(t *testing.T, s *torch.Scope) {
 		draws(t, s, func(s *torch.Scope, g *torch.Generator, dims ...int) *torch.Tensor { return s.Rand(g, dims...) },
-			[]float32{0.5349225401878357, 0.19880318641662598, 0.6592116951942444, 0.6568902730941772}, 0.5, 1/math.Sqrt(12))
+			[]float32{0.5349225401878357, 0.19880318641662598, 0.6592116951942444, 0.6568902730941772}, 0.5,
+			1/math.Sqrt(12))
 	},
 	"Uniform_": func(t *testing.T, s *torch.Scope) {
 		draws(t, s, func(s *torch.Scope, g *torch.Generator, dims ...int) *torch.Tensor {
 			x := s.Empty(torch.Float32, dims...)
 			s.Uniform_(x, g, -2, 3)
 			return x
-		}, []float32{0.6746127009391785, -1.0059840679168701, 1.2960584163665771, 1.2844513654708862}, 0.5, 5/math.Sqrt(12))
+		}, []float32{0.6746127009391785, -1.0059840679168701, 1.2960584163665771, 1.2844513654708862}, 0.5,
+			5/math.Sqrt(12))
 	},
 	"Normal_": func(t *testing.T, s *torch.Scope) {
 		draws(t, s, func(s *torch.Scope, g *torch.Generator, dims ...int) *torch.Tensor {
@@ -191,7 +196,8 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 }
 
 // draws checks the first draws of a generator on the CPU, and mean and deviation of many.
-func draws(t *testing.T, s *torch.Scope, draw func(*torch.Scope, *torch.Generator, ...int) *torch.Tensor, first []float32, mean, std float64) {
+func draws(t *testing.T, s *torch.Scope, draw func(*torch.Scope, *torch.Generator, ...int) *torch.Tensor,
+	first []float32, mean, std float64) {
 	t.Helper()
 	generator := func() *torch.Generator {
 		g, err := torch.NewGenerator(s.Device(), 7)

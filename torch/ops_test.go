@@ -57,7 +57,8 @@ func at(in []*torch.Tensor, i int) *torch.Tensor {
 }
 
 var dtypes = map[string]torch.DType{
-	"float32": torch.Float32, "float64": torch.Float64, "float16": torch.Float16, "bfloat16": torch.BFloat16, "int64": torch.Int64,
+	"float32": torch.Float32, "float64": torch.Float64, "float16": torch.Float16, "bfloat16": torch.BFloat16,
+	"int64": torch.Int64,
 }
 
 type (
@@ -109,7 +110,10 @@ var goldens = map[string]golden{
 	"clamp":       op("Clamp", func(s *scope, in []*tensor, a args) *tensor { return s.Clamp(in[0], a.Lo, a.Hi) }),
 	"lerp_scalar": op("Lerp", func(s *scope, in []*tensor, a args) *tensor { return s.Lerp(in[0], in[1], a.Weight) }),
 	// The binding has no lerp by a tensor: this is how it is spelled.
-	"lerp": op("Addcmul", func(s *scope, in []*tensor, _ args) *tensor { return s.Addcmul(in[0], in[2], s.Subtract(in[1], in[0])) }),
+	"lerp": op("Addcmul", func(s *scope, in []*tensor,
+		_ args) *tensor {
+		return s.Addcmul(in[0], in[2], s.Subtract(in[1], in[0]))
+	}),
 
 	"linear": op("Linear", func(s *scope, in []*tensor, _ args) *tensor { return s.Linear(in[0], in[1], at(in, 2)) }),
 	"conv2d": op("Conv2d", func(s *scope, in []*tensor, a args) *tensor {
@@ -126,26 +130,33 @@ var goldens = map[string]golden{
 		return s.AdaLayerNorm(in[0], in[1], in[2], a.Eps)
 	}),
 
-	"index_select": op("IndexSelect", func(s *scope, in []*tensor, a args) *tensor { return s.IndexSelect(in[0], a.Dim, in[1]) }),
-	"gather":       op("Gather", func(s *scope, in []*tensor, a args) *tensor { return s.Gather(in[0], a.Dim, in[1]) }),
-	"pad":          op("Pad", func(s *scope, in []*tensor, a args) *tensor { return s.Pad(in[0], a.Pad) }),
-	"reshape":      op("Reshape", func(s *scope, in []*tensor, a args) *tensor { return s.Reshape(in[0], a.Dims...) }),
-	"permute":      op("Permute", func(s *scope, in []*tensor, a args) *tensor { return s.Permute(in[0], a.Dims...) }),
-	"transpose":    op("Transpose", func(s *scope, in []*tensor, a args) *tensor { return s.Transpose(in[0], a.A, a.B) }),
-	"unsqueeze":    op("Unsqueeze", func(s *scope, in []*tensor, a args) *tensor { return s.Unsqueeze(in[0], a.Dim) }),
-	"squeeze":      op("Squeeze", func(s *scope, in []*tensor, a args) *tensor { return s.Squeeze(in[0], a.Dim) }),
-	"expand":       op("Expand", func(s *scope, in []*tensor, a args) *tensor { return s.Expand(in[0], a.Dims...) }),
-	"narrow":       op("Narrow", func(s *scope, in []*tensor, a args) *tensor { return s.Narrow(in[0], a.Dim, a.Start, a.Length) }),
-	"select":       op("Select", func(s *scope, in []*tensor, a args) *tensor { return s.Select(in[0], a.Dim, a.Index) }),
-	"chunk":        {"Chunk", func(s *scope, in []*tensor, a args) []*tensor { return s.Chunk(in[0], a.Count, a.Dim) }},
-	"cat":          op("Cat", func(s *scope, in []*tensor, a args) *tensor { return s.Cat(in, a.Dim) }),
-	"stack":        op("Stack", func(s *scope, in []*tensor, a args) *tensor { return s.Stack(in, a.Dim) }),
+	"index_select": op("IndexSelect",
+		func(s *scope, in []*tensor, a args) *tensor { return s.IndexSelect(in[0], a.Dim, in[1]) }),
+	"gather":  op("Gather", func(s *scope, in []*tensor, a args) *tensor { return s.Gather(in[0], a.Dim, in[1]) }),
+	"pad":     op("Pad", func(s *scope, in []*tensor, a args) *tensor { return s.Pad(in[0], a.Pad) }),
+	"reshape": op("Reshape", func(s *scope, in []*tensor, a args) *tensor { return s.Reshape(in[0], a.Dims...) }),
+	"permute": op("Permute", func(s *scope, in []*tensor, a args) *tensor { return s.Permute(in[0], a.Dims...) }),
+	"transpose": op("Transpose",
+		func(s *scope, in []*tensor, a args) *tensor { return s.Transpose(in[0], a.A, a.B) }),
+	"unsqueeze": op("Unsqueeze", func(s *scope, in []*tensor, a args) *tensor { return s.Unsqueeze(in[0], a.Dim) }),
+	"squeeze":   op("Squeeze", func(s *scope, in []*tensor, a args) *tensor { return s.Squeeze(in[0], a.Dim) }),
+	"expand":    op("Expand", func(s *scope, in []*tensor, a args) *tensor { return s.Expand(in[0], a.Dims...) }),
+	"narrow": op("Narrow",
+		func(s *scope, in []*tensor, a args) *tensor { return s.Narrow(in[0], a.Dim, a.Start, a.Length) }),
+	"select": op("Select",
+		func(s *scope, in []*tensor, a args) *tensor { return s.Select(in[0], a.Dim, a.Index) }),
+	"chunk": {"Chunk", func(s *scope, in []*tensor, a args) []*tensor { return s.Chunk(in[0], a.Count, a.Dim) }},
+	"cat":   op("Cat", func(s *scope, in []*tensor, a args) *tensor { return s.Cat(in, a.Dim) }),
+	"stack": op("Stack", func(s *scope, in []*tensor, a args) *tensor { return s.Stack(in, a.Dim) }),
 
-	"sum_dims":  op("SumDims", func(s *scope, in []*tensor, a args) *tensor { return s.SumDims(in[0], a.Keep, a.Dims...) }),
-	"mean_dims": op("MeanDims", func(s *scope, in []*tensor, a args) *tensor { return s.MeanDims(in[0], a.Keep, a.Dims...) }),
-	"argmax":    op("ArgMax", func(s *scope, in []*tensor, a args) *tensor { return s.ArgMax(in[0], a.Dim) }),
-	"arange":    op("Arange", func(s *scope, _ []*tensor, a args) *tensor { return s.Arange(a.Count, dtypes[a.DType]) }),
-	"to":        op("To", func(s *scope, in []*tensor, a args) *tensor { return s.To(in[0], dtypes[a.DType]) }),
+	"sum_dims": op("SumDims",
+		func(s *scope, in []*tensor, a args) *tensor { return s.SumDims(in[0], a.Keep, a.Dims...) }),
+	"mean_dims": op("MeanDims",
+		func(s *scope, in []*tensor, a args) *tensor { return s.MeanDims(in[0], a.Keep, a.Dims...) }),
+	"argmax": op("ArgMax", func(s *scope, in []*tensor, a args) *tensor { return s.ArgMax(in[0], a.Dim) }),
+	"arange": op("Arange",
+		func(s *scope, _ []*tensor, a args) *tensor { return s.Arange(a.Count, dtypes[a.DType]) }),
+	"to": op("To", func(s *scope, in []*tensor, a args) *tensor { return s.To(in[0], dtypes[a.DType]) }),
 }
 
 // views are the operations whose results share memory with a parameter and, as in PyTorch, say that

@@ -33,7 +33,8 @@ func TestPhiloxNormalEqualsGo(t *testing.T) {
 				philox.Normals(want, c.seed, c.tag, c.step, uint64(index))
 				for j, w := range want {
 					if d := math.Abs(float64(got[i*row+j] - w)); !(d <= 1e-6) {
-						t.Fatalf("seed %d tag %d step %d index %d element %d: %v, want %v", c.seed, c.tag, c.step, index, j, got[i*row+j], w)
+						t.Fatalf("seed %d tag %d step %d index %d element %d: %v, want %v", c.seed, c.tag, c.step,
+							index, j, got[i*row+j], w)
 					}
 				}
 			}

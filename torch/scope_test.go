@@ -40,7 +40,8 @@ func TestRunFreesEverything(t *testing.T) {
 	})
 	wantLive(t, before, "after Run")
 	boom := errors.New("boom")
-	if err := torch.Run(torchtest.Device(t), func(s *torch.Scope) error { s.Ones(torch.Float32, 4); return boom }); err != boom {
+	if err := torch.Run(torchtest.Device(t),
+		func(s *torch.Scope) error { s.Ones(torch.Float32, 4); return boom }); err != boom {
 		t.Errorf("Run returned %v, want f's own error", err)
 	}
 	wantLive(t, before, "after an error")
@@ -56,7 +57,8 @@ func TestRunFreesEverything(t *testing.T) {
 	done := make(chan bool)
 	go func() {
 		defer close(done)
-		torch.Run(torchtest.Device(t), func(s *torch.Scope) error { s.Ones(torch.Float32, 4); runtime.Goexit(); return nil })
+		torch.Run(torchtest.Device(t),
+			func(s *torch.Scope) error { s.Ones(torch.Float32, 4); runtime.Goexit(); return nil })
 	}()
 	<-done
 	wantLive(t, before, "after Goexit")
@@ -101,7 +103,8 @@ func TestSubKeepsItsResultOnly(t *testing.T) {
 		want(t, twice[1], []float32{-1, -2}, 2)
 		wantLive(t, before+6, "after SubAll with one tensor twice")
 
-		if err := s.Try(func(s *torch.Scope) error { s.Add(x, s.Ones(torch.Float32, 3)); return nil }); !errors.Is(err, torch.ErrShape) {
+		if err := s.Try(func(s *torch.Scope) error { s.Add(x, s.Ones(torch.Float32, 3)); return nil }); !errors.Is(err,
+			torch.ErrShape) {
 			t.Errorf("Try returned %v, want a shape error", err)
 		}
 		wantLive(t, before+6, "after a failed Try")
@@ -269,7 +272,8 @@ func TestFillInParts(t *testing.T) {
 func TestTensorDescription(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		x := s.Zeros(torch.BFloat16, 2, 3, 4)
-		if x.Rank() != 3 || x.Dim(0) != 2 || x.Dim(-1) != 4 || x.NumElements() != 24 || x.DType() != torch.BFloat16 || x.Device() != s.Device() {
+		if x.Rank() != 3 || x.Dim(0) != 2 || x.Dim(-1) != 4 || x.NumElements() != 24 || x.DType() != torch.BFloat16 ||
+			x.Device() != s.Device() {
 			t.Errorf("wrong description: %v", x)
 		}
 		if got, want := x.String(), "bfloat16 [2 3 4] on "+s.Device().String(); got != want {

@@ -148,7 +148,8 @@ func (t *Tensor) Item() float64 {
 
 // CopyFromBytes overwrites the tensor with little-endian elements of its dtype, row-major.
 func (t *Tensor) CopyFromBytes(data []byte) {
-	check("CopyFromBytes", C.dt_copy_from_host(t.handle("CopyFromBytes"), unsafe.Pointer(unsafe.SliceData(data)), C.int64_t(len(data))), t)
+	check("CopyFromBytes", C.dt_copy_from_host(t.handle("CopyFromBytes"), unsafe.Pointer(unsafe.SliceData(data)),
+		C.int64_t(len(data))), t)
 	runtime.KeepAlive(t)
 }
 

@@ -112,7 +112,8 @@ func TestCollectorDuringOperations(t *testing.T) {
 	const n = 768 // large enough for a collection to fall into the operation
 	others.Go(func() {
 		for !stop.Load() { // frees what was reclaimed and overwrites its memory
-			if err := torch.Run(dev, func(s *torch.Scope) error { s.Zeros(torch.Float32, n, n); return nil }); err != nil {
+			if err := torch.Run(dev,
+				func(s *torch.Scope) error { s.Zeros(torch.Float32, n, n); return nil }); err != nil {
 				t.Error(err)
 			}
 		}

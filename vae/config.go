@@ -49,7 +49,8 @@ func DefaultConfig() Config {
 		ClassName: className, ActFn: "silu", BlockOutChannels: []int{64},
 		DownBlockTypes: []string{downBlockType}, UpBlockTypes: []string{upBlockType},
 		InChannels: 3, OutChannels: 3, LatentChannels: 4, LayersPerBlock: 1, NormNumGroups: 32, SampleSize: 32,
-		ScalingFactor: 0.18215, ForceUpcast: true, UseQuantConv: true, UsePostQuantConv: true, MidBlockAddAttention: true,
+		ScalingFactor: 0.18215, ForceUpcast: true, UseQuantConv: true, UsePostQuantConv: true,
+		MidBlockAddAttention: true,
 	}
 }
 
@@ -116,8 +117,10 @@ func (c Config) Validate() error {
 		name        string
 		value, most int
 	}{
-		{"block_out_channels: number of levels", len(c.BlockOutChannels), maxLevels}, {"in_channels", c.InChannels, 64}, {"out_channels", c.OutChannels, 64},
-		{"latent_channels", c.LatentChannels, 1024}, {"layers_per_block", c.LayersPerBlock, 64}, {"norm_num_groups", c.NormNumGroups, 1 << 13},
+		{"block_out_channels: number of levels", len(c.BlockOutChannels), maxLevels}, {"in_channels", c.InChannels, 64},
+		{"out_channels", c.OutChannels, 64},
+		{"latent_channels", c.LatentChannels, 1024}, {"layers_per_block", c.LayersPerBlock, 64},
+		{"norm_num_groups", c.NormNumGroups, 1 << 13},
 		{"sample_size", c.SampleSize, 1 << 16},
 	} {
 		if f.value < 1 || f.value > f.most {
@@ -129,7 +132,8 @@ func (c Config) Validate() error {
 			return fmt.Errorf("block_out_channels %v: want each from 1 to %d", c.BlockOutChannels, 1<<13)
 		}
 		if width%c.NormNumGroups != 0 {
-			return fmt.Errorf("block_out_channels %v: %d is not divisible by norm_num_groups %d", c.BlockOutChannels, width, c.NormNumGroups)
+			return fmt.Errorf("block_out_channels %v: %d is not divisible by norm_num_groups %d", c.BlockOutChannels,
+				width, c.NormNumGroups)
 		}
 	}
 	if err := c.checkKind(); err != nil {
@@ -158,7 +162,8 @@ func (c Config) checkKind() error {
 		want  string
 	}{{"down_block_types", c.DownBlockTypes, downBlockType}, {"up_block_types", c.UpBlockTypes, upBlockType}} {
 		if len(l.types) != len(c.BlockOutChannels) {
-			return fmt.Errorf("%s: %d blocks for %d levels in block_out_channels", l.name, len(l.types), len(c.BlockOutChannels))
+			return fmt.Errorf("%s: %d blocks for %d levels in block_out_channels", l.name, len(l.types),
+				len(c.BlockOutChannels))
 		}
 		for _, t := range l.types {
 			if t != l.want {
@@ -168,9 +173,11 @@ func (c Config) checkKind() error {
 	}
 	switch {
 	case c.ShiftFactor != nil && *c.ShiftFactor != 0, c.LatentsMean != nil, c.LatentsStd != nil:
-		return fmt.Errorf("shift_factor, latents_mean or latents_std is set: want latents that are scaled by scaling_factor alone")
+		return fmt.Errorf("shift_factor, latents_mean or latents_std is set: want latents that are scaled by " +
+			"scaling_factor alone")
 	case !c.UseQuantConv || !c.UsePostQuantConv || !c.MidBlockAddAttention:
-		return fmt.Errorf("use_quant_conv %v, use_post_quant_conv %v, mid_block_add_attention %v: want all true", c.UseQuantConv, c.UsePostQuantConv, c.MidBlockAddAttention)
+		return fmt.Errorf("use_quant_conv %v, use_post_quant_conv %v, mid_block_add_attention %v: want all true",
+			c.UseQuantConv, c.UsePostQuantConv, c.MidBlockAddAttention)
 	}
 	return nil
 }

@@ -53,9 +53,11 @@ func TestSaveOpenIsBitEqual(t *testing.T) {
 }
 
 func TestScalingFactorDefaultsWhereAbsent(t *testing.T) {
-	for text, want := range map[string]float64{"": 0.18215, `,"scaling_factor": null`: 0.18215, `,"scaling_factor": 0.13025`: 0.13025} {
+	for text, want := range map[string]float64{"": 0.18215, `,"scaling_factor": null`: 0.18215,
+		`,"scaling_factor": 0.13025`: 0.13025} {
 		path := filepath.Join(t.TempDir(), ConfigName)
-		if err := os.WriteFile(path, []byte(`{"_class_name": "AutoencoderKL", "something_new": [1, {}]`+text+`}`), 0o666); err != nil {
+		if err := os.WriteFile(path, []byte(`{"_class_name": "AutoencoderKL", "something_new": [1, {}]`+text+`}`),
+			0o666); err != nil {
 			t.Fatal(err)
 		}
 		cfg, err := readConfig(path)
@@ -116,7 +118,8 @@ func tinyConfig(t *testing.T) string {
 
 func TestOpenOldAttentionNames(t *testing.T) {
 	m := openTestModel(t, "tiny")
-	renames := strings.NewReplacer(".to_q.", ".query.", ".to_k.", ".key.", ".to_v.", ".value.", ".to_out.0.", ".proj_attn.")
+	renames := strings.NewReplacer(".to_q.", ".query.", ".to_k.", ".key.", ".to_v.", ".value.", ".to_out.0.",
+		".proj_attn.")
 	tensors := readTensors(t, filepath.Join("testdata", "tiny", WeightsName))
 	for _, rank := range []int{2, 4} {
 		old := map[string]checkpoint.Tensor{}
@@ -137,7 +140,8 @@ func TestOpenOldAttentionNames(t *testing.T) {
 		}
 		const both = "encoder.mid_block.attentions.0.to_q.bias"
 		old[both] = tensors[both]
-		if _, err := Open(writeFolder(t, tinyConfig(t), old), torchtest.Device(t)); err == nil || !strings.Contains(err.Error(), "1 unexpected: "+both) {
+		if _, err := Open(writeFolder(t, tinyConfig(t), old), torchtest.Device(t)); err == nil ||
+			!strings.Contains(err.Error(), "1 unexpected: "+both) {
 			t.Errorf("a file with old and new names: error %v", err)
 		}
 	}
@@ -170,36 +174,49 @@ func TestOpenErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct{ path, want string }{
-		"no folder":          {"testdata/nowhere", "open VAE testdata/nowhere: no such file or directory"},
-		"empty folder":       {t.TempDir(), "no diffusion_pytorch_model.safetensors in the folder"},
-		"only a .bin":        {onlyBin, "diffusion_pytorch_model.bin: zip archive without an end"},
-		"no config":          {noConfig, "config.json: no such file or directory"},
-		"truncated weights":  {truncated, "load " + filepath.Join(truncated, WeightsName)},
-		"not JSON":           {writeFolder(t, "{", good), "config.json: unexpected end of JSON input"},
-		"a list":             {writeFolder(t, "[]", good), "config.json: json: cannot unmarshal"},
-		"UTF-16":             {writeFolder(t, "\xff\xfe{\x00", good), "config.json: text in UTF-16: want UTF-8"},
-		"huge config":        {writeFolder(t, strings.Repeat(" ", maxConfigSize+1), good), "more than 1048576 bytes"},
-		"other class":        {configured(`"AutoencoderKL"`, `"VQModel"`), `_class_name "VQModel": want "AutoencoderKL"`},
-		"other activation":   {configured(`"silu"`, `"mish"`), `act_fn "mish"`},
-		"other blocks":       {configured(`"DownEncoderBlock2D"`, `"AttnDownEncoderBlock2D"`), `"AttnDownEncoderBlock2D": want "DownEncoderBlock2D"`},
+		"no folder":         {"testdata/nowhere", "open VAE testdata/nowhere: no such file or directory"},
+		"empty folder":      {t.TempDir(), "no diffusion_pytorch_model.safetensors in the folder"},
+		"only a .bin":       {onlyBin, "diffusion_pytorch_model.bin: zip archive without an end"},
+		"no config":         {noConfig, "config.json: no such file or directory"},
+		"truncated weights": {truncated, "load " + filepath.Join(truncated, WeightsName)},
+		"not JSON":          {writeFolder(t, "{", good), "config.json: unexpected end of JSON input"},
+		"a list":            {writeFolder(t, "[]", good), "config.json: json: cannot unmarshal"},
+		"UTF-16":            {writeFolder(t, "\xff\xfe{\x00", good), "config.json: text in UTF-16: want UTF-8"},
+		"huge config":       {writeFolder(t, strings.Repeat(" ", maxConfigSize+1), good), "more than 1048576 bytes"},
+		"other class": {configured(`"AutoencoderKL"`, `"VQModel"`),
+			`_class_name "VQModel": want "AutoencoderKL"`},
+		"other activation": {configured(`"silu"`, `"mish"`), `act_fn "mish"`},
+		"other blocks": {configured(`"DownEncoderBlock2D"`, `"AttnDownEncoderBlock2D"`),
+			`"AttnDownEncoderBlock2D": want "DownEncoderBlock2D"`},
 		"without quant conv": {configured(`"use_quant_conv": true`, `"use_quant_conv": false`), "use_quant_conv false"},
 		"shifted latents":    {configured(`"shift_factor": null`, `"shift_factor": 0.1`), "shift_factor"},
-		"no groups":          {configured(`"norm_num_groups": 4`, `"norm_num_groups": 0`), "norm_num_groups 0: want 1 to"},
-		"groups do not fit":  {configured(`"norm_num_groups": 4`, `"norm_num_groups": 3`), "8 is not divisible by norm_num_groups 3"},
-		"negative latents":   {configured(`"latent_channels": 4`, `"latent_channels": -4`), "latent_channels -4: want 1 to"},
-		"endless layers":     {configured(`"layers_per_block": 1`, `"layers_per_block": 1000000000`), "layers_per_block 1000000000: want 1 to"},
-		"huge width":         {configured("    8,", "    4000000000,"), "want each from 1 to"},
-		"huge model":         {writeFolder(t, `{"_class_name":"AutoencoderKL","block_out_channels":[8192],"layers_per_block":64}`, good), "parameters: want at most"},
-		"zero scale":         {configured(`"scaling_factor": 0.18215`, `"scaling_factor": 0`), "scaling_factor 0: want a positive number"},
-		"number too big":     {configured(`"latent_channels": 4`, `"latent_channels": 1e30`), "config.json: json: cannot unmarshal"},
-		"other width":        {configured("    16\n", "    24\n"), "weights do not fit the model"},
+		"no groups": {configured(`"norm_num_groups": 4`, `"norm_num_groups": 0`),
+			"norm_num_groups 0: want 1 to"},
+		"groups do not fit": {configured(`"norm_num_groups": 4`, `"norm_num_groups": 3`),
+			"8 is not divisible by norm_num_groups 3"},
+		"negative latents": {configured(`"latent_channels": 4`, `"latent_channels": -4`),
+			"latent_channels -4: want 1 to"},
+		"endless layers": {configured(`"layers_per_block": 1`, `"layers_per_block": 1000000000`),
+			"layers_per_block 1000000000: want 1 to"},
+		"huge width": {configured("    8,", "    4000000000,"), "want each from 1 to"},
+		"huge model": {writeFolder(t,
+			`{"_class_name":"AutoencoderKL","block_out_channels":[8192],"layers_per_block":64}`, good),
+			"parameters: want at most"},
+		"zero scale": {configured(`"scaling_factor": 0.18215`, `"scaling_factor": 0`),
+			"scaling_factor 0: want a positive number"},
+		"number too big": {configured(`"latent_channels": 4`, `"latent_channels": 1e30`),
+			"config.json: json: cannot unmarshal"},
+		"other width": {configured("    16\n", "    24\n"), "weights do not fit the model"},
 		"wrong shape": {with(func(m map[string]checkpoint.Tensor) {
 			v := m["quant_conv.weight"]
 			v.Shape = []int64{4, 16, 1, 1}
 			m["quant_conv.weight"] = v
 		}), "quant_conv.weight (have [4 16 1 1], want [8 8 1 1])"},
-		"missing tensor": {with(func(m map[string]checkpoint.Tensor) { delete(m, "decoder.conv_in.bias") }), "1 missing: decoder.conv_in.bias"},
-		"extra tensor":   {with(func(m map[string]checkpoint.Tensor) { m["decoder.extra"] = m["decoder.conv_in.bias"] }), "1 unexpected: decoder.extra"},
+		"missing tensor": {with(func(m map[string]checkpoint.Tensor) { delete(m, "decoder.conv_in.bias") }),
+			"1 missing: decoder.conv_in.bias"},
+		"extra tensor": {with(
+			func(m map[string]checkpoint.Tensor) { m["decoder.extra"] = m["decoder.conv_in.bias"] }),
+			"1 unexpected: decoder.extra"},
 	} {
 		live := torch.Live()
 		m, err := Open(tc.path, torchtest.Device(t))
@@ -258,7 +275,8 @@ func TestSmallConfig(t *testing.T) {
 			}
 			defer m.Close()
 			if cfg.Downsample() != d || nn.NumParams(m) != cfg.NumParams() {
-				t.Errorf("downsampling %d: configured %d; %d parameters, computed %d", d, cfg.Downsample(), nn.NumParams(m), cfg.NumParams())
+				t.Errorf("downsampling %d: configured %d; %d parameters, computed %d", d, cfg.Downsample(),
+					nn.NumParams(m), cfg.NumParams())
 			}
 			x := s.NoGrad().Zeros(torch.Float32, 1, 3, 64, 64)
 			mean, _ := m.Encode(s.NoGrad(), x)

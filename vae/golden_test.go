@@ -61,7 +61,8 @@ func TestForwardAndGradientsEqualDiffusers(t *testing.T) {
 					z := Sample(s, mean, logvar, g.Tensor(s, "noise"))
 					decoded := m.Decode(s, z)
 					kl := KL(s, mean, logvar)
-					for what, v := range map[string]*torch.Tensor{"mean": mean, "logvar": logvar, "z": z, "decoded": decoded, "kl": kl} {
+					for what, v := range map[string]*torch.Tensor{"mean": mean, "logvar": logvar, "z": z,
+						"decoded": decoded, "kl": kl} {
 						check(what, v, g.Tensor(s, what), tolerance)
 					}
 					return s.Add(s.MSELoss(decoded, image), s.MulScalar(s.Mean(kl), klWeight))
@@ -78,7 +79,8 @@ func TestForwardAndGradientsEqualDiffusers(t *testing.T) {
 				s.Backward(forward(heavyWeight))
 				for name, p := range nn.Params(m) {
 					if _, ok := g.Lookup("heavy.grad." + name); ok {
-						check("gradient with much KL of "+name, s.Grad(p), g.Tensor(s, "heavy.grad."+name), gradTolerance)
+						check("gradient with much KL of "+name, s.Grad(p), g.Tensor(s, "heavy.grad."+name),
+							gradTolerance)
 					}
 					p.ClearGrad()
 				}
@@ -97,7 +99,8 @@ func TestPosteriorEqualsDiffusers(t *testing.T) {
 		kl := KL(s, mean, logvar)
 		s.Backward(s.Sum(kl))
 		for name, got := range map[string]*torch.Tensor{
-			"mean": mean, "logvar": logvar, "kl": kl, "grad": s.Grad(moments), "sample": Sample(s, mean, logvar, g.Tensor(s, "noise")),
+			"mean": mean, "logvar": logvar, "kl": kl, "grad": s.Grad(moments),
+			"sample": Sample(s, mean, logvar, g.Tensor(s, "noise")),
 		} {
 			if e := torchtest.Relative(s, got, g.Tensor(s, name)); !(e < tolerance) {
 				t.Errorf("%s: relative error %.2g", name, e)

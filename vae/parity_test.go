@@ -34,7 +34,8 @@ func TestStableDiffusionEqualsDiffusers(t *testing.T) {
 		}
 		s = s.NoGrad()
 		x, z := s.Zeros(torch.Float32, 1, 3, 256, 256), s.Zeros(torch.Float32, 1, 4, 32, 32)
-		if err := errors.Join(torchtest.PhiloxWeights(x, 1000, 2, 0), torchtest.PhiloxWeights(z, 1001, 8, 0)); err != nil {
+		if err := errors.Join(torchtest.PhiloxWeights(x, 1000, 2, 0),
+			torchtest.PhiloxWeights(z, 1001, 8, 0)); err != nil {
 			return err
 		}
 		// The reference is diffusers in float64. In float32 diffusers itself is 1.5e-6 from it on one processor and

@@ -7,9 +7,10 @@ import (
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
-// As returns a copy of the model for encoding and decoding in another type: its weights are cast, activations follow, and
-// channelsLast keeps both in NHWC order, which CUDA's convolutions of 16-bit numbers want. It is the same model: it has
-// the config and the checksum of m. Close frees it alone. Pictures and latents are given and returned in any type.
+// As returns a copy of the model for encoding and decoding in another type: its weights are cast, activations
+// follow, and channelsLast keeps both in NHWC order, which CUDA's convolutions of 16-bit numbers want. It is the
+// same model: it has the config and the checksum of m. Close frees it alone. Pictures and latents are given and
+// returned in any type.
 func (m *AutoencoderKL) As(dtype torch.DType, channelsLast bool) (*AutoencoderKL, error) {
 	var out *AutoencoderKL
 	err := torch.Run(m.Device(), func(s *torch.Scope) error {

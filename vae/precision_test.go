@@ -59,7 +59,8 @@ func TestAs(t *testing.T) {
 		}
 		t.Logf("%v, channels last %v: %.1e of the largest moment", c.dtype, c.channelsLast, worst/scale)
 		if !(worst <= c.tolerance*scale) {
-			t.Errorf("%v, channels last %v: off by %.2e of the largest moment, want at most %.0e", c.dtype, c.channelsLast, worst/scale, c.tolerance)
+			t.Errorf("%v, channels last %v: off by %.2e of the largest moment, want at most %.0e", c.dtype,
+				c.channelsLast, worst/scale, c.tolerance)
 		}
 	}
 	if again, _ := moments(m); again[0] != want[0] {

@@ -146,7 +146,8 @@ func (t *trainer) save(s *torch.Scope, step int) error {
 			if err != nil {
 				return err
 			}
-			st.Files = append(st.Files, checkpoint.Saved{File: name, Bytes: n.bytes, SHA256: hex.EncodeToString(sum.Sum(nil))})
+			st.Files = append(st.Files,
+				checkpoint.Saved{File: name, Bytes: n.bytes, SHA256: hex.EncodeToString(sum.Sum(nil))})
 		}
 		text, err := disk.MarshalSealed(st)
 		if err != nil {

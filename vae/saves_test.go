@@ -41,7 +41,8 @@ func resumed(t *testing.T, dir string, cfg TrainConfig) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 4, Resume: st}, after(st.Step, -1), nil)
+	m, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 4, Resume: st},
+		after(st.Step, -1), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,13 +78,14 @@ func TestContinuedTrainingIsBitEqual(t *testing.T) {
 		// Killed after step 9: what was there is the save of step 8.
 		dir, killed := filepath.Join(t.TempDir(), "new", "training"), filepath.Join(t.TempDir(), "training")
 		var saves []int
-		m, err = TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 4, OnSave: func(n int) { saves = append(saves, n) }}, after(0, -1), func(s Step) {
-			if s.Step == 9 {
-				if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
-					t.Error(err)
+		m, err = TrainWith(t.Context(), torchtest.Device(t), cfg,
+			Saves{Dir: dir, Every: 4, OnSave: func(n int) { saves = append(saves, n) }}, after(0, -1), func(s Step) {
+				if s.Step == 9 {
+					if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
+						t.Error(err)
+					}
 				}
-			}
-		})
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,21 +147,24 @@ func TestWhatIsNotSaved(t *testing.T) {
 	cfg := testTrainConfig(t, 30)
 	cfg.LR, cfg.WarmupSteps, cfg.LogEvery = 1e30, 0, 3
 	dir := filepath.Join(t.TempDir(), "training")
-	if _, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 1}, after(0, -1), nil); err == nil || !strings.Contains(err.Error(), "the loss is NaN") {
+	if _, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 1}, after(0, -1),
+		nil); err == nil || !strings.Contains(err.Error(), "the loss is NaN") {
 		t.Fatalf("error %v", err)
 	}
 	if st, err := ReadState(dir); err == nil && st.Step > 1 {
 		t.Errorf("a save of step %d, whose loss is not finite", st.Step)
 	}
 	dir = filepath.Join(t.TempDir(), "training")
-	if _, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 1}, after(0, 0), nil); err == nil {
+	if _, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 1}, after(0, 0),
+		nil); err == nil {
 		t.Error("no error")
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a run without a step leaves %s (%v)", dir, err)
 	}
 	cfg.LogEvery = 30
-	if _, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 100}, after(0, 5), nil); err == nil {
+	if _, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 100}, after(0, 5),
+		nil); err == nil {
 		t.Error("no error")
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
@@ -175,7 +180,8 @@ func TestFailedSaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	steps := 0
-	_, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: filepath.Join(file, "training"), Every: 2}, after(0, -1), func(Step) { steps++ })
+	_, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: filepath.Join(file, "training"), Every: 2},
+		after(0, -1), func(Step) { steps++ })
 	if err == nil || !strings.Contains(err.Error(), "save VAE: ") || steps > 0 {
 		t.Errorf("%d steps, error %v", steps, err)
 	}
@@ -184,20 +190,23 @@ func TestFailedSaves(t *testing.T) {
 	dir := filepath.Join(parent, "training")
 	var told []error
 	var saves []int
-	m, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 2, Pauses: []time.Duration{time.Millisecond},
-		OnSave: func(n int) { saves = append(saves, n) }, OnError: func(err error) { told = append(told, err) }}, after(0, -1), func(s Step) {
-		switch s.Step { // the folder is gone while steps 4 and 6 are saved
-		case 3:
-			os.Rename(parent, parent+".away")
-		case 6:
-			os.Rename(parent+".away", parent)
-		}
-	})
+	m, err := TrainWith(t.Context(), torchtest.Device(t), cfg,
+		Saves{Dir: dir, Every: 2, Pauses: []time.Duration{time.Millisecond},
+			OnSave: func(n int) { saves = append(saves, n) }, OnError: func(err error) { told = append(told, err) }},
+		after(0, -1), func(s Step) {
+			switch s.Step { // the folder is gone while steps 4 and 6 are saved
+			case 3:
+				os.Rename(parent, parent+".away")
+			case 6:
+				os.Rename(parent+".away", parent)
+			}
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.Close()
-	if len(told) != 2 || !strings.Contains(told[0].Error(), "save VAE of step 4: ") || !errors.Is(told[1], syscall.ENOENT) {
+	if len(told) != 2 || !strings.Contains(told[0].Error(), "save VAE of step 4: ") ||
+		!errors.Is(told[1], syscall.ENOENT) {
 		t.Errorf("told %v", told)
 	}
 	if len(saves) != 3 || saves[2] != 8 || step(t, dir) != 8 {
@@ -210,7 +219,8 @@ func TestDamagedSaves(t *testing.T) {
 	cfg := testTrainConfig(t, 6)
 	cfg.EMADecay = 0.5
 	dir := filepath.Join(t.TempDir(), "training")
-	if _, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 2}, after(0, 3), nil); err == nil {
+	if _, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 2}, after(0, 3),
+		nil); err == nil {
 		t.Fatal("no error")
 	}
 	if _, err := ReadState(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
@@ -226,7 +236,8 @@ func TestDamagedSaves(t *testing.T) {
 		if err := os.WriteFile(path, change(bytes.Clone(b)), 0o666); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ReadState(dir); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "resume from "+dir) {
+		if _, err := ReadState(dir); err == nil || errors.Is(err, fs.ErrNotExist) ||
+			!strings.Contains(err.Error(), "resume from "+dir) {
 			t.Errorf("%s: error %v", name, err)
 		}
 		if err := os.WriteFile(path, b, 0o666); err != nil {
@@ -253,7 +264,8 @@ func TestDamagedSaves(t *testing.T) {
 	} {
 		other := cfg
 		change(&other)
-		if _, err := TrainWith(t.Context(), torchtest.Device(t), other, Saves{Dir: dir, Resume: st}, after(3, -1), nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := TrainWith(t.Context(), torchtest.Device(t), other, Saves{Dir: dir, Resume: st}, after(3, -1),
+			nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}

@@ -74,13 +74,15 @@ func (c TrainConfig) Validate() error {
 		return err
 	}
 	if c.Model.InChannels != 3 || c.Model.OutChannels != 3 {
-		return fmt.Errorf("in_channels %d, out_channels %d: training wants 3, for RGB", c.Model.InChannels, c.Model.OutChannels)
+		return fmt.Errorf("in_channels %d, out_channels %d: training wants 3, for RGB", c.Model.InChannels,
+			c.Model.OutChannels)
 	}
 	for _, f := range []struct {
 		name  string
 		value int
 		least int
-	}{{"max steps", c.MaxSteps, 1}, {"batch size", c.BatchSize, 1}, {"log interval", c.LogEvery, 1}, {"warm-up steps", c.WarmupSteps, 0}} {
+	}{{"max steps", c.MaxSteps, 1}, {"batch size", c.BatchSize, 1}, {"log interval", c.LogEvery, 1},
+		{"warm-up steps", c.WarmupSteps, 0}} {
 		if f.value < f.least {
 			return fmt.Errorf("%s %d: want at least %d", f.name, f.value, f.least)
 		}
@@ -90,7 +92,8 @@ func (c TrainConfig) Validate() error {
 		value      float64
 		least, top float64
 	}{
-		{"learning rate", c.LR, 0, math.MaxFloat64}, {"final learning rate", c.FinalLR, 0, 1}, {"KL weight", c.KLWeight, 0, 1e6}, {"initial log variance", c.InitLogvar, -20, 20},
+		{"learning rate", c.LR, 0, math.MaxFloat64}, {"final learning rate", c.FinalLR, 0, 1},
+		{"KL weight", c.KLWeight, 0, 1e6}, {"initial log variance", c.InitLogvar, -20, 20},
 		{"EMA decay", c.EMADecay, 0, 1}, {"gradient norm", c.MaxGradNorm, 0, math.MaxFloat64},
 	} {
 		if !(f.value >= f.least && f.value <= f.top) {
@@ -154,7 +157,8 @@ type Losses struct {
 // The weights depend on the configuration, the batches, the device and the number of threads
 // alone. When ctx ends, Train returns the model trained so far along with ctx's error; with any
 // other error the model is nil. A loss that is not a number is an error that names the step.
-func Train(ctx context.Context, dev torch.Device, cfg TrainConfig, batches iter.Seq2[*Batch, error], onStep func(Step)) (*AutoencoderKL, error) {
+func Train(ctx context.Context, dev torch.Device, cfg TrainConfig, batches iter.Seq2[*Batch, error],
+	onStep func(Step)) (*AutoencoderKL, error) {
 	return TrainWith(ctx, dev, cfg, Saves{}, batches, onStep)
 }
 
@@ -293,7 +297,8 @@ func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Ba
 		step := t.done
 		waited := time.Since(asked)
 		if want := t.cfg.BatchSize * t.cfg.ImageSize * t.cfg.ImageSize * 3; len(b.Pixels) != want {
-			return fmt.Errorf("step %d: a batch of %d bytes, want %d (%d images of %d x %d x 3)", step+1, len(b.Pixels), want, t.cfg.BatchSize, t.cfg.ImageSize, t.cfg.ImageSize)
+			return fmt.Errorf("step %d: a batch of %d bytes, want %d (%d images of %d x %d x 3)", step+1, len(b.Pixels),
+				want, t.cfg.BatchSize, t.cfg.ImageSize, t.cfg.ImageSize)
 		}
 		if err := s.Try(func(s *torch.Scope) error { t.step(s, step, b); return nil }); err != nil {
 			return fmt.Errorf("step %d: %w", step+1, err)
@@ -339,14 +344,16 @@ func (t *trainer) step(s *torch.Scope, step int, b *Batch) {
 
 	total, rec, kl := t.model.loss(s, x, noise, t.cfg.Loss, t.cfg.KLWeight)
 	s.Backward(total)
-	norm := t.opt.Step(s, optim.StepOptions{LR: t.cfg.lr(step), MaxNorm: t.cfg.MaxGradNorm, EMADecay: t.cfg.emaDecay(step)}).Norm
+	norm := t.opt.Step(s, optim.StepOptions{LR: t.cfg.lr(step), MaxNorm: t.cfg.MaxGradNorm,
+		EMADecay: t.cfg.emaDecay(step)}).Norm
 	values := s.NoGrad().Stack([]*torch.Tensor{total, rec, kl, norm}, 0)
 	t.unread = append(t.unread, torch.Persist(values))
 }
 
 // loss returns the loss that is minimised and its two parts, see [TrainConfig] and [Losses], for
 // images x [N, 3, H, W] and posterior noise [N, C, h, w].
-func (m *AutoencoderKL) loss(s *torch.Scope, x, noise *torch.Tensor, kind string, klWeight float64) (total, rec, kl *torch.Tensor) {
+func (m *AutoencoderKL) loss(s *torch.Scope, x, noise *torch.Tensor, kind string, klWeight float64) (total, rec,
+	kl *torch.Tensor) {
 	mean, logvar := m.Encode(s, x)
 	y := m.Decode(s, Sample(s, mean, logvar, noise))
 	if kind == "l1" {
@@ -410,7 +417,8 @@ func (t *trainer) useAverage(s *torch.Scope) {
 // the images that batches holds (square ones of side size), without drawing: the variance of the
 // means plus the mean of the variances. One over it is the scaling factor of the model. It stops
 // after maxImages images.
-func LatentStd(ctx context.Context, m *AutoencoderKL, size, maxImages int, batches iter.Seq2[*Batch, error]) (float64, error) {
+func LatentStd(ctx context.Context, m *AutoencoderKL, size, maxImages int, batches iter.Seq2[*Batch, error]) (float64,
+	error) {
 	std, err := latentStd(ctx, m, size, maxImages, batches)
 	if err != nil {
 		return 0, fmt.Errorf("measure latents: %w", err)
@@ -418,7 +426,8 @@ func LatentStd(ctx context.Context, m *AutoencoderKL, size, maxImages int, batch
 	return std, nil
 }
 
-func latentStd(ctx context.Context, m *AutoencoderKL, size, maxImages int, batches iter.Seq2[*Batch, error]) (float64, error) {
+func latentStd(ctx context.Context, m *AutoencoderKL, size, maxImages int, batches iter.Seq2[*Batch, error]) (float64,
+	error) {
 	if err := m.cfg.CheckImageSize(size); err != nil {
 		return 0, err
 	}
@@ -434,7 +443,8 @@ func latentStd(ctx context.Context, m *AutoencoderKL, size, maxImages int, batch
 			}
 			n := len(b.Pixels) / (3 * size * size)
 			if n == 0 || len(b.Pixels) != n*3*size*size {
-				return fmt.Errorf("a batch of %d bytes, want a multiple of %d (%d x %d x 3)", len(b.Pixels), 3*size*size, size, size)
+				return fmt.Errorf("a batch of %d bytes, want a multiple of %d (%d x %d x 3)", len(b.Pixels),
+					3*size*size, size, size)
 			}
 			err := s.Try(func(s *torch.Scope) error {
 				mean, logvar := m.Encode(s, Pixels(s, b.Pixels, n, size, size))

@@ -68,12 +68,14 @@ func TestTrainingLearnsAndRepeats(t *testing.T) {
 		var first []byte
 		for run := range 2 {
 			var steps []Step
-			m, err := Train(t.Context(), torchtest.Device(t), cfg, rectangles(4, 16), func(s Step) { steps = append(steps, s) })
+			m, err := Train(t.Context(), torchtest.Device(t), cfg, rectangles(4, 16),
+				func(s Step) { steps = append(steps, s) })
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer m.Close()
-			if len(steps) != 60 || steps[59].Step != 60 || steps[0].Losses != nil || steps[4].Losses == nil || steps[59].Losses == nil {
+			if len(steps) != 60 || steps[59].Step != 60 || steps[0].Losses != nil || steps[4].Losses == nil ||
+				steps[59].Losses == nil {
 				t.Fatalf("%s: wrong steps: %+v", kind, steps)
 			}
 			if lr := steps[59].LR; math.Abs(lr-cfg.LR*cfg.FinalLR) > 1e-12 {
@@ -149,7 +151,8 @@ func TestTrainingErrors(t *testing.T) {
 		"wrong batch":  {testTrainConfig(t, 3), rectangles(3, 16), "step 1: a batch of 2304 bytes, want 3072"},
 		"not a number": {wild, rectangles(4, 16), "step 2: the loss is NaN"},
 		"no steps":     {testTrainConfig(t, 0), rectangles(4, 16), "max steps 0: want at least 1"},
-		"size not fitting": {func() TrainConfig { c := testTrainConfig(t, 3); c.ImageSize = 15; return c }(), rectangles(4, 15),
+		"size not fitting": {func() TrainConfig { c := testTrainConfig(t, 3); c.ImageSize = 15; return c }(),
+			rectangles(4, 15),
 			"image size 15: want a multiple of 2"},
 	} {
 		live := torch.Live()

@@ -38,7 +38,8 @@ func (w *Weights) Close() error { return w.file.Close() }
 // String says in one line what was found.
 func (w *Weights) String() string {
 	c := w.Config
-	return fmt.Sprintf("AutoencoderKL (%s names, %s), %d parameters, %d pixels to one, %d latent channels, scaling factor %.5g",
+	return fmt.Sprintf("AutoencoderKL (%s names, %s), %d parameters, %d pixels to one, %d latent channels, scaling "+
+		"factor %.5g",
 		w.Naming, w.Format, c.NumParams(), c.Downsample(), c.LatentChannels, c.ScalingFactor)
 }
 
@@ -77,7 +78,8 @@ func (w *Weights) SHA256() (string, error) { return w.file.SHA256() }
 func (w *Weights) recognise(folder bool) error {
 	found := checkpoint.Models(w.file, "encoder.conv_in.weight")
 	if len(found) == 0 {
-		return fmt.Errorf("found %d tensors, none of them encoder.conv_in.weight: want an autoencoder", len(w.file.Tensors()))
+		return fmt.Errorf("found %d tensors, none of them encoder.conv_in.weight: want an autoencoder",
+			len(w.file.Tensors()))
 	}
 	m, err := checkpoint.First(found)
 	if err != nil {
@@ -103,7 +105,9 @@ func (w *Weights) recognise(folder bool) error {
 	w.Config, err = readConfig(filepath.Join(filepath.Dir(w.Path), ConfigName))
 	if !folder && errors.Is(err, fs.ErrNotExist) {
 		if w.Config, err = infer(src, names); err == nil {
-			w.Notes = append(w.Notes, fmt.Sprintf("no %s beside it: sizes read off the tensors, scaling factor taken to be Stable Diffusion's", ConfigName))
+			w.Notes = append(w.Notes,
+				fmt.Sprintf("no %s beside it: sizes read off the tensors, scaling factor taken to be Stable "+
+					"Diffusion's", ConfigName))
 		}
 	}
 	if err != nil {
@@ -118,18 +122,21 @@ func (w *Weights) recognise(folder bool) error {
 // infer reads the sizes of a model off its tensors.
 func infer(src checkpoint.Source, names naming) (Config, error) {
 	fail := func(name string) (Config, error) {
-		return Config{}, fmt.Errorf("no %s, and tensor %s, which would tell, is missing or of another rank", ConfigName, name)
+		return Config{}, fmt.Errorf("no %s, and tensor %s, which would tell, is missing or of another rank", ConfigName,
+			name)
 	}
 	// The names that are asked for do not depend on the number of levels.
 	shape := func(name string) []int64 {
 		info, ok := src.Lookup(names.other(name, 1))
-		if !ok || len(info.Shape) != 4 || slices.ContainsFunc(info.Shape, func(d int64) bool { return d < 1 || d > 1<<16 }) {
+		if !ok || len(info.Shape) != 4 ||
+			slices.ContainsFunc(info.Shape, func(d int64) bool { return d < 1 || d > 1<<16 }) {
 			return nil
 		}
 		return info.Shape
 	}
 	c := StableDiffusion()
-	in, out, latent := shape("encoder.conv_in.weight"), shape("decoder.conv_out.weight"), shape("post_quant_conv.weight")
+	in, out, latent := shape("encoder.conv_in.weight"), shape("decoder.conv_out.weight"),
+		shape("post_quant_conv.weight")
 	for _, t := range []struct {
 		name  string
 		shape []int64
@@ -170,7 +177,8 @@ func (w *Weights) Save(dir string) error {
 	if err := unsign(dir); err != nil {
 		return err
 	}
-	if err := checkpoint.Write(filepath.Join(dir, WeightsName), checkpoint.From(w.Source), map[string]string{"format": "pt"}); err != nil {
+	if err := checkpoint.Write(filepath.Join(dir, WeightsName), checkpoint.From(w.Source),
+		map[string]string{"format": "pt"}); err != nil {
 		return err
 	}
 	return writeConfig(dir, w.Config)
@@ -254,5 +262,6 @@ func weightsPath(path string) (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("no %s in the folder or in its subfolder vae: want a diffusers AutoencoderKL, or what train-vae writes", WeightsName)
+	return "", fmt.Errorf("no %s in the folder or in its subfolder vae: want a diffusers AutoencoderKL, or what "+
+		"train-vae writes", WeightsName)
 }

@@ -95,7 +95,8 @@ func TestReadNamings(t *testing.T) {
 	want := openTestModel(t, "tiny")
 	noise := func(names ...string) (out []checkpoint.Tensor) {
 		for _, name := range names {
-			out = append(out, checkpoint.Tensor{Info: checkpoint.Info{Name: name, DType: "F32", Shape: []int64{1}}, Data: make([]byte, 4)})
+			out = append(out, checkpoint.Tensor{Info: checkpoint.Info{Name: name, DType: "F32", Shape: []int64{1}},
+				Data: make([]byte, 4)})
 		}
 		return out
 	}
@@ -106,7 +107,8 @@ func TestReadNamings(t *testing.T) {
 		naming       string
 	}{
 		{"a.safetensors", "", compVis, []string{"loss.logvar"}, "CompVis"},
-		{"b.safetensors", "first_stage_model.", compVis, []string{"model.diffusion_model.x", "cond_stage_model.y"}, "CompVis"},
+		{"b.safetensors", "first_stage_model.", compVis, []string{"model.diffusion_model.x", "cond_stage_model.y"},
+			"CompVis"},
 		{"c.ckpt", "state_dict.first_stage_model.", compVis, []string{"state_dict.model_ema.z"}, "CompVis"},
 		{"d.pt", "vae.", oldAttention, nil, "old diffusers"},
 		{"e.bin", "", oldAttention, nil, "old diffusers"},
@@ -131,7 +133,8 @@ func TestReadNamings(t *testing.T) {
 		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), "sizes read off the tensors") {
 			t.Errorf("%s: widths that 32 groups do not divide: %v", c.file, err)
 		}
-		if err := os.WriteFile(filepath.Join(filepath.Dir(path), ConfigName), []byte(tinyConfig(t)), 0o666); err != nil {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), ConfigName), []byte(tinyConfig(t)),
+			0o666); err != nil {
 			t.Fatal(err)
 		}
 		w, err := Read(path)
@@ -194,7 +197,9 @@ func TestInferConfig(t *testing.T) {
 					size *= d
 				}
 				name := n.other(p.name, len(want.BlockOutChannels))
-				tensors = append(tensors, checkpoint.Tensor{Info: checkpoint.Info{Name: name, DType: "F32", Shape: p.shape}, Data: make([]byte, size)})
+				tensors = append(tensors,
+					checkpoint.Tensor{Info: checkpoint.Info{Name: name, DType: "F32", Shape: p.shape},
+						Data: make([]byte, size)})
 			}
 			path := filepath.Join(t.TempDir(), "x.safetensors")
 			if err := checkpoint.Write(path, tensors, nil); err != nil {

@@ -48,8 +48,10 @@ func TestErrorsAndCodes(t *testing.T) {
 			"ditrun: error: train: disk full\nditrun: hint: free 3 GB\n"},
 		{"usage", t.Context(), withHint(usagef("--lr %g: want more than 0", -1.0), "the paper uses 1e-4"), 2,
 			"ditrun: error: --lr -1: want more than 0\nditrun: hint: the paper uses 1e-4\n"},
-		{"several lines", t.Context(), errors.New("two tensors:\na\nb\n"), 1, "ditrun: error: two tensors:\n  a\n  b\n"},
-		{"interrupted", interrupted, fmt.Errorf("train: %w", withHint(context.Canceled, "--resume auto continues")), 130,
+		{"several lines", t.Context(), errors.New("two tensors:\na\nb\n"), 1,
+			"ditrun: error: two tensors:\n  a\n  b\n"},
+		{"interrupted", interrupted, fmt.Errorf("train: %w", withHint(context.Canceled, "--resume auto continues")),
+			130,
 			"ditrun: error: interrupted\nditrun: hint: --resume auto continues\n"},
 		{"interrupted and done", interrupted, nil, 0, ""},
 		{"terminated", terminated, fmt.Errorf("sample: %w", errTerminated), 143, "ditrun: error: interrupted\n"},
@@ -75,7 +77,8 @@ func TestPanicShowsNoStack(t *testing.T) {
 	}
 	t.Setenv("DITRUN_DEBUG", "1")
 	code, _, stderr = runSpec(t.Context(), s, "work")
-	if code != 1 || !strings.Contains(stderr, "app_test.go") || !strings.HasSuffix(stderr, "ditrun: error: internal: index out of range\n") {
+	if code != 1 || !strings.Contains(stderr, "app_test.go") ||
+		!strings.HasSuffix(stderr, "ditrun: error: internal: index out of range\n") {
 		t.Errorf("with DITRUN_DEBUG=1: code %d, errors %q", code, stderr)
 	}
 }
@@ -119,7 +122,8 @@ func TestOutputStreams(t *testing.T) {
 	} {
 		code, stdout, stderr := runSpec(t.Context(), s, strings.Fields(c.args)...)
 		if code != 0 || stdout != c.stdout || stderr != c.stderr {
-			t.Errorf("%s: code %d, output %q, errors %q, want 0, %q, %q", c.args, code, stdout, stderr, c.stdout, c.stderr)
+			t.Errorf("%s: code %d, output %q, errors %q, want 0, %q, %q", c.args, code, stdout, stderr, c.stdout,
+				c.stderr)
 		}
 	}
 }
@@ -157,9 +161,12 @@ func TestChecks(t *testing.T) {
 		},
 	}
 	for args, want := range map[string]string{
-		"":                              "ditrun: error: work: --data and --out are required\nditrun: hint: `ditrun work --help` shows an example\n",
-		"--out x":                       "ditrun: error: work: --data is required\nditrun: hint: `ditrun work --help` shows an example\n",
-		"--data= --out x":               "ditrun: error: work: --data is required\nditrun: hint: `ditrun work --help` shows an example\n",
+		"": "ditrun: error: work: --data and --out are required\nditrun: hint: `ditrun " +
+			"work --help` shows an example\n",
+		"--out x": "ditrun: error: work: --data is required\nditrun: hint: `ditrun work " +
+			"--help` shows an example\n",
+		"--data= --out x": "ditrun: error: work: --data is required\nditrun: hint: `ditrun work " +
+			"--help` shows an example\n",
 		"--data x --out y --steps 0":    "ditrun: error: --steps 0: want at least 1\n",
 		"--data x --out y --flip twice": "ditrun: error: --flip \"twice\": want both, none\n",
 		"--data x --out y":              "",
@@ -220,7 +227,8 @@ func TestCompletion(t *testing.T) {
 }
 
 func TestPlural(t *testing.T) {
-	if got := plural(1, "class") + ", " + plural(10, "class") + ", " + plural(1000, "picture"); got != "1 class, 10 classes, 1,000 pictures" {
+	if got := plural(1, "class") + ", " + plural(10, "class") + ", " +
+		plural(1000, "picture"); got != "1 class, 10 classes, 1,000 pictures" {
 		t.Error(got)
 	}
 }
@@ -228,7 +236,8 @@ func TestPlural(t *testing.T) {
 func TestNearest(t *testing.T) {
 	names := []string{"train", "train-vae", "sample", "doctor", "data", "lr"}
 	for word, want := range map[string]string{
-		"trian": "train", "trainvae": "train-vae", "smaple": "sample", "dcotor": "doctor", "zzz": "", "xy": "", "date": "data",
+		"trian": "train", "trainvae": "train-vae", "smaple": "sample", "dcotor": "doctor", "zzz": "", "xy": "",
+		"date": "data",
 	} {
 		if got := nearest(word, names); got != want {
 			t.Errorf("nearest(%q) = %q, want %q", word, got, want)
@@ -308,16 +317,19 @@ func TestConfigRoundTrip(t *testing.T) {
 			return os.WriteFile(path, []byte(yamlString(t, node)), 0o666)
 		}
 	}
-	if code, _, stderr := runSpec(t.Context(), configSpec(write("a")), "--threads", "2", "work", "--lr", "0.002", "--max-steps=7", "--deterministic", "--class-labels", "3,1"); code != 0 {
+	if code, _, stderr := runSpec(t.Context(), configSpec(write("a")), "--threads", "2", "work", "--lr", "0.002",
+		"--max-steps=7", "--deterministic", "--class-labels", "3,1"); code != 0 {
 		t.Fatal(stderr)
 	}
-	want := "model: DiT-XL/2\nlr: 0.002\nmax-steps: 7\ndeterministic: true\nclass-labels:\n    - 3\n    - 1\nresults-dir: results\ndevice: auto\nthreads: 2\n"
+	want := "model: DiT-XL/2\nlr: 0.002\nmax-steps: 7\ndeterministic: true\nclass-labels:\n    - 3\n    - " +
+		"1\nresults-dir: results\ndevice: auto\nthreads: 2\n"
 	data, _ := os.ReadFile(path)
 	if string(data) != want {
 		t.Errorf("config.yaml:\n%swant\n%s", data, want)
 	}
 	// Given back, with one value overruled, it is the same but for that value.
-	if code, _, stderr := runSpec(t.Context(), configSpec(write("b")), "work", "--config", path, "--results-dir", "elsewhere"); code != 0 {
+	if code, _, stderr := runSpec(t.Context(), configSpec(write("b")), "work", "--config", path, "--results-dir",
+		"elsewhere"); code != 0 {
 		t.Fatal(stderr)
 	}
 	data, _ = os.ReadFile(path)
@@ -327,7 +339,8 @@ func TestConfigRoundTrip(t *testing.T) {
 	if hashes["a"] != hashes["b"] || len(hashes["a"]) != 16 {
 		t.Errorf("hashes %v differ, though only the results folder does", hashes)
 	}
-	if code, _, stderr := runSpec(t.Context(), configSpec(write("c")), "work", "--config", path, "--lr", "1e-3"); code != 0 {
+	if code, _, stderr := runSpec(t.Context(), configSpec(write("c")), "work", "--config", path, "--lr",
+		"1e-3"); code != 0 {
 		t.Fatal(stderr)
 	}
 	if hashes["a"] == hashes["c"] {
@@ -391,17 +404,20 @@ func TestConfigErrors(t *testing.T) {
 	} {
 		os.WriteFile(path, []byte(text), 0o666)
 		code, _, stderr := runSpec(t.Context(), configSpec(func(*env) error { return nil }), "work", "--config", path)
-		if code != 1 || !strings.HasPrefix(stderr, "ditrun: error: config "+path+": ") || !strings.Contains(stderr, want) {
+		if code != 1 || !strings.HasPrefix(stderr, "ditrun: error: config "+path+": ") ||
+			!strings.Contains(stderr, want) {
 			t.Errorf("%q: code %d, errors %q, want %q", text, code, stderr, want)
 		}
 	}
 	os.Remove(path)
 	code, _, stderr := runSpec(t.Context(), configSpec(func(*env) error { return nil }), "work", "--config", path)
-	if code != 1 || stderr != "ditrun: error: config "+path+": no such file\nditrun: hint: presets are imagenet-256, imagenet-512, small-gpu\n" {
+	if code != 1 || stderr != "ditrun: error: config "+path+
+		": no such file\nditrun: hint: presets are imagenet-256, imagenet-512, small-gpu\n" {
 		t.Errorf("missing file: code %d, errors %q", code, stderr)
 	}
 	os.WriteFile(path, nil, 0o666)
-	if code, _, stderr := runSpec(t.Context(), configSpec(func(*env) error { return nil }), "work", "--config", path); code != 0 {
+	if code, _, stderr := runSpec(t.Context(), configSpec(func(*env) error { return nil }), "work", "--config",
+		path); code != 0 {
 		t.Errorf("empty file: %s", stderr)
 	}
 }

@@ -7,9 +7,9 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// withFlagsFirst returns a command line whose flags stand before the other arguments of its command: the cli package stops
-// looking for flags at the first argument, people write them anywhere. What follows "--" stays an argument, and so does
-// all that follows the command that launch is to run.
+// withFlagsFirst returns a command line whose flags stand before the other arguments of its command: the cli
+// package stops looking for flags at the first argument, people write them anywhere. What follows "--" stays an
+// argument, and so does all that follows the command that launch is to run.
 func withFlagsFirst(app *cli.App, args []string) []string {
 	if len(args) == 0 || slices.Contains(args, "--generate-bash-completion") {
 		return args
@@ -44,8 +44,8 @@ func withFlagsFirst(app *cli.App, args []string) []string {
 	return flags
 }
 
-// skipFlags counts the elements of args before the first that is neither a flag nor the value of one: one more than there
-// are where the value of the last is missing.
+// skipFlags counts the elements of args before the first that is neither a flag nor the value of one: one more than
+// there are where the value of the last is missing.
 func skipFlags(flags []cli.Flag, args []string) int {
 	n := 0
 	for n < len(args) && len(args[n]) > 1 && args[n][0] == '-' && args[n] != "--" {
@@ -58,8 +58,8 @@ func skipFlags(flags []cli.Flag, args []string) int {
 	return n
 }
 
-// takesValue says whether the next element of a command line belongs to a flag. Of a flag that is not known the parser will
-// complain in any case.
+// takesValue says whether the next element of a command line belongs to a flag. Of a flag that is not known the
+// parser will complain in any case.
 func takesValue(flags []cli.Flag, name string) bool {
 	for _, f := range flags {
 		if d, ok := f.(cli.DocGenerationFlag); ok && slices.Contains(f.Names(), name) {

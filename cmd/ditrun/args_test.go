@@ -16,7 +16,8 @@ import (
 
 func TestFlagsStandAnywhere(t *testing.T) {
 	s := spec{args: "[WORD...]", flags: []cli.Flag{
-		&cli.StringFlag{Name: "out"}, &cli.BoolFlag{Name: "all"}, &cli.IntFlag{Name: "num", Aliases: []string{"n"}, Value: 3},
+		&cli.StringFlag{Name: "out"}, &cli.BoolFlag{Name: "all"},
+		&cli.IntFlag{Name: "num", Aliases: []string{"n"}, Value: 3},
 	}}
 	for line, want := range map[string]string{
 		"work a b":                            "[a b] out= all=false num=3 json=false",
@@ -34,7 +35,8 @@ func TestFlagsStandAnywhere(t *testing.T) {
 		got := ""
 		s.run = func(e *env) error {
 			c := e.flags
-			got = fmt.Sprintf("%v out=%s all=%v num=%d json=%v", c.Args().Slice(), c.String("out"), c.Bool("all"), c.Int("num"), e.json)
+			got = fmt.Sprintf("%v out=%s all=%v num=%d json=%v", c.Args().Slice(), c.String("out"), c.Bool("all"),
+				c.Int("num"), e.json)
 			return nil
 		}
 		if code, _, stderr := runSpec(t.Context(), s, strings.Fields(line)...); code != 0 || got != want {
@@ -46,14 +48,16 @@ func TestFlagsStandAnywhere(t *testing.T) {
 		"work a --out":       "ditrun: error: --out: a value is missing\n",
 		"work a --num x":     "ditrun: error: --num \"x\": want a whole number\n",
 	} {
-		if code, _, stderr := runSpec(t.Context(), s, strings.Fields(line)...); code != 2 || !strings.HasPrefix(stderr, want) {
+		if code, _, stderr := runSpec(t.Context(), s, strings.Fields(line)...); code != 2 ||
+			!strings.HasPrefix(stderr, want) {
 			t.Errorf("%s: code %d, errors %q, want %q", line, code, stderr, want)
 		}
 	}
 	// What launch runs has its own flags.
 	app := newApp(new(bytes.Buffer), new(bytes.Buffer))
 	for _, line := range []string{
-		"ditrun launch -n 2 train --data x --json", "ditrun --json launch train -n 3 a --b", "ditrun launch -n 2 -- train --data x", "ditrun", "ditrun --json", "ditrun nothing a --b",
+		"ditrun launch -n 2 train --data x --json", "ditrun --json launch train -n 3 a --b",
+		"ditrun launch -n 2 -- train --data x", "ditrun", "ditrun --json", "ditrun nothing a --b",
 		"ditrun inspect a --generate-bash-completion",
 	} {
 		if got := strings.Join(withFlagsFirst(app, strings.Fields(line)), " "); got != line {
@@ -125,9 +129,13 @@ func commandLines(page string) (lines [][]string) {
 				}
 				// The program is the first word, or the one that another program starts.
 				at := slices.IndexFunc(command, func(w string) bool { return filepath.Base(w) == "ditrun" })
-				starts := at == 0 || at > 0 && (strings.Contains(command[0], "=") || slices.Contains([]string{"srun", "torchrun", "mpirun", "nohup", "time", "exec", "CMD"}, command[0]))
+				starts := at == 0 || at > 0 &&
+					(strings.Contains(command[0], "=") ||
+						slices.Contains([]string{"srun", "torchrun", "mpirun", "nohup", "time", "exec", "CMD"},
+							command[0]))
 				if starts {
-					lines = append(lines, slices.DeleteFunc(slices.Clone(command[at+1:]), func(w string) bool { return w == "..." }))
+					lines = append(lines, slices.DeleteFunc(slices.Clone(command[at+1:]),
+						func(w string) bool { return w == "..." }))
 				}
 			}
 		}
@@ -182,7 +190,8 @@ func TestDocsShowLinesThatParse(t *testing.T) {
 		}
 	}
 	// A line that does not parse is found.
-	for _, line := range []string{"ditrun trian", "ditrun train --dta x", "ditrun train x", "ditrun train --threads -1", "x=1 ditrun inspect --alll F", "srun ditrun models x", "ditrun launch -n 2 train --nothing",
+	for _, line := range []string{"ditrun trian", "ditrun train --dta x", "ditrun train x", "ditrun train --threads -1",
+		"x=1 ditrun inspect --alll F", "srun ditrun models x", "ditrun launch -n 2 train --nothing",
 		"ditrun models | ditrun classes --no", "ditrun train \\\n  --data"} {
 		lines := commandLines("text\n```sh\n$ " + line + "\n```\n")
 		if len(lines) == 0 {

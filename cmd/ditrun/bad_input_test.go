@@ -50,7 +50,8 @@ func poison(t *testing.T, path, tensor string) {
 	if !ok {
 		t.Fatalf("%s has no %s", path, tensor)
 	}
-	nan := map[checkpoint.DType][]byte{checkpoint.F16: {0, 0x7e}, checkpoint.F32: binary.LittleEndian.AppendUint32(nil, 0x7fc00000)}[info.DType]
+	nan := map[checkpoint.DType][]byte{checkpoint.F16: {0, 0x7e},
+		checkpoint.F32: binary.LittleEndian.AppendUint32(nil, 0x7fc00000)}[info.DType]
 	b := read(t, path)
 	copy(b[info.Offset:], nan)
 	write(t, path, b)
@@ -134,15 +135,21 @@ func TestBadOutput(t *testing.T) {
 	write(t, file, []byte("mine"))
 	unchanged(t, func() {
 		for _, out := range []string{file, filepath.Join(file, "below")} {
-			ditrun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", out}, vaeFlags)...).refused(t, 1, "--out "+out+": "+file+" is a file, want a folder")
-			ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", out).refused(t, 1, "is a file, want a folder")
+			ditrun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", out}, vaeFlags)...).refused(t,
+				1, "--out "+out+": "+file+" is a file, want a folder")
+			ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", out).refused(t, 1,
+				"is a file, want a folder")
 			ditrun(t, r.train("--max-steps", "1", "--run-dir", out)...).refused(t, 1, file)
 			ditrun(t, r.train("--max-steps", "1", "--results-dir", out)...).refused(t, 1, file)
 		}
-		ditrun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", r.vae}, vaeFlags)...).refused(t, 1, "there is a model already", "hint: choose another folder")
-		ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", r.pictures).refused(t, 2, "holds the pictures")
-		ditrun(t, r.train("--max-steps", "1", "--run-dir", r.pictures)...).refused(t, 1, "it holds classes.txt, want a new or empty folder")
-		ditrun(t, r.train("--max-steps", "1", "--run-dir", r.run)...).refused(t, 1, "holds a run", "hint: --resume auto continues it")
+		ditrun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", r.vae}, vaeFlags)...).refused(t, 1,
+			"there is a model already", "hint: choose another folder")
+		ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", r.pictures).refused(t, 2,
+			"holds the pictures")
+		ditrun(t, r.train("--max-steps", "1", "--run-dir", r.pictures)...).refused(t, 1,
+			"it holds classes.txt, want a new or empty folder")
+		ditrun(t, r.train("--max-steps", "1", "--run-dir", r.run)...).refused(t, 1, "holds a run",
+			"hint: --resume auto continues it")
 		for out, texts := range map[string][]string{
 			file:                         {"exists and is not a folder", "hint: ", ".png"},
 			r.vae:                        {"the folder is not empty"},
@@ -158,9 +165,11 @@ func TestBadOutput(t *testing.T) {
 func TestBadVAE(t *testing.T) {
 	r := theRoad(t)
 	other := filepath.Join(t.TempDir(), "other")
-	mustRun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", other, "--global-seed", "1"}, vaeFlags)...)
+	mustRun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", other, "--global-seed", "1"},
+		vaeFlags)...)
 	wide := filepath.Join(t.TempDir(), "wide")
-	mustRun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", wide, "--latent-channels", "6"}, vaeFlags)...)
+	mustRun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", wide, "--latent-channels", "6"},
+		vaeFlags)...)
 	cut := copyOf(t, r.vae)
 	truncated(t, filepath.Join(cut, vaeWeights), 0.9)
 	noise := copyOf(t, r.vae)
@@ -185,8 +194,10 @@ func TestBadVAE(t *testing.T) {
 	sample(other).refused(t, 1, "vae "+other+" is not the one that made the latents of "+r.run)
 	sample(wide).refused(t, 1, "has 6 latent channels, the model in "+r.run+" wants 4")
 	preview(wide).refused(t, 1, "made with VAE vae")
-	ditrun(t, "encode-latents", "--data", r.pictures, "--vae", other, "--out", r.latents).refused(t, 1, "it holds latents made with")
-	ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", out, "--image-size", "9").refused(t, 2, "image size 9: want a multiple of 2")
+	ditrun(t, "encode-latents", "--data", r.pictures, "--vae", other, "--out", r.latents).refused(t, 1,
+		"it holds latents made with")
+	ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", out, "--image-size", "9").refused(t, 2,
+		"image size 9: want a multiple of 2")
 	for vae, texts := range map[string][]string{
 		filepath.Join(out, "none"):               {"none: no such file or directory"},
 		r.pictures:                               {"no " + vaeWeights + " in the folder"},
@@ -220,17 +231,18 @@ func TestBadVAE(t *testing.T) {
 func TestHostileVAEConfig(t *testing.T) {
 	r := theRoad(t)
 	for key, values := range map[string][]any{
-		"block_out_channels": {[]int{}, []int{0, 0}, []int{-8, 8}, []int{1 << 40, 1 << 40}, []int{1 << 30, 8}, []int{16, 16}, "8,8", slices.Repeat([]int{8}, 2), slices.Repeat([]int{8}, 100000)},
-		"latent_channels":    {0, -1, 1 << 50, 5, "4", 4.5},
-		"layers_per_block":   {0, -1, 1 << 30, 2},
-		"norm_num_groups":    {0, -4, 3, 1 << 40},
-		"in_channels":        {0, 4, 1 << 40},
-		"out_channels":       {0, 4},
-		"scaling_factor":     {0, -1, "1e309", "one", nil},
-		"down_block_types":   {[]string{"AttnDownBlock2D", "x"}, []string{}},
-		"act_fn":             {"relu"},
-		"shift_factor":       {0.5},
-		"use_quant_conv":     {false},
+		"block_out_channels": {[]int{}, []int{0, 0}, []int{-8, 8}, []int{1 << 40, 1 << 40}, []int{1 << 30, 8},
+			[]int{16, 16}, "8,8", slices.Repeat([]int{8}, 2), slices.Repeat([]int{8}, 100000)},
+		"latent_channels":  {0, -1, 1 << 50, 5, "4", 4.5},
+		"layers_per_block": {0, -1, 1 << 30, 2},
+		"norm_num_groups":  {0, -4, 3, 1 << 40},
+		"in_channels":      {0, 4, 1 << 40},
+		"out_channels":     {0, 4},
+		"scaling_factor":   {0, -1, "1e309", "one", nil},
+		"down_block_types": {[]string{"AttnDownBlock2D", "x"}, []string{}},
+		"act_fn":           {"relu"},
+		"shift_factor":     {0.5},
+		"use_quant_conv":   {false},
 	} {
 		for _, v := range values {
 			dir := copyOf(t, r.vae)
@@ -244,7 +256,8 @@ func TestHostileVAEConfig(t *testing.T) {
 			}
 			out := filepath.Join(t.TempDir(), "out.png")
 			o := ditrun(t, r.sample(out, "--vae", dir, "--num-sampling-steps", "1")...)
-			if v == nil || key == "block_out_channels" && strings.Contains(string(read(t, filepath.Join(dir, "config.json"))), `"block_out_channels":[8,8],`) {
+			if v == nil || key == "block_out_channels" &&
+				strings.Contains(string(read(t, filepath.Join(dir, "config.json"))), `"block_out_channels":[8,8],`) {
 				if o.code != 0 { // as the file is, or its default
 					t.Errorf("%s %v: %s", key, v, o.stderr)
 				}
@@ -265,7 +278,8 @@ func TestHostileVAEConfig(t *testing.T) {
 
 func TestBadLatents(t *testing.T) {
 	r := theRoad(t)
-	cut, lost, none, nan, another := copyOf(t, r.latents), copyOf(t, r.latents), copyOf(t, r.latents), copyOf(t, r.latents), copyOf(t, r.latents)
+	cut, lost, none, nan, another := copyOf(t, r.latents), copyOf(t, r.latents), copyOf(t, r.latents),
+		copyOf(t, r.latents), copyOf(t, r.latents)
 	truncated(t, filepath.Join(cut, theShard), 0.9)
 	os.Remove(filepath.Join(lost, theShard))
 	os.Remove(filepath.Join(none, "manifest.json"))
@@ -274,11 +288,14 @@ func TestBadLatents(t *testing.T) {
 	truncated(t, filepath.Join(garbled, "manifest.json"), 0.5)
 	out := filepath.Join(t.TempDir(), "results")
 	train := func(data string, more ...string) outcome {
-		return ditrun(t, slices.Concat([]string{"train", "--data", data, "--max-steps", "4", "--results-dir", out}, trainFlags, more)...)
+		return ditrun(t, slices.Concat([]string{"train", "--data", data, "--max-steps", "4", "--results-dir", out},
+			trainFlags, more)...)
 	}
 	for data, texts := range map[string][]string{
-		filepath.Join(out, "none"):               {"no such file or folder", "hint: `ditrun encode-latents` makes latents"},
-		t.TempDir():                              {"no manifest.json: not a folder of latents, or encoding has not finished", "hint: "},
+		filepath.Join(out, "none"): {"no such file or folder",
+			"hint: `ditrun encode-latents` makes latents"},
+		t.TempDir(): {
+			"no manifest.json: not a folder of latents, or encoding has not finished", "hint: "},
 		r.pictures:                               {"no manifest.json"},
 		filepath.Join(r.pictures, "classes.txt"): {"classes.txt"},
 		cut:                                      {theShard, "truncated", "encode again"},
@@ -291,7 +308,8 @@ func TestBadLatents(t *testing.T) {
 	}
 	train(r.latents, "--image-size", "16").refused(t, 1, "holds latents of 8-pixel images, --image-size asks for 16")
 	train(r.latents, "--num-classes", "3").refused(t, 1, "latents have 4 classes, the model has 3")
-	train(r.latents, "--global-batch-size", "65").refused(t, 1, "global batch size 65 is larger than the data set of 64 samples")
+	train(r.latents, "--global-batch-size", "65").refused(t, 1,
+		"global batch size 65 is larger than the data set of 64 samples")
 	train(r.latents, "--model", "DiT-16x1x2/3").refused(t, 2, "latent size 4 is not divisible by patch size 3")
 	if exists(out) {
 		t.Errorf("refused runs leave %q", list(t, out))
@@ -374,7 +392,9 @@ func TestBadCheckpoint(t *testing.T) {
 	nan := copyOf(t, damaged)
 	os.Remove(filepath.Join(nan, "state.json"))
 	random := filepath.Join(t.TempDir(), "random.safetensors")
-	if err := checkpoint.Write(random, []checkpoint.Tensor{{Info: checkpoint.Info{Name: "a", DType: checkpoint.F32, Shape: []int64{2}, Size: 8}, Data: make([]byte, 8)}}, nil); err != nil {
+	if err := checkpoint.Write(random,
+		[]checkpoint.Tensor{{Info: checkpoint.Info{Name: "a", DType: checkpoint.F32, Shape: []int64{2}, Size: 8},
+			Data: make([]byte, 8)}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	hostile := copyOf(t, step)
@@ -404,16 +424,20 @@ func TestBadCheckpoint(t *testing.T) {
 func TestBadResume(t *testing.T) {
 	r := theRoad(t)
 	resume := func(run string, more ...string) outcome {
-		return ditrun(t, r.train(append([]string{"--max-steps", "8", "--log-every", "2", "--resume", "auto", "--run-dir", run}, more...)...)...)
+		return ditrun(t, r.train(
+			append([]string{"--max-steps", "8", "--log-every", "2", "--resume", "auto", "--run-dir", run},
+				more...)...)...)
 	}
 	good := copyOf(t, r.run)
 	wide := copyOf(t, r.latents)
-	edit(t, filepath.Join(wide, "manifest.json"), func(m map[string]any) { m["vae"].(map[string]any)["sha256"] = strings.Repeat("ab", 32) })
+	edit(t, filepath.Join(wide, "manifest.json"),
+		func(m map[string]any) { m["vae"].(map[string]any)["sha256"] = strings.Repeat("ab", 32) })
 	for _, c := range []struct {
 		flags []string
 		text  string
 	}{
-		{[]string{"--model", "DiT-32x1x2/2"}, "it holds DiT-16x1x2/2 (4 classes, latent size 4), this run is DiT-32x1x2/2"},
+		{[]string{"--model", "DiT-32x1x2/2"},
+			"it holds DiT-16x1x2/2 (4 classes, latent size 4), this run is DiT-32x1x2/2"},
 		{[]string{"--num-classes", "9"}, "(4 classes, latent size 4), this run is DiT-16x1x2/2 (9 classes"},
 		{[]string{"--global-batch-size", "8"}, "global batch size 16, this run has 8"},
 		{[]string{"--global-seed", "1"}, "seed 0, this run has 1"},
@@ -421,7 +445,8 @@ func TestBadResume(t *testing.T) {
 		{[]string{"--data", wide}, "open "}, // the shards name their VAE too
 		{[]string{"--resume", r.latents}, "want a folder such as RUN/checkpoints/latest"},
 		{[]string{"--resume", filepath.Join(good, "checkpoints", "0000099")}, "no state.json there"},
-		{[]string{"--resume", filepath.Join(good, "nope"), "--run-dir", ""}, "want a checkpoint in a run folder, such as results/"},
+		{[]string{"--resume", filepath.Join(good, "nope"), "--run-dir", ""},
+			"want a checkpoint in a run folder, such as results/"},
 	} {
 		unchanged(t, func() { resume(good, c.flags...).refused(t, 1, c.text) }, good)
 	}
@@ -438,7 +463,8 @@ func TestBadResume(t *testing.T) {
 	bad := copyOf(t, good)
 	poison(t, filepath.Join(bad, "checkpoints", "latest", "model.safetensors"), "blocks.0.mlp.fc1.weight")
 	o := resume(bad)
-	for _, want := range []string{"checkpoints/0000006: model.safetensors: sha256 ", "the run goes on from " + filepath.Join(bad, "checkpoints", "0000004")} {
+	for _, want := range []string{"checkpoints/0000006: model.safetensors: sha256 ",
+		"the run goes on from " + filepath.Join(bad, "checkpoints", "0000004")} {
 		if o.code != 0 || !strings.Contains(o.stderr, want) {
 			t.Errorf("code %d, errors\n%swant %q", o.code, o.stderr, want)
 		}
@@ -449,7 +475,8 @@ func TestBadResume(t *testing.T) {
 			truncated(t, filepath.Join(bad, "checkpoints", name), 0.8)
 		}
 	}
-	if o = resume(bad); o.code != 1 || !strings.Contains(o.stderr, "error: no checkpoint in "+filepath.Join(bad, "checkpoints")+" is whole") {
+	if o = resume(bad); o.code != 1 ||
+		!strings.Contains(o.stderr, "error: no checkpoint in "+filepath.Join(bad, "checkpoints")+" is whole") {
 		t.Errorf("code %d, errors\n%s", o.code, o.stderr)
 	}
 }
@@ -466,7 +493,8 @@ func TestBadClassLabels(t *testing.T) {
 	} {
 		ditrun(t, r.sample(out, "--class-labels", list)...).refused(t, 2, texts...)
 	}
-	ditrun(t, r.sample(out, "--rng", "torch", "--batch-size", "3")...).refused(t, 2, "--batch-size 3: with --rng torch all 4 pictures are drawn at once")
+	ditrun(t, r.sample(out, "--rng", "torch", "--batch-size", "3")...).refused(t, 2,
+		"--batch-size 3: with --rng torch all 4 pictures are drawn at once")
 	if exists(out) {
 		t.Error("a picture was drawn")
 	}

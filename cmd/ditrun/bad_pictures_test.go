@@ -154,7 +154,8 @@ func TestTrainPicturesBad(t *testing.T) {
 	bad := spoil(t, pictures)
 	train := func(run, steps string, more ...string) []string {
 		return slices.Concat([]string{"train", "--data", pictures, "--vae", r.vae, "--model", "DiT-16x1x2/2",
-			"--global-batch-size", "4", "--ema-decay", "0.5", "--ckpt-every", "2", "--max-steps", steps, "--run-dir", run},
+			"--global-batch-size", "4", "--ema-decay", "0.5", "--ckpt-every", "2", "--max-steps", steps, "--run-dir",
+			run},
 			more)
 	}
 	whole, halves, both := filepath.Join(dir, "whole"), filepath.Join(dir, "halves"), filepath.Join(dir, "both")

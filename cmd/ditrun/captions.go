@@ -34,7 +34,8 @@ func captionFlags() []cli.Flag {
 		&cli.GenericFlag{Name: "captions", Value: &textList{}, DefaultText: "none",
 			Usage: "`SPEC` of captions, repeatable: class:TEMPLATE, data, or a file"},
 		&cli.StringFlag{Name: "text-encoder", Usage: "encode the captions by the CLIP text encoder in `DIR`"},
-		&cli.StringFlag{Name: "text-states", Usage: "take the captions' token states, made by another program, from `FILE`"},
+		&cli.StringFlag{Name: "text-states",
+			Usage: "take the captions' token states, made by another program, from `FILE`"},
 	}
 }
 
@@ -61,7 +62,8 @@ type captioning struct {
 // openCaptions opens what encodes the captions, and reports on them.
 func (e *env) openCaptions(texts *captions.Set, dev func() (torch.Device, error)) (*captioning, error) {
 	s := texts.Stats
-	e.printf("captions %s, without one: %s", plural(len(texts.Texts)-1, "distinct caption"), plural(s.Without, "picture"))
+	e.printf("captions %s, without one: %s", plural(len(texts.Texts)-1, "distinct caption"),
+		plural(s.Without, "picture"))
 	for _, w := range []struct {
 		n    int
 		text string
@@ -84,7 +86,8 @@ func (e *env) openCaptions(texts *captions.Set, dev func() (torch.Device, error)
 		}
 		if err := states.Check(texts.Texts); err != nil {
 			states.Close()
-			return nil, withHint(err, "--captions without --text-states and --text-encoder lists all captions in %s of --out", captionsName)
+			return nil, withHint(err,
+				"--captions without --text-states and --text-encoder lists all captions in %s of --out", captionsName)
 		}
 		k.encoder, k.close = states, func() { states.Close() }
 	case e.flags.String("text-encoder") != "":
@@ -112,13 +115,14 @@ func (k *captioning) store(e *env, out string) (map[string]any, error) {
 		return map[string]any{"captions_listed": len(k.texts.Texts)}, nil
 	}
 	var bar *progress.Bar
-	summary, err := tokens.Write(e.ctx, out, k.texts, k.encoder, tokens.Options{Unlocked: e.unlocked(out, 1), OnProgress: func(done, total int) {
-		if bar == nil {
-			bar = e.progress("encode captions", "captions", int64(total))
-			bar.Start(int64(done))
-		}
-		bar.Set(int64(done))
-	}})
+	summary, err := tokens.Write(e.ctx, out, k.texts, k.encoder,
+		tokens.Options{Unlocked: e.unlocked(out, 1), OnProgress: func(done, total int) {
+			if bar == nil {
+				bar = e.progress("encode captions", "captions", int64(total))
+				bar.Start(int64(done))
+			}
+			bar.Set(int64(done))
+		}})
 	if err != nil {
 		if bar != nil {
 			err = e.continues(err, "encoded captions are kept")
@@ -133,12 +137,14 @@ func (k *captioning) store(e *env, out string) (map[string]any, error) {
 	if summary.Kept {
 		kept = ", all of them there already"
 	}
-	e.printf("%s of %s by %s: %d tokens of width %d%s", plural(summary.Captions, "caption"), plural(summary.Rows, "distinct text"), info.Name, info.Length, info.Width, kept)
+	e.printf("%s of %s by %s: %d tokens of width %d%s", plural(summary.Captions, "caption"),
+		plural(summary.Rows, "distinct text"), info.Name, info.Length, info.Width, kept)
 	if summary.Without > 0 {
 		e.warn("%s without a caption: the empty one is theirs", plural(summary.Without, "latent"))
 	}
-	return map[string]any{"captions": summary.Captions, "distinct_captions": summary.Rows, "without_caption": summary.Without,
-		"text_encoder": info.Name, "text_length": info.Length, "text_width": info.Width}, nil
+	return map[string]any{"captions": summary.Captions, "distinct_captions": summary.Rows,
+		"without_caption": summary.Without,
+		"text_encoder":    info.Name, "text_length": info.Length, "text_width": info.Width}, nil
 }
 
 // addCaptions adds captions to a finished set of latents, or replaces those that it has.
@@ -171,7 +177,8 @@ func addCaptions(e *env, specs []string) error {
 		}
 		defer src.Close()
 		if m := set.Manifest(); src.Hash() != m.Dataset.Hash {
-			return fmt.Errorf("--data %s: not the pictures that the latents in %s were made from (data set %.12s..., they are of %.12s...)", c.String("data"), out, src.Hash(), m.Dataset.Hash)
+			return fmt.Errorf("--data %s: not the pictures that the latents in %s were made from (data set "+
+				"%.12s..., they are of %.12s...)", c.String("data"), out, src.Hash(), m.Dataset.Hash)
 		}
 		texts, err = captions.Read(e.ctx, specs, src)
 	}

@@ -48,20 +48,24 @@ func TestEncodeCaptions(t *testing.T) {
 	r := theRoad(t)
 	pictures, out := writeTree(t, 4), filepath.Join(t.TempDir(), "latents")
 	table := filepath.Join(t.TempDir(), "captions.csv")
-	hostile := "00.png,\"a cat,\nasleep\"\n01.png,   \n02.png,\xff\xfe\x00 \u202ereversed\n03.png," + strings.Repeat("long ", 1000) + "\nother.png,nobody\n"
+	hostile := "00.png,\"a cat,\nasleep\"\n01.png,   \n02.png,\xff\xfe\x00 \u202ereversed\n03.png," +
+		strings.Repeat("long ", 1000) + "\nother.png,nobody\n"
 	write(t, table, []byte(hostile))
-	args := []string{"encode-latents", "--data", pictures, "--vae", r.vae, "--out", out, "--image-size", "8", "--captions", table}
+	args := []string{"encode-latents", "--data", pictures, "--vae", r.vae, "--out", out, "--image-size", "8",
+		"--captions", table}
 	o := ditrun(t, args...)
 	if o.code != 0 {
 		t.Fatalf("code %d: %s", o.code, o.stderr)
 	}
-	for _, want := range []string{`1 caption of no picture here, the first of them for "other.png"`, "1 caption empty", "1 caption not in UTF-8", "1 caption cut to 4096 bytes"} {
+	for _, want := range []string{`1 caption of no picture here, the first of them for "other.png"`, "1 caption empty",
+		"1 caption not in UTF-8", "1 caption cut to 4096 bytes"} {
 		if !strings.Contains(o.stderr, want) {
 			t.Errorf("errors\n%swant %q", o.stderr, want)
 		}
 	}
 	texts := strings.Split(strings.TrimSuffix(string(read(t, filepath.Join(out, captionsName))), "\n"), "\n")
-	if len(texts) != 4 || texts[0] != "" || !slices.Contains(texts, "a cat, asleep") || !slices.Contains(texts, "\uFFFD\x00 \u202ereversed") {
+	if len(texts) != 4 || texts[0] != "" || !slices.Contains(texts, "a cat, asleep") ||
+		!slices.Contains(texts, "\uFFFD\x00 \u202ereversed") {
 		t.Fatalf("listed %.60q", texts)
 	}
 
@@ -74,7 +78,8 @@ func TestEncodeCaptions(t *testing.T) {
 		TextEncoder string `json:"text_encoder"`
 		Width       int    `json:"text_width"`
 	}
-	if err := json.Unmarshal([]byte(o.stdout), &result); err != nil || o.code != 0 || result.Captions != 3 || result.Distinct != 4 || result.Without != 1 || result.TextEncoder != "toy" || result.Width != 4 {
+	if err := json.Unmarshal([]byte(o.stdout), &result); err != nil || o.code != 0 || result.Captions != 3 ||
+		result.Distinct != 4 || result.Without != 1 || result.TextEncoder != "toy" || result.Width != 4 {
 		t.Fatalf("code %d, result %+v (%v): %s", o.code, result, err, o.stderr)
 	}
 	l, err := latents.Open(out)
@@ -93,26 +98,35 @@ func TestEncodeCaptions(t *testing.T) {
 	}
 
 	// A model trains on them, with any block; without captions it says how to get some.
-	args = []string{"train", "--data", out, "--model", "DiT-16x1x2/2", "--global-batch-size", "4", "--max-steps", "2", "--ema-decay", "0.5", "--condition", "text+class"}
+	args = []string{"train", "--data", out, "--model", "DiT-16x1x2/2", "--global-batch-size", "4", "--max-steps", "2",
+		"--ema-decay", "0.5", "--condition", "text+class"}
 	run := filepath.Join(t.TempDir(), "run")
-	if o := ditrun(t, append(args, "--block", "cross-attention", "--sample-every", "2", "--vae", r.vae, "--run-dir", run)...); o.code != 0 {
+	if o := ditrun(t, append(args, "--block", "cross-attention", "--sample-every", "2", "--vae", r.vae, "--run-dir",
+		run)...); o.code != 0 {
 		t.Errorf("train: code %d: %s", o.code, o.stderr)
 	}
 	checkLog(t, run, 2)
 	size(t, filepath.Join(run, "samples", "0000002.png"))
 	// The checkpoint knows its encoder, is sampled by prompt, and brings its condition to another run.
-	sample := []string{"sample", "--ckpt", run, "--vae", r.vae, "--num-sampling-steps", "3", "--text-states", states, "--prompt", "a cat, asleep", "--class-labels", "0"}
+	sample := []string{"sample", "--ckpt", run, "--vae", r.vae, "--num-sampling-steps", "3", "--text-states", states,
+		"--prompt", "a cat, asleep", "--class-labels", "0"}
 	mustRun(t, append(sample, "--out", filepath.Join(t.TempDir(), "cat.png"))...)
 	others := writeStates(t, []string{"", "a cat, asleep"}, "another")
-	ditrun(t, append(sample, "--text-states", others, "--out", filepath.Join(t.TempDir(), "cat.png"))...).refused(t, 1, "is another (", "the model was trained with toy (")
-	mustRun(t, "train", "--data", out, "--global-batch-size", "4", "--max-steps", "2", "--ema-decay", "0.5", "--init-from", run, "--run-dir", run+"3")
-	ditrun(t, append(args, "--data", r.latents, "--run-dir", run+"2")...).refused(t, 1, "has no captions, for --condition text+class", "hint: encode-latents --captions adds them to latents")
+	ditrun(t, append(sample, "--text-states", others, "--out", filepath.Join(t.TempDir(), "cat.png"))...).refused(t, 1,
+		"is another (", "the model was trained with toy (")
+	mustRun(t, "train", "--data", out, "--global-batch-size", "4", "--max-steps", "2", "--ema-decay", "0.5",
+		"--init-from", run, "--run-dir", run+"3")
+	ditrun(t, append(args, "--data", r.latents, "--run-dir", run+"2")...).refused(t, 1,
+		"has no captions, for --condition text+class", "hint: encode-latents --captions adds them to latents")
 	ditrun(t, append(args, "--condition", "smell", "--run-dir", run+"2")...).refused(t, 2, "smell")
 
 	before := read(t, filepath.Join(out, tokens.FolderName, "text.json"))
-	ditrun(t, "encode-latents", "--out", out, "--captions", "class:a photo of a {}", "--text-states", states).refused(t, 1, "lacks 2 of 3 captions", "hint: --captions without --text-states")
-	ditrun(t, "encode-latents", "--out", out, "--captions", "class:a photo", "--text-states", states).refused(t, 1, "want {} in the place of the class name")
-	ditrun(t, "encode-latents", "--out", out, "--captions", "class:{}", "--text-encoder", filepath.Join(out, "none")).refused(t, 1, "none: no such file")
+	ditrun(t, "encode-latents", "--out", out, "--captions", "class:a photo of a {}", "--text-states", states).refused(t,
+		1, "lacks 2 of 3 captions", "hint: --captions without --text-states")
+	ditrun(t, "encode-latents", "--out", out, "--captions", "class:a photo", "--text-states", states).refused(t, 1,
+		"want {} in the place of the class name")
+	ditrun(t, "encode-latents", "--out", out, "--captions", "class:{}", "--text-encoder",
+		filepath.Join(out, "none")).refused(t, 1, "none: no such file")
 	if string(read(t, filepath.Join(out, tokens.FolderName, "text.json"))) != string(before) {
 		t.Error("a refused command changed the captions")
 	}
@@ -124,5 +138,6 @@ func TestEncodeCaptions(t *testing.T) {
 	if err := os.WriteFile(file, b, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	ditrun(t, "encode-latents", "--out", out, "--verify").refused(t, 1, "states-00000-of-00001.safetensors: damaged: sha256")
+	ditrun(t, "encode-latents", "--out", out, "--verify").refused(t, 1,
+		"states-00000-of-00001.safetensors: damaged: sha256")
 }

@@ -22,8 +22,10 @@ func classesCommand() *cli.Command {
 		example: "ditrun classes golden retriever\nditrun classes --data latents",
 		args:    "[WORD...]",
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "data", DefaultText: "ImageNet-1k", Usage: "the classes of the latents or pictures at `PATH`"},
-			&cli.StringFlag{Name: "labels", Usage: "with --data: the classes of pictures that lie in no class folders, in `FILE`"},
+			&cli.StringFlag{Name: "data", DefaultText: "ImageNet-1k",
+				Usage: "the classes of the latents or pictures at `PATH`"},
+			&cli.StringFlag{Name: "labels",
+				Usage: "with --data: the classes of pictures that lie in no class folders, in `FILE`"},
 		},
 		run: runClasses,
 	})

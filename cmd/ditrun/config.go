@@ -85,7 +85,8 @@ func readConfig(path string) ([]byte, error) {
 	if slices.Contains(presetNames(), path) {
 		return presets.ReadFile("presets/" + path + ".yaml")
 	}
-	return nil, withHint(fmt.Errorf("config %s: no such file", path), "presets are %s", strings.Join(presetNames(), ", "))
+	return nil, withHint(fmt.Errorf("config %s: no such file", path), "presets are %s",
+		strings.Join(presetNames(), ", "))
 }
 
 // applyConfig sets the flags that were not given on the command line to the

@@ -32,16 +32,22 @@ func convertCommand() *cli.Command {
 			"ditrun convert --ckpt DiT-XL-2-256x256.pt --to ditrun --image-size 512 --out start.safetensors\n" +
 			"ditrun convert --latents features --to ditrun --vae sd-vae-ft-ema --out latents",
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "ckpt", Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
+			&cli.StringFlag{Name: "ckpt",
+				Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
 			&cli.StringFlag{Name: "latents", Usage: "instead of --ckpt: latents at `PATH`"},
-			&cli.StringFlag{Name: "model", DefaultText: "as the file says", Usage: "`NAME`, for a .pt whose width is not the paper's"},
+			&cli.StringFlag{Name: "model", DefaultText: "as the file says",
+				Usage: "`NAME`, for a .pt whose width is not the paper's"},
 			&cli.StringFlag{Name: "to", Usage: "official, diffusers or ditrun; fast-dit, lightningdit, edm2 or ditrun"},
 			&cli.StringFlag{Name: "out", Usage: "`PATH` of a .pt, a .safetensors, a .zip or a new folder"},
-			&cli.StringFlag{Name: "vae", DefaultText: "the pipeline's", Usage: "autoencoder at `PATH`, for a diffusers folder"},
-			&cli.IntFlag{Name: "num-classes", DefaultText: "as it is", Usage: "`N` classes; another number draws their embeddings anew"},
+			&cli.StringFlag{Name: "vae", DefaultText: "the pipeline's",
+				Usage: "autoencoder at `PATH`, for a diffusers folder"},
+			&cli.IntFlag{Name: "num-classes", DefaultText: "as it is",
+				Usage: "`N` classes; another number draws their embeddings anew"},
 			imageSizeFlag("as it is", "`PIXELS` a side, or HEIGHTxWIDTH; positions are computed"),
-			&cli.StringFlag{Name: "learn-sigma", DefaultText: "as it is", Usage: "`true` adds a variance, false drops it"},
-			&cli.StringFlag{Name: "timestep-frequency-shift", DefaultText: "as it is", Usage: "`N`: 1 for weights that diffusers trained, else 0"},
+			&cli.StringFlag{Name: "learn-sigma", DefaultText: "as it is",
+				Usage: "`true` adds a variance, false drops it"},
+			&cli.StringFlag{Name: "timestep-frequency-shift", DefaultText: "as it is",
+				Usage: "`N`: 1 for weights that diffusers trained, else 0"},
 			&cli.Uint64Flag{Name: "seed", Usage: "of embeddings or latents that are drawn"},
 		},
 		alone: true,
@@ -127,7 +133,8 @@ func runConvert(e *env) error {
 		return err
 	}
 	e.printf("wrote   %s, %s", out, format.Bytes(size))
-	return e.result(map[string]any{"out": out, "to": to, "model": w.Config.Name(), "found": w.String(), "notes": notes, "bytes": size})
+	return e.result(map[string]any{"out": out, "to": to, "model": w.Config.Name(), "found": w.String(), "notes": notes,
+		"bytes": size})
 }
 
 // checkTarget refuses an output that does not fit its form, or exists as something else.
@@ -167,7 +174,8 @@ func adaptAsAsked(e *env, w *dit.Weights) (notes []string, err error) {
 	if size := e.imageSize(picture.Size{}); size != (picture.Size{}) {
 		pixels := w.ImageSize / w.Config.InputSize
 		if pixels < 1 || size.Height%pixels != 0 || size.Width%pixels != 0 {
-			return nil, usagef("--image-size %s: want a multiple of %d, the pixels that become one of the latent", size, max(pixels, 1))
+			return nil, usagef("--image-size %s: want a multiple of %d, the pixels that become one of the latent", size,
+				max(pixels, 1))
 		}
 		ch.InputSize, ch.InputWidth = size.Height/pixels, size.Width/pixels
 	}
@@ -196,10 +204,12 @@ func adaptAsAsked(e *env, w *dit.Weights) (notes []string, err error) {
 		return nil, usagef("--timestep-frequency-shift %q: want 0 or 1", text)
 	}
 	if (w.Config.Block != dit.AdaLNZero || w.Config.Condition != dit.OnClass) && c.String("to") == "official" {
-		notes = append(notes, "the original has adaln-zero blocks on classes alone: it will not load this file, ditrun does")
+		notes = append(notes, "the original has adaln-zero blocks on classes alone: it will not load this file, "+
+			"ditrun does")
 	}
 	if w.Config.TimestepFrequencyShift != 0 && c.String("to") == "official" {
-		notes = append(notes, "a .pt does not say that the model has diffusers' arithmetic: the original will compute something else")
+		notes = append(notes, "a .pt does not say that the model has diffusers' arithmetic: the original will "+
+			"compute something else")
 	}
 	return notes, nil
 }

@@ -25,7 +25,8 @@ func convertLatents(e *env) error {
 		return err
 	}
 	if exists(filepath.Join(from, latents.ManifestName)) == (to == "ditrun") {
-		return usagef("convert: --latents %s: want latents of another program for --to ditrun, and ditrun's for the others", from)
+		return usagef("convert: --latents %s: want latents of another program for --to ditrun, and ditrun's for "+
+			"the others", from)
 	}
 	if to == "ditrun" {
 		return importLatents(e)
@@ -36,7 +37,8 @@ func convertLatents(e *env) error {
 func importLatents(e *env) error {
 	c := e.flags
 	if c.String("vae") == "" {
-		return withHint(usagef("convert: --to ditrun needs the autoencoder that made the latents: --vae"), "`ditrun fetch sd-vae-ft-ema` gets that of the published models")
+		return withHint(usagef("convert: --to ditrun needs the autoencoder that made the latents: --vae"),
+			"`ditrun fetch sd-vae-ft-ema` gets that of the published models")
 	}
 	set, err := interop.Open(e.ctx, c.String("latents"))
 	if err != nil {
@@ -50,7 +52,8 @@ func importLatents(e *env) error {
 	defer encoder.Close()
 	cfg := encoder.Config
 	if set.Channels != cfg.LatentChannels {
-		return fmt.Errorf("--latents %s have %d channels, --vae %s has %d", c.String("latents"), set.Channels, c.String("vae"), cfg.LatentChannels)
+		return fmt.Errorf("--latents %s have %d channels, --vae %s has %d", c.String("latents"), set.Channels,
+			c.String("vae"), cfg.LatentChannels)
 	}
 	sum, err := encoder.SHA256()
 	if err == nil {
@@ -60,10 +63,12 @@ func importLatents(e *env) error {
 		return err
 	}
 	size := picture.Size{Height: set.Height * cfg.Downsample(), Width: set.Width * cfg.Downsample()}
-	e.printf("found   %s: %s of %dx%dx%d, of %s-pixel pictures", set.Kind, plural(len(set.Labels), "latent"), set.Channels, set.Height, set.Width, size)
+	e.printf("found   %s: %s of %dx%dx%d, of %s-pixel pictures", set.Kind, plural(len(set.Labels), "latent"),
+		set.Channels, set.Height, set.Width, size)
 	e.warn("%s does not keep %s", set.Kind, set.Kind.Loses())
 	m, err := set.Write(e.ctx, c.String("out"), interop.Import{
-		VAE: latents.VAE{Name: c.String("vae"), SHA256: sum, ScalingFactor: cfg.ScalingFactor}, ImageSize: size, Tool: "ditrun " + readVersion().Ditrun})
+		VAE: latents.VAE{Name: c.String("vae"), SHA256: sum, ScalingFactor: cfg.ScalingFactor}, ImageSize: size,
+		Tool: "ditrun " + readVersion().Ditrun})
 	if err != nil {
 		return e.continues(err, "whole shards are kept")
 	}
@@ -73,10 +78,12 @@ func importLatents(e *env) error {
 		std = max(std, v*cfg.ScalingFactor)
 	}
 	if std < 0.5 || std > 2 {
-		e.warn("after scaling by %.5g the channels have standard deviations of up to %.3g, where about 1 is usual: is this the autoencoder that made them?", cfg.ScalingFactor, std)
+		e.warn("after scaling by %.5g the channels have standard deviations of up to %.3g, where about 1 is usual: "+
+			"is this the autoencoder that made them?", cfg.ScalingFactor, std)
 	}
 	e.printf("wrote   %s: %s in %s", c.String("out"), plural(len(set.Labels), "latent"), plural(len(m.Shards), "shard"))
-	return e.result(map[string]any{"out": c.String("out"), "from": set.Kind, "to": "ditrun", "samples": len(set.Labels), "loses": set.Kind.Loses()})
+	return e.result(map[string]any{"out": c.String("out"), "from": set.Kind, "to": "ditrun", "samples": len(set.Labels),
+		"loses": set.Kind.Loses()})
 }
 
 func exportLatents(e *env, kind interop.Kind) error {
@@ -98,7 +105,8 @@ func exportLatents(e *env, kind interop.Kind) error {
 	if err := check(); err != nil {
 		return err
 	}
-	e.printf("found   ditrun: %s of %dx%dx%d", plural(l.Len(), "latent"), l.Manifest().Channels, l.Manifest().Height, l.Manifest().Width)
+	e.printf("found   ditrun: %s of %dx%dx%d", plural(l.Len(), "latent"), l.Manifest().Channels, l.Manifest().Height,
+		l.Manifest().Width)
 	e.warn("%s does not keep %s", kind, kind.Loses())
 	bar := e.progress("convert", "latents", int64(l.Len()))
 	bar.Start(0)
@@ -118,7 +126,8 @@ func exportLatents(e *env, kind interop.Kind) error {
 		return err
 	}
 	e.printf("wrote   %s, %s", out, format.Bytes(size))
-	return e.result(map[string]any{"out": out, "from": "ditrun", "to": kind, "samples": l.Len(), "loses": kind.Loses(), "bytes": size})
+	return e.result(map[string]any{"out": out, "from": "ditrun", "to": kind, "samples": l.Len(), "loses": kind.Loses(),
+		"bytes": size})
 }
 
 // convertsLatents says whether --latents is given, and refuses what does not go with it.
@@ -127,7 +136,8 @@ func convertsLatents(e *env) (bool, error) {
 	if c.String("latents") == "" {
 		return false, nil
 	}
-	for _, name := range []string{"ckpt", "model", "num-classes", "image-size", "learn-sigma", "timestep-frequency-shift"} {
+	for _, name := range []string{"ckpt", "model", "num-classes", "image-size", "learn-sigma",
+		"timestep-frequency-shift"} {
 		if slices.Contains(c.LocalFlagNames(), name) {
 			return true, usagef("convert: --%s is for checkpoints, not for --latents", name)
 		}

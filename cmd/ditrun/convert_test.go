@@ -42,7 +42,8 @@ func TestConvertThereAndBack(t *testing.T) {
 	mustRun(t, "convert", "--ckpt", r.run, "--to", "official", "--out", in("a.pt"))
 	mustRun(t, "convert", "--ckpt", in("a.pt"), "--model", model, "--to", "ditrun", "--out", in("b.safetensors"))
 	o := mustRun(t, "convert", "--ckpt", r.run, "--to", "diffusers", "--vae", r.vae, "--out", in("pipeline"))
-	if !strings.Contains(o.stdout, "positions are left out") || !strings.Contains(o.stdout, "DiTPipeline's null class is 1000") {
+	if !strings.Contains(o.stdout, "positions are left out") ||
+		!strings.Contains(o.stdout, "DiTPipeline's null class is 1000") {
 		t.Errorf("what a diffusers folder cannot hold is not said:\n%s", o.stdout)
 	}
 	mustRun(t, "convert", "--ckpt", in("pipeline"), "--to", "official", "--out", in("c.pt"))
@@ -59,7 +60,8 @@ func TestConvertThereAndBack(t *testing.T) {
 		}
 	}
 	equalFiles(t, r.vae, filepath.Join(in("pipeline"), "vae"), vaeWeights)
-	if left := list(t, dir); slices.ContainsFunc(left, func(name string) bool { return strings.Contains(name, ".tmp") }) {
+	if left := list(t, dir); slices.ContainsFunc(left,
+		func(name string) bool { return strings.Contains(name, ".tmp") }) {
 		t.Errorf("left behind: %q", left)
 	}
 
@@ -70,19 +72,22 @@ func TestConvertThereAndBack(t *testing.T) {
 	if string(read(t, in("pipeline.npz"))) != string(read(t, in("run.npz"))) {
 		t.Error("the pipeline gives other pictures than the run")
 	}
-	ditrun(t, "sample", "--ckpt", in("a.pt"), "--model", model, "--out", in("x.png")).refused(t, 1, "no autoencoder", "ditrun fetch sd-vae-ft-ema")
+	ditrun(t, "sample", "--ckpt", in("a.pt"), "--model", model, "--out", in("x.png")).refused(t, 1, "no autoencoder",
+		"ditrun fetch sd-vae-ft-ema")
 }
 
 func TestConvertChanges(t *testing.T) {
 	r := theRoad(t)
 	out := filepath.Join(t.TempDir(), "x.safetensors")
-	o := mustRun(t, "convert", "--json", "--ckpt", r.run, "--to", "ditrun", "--num-classes", "7", "--image-size", "16", "--learn-sigma", "false", "--timestep-frequency-shift", "1", "--out", out)
+	o := mustRun(t, "convert", "--json", "--ckpt", r.run, "--to", "ditrun", "--num-classes", "7", "--image-size", "16",
+		"--learn-sigma", "false", "--timestep-frequency-shift", "1", "--out", out)
 	var result struct{ Notes []string }
 	if err := json.Unmarshal([]byte(o.stdout), &result); err != nil {
 		t.Fatal(err)
 	}
 	said := strings.Join(result.Notes, "\n")
-	for _, want := range []string{"7 classes instead of 4: all drawn anew, the null class kept", "positions computed", "variance channels dropped", "arithmetic of diffusers"} {
+	for _, want := range []string{"7 classes instead of 4: all drawn anew, the null class kept", "positions computed",
+		"variance channels dropped", "arithmetic of diffusers"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("notes %q do not say %q", said, want)
 		}
@@ -107,13 +112,18 @@ func TestConvertRefuses(t *testing.T) {
 			code  int
 			texts []string
 		}{
-			{[]string{"--to", "diffusers", "--out", filepath.Join(dir, "p")}, 2, []string{"--vae", "ditrun fetch sd-vae-ft-ema"}},
+			{[]string{"--to", "diffusers", "--out", filepath.Join(dir, "p")}, 2,
+				[]string{"--vae", "ditrun fetch sd-vae-ft-ema"}},
 			{[]string{"--to", "diffusers", "--vae", r.run, "--out", filepath.Join(dir, "p")}, 1, []string{"open VAE"}},
-			{[]string{"--to", "diffusers", "--vae", r.vae, "--out", filepath.Join(dir, "full")}, 1, []string{"not empty"}},
+			{[]string{"--to", "diffusers", "--vae", r.vae, "--out", filepath.Join(dir, "full")}, 1,
+				[]string{"not empty"}},
 			{[]string{"--to", "official", "--out", filepath.Join(dir, "none", "x.pt")}, 1, []string{"does not exist"}},
-			{[]string{"--to", "official", "--image-size", "9", "--out", filepath.Join(dir, "x.pt")}, 2, []string{"--image-size 9"}},
-			{[]string{"--to", "official", "--learn-sigma", "maybe", "--out", filepath.Join(dir, "x.pt")}, 2, []string{"--learn-sigma"}},
-			{[]string{"--to", "official", "--timestep-frequency-shift", "2", "--out", filepath.Join(dir, "x.pt")}, 2, []string{"--timestep-frequency-shift"}},
+			{[]string{"--to", "official", "--image-size", "9", "--out", filepath.Join(dir, "x.pt")}, 2,
+				[]string{"--image-size 9"}},
+			{[]string{"--to", "official", "--learn-sigma", "maybe", "--out", filepath.Join(dir, "x.pt")}, 2,
+				[]string{"--learn-sigma"}},
+			{[]string{"--to", "official", "--timestep-frequency-shift", "2", "--out", filepath.Join(dir, "x.pt")}, 2,
+				[]string{"--timestep-frequency-shift"}},
 		} {
 			ditrun(t, append([]string{"convert", "--ckpt", r.run}, c.args...)...).refused(t, c.code, c.texts...)
 		}
@@ -128,8 +138,10 @@ func TestTrainFromWeights(t *testing.T) {
 	mustRun(t, "convert", "--ckpt", r.run, "--to", "diffusers", "--vae", r.vae, "--out", pipeline)
 	want := official(t, r.run, "")
 	args := func(run, from string, more ...string) []string {
-		return append([]string{"train", "--data", r.latents, "--init-from", from, "--run-dir", filepath.Join(dir, run), "--global-batch-size", "4",
-			"--max-steps", "4", "--lr", "1e-30", "--ckpt-every", "4", "--log-every", "4", "--ema-decay", "0.5"}, more...)
+		return append([]string{"train", "--data", r.latents, "--init-from", from, "--run-dir", filepath.Join(dir, run),
+			"--global-batch-size", "4",
+			"--max-steps", "4", "--lr", "1e-30", "--ckpt-every", "4", "--log-every", "4", "--ema-decay", "0.5"},
+			more...)
 	}
 	for run, from := range map[string]string{"a": r.run, "b": pipeline} {
 		o := mustRun(t, args(run, from)...)
@@ -137,12 +149,14 @@ func TestTrainFromWeights(t *testing.T) {
 			t.Errorf("it does not say what it starts from:\n%s", o.stdout)
 		}
 		got := official(t, filepath.Join(dir, run), "")
-		for _, name := range []string{"blocks.0.attn.qkv.weight", "y_embedder.embedding_table.weight", "final_layer.linear.bias"} {
+		for _, name := range []string{"blocks.0.attn.qkv.weight", "y_embedder.embedding_table.weight",
+			"final_layer.linear.bias"} {
 			if got[name] != want[name] {
 				t.Errorf("from %s: %s is not what it started from", from, name)
 			}
 		}
-		if config := string(read(t, filepath.Join(dir, run, "config.yaml"))); !strings.Contains(config, "init-from: "+from) || !strings.Contains(config, "model: "+r.model(t)) {
+		if config := string(read(t, filepath.Join(dir, run, "config.yaml"))); !strings.Contains(config,
+			"init-from: "+from) || !strings.Contains(config, "model: "+r.model(t)) {
 			t.Errorf("config.yaml does not say where it started:\n%s", config)
 		}
 	}
@@ -151,7 +165,8 @@ func TestTrainFromWeights(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := ditrun(t, args("b", pipeline, "--model", r.model(t), "--resume", "auto", "--max-steps", "6")...)
-	if o.code != 0 || !strings.Contains(o.stderr, "the run goes on from its checkpoint") || !strings.Contains(o.stdout, "Continuing from step 4") {
+	if o.code != 0 || !strings.Contains(o.stderr, "the run goes on from its checkpoint") ||
+		!strings.Contains(o.stdout, "Continuing from step 4") {
 		t.Errorf("resumed without its origin: code %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
 	ditrun(t, args("f", pipeline, "--resume", "auto")...).refused(t, 1, "pipeline")
@@ -159,7 +174,8 @@ func TestTrainFromWeights(t *testing.T) {
 		t.Error("a run folder without a start")
 	}
 	o = ditrun(t, args("c", r.run, "--class-dropout-prob", "0")...)
-	if o.code != 0 || !strings.Contains(o.stdout, "the null class dropped") || !strings.Contains(o.stderr, "warning: the null class is missing") {
+	if o.code != 0 || !strings.Contains(o.stdout, "the null class dropped") ||
+		!strings.Contains(o.stderr, "warning: the null class is missing") {
 		t.Errorf("code %d; it does not say that the null class went:\n%s%s", o.code, o.stdout, o.stderr)
 	}
 	ditrun(t, args("d", r.run, "--model", "DiT-S/2")...).refused(t, 2, "DiT-S/2")
@@ -172,7 +188,8 @@ func TestTrainFromWeights(t *testing.T) {
 func TestInspect(t *testing.T) {
 	r := theRoad(t)
 	o := mustRun(t, "inspect", r.run)
-	for _, want := range []string{"found    " + r.model(t), "8-pixel images, 4 classes", "blocks.0.attn.qkv.weight", "t_embedder.mlp.*.bias", "x2", "ditrun = {"} {
+	for _, want := range []string{"found    " + r.model(t), "8-pixel images, 4 classes", "blocks.0.attn.qkv.weight",
+		"t_embedder.mlp.*.bias", "x2", "ditrun = {"} {
 		if !strings.Contains(o.stdout, want) {
 			t.Errorf("inspect does not say %q:\n%s", want, o.stdout)
 		}
@@ -186,7 +203,8 @@ func TestInspect(t *testing.T) {
 	if err := json.Unmarshal([]byte(o.stdout), &in); err != nil {
 		t.Fatal(err)
 	}
-	if in.Model != r.model(t) || in.Format != "safetensors" || in.Family != dit.Ours || len(in.SHA256) != 64 || len(in.Tensors) < 20 || in.Params < 1000 {
+	if in.Model != r.model(t) || in.Format != "safetensors" || in.Family != dit.Ours || len(in.SHA256) != 64 ||
+		len(in.Tensors) < 20 || in.Params < 1000 {
 		t.Errorf("%+v", in)
 	}
 	if o := mustRun(t, "inspect", r.vae); !strings.Contains(o.stdout, "AutoencoderKL (diffusers names, safetensors)") {
@@ -195,7 +213,9 @@ func TestInspect(t *testing.T) {
 
 	// Names in a file do not reach the terminal as they are.
 	evil := filepath.Join(t.TempDir(), "evil.safetensors")
-	err := checkpoint.Write(evil, []checkpoint.Tensor{{Info: checkpoint.Info{Name: "a\x1b[2J" + strings.Repeat("b", 500), DType: "U8", Shape: []int64{1}}, Data: []byte{1}}},
+	err := checkpoint.Write(evil,
+		[]checkpoint.Tensor{{Info: checkpoint.Info{Name: "a\x1b[2J" + strings.Repeat("b", 500), DType: "U8",
+			Shape: []int64{1}}, Data: []byte{1}}},
 		map[string]string{"k\x1b]0;x\x07": "v\n\x1b[31m"})
 	if err != nil {
 		t.Fatal(err)

@@ -17,8 +17,10 @@ func TestDiskFull(t *testing.T) {
 		run := filepath.Join(t.TempDir(), "run")
 		mustRun(t, r.train("--run-dir", run, "--max-steps", "2")...)
 		unchanged(t, func() {
-			o := runShell(t, "ulimit -f 12; exec \"$@\"", r.train("--run-dir", run, "--max-steps", "4", "--resume", "auto")...)
-			o.unwarned().refused(t, 1, "save checkpoint of step 4: write ", "file too large", "hint: the same command with --run-dir "+run+" --resume auto continues")
+			o := runShell(t, "ulimit -f 12; exec \"$@\"",
+				r.train("--run-dir", run, "--max-steps", "4", "--resume", "auto")...)
+			o.unwarned().refused(t, 1, "save checkpoint of step 4: write ", "file too large",
+				"hint: the same command with --run-dir "+run+" --resume auto continues")
 		}, filepath.Join(run, "checkpoints"))
 		mustRun(t, r.train("--run-dir", run, "--max-steps", "4", "--resume", "auto")...)
 	})
@@ -28,16 +30,22 @@ func TestDiskFull(t *testing.T) {
 		texts []string
 	}{
 		{"train-vae", func(out string) []string {
-			return slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", filepath.Join(out, "vae")}, vaeFlags)
+			return slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", filepath.Join(out, "vae")},
+				vaeFlags)
 		}, []string{"save VAE: write ", vaeWeights}},
 		{"encode-latents", func(out string) []string {
-			return []string{"encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", filepath.Join(out, "latents"), "--dtype", "fp32"}
+			return []string{"encode-latents", "--data", r.pictures, "--vae", r.vae, "--out",
+				filepath.Join(out, "latents"), "--dtype", "fp32"}
 		}, []string{"encode latents: write ", theShard, "hint: whole shards are kept"}},
 		{"train", func(out string) []string {
 			return r.train("--run-dir", filepath.Join(out, "run"), "--max-steps", "4", "--ckpt-every", "3")
 		}, []string{"save checkpoint of step 4: write "}}, // that of step 3 is a warning
-		{"sample", func(out string) []string { return r.sample(filepath.Join(out, "x.npz"), "--num-samples", "200") }, []string{"write ", "x.npz"}},
-		{"sample sheet", func(out string) []string { return r.sample(filepath.Join(out, "x.png"), "--num-samples", "100") }, []string{"write ", "x.png"}},
+		{"sample", func(out string) []string { return r.sample(filepath.Join(out, "x.npz"), "--num-samples", "200") },
+			[]string{"write ", "x.npz"}},
+		{"sample sheet", func(out string) []string {
+			return r.sample(filepath.Join(out, "x.png"), "--num-samples",
+				"100")
+		}, []string{"write ", "x.png"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Run("limit", func(t *testing.T) {
@@ -48,11 +56,13 @@ func TestDiskFull(t *testing.T) {
 			})
 			t.Run("file system", func(t *testing.T) {
 				out := t.TempDir()
-				if text, err := exec.Command("unshare", "-m", "mount", "-t", "tmpfs", "none", out).CombinedOutput(); err != nil {
+				if text, err := exec.Command("unshare", "-m", "mount", "-t", "tmpfs", "none",
+					out).CombinedOutput(); err != nil {
 					t.Skipf("no file system to mount: %v: %s", err, bytes.TrimSpace(text))
 				}
 				// Room for logs and configurations, not for weights.
-				shell := "mount -t tmpfs -o size=28k none " + out + " || exit 99; \"$@\"; code=$?; find " + out + " -mindepth 1 -printf \"left: %P\\n\"; exit $code"
+				shell := "mount -t tmpfs -o size=28k none " + out + " || exit 99; \"$@\"; code=$?; find " + out +
+					" -mindepth 1 -printf \"left: %P\\n\"; exit $code"
 				o := runShell(t, "exec unshare -m sh -c '"+shell+"' sh \"$@\"", c.args(out)...)
 				o.unwarned().refused(t, 1, append(c.texts, "no space left on device")...)
 				var left []string
@@ -88,7 +98,8 @@ func leftovers(t *testing.T, names []string) {
 			continue
 		}
 		switch name {
-		case "run/", "vae", "latents", "run", "run/.lock", "run/config.yaml", "run/run.json", "run/log.txt", "run/log.jsonl", "run/samples", "run/checkpoints":
+		case "run/", "vae", "latents", "run", "run/.lock", "run/config.yaml", "run/run.json", "run/log.txt",
+			"run/log.jsonl", "run/samples", "run/checkpoints":
 		default:
 			t.Errorf("%s is left behind", name)
 		}

@@ -96,7 +96,8 @@ func runDoctor(e *env) error {
 	dev, usable := d.findDevice(e)
 	for _, at := range d.Disks {
 		if at.Free >= 0 && at.Free < little {
-			d.problem(fmt.Sprintf("only %s free in %s", format.Bytes(at.Free), at.Path), "make room, or work in another folder")
+			d.problem(fmt.Sprintf("only %s free in %s", format.Bytes(at.Free), at.Path),
+				"make room, or work in another folder")
 		}
 	}
 	d.print(e)
@@ -129,7 +130,8 @@ func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 	if err := torch.Available(); err != nil {
 		d.Libtorch.Error = err.Error()
 		d.CUDA.WhyNot, d.NCCL.WhyNot = "libtorch is not loaded", "libtorch is not loaded"
-		d.problem(err.Error(), "`make build` also fetches libtorch; with LIBTORCH=FOLDER it uses the torch 2.9 or newer there")
+		d.problem(err.Error(), "`make build` also fetches libtorch; with LIBTORCH=FOLDER it uses the torch 2.9 or "+
+			"newer there")
 		return torch.Device{}, false
 	}
 	d.Versions.Libtorch = libtorchVersion()

@@ -42,21 +42,28 @@ func encodeLatentsCommand() *cli.Command {
 			"are added to latents that are there.",
 		example: "ditrun encode-latents --data pictures --vae vae --out latents --image-size 256",
 		flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "data", Usage: "pictures at `PATH`: a folder, an archive, a pattern, or s3://bucket/key"},
+			&cli.StringFlag{Name: "data",
+				Usage: "pictures at `PATH`: a folder, an archive, a pattern, or s3://bucket/key"},
 			&cli.StringFlag{Name: "labels", Usage: "the classes of pictures that lie in no class folders, in `FILE`"},
 			&cli.StringFlag{Name: "vae", Usage: "the autoencoder at `PATH`"},
 			&cli.StringFlag{Name: "out", Usage: "write the latents into `DIR`"},
 			imageSizeFlag("that of the autoencoder", "`PIXELS` a side of the crops, or HEIGHTxWIDTH"),
 			&cli.IntFlag{Name: "batch-size", Value: 32, Usage: "`N` pictures at a time"},
-			&cli.IntFlag{Name: "num-workers", DefaultText: "1 on a CPU, else the cores less one", Usage: "`N` goroutines that decode"},
-			&cli.StringFlag{Name: "flip", Value: "both", Usage: "both keeps the latents of mirrored pictures too, none does not"},
+			&cli.IntFlag{Name: "num-workers", DefaultText: "1 on a CPU, else the cores less one",
+				Usage: "`N` goroutines that decode"},
+			&cli.StringFlag{Name: "flip", Value: "both",
+				Usage: "both keeps the latents of mirrored pictures too, none does not"},
 			&cli.StringFlag{Name: "dtype", Value: "fp16", Usage: "of the stored latents: fp16 or fp32"},
-			&cli.StringFlag{Name: "precision", DefaultText: "tf32 on CUDA, else fp32", Usage: "of the encoder: fp32, tf32, bf16 or fp16"},
-			&cli.StringFlag{Name: "resampler", Value: string(picture.PillowClassic), Usage: "whose crop: pillow-classic, as DiT, pillow13 or imaging"},
+			&cli.StringFlag{Name: "precision", DefaultText: "tf32 on CUDA, else fp32",
+				Usage: "of the encoder: fp32, tf32, bf16 or fp16"},
+			&cli.StringFlag{Name: "resampler", Value: string(picture.PillowClassic),
+				Usage: "whose crop: pillow-classic, as DiT, pillow13 or imaging"},
 			orientationFlag("exif turns pictures upright, as-stored leaves them"),
 			onErrorFlag("fail ends after naming all bad pictures, skip leaves them out"),
-			&cli.IntFlag{Name: "preview", DefaultText: "none", Usage: "first draw `N` of the crops into preview.png of --out"},
-			&cli.BoolFlag{Name: "verify", DisableDefaultText: true, Usage: "only read the latents in --out and compare their checksums"},
+			&cli.IntFlag{Name: "preview", DefaultText: "none",
+				Usage: "first draw `N` of the crops into preview.png of --out"},
+			&cli.BoolFlag{Name: "verify", DisableDefaultText: true,
+				Usage: "only read the latents in --out and compare their checksums"},
 		}, captionFlags()...),
 		run: runEncodeLatents,
 	})
@@ -118,7 +125,8 @@ func runEncodeLatents(e *env) error {
 	}
 	model, err := vae.Open(c.String("vae"), dev)
 	if err != nil {
-		return withHint(err, "`ditrun train-vae` trains one; a diffusers folder such as stabilityai/sd-vae-ft-ema works too")
+		return withHint(err, "`ditrun train-vae` trains one; a diffusers folder such as stabilityai/sd-vae-ft-ema "+
+			"works too")
 	}
 	defer model.Close()
 	var k *captioning
@@ -150,14 +158,18 @@ func runEncodeLatents(e *env) error {
 		}
 	}
 	o := encode.Options{
-		Source: src, VAE: model, VAEName: c.String("vae"), OutDir: c.String("out"), ImageSize: size, BatchSize: c.Int("batch-size"),
-		NumWorkers: workers, Flip: c.String("flip"), DType: map[string]checkpoint.DType{"fp16": checkpoint.F16, "fp32": checkpoint.F32}[c.String("dtype")],
-		Precision: precision, Resampler: picture.Resampler(c.String("resampler")), OnError: c.String("on-error"), Rank: process.Rank, World: process.World,
+		Source: src, VAE: model, VAEName: c.String("vae"), OutDir: c.String("out"), ImageSize: size,
+		BatchSize:  c.Int("batch-size"),
+		NumWorkers: workers, Flip: c.String("flip"),
+		DType:     map[string]checkpoint.DType{"fp16": checkpoint.F16, "fp32": checkpoint.F32}[c.String("dtype")],
+		Precision: precision, Resampler: picture.Resampler(c.String("resampler")), OnError: c.String("on-error"),
+		Rank: process.Rank, World: process.World,
 		Tool: "ditrun " + readVersion().Ditrun,
 	}
 	o.Unlocked = e.unlocked(o.OutDir, process.World)
 	e.printf("device  %s, %s, %s", describeDevice(dev), precision, plural(workers, "decoder"))
-	e.printf("data    %s: %s in %s, cropped to %s pixels", c.String("data"), plural(src.Len(), "picture"), plural(len(src.Classes()), "class"), size)
+	e.printf("data    %s: %s in %s, cropped to %s pixels", c.String("data"), plural(src.Len(), "picture"),
+		plural(len(src.Classes()), "class"), size)
 	if process.World > 1 {
 		e.printf("process %d of %d", process.Rank, process.World)
 	}
@@ -221,7 +233,8 @@ func runEncodeLatents(e *env) error {
 		bar.Finish()
 	}
 	if wait > 0.3 {
-		e.printf("the encoder waited %.0f %% of the time for pictures: more --num-workers or a faster disk would help", 100*wait)
+		e.printf("the encoder waited %.0f %% of the time for pictures: more --num-workers or a faster disk would help",
+			100*wait)
 	}
 	e.remark(clipped, oriented)
 	std := make([]string, len(manifest.Std))
@@ -229,33 +242,39 @@ func runEncodeLatents(e *env) error {
 		std[i] = format.Rate(v * manifest.VAE.ScalingFactor)
 	}
 	if n := len(manifest.Skipped); n > 0 {
-		e.warn("%s left out: %s lists them", plural(n, "bad picture"), filepath.Join(c.String("out"), latents.ManifestName))
+		e.warn("%s left out: %s lists them", plural(n, "bad picture"),
+			filepath.Join(c.String("out"), latents.ManifestName))
 		ids := make([]int, n)
 		for i, s := range manifest.Skipped {
 			ids[i] = s.ID
 		}
 		e.warnOfEmptied(src, ids)
 	}
-	e.printf("%s of %dx%dx%d in %s, standard deviation by channel after scaling: %s", plural(manifest.Dataset.Samples-len(manifest.Skipped), "latent"),
-		manifest.Channels, manifest.Height, manifest.Width, plural(len(manifest.Shards), "shard"), strings.Join(std, ", "))
+	e.printf("%s of %dx%dx%d in %s, standard deviation by channel after scaling: %s",
+		plural(manifest.Dataset.Samples-len(manifest.Skipped), "latent"),
+		manifest.Channels, manifest.Height, manifest.Width, plural(len(manifest.Shards), "shard"),
+		strings.Join(std, ", "))
 	result := map[string]any{}
 	if k != nil {
 		if result, err = k.store(e, c.String("out")); err != nil {
 			return err
 		}
 	}
-	maps.Copy(result, map[string]any{"out": c.String("out"), "samples": manifest.Dataset.Samples - len(manifest.Skipped), "skipped": len(manifest.Skipped),
+	maps.Copy(result, map[string]any{"out": c.String("out"),
+		"samples": manifest.Dataset.Samples - len(manifest.Skipped), "skipped": len(manifest.Skipped),
 		"shards": len(manifest.Shards), "seconds": time.Since(began).Seconds()})
 	return e.result(result)
 }
 
-// unlocked makes what is called where the file system of dir has no locks: one process goes on, several of one job cannot
-// know what the others do.
+// unlocked makes what is called where the file system of dir has no locks: one process goes on, several of one job
+// cannot know what the others do.
 func (e *env) unlocked(dir string, world int) func() error {
 	return func() error {
 		if world > 1 {
-			return withHint(fmt.Errorf("%s: the file system has no locks, by which %d processes share the work", dir, world),
-				"start one process, or give a folder on another file system: NFS and Lustre have locks where they are mounted with them")
+			return withHint(fmt.Errorf("%s: the file system has no locks, by which %d processes share the work", dir,
+				world),
+				"start one process, or give a folder on another file system: NFS and Lustre have locks where they "+
+					"are mounted with them")
 		}
 		e.warn("%s: the file system has no locks: start no other process that writes there", dir)
 		return nil
@@ -287,8 +306,10 @@ func verifyLatents(e *env) error {
 	}
 	bytes += text
 	seconds := time.Since(began).Seconds()
-	e.printf("%s: %s in %s, %s: every checksum is right", out, plural(l.Len(), "latent"), plural(len(l.Manifest().Shards), "shard"), format.Bytes(bytes))
-	return e.result(map[string]any{"out": out, "samples": l.Len(), "shards": len(l.Manifest().Shards), "bytes": bytes, "seconds": seconds})
+	e.printf("%s: %s in %s, %s: every checksum is right", out, plural(l.Len(), "latent"),
+		plural(len(l.Manifest().Shards), "shard"), format.Bytes(bytes))
+	return e.result(map[string]any{"out": out, "samples": l.Len(), "shards": len(l.Manifest().Shards), "bytes": bytes,
+		"seconds": seconds})
 }
 
 // previewCrops draws crops from all over the data set, with the names of their classes.
@@ -310,7 +331,8 @@ func (e *env) previewCrops(src catalog.Source, n int, size picture.Size, by pict
 		words, _, _ := strings.Cut(catalog.ClassWords(src.Classes()[src.Sample(id).Label]), ",")
 		labels[i] = words
 	}
-	drawn, err := sheet.Draw(images, labels, min(8, len(images)), fmt.Sprintf("%d of %d pictures, cropped to %s", len(ids), src.Len(), size))
+	drawn, err := sheet.Draw(images, labels, min(8, len(images)),
+		fmt.Sprintf("%d of %d pictures, cropped to %s", len(ids), src.Len(), size))
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,8 @@ func TestEncodeBadPictures(t *testing.T) {
 	write(t, bad[1], []byte("not a picture at all"))
 	args := []string{"encode-latents", "--data", pictures, "--vae", r.vae, "--out", out, "--image-size", "8"}
 	o := ditrun(t, args...)
-	for _, want := range []string{"pictures that cannot be decoded: 2\n    " + bad[0] + ": PNG: ", "\n    " + bad[1] + ": not a picture: starts with 6e 6f", "hint: --on-error skip leaves them out"} {
+	for _, want := range []string{"pictures that cannot be decoded: 2\n    " + bad[0] + ": PNG: ",
+		"\n    " + bad[1] + ": not a picture: starts with 6e 6f", "hint: --on-error skip leaves them out"} {
 		if o.code != 1 || !strings.Contains(o.stderr, want) {
 			t.Errorf("code %d, errors\n%swant %q", o.code, o.stderr, want)
 		}
@@ -64,10 +65,13 @@ func TestEncodeBadPictures(t *testing.T) {
 	}
 	o = ditrun(t, append(args, "--on-error", "skip", "--json")...)
 	var result struct{ Samples, Skipped int }
-	if err := json.Unmarshal([]byte(o.stdout), &result); err != nil || o.code != 0 || result.Samples != 10 || result.Skipped != 2 {
+	if err := json.Unmarshal([]byte(o.stdout), &result); err != nil || o.code != 0 || result.Samples != 10 ||
+		result.Skipped != 2 {
 		t.Errorf("code %d, printed %q (%v), errors %s", o.code, o.stdout, err, o.stderr)
 	}
-	for _, want := range []string{"warning: left out: load " + bad[0], "2 bad pictures left out: " + filepath.Join(out, "manifest.json") + " lists them", "2 gray pictures of 16 bits: levels above 255 became 255"} {
+	for _, want := range []string{"warning: left out: load " + bad[0], "2 bad pictures left out: " +
+		filepath.Join(out, "manifest.json") + " lists them",
+		"2 gray pictures of 16 bits: levels above 255 became 255"} {
 		if !strings.Contains(o.stderr, want) {
 			t.Errorf("errors\n%swant %q", o.stderr, want)
 		}
@@ -79,11 +83,13 @@ func TestEncodeBadPictures(t *testing.T) {
 			Reason string
 		}
 	}
-	if err := json.Unmarshal(read(t, filepath.Join(out, "manifest.json")), &m); err != nil || len(m.Skipped) != 2 || m.Skipped[1].Name != "07.png" || m.Skipped[1].ID != 9 {
+	if err := json.Unmarshal(read(t, filepath.Join(out, "manifest.json")), &m); err != nil || len(m.Skipped) != 2 ||
+		m.Skipped[1].Name != "07.png" || m.Skipped[1].ID != 9 {
 		t.Errorf("the manifest lists %+v (%v)", m.Skipped, err)
 	}
 	// The set is whole now. That pictures are left out is said again.
-	if o = ditrun(t, args...); o.code != 0 || !strings.Contains(o.stdout, "nothing is left to encode\n") || !strings.Contains(o.stderr, "2 bad pictures left out") {
+	if o = ditrun(t, args...); o.code != 0 || !strings.Contains(o.stdout, "nothing is left to encode\n") ||
+		!strings.Contains(o.stderr, "2 bad pictures left out") {
 		t.Errorf("code %d: %s%s", o.code, o.stdout, o.stderr)
 	}
 }
@@ -93,7 +99,8 @@ func TestEncodeBadPictures(t *testing.T) {
 func TestEncodeSourceVanishes(t *testing.T) {
 	r := theRoad(t)
 	pictures, out := writeTree(t, 12), filepath.Join(t.TempDir(), "latents")
-	args := []string{"encode-latents", "--data", pictures, "--vae", r.vae, "--out", out, "--image-size", "8", "--on-error", "skip"}
+	args := []string{"encode-latents", "--data", pictures, "--vae", r.vae, "--out", out, "--image-size", "8",
+		"--on-error", "skip"}
 	write(t, filepath.Join(out, theShard+".lock"), nil)
 	release := hold(t, filepath.Join(out, theShard+".lock")) // until the source is open
 	p := start(t, args...)
@@ -127,12 +134,14 @@ func TestEncodeReadOnly(t *testing.T) {
 		ditrun(t, args...).refused(t, 1, out, "permission denied")
 		return
 	}
-	if text, err := exec.Command("unshare", "-m", "mount", "-t", "tmpfs", "-o", "ro", "none", out).CombinedOutput(); err != nil {
+	if text, err := exec.Command("unshare", "-m", "mount", "-t", "tmpfs", "-o", "ro", "none",
+		out).CombinedOutput(); err != nil {
 		t.Skipf("no file system to mount: %v: %s", err, text)
 	}
 	for _, to := range []string{out, filepath.Join(out, "latents")} {
 		args[len(args)-1] = to
-		o := runShell(t, "exec unshare -m sh -c 'mount -t tmpfs -o ro none "+out+" || exit 99; exec \"$@\"' sh \"$@\"", args...)
+		o := runShell(t, "exec unshare -m sh -c 'mount -t tmpfs -o ro none "+out+" || exit 99; exec \"$@\"' sh \"$@\"",
+			args...)
 		o.refused(t, 1, "encode latents: ", to, "read-only file system")
 		if strings.Contains(o.stderr, "encoder waits") {
 			t.Errorf("it worked before it said so: %s", o.stderr)
@@ -145,7 +154,8 @@ func TestEncodeDamage(t *testing.T) {
 	r := theRoad(t)
 	good := copyOf(t, r.latents)
 	verify := func(dir string) outcome { return ditrun(t, "encode-latents", "--verify", "--out", dir) }
-	if o := verify(good); o.code != 0 || !strings.Contains(o.stdout, "64 latents in 1 shard") || !strings.Contains(o.stdout, "every checksum is right") {
+	if o := verify(good); o.code != 0 || !strings.Contains(o.stdout, "64 latents in 1 shard") ||
+		!strings.Contains(o.stdout, "every checksum is right") {
 		t.Errorf("code %d: %s%s", o.code, o.stdout, o.stderr)
 	}
 	shard := filepath.Join(good, theShard)
@@ -154,7 +164,8 @@ func TestEncodeDamage(t *testing.T) {
 		changed := slices.Clone(b)
 		changed[at] ^= 4
 		write(t, shard, changed)
-		verify(good).refused(t, 1, "verify "+good+": "+theShard+": damaged: sha256 ", "delete the file and encode again")
+		verify(good).refused(t, 1, "verify "+good+": "+theShard+": damaged: sha256 ",
+			"delete the file and encode again")
 	}
 	os.Remove(shard)
 	verify(good).refused(t, 1, theShard+": missing: encode again")
@@ -185,7 +196,8 @@ func TestEncodePreview(t *testing.T) {
 // TestEncodeShares: processes of one launch know each other by their environment.
 func TestEncodeShares(t *testing.T) {
 	r := theRoad(t)
-	for _, env := range []map[string]string{{"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}} {
+	for _, env := range []map[string]string{{"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"},
+		{"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}} {
 		t.Run("", func(t *testing.T) {
 			for k, v := range env {
 				t.Setenv(k, v)
@@ -200,7 +212,8 @@ func TestEncodeShares(t *testing.T) {
 	}
 	t.Setenv("RANK", "2")
 	t.Setenv("WORLD_SIZE", "2")
-	ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", t.TempDir()).refused(t, 2, "RANK=2 of WORLD_SIZE=2: ranks count from 0")
+	ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", t.TempDir()).refused(t, 2,
+		"RANK=2 of WORLD_SIZE=2: ranks count from 0")
 }
 
 func TestClasses(t *testing.T) {

@@ -63,7 +63,8 @@ func TestFileSystemWithoutLocks(t *testing.T) {
 	r := theRoad(t)
 	for _, code := range []syscall.Errno{syscall.ENOLCK, syscall.ENOSYS, syscall.EOPNOTSUPP} {
 		out := filepath.Join(t.TempDir(), "latents")
-		encode := []string{"encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", out, "--captions", "class:a photo of a {}"}
+		encode := []string{"encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", out, "--captions",
+			"class:a photo of a {}"}
 		o := withoutLocks(t, code, nil, encode...)
 		want := "ditrun: warning: " + out + ": the file system has no locks: start no other process that writes there\n"
 		if o.code != 0 || strings.Count(o.stderr, want) != 1 || strings.Count(o.stderr, "ditrun: ") != 1 {
@@ -75,8 +76,10 @@ func TestFileSystemWithoutLocks(t *testing.T) {
 		}
 	}
 	out := filepath.Join(t.TempDir(), "latents")
-	o := withoutLocks(t, syscall.ENOLCK, []string{"RANK=1", "WORLD_SIZE=2", "LOCAL_RANK=1"}, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", out)
-	o.refused(t, 1, out+": the file system has no locks, by which 2 processes share the work", "hint: start one process")
+	o := withoutLocks(t, syscall.ENOLCK, []string{"RANK=1", "WORLD_SIZE=2", "LOCAL_RANK=1"}, "encode-latents", "--data",
+		r.pictures, "--vae", r.vae, "--out", out)
+	o.refused(t, 1, out+": the file system has no locks, by which 2 processes share the work",
+		"hint: start one process")
 	if got := list(t, out); len(got) > 0 {
 		t.Errorf("a refused command leaves %q", got)
 	}
@@ -101,7 +104,8 @@ func packed(t *testing.T, dir, name string) string {
 	return path
 }
 
-// TestNoFolderForCaches: an archive is listed in memory where there is no cache; what has to be unpacked says what it needs.
+// TestNoFolderForCaches: an archive is listed in memory where there is no cache; what has to be unpacked says what
+// it needs.
 func TestNoFolderForCaches(t *testing.T) {
 	tree := writeTree(t, 4)
 	classes := mustRun(t, "classes", "--data", tree).stdout
@@ -120,12 +124,14 @@ func TestNoFolderForCaches(t *testing.T) {
 		if o.code != 0 || o.stdout != classes {
 			t.Errorf("%s: code %d, printed %q, errors %q, want %q", name, o.code, o.stdout, o.stderr, classes)
 		}
-		for _, want := range []string{"ditrun: warning: " + plain + ": the archives are indexed again each time: ", c.why, "XDG_CACHE_HOME names a folder for the index\n"} {
+		for _, want := range []string{"ditrun: warning: " + plain + ": the archives are indexed again each time: ",
+			c.why, "XDG_CACHE_HOME names a folder for the index\n"} {
 			if !strings.Contains(o.stderr, want) || strings.Count(o.stderr, "warning: ") != 1 {
 				t.Errorf("%s: errors %q, want %q", name, o.stderr, want)
 			}
 		}
-		ditrun(t, "classes", "--data", compressed).refused(t, 1, "unpack "+compressed+": a folder is needed for what is unpacked: ", c.why, "set XDG_CACHE_HOME to one that can be written")
+		ditrun(t, "classes", "--data", compressed).refused(t, 1, "unpack "+compressed+
+			": a folder is needed for what is unpacked: ", c.why, "set XDG_CACHE_HOME to one that can be written")
 	}
 	// A cache that cannot be written but has what is needed is used.
 	cache := t.TempDir()

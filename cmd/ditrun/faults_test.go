@@ -21,9 +21,10 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
-// TestTrainingUnderFaults: whatever happens to the files, the clients and the process of a run, it is only ever ended
-// by a signal or a closed pipe, goes on with --resume auto, and comes to its last step with the bytes of a run that
-// nothing happened to. What a fault finds at its moment is left to chance, so faults that cannot be made are passed over.
+// TestTrainingUnderFaults: whatever happens to the files, the clients and the process of a run, it is only ever
+// ended by a signal or a closed pipe, goes on with --resume auto, and comes to its last step with the bytes of a
+// run that nothing happened to. What a fault finds at its moment is left to chance, so faults that cannot be made
+// are passed over.
 //
 // DITRUN_SOAK=1 does this run after run for DITRUN_SOAK_MINUTES (30). DITRUN_SOAK_SEED repeats the faults of an earlier
 // test, though not their moments.
@@ -134,8 +135,8 @@ func (s *soak) whole(seed uint64, undisturbed, last string) {
 		return
 	}
 	equalFiles(s.t, filepath.Join(undisturbed, last), filepath.Join(s.run, last), checkpointFiles...)
-	// A folder that moves while a process writes its last file into it keeps a temporary, which the next process removes.
-	// A folder in the place of loss.png may still be there, of which it warns.
+	// A folder that moves while a process writes its last file into it keeps a temporary, which the next process
+	// removes. A folder in the place of loss.png may still be there, of which it warns.
 	again := ditrun(s.t, append(slices.Clone(s.flags), "--run-dir", s.run, "--resume", "auto")...)
 	if again.code != 0 || !strings.Contains(again.stdout, "Done!") {
 		s.t.Errorf("code %d of a finished run\n%s%s", again.code, again.stdout, again.stderr)
@@ -250,7 +251,8 @@ func (s *soak) life() bool {
 		if code != exitInterrupted && !done.Load() && !(s.cut && code == 0) {
 			s.t.Errorf("code %d after SIGINT\n%s", code, text)
 		}
-	case code == exitInterrupted && strings.Contains(text, "interrupted"): // before it trained there was nothing to save
+	// before it trained there was nothing to save
+	case code == exitInterrupted && strings.Contains(text, "interrupted"):
 	case code != 0:
 		s.t.Errorf("code %d after signal %v, output closed %v\n%s", code, s.sent, s.cut, text)
 	}

@@ -19,7 +19,9 @@ func TestFetch(t *testing.T) {
 	const commit = "0123456789abcdef0123456789abcdef01234567"
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if q.URL.Path == "/api/models/org/vae/revision/main" {
-			fmt.Fprintf(w, `{"sha":%q,"siblings":[{"rfilename":"config.json"},{"rfilename":%q}],"cardData":{"license":"mit"}}`, commit, vaeWeights)
+			fmt.Fprintf(w,
+				`{"sha":%q,"siblings":[{"rfilename":"config.json"},{"rfilename":%q}],"cardData":{"license":"mit"}}`,
+				commit, vaeWeights)
 			return
 		}
 		name, ok := strings.CutPrefix(q.URL.Path, "/org/vae/resolve/"+commit+"/")
@@ -59,12 +61,14 @@ func TestFetch(t *testing.T) {
 		t.Errorf("%+v", result)
 	}
 	equalFiles(t, r.vae, path, "config.json", vaeWeights)
-	mustRun(t, "sample", "--ckpt", r.run, "--vae", path, "--num-sampling-steps", "2", "--out", filepath.Join(home, "x.png"))
+	mustRun(t, "sample", "--ckpt", r.run, "--vae", path, "--num-sampling-steps", "2", "--out",
+		filepath.Join(home, "x.png"))
 
 	ditrun(t, "fetch", "hf:org/none").refused(t, 1, "404")
 	ditrun(t, "fetch", "sd-vae-ft-emma").refused(t, 2, "did you mean sd-vae-ft-ema?")
 	ditrun(t, "fetch", "http://127.0.0.1/x").refused(t, 2, "https")
-	if o := mustRun(t, "fetch"); !strings.Contains(o.stdout, "sd-vae-ft-ema") || !strings.Contains(o.stdout, "CC-BY-NC") {
+	if o := mustRun(t, "fetch"); !strings.Contains(o.stdout, "sd-vae-ft-ema") ||
+		!strings.Contains(o.stdout, "CC-BY-NC") {
 		t.Errorf("the list of names:\n%s", o.stdout)
 	}
 	if _, err := os.Stat(filepath.Join(home, "hub", "models--org--none")); err == nil {

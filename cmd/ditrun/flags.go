@@ -68,8 +68,8 @@ func newEnv(c *cli.Context) (*env, error) {
 	return e, e.withinBounds()
 }
 
-// mostOf is the largest value of a whole-number flag, whatever the command: where a slip of the keyboard would bring the
-// computer to a halt it is near what anybody may want, else what 32 bits hold.
+// mostOf is the largest value of a whole-number flag, whatever the command: where a slip of the keyboard would
+// bring the computer to a halt it is near what anybody may want, else what 32 bits hold.
 func mostOf(flag string) (most int, why string) {
 	switch flag {
 	case "threads":

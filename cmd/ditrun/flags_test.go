@@ -12,8 +12,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// TestWholeNumbersHaveBounds: no whole number of any command is taken that is negative or beyond all use, and none becomes
-// another.
+// TestWholeNumbersHaveBounds: no whole number of any command is taken that is negative or beyond all use, and none
+// becomes another.
 func TestWholeNumbersHaveBounds(t *testing.T) {
 	tried := 0
 	for _, c := range commands() {
@@ -30,13 +30,15 @@ func TestWholeNumbersHaveBounds(t *testing.T) {
 				fmt.Sprint(most + 1):    fmt.Sprintf("--%s %d: want at most %d", name, most+1, most),
 				"4294967297":            fmt.Sprintf("--%s 4294967297: want at most %d", name, most), // 1 in 32 bits
 				fmt.Sprint(math.MaxInt): fmt.Sprintf("--%s 9223372036854775807: want at most %d", name, most),
-				"99999999999999999999":  fmt.Sprintf("--%s \"99999999999999999999\": want a whole number from 0 to %d", name, most),
-				"1e3":                   fmt.Sprintf("--%s \"1e3\": want a whole number", name),
+				"99999999999999999999": fmt.Sprintf("--%s \"99999999999999999999\": want a whole number from 0 to %d",
+					name, most),
+				"1e3": fmt.Sprintf("--%s \"1e3\": want a whole number", name),
 			} {
 				var out, errs bytes.Buffer
 				code := run(t.Context(), []string{"ditrun", c.Name, "--" + name, value}, &out, &errs)
 				if code != 2 || !strings.HasPrefix(errs.String(), "ditrun: error: "+want) || out.Len() > 0 {
-					t.Errorf("%s --%s %s: code %d, errors %q, want 2, %q", c.Name, name, value, code, errs.String(), want)
+					t.Errorf("%s --%s %s: code %d, errors %q, want 2, %q", c.Name, name, value, code, errs.String(),
+						want)
 				}
 			}
 		}
@@ -50,13 +52,17 @@ func TestWholeNumbersHaveBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out, errs bytes.Buffer
-	if code := run(t.Context(), []string{"ditrun", "train", "--config", path}, &out, &errs); code != 2 || errs.String() != "ditrun: error: --num-workers 1000000: want at most 1024\n" {
+	if code := run(t.Context(), []string{"ditrun", "train", "--config", path}, &out, &errs); code != 2 ||
+		errs.String() != "ditrun: error: --num-workers 1000000: want at most 1024\n" {
 		t.Errorf("in a file: code %d, errors %q", code, errs.String())
 	}
-	for value, want := range map[string]string{"1e9": "--cfg-scale 1e+09: want at most 1000000", "0.5": "--cfg-scale 0.5: want a number from 1 (no guidance) up", "inf": "--cfg-scale +Inf: want at most", "nan": "--cfg-scale NaN: want a number"} {
+	for value, want := range map[string]string{"1e9": "--cfg-scale 1e+09: want at most 1000000",
+		"0.5": "--cfg-scale 0.5: want a number from 1 (no guidance) up", "inf": "--cfg-scale +Inf: want at most",
+		"nan": "--cfg-scale NaN: want a number"} {
 		errs.Reset()
 		args := []string{"ditrun", "sample", "--ckpt", "x", "--out", "x.png", "--cfg-scale", value}
-		if code := run(t.Context(), args, &out, &errs); code != 2 || !strings.HasPrefix(errs.String(), "ditrun: error: "+want) {
+		if code := run(t.Context(), args, &out, &errs); code != 2 ||
+			!strings.HasPrefix(errs.String(), "ditrun: error: "+want) {
 			t.Errorf("--cfg-scale %s: code %d, errors %q", value, code, errs.String())
 		}
 	}

@@ -17,7 +17,8 @@ import (
 // without libtorch.
 var layers = [][]string{
 	{"internal/disk", "internal/mmap", "internal/names", "internal/transfer"},
-	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/table", "data/store", "data/store/storetest", "dit/text/bpe"},
+	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/table", "data/store",
+		"data/store/storetest", "dit/text/bpe"},
 	{"torch"},
 	{"torch/nn", "torch/internal/genops"},
 	{"torch/optim", "torch/dist", "torch/torchtest"},
@@ -34,7 +35,8 @@ var layers = [][]string{
 // withoutTorch are the packages that do not need libtorch, and withoutC those of them that do not need a C compiler.
 var (
 	withoutTorch = []string{"internal/disk", "internal/mmap", "internal/names", "torch/checkpoint", "torch/philox",
-		"diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/picture", "data/picture/codec",
+		"diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/picture",
+		"data/picture/codec",
 		"data/table", "data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/store",
 		"diffusion/runs"}
 	withoutC = withoutTorch[:7]
@@ -115,7 +117,8 @@ func TestImportsFollowTheLayers(t *testing.T) {
 			if slices.Contains(forTests, other) {
 				t.Errorf("%s imports %s, which is for tests", name, other)
 			}
-			top := layer == len(layers)-1 && strings.HasPrefix(other, strings.Split(name, "/")[0]+"/") // cmd/ditrun and its internal packages
+			// cmd/ditrun and its internal packages
+			top := layer == len(layers)-1 && strings.HasPrefix(other, strings.Split(name, "/")[0]+"/")
 			if layerOf(other) >= layer && !top {
 				t.Errorf("%s imports %s, which is not in a layer below it", name, other)
 			}
@@ -142,7 +145,8 @@ func TestPackagesWithoutTorch(t *testing.T) {
 				t.Errorf("%s depends on %s: it must build without C", name, dep)
 			}
 			other, ok := strings.CutPrefix(dep, module)
-			if ok && !slices.Contains(withoutTorch, other) && layerOf(other) > 1 { // those listed are looked at themselves
+			// those listed are looked at themselves
+			if ok && !slices.Contains(withoutTorch, other) && layerOf(other) > 1 {
 				t.Errorf("%s depends on %s", name, other)
 			}
 		}

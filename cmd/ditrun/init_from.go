@@ -39,14 +39,17 @@ func startModel(e *env, named dit.Config, set training.Set) (dit.Config, *dit.We
 		holds, asks fmt.Stringer
 	}{{"block", w.Config.Block, named.Block}, {"condition", w.Config.Condition, named.Condition}} {
 		if d.holds != d.asks && (c.IsSet(d.flag) || d.flag == "condition" && c.Bool("unconditional")) {
-			return fail(usagef("--init-from %s holds a model of %s %s, --%s asks for %s", from, d.flag, d.holds, d.flag, d.asks))
+			return fail(usagef("--init-from %s holds a model of %s %s, --%s asks for %s", from, d.flag, d.holds, d.flag,
+				d.asks))
 		}
 	}
 	if set.Channels != w.Config.InChannels {
-		return fail(fmt.Errorf("--init-from %s is for latents of %d channels, %s has %d", from, w.Config.InChannels, set.Name, set.Channels))
+		return fail(fmt.Errorf("--init-from %s is for latents of %d channels, %s has %d", from, w.Config.InChannels,
+			set.Name, set.Channels))
 	}
 	if text := set.Text; w.Config.HasText() && text != nil && text.Encoder.Width != w.Config.TextWidth {
-		return fail(fmt.Errorf("--init-from %s takes captions of width %d, those of %s have %d", from, w.Config.TextWidth, set.Name, text.Encoder.Width))
+		return fail(fmt.Errorf("--init-from %s takes captions of width %d, those of %s have %d", from,
+			w.Config.TextWidth, set.Name, text.Encoder.Width))
 	}
 	e.printf("start   %s", w)
 	change := dit.Changes{InputSize: set.Height, InputWidth: set.Width, Seed: c.Uint64("global-seed")}

@@ -29,7 +29,8 @@ func inspectCommand() *cli.Command {
 			"ditrun inspect --sha256 --json results/000-DiT-XL-2",
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "all", DisableDefaultText: true, Usage: "list every tensor and every value"},
-			&cli.StringFlag{Name: "model", DefaultText: "as the file says", Usage: "`NAME`, for a .pt of a width that is not the paper's"},
+			&cli.StringFlag{Name: "model", DefaultText: "as the file says",
+				Usage: "`NAME`, for a .pt of a width that is not the paper's"},
 			&cli.BoolFlag{Name: "sha256", DisableDefaultText: true, Usage: "read the whole file and print its SHA-256"},
 		},
 		run: runInspect,
@@ -100,7 +101,8 @@ func inspect(path, model string) (*inspection, error) {
 	} else if st, err := os.Stat(path); err != nil || st.IsDir() {
 		return nil, modelErr
 	} else {
-		in.Family, in.Found = "unknown", "neither a DiT nor an autoencoder that ditrun has: "+strings.TrimPrefix(reason(modelErr), "open "+path+": ")
+		in.Family, in.Found = "unknown", "neither a DiT nor an autoencoder that ditrun has: "+
+			strings.TrimPrefix(reason(modelErr), "open "+path+": ")
 	}
 	f, err := checkpoint.Open(in.Path)
 	if err != nil {

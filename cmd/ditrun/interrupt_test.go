@@ -34,12 +34,16 @@ func TestInterruptTrainVAE(t *testing.T) {
 	r := theRoad(t)
 	for _, sig := range interrupts {
 		out := filepath.Join(t.TempDir(), "vae")
-		p := start(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", out}, vaeFlags, []string{"--max-steps", "100000", "--log-every", "1"})...)
+		p := start(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", out}, vaeFlags,
+			[]string{"--max-steps", "100000", "--log-every", "1"})...)
 		p.until("(step=0000003)")
 		p.signal(sig)
-		p.wait().stoppedBy(t, sig, "ditrun: hint: "+out+" holds the model after ", " of 100,000 steps; it can be used, and --resume auto continues it")
-		run := []string{"training", "training/config.json", "training/" + vaeWeights, "training/optimizer.safetensors", "training/train-vae.json"}
-		if got := list(t, out); !slices.Equal(got, append([]string{"SHA256SUMS", "config.json", vaeWeights, "reconstructions.png"}, run...)) {
+		p.wait().stoppedBy(t, sig, "ditrun: hint: "+out+" holds the model after ",
+			" of 100,000 steps; it can be used, and --resume auto continues it")
+		run := []string{"training", "training/config.json", "training/" + vaeWeights, "training/optimizer.safetensors",
+			"training/train-vae.json"}
+		if got := list(t, out); !slices.Equal(got,
+			append([]string{"SHA256SUMS", "config.json", vaeWeights, "reconstructions.png"}, run...)) {
 			t.Errorf("%v leaves %q", sig, got)
 		}
 		mustRun(t, "encode-latents", "--data", r.pictures, "--vae", out, "--out", filepath.Join(t.TempDir(), "latents"))
@@ -51,7 +55,8 @@ func TestInterruptEncode(t *testing.T) {
 	pictures := filepath.Join(t.TempDir(), "many")
 	writeIDX(t, pictures, 2*4096+50, 2) // three shards
 	encode := func(out string) []string {
-		return []string{"encode-latents", "--data", pictures, "--vae", r.vae, "--out", out, "--image-size", "2", "--batch-size", "64"}
+		return []string{"encode-latents", "--data", pictures, "--vae", r.vae, "--out", out, "--image-size", "2",
+			"--batch-size", "64"}
 	}
 	whole := filepath.Join(t.TempDir(), "whole")
 	mustRun(t, encode(whole)...)
@@ -74,7 +79,8 @@ func TestInterruptEncode(t *testing.T) {
 				t.Errorf("%v leaves %s", sig, name)
 			}
 		}
-		ditrun(t, "train", "--data", out).refused(t, 1, "no manifest.json: not a folder of latents, or encoding has not finished", "hint: ")
+		ditrun(t, "train", "--data", out).refused(t, 1,
+			"no manifest.json: not a folder of latents, or encoding has not finished", "hint: ")
 		before := modified(t, filepath.Join(out, got[0]))
 		mustRun(t, encode(out)...)
 		if !modified(t, filepath.Join(out, got[0])).Equal(before) {
@@ -127,13 +133,15 @@ func TestInterruptTrain(t *testing.T) {
 		p := start(t, r.train(append(flags, "--run-dir", run, "--resume", resume)...)...)
 		p.until("(step=00000" + []string{"05", "40"}[i] + ")")
 		// It waits now for somebody to read its lines. Others keep off.
-		ditrun(t, r.train(append(flags, "--run-dir", run, "--resume", "auto")...)...).refused(t, 1, "run "+run+": in use by another process")
+		ditrun(t, r.train(append(flags, "--run-dir", run, "--resume", "auto")...)...).refused(t, 1,
+			"run "+run+": in use by another process")
 		ditrun(t, r.train(append(flags, "--run-dir", run)...)...).refused(t, 1, "run folder "+run+" holds a run")
 		p.signal(sig)
 		o := p.wait()
 		if sig == syscall.SIGINT {
 			o.stopped(t, "ditrun: hint: the same command with --run-dir "+run+" --resume auto continues")
-		} else if o.code != 0 || strings.Contains(o.stderr, "error") || !strings.Contains(o.stdout, "holds all that was done, --resume auto continues") {
+		} else if o.code != 0 || strings.Contains(o.stderr, "error") ||
+			!strings.Contains(o.stdout, "holds all that was done, --resume auto continues") {
 			t.Errorf("%v: code %d, printed\n%s%s", sig, o.code, o.stdout, o.stderr)
 		}
 		if !strings.Contains(o.stdout, "\nSaved checkpoint to "+run) || strings.Contains(o.stdout, "Done!") {
@@ -152,7 +160,8 @@ func TestInterruptTrain(t *testing.T) {
 		resume = []string{"auto", latest}[i]
 	}
 	mustRun(t, r.train(append(flags, "--run-dir", run, "--resume", resume)...)...)
-	equalFiles(t, filepath.Join(whole, "checkpoints/0000120"), filepath.Join(run, "checkpoints/latest"), checkpointFiles...)
+	equalFiles(t, filepath.Join(whole, "checkpoints/0000120"), filepath.Join(run, "checkpoints/latest"),
+		checkpointFiles...)
 	var all []int
 	for i := range 120 {
 		all = append(all, i+1)
@@ -166,7 +175,8 @@ func TestInterruptSample(t *testing.T) {
 	for _, sig := range interrupts {
 		for _, name := range []string{"x.png", "x.npz", "folder"} {
 			dir := t.TempDir()
-			p := start(t, r.sample(filepath.Join(dir, name), "--num-sampling-steps", "1000", "--num-samples", "1000", "--batch-size", "10")...)
+			p := start(t, r.sample(filepath.Join(dir, name), "--num-sampling-steps", "1000", "--num-samples", "1000",
+				"--batch-size", "10")...)
 			p.until("model ")
 			p.signal(sig)
 			p.wait().stoppedBy(t, sig)
@@ -260,7 +270,8 @@ func TestLeftoversAreSwept(t *testing.T) {
 			}
 			for _, name := range list(t, dir) {
 				base := filepath.Base(name)
-				if base != filepath.Base(other) && (out != "latents" && out != "vae" || name != base) && strings.HasPrefix(base, ".") {
+				if base != filepath.Base(other) && (out != "latents" && out != "vae" || name != base) &&
+					strings.HasPrefix(base, ".") {
 					t.Errorf("%s is left", name)
 				}
 			}
@@ -296,5 +307,6 @@ func TestSecondInterrupt(t *testing.T) {
 		t.Errorf("the second interrupt took %v", d)
 	}
 	// What was there stays good.
-	mustRun(t, r.train("--run-dir", run, "--max-steps", fmt.Sprint(nextStep(t, run)), "--log-every", "1", "--ckpt-every", "20", "--resume", "auto")...)
+	mustRun(t, r.train("--run-dir", run, "--max-steps", fmt.Sprint(nextStep(t, run)), "--log-every", "1",
+		"--ckpt-every", "20", "--resume", "auto")...)
 }

@@ -29,7 +29,8 @@ func launchCommand() *cli.Command {
 		example: "ditrun launch -n 2 train --data latents --model DiT-S/2 --resume auto",
 		args:    "COMMAND [options]",
 		flags: []cli.Flag{
-			&cli.IntFlag{Name: "num-processes", Aliases: []string{"n"}, DefaultText: "required", Usage: "start `N` processes, one for each GPU"},
+			&cli.IntFlag{Name: "num-processes", Aliases: []string{"n"}, DefaultText: "required",
+				Usage: "start `N` processes, one for each GPU"},
 			&cli.IntFlag{Name: "max-restarts", Usage: "start all again up to `K` times after one failed"},
 		},
 		run: runLaunch,
@@ -72,8 +73,9 @@ func runLaunch(e *env) error {
 	}
 	defer signal.Stop(signals)
 	job := launcher.Job{
-		Path: self, Args: slices.Concat(e.globalArgs(), args), N: c.Int("num-processes"), MaxRestarts: c.Int("max-restarts"),
-		Stdout: direct(e.stdout), Stderr: e.stderr, Signals: signals, Grace: launchGrace, Log: e.warn,
+		Path: self, Args: slices.Concat(e.globalArgs(), args), N: c.Int("num-processes"),
+		MaxRestarts: c.Int("max-restarts"),
+		Stdout:      direct(e.stdout), Stderr: e.stderr, Signals: signals, Grace: launchGrace, Log: e.warn,
 	}
 	err = job.Run(e.ctx)
 	if exit := (*launcher.ExitError)(nil); errors.As(err, &exit) {

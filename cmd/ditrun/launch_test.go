@@ -33,7 +33,8 @@ func TestInterruptLaunch(t *testing.T) {
 	for _, sig := range interrupts {
 		for _, twice := range []bool{false, true} {
 			out := filepath.Join(t.TempDir(), fmt.Sprint("latents ", twice))
-			p := start(t, "launch", "-n", "2", "--max-restarts", "2", "--", "encode-latents", "--data", pictures, "--vae", r.vae, "--out", out, "--image-size", "2", "--batch-size", "64")
+			p := start(t, "launch", "-n", "2", "--max-restarts", "2", "--", "encode-latents", "--data", pictures,
+				"--vae", r.vae, "--out", out, "--image-size", "2", "--batch-size", "64")
 			p.until("process 0 of 2")
 			waitFor(t, filepath.Join(out, "latents-00000-of-00003.safetensors.lock"))
 			p.signal(sig)
@@ -46,7 +47,8 @@ func TestInterruptLaunch(t *testing.T) {
 			if twice && o.code == exitInterrupted { // of a process that had no time to tell the signals apart
 				code = exitInterrupted
 			}
-			if o.code != code || time.Since(began) > 10*time.Second || strings.Contains(o.stderr, "starting all again") {
+			if o.code != code || time.Since(began) > 10*time.Second ||
+				strings.Contains(o.stderr, "starting all again") {
 				t.Errorf("%v: code %d after %v\n%s", sig, o.code, time.Since(began), o.stderr)
 			}
 			if said := strings.Count(o.stderr, "[1] ditrun: stopping;"); !twice && said != 1 {
@@ -63,10 +65,12 @@ func TestInterruptLaunch(t *testing.T) {
 func TestTerminatedLaunchOfTraining(t *testing.T) {
 	r := theRoad(t)
 	run := filepath.Join(t.TempDir(), "run")
-	p := start(t, slices.Concat([]string{"launch", "-n", "2", "--"}, r.train("--run-dir", run, "--max-steps", "100000", "--log-every", "1"))...)
+	p := start(t, slices.Concat([]string{"launch", "-n", "2", "--"},
+		r.train("--run-dir", run, "--max-steps", "100000", "--log-every", "1"))...)
 	p.until("(step=0000003)")
 	p.signal(syscall.SIGTERM)
-	if o := p.wait(); o.code != 0 || strings.Contains(o.stderr, "error") || !strings.Contains(o.stdout, "--resume auto continues") {
+	if o := p.wait(); o.code != 0 || strings.Contains(o.stderr, "error") ||
+		!strings.Contains(o.stdout, "--resume auto continues") {
 		t.Errorf("code %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
 	if !exists(filepath.Join(run, "checkpoints", "latest", "state.json")) {
@@ -86,7 +90,8 @@ func TestOneProcess(t *testing.T) {
 	} {
 		o := ditrun(t, append([]string{"launch", "-n", "3", "--"}, args...)...)
 		want := "ditrun: error: " + args[0] + ": started as 3 processes, each of which would do the whole work\n"
-		if o.code != exitUsage || strings.Count(o.stderr, want) != 1 || strings.Count(o.stderr, "error") != 2 || o.stdout != "" {
+		if o.code != exitUsage || strings.Count(o.stderr, want) != 1 || strings.Count(o.stderr, "error") != 2 ||
+			o.stdout != "" {
 			t.Errorf("%s: code %d, printed\n%s%s", args[0], o.code, o.stdout, o.stderr)
 		}
 		if got := list(t, dir); len(got) > 0 {
@@ -94,26 +99,31 @@ func TestOneProcess(t *testing.T) {
 		}
 	}
 	// One process of a launcher is a process alone.
-	o := ditrun(t, "launch", "-n", "1", "--", "convert", "--ckpt", "none", "--to", "official", "--out", filepath.Join(dir, "x.pt"))
+	o := ditrun(t, "launch", "-n", "1", "--", "convert", "--ckpt", "none", "--to", "official", "--out",
+		filepath.Join(dir, "x.pt"))
 	if o.code != 1 || strings.Contains(o.stderr, "started as") {
 		t.Errorf("code %d\n%s", o.code, o.stderr)
 	}
 	// Slurm says it in other words.
-	slurm := map[string]string{"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "7",
+	slurm := map[string]string{"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "0",
+		"SLURM_JOB_ID":         "7",
 		"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_STEP_NODELIST": "a", "SLURM_NODEID": "0"}
-	if err := checkAlone("sample", func(name string) string { return slurm[name] }); err == nil || !strings.Contains(err.Error(), "started as 4 processes") {
+	if err := checkAlone("sample", func(name string) string { return slurm[name] }); err == nil ||
+		!strings.Contains(err.Error(), "started as 4 processes") {
 		t.Errorf("under Slurm: %v", err)
 	}
 }
 
-// TestKilledRank: a process of a run that is killed ends the others, all start again by themselves, and the end is that of
-// a run that nothing happened to. The same under torchrun where DITRUN_TORCH_PYTHON names a Python with torch.
+// TestKilledRank: a process of a run that is killed ends the others, all start again by themselves, and the end is
+// that of a run that nothing happened to. The same under torchrun where DITRUN_TORCH_PYTHON names a Python with
+// torch.
 func TestKilledRank(t *testing.T) {
 	r := theRoad(t)
 	t.Setenv(asDitrun, "1")
 	train := func(run string) []string {
-		return slices.Concat([]string{"train", "--data", r.latents}, trainFlags, []string{"--max-steps", "300", "--ckpt-every", "50", "--log-every", "100",
-			"--resume", "auto", "--run-dir", run})
+		return slices.Concat([]string{"train", "--data", r.latents}, trainFlags,
+			[]string{"--max-steps", "300", "--ckpt-every", "50", "--log-every", "100",
+				"--resume", "auto", "--run-dir", run})
 	}
 	undisturbed := filepath.Join(t.TempDir(), "run")
 	mustRun(t, slices.Concat([]string{"launch", "-n", "2", "--"}, train(undisturbed))...)
@@ -121,12 +131,15 @@ func TestKilledRank(t *testing.T) {
 	for _, by := range []string{"launch", "torchrun"} {
 		t.Run(by, func(t *testing.T) {
 			run := filepath.Join(t.TempDir(), "run")
-			cmd := command(t, "", slices.Concat([]string{"launch", "-n", "2", "--max-restarts", "2", "--"}, train(run))...)
+			cmd := command(t, "", slices.Concat([]string{"launch", "-n", "2", "--max-restarts", "2", "--"},
+				train(run))...)
 			if by == "torchrun" {
 				if os.Getenv("DITRUN_TORCH_PYTHON") == "" {
 					t.Skip("DITRUN_TORCH_PYTHON does not name a Python with torch")
 				}
-				cmd = command(t, `exec "$DITRUN_TORCH_PYTHON" -m torch.distributed.run --standalone --nproc-per-node=2 --max-restarts=2 --no-python "$@"`, train(run)...)
+				cmd = command(t,
+					`exec "$DITRUN_TORCH_PYTHON" -m torch.distributed.run --standalone `+
+						`--nproc-per-node=2 --max-restarts=2 --no-python "$@"`, train(run)...)
 			}
 			var said bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &said, &said
@@ -145,7 +158,8 @@ func TestKilledRank(t *testing.T) {
 			if n := strings.Count(said.String(), "Resumed at step"); n != 1 {
 				t.Errorf("resumed %d times, want once\n%s", n, said.String())
 			}
-			equalFiles(t, filepath.Join(undisturbed, weights), filepath.Join(run, weights), "model.safetensors", "ema.safetensors",
+			equalFiles(t, filepath.Join(undisturbed, weights), filepath.Join(run, weights), "model.safetensors",
+				"ema.safetensors",
 				"optimizer-000-of-002.safetensors", "optimizer-001-of-002.safetensors")
 		})
 	}

@@ -55,7 +55,8 @@ func main() {
 	if !isSet("OMP_WAIT_POLICY") && !isSet("GOMP_SPINCOUNT") {
 		os.Setenv("GOMP_SPINCOUNT", "4000")
 	}
-	// A file beyond the user's limit, and a pipe that nobody reads, are then errors of the write, not the end of the process.
+	// A file beyond the user's limit, and a pipe that nobody reads, are then errors of the write, not the end of
+	// the process.
 	signal.Ignore(syscall.SIGXFSZ, syscall.SIGPIPE)
 	os.Exit(run(withSignals(context.Background()), os.Args, os.Stdout, os.Stderr))
 }
@@ -66,9 +67,9 @@ var stopSignals = map[os.Signal]error{
 	syscall.SIGINT: errInterrupted, syscall.SIGTERM: errTerminated, syscall.SIGHUP: errHangup,
 }
 
-// withSignals returns a context that the first of stopSignals cancels, so
-// that the command can save its work; a second interrupt or SIGTERM exits at once. A second hang-up does not: a terminal that
-// is closed sends one, and the shell in it another.
+// withSignals returns a context that the first of stopSignals cancels, so that the command can save its work; a
+// second interrupt or SIGTERM exits at once. A second hang-up does not: a terminal that is closed sends one, and
+// the shell in it another.
 func withSignals(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 8)

@@ -83,7 +83,8 @@ func (o outcome) refused(t *testing.T, code int, texts ...string) {
 			said = append(said, line)
 		}
 	}
-	ok := o.code == code && (len(said) == 1 || len(said) == 2 && strings.HasPrefix(said[1], "ditrun: hint: ")) && strings.HasPrefix(said[0], "ditrun: error: ")
+	ok := o.code == code && (len(said) == 1 || len(said) == 2 && strings.HasPrefix(said[1], "ditrun: hint: ")) &&
+		strings.HasPrefix(said[0], "ditrun: error: ")
 	for _, bad := range []string{"goroutine", "panic", "internal:", ".go:", "\n  "} {
 		ok = ok && !strings.Contains(o.stderr, bad)
 	}
@@ -94,7 +95,8 @@ func (o outcome) refused(t *testing.T, code int, texts ...string) {
 		ok = ok && len(line) < 1200
 	}
 	if !ok {
-		t.Errorf("code %d, errors\n%swant code %d, one error and at most a hint, with %q", o.code, o.stderr, code, texts)
+		t.Errorf("code %d, errors\n%swant code %d, one error and at most a hint, with %q", o.code, o.stderr, code,
+			texts)
 	}
 }
 
@@ -199,7 +201,8 @@ func writeIDX(t *testing.T, dir string, n, side int) {
 		}
 		return b
 	}
-	write(t, filepath.Join(dir, "train-images-idx3-ubyte"), append(head(0x803, uint32(n), uint32(side), uint32(side)), pix...))
+	write(t, filepath.Join(dir, "train-images-idx3-ubyte"),
+		append(head(0x803, uint32(n), uint32(side), uint32(side)), pix...))
 	write(t, filepath.Join(dir, "train-labels-idx1-ubyte"), append(head(0x801, uint32(n)), labels...))
 	write(t, filepath.Join(dir, "classes.txt"), []byte("ramp\nslope\nstripes\nvalley\n"))
 }
@@ -272,7 +275,8 @@ var (
 )
 
 var (
-	vaeFlags   = []string{"--image-size", "8", "--downsample", "2", "--block-out-channels", "8,8", "--norm-num-groups", "4", "--max-steps", "6", "--log-every", "2"}
+	vaeFlags = []string{"--image-size", "8", "--downsample", "2", "--block-out-channels", "8,8", "--norm-num-groups",
+		"4", "--max-steps", "6", "--log-every", "2"}
 	trainFlags = []string{"--model", "DiT-16x1x2/2", "--global-batch-size", "16", "--lr", "1e-3", "--ema-decay", "0.5"}
 )
 
@@ -282,13 +286,15 @@ func theRoad(t *testing.T) road {
 	needTorch(t)
 	roadOnce.Do(func() {
 		r := road{}
-		for name, p := range map[string]*string{"pictures": &r.pictures, "vae": &r.vae, "latents": &r.latents, "run": &r.run} {
+		for name, p := range map[string]*string{"pictures": &r.pictures, "vae": &r.vae, "latents": &r.latents,
+			"run": &r.run} {
 			*p = filepath.Join(scratch, name)
 		}
 		writeIDX(t, r.pictures, 64, 8)
 		mustRun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", r.vae}, vaeFlags)...)
 		mustRun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", r.latents)
-		mustRun(t, r.train("--run-dir", r.run, "--max-steps", "6", "--log-every", "2", "--ckpt-every", "4", "--sample-every", "4", "--vae", r.vae)...)
+		mustRun(t, r.train("--run-dir", r.run, "--max-steps", "6", "--log-every", "2", "--ckpt-every", "4",
+			"--sample-every", "4", "--vae", r.vae)...)
 		made = r
 	})
 	if made.run == "" {
@@ -304,7 +310,8 @@ func (r road) train(more ...string) []string {
 
 // sample returns a sampling command line with the models of the road.
 func (r road) sample(out string, more ...string) []string {
-	return slices.Concat([]string{"sample", "--ckpt", r.run, "--vae", r.vae, "--num-sampling-steps", "5", "--out", out}, more)
+	return slices.Concat([]string{"sample", "--ckpt", r.run, "--vae", r.vae, "--num-sampling-steps", "5", "--out", out},
+		more)
 }
 
 // interrupts are the signals that stop a command.

@@ -24,9 +24,12 @@ func modelsCommand() *cli.Command {
 		example: "ditrun models --image-size 512 --block adaln-zero\n" +
 			"ditrun models --model DiT-XL/2,DiT-192x6x6/2 --image-size 256x384 --json",
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "model", DefaultText: "the paper's twelve", Usage: "a `LIST` of names, as train --model takes"},
-			&cli.StringFlag{Name: "block", DefaultText: "all four", Usage: "a `LIST` of in-context, cross-attention, adaln, adaln-zero"},
-			&cli.StringFlag{Name: "condition", Value: "class", Usage: "class, text, text+class or none; text is CLIP's, 77x768"},
+			&cli.StringFlag{Name: "model", DefaultText: "the paper's twelve",
+				Usage: "a `LIST` of names, as train --model takes"},
+			&cli.StringFlag{Name: "block", DefaultText: "all four",
+				Usage: "a `LIST` of in-context, cross-attention, adaln, adaln-zero"},
+			&cli.StringFlag{Name: "condition", Value: "class",
+				Usage: "class, text, text+class or none; text is CLIP's, 77x768"},
 			imageSizeFlag("256", "`PIXELS` a side, or HEIGHTxWIDTH"),
 			&cli.IntFlag{Name: "batch-size", Value: 1, Usage: "`N` pictures a step, for the column \"training\""},
 			&cli.StringFlag{Name: "precision", Value: "fp32", Usage: "of the tokens in training: fp32, tf32 or bf16"},
@@ -67,7 +70,8 @@ func runModels(e *env) error {
 	}
 	size := e.imageSize(picture.Square(256))
 	if size.Height%pixelsPerLatent != 0 || size.Width%pixelsPerLatent != 0 {
-		return usagef("--image-size %s: want multiples of %d, the pixels that become one of the latent", size, pixelsPerLatent)
+		return usagef("--image-size %s: want multiples of %d, the pixels that become one of the latent", size,
+			pixelsPerLatent)
 	}
 	condition, err := dit.ParseCondition(c.String("condition"))
 	if err != nil {
@@ -107,11 +111,13 @@ func runModels(e *env) error {
 			state, each := cfg.StateBytes(), cfg.ActivationBytes(bytesEach)
 			memory := state + float64(c.Int("batch-size"))*each
 			if memory > math.MaxInt64/2 {
-				return usagef("%s at --image-size %s: takes %.1g bytes, more than this program can count", name, size, memory)
+				return usagef("%s at --image-size %s: takes %.1g bytes, more than this program can count", name, size,
+					memory)
 			}
 			rows = append(rows, modelRow{
-				Model: cfg.Name(), Block: block.String(), Condition: condition.String(), ImageSize: size.String(), Params: int64(cfg.NumParams()),
-				GMACs: cfg.MACs() / 1e9, GFLOPs: 2 * cfg.MACs() / 1e9, Tokens: cfg.NumTokens(),
+				Model: cfg.Name(), Block: block.String(), Condition: condition.String(), ImageSize: size.String(),
+				Params: int64(cfg.NumParams()),
+				GMACs:  cfg.MACs() / 1e9, GFLOPs: 2 * cfg.MACs() / 1e9, Tokens: cfg.NumTokens(),
 				Memory: int64(memory), StateMemory: int64(state), ActivationMemory: int64(each),
 			})
 		}
@@ -125,9 +131,11 @@ func printModels(e *env, rows []modelRow) {
 	for _, r := range rows {
 		width = max(width, len(r.Model))
 	}
-	e.printf("%-*s  %-15s %13s %9s %9s %7s %10s %10s %10s", width, "model", "block", "parameters", "GMACs", "GFLOPs", "tokens", "state", "picture", "training")
+	e.printf("%-*s  %-15s %13s %9s %9s %7s %10s %10s %10s", width, "model", "block", "parameters", "GMACs", "GFLOPs",
+		"tokens", "state", "picture", "training")
 	for _, r := range rows {
-		e.printf("%-*s  %-15s %13s %9.2f %9.2f %7s %10s %10s %10s", width, r.Model, r.Block, format.Count(r.Params), r.GMACs, r.GFLOPs, format.Count(int64(r.Tokens)),
+		e.printf("%-*s  %-15s %13s %9.2f %9.2f %7s %10s %10s %10s", width, r.Model, r.Block, format.Count(r.Params),
+			r.GMACs, r.GFLOPs, format.Count(int64(r.Tokens)),
 			format.Bytes(r.StateMemory), format.Bytes(r.ActivationMemory), format.Bytes(r.Memory))
 	}
 }

@@ -39,7 +39,8 @@ func TestTextFromFilesShows(t *testing.T) {
 		}
 	}
 	if messages != 3 {
-		t.Errorf("%d lines begin as a message does, want a warning, an error and a hint, in\n%s%s", messages, stdout, stderr)
+		t.Errorf("%d lines begin as a message does, want a warning, an error and a hint, in\n%s%s", messages, stdout,
+			stderr)
 	}
 	quoted := `\x1b[31mRED\x1b]0;t\x07\x1b[2J\u009b1m\x9b1m\u202egnp\r`
 	if n := strings.Count(stdout+stderr, quoted); n != 7 { // the bar has two
@@ -63,23 +64,27 @@ func (w *fullAfter) Write(b []byte) (int, error) {
 func TestOutputThatCannotBeWritten(t *testing.T) {
 	var errs bytes.Buffer
 	for _, args := range [][]string{
-		{"models"}, {"classes"}, {"classes", "--json", "--quiet"}, {"version"}, {"version", "--json"}, {"help"}, {"help", "models"}, {"--help"}, {"train", "--help"},
+		{"models"}, {"classes"}, {"classes", "--json", "--quiet"}, {"version"}, {"version", "--json"}, {"help"},
+		{"help", "models"}, {"--help"}, {"train", "--help"},
 		{"completion", "bash"}, {}, {"fetch"},
 	} {
 		for _, room := range []int{0, 10} {
 			errs.Reset()
 			code := run(t.Context(), append([]string{"ditrun"}, args...), &fullAfter{n: room}, &errs)
-			if code != 1 || !strings.HasPrefix(errs.String(), "ditrun: error: ") || !strings.Contains(errs.String(), "no space left on device") {
+			if code != 1 || !strings.HasPrefix(errs.String(), "ditrun: error: ") ||
+				!strings.Contains(errs.String(), "no space left on device") {
 				t.Errorf("%q, room for %d bytes: code %d, errors %q", args, room, code, errs.String())
 			}
 		}
 	}
 	// An error of the work itself comes first.
-	failing := spec{name: "work", run: func(e *env) error { e.printf("found"); return errors.New("load x: no such file") }}
+	failing := spec{name: "work",
+		run: func(e *env) error { e.printf("found"); return errors.New("load x: no such file") }}
 	app := newApp(&fullAfter{}, &errs)
 	app.Commands = append(app.Commands, newCommand(failing))
 	errs.Reset()
-	if code := runApp(t.Context(), app, []string{"ditrun", "work"}); code != 1 || errs.String() != "ditrun: error: load x: no such file\n" {
+	if code := runApp(t.Context(), app, []string{"ditrun", "work"}); code != 1 ||
+		errs.String() != "ditrun: error: load x: no such file\n" {
 		t.Errorf("code %d, errors %q", code, errs.String())
 	}
 	// Work whose result is in files ends well.

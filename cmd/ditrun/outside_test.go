@@ -47,7 +47,8 @@ func TestOutputOutsideOfPictures(t *testing.T) {
 			}
 		}
 		t.Chdir(pictures)
-		ditrun(t, "train", "--data", ".", "--vae", "none").refused(t, 2, "--results-dir results: lies in ., which holds")
+		ditrun(t, "train", "--data", ".", "--vae", "none").refused(t, 2,
+			"--results-dir results: lies in ., which holds")
 		t.Chdir(dir)
 	}, dir)
 	// Beside, above, and beside files that a name or a pattern gives.

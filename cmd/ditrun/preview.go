@@ -38,7 +38,8 @@ func newPreviewer(e *env, t *trainInput) (*previewer, error) {
 		return p, nil
 	}
 	p.vae, p.scaling, p.perRow = t.vae, t.set.ScalingFactor, previewShown
-	p.request = sampling.Request{CFGScale: previewScale, Guided: dit.GuideAll, Steps: previewSteps, Seed: e.flags.Uint64("global-seed")}
+	p.request = sampling.Request{CFGScale: previewScale, Guided: dit.GuideAll, Steps: previewSteps,
+		Seed: e.flags.Uint64("global-seed")}
 	if t.config.Model.ClassDropoutProb == 0 {
 		p.request.CFGScale = 1
 	}

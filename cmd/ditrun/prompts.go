@@ -40,10 +40,12 @@ func (e *env) parseCondition(info dit.Info) (a asked, err error) {
 	}
 	classes := *c.Generic("class-labels").(*textList)
 	switch {
-	case !cfg.HasText() && (a.prompts != nil || c.IsSet("negative-prompt") || c.IsSet("text-encoder") || c.IsSet("text-states")):
+	case !cfg.HasText() && (a.prompts != nil || c.IsSet("negative-prompt") || c.IsSet("text-encoder") ||
+		c.IsSet("text-states")):
 		return a, usagef("--prompt and what belongs to it: the model takes no text, it is one of %s", cfg.Conditions())
 	case cfg.HasText() && a.prompts == nil:
-		return a, withHint(usagef("sample: --prompt is required: the model takes %s", cfg.Conditions()), "as in --prompt 'a red shoe'")
+		return a, withHint(usagef("sample: --prompt is required: the model takes %s", cfg.Conditions()),
+			"as in --prompt 'a red shoe'")
 	case !cfg.HasClass() && len(classes) > 0:
 		return a, usagef("--class-labels: the model has no classes, it is one of %s", cfg.Conditions())
 	case cfg.HasClass() && cfg.HasText() && len(classes) == 0:
@@ -60,7 +62,8 @@ func (e *env) parseCondition(info dit.Info) (a asked, err error) {
 }
 
 // encodePrompts encodes prompts and what guidance leads away from, by the encoder that the model was trained with.
-func (e *env) encodePrompts(info dit.Info, prompts []string, dev torch.Device) (captions []sampling.Caption, null sampling.Caption, err error) {
+func (e *env) encodePrompts(info dit.Info, prompts []string, dev torch.Device) (captions []sampling.Caption,
+	null sampling.Caption, err error) {
 	encoder, closeEncoder, err := e.openPromptEncoder(info, dev)
 	if err != nil {
 		return nil, null, err
@@ -107,7 +110,8 @@ func (e *env) openPromptEncoder(info dit.Info, dev torch.Device) (encoder tokens
 		if trained.Name != "" {
 			name = fmt.Sprintf(" (%s)", trained.Name)
 		}
-		return fail(withHint(usagef("sample: --prompt needs one of --text-encoder and --text-states"), "give the encoder of the captions that the model was trained with%s", name))
+		return fail(withHint(usagef("sample: --prompt needs one of --text-encoder and --text-states"),
+			"give the encoder of the captions that the model was trained with%s", name))
 	case dir != "":
 		model, err := text.Open(dir, dev)
 		if err != nil {
@@ -126,9 +130,11 @@ func (e *env) openPromptEncoder(info dit.Info, dev torch.Device) (encoder tokens
 	same := got.Name == trained.Name && (file != "" || got.SHA256 == trained.SHA256)
 	switch {
 	case got.Length > cfg.TextLength || got.Width != cfg.TextWidth:
-		return fail(fmt.Errorf("text encoder %s makes %d tokens of width %d, the model takes up to %d of width %d", location, got.Length, got.Width, cfg.TextLength, cfg.TextWidth))
+		return fail(fmt.Errorf("text encoder %s makes %d tokens of width %d, the model takes up to %d of width %d",
+			location, got.Length, got.Width, cfg.TextLength, cfg.TextWidth))
 	case trained != (dit.TextEncoder{}) && !same:
-		return fail(fmt.Errorf("text encoder %s is %s (%.12s), the model was trained with %s (%.12s)", location, got.Name, got.SHA256, trained.Name, trained.SHA256))
+		return fail(fmt.Errorf("text encoder %s is %s (%.12s), the model was trained with %s (%.12s)", location,
+			got.Name, got.SHA256, trained.Name, trained.SHA256))
 	}
 	return encoder, closeIt, nil
 }

@@ -28,10 +28,14 @@ func TestRoad(t *testing.T) {
 	for dir, want := range map[string][]string{
 		r.vae:     {"SHA256SUMS", "config.json", vaeWeights, "reconstructions.png"},
 		r.latents: {theShard, "manifest.json"},
-		r.run: {".lock", "checkpoints", "checkpoints/0000004", "checkpoints/0000004/ema.safetensors", "checkpoints/0000004/model.safetensors",
-			"checkpoints/0000004/optimizer-000-of-001.safetensors", "checkpoints/0000004/state.json", "checkpoints/0000006", "checkpoints/0000006/ema.safetensors",
-			"checkpoints/0000006/model.safetensors", "checkpoints/0000006/optimizer-000-of-001.safetensors", "checkpoints/0000006/state.json", "checkpoints/latest",
-			"config.yaml", "events.out.tfevents", "log.jsonl", "log.txt", "loss.png", "run.json", "samples", "samples/0000004.png", "samples/0000006.png"},
+		r.run: {".lock", "checkpoints", "checkpoints/0000004", "checkpoints/0000004/ema.safetensors",
+			"checkpoints/0000004/model.safetensors",
+			"checkpoints/0000004/optimizer-000-of-001.safetensors", "checkpoints/0000004/state.json",
+			"checkpoints/0000006", "checkpoints/0000006/ema.safetensors",
+			"checkpoints/0000006/model.safetensors", "checkpoints/0000006/optimizer-000-of-001.safetensors",
+			"checkpoints/0000006/state.json", "checkpoints/latest",
+			"config.yaml", "events.out.tfevents", "log.jsonl", "log.txt", "loss.png", "run.json", "samples",
+			"samples/0000004.png", "samples/0000006.png"},
 	} {
 		got := list(t, dir)
 		for i, name := range got {
@@ -43,11 +47,13 @@ func TestRoad(t *testing.T) {
 			t.Errorf("%s holds %q, want %q", filepath.Base(dir), got, want)
 		}
 	}
-	for _, path := range []string{filepath.Join(r.vae, "reconstructions.png"), filepath.Join(r.run, "loss.png"), filepath.Join(r.run, "samples/0000006.png")} {
+	for _, path := range []string{filepath.Join(r.vae, "reconstructions.png"), filepath.Join(r.run, "loss.png"),
+		filepath.Join(r.run, "samples/0000006.png")} {
 		size(t, path)
 	}
 	checkLog(t, r.run, 2, 4, 6)
-	for _, want := range []string{"image-size: 8\n", "num-classes: 4\n", "flip-prob: 0.5\n", "precision: fp32\n", "max-steps: 6\n"} {
+	for _, want := range []string{"image-size: 8\n", "num-classes: 4\n", "flip-prob: 0.5\n", "precision: fp32\n",
+		"max-steps: 6\n"} {
 		if config := string(read(t, filepath.Join(r.run, "config.yaml"))); !strings.Contains(config, want) {
 			t.Errorf("config.yaml lacks %q:\n%s", want, config)
 		}
@@ -95,7 +101,8 @@ func TestSameSeed(t *testing.T) {
 
 	// config.yaml alone repeats the run, pictures included.
 	mustRun(t, "train", "--config", filepath.Join(r.run, "config.yaml"), "--run-dir", again.run)
-	equalFiles(t, filepath.Join(r.run, "checkpoints/0000006"), filepath.Join(again.run, "checkpoints/0000006"), checkpointFiles...)
+	equalFiles(t, filepath.Join(r.run, "checkpoints/0000006"), filepath.Join(again.run, "checkpoints/0000006"),
+		checkpointFiles...)
 	equalFiles(t, r.run, again.run, "samples/0000006.png", "config.yaml")
 	var pictures [2][]byte
 	for i, x := range []road{r, again} {
@@ -118,7 +125,8 @@ func TestSampleOutputs(t *testing.T) {
 	dir := t.TempDir()
 	sheet := filepath.Join(dir, "sheet.png")
 	o := mustRun(t, r.sample(sheet, "--num-samples", "8")...)
-	if !strings.Contains(o.stdout, "DiT-16x1x2/2 after 6 steps (ditrun, safetensors), 8-pixel images, 4 classes, ") || !strings.HasSuffix(o.stdout, "written to "+sheet+"\n") {
+	if !strings.Contains(o.stdout, "DiT-16x1x2/2 after 6 steps (ditrun, safetensors), 8-pixel images, 4 classes, ") ||
+		!strings.HasSuffix(o.stdout, "written to "+sheet+"\n") {
 		t.Errorf("printed\n%s", o.stdout)
 	}
 	if w, h := size(t, sheet); h <= w {
@@ -130,7 +138,9 @@ func TestSampleOutputs(t *testing.T) {
 	if got := list(t, folder); !slices.Equal(got, []string{"000000.png", "000001.png", "000002.png", "labels.csv"}) {
 		t.Errorf("the folder holds %q", got)
 	}
-	if got := string(read(t, filepath.Join(folder, "labels.csv"))); got != "file,label,class\n000000.png,3,valley\n000001.png,3,valley\n000002.png,1,slope\n" {
+	if got := string(read(t,
+		filepath.Join(folder,
+			"labels.csv"))); got != "file,label,class\n000000.png,3,valley\n000001.png,3,valley\n000002.png,1,slope\n" {
 		t.Errorf("labels.csv is\n%s", got)
 	}
 	if w, h := size(t, filepath.Join(folder, "000002.png")); w != 8 || h != 8 {
@@ -151,7 +161,8 @@ func TestSampleOutputs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer z.Close()
-	if len(z.File) != 2 || z.File[0].Name != "arr_0.npy" || z.File[1].Name != "arr_1.npy" || z.File[0].UncompressedSize64 != 128+5*8*8*3 {
+	if len(z.File) != 2 || z.File[0].Name != "arr_0.npy" || z.File[1].Name != "arr_1.npy" ||
+		z.File[0].UncompressedSize64 != 128+5*8*8*3 {
 		t.Errorf("the archive holds %d files, the first %+v", len(z.File), z.File[0].FileHeader)
 	}
 
@@ -180,7 +191,8 @@ func TestQuietAndJSON(t *testing.T) {
 	r := theRoad(t)
 	dir := t.TempDir()
 	for name, args := range map[string][]string{
-		"vae":     slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", filepath.Join(dir, "v")}, vaeFlags),
+		"vae": slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", filepath.Join(dir, "v")},
+			vaeFlags),
 		"latents": {"encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", filepath.Join(dir, "l")},
 		"train":   r.train("--results-dir", filepath.Join(dir, "results"), "--max-steps", "2"),
 		"sample":  r.sample(filepath.Join(dir, "s.png")),
@@ -196,7 +208,8 @@ func TestQuietAndJSON(t *testing.T) {
 			t.Errorf("%s --json prints %q (%v), the account is %q", name, o.stdout, err, o.stderr)
 		}
 	}
-	if got := list(t, filepath.Join(dir, "results")); !slices.Contains(got, "000-DiT-16x1x2-2") || !slices.Contains(got, "001-DiT-16x1x2-2") {
+	if got := list(t, filepath.Join(dir, "results")); !slices.Contains(got, "000-DiT-16x1x2-2") ||
+		!slices.Contains(got, "001-DiT-16x1x2-2") {
 		t.Errorf("two runs made %q", got)
 	}
 }
@@ -225,7 +238,8 @@ func TestResumeFinds(t *testing.T) {
 		if !strings.Contains(o.stderr, "Continuing from step 4\n") {
 			t.Errorf("--resume %s:\n%s", resume, o.stderr)
 		}
-		equalFiles(t, filepath.Join(whole, "checkpoints/0000012"), filepath.Join(run, "checkpoints/latest"), checkpointFiles...)
+		equalFiles(t, filepath.Join(whole, "checkpoints/0000012"), filepath.Join(run, "checkpoints/latest"),
+			checkpointFiles...)
 		checkLog(t, run, 3, 6, 9, 12)
 	}
 	// A finished run has nothing left to do, and says so with its last loss.
@@ -237,15 +251,18 @@ func TestResumeFinds(t *testing.T) {
 	// One that was stopped before its first checkpoint begins again in its folder.
 	forget("0000004", "0000008", "0000012", "latest")
 	mustRun(t, r.train(append(base, "--resume", "auto")...)...)
-	equalFiles(t, filepath.Join(whole, "checkpoints/0000012"), filepath.Join(run, "checkpoints/latest"), checkpointFiles...)
+	equalFiles(t, filepath.Join(whole, "checkpoints/0000012"), filepath.Join(run, "checkpoints/latest"),
+		checkpointFiles...)
 	checkLog(t, run, 3, 6, 9, 12)
 }
 
 // TestShortRunWarns: the paper's average of the weights is still mostly the first random ones after few steps.
 func TestShortRunWarns(t *testing.T) {
 	r := theRoad(t)
-	o := ditrun(t, r.train("--run-dir", filepath.Join(t.TempDir(), "run"), "--max-steps", "2", "--ema-decay", "0.9999")...)
-	want := "ditrun: warning: ema decay 0.9999 averages over some 10000 steps, the run has 2: its samples will be noise; a short run wants 0.99 or less\n"
+	o := ditrun(t, r.train("--run-dir", filepath.Join(t.TempDir(), "run"), "--max-steps", "2", "--ema-decay",
+		"0.9999")...)
+	want := "ditrun: warning: ema decay 0.9999 averages over some 10000 steps, the run has 2: its samples will be " +
+		"noise; a short run wants 0.99 or less\n"
 	if o.code != 0 || o.stderr != want {
 		t.Errorf("code %d, errors %q, want %q", o.code, o.stderr, want)
 	}

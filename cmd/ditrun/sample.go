@@ -33,25 +33,36 @@ func sampleCommand() *cli.Command {
 			"label:2 and name:2 say which is meant. `ditrun classes` lists them.",
 		example: "ditrun sample --ckpt results/000-DiT-XL-2 --vae vae --cfg-scale 4.0\n" +
 			"ditrun sample --ckpt ema.safetensors --vae vae --class-labels 207,360 --num-samples 8 --out dogs.png\n" +
-			"ditrun sample --ckpt results/001-DiT-S-2 --vae vae --text-encoder clip --prompt 'a red shoe' --num-samples 4",
+			"ditrun sample --ckpt results/001-DiT-S-2 --vae vae --text-encoder clip --prompt 'a red shoe' " +
+			"--num-samples 4",
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "ckpt", Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
-			&cli.StringFlag{Name: "model", DefaultText: "as the file says", Usage: "`NAME`, for a .pt of a width that is not the paper's"},
-			&cli.StringFlag{Name: "vae", DefaultText: "the pipeline's", Usage: "the autoencoder in `DIR` that made the latents"},
+			&cli.StringFlag{Name: "ckpt",
+				Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
+			&cli.StringFlag{Name: "model", DefaultText: "as the file says",
+				Usage: "`NAME`, for a .pt of a width that is not the paper's"},
+			&cli.StringFlag{Name: "vae", DefaultText: "the pipeline's",
+				Usage: "the autoencoder in `DIR` that made the latents"},
 			&cli.GenericFlag{Name: "class-labels", Value: &textList{}, DefaultText: "all, at most 20",
 				Usage: "numbers or names as in `LIST` 3,7,cat, repeatable"},
-			&cli.GenericFlag{Name: "prompt", Value: &textList{}, DefaultText: "none", Usage: "`TEXT` to draw, repeatable, for models of text"},
+			&cli.GenericFlag{Name: "prompt", Value: &textList{}, DefaultText: "none",
+				Usage: "`TEXT` to draw, repeatable, for models of text"},
 			&cli.StringFlag{Name: "negative-prompt", DefaultText: "the empty one", Usage: "`TEXT` to lead away from"},
 			&cli.StringFlag{Name: "text-encoder", Usage: "the CLIP text encoder in `DIR` that encoded the captions"},
 			&cli.StringFlag{Name: "text-states", Usage: "prompts by another program: their token states in `FILE`"},
-			&cli.IntFlag{Name: "num-samples", DefaultText: "one a class or prompt", Usage: "`N` pictures, spread over them in order"},
-			&cli.Float64Flag{Name: "cfg-scale", Value: 4.0, Usage: "guidance: 1 is none; more obeys the class and varies less"},
-			&cli.StringFlag{Name: "cfg-channels", Value: "3", Usage: "guide 3 latent channels, as the original, or all"},
-			&cli.StringFlag{Name: "num-sampling-steps", Value: "250", Usage: "a number, ddimN, or counts by section as in `STEPS` 10,15,20"},
+			&cli.IntFlag{Name: "num-samples", DefaultText: "one a class or prompt",
+				Usage: "`N` pictures, spread over them in order"},
+			&cli.Float64Flag{Name: "cfg-scale", Value: 4.0,
+				Usage: "guidance: 1 is none; more obeys the class and varies less"},
+			&cli.StringFlag{Name: "cfg-channels", Value: "3",
+				Usage: "guide 3 latent channels, as the original, or all"},
+			&cli.StringFlag{Name: "num-sampling-steps", Value: "250",
+				Usage: "a number, ddimN, or counts by section as in `STEPS` 10,15,20"},
 			&cli.StringFlag{Name: "sampler", Value: "ddpm", Usage: "ddpm or ddim"},
 			&cli.Uint64Flag{Name: "seed", Usage: "of the noise"},
-			&cli.StringFlag{Name: "rng", Value: "image", Usage: "noise by picture (image) or in the original's order (torch)"},
-			&cli.IntFlag{Name: "batch-size", DefaultText: "at most 50; all with --rng torch", Usage: "`N` pictures at a time"},
+			&cli.StringFlag{Name: "rng", Value: "image",
+				Usage: "noise by picture (image) or in the original's order (torch)"},
+			&cli.IntFlag{Name: "batch-size", DefaultText: "at most 50; all with --rng torch",
+				Usage: "`N` pictures at a time"},
 			&cli.StringFlag{Name: "out", Value: "sample.png", Usage: "`PATH` of a .png, a .npz or a folder"},
 		},
 		alone: true,
@@ -107,7 +118,8 @@ func runSample(e *env) error {
 	}
 	p, err := sampling.Open(dev, c.String("ckpt"), c.String("vae"), c.String("model"))
 	if errors.Is(err, sampling.ErrNoVAE) {
-		return withHint(err, "give the autoencoder of its latents with --vae; `ditrun fetch sd-vae-ft-ema` gets that of the published models")
+		return withHint(err, "give the autoencoder of its latents with --vae; `ditrun fetch sd-vae-ft-ema` gets "+
+			"that of the published models")
 	}
 	if err != nil {
 		return err
@@ -123,8 +135,9 @@ func runSample(e *env) error {
 		n = c.Int("num-samples")
 	}
 	what = what.spread(n)
-	r := sampling.Request{CFGScale: c.Float64("cfg-scale"), Guided: guided, Steps: c.String("num-sampling-steps"), Sampler: c.String("sampler"),
-		Seed: c.Uint64("seed"), RNG: c.String("rng"), BatchSize: c.Int("batch-size")}
+	r := sampling.Request{CFGScale: c.Float64("cfg-scale"), Guided: guided, Steps: c.String("num-sampling-steps"),
+		Sampler: c.String("sampler"),
+		Seed:    c.Uint64("seed"), RNG: c.String("rng"), BatchSize: c.Int("batch-size")}
 	r.Labels = what.labels
 	if info.Config.Condition == dit.OnNothing {
 		if r.NumSamples = n; !c.IsSet("cfg-scale") {
@@ -140,7 +153,8 @@ func runSample(e *env) error {
 		r.BatchSize = defaultSampleBatch
 	}
 	if r.RNG == "torch" && r.BatchSize > 0 && r.BatchSize < n {
-		return usagef("--batch-size %d: with --rng torch all %s are drawn at once, as the original does", r.BatchSize, plural(n, "picture"))
+		return usagef("--batch-size %d: with --rng torch all %s are drawn at once, as the original does", r.BatchSize,
+			plural(n, "picture"))
 	}
 	r.BatchSize = min(r.BatchSize, n)
 	e.printf("device  %s", describeDevice(dev))
@@ -170,9 +184,11 @@ func runSample(e *env) error {
 	}
 	seconds := time.Since(began).Seconds()
 	rate := float64(drawn) / seconds
-	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(rate), c.String("out"))
-	return e.result(map[string]any{"out": c.String("out"), "num_samples": n, "seconds": seconds, "images_per_second": rate,
-		"model": info.Config.Name()})
+	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(rate),
+		c.String("out"))
+	return e.result(map[string]any{"out": c.String("out"), "num_samples": n, "seconds": seconds,
+		"images_per_second": rate,
+		"model":             info.Config.Name()})
 }
 
 // drawSamples draws those of n pictures that the output does not have, in so many steps each, and returns their number.
@@ -255,7 +271,8 @@ func checkOut(out string) error {
 	switch entries, err := os.ReadDir(out); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return withHint(fmt.Errorf("--out %s: exists and is not a folder", out), "a single sheet is written to a name that ends in .png")
+		return withHint(fmt.Errorf("--out %s: exists and is not a folder", out),
+			"a single sheet is written to a name that ends in .png")
 	case len(entries) > 0:
 		return fmt.Errorf("--out %s: the folder is not empty", out)
 	}

@@ -15,7 +15,8 @@ import (
 
 // many is a sampling command line of enough batches to be stopped between two of them.
 func (r road) many(out string, more ...string) []string {
-	return r.sample(out, append([]string{"--num-sampling-steps", "25", "--num-samples", "100", "--batch-size", "5"}, more...)...)
+	return r.sample(out, append([]string{"--num-sampling-steps", "25", "--num-samples", "100", "--batch-size", "5"},
+		more...)...)
 }
 
 // thePartial waits until a sampling command has finished so many batches, and returns where they are.
@@ -106,7 +107,8 @@ func TestStoppedSampleContinues(t *testing.T) {
 		if after, err := os.Stat(first); err != nil || !os.SameFile(before, after) {
 			t.Errorf("%s: what was drawn has been drawn again (%v)", name, err)
 		}
-		if got := list(t, filepath.Dir(out)); slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, ".") }) {
+		if got := list(t, filepath.Dir(out)); slices.ContainsFunc(got,
+			func(s string) bool { return strings.HasPrefix(s, ".") }) {
 			t.Errorf("%s: left behind: %q", name, got)
 		}
 	}
@@ -123,7 +125,8 @@ func TestPartialOfAnotherRequest(t *testing.T) {
 	p.wait()
 	mustRun(t, r.many(whole, "--seed", "1")...)
 	o := ditrun(t, r.many(out, "--seed", "1")...)
-	if o.code != 0 || strings.Count(o.stderr, "ditrun: warning: ") != 1 || !strings.Contains(o.stderr, "of 100 pictures of another request for this output") {
+	if o.code != 0 || strings.Count(o.stderr, "ditrun: warning: ") != 1 ||
+		!strings.Contains(o.stderr, "of 100 pictures of another request for this output") {
 		t.Errorf("code %d\n%s", o.code, o.stderr)
 	}
 	if !bytes.Equal(read(t, out), read(t, whole)) {
@@ -204,9 +207,12 @@ func TestOutputIsTriedFirst(t *testing.T) {
 	write(t, filepath.Join(dir, "a.npz", "x"), nil)
 	write(t, filepath.Join(dir, "file"), nil)
 	for _, c := range []struct{ out, text string }{
-		{"/proc/x.png", "write /proc/x.png: "}, {"/proc/x.npz", "write /proc/x.npz: "}, {"/proc/pictures", "write /proc/pictures: "},
-		{filepath.Join(dir, "a.npz"), "is a folder, want a file"}, {filepath.Join(dir, "file", "x.png"), "does not exist"},
-		{filepath.Join(dir, "file"), "exists and is not a folder"}, {filepath.Join(dir, "none", "folder"), "does not exist"},
+		{"/proc/x.png", "write /proc/x.png: "}, {"/proc/x.npz", "write /proc/x.npz: "},
+		{"/proc/pictures", "write /proc/pictures: "},
+		{filepath.Join(dir, "a.npz"), "is a folder, want a file"},
+		{filepath.Join(dir, "file", "x.png"), "does not exist"},
+		{filepath.Join(dir, "file"), "exists and is not a folder"},
+		{filepath.Join(dir, "none", "folder"), "does not exist"},
 	} {
 		o := ditrun(t, r.sample(c.out, "--num-sampling-steps", "1000", "--num-samples", "100000")...)
 		if o.refused(t, 1, c.text); o.stdout != "" {
@@ -214,5 +220,6 @@ func TestOutputIsTriedFirst(t *testing.T) {
 		}
 	}
 	ditrun(t, r.sample(filepath.Join(dir, "x.png"), "--num-sampling-steps", "1000", "--num-samples", "1000000")...).
-		refused(t, 1, "1000000 images make a sheet of ", "pixels: want at most 65535 a side", "hint: give --out a folder, or a name that ends in .npz")
+		refused(t, 1, "1000000 images make a sheet of ", "pixels: want at most 65535 a side",
+			"hint: give --out a folder, or a name that ends in .npz")
 }

@@ -16,12 +16,13 @@ import (
 	"github.com/ditrun/ditrun/diffusion/runs"
 )
 
-// TestRunOutlivesItsRecords: what only shows a run may fail in every way while it goes on. The run says so once, ends well,
-// and with the bits of a run that nothing happened to.
+// TestRunOutlivesItsRecords: what only shows a run may fail in every way while it goes on. The run says so once,
+// ends well, and with the bits of a run that nothing happened to.
 func TestRunOutlivesItsRecords(t *testing.T) {
 	r := theRoad(t)
 	const steps = 24
-	flags := []string{"--max-steps", fmt.Sprint(steps), "--log-every", "1", "--ckpt-every", "20", "--sample-every", "12", "--vae", r.vae}
+	flags := []string{"--max-steps", fmt.Sprint(steps), "--log-every", "1", "--ckpt-every", "20", "--sample-every",
+		"12", "--vae", r.vae}
 	straight := filepath.Join(t.TempDir(), "straight")
 	mustRun(t, r.train(slices.Concat(flags, []string{"--run-dir", straight})...)...)
 
@@ -36,7 +37,8 @@ func TestRunOutlivesItsRecords(t *testing.T) {
 		other  string   // where the run is then, "" where it was
 		log    bool     // whether log.jsonl is whole in the end
 	}{
-		{"no folder for previews", func(run string) error { return os.RemoveAll(filepath.Join(run, "samples")) }, nil, "", true},
+		{"no folder for previews", func(run string) error { return os.RemoveAll(filepath.Join(run, "samples")) }, nil,
+			"", true},
 		{"a file for the folder of previews", func(run string) error { return file(filepath.Join(run, "samples")) },
 			[]string{"samples/0000012.png: not a directory: the run goes on, and tries again"}, "", true},
 		{"a folder for a loss curve", func(run string) error { return folder(filepath.Join(run, "loss.png")) },
@@ -48,8 +50,10 @@ func TestRunOutlivesItsRecords(t *testing.T) {
 			[]string{"log.txt: is a directory: the run goes on, and tries again"}, "", true},
 		{"no run.json", func(run string) error { return os.Remove(filepath.Join(run, "run.json")) }, nil, "", true},
 		{"latest is a folder", func(run string) error { return folder(filepath.Join(run, "checkpoints", "latest")) },
-			[]string{"the checkpoint of step 20 is whole, and found without it", "the checkpoint of step 24 is whole, and found without it"}, "", true},
-		{"latest is a file", func(run string) error { return file(filepath.Join(run, "checkpoints", "latest")) }, nil, "", true},
+			[]string{"the checkpoint of step 20 is whole, and found without it",
+				"the checkpoint of step 24 is whole, and found without it"}, "", true},
+		{"latest is a file", func(run string) error { return file(filepath.Join(run, "checkpoints", "latest")) }, nil,
+			"", true},
 		{"the run folder is moved", func(run string) error { return os.Rename(run, run+"-moved") },
 			[]string{"was moved to "}, "run-moved", true},
 		{"the run folder is removed", func(run string) error {
@@ -87,7 +91,8 @@ func TestRunOutlivesItsRecords(t *testing.T) {
 			if c.other != "" {
 				run = filepath.Join(dir, c.other)
 			}
-			equalFiles(t, filepath.Join(straight, "checkpoints/0000024"), filepath.Join(run, "checkpoints/0000024"), checkpointFiles...)
+			equalFiles(t, filepath.Join(straight, "checkpoints/0000024"), filepath.Join(run, "checkpoints/0000024"),
+				checkpointFiles...)
 			if c.log {
 				var all []int
 				for i := range steps {
@@ -104,8 +109,8 @@ func TestRunOutlivesItsRecords(t *testing.T) {
 	}
 }
 
-// TestRunOutlivesItsTerminal: a hang-up and a closed pipe stop a run as SIGTERM does, with a checkpoint; a hang-up that was
-// ignored when it began, as nohup has it, does not.
+// TestRunOutlivesItsTerminal: a hang-up and a closed pipe stop a run as SIGTERM does, with a checkpoint; a hang-up
+// that was ignored when it began, as nohup has it, does not.
 func TestRunOutlivesItsTerminal(t *testing.T) {
 	r := theRoad(t)
 	// Where this test itself runs under nohup its processes would ignore a hang-up too.
@@ -120,7 +125,8 @@ func TestRunOutlivesItsTerminal(t *testing.T) {
 			t.Fatalf("checkpoints %v, %v", names, err)
 		}
 		ditrun(t, "inspect", filepath.Join(run, "checkpoints", names[0].Name(), "model.safetensors"))
-		short := slices.Concat(flags, []string{"--run-dir", run, "--resume", "auto", "--max-steps", fmt.Sprint(nextStep(t, run) + 2)})
+		short := slices.Concat(flags,
+			[]string{"--run-dir", run, "--resume", "auto", "--max-steps", fmt.Sprint(nextStep(t, run) + 2)})
 		if o := ditrun(t, r.train(short...)...); o.code != 0 {
 			t.Errorf("continued: code %d\n%s%s", o.code, o.stdout, o.stderr)
 		}
@@ -146,7 +152,8 @@ func TestRunOutlivesItsTerminal(t *testing.T) {
 	})
 	t.Run("nohup", func(t *testing.T) {
 		run := filepath.Join(t.TempDir(), "run")
-		cmd := command(t, `trap "" HUP; exec "$@"`, r.train("--max-steps", "60", "--log-every", "1", "--run-dir", run)...)
+		cmd := command(t, `trap "" HUP; exec "$@"`,
+			r.train("--max-steps", "60", "--log-every", "1", "--run-dir", run)...)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +168,8 @@ func TestRunOutlivesItsTerminal(t *testing.T) {
 	})
 	t.Run("launch", func(t *testing.T) {
 		run := filepath.Join(t.TempDir(), "run")
-		p := start(t, slices.Concat([]string{"launch", "-n", "2"}, r.train(slices.Concat(flags, []string{"--run-dir", run})...))...)
+		p := start(t, slices.Concat([]string{"launch", "-n", "2"},
+			r.train(slices.Concat(flags, []string{"--run-dir", run})...))...)
 		p.until("(step=0000003)")
 		p.signal(syscall.SIGHUP)
 		if o := p.wait(); !strings.Contains(o.stdout, "holds all that was done, --resume auto continues") {
@@ -190,7 +198,8 @@ func TestResumeAutoFindsTheRun(t *testing.T) {
 	results := filepath.Join(t.TempDir(), "results")
 	train := func(more ...string) outcome {
 		t.Helper()
-		o := ditrun(t, r.train(slices.Concat([]string{"--results-dir", results, "--resume", "auto", "--log-every", "2"}, more)...)...)
+		o := ditrun(t, r.train(slices.Concat([]string{"--results-dir", results, "--resume", "auto", "--log-every", "2"},
+			more)...)...)
 		if o.code != 0 {
 			t.Fatalf("code %d\n%s%s", o.code, o.stdout, o.stderr)
 		}
@@ -207,9 +216,11 @@ func TestResumeAutoFindsTheRun(t *testing.T) {
 	log := filepath.Join(run, "log.jsonl")
 	damaged := strings.Replace(string(read(t, log)), `"step":2,`, `"step":x,`, 1)
 	write(t, log, []byte(damaged))
-	write(t, filepath.Join(run, "run.json"), []byte(strings.Replace(string(read(t, filepath.Join(run, "run.json"))), `"model": "`, `"model": `, 1)))
+	write(t, filepath.Join(run, "run.json"),
+		[]byte(strings.Replace(string(read(t, filepath.Join(run, "run.json"))), `"model": "`, `"model": `, 1)))
 	o := train("--max-steps", "8")
-	for _, want := range []string{"run.json: invalid character", "the run goes on under a new id", "log.jsonl: 1 line cannot be read: set aside in log.jsonl.damaged"} {
+	for _, want := range []string{"run.json: invalid character", "the run goes on under a new id",
+		"log.jsonl: 1 line cannot be read: set aside in log.jsonl.damaged"} {
 		if !strings.Contains(o.stderr, want) {
 			t.Errorf("said %q, want %q", o.stderr, want)
 		}

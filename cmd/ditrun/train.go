@@ -39,45 +39,64 @@ func trainCommand() *cli.Command {
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Usage: "latents in `DIR`; or pictures, encoded at every step by --vae"},
 			&cli.StringFlag{Name: "labels", Usage: "for pictures: the classes of those in no class folders, in `FILE`"},
-			&cli.IntFlag{Name: "num-workers", DefaultText: "the cores less one", Usage: "for pictures: `N` goroutines that decode"},
+			&cli.IntFlag{Name: "num-workers", DefaultText: "the cores less one",
+				Usage: "for pictures: `N` goroutines that decode"},
 			orientationFlag("for pictures: exif turns them, as-stored does not"),
 			onErrorFlag("for pictures: fail names bad ones, skip leaves them out"),
-			&cli.StringFlag{Name: "data-order", Value: d.DataOrder, Usage: "shuffle, or block for disks slow at single latents"},
-			&cli.BoolFlag{Name: "data-on-device", DisableDefaultText: true, Usage: "all latents in the memory of the device"},
-			&cli.StringFlag{Name: "model", Value: "DiT-XL/2", Usage: "DiT-S/2 ... DiT-XL/8, or DiT-WIDTHxDEPTHxHEADS/PATCH"},
-			&cli.StringFlag{Name: "block", Value: dit.AdaLNZero.String(), Usage: "in-context, cross-attention, adaln or adaln-zero"},
+			&cli.StringFlag{Name: "data-order", Value: d.DataOrder,
+				Usage: "shuffle, or block for disks slow at single latents"},
+			&cli.BoolFlag{Name: "data-on-device", DisableDefaultText: true,
+				Usage: "all latents in the memory of the device"},
+			&cli.StringFlag{Name: "model", Value: "DiT-XL/2",
+				Usage: "DiT-S/2 ... DiT-XL/8, or DiT-WIDTHxDEPTHxHEADS/PATCH"},
+			&cli.StringFlag{Name: "block", Value: dit.AdaLNZero.String(),
+				Usage: "in-context, cross-attention, adaln or adaln-zero"},
 			&cli.StringFlag{Name: "condition", Value: dit.OnClass.String(), Usage: "class, text, text+class or none"},
 			&cli.BoolFlag{Name: "unconditional", DisableDefaultText: true, Usage: "short for --condition none"},
-			&cli.StringFlag{Name: "init-from", DefaultText: "new weights", Usage: "start from weights at `PATH`, as sample --ckpt takes"},
+			&cli.StringFlag{Name: "init-from", DefaultText: "new weights",
+				Usage: "start from weights at `PATH`, as sample --ckpt takes"},
 			imageSizeFlag("that of the latents", "`PIXELS` a side, or HEIGHTxWIDTH; checked"),
 			&cli.IntFlag{Name: "num-classes", DefaultText: "those of the latents", Usage: "`N` classes"},
 			&cli.IntFlag{Name: "global-batch-size", Value: d.GlobalBatchSize, Usage: "`N` samples a step"},
 			&cli.IntFlag{Name: "epochs", Value: d.Epochs, Usage: "passes over the data"},
-			&cli.IntFlag{Name: "max-steps", DefaultText: "no limit", Usage: "end after `N` steps even before the last epoch"},
+			&cli.IntFlag{Name: "max-steps", DefaultText: "no limit",
+				Usage: "end after `N` steps even before the last epoch"},
 			&cli.Float64Flag{Name: "lr", Value: d.LR, Usage: "learning rate"},
 			&cli.IntFlag{Name: "warmup-steps", Usage: "raise the learning rate over the first `N` steps"},
 			&cli.StringFlag{Name: "lr-schedule", Value: d.LRSchedule, Usage: "constant, linear or cosine"},
 			&cli.Float64Flag{Name: "final-lr", Usage: "where linear and cosine end, as a `SHARE` of the learning rate"},
 			&cli.Float64Flag{Name: "weight-decay", Value: d.WeightDecay, Usage: "AdamW's weight decay"},
-			&cli.Float64Flag{Name: "ema-decay", Value: d.EMADecay, Usage: "of the average of the weights that is sampled from"},
-			&cli.BoolFlag{Name: "ema-warmup", DisableDefaultText: true, Usage: "average over fewer steps while there are few"},
-			&cli.IntFlag{Name: "gradient-accumulation-steps", Value: 1, Usage: "take a batch in `N` parts, for less memory"},
-			&cli.BoolFlag{Name: "recompute-activations", DisableDefaultText: true, Usage: "compute blocks again for gradients, for less memory"},
-			&cli.Float64Flag{Name: "max-grad-norm", DefaultText: "no clipping", Usage: "scale gradients down to this `NORM`"},
-			&cli.Float64Flag{Name: "class-dropout-prob", Value: dit.XL2.ClassDropoutProb, Usage: "share of labels dropped, for guidance"},
-			&cli.Float64Flag{Name: "flip-prob", Value: -1, DefaultText: "0.5 if the latents allow", Usage: "share of mirrored views"},
+			&cli.Float64Flag{Name: "ema-decay", Value: d.EMADecay,
+				Usage: "of the average of the weights that is sampled from"},
+			&cli.BoolFlag{Name: "ema-warmup", DisableDefaultText: true,
+				Usage: "average over fewer steps while there are few"},
+			&cli.IntFlag{Name: "gradient-accumulation-steps", Value: 1,
+				Usage: "take a batch in `N` parts, for less memory"},
+			&cli.BoolFlag{Name: "recompute-activations", DisableDefaultText: true,
+				Usage: "compute blocks again for gradients, for less memory"},
+			&cli.Float64Flag{Name: "max-grad-norm", DefaultText: "no clipping",
+				Usage: "scale gradients down to this `NORM`"},
+			&cli.Float64Flag{Name: "class-dropout-prob", Value: dit.XL2.ClassDropoutProb,
+				Usage: "share of labels dropped, for guidance"},
+			&cli.Float64Flag{Name: "flip-prob", Value: -1, DefaultText: "0.5 if the latents allow",
+				Usage: "share of mirrored views"},
 			&cli.StringFlag{Name: "precision", DefaultText: "tf32 on CUDA, else fp32", Usage: "fp32, tf32 or bf16"},
 			&cli.Uint64Flag{Name: "global-seed", Usage: "of weights, order, noise, timesteps and dropped labels"},
-			&cli.BoolFlag{Name: "deterministic", DisableDefaultText: true, Usage: "only algorithms that give the same bits again"},
-			&cli.StringFlag{Name: "on-bad-step", Value: d.OnBadStep, Usage: "after NaN or a spike: stop, skip or rollback"},
-			&cli.Float64Flag{Name: "spike-factor", DefaultText: "never", Usage: "a loss above `F` times its mean is a spike"},
+			&cli.BoolFlag{Name: "deterministic", DisableDefaultText: true,
+				Usage: "only algorithms that give the same bits again"},
+			&cli.StringFlag{Name: "on-bad-step", Value: d.OnBadStep,
+				Usage: "after NaN or a spike: stop, skip or rollback"},
+			&cli.Float64Flag{Name: "spike-factor", DefaultText: "never",
+				Usage: "a loss above `F` times its mean is a spike"},
 			&cli.IntFlag{Name: "log-every", Value: d.LogEvery, Usage: "steps between log lines"},
 			&cli.IntFlag{Name: "ckpt-every", Value: d.CkptEvery, Usage: "steps between checkpoints"},
 			&cli.IntFlag{Name: "keep-last", DefaultText: "all", Usage: "keep the last `N` checkpoints"},
-			&cli.IntFlag{Name: "keep-every", DefaultText: "none", Usage: "with --keep-last: and those of every `N` steps"},
+			&cli.IntFlag{Name: "keep-every", DefaultText: "none",
+				Usage: "with --keep-last: and those of every `N` steps"},
 			&cli.IntFlag{Name: "sample-every", DefaultText: "never", Usage: "steps between previews; needs --vae"},
 			&cli.StringFlag{Name: "vae", Usage: "the autoencoder in `DIR` that made the latents, for previews"},
-			&cli.StringFlag{Name: "metrics-addr", DefaultText: "nowhere", Usage: "serve Prometheus metrics at `HOST:PORT`"},
+			&cli.StringFlag{Name: "metrics-addr", DefaultText: "nowhere",
+				Usage: "serve Prometheus metrics at `HOST:PORT`"},
 			&cli.StringFlag{Name: "results-dir", Value: "results", Usage: "`DIR` for run folders"},
 			&cli.StringFlag{Name: "run-dir", Usage: "the run folder itself, `DIR`, instead of one in --results-dir"},
 			&cli.StringFlag{Name: "resume", Value: "none", Usage: "none, " +
@@ -90,8 +109,10 @@ func trainCommand() *cli.Command {
 }
 
 // notOfTheRun are flags that may change when a run is continued.
-var notOfTheRun = []string{"resume", "max-steps", "epochs", "device", "threads", "results-dir", "run-dir", "data", "vae", "metrics-addr", "log-every", "ckpt-every", "sample-every",
-	"labels", "num-workers", "data-on-device", "keep-last", "keep-every", "gradient-accumulation-steps", "recompute-activations", "on-bad-step",
+var notOfTheRun = []string{"resume", "max-steps", "epochs", "device", "threads", "results-dir", "run-dir", "data",
+	"vae", "metrics-addr", "log-every", "ckpt-every", "sample-every",
+	"labels", "num-workers", "data-on-device", "keep-last", "keep-every", "gradient-accumulation-steps",
+	"recompute-activations", "on-bad-step",
 	"orientation", "on-error"}
 
 func runTrain(e *env) error {
@@ -99,17 +120,20 @@ func runTrain(e *env) error {
 	if err := e.require("data"); err != nil {
 		return err
 	}
-	if err := e.atLeast(1, "global-batch-size", "epochs", "log-every", "ckpt-every", "gradient-accumulation-steps"); err != nil {
+	if err := e.atLeast(1, "global-batch-size", "epochs", "log-every", "ckpt-every",
+		"gradient-accumulation-steps"); err != nil {
 		return err
 	}
-	if err := e.atLeast(0, "max-steps", "warmup-steps", "sample-every", "keep-last", "keep-every", "num-workers"); err != nil {
+	if err := e.atLeast(0, "max-steps", "warmup-steps", "sample-every", "keep-last", "keep-every",
+		"num-workers"); err != nil {
 		return err
 	}
 	if err := e.pictureChoices(); err != nil {
 		return err
 	}
 	if c.Int("sample-every") > 0 && c.String("vae") == "" {
-		return withHint(usagef("train: --sample-every needs --vae"), "give the folder that encode-latents was given with --vae")
+		return withHint(usagef("train: --sample-every needs --vae"),
+			"give the folder that encode-latents was given with --vae")
 	}
 	named, err := dit.Named(c.String("model"))
 	if err != nil {
@@ -165,7 +189,8 @@ func runTrain(e *env) error {
 	if err != nil {
 		return err
 	}
-	job := training.Job{Device: t.device, Config: t.config, Source: t.source, Dir: filepath.Join(p.Dir, "checkpoints"), Resume: p.Resume, Group: group}
+	job := training.Job{Device: t.device, Config: t.config, Source: t.source, Dir: filepath.Join(p.Dir, "checkpoints"),
+		Resume: p.Resume, Group: group}
 	if group.Rank() > 0 {
 		job.Hooks.BadStep = func(b training.BadStep) { e.warn("rank %d: step %d: %s", group.Rank(), b.Step, b.Why) }
 		_, err := training.Run(e.ctx, job)
@@ -183,7 +208,8 @@ func runTrain(e *env) error {
 	if err != nil {
 		return err
 	}
-	loop := &trainLog{env: e, folder: p.folder, preview: preview, failing: map[string]bool{}, last: p.last, before: time.Duration(float64(p.last.Seconds) * float64(time.Second))}
+	loop := &trainLog{env: e, folder: p.folder, preview: preview, failing: map[string]bool{}, last: p.last,
+		before: time.Duration(float64(p.last.Seconds) * float64(time.Second))}
 	if peak, ok := machine.PeakTFLOPS(t.device.Name(), t.config.Precision); ok {
 		loop.peak = peak * float64(group.World())
 	}
@@ -205,14 +231,17 @@ func runTrain(e *env) error {
 	}
 	loop.bar.Finish()
 	p.folder.Printf("Done!")
-	return e.result(map[string]any{"run": p.Dir, "checkpoint": result.Checkpoint, "step": result.Step, "loss": loop.last.Loss,
-		"steps_per_second": loop.last.StepsPerSecond, "images_per_second": loop.last.ImagesPerSecond, "seconds": loop.last.Seconds})
+	return e.result(map[string]any{"run": p.Dir, "checkpoint": result.Checkpoint, "step": result.Step,
+		"loss":             loop.last.Loss,
+		"steps_per_second": loop.last.StepsPerSecond, "images_per_second": loop.last.ImagesPerSecond,
+		"seconds": loop.last.Seconds})
 }
 
-// ended makes of a run that was told to stop, by a signal that is no interrupt or with another process, one that ended well:
-// what it did is saved.
+// ended makes of a run that was told to stop, by a signal that is no interrupt or with another process, one that
+// ended well: what it did is saved.
 func (e *env) ended(err error, saved string) error {
-	if !slices.ContainsFunc([]error{errTerminated, errHangup, errClosedPipe, training.ErrStopped}, func(e error) bool { return errors.Is(err, e) }) {
+	if !slices.ContainsFunc([]error{errTerminated, errHangup, errClosedPipe, training.ErrStopped},
+		func(e error) bool { return errors.Is(err, e) }) {
 		return err
 	}
 	if saved != "" {
@@ -273,25 +302,34 @@ func trainConfig(e *env, model dit.Config, set training.Set, dev torch.Device) (
 	var text tokens.EncoderInfo
 	if model.HasText() {
 		if set.Text == nil {
-			return cfg, withHint(fmt.Errorf("%s has no captions, for --condition %s", c.String("data"), model.Condition), "encode-latents --captions adds them to latents")
+			return cfg, withHint(fmt.Errorf("%s has no captions, for --condition %s", c.String("data"),
+				model.Condition), "encode-latents --captions adds them to latents")
 		}
 		text = set.Text.Encoder
 	}
 	model.SetCondition(model.Condition, cmp.Or(c.Int("num-classes"), len(set.Classes)), text.Width, text.Length)
 	if size := e.imageSize(set.ImageSize); size != set.ImageSize {
-		return cfg, fmt.Errorf("%s holds latents of %s-pixel images, --image-size asks for %s", c.String("data"), set.ImageSize, size)
+		return cfg, fmt.Errorf("%s holds latents of %s-pixel images, --image-size asks for %s", c.String("data"),
+			set.ImageSize, size)
 	}
 	if e.orientation() == picture.ByEXIF && set.Orientation != picture.ByEXIF {
 		return cfg, withHint(fmt.Errorf("%s holds latents of pictures as they were stored, --orientation exif asks "+
 			"for others", c.String("data")), "encode-latents --orientation exif makes them")
 	}
 	cfg = training.Config{
-		Model: model, ImageSize: set.ImageSize, Orientation: set.Orientation, GlobalBatchSize: c.Int("global-batch-size"), Epochs: c.Int("epochs"), MaxSteps: c.Int("max-steps"),
-		LR: c.Float64("lr"), WarmupSteps: c.Int("warmup-steps"), LRSchedule: c.String("lr-schedule"), FinalLR: c.Float64("final-lr"),
-		WeightDecay: c.Float64("weight-decay"), EMADecay: c.Float64("ema-decay"), MaxGradNorm: c.Float64("max-grad-norm"),
-		FlipProb: c.Float64("flip-prob"), DataOrder: c.String("data-order"), Precision: c.String("precision"), GlobalSeed: c.Uint64("global-seed"), Deterministic: c.Bool("deterministic"),
-		EMAWarmup: c.Bool("ema-warmup"), Accumulation: c.Int("gradient-accumulation-steps"), Recompute: c.Bool("recompute-activations"), OnBadStep: c.String("on-bad-step"), SpikeFactor: c.Float64("spike-factor"),
-		LogEvery: c.Int("log-every"), CkptEvery: c.Int("ckpt-every"), SampleEvery: c.Int("sample-every"), KeepLast: c.Int("keep-last"), KeepEvery: c.Int("keep-every"),
+		Model: model, ImageSize: set.ImageSize, Orientation: set.Orientation,
+		GlobalBatchSize: c.Int("global-batch-size"), Epochs: c.Int("epochs"), MaxSteps: c.Int("max-steps"),
+		LR: c.Float64("lr"), WarmupSteps: c.Int("warmup-steps"), LRSchedule: c.String("lr-schedule"),
+		FinalLR:     c.Float64("final-lr"),
+		WeightDecay: c.Float64("weight-decay"), EMADecay: c.Float64("ema-decay"),
+		MaxGradNorm: c.Float64("max-grad-norm"),
+		FlipProb:    c.Float64("flip-prob"), DataOrder: c.String("data-order"), Precision: c.String("precision"),
+		GlobalSeed: c.Uint64("global-seed"), Deterministic: c.Bool("deterministic"),
+		EMAWarmup: c.Bool("ema-warmup"), Accumulation: c.Int("gradient-accumulation-steps"),
+		Recompute: c.Bool("recompute-activations"), OnBadStep: c.String("on-bad-step"),
+		SpikeFactor: c.Float64("spike-factor"),
+		LogEvery:    c.Int("log-every"), CkptEvery: c.Int("ckpt-every"), SampleEvery: c.Int("sample-every"),
+		KeepLast: c.Int("keep-last"), KeepEvery: c.Int("keep-every"),
 	}
 	if cfg.FlipProb < 0 {
 		cfg.FlipProb = 0
@@ -332,9 +370,12 @@ func (e *env) describeTraining(t *trainInput, world int, dir string) {
 	}
 	for _, row := range [][2]string{
 		{"device", fmt.Sprintf("%s, %s", describeDevice(t.device), torch.BuildInfo())},
-		{"data", fmt.Sprintf("%s: %s %s of %dx%dx%d, %s, %s", e.flags.String("data"), format.Count(int64(set.Samples)), t.what(), set.Channels, set.Height, set.Width, plural(len(set.Classes), "class"), views)},
-		{"model", fmt.Sprintf("%s on %s, %s, %.3g GMACs a forward pass", cfg.Model.Design(), cfg.Model.Conditions(), plural(cfg.Model.NumTokens(), "token"), cfg.Model.MACs()/1e9)},
-		{"recipe", fmt.Sprintf("batch %d, %s steps, lr %g %s, ema %g, %s", cfg.GlobalBatchSize, format.Count(int64(cfg.Steps(set.Samples))), cfg.LR, cfg.LRSchedule, cfg.EMADecay, cfg.Precision)},
+		{"data", fmt.Sprintf("%s: %s %s of %dx%dx%d, %s, %s", e.flags.String("data"), format.Count(int64(set.Samples)),
+			t.what(), set.Channels, set.Height, set.Width, plural(len(set.Classes), "class"), views)},
+		{"model", fmt.Sprintf("%s on %s, %s, %.3g GMACs a forward pass", cfg.Model.Design(), cfg.Model.Conditions(),
+			plural(cfg.Model.NumTokens(), "token"), cfg.Model.MACs()/1e9)},
+		{"recipe", fmt.Sprintf("batch %d, %s steps, lr %g %s, ema %g, %s", cfg.GlobalBatchSize,
+			format.Count(int64(cfg.Steps(set.Samples))), cfg.LR, cfg.LRSchedule, cfg.EMADecay, cfg.Precision)},
 		{"run", dir},
 	} {
 		if row[0] == "device" && world > 1 {
@@ -343,7 +384,8 @@ func (e *env) describeTraining(t *trainInput, world int, dir string) {
 		e.printf("%-8s%s", row[0], row[1])
 	}
 	if steps := cfg.Steps(set.Samples); float64(steps)*(1-cfg.EMADecay) < 1 {
-		e.warn("ema decay %g averages over some %.0f steps, the run has %s: its samples will be noise; a short run wants 0.99 or less",
+		e.warn("ema decay %g averages over some %.0f steps, the run has %s: its samples will be noise; a short run "+
+			"wants 0.99 or less",
 			cfg.EMADecay, 1/(1-cfg.EMADecay), format.Count(int64(steps)))
 	}
 }

@@ -126,7 +126,8 @@ type checkedBad struct {
 }
 
 // joinChecks makes one of what the processes found in their shares, each with its error.
-func joinChecks(ctx context.Context, group *dist.Group, found stream.PictureCheck, err error) (stream.PictureCheck, error) {
+func joinChecks(ctx context.Context, group *dist.Group, found stream.PictureCheck, err error) (stream.PictureCheck,
+	error) {
 	mine := checkedShare{Clipped: found.Clipped, Oriented: found.Oriented}
 	if err != nil {
 		mine.Error = err.Error()
@@ -150,7 +151,8 @@ func joinChecks(ctx context.Context, group *dist.Group, found stream.PictureChec
 		all.Clipped += share.Clipped
 		all.Oriented += share.Oriented
 		for _, b := range share.Bad {
-			all.Bad = append(all.Bad, catalog.Bad{ID: b.ID, Err: &catalog.BadPicture{Path: b.Path, Err: errors.New(b.Why)}})
+			all.Bad = append(all.Bad,
+				catalog.Bad{ID: b.ID, Err: &catalog.BadPicture{Path: b.Path, Err: errors.New(b.Why)}})
 		}
 	}
 	return all, nil

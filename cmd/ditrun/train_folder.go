@@ -61,8 +61,8 @@ func awaitPlace(ctx context.Context, group *dist.Group) (p place, err error) {
 	return p, nil
 }
 
-// findPlace makes the run folder, or opens the one to continue. Nothing in a folder changes before it is known that the run
-// can go on. noStart says why a new run cannot begin, which does not concern one that goes on.
+// findPlace makes the run folder, or opens the one to continue. Nothing in a folder changes before it is known that
+// the run can go on. noStart says why a new run cannot begin, which does not concern one that goes on.
 func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err error) {
 	c := e.flags
 	hash, err := configHash(c, notOfTheRun...)
@@ -73,7 +73,8 @@ func (e *env) findPlace(t *trainInput, world int, noStart error) (p place, err e
 	if err != nil {
 		return p, err
 	}
-	o := runs.Options{ResultsDir: c.String("results-dir"), Dir: c.String("run-dir"), Model: t.config.Model.Name(), Config: node, ConfigHash: hash,
+	o := runs.Options{ResultsDir: c.String("results-dir"), Dir: c.String("run-dir"), Model: t.config.Model.Name(),
+		Config: node, ConfigHash: hash,
 		Command: os.Args, Libtorch: torch.BuildInfo(), Device: describeDevice(t.device)}
 	console := func(line string) { e.printf("%s", line) }
 	dir := o.Dir
@@ -222,8 +223,8 @@ func (e *env) checkpointOf(path string) (string, error) {
 	return e.newestCheckpoint(dir)
 }
 
-// newestCheckpoint finds the newest whole checkpoint, "" if there is none, and says what is wrong with newer ones. That all
-// are damaged is an error: beginning again is for the user to decide.
+// newestCheckpoint finds the newest whole checkpoint, "" if there is none, and says what is wrong with newer ones.
+// That all are damaged is an error: beginning again is for the user to decide.
 func (e *env) newestCheckpoint(dir string) (string, error) {
 	path, damaged, err := training.Newest(dir)
 	if err != nil {
@@ -250,7 +251,8 @@ func runFolderOf(checkpoint string) (string, error) {
 	if dir := filepath.Dir(filepath.Dir(abs)); filepath.Base(filepath.Dir(abs)) == "checkpoints" && runs.Is(dir) {
 		return dir, nil
 	}
-	return "", fmt.Errorf("resume from %s: want a checkpoint in a run folder, such as results/000-DiT-XL-2/checkpoints/latest", checkpoint)
+	return "", fmt.Errorf("resume from %s: want a checkpoint in a run folder, such as "+
+		"results/000-DiT-XL-2/checkpoints/latest", checkpoint)
 }
 
 func exists(path string) bool {

@@ -131,5 +131,6 @@ func (e *env) fillTrainInput(t *trainInput, process dist.Env) (err error) {
 
 // pictureCost says what encoding adds to a step.
 func (e *env) pictureCost(t *trainInput, size picture.Size) string {
-	return fmt.Sprintf("encode-latents does it once (%s-pixel pictures, the log's TFLOP/s and MFU count the model alone)", size)
+	return fmt.Sprintf("encode-latents does it once (%s-pixel pictures, the log's TFLOP/s and MFU count the "+
+		"model alone)", size)
 }

@@ -31,14 +31,15 @@ type trainLog struct {
 
 // hooks are what the loop reports to. Processes of rank above 0 report to nobody.
 func (l *trainLog) hooks() training.Hooks {
-	return training.Hooks{Start: l.start, Step: l.step, Log: l.log, Preview: l.sample, Saved: l.saved, Warn: l.warn, BadStep: l.badStep, Rollback: l.rollback, Place: l.place}
+	return training.Hooks{Start: l.start, Step: l.step, Log: l.log, Preview: l.sample, Saved: l.saved, Warn: l.warn,
+		BadStep: l.badStep, Rollback: l.rollback, Place: l.place}
 }
 
 // plotInterval keeps the redrawing of the loss curve a small share of a run.
 const plotInterval = 20 * time.Second
 
-// attempt takes the error of writing what only shows the run: the run goes on, and the next attempt tries again. It is told
-// when that begins and when it ends.
+// attempt takes the error of writing what only shows the run: the run goes on, and the next attempt tries again. It
+// is told when that begins and when it ends.
 func (l *trainLog) attempt(what string, err error) {
 	if (err != nil) == l.failing[what] {
 		return
@@ -76,11 +77,15 @@ func (l *trainLog) step(step int) { l.bar.Set(int64(step)) }
 func (l *trainLog) log(r training.Record) {
 	perSecond := func(v float64) runs.Number { return runs.Number(v / r.Seconds) }
 	l.last = runs.Step{
-		Step: r.Step, Epoch: r.Epoch, Loss: runs.Number(r.Loss), MSE: runs.Number(r.MSE), VB: runs.Number(r.VB), GradNorm: runs.Number(r.GradNorm),
-		UpdateNorm: runs.Number(r.UpdateNorm), Skipped: r.Skipped, SavingShare: perSecond(r.SavingSeconds), LoggingShare: perSecond(r.LoggingSeconds),
-		LR: runs.Number(r.LR), StepsPerSecond: perSecond(float64(r.Steps)), ImagesPerSecond: perSecond(float64(r.Samples)),
-		TFLOPS:        perSecond(r.FLOPs / 1e12),
-		DataWaitShare: perSecond(r.DataWaitSeconds), MemoryBytes: machine.Resident(), Seconds: runs.Number(l.before.Seconds() + r.SecondsSinceStart),
+		Step: r.Step, Epoch: r.Epoch, Loss: runs.Number(r.Loss), MSE: runs.Number(r.MSE), VB: runs.Number(r.VB),
+		GradNorm:   runs.Number(r.GradNorm),
+		UpdateNorm: runs.Number(r.UpdateNorm), Skipped: r.Skipped, SavingShare: perSecond(r.SavingSeconds),
+		LoggingShare: perSecond(r.LoggingSeconds),
+		LR:           runs.Number(r.LR), StepsPerSecond: perSecond(float64(r.Steps)),
+		ImagesPerSecond: perSecond(float64(r.Samples)),
+		TFLOPS:          perSecond(r.FLOPs / 1e12),
+		DataWaitShare:   perSecond(r.DataWaitSeconds), MemoryBytes: machine.Resident(),
+		Seconds: runs.Number(l.before.Seconds() + r.SecondsSinceStart),
 	}
 	for _, v := range r.Bins {
 		l.last.Bins = append(l.last.Bins, runs.Number(v))

@@ -38,26 +38,32 @@ func trainVAECommand() *cli.Command {
 			"continues what was cut short; an interrupt keeps a model too.",
 		example: "ditrun train-vae --data pictures --out vae --image-size 64 --downsample 8 --max-steps 5000",
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "data", Usage: "pictures at `PATH`: a folder, an archive, a pattern, or s3://bucket/key"},
+			&cli.StringFlag{Name: "data",
+				Usage: "pictures at `PATH`: a folder, an archive, a pattern, or s3://bucket/key"},
 			&cli.StringFlag{Name: "labels", Usage: "the classes of pictures that lie in no class folders, in `FILE`"},
 			&cli.StringFlag{Name: "out", Usage: "write the model into `DIR`"},
 			&cli.IntFlag{Name: "image-size", Value: 32, Usage: "`PIXELS` a side of the square crops"},
 			&cli.IntFlag{Name: "latent-channels", Value: 4, Usage: "channels of the latents"},
-			&cli.IntFlag{Name: "downsample", Value: 4, Usage: "side of a picture over side of its latent: 1, 2, 4, 8, ..."},
-			&cli.StringFlag{Name: "block-out-channels", DefaultText: "16,32,64,...,64", Usage: "`WIDTHS` of the levels, finest first"},
+			&cli.IntFlag{Name: "downsample", Value: 4,
+				Usage: "side of a picture over side of its latent: 1, 2, 4, 8, ..."},
+			&cli.StringFlag{Name: "block-out-channels", DefaultText: "16,32,64,...,64",
+				Usage: "`WIDTHS` of the levels, finest first"},
 			&cli.IntFlag{Name: "layers-per-block", Value: 1, Usage: "residual blocks of each level"},
-			&cli.IntFlag{Name: "norm-num-groups", Value: 8, Usage: "groups of the normalisation; widths are multiples of it"},
+			&cli.IntFlag{Name: "norm-num-groups", Value: 8,
+				Usage: "groups of the normalisation; widths are multiples of it"},
 			&cli.IntFlag{Name: "max-steps", Value: d.MaxSteps, Usage: "`N` steps"},
 			&cli.IntFlag{Name: "batch-size", Value: d.BatchSize, Usage: "`N` pictures a step"},
 			&cli.Float64Flag{Name: "lr", Value: d.LR, Usage: "learning rate after warm-up; it falls linearly"},
 			&cli.StringFlag{Name: "loss", Value: d.Loss, Usage: "mse or l1"},
 			&cli.Float64Flag{Name: "kl-weight", Value: d.KLWeight, Usage: "weight of the KL term"},
-			&cli.Float64Flag{Name: "ema-decay", Value: d.EMADecay, Usage: "of an average of the weights to keep; 0 keeps the last weights"},
+			&cli.Float64Flag{Name: "ema-decay", Value: d.EMADecay,
+				Usage: "of an average of the weights to keep; 0 keeps the last weights"},
 			&cli.Float64Flag{Name: "flip-prob", Value: 0.5, Usage: "share of mirrored pictures"},
 			&cli.Uint64Flag{Name: "global-seed", Usage: "of weights, order and noise"},
 			&cli.IntFlag{Name: "log-every", Value: 100, Usage: "steps between log lines"},
 			&cli.IntFlag{Name: "ckpt-every", Value: 500, Usage: "steps between saves of the run"},
-			&cli.StringFlag{Name: "resume", Value: "auto", Usage: "auto: continue the run in --out if there is one; or none"},
+			&cli.StringFlag{Name: "resume", Value: "auto",
+				Usage: "auto: continue the run in --out if there is one; or none"},
 			&cli.IntFlag{Name: "num-workers", Value: 1, Usage: "goroutines that decode"},
 			orientationFlag("exif turns pictures upright, as-stored leaves them"),
 			onErrorFlag("fail names all bad pictures first, skip leaves them out"),
@@ -126,8 +132,10 @@ func runTrainVAE(e *env) error {
 	}
 	side := cfg.ImageSize / cfg.Model.Downsample()
 	e.printf("device  %s, %s", describeDevice(dev), torch.BuildInfo())
-	e.printf("data    %s: %s in %s", c.String("data"), plural(src.Len(), "picture"), plural(len(src.Classes()), "class"))
-	e.printf("model   AutoencoderKL, %s parameters, %d-pixel pictures to latents of %dx%dx%d", format.Count(int64(cfg.Model.NumParams())), cfg.ImageSize, cfg.Model.LatentChannels, side, side)
+	e.printf("data    %s: %s in %s", c.String("data"), plural(src.Len(), "picture"),
+		plural(len(src.Classes()), "class"))
+	e.printf("model   AutoencoderKL, %s parameters, %d-pixel pictures to latents of %dx%dx%d",
+		format.Count(int64(cfg.Model.NumParams())), cfg.ImageSize, cfg.Model.LatentChannels, side, side)
 
 	if state == nil || state.Data != e.vaeData(src) { // else they were checked when the run began
 		found, err := e.checkPictures(src, 0, src.Len(), c.Int("num-workers"))
@@ -180,7 +188,8 @@ func runTrainVAE(e *env) error {
 		if s.Losses != nil {
 			last = *s.Losses
 			rate := float64(s.Step-before) / time.Since(began).Seconds()
-			e.printf("(step=%07d) Reconstruction: %.5f, KL: %.2f, Steps/Sec: %s", s.Step, last.Rec, last.KL, format.Rate(rate))
+			e.printf("(step=%07d) Reconstruction: %.5f, KL: %.2f, Steps/Sec: %s", s.Step, last.Rec, last.KL,
+				format.Rate(rate))
 		}
 	})
 	if model == nil {
@@ -218,7 +227,8 @@ func runTrainVAE(e *env) error {
 	}
 	e.printf("written to %s%s", c.String("out"), shows)
 	if interrupted != nil {
-		return withHint(interrupted, "%s holds the model after %s of %s; it can be used, and --resume auto continues it",
+		return withHint(interrupted,
+			"%s holds the model after %s of %s; it can be used, and --resume auto continues it",
 			out, format.Count(int64(steps)), plural(cfg.MaxSteps, "step"))
 	}
 	if err := disk.RemoveFolder(saves.Dir); err != nil { // the model is there: what continues it has no use
@@ -246,7 +256,8 @@ func (e *env) findVAERun(out string) (*vae.State, error) {
 	}
 	for _, name := range []string{vae.WeightsName, vae.ConfigName} {
 		if exists(filepath.Join(out, name)) {
-			return nil, withHint(fmt.Errorf("--out %s: there is a model already (%s)", out, name), "choose another folder, or remove that one; latents and checkpoints made with a model need it")
+			return nil, withHint(fmt.Errorf("--out %s: there is a model already (%s)", out, name),
+				"choose another folder, or remove that one; latents and checkpoints made with a model need it")
 		}
 	}
 	return nil, nil
@@ -274,13 +285,16 @@ func vaeTrainConfig(c *cli.Context) (vae.TrainConfig, error) {
 		for _, w := range strings.Split(text, ",") {
 			n, err := strconv.Atoi(strings.TrimSpace(w))
 			if err != nil {
-				return vae.TrainConfig{}, fmt.Errorf("block-out-channels %q: want numbers separated by commas, such as 32,64,64", text)
+				return vae.TrainConfig{},
+					fmt.Errorf("block-out-channels %q: want numbers separated by commas, such as 32,64,64", text)
 			}
 			widths = append(widths, n)
 		}
 		model = model.WithLevels(widths...)
 		if got := model.Downsample(); got != c.Int("downsample") {
-			return vae.TrainConfig{}, fmt.Errorf("block-out-channels %s: %s, so a downsampling of %d; --downsample asks for %d", text, plural(len(widths), "level"), got, c.Int("downsample"))
+			return vae.TrainConfig{},
+				fmt.Errorf("block-out-channels %s: %s, so a downsampling of %d; --downsample asks for %d", text,
+					plural(len(widths), "level"), got, c.Int("downsample"))
 		}
 	}
 	model.LayersPerBlock, model.NormNumGroups = c.Int("layers-per-block"), c.Int("norm-num-groups")
@@ -289,7 +303,8 @@ func vaeTrainConfig(c *cli.Context) (vae.TrainConfig, error) {
 	}
 	cfg := vae.DefaultTrainConfig(model)
 	cfg.ImageSize, cfg.MaxSteps, cfg.BatchSize = c.Int("image-size"), c.Int("max-steps"), c.Int("batch-size")
-	cfg.LR, cfg.Loss, cfg.KLWeight, cfg.EMADecay = c.Float64("lr"), c.String("loss"), c.Float64("kl-weight"), c.Float64("ema-decay")
+	cfg.LR, cfg.Loss, cfg.KLWeight, cfg.EMADecay = c.Float64("lr"), c.String("loss"), c.Float64("kl-weight"),
+		c.Float64("ema-decay")
 	cfg.Seed, cfg.LogEvery = c.Uint64("global-seed"), c.Int("log-every")
 	return cfg, cfg.Validate()
 }
@@ -323,7 +338,8 @@ const measured = 4096
 
 // measuredBatches are the pictures from which the scaling factor is taken: all, each once, or the first of the training
 // o where there are many. Pictures that went bad since they were checked do not count.
-func measuredBatches(ctx context.Context, src catalog.Source, o stream.ImageOptions) iter.Seq2[*stream.ImageBatch, error] {
+func measuredBatches(ctx context.Context, src catalog.Source, o stream.ImageOptions) iter.Seq2[*stream.ImageBatch,
+	error] {
 	if src.Len() <= measured {
 		o.KeepGoing = true
 		return stream.ImageRange(ctx, src, 0, src.Len(), o)
@@ -333,7 +349,8 @@ func measuredBatches(ctx context.Context, src catalog.Source, o stream.ImageOpti
 }
 
 // measure returns the standard deviation of the latents of these pictures.
-func (e *env) measure(ctx context.Context, model *vae.AutoencoderKL, src catalog.Source, o stream.ImageOptions) (float64,
+func (e *env) measure(ctx context.Context, model *vae.AutoencoderKL, src catalog.Source,
+	o stream.ImageOptions) (float64,
 	error) {
 	total := min(src.Len(), measured)
 	bar := e.progress("measure latents", "pictures", int64(total))

@@ -59,15 +59,18 @@ func TestStoppedTrainVAEContinues(t *testing.T) {
 				t.Fatal("killed too late")
 			}
 		} else {
-			o.stoppedBy(t, sig, "hint: "+out+" holds the model after ", " of 120 steps; it can be used, and --resume auto continues it")
+			o.stoppedBy(t, sig, "hint: "+out+" holds the model after ",
+				" of 120 steps; it can be used, and --resume auto continues it")
 			if !strings.Contains(o.stdout, "Continuing from step ") {
 				t.Errorf("printed\n%s", o.stdout)
 			}
 		}
 		step = savedVAE(t, out, step)
-		ditrun(t, r.trainVAE(out, "--resume", "none")...).refused(t, 1, "there is a run that was cut short (training)", "hint: --resume auto continues it")
+		ditrun(t, r.trainVAE(out, "--resume", "none")...).refused(t, 1, "there is a run that was cut short (training)",
+			"hint: --resume auto continues it")
 	}
-	ditrun(t, r.trainVAE(out, "--resume", "auto", "--lr", "1e-4")...).refused(t, 1, "it was trained with lr 0.002, this run has 0.0001")
+	ditrun(t, r.trainVAE(out, "--resume", "auto", "--lr", "1e-4")...).refused(t, 1,
+		"it was trained with lr 0.002, this run has 0.0001")
 	lock, err := disk.TryLock(filepath.Join(out, ".lock"))
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +89,8 @@ func TestStoppedTrainVAEContinues(t *testing.T) {
 	weights := filepath.Join(out, vaeRun, vaeWeights)
 	write(t, weights, []byte("not it"))
 	write(t, filepath.Join(out, vaeRun, "train-vae.json"), []byte("{}"))
-	ditrun(t, r.trainVAE(out, "--resume", "auto")...).refused(t, 1, "resume from "+filepath.Join(out, vaeRun), "damaged", "hint: without ")
+	ditrun(t, r.trainVAE(out, "--resume", "auto")...).refused(t, 1, "resume from "+filepath.Join(out, vaeRun),
+		"damaged", "hint: without ")
 }
 
 // TestTrainVAEKeepsWhatAnErrorEnds: a picture that vanishes costs no step.
@@ -120,8 +124,10 @@ func TestTrainVAEKeepsWhatAnErrorEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := p.wait()
-	o.refused(t, 1, "3.png", "hint: "+filepath.Join(out, vaeRun)+" holds the run after ", "the same command with --resume auto continues it")
-	if step := savedVAE(t, out, 7); !strings.Contains(o.stderr, fmt.Sprintf("the run after %d steps", step)) || step == 150 {
+	o.refused(t, 1, "3.png", "hint: "+filepath.Join(out, vaeRun)+" holds the run after ",
+		"the same command with --resume auto continues it")
+	if step := savedVAE(t, out, 7); !strings.Contains(o.stderr, fmt.Sprintf("the run after %d steps", step)) ||
+		step == 150 {
 		t.Errorf("a save of step %d, errors\n%s", step, o.stderr)
 	}
 	if err := os.Rename(path(3)+".away", path(3)); err != nil {

@@ -57,7 +57,8 @@ func (b *captionBuilder) addText(ctx context.Context, r io.Reader) error {
 	switch {
 	case len(text) == 0:
 		return errors.New("no captions in it: the file is empty or begins with blanks alone")
-	case bytes.HasPrefix(head, []byte("\x1f\x8b")), bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")), bytes.HasPrefix(head, []byte("PK\x03\x04")):
+	case bytes.HasPrefix(head, []byte("\x1f\x8b")), bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")),
+		bytes.HasPrefix(head, []byte("PK\x03\x04")):
 		return errors.New("compressed: want the file that is in it")
 	case text[0] == '{' && isCOCO(text):
 		return b.addCOCO(in)
@@ -118,7 +119,8 @@ func lines(in io.Reader, row func(line string) error) error {
 func columns(first []string) (file, caption int, header bool) {
 	find := func(names []string) int {
 		for _, n := range names {
-			if i := slices.IndexFunc(first, func(c string) bool { return strings.EqualFold(strings.TrimSpace(c), n) }); i >= 0 {
+			if i := slices.IndexFunc(first,
+				func(c string) bool { return strings.EqualFold(strings.TrimSpace(c), n) }); i >= 0 {
 				return i
 			}
 		}
@@ -146,7 +148,8 @@ func (t *table) row(cells []string) error {
 			return nil
 		}
 		if t.width != 2 {
-			return fmt.Errorf("%d columns: want a file name and a caption, or names of the columns such as file_name and caption in the first line", t.width)
+			return fmt.Errorf("%d columns: want a file name and a caption, or names of the columns such as "+
+				"file_name and caption in the first line", t.width)
 		}
 	}
 	if len(cells) != t.width {
@@ -352,7 +355,8 @@ func (b *captionBuilder) addCOCO(in io.Reader) error {
 						return err
 					}
 					if v.Image == nil || v.Caption == nil {
-						return errors.New("an annotation without image_id or caption: want COCO's captions_*.json, not its instances")
+						return errors.New("an annotation without image_id or caption: want COCO's captions_*.json, " +
+							"not its instances")
 					}
 					n, err := b.intern(*v.Caption)
 					pairs = append(pairs, pair{*v.Image, n})

@@ -34,7 +34,8 @@ const (
 
 func newNameIndex(samples labelled) *nameIndex {
 	n := samples.Len()
-	x := &nameIndex{samples: samples, label: map[string]int32{}, exact: make(map[sampleName]int32, n), base: make(map[string]int32, n), next: make([]int32, n)}
+	x := &nameIndex{samples: samples, label: map[string]int32{}, exact: make(map[sampleName]int32, n),
+		base: make(map[string]int32, n), next: make([]int32, n)}
 	for label, class := range samples.Classes() {
 		name := names.Canonical(class)
 		if _, ok := x.label[name]; ok {
@@ -106,7 +107,8 @@ func (x *nameIndex) find(file string) (int, error) {
 				if i := x.verbatim(label, file, after); i >= 0 {
 					return i, nil
 				}
-				return -1, fmt.Errorf("%s: several pictures of class %s have this name: want it with the extension", file, class)
+				return -1, fmt.Errorf("%s: several pictures of class %s have this name: want it with the extension",
+					file, class)
 			}
 			if ok {
 				return int(i), nil
@@ -125,7 +127,8 @@ func (x *nameIndex) find(file string) (int, error) {
 		if endsIn(x.class(s)+"/"+within, name) {
 			if byPath >= 0 {
 				other := x.sample(byPath)
-				return -1, fmt.Errorf("%s: is it %s of class %s or %s of class %s? want the name of the class before it", file,
+				return -1, fmt.Errorf("%s: is it %s of class %s or %s of class %s? want the name of the class "+
+					"before it", file,
 					other.Name, x.class(other), s.Name, x.class(s))
 			}
 			byPath = int(i)

@@ -9,8 +9,8 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
-// addMembers takes captions from the archives and tables of the source itself: of a sample its members of text or, where
-// it has none, its members .json; of a table one column.
+// addMembers takes captions from the archives and tables of the source itself: of a sample its members of text or,
+// where it has none, its members .json; of a table one column.
 func (b *captionBuilder) addMembers(ctx context.Context, src catalog.Source, field string) error {
 	members, ok := src.(catalog.MemberSource)
 	if !ok {

@@ -70,8 +70,8 @@ const wantedCaptions = "want class:TEMPLATE, class:@FILE, data, data:FIELD or th
 //   - data takes them from the source itself: the member .txt beside a picture of a WebDataset archive, or caption or
 //     text of its member .json; the column text, caption or captions of a parquet file. data:FIELD names another
 //     member, JSON field or column;
-//   - anything else is the path of a file: CSV or TSV with a file name and a caption a line, JSON lines, or the captions
-//     of COCO. Pictures are known by their file names, see [catalog.Source].
+//   - anything else is the path of a file: CSV or TSV with a file name and a caption a line, JSON lines, or the
+//     captions of COCO. Pictures are known by their file names, see [catalog.Source].
 func Read(ctx context.Context, specs []string, src catalog.Source) (*Set, error) {
 	return readCaptions(ctx, specs, src, src)
 }
@@ -240,7 +240,8 @@ func (b *captionBuilder) finish() (*Set, error) {
 		err := fmt.Errorf("no picture has one: of %d that were read %d are empty", c.Stats.Read, c.Stats.Empty)
 		if c.Stats.Unmatched > 0 {
 			s := b.samples.Sample(0)
-			err = fmt.Errorf("%w, %d are for other pictures, the first of them for %q; the first picture here is %q of class %q",
+			err = fmt.Errorf("%w, %d are for other pictures, the first of them for %q; the first picture here is %q "+
+				"of class %q",
 				err, c.Stats.Unmatched, c.Stats.FirstUnmatched, s.Name, b.samples.Classes()[s.Label])
 		}
 		return nil, err

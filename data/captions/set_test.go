@@ -60,15 +60,29 @@ func byName(c *Set, samples labelled) []string {
 func TestCaptionFiles(t *testing.T) {
 	want := []string{"cat/1.jpg=a cat, \"sitting\"", "cat/sub/3.jpg=three;zwei", "dog/only.webp=日本 dog"}
 	for name, text := range map[string]string{
-		"CSV":               "cat/1.jpg,\"a cat, \"\"sitting\"\"\"\ncat/sub/3.jpg,zwei\ntrain/cat/sub/3.jpg,three\nonly.webp, 日本 dog \n",
-		"CSV with header":   "\uFEFFid,caption,file_name\r\n7,\"a cat, \"\"sitting\"\"\",cat/1.jpg\r\n8,zwei,cat/sub/3.jpg\r\n9,three,3.jpg\r\n9,日本 dog,only\r\n",
-		"TSV":               "cat/1.jpg\ta cat, \"sitting\"\n\ncat/sub/3.jpg\tzwei\n./images/cat/sub/3.jpg\tthree\nonly.png\t日本 dog\n",
-		"TSV with header":   "text\timage\na cat, \"sitting\"\tcat/1.jpg\nzwei\tcat/sub/3\nthree\tcat/sub/3\n日本 dog\tdog/only.webp\n",
-		"JSON lines":        `{"file_name":"cat/1.jpg","text":"a cat, \"sitting\""}` + "\n" + `{"file":"cat/sub/3.jpg","captions":["zwei","three"," "]}` + "\n\n" + `{"image":"any/only.webp","caption":"日本 dog","x":[1]}`,
-		"COCO":              `{"info":{"a":[{}]},"images":[{"id":1,"file_name":"cat/1.jpg"},{"id":2,"file_name":"sub/3.jpg"},{"id":3,"file_name":"val2017/only.webp"}],"annotations":[{"image_id":2,"id":1,"caption":"zwei"},{"image_id":1,"caption":"a cat, \"sitting\""},{"image_id":2,"caption":"three\n"},{"image_id":3,"caption":"日本 dog"}]}`,
-		"COCO, other way":   `{ "annotations" : [{"image_id":2,"caption":"three"},{"image_id":2,"caption":"zwei"},{"image_id":1,"caption":"a cat, \"sitting\""},{"image_id":3,"caption":"日本 dog"}],"images":[{"id":1,"file_name":"cat/1.jpg"},{"id":2,"file_name":"3"},{"id":3,"file_name":"only.webp"}]}`,
-		"duplicate rows":    "cat/1.jpg,\"a cat, \"\"sitting\"\"\"\ncat/1.jpg,\"a cat, \"\"sitting\"\"\"\n3.jpg,zwei\n3.jpg,three\nonly.webp,日本 dog\nonly.webp,   \n",
-		"not in the source": "cat/1.jpg\ta cat, \"sitting\"\n3\tzwei\n3\tthree\ncat/only.webp\tnot this class\nbird/9.jpg\tno\nonly\t日本 dog\n",
+		"CSV": "cat/1.jpg,\"a cat, " +
+			"\"\"sitting\"\"\"\ncat/sub/3.jpg,zwei\ntrain/cat/sub/3.jpg,three\nonly.webp, 日本 dog \n",
+		"CSV with header": "\uFEFFid,caption,file_name\r\n7,\"a cat, " +
+			"\"\"sitting\"\"\",cat/1.jpg\r\n8,zwei,cat/sub/3.jpg\r\n9,three,3.jpg\r\n9,日本 dog,only\r\n",
+		"TSV": "cat/1.jpg\ta cat, " +
+			"\"sitting\"\n\ncat/sub/3.jpg\tzwei\n./images/cat/sub/3.jpg\tthree\nonly.png\t日本 dog\n",
+		"TSV with header": "text\timage\na cat, \"sitting\"\tcat/1.jpg\nzwei\tcat/sub/3\nthree\tcat/sub/3\n日本 " +
+			"dog\tdog/only.webp\n",
+		"JSON lines": `{"file_name":"cat/1.jpg","text":"a cat, \"sitting\""}` + "\n" +
+			`{"file":"cat/sub/3.jpg","captions":["zwei","three"," "]}` + "\n\n" +
+			`{"image":"any/only.webp","caption":"日本 dog","x":[1]}`,
+		"COCO": `{"info":{"a":[{}]},"images":[{"id":1,"file_name":"cat/1.jpg"},{"id":2,"file_name":"sub/3.jpg"},` +
+			`{"id":3,"file_name":"val2017/only.webp"}],` +
+			`"annotations":[{"image_id":2,"id":1,"caption":"zwei"},{"image_id":1,"caption":"a cat, \"sitting\""},` +
+			`{"image_id":2,"caption":"three\n"},` +
+			`{"image_id":3,"caption":"日本 dog"}]}`,
+		"COCO, other way": `{ "annotations" : [{"image_id":2,"caption":"three"},{"image_id":2,"caption":"zwei"},` +
+			`{"image_id":1,"caption":"a cat, \"sitting\""},{"image_id":3,"caption":"日本 dog"}],` +
+			`"images":[{"id":1,"file_name":"cat/1.jpg"},{"id":2,"file_name":"3"},{"id":3,"file_name":"only.webp"}]}`,
+		"duplicate rows": "cat/1.jpg,\"a cat, \"\"sitting\"\"\"\ncat/1.jpg,\"a cat, " +
+			"\"\"sitting\"\"\"\n3.jpg,zwei\n3.jpg,three\nonly.webp,日本 dog\nonly.webp,   \n",
+		"not in the source": "cat/1.jpg\ta cat, \"sitting\"\n3\tzwei\n3\tthree\ncat/only.webp\tnot this " +
+			"class\nbird/9.jpg\tno\nonly\t日本 dog\n",
 	} {
 		c, err := captionsFrom(text)
 		if err != nil {
@@ -91,11 +105,13 @@ func TestCaptionFiles(t *testing.T) {
 
 func TestCaptionHostileText(t *testing.T) {
 	long := strings.Repeat("日", 10<<20/3)
-	c, err := captionsFrom("cat/1.jpg\tbad \xff\xfe bytes\ncat/2.png\tnul \x00 and \u202e\u05d0\u05d1 marks\nsub/3.jpg\t" + long + "\ndog/1.jpg\t \u00a0\u3000 \nonly\tfine\r\n")
+	c, err := captionsFrom("cat/1.jpg\tbad \xff\xfe bytes\ncat/2.png\tnul \x00 and \u202e\u05d0\u05d1 " +
+		"marks\nsub/3.jpg\t" + long + "\ndog/1.jpg\t \u00a0\u3000 \nonly\tfine\r\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"cat/1.jpg=bad \uFFFD bytes", "cat/2.png=nul \x00 and \u202e\u05d0\u05d1 marks", "cat/sub/3.jpg=" + long[:MaxLength/3*3], "dog/only.webp=fine"}
+	want := []string{"cat/1.jpg=bad \uFFFD bytes", "cat/2.png=nul \x00 and \u202e\u05d0\u05d1 marks",
+		"cat/sub/3.jpg=" + long[:MaxLength/3*3], "dog/only.webp=fine"}
 	if got := byName(c, pets); !slices.Equal(got, want) {
 		t.Errorf("got %.300q", got)
 	}
@@ -108,7 +124,8 @@ func TestCaptionHostileText(t *testing.T) {
 		}
 	}
 	// A cut within bytes that are no text.
-	if c, err = captionsFrom("cat/1.jpg\t" + strings.Repeat("\x80", 3*MaxLength)); err != nil || c.Texts[1] != "\uFFFD" {
+	if c, err = captionsFrom("cat/1.jpg\t" + strings.Repeat("\x80", 3*MaxLength)); err != nil ||
+		c.Texts[1] != "\uFFFD" {
 		t.Errorf("%v %.40q", err, c.Texts)
 	}
 }
@@ -137,13 +154,19 @@ func TestCaptionFilesRefused(t *testing.T) {
 		{"COCO, cut", `{"images":[{"id":1,"file_name":"cat/1.jpg"}],"annotations":[{"image_id":1,"ca`, "cut short"},
 		{"COCO, no list", `{"images":{"id":1}}`, "want a list"},
 		{"COCO, one list", `{"images":[{"id":1,"file_name":"cat/1.jpg"}]}`, "want the lists images and annotations"},
-		{"COCO, instances", `{"images":[{"id":1,"file_name":"cat/1.jpg"}],"annotations":[{"image_id":1,"bbox":[]}]}`, "not its instances"},
-		{"COCO, unknown picture", `{"images":[{"id":1,"file_name":"cat/1.jpg"}],"annotations":[{"image_id":2,"caption":"a"}]}`, "picture 2, which is not in the list"},
-		{"COCO, two names", `{"images":[{"id":1,"file_name":"cat/1.jpg"},{"id":1,"file_name":"b"}],"annotations":[]}`, "picture 1 is"},
+		{"COCO, instances", `{"images":[{"id":1,"file_name":"cat/1.jpg"}],"annotations":[{"image_id":1,"bbox":[]}]}`,
+			"not its instances"},
+		{"COCO, unknown picture",
+			`{"images":[{"id":1,"file_name":"cat/1.jpg"}],"annotations":[{"image_id":2,"caption":"a"}]}`,
+			"picture 2, which is not in the list"},
+		{"COCO, two names", `{"images":[{"id":1,"file_name":"cat/1.jpg"},{"id":1,"file_name":"b"}],"annotations":[]}`,
+			"picture 1 is"},
 		{"COCO, long", `{"images":[{"id":1,"file_name":"` + huge, "longer than"},
 		{"two classes", "1.jpg,a\n", "1.jpg: is it 1.jpg of class cat or 1.jpg of class dog"},
 		{"two extensions", "cat/2,a\n", "want it with the extension"},
-		{"none fits", "birds/9.jpg,a\nbirds/8.jpg,b\n", `2 are for other pictures, the first of them for "birds/9.jpg"; the first picture here is "1.jpg" of class "cat"`},
+		{"none fits", "birds/9.jpg,a\nbirds/8.jpg,b\n",
+			`2 are for other pictures, the first of them for "birds/9.jpg"; ` +
+				`the first picture here is "1.jpg" of class "cat"`},
 		{"all empty", "cat/1.jpg,  \n", "of 1 that were read 1 are empty"},
 	} {
 		_, err := captionsFrom(c.text)
@@ -155,7 +178,8 @@ func TestCaptionFilesRefused(t *testing.T) {
 
 func TestClassCaptions(t *testing.T) {
 	classes, labels := []string{"a", "b", "c"}, []int32{0, 1, 2, 0, 1, 2, 0}
-	c, err := OfClasses([]string{"class:a photo of a {}", "class:{}, {} again", "class:a photo of a {}"}, classes, labels)
+	c, err := OfClasses([]string{"class:a photo of a {}", "class:{}, {} again", "class:a photo of a {}"}, classes,
+		labels)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,17 +189,23 @@ func TestClassCaptions(t *testing.T) {
 		for _, r := range c.Of(id) {
 			got = append(got, c.Texts[r])
 		}
-		if want := []string{class + ", " + class + " again", "a photo of a " + class}; !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+		if want := []string{class + ", " + class + " again", "a photo of a " + class}; !slices.Equal(got,
+			slices.Sorted(slices.Values(want))) {
 			t.Errorf("sample %d: %q", id, got)
 		}
 	}
-	dir := datatest.WriteFiles(t, map[string][]byte{"templates.txt": []byte("\n one {} \r\n\ntwo {}\n"), "none.txt": []byte("\n"), "plain.txt": []byte("{}\nno class\n")})
-	if c, err = OfClasses([]string{"class:@" + filepath.Join(dir, "templates.txt")}, classes, labels); err != nil || len(c.Texts) != 7 || c.Texts[1] != "one a" {
+	dir := datatest.WriteFiles(t,
+		map[string][]byte{"templates.txt": []byte("\n one {} \r\n\ntwo {}\n"), "none.txt": []byte("\n"),
+			"plain.txt": []byte("{}\nno class\n")})
+	if c, err = OfClasses([]string{"class:@" + filepath.Join(dir, "templates.txt")}, classes, labels); err != nil ||
+		len(c.Texts) != 7 || c.Texts[1] != "one a" {
 		t.Errorf("%v %+v", err, c)
 	}
 	for spec, want := range map[string]string{
-		"class:a photo": "want {}", "class:@" + filepath.Join(dir, "none.txt"): "0 templates", "class:@" + filepath.Join(dir, "plain.txt"): "template 2",
-		"class:@" + dir: "want a text file", "class:@nowhere": "no such file", "data": "name the pictures too", "x.csv": "name the pictures too",
+		"class:a photo": "want {}", "class:@" + filepath.Join(dir, "none.txt"): "0 templates",
+		"class:@" + filepath.Join(dir, "plain.txt"): "template 2",
+		"class:@" + dir: "want a text file", "class:@nowhere": "no such file", "data": "name the pictures too",
+		"x.csv": "name the pictures too",
 	} {
 		if _, err := OfClasses([]string{spec}, classes, labels); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", spec, err, want)
@@ -201,7 +231,8 @@ type captionRow struct {
 // byExtension are the members of an archive whose members were sorted by their extensions.
 func byExtension(members []datatest.File) []datatest.File {
 	members = slices.Clone(members)
-	slices.SortStableFunc(members, func(a, b datatest.File) int { return strings.Compare(path.Ext(a.Name), path.Ext(b.Name)) })
+	slices.SortStableFunc(members,
+		func(a, b datatest.File) int { return strings.Compare(path.Ext(a.Name), path.Ext(b.Name)) })
 	return members
 }
 
@@ -211,7 +242,8 @@ func TestCaptionMembers(t *testing.T) {
 	members := []datatest.File{
 		{"b.txt", []byte("of b\n")}, {"b.png", pic}, {"b.cls", []byte("1")},
 		{"a.png", pic}, {"a.cls", []byte("0")}, {"a.json", []byte(`{"caption":"json a","label":3,"alt":["x","y"]}`)},
-		{"c.png", pic}, {"c.cls", []byte("1")}, {"c.json", []byte(`{"text":"unused"}`)}, {"c.txt", []byte("of c")}, {"c.long", []byte("long c")},
+		{"c.png", pic}, {"c.cls", []byte("1")}, {"c.json", []byte(`{"text":"unused"}`)}, {"c.txt", []byte("of c")},
+		{"c.long", []byte("long c")},
 		{"d.png", pic}, {"d.cls", []byte("1")},
 	}
 	rows := make([]captionRow, 4)
@@ -231,16 +263,23 @@ func TestCaptionMembers(t *testing.T) {
 		spec  string
 		want  string
 	}{
-		{"tar", map[string][]byte{"x.tar": datatest.Tar(t, members)}, "data", "[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
-		{"members apart", map[string][]byte{"x.tar": datatest.Tar(t, byExtension(members))}, "data", "[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
-		{"two tars", map[string][]byte{"x-0.tar": datatest.Tar(t, members[:6]), "x-1.tar": datatest.Tar(t, members[6:])}, "data", "[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
-		{"compressed", map[string][]byte{"x.tar.gz": datatest.Gzip(t, datatest.Tar(t, members))}, "data", "[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
+		{"tar", map[string][]byte{"x.tar": datatest.Tar(t, members)}, "data",
+			"[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
+		{"members apart", map[string][]byte{"x.tar": datatest.Tar(t, byExtension(members))}, "data",
+			"[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
+		{"two tars", map[string][]byte{"x-0.tar": datatest.Tar(t, members[:6]),
+			"x-1.tar": datatest.Tar(t, members[6:])}, "data", "[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
+		{"compressed", map[string][]byte{"x.tar.gz": datatest.Gzip(t, datatest.Tar(t, members))}, "data",
+			"[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
 		{"JSON field", map[string][]byte{"x.tar": datatest.Tar(t, members)}, "data:alt", "[0/a.png=x;y]"},
 		{"other member", map[string][]byte{"x.tar": datatest.Tar(t, members)}, "data:long", "[1/c.png=long c]"},
-		{"parquet", map[string][]byte{"x.parquet": table.Bytes()}, "data", "[0/00000000.png=row 0 1/00000001.png=row 1]"},
-		{"parquet list", map[string][]byte{"x.parquet": table.Bytes()}, "data:alt", "[0/00000000.png=p;q 1/00000003.png=z]"},
+		{"parquet", map[string][]byte{"x.parquet": table.Bytes()}, "data",
+			"[0/00000000.png=row 0 1/00000001.png=row 1]"},
+		{"parquet list", map[string][]byte{"x.parquet": table.Bytes()}, "data:alt",
+			"[0/00000000.png=p;q 1/00000003.png=z]"},
 	} {
-		src, err := catalog.Open(context.Background(), datatest.WriteFiles(t, c.files), catalog.Options{CacheDir: t.TempDir()})
+		src, err := catalog.Open(context.Background(), datatest.WriteFiles(t, c.files),
+			catalog.Options{CacheDir: t.TempDir()})
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
@@ -258,19 +297,25 @@ func TestCaptionMembers(t *testing.T) {
 		spec  string
 		want  string
 	}{
-		{"tar without", map[string][]byte{"x.tar": datatest.Tar(t, members)}, "data:nothing", `want members .nothing, or .json with a field "nothing"`},
-		{"parquet without", map[string][]byte{"x.parquet": table.Bytes()}, "data:nothing", "columns image.bytes, label, text, alt.list.element: want a column of text called nothing"},
-		{"parquet, numbers", map[string][]byte{"x.parquet": table.Bytes()}, "data:label", "column label is of type INT64: want text"},
-		{"JSON number", map[string][]byte{"x.tar": datatest.Tar(t, members)}, "data:label", `a.json: field "label": want a text`},
+		{"tar without", map[string][]byte{"x.tar": datatest.Tar(t, members)}, "data:nothing",
+			`want members .nothing, or .json with a field "nothing"`},
+		{"parquet without", map[string][]byte{"x.parquet": table.Bytes()}, "data:nothing",
+			"columns image.bytes, label, text, alt.list.element: want a column of text called nothing"},
+		{"parquet, numbers", map[string][]byte{"x.parquet": table.Bytes()}, "data:label",
+			"column label is of type INT64: want text"},
+		{"JSON number", map[string][]byte{"x.tar": datatest.Tar(t, members)}, "data:label",
+			`a.json: field "label": want a text`},
 		{"folder", map[string][]byte{"a/1.png": pic}, "data", "lie in files of their own"},
 		{"side folder", map[string][]byte{"a/1.png": pic}, t.TempDir(), "is a folder"},
 		{"no side file", map[string][]byte{"a/1.png": pic}, "nowhere.csv", "no such file"},
 	} {
-		src, err := catalog.Open(context.Background(), datatest.WriteFiles(t, c.files), catalog.Options{CacheDir: t.TempDir()})
+		src, err := catalog.Open(context.Background(), datatest.WriteFiles(t, c.files),
+			catalog.Options{CacheDir: t.TempDir()})
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		if _, err := Read(context.Background(), []string{c.spec}, src); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Read(context.Background(), []string{c.spec}, src); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 		src.Close()
@@ -294,15 +339,18 @@ func TestCaptionsOfManySamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := b.finish()
-	if err != nil || c.Stats.Without != 0 || c.Stats.Unmatched != 0 || c.Texts[c.Of(7*each + 5)[0]] != "picture 5 of 7" {
+	if err != nil || c.Stats.Without != 0 || c.Stats.Unmatched != 0 ||
+		c.Texts[c.Of(7*each + 5)[0]] != "picture 5 of 7" {
 		t.Errorf("%v %+v", err, c.Stats)
 	}
 }
 
 func FuzzCaptionFile(f *testing.F) {
 	for _, seed := range []string{
-		"cat/1.jpg,a\n", "file\tcaption\n1.jpg\tb", `{"file":"2.png","captions":["a","\ud800"]}`, "a,\"b\nc\"\n", "\uFEFFa,b", "..//../1.jpg,\x00\xff",
-		`{"info":[[{}]],"images":[{"id":1,"file_name":"cat/1.jpg"}],"annotations":[{"image_id":1,"caption":"c"}]}`, `{"images":[`, `{"type":1,"images":[],"annotations":[]}`,
+		"cat/1.jpg,a\n", "file\tcaption\n1.jpg\tb", `{"file":"2.png","captions":["a","\ud800"]}`, "a,\"b\nc\"\n",
+		"\uFEFFa,b", "..//../1.jpg,\x00\xff",
+		`{"info":[[{}]],"images":[{"id":1,"file_name":"cat/1.jpg"}],"annotations":[{"image_id":1,"caption":"c"}]}`,
+		`{"images":[`, `{"type":1,"images":[],"annotations":[]}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -313,7 +361,8 @@ func FuzzCaptionFile(f *testing.F) {
 		}
 		for i := range pets.Len() {
 			for _, r := range c.Of(i) {
-				if s := c.Texts[r]; s == "" || !utf8.ValidString(s) || len(s) > 3*MaxLength || s != strings.TrimSpace(s) {
+				if s := c.Texts[r]; s == "" || !utf8.ValidString(s) || len(s) > 3*MaxLength ||
+					s != strings.TrimSpace(s) {
 					t.Errorf("caption %q", s)
 				}
 			}

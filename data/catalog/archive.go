@@ -20,7 +20,8 @@ const indexWorkers = 16
 
 // openArchives opens uncompressed tar archives in place: archives of class archives, as ILSVRC2012_img_train.tar; a
 // folder of class archives; WebDataset shards; an archive of a class folder tree; a flat one, with labels beside it.
-func openArchives(ctx context.Context, location string, files []container, sizes []int64, labels *labelFile, o *Options) (*catalogue, error) {
+func openArchives(ctx context.Context, location string, files []container, sizes []int64, labels *labelFile,
+	o *Options) (*catalogue, error) {
 	listings := make([]*listing, len(files))
 	var done atomic.Int64
 	g, gctx := errgroup.WithContext(ctx)

@@ -10,8 +10,8 @@ import (
 // defaultDecodeMemory is what decoders may take together where nobody says more.
 const defaultDecodeMemory = 1 << 30
 
-// collectAbove is what must be given back at once for a collection of garbage, of some milliseconds, to be nothing beside
-// the decoding.
+// collectAbove is what must be given back at once for a collection of garbage, of some milliseconds, to be nothing
+// beside the decoding.
 const collectAbove = 256 << 20
 
 // budget shares memory among decoders: most pictures are small beside it, and a few large ones at once may be too much

@@ -97,7 +97,8 @@ func newCatalogue(files []container, entries []entry, classes []string) *catalog
 	return c
 }
 
-// comparePaths orders as torchvision's ImageFolder does: by folder, then by file name, so that "a/z" comes before "a-b/c".
+// comparePaths orders as torchvision's ImageFolder does: by folder, then by file name, so that "a/z" comes before
+// "a-b/c".
 func comparePaths(a, b string) int {
 	i, j := strings.LastIndexByte(a, '/'), strings.LastIndexByte(b, '/')
 	if i < 0 && j < 0 {
@@ -163,8 +164,8 @@ func (c *catalogue) Bytes(i int, buf []byte) ([]byte, error) {
 	return buf, nil
 }
 
-// inOrder says whether reading the pictures by their ids, in blocks of which maxBytes are kept, reads at most twice what
-// they hold. Where it does not, the pictures of an archive were shuffled, and each is better read alone.
+// inOrder says whether reading the pictures by their ids, in blocks of which maxBytes are kept, reads at most twice
+// what they hold. Where it does not, the pictures of an archive were shuffled, and each is better read alone.
 func (c *catalogue) inOrder(block, maxBytes int64) bool {
 	type key struct {
 		file  int32

@@ -10,8 +10,8 @@ import (
 	"github.com/ditrun/ditrun/internal/names"
 )
 
-// imagenetText is ImageNet-1k: the WordNet id and the words of each class, in the order of the labels. It was taken from
-// timm (Apache-2.0), imagenet_synsets.txt and imagenet_synset_to_lemma.txt; the words are WordNet's.
+// imagenetText is ImageNet-1k: the WordNet id and the words of each class, in the order of the labels. It was taken
+// from timm (Apache-2.0), imagenet_synsets.txt and imagenet_synset_to_lemma.txt; the words are WordNet's.
 //
 //go:embed imagenet.txt
 var imagenetText string
@@ -31,13 +31,14 @@ var imagenetClasses = sync.OnceValue(func() []Class {
 	return list
 })
 
-// ImageNetClasses returns the 1,000 classes of ImageNet-1k by label, as every program numbers them that sorts the folder
-// names. Not to be modified.
+// ImageNetClasses returns the 1,000 classes of ImageNet-1k by label, as every program numbers them that sorts the
+// folder names. Not to be modified.
 func ImageNetClasses() []Class { return imagenetClasses() }
 
 // imagenetLabel returns the label of a synset in ImageNet-1k.
 func imagenetLabel(synset string) (int, bool) {
-	return slices.BinarySearchFunc(ImageNetClasses(), synset, func(c Class, s string) int { return strings.Compare(c.Synset, s) })
+	return slices.BinarySearchFunc(ImageNetClasses(), synset,
+		func(c Class, s string) int { return strings.Compare(c.Synset, s) })
 }
 
 // ClassWords returns what a class name means: the words of an ImageNet synset, the name itself else.
@@ -98,7 +99,8 @@ func ClassNotes(classes []string) []string {
 	case elsewhere == "":
 		return []string{fmt.Sprintf("%d classes, of which %d are in ImageNet-1k", len(classes), known)}
 	}
-	return []string{fmt.Sprintf("the classes are numbered otherwise than in ImageNet-1k: %s; models trained on ImageNet take other labels", elsewhere)}
+	return []string{fmt.Sprintf("the classes are numbered otherwise than in ImageNet-1k: %s; models trained on "+
+		"ImageNet take other labels", elsewhere)}
 }
 
 // classNames names n labels where only the files say what they are: by the WordNet id that all names of a label begin

@@ -11,7 +11,8 @@ import (
 
 // TestDecodeMemory: decoders that run at once keep within the memory given to them, and one that needs more runs alone.
 func TestDecodeMemory(t *testing.T) {
-	dir := datatest.WriteFiles(t, map[string][]byte{"a/0.png": datatest.PNG(t, 50, 40), "a/1.png": datatest.PNG(t, 5, 4)})
+	dir := datatest.WriteFiles(t,
+		map[string][]byte{"a/0.png": datatest.PNG(t, 50, 40), "a/1.png": datatest.PNG(t, 5, 4)})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	const large, small = 50 * 40 * 11, 5 * 4 * 11

@@ -1,5 +1,5 @@
-// Package catalog lists the pictures of a data set, with their names, labels and classes, wherever they are: class folders,
-// archives, tables, IDX files, here or at S3. The same set has the same sample ids in every container.
+// Package catalog lists the pictures of a data set, with their names, labels and classes, wherever they are: class
+// folders, archives, tables, IDX files, here or at S3. The same set has the same sample ids in every container.
 //
 //	src, err := catalog.Open(ctx, "train-*.tar", catalog.Options{})
 //	defer src.Close()
@@ -8,7 +8,7 @@
 //		img, err := src.Image(i)  // decoded, at its full size
 //	}
 //
-// Nothing is decided in silence: what is left out, and whatever else a user would want to know, is in Source.Notes; a label
-// that is missing or impossible is an error with its place. A Go program may bring a [Source] of its own, which may offer
-// more by the methods of [RawSource] and [MemberSource].
+// Nothing is decided in silence: what is left out, and whatever else a user would want to know, is in Source.Notes;
+// a label that is missing or impossible is an error with its place. A Go program may bring a [Source] of its own,
+// which may offer more by the methods of [RawSource] and [MemberSource].
 package catalog

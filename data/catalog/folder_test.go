@@ -39,7 +39,8 @@ func TestFolderOrder(t *testing.T) {
 	for i := range src.Len() {
 		got = append(got, src.Sample(i))
 	}
-	want := []Sample{{"10.webp", 0}, {"2.jpeg", 0}, {"z.png", 1}, {"a/x.png", 1}, {"a-b/x.png", 1}, {"a/b/x.JPG", 1}, {"link.png", 2}, {"one.png", 2}}
+	want := []Sample{{"10.webp", 0}, {"2.jpeg", 0}, {"z.png", 1}, {"a/x.png", 1}, {"a-b/x.png", 1}, {"a/b/x.JPG", 1},
+		{"link.png", 2}, {"one.png", 2}}
 	if !slices.Equal(got, want) {
 		t.Errorf("samples %v, want %v", got, want)
 	}
@@ -74,7 +75,9 @@ func TestFolderBadInput(t *testing.T) {
 		files map[string][]byte
 		want  string
 	}{
-		"empty":           {nil, "empty: want class folders with pictures (jpg, png, ...), tar archives, parquet or IDX files (train-images-idx3-ubyte)"},
+		"empty": {nil,
+			"empty: want class folders with pictures (jpg, png, ...), tar archives, parquet or IDX files " +
+				"(train-images-idx3-ubyte)"},
 		"loose pictures":  {map[string][]byte{"a.png": p}, "pictures such as a.png lie directly in it"},
 		"only text":       {map[string][]byte{"a.txt": p}, "no class folders: want"},
 		"class with none": {map[string][]byte{"a/a.png": p, "b/b.txt": p}, `class folder "b" holds no pictures (.jpg`},
@@ -95,13 +98,15 @@ func TestFolderBadInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := src.Image(1); err == nil || !strings.HasPrefix(err.Error(), "load "+filepath.Join(dir, "a/bad.png")+": PNG: ") {
+	if _, err := src.Image(1); err == nil ||
+		!strings.HasPrefix(err.Error(), "load "+filepath.Join(dir, "a/bad.png")+": PNG: ") {
 		t.Errorf("bad picture: error %v", err)
 	}
 	if err := os.Symlink(filepath.Join(dir, "a"), filepath.Join(dir, "a/sub/loop")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "symbolic link to a folder above it") {
+	if _, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()}); err == nil ||
+		!strings.Contains(err.Error(), "symbolic link to a folder above it") {
 		t.Errorf("loop of links: error %v", err)
 	}
 }

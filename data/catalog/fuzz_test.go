@@ -125,7 +125,8 @@ func FuzzUnpack(f *testing.F) {
 			}
 		}
 		out := &limited{most: maxUnpacked(size) + 1<<25} // it is looked at now and then
-		if err := unpack(t.Context(), bytes.NewReader(b), size, out); err != nil && strings.Contains(err.Error(), "too much") {
+		if err := unpack(t.Context(), bytes.NewReader(b), size, out); err != nil &&
+			strings.Contains(err.Error(), "too much") {
 			t.Error(err)
 		}
 	})

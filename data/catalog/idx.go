@@ -366,7 +366,8 @@ func parseIDX(f io.Reader, size int64, magic uint32, rank int) (dims []int, elem
 			return nil, nil, fmt.Errorf("dimension %d is 0", i)
 		}
 		if total > limit/d {
-			return nil, nil, fmt.Errorf("truncated: the header promises more than the %d bytes of the file can hold", size)
+			return nil, nil, fmt.Errorf("truncated: the header promises more than the %d bytes of the file can hold",
+				size)
 		}
 		total *= d
 		if i > 0 && total/int64(dims[0]) > picture.MaxPixels {

@@ -44,10 +44,14 @@ func TestIDX(t *testing.T) {
 		split string
 		n     int
 	}{
-		"plain":      {map[string][]byte{"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab}, "", "", 4},
-		"gzip":       {map[string][]byte{"train-images-idx3-ubyte.gz": datatest.Gzip(t, idxFour), "train-labels-idx1-ubyte.gz": datatest.Gzip(t, idxFourLab)}, "", "", 4},
-		"gz by name": {map[string][]byte{"train-images-idx3-ubyte.gz": idxFour, "train-labels-idx1-ubyte": datatest.Gzip(t, idxFourLab)}, "", "", 4},
-		"both forms": {map[string][]byte{"train-images-idx3-ubyte.gz": datatest.Gzip(t, idxFour), "train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab}, "", "", 4},
+		"plain": {map[string][]byte{"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab}, "",
+			"", 4},
+		"gzip": {map[string][]byte{"train-images-idx3-ubyte.gz": datatest.Gzip(t, idxFour),
+			"train-labels-idx1-ubyte.gz": datatest.Gzip(t, idxFourLab)}, "", "", 4},
+		"gz by name": {map[string][]byte{"train-images-idx3-ubyte.gz": idxFour,
+			"train-labels-idx1-ubyte": datatest.Gzip(t, idxFourLab)}, "", "", 4},
+		"both forms": {map[string][]byte{"train-images-idx3-ubyte.gz": datatest.Gzip(t, idxFour),
+			"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab}, "", "", 4},
 		"train first": {map[string][]byte{"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab,
 			"t10k-images-idx3-ubyte": test, "t10k-labels-idx1-ubyte": testLab}, "", "", 4},
 		"test asked": {map[string][]byte{"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab,
@@ -75,7 +79,8 @@ func TestIDX(t *testing.T) {
 		for i := range 4 {
 			got = append(got, src.Sample(i))
 		}
-		if want := []Sample{{"00000001", 0}, {"00000003", 0}, {"00000000", 1}, {"00000002", 2}}; !slices.Equal(got, want) {
+		if want := []Sample{{"00000001", 0}, {"00000003", 0}, {"00000000", 1}, {"00000002", 2}}; !slices.Equal(got,
+			want) {
 			t.Errorf("%s: samples %v, want %v", name, got, want)
 		}
 		img, err := src.Image(1)
@@ -120,31 +125,39 @@ func TestIDXBadInput(t *testing.T) {
 		images, labels []byte
 		want           string
 	}{
-		"promise too large":  {big, idxFourLab, "truncated: the header promises more"},
-		"gzip promise":       {datatest.Gzip(t, big), idxFourLab, "truncated: the header promises more"},
-		"too long":           {append(slices.Clone(idxFour), 1), idxFourLab, "41 bytes, want 40 for dimensions [4 2 3]"},
-		"gzip too long":      {datatest.Gzip(t, append(slices.Clone(idxFour), 1)), idxFourLab, "goes on after the 24 elements"},
-		"no pictures":        {idxFile([]int{0, 2, 3}, nil), idxFourLab, "dimension 0 is 0"},
-		"labels of others":   {idxFour, idxFile([]int{3}, []byte{0, 1, 2}), "4 pictures in train-images-idx3-ubyte, 3 labels"},
-		"no labels":          {idxFour, []byte("x"), "train-images-idx3-ubyte has no labels beside it: want train-labels-idx1-ubyte"},
+		"promise too large": {big, idxFourLab, "truncated: the header promises more"},
+		"gzip promise":      {datatest.Gzip(t, big), idxFourLab, "truncated: the header promises more"},
+		"too long": {append(slices.Clone(idxFour), 1), idxFourLab,
+			"41 bytes, want 40 for dimensions [4 2 3]"},
+		"gzip too long": {datatest.Gzip(t, append(slices.Clone(idxFour), 1)), idxFourLab,
+			"goes on after the 24 elements"},
+		"no pictures": {idxFile([]int{0, 2, 3}, nil), idxFourLab, "dimension 0 is 0"},
+		"labels of others": {idxFour, idxFile([]int{3}, []byte{0, 1, 2}),
+			"4 pictures in train-images-idx3-ubyte, 3 labels"},
+		"no labels": {idxFour, []byte("x"),
+			"train-images-idx3-ubyte has no labels beside it: want train-labels-idx1-ubyte"},
 		"damaged gzip":       {damaged(datatest.Gzip(t, idxFour)), idxFourLab, "train-images-idx3-ubyte: "},
 		"only 4 bytes":       {idxFour[:4], idxFourLab, "ends inside its header"},
 		"gzip cut in middle": {datatest.Gzip(t, idxFour)[:40], idxFourLab, "truncated"},
 	} {
-		dir := datatest.WriteFiles(t, map[string][]byte{"train-images-idx3-ubyte": c.images, "train-labels-idx1-ubyte": c.labels})
+		dir := datatest.WriteFiles(t,
+			map[string][]byte{"train-images-idx3-ubyte": c.images, "train-labels-idx1-ubyte": c.labels})
 		_, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "open "+dir+": ") {
 			t.Errorf("%s: error %v, want %q", name, err, c.want)
 		}
 	}
-	dir := datatest.WriteFiles(t, map[string][]byte{"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab, "classes.txt": []byte("one\n"), "text": []byte("x")})
+	dir := datatest.WriteFiles(t,
+		map[string][]byte{"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab,
+			"classes.txt": []byte("one\n"), "text": []byte("x")})
 	for path, want := range map[string]string{
 		"":                        "classes.txt: 1 names, labels go up to 2",
 		"train-labels-idx1-ubyte": "holds labels",
 		"text":                    "a file of no known kind",
 		"nothing":                 "no such file or folder",
 	} {
-		if _, err := Open(t.Context(), filepath.Join(dir, path), Options{CacheDir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Open(t.Context(), filepath.Join(dir, path), Options{CacheDir: t.TempDir()}); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", path, err, want)
 		}
 	}

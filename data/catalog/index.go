@@ -55,7 +55,8 @@ func loadIndex(dir, key string, files []container, sizes []int64) *catalogue {
 	entries := make([]entry, n)
 	for i := range entries {
 		e := entry{names[i], s.Labels[i], s.Files[i], s.Offsets[i], s.Length[i]}
-		if e.label < 0 || int(e.label) >= len(s.Classes) || e.file < 0 || int(e.file) >= len(files) || e.offset < 0 || e.length < 0 || e.offset > sizes[e.file]-e.length {
+		if e.label < 0 || int(e.label) >= len(s.Classes) || e.file < 0 || int(e.file) >= len(files) || e.offset < 0 ||
+			e.length < 0 || e.offset > sizes[e.file]-e.length {
 			return nil
 		}
 		entries[i] = e

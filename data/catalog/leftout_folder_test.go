@@ -278,7 +278,8 @@ func TestIDXBelow(t *testing.T) {
 	of := func(dirs ...string) map[string][]byte {
 		files := map[string][]byte{}
 		for _, dir := range dirs {
-			files[dir+"train-images-idx3-ubyte"], files[dir+"train-images-idx3-ubyte.gz"] = images, datatest.Gzip(t, images)
+			files[dir+"train-images-idx3-ubyte"], files[dir+"train-images-idx3-ubyte.gz"] = images,
+				datatest.Gzip(t, images)
 			files[dir+"train-labels-idx1-ubyte"] = numbers
 		}
 		return files

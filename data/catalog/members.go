@@ -21,15 +21,15 @@ import (
 // MemberSource is what a [Source] may be beside: one whose pictures have something beside them, such as captions.
 type MemberSource interface {
 	Source
-	// Members calls found with what lies beside pictures and is wanted; an error of found ends it. [ErrNoMembers] says that
-	// there can be nothing.
+	// Members calls found with what lies beside pictures and is wanted; an error of found ends it. [ErrNoMembers]
+	// says that there can be nothing.
 	Members(ctx context.Context, want WantedMembers, found func(Member) error) error
 }
 
 // WantedMembers says what of the members beside pictures is of use.
 type WantedMembers struct {
-	// Kind says whether members of archives whose names end in kind, such as txt, are wanted, and MaxBytes how large they
-	// may be.
+	// Kind says whether members of archives whose names end in kind, such as txt, are wanted, and MaxBytes how
+	// large they may be.
 	Kind     func(kind string) bool
 	MaxBytes int64
 	// Columns are names of columns of tables, of which the first that is there is wanted.
@@ -69,7 +69,8 @@ func (c *catalogue) Members(ctx context.Context, want WantedMembers, found func(
 
 func (c *catalogue) membersOf(ctx context.Context, file int, ids []int, want WantedMembers,
 	found func(Member) error) error {
-	set, err := store.Open(ctx, c.files[file].path) // an archive that was unpacked into the cache is known by the original's path
+	// an archive that was unpacked into the cache is known by the original's path
+	set, err := store.Open(ctx, c.files[file].path)
 	if err != nil {
 		return err
 	}
@@ -101,8 +102,8 @@ func (c *catalogue) membersOf(ctx context.Context, file int, ids []int, want Wan
 	return tarMembers(ctx, f, at, want, found)
 }
 
-// tarMembers yields the members of a WebDataset archive, wherever those of a sample are in it; at are the samples by the
-// offset of their pictures.
+// tarMembers yields the members of a WebDataset archive, wherever those of a sample are in it; at are the samples
+// by the offset of their pictures.
 func tarMembers(ctx context.Context, r io.ReaderAt, at map[int64]int, want WantedMembers,
 	found func(Member) error) error {
 	section := io.NewSectionReader(r, 0, math.MaxInt64)
@@ -159,8 +160,8 @@ func tarMembers(ctx context.Context, r io.ReaderAt, at map[int64]int, want Wante
 	return nil
 }
 
-// columnMembers yields the values of a column of text of a parquet file, one a row or a list of them; ids are the samples
-// by row.
+// columnMembers yields the values of a column of text of a parquet file, one a row or a list of them; ids are the
+// samples by row.
 func columnMembers(ctx context.Context, f io.ReaderAt, size int64, ids []int, names []string,
 	found func(Member) error) (err error) {
 	defer func() {
@@ -184,7 +185,8 @@ func columnMembers(ctx context.Context, f io.ReaderAt, size int64, ids []int, na
 		return fmt.Errorf("column %s is of type %s: want text", leaf.Name, leaf.Kind())
 	}
 	if file.NumRows() != int64(len(ids)) {
-		return fmt.Errorf("%d rows for %d pictures: the file was changed since it was unpacked", file.NumRows(), len(ids))
+		return fmt.Errorf("%d rows for %d pictures: the file was changed since it was unpacked", file.NumRows(),
+			len(ids))
 	}
 	row := -1
 	values := make([]parquet.Value, 64)
@@ -252,5 +254,6 @@ func findTextColumn(schema *parquet.Schema, names []string) (int, error) {
 			}
 		}
 	}
-	return 0, fmt.Errorf("columns %s: want a column of text called %s (data:COLUMN names another)", strings.Join(all, ", "), strings.Join(names, ", "))
+	return 0, fmt.Errorf("columns %s: want a column of text called %s (data:COLUMN names another)",
+		strings.Join(all, ", "), strings.Join(names, ", "))
 }

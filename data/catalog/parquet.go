@@ -22,7 +22,8 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
-// parquetColumns are the leaf columns of a table of pictures, as Hugging Face's datasets writes it; -1 where there is none.
+// parquetColumns are the leaf columns of a table of pictures, as Hugging Face's datasets writes it; -1 where there
+// is none.
 type parquetColumns struct {
 	bytes, path, label int
 	labelName          string
@@ -150,7 +151,8 @@ func (c *parquetColumns) open(f io.ReaderAt, size int64, file *table.File, group
 		if err == nil {
 			var pages *parquet.FilePages
 			if pages, err = leaf.Pages(f, size, file, group); err == nil {
-				rows[i] = parquet.NewColumnChunkValueReader(pagesOf{file.RowGroups()[group].ColumnChunks()[index], pages})
+				rows[i] = parquet.NewColumnChunkValueReader(pagesOf{file.RowGroups()[group].ColumnChunks()[index],
+					pages})
 			}
 		}
 		if err != nil {
@@ -341,8 +343,9 @@ func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []str
 	switch {
 	case isSynset(c.classes[0]): // as the file names say
 	case !tables:
-		c.notes = append(c.notes, fmt.Sprintf("the class names in %s are not used: there are archives beside the tables",
-			set.Path(set.Objects[first].Name)))
+		c.notes = append(c.notes,
+			fmt.Sprintf("the class names in %s are not used: there are archives beside the tables",
+				set.Path(set.Objects[first].Name)))
 	case len(names) < len(c.classes):
 		return fmt.Errorf("open %s: there are labels up to %d, but names of %d classes (%s)",
 			set.Location, len(c.classes)-1, len(names), fewOf(names))

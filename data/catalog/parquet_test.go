@@ -34,7 +34,8 @@ func tableOf(t testing.TB, n int, options ...parquet.WriterOption) []byte {
 // Every way to write a table that the library has is read to the same archive.
 func TestParquetCodecs(t *testing.T) {
 	want := ""
-	for _, codec := range []compress.Codec{&parquet.Uncompressed, &parquet.Snappy, &parquet.Gzip, &parquet.Brotli, &parquet.Zstd, &parquet.Lz4Raw} {
+	for _, codec := range []compress.Codec{&parquet.Uncompressed, &parquet.Snappy, &parquet.Gzip, &parquet.Brotli,
+		&parquet.Zstd, &parquet.Lz4Raw} {
 		for version := 1; version <= 2; version++ {
 			for _, encoding := range []parquet.WriterOption{
 				parquet.DefaultEncodingFor(parquet.ByteArray, &parquet.Plain),
@@ -42,7 +43,8 @@ func TestParquetCodecs(t *testing.T) {
 				parquet.DefaultEncodingFor(parquet.ByteArray, &parquet.DeltaLengthByteArray),
 				parquet.DefaultEncodingFor(parquet.Int64, &parquet.DeltaBinaryPacked),
 			} {
-				table := tableOf(t, 50, parquet.Compression(codec), parquet.DataPageVersion(version), encoding, parquet.MaxRowsPerRowGroup(20), parquet.PageBufferSize(512))
+				table := tableOf(t, 50, parquet.Compression(codec), parquet.DataPageVersion(version), encoding,
+					parquet.MaxRowsPerRowGroup(20), parquet.PageBufferSize(512))
 				var out bytes.Buffer
 				if err := unpackParquet(t.Context(), bytes.NewReader(table), int64(len(table)), &out); err != nil {
 					t.Errorf("%s, pages of version %d: %v", codec, version, err)
@@ -72,13 +74,17 @@ func page(t testing.TB, h meta.PageHeader, body []byte) []byte {
 }
 
 func dataPage(t testing.TB, size, values int, encoding meta.Encoding, body []byte) []byte {
-	return page(t, meta.PageHeader{Type: meta.DataPage, UncompressedPageSize: int32(size), CompressedPageSize: int32(len(body)),
-		DataPageHeader: thrift.New(meta.DataPageHeader{NumValues: int32(values), Encoding: encoding, DefinitionLevelEncoding: meta.RLE, RepetitionLevelEncoding: meta.RLE})}, body)
+	return page(t, meta.PageHeader{Type: meta.DataPage, UncompressedPageSize: int32(size),
+		CompressedPageSize: int32(len(body)),
+		DataPageHeader: thrift.New(meta.DataPageHeader{NumValues: int32(values), Encoding: encoding,
+			DefinitionLevelEncoding: meta.RLE, RepetitionLevelEncoding: meta.RLE})}, body)
 }
 
 func dictionaryPage(t testing.TB, size, values int, body []byte) []byte {
-	return page(t, meta.PageHeader{Type: meta.DictionaryPage, UncompressedPageSize: int32(size), CompressedPageSize: int32(len(body)),
-		DictionaryPageHeader: thrift.New(meta.DictionaryPageHeader{NumValues: int32(values), Encoding: meta.Plain})}, body)
+	return page(t, meta.PageHeader{Type: meta.DictionaryPage, UncompressedPageSize: int32(size),
+		CompressedPageSize:   int32(len(body)),
+		DictionaryPageHeader: thrift.New(meta.DictionaryPageHeader{NumValues: int32(values), Encoding: meta.Plain})},
+		body)
 }
 
 // edited is a table whose footer was changed by edit; pages stand before it, from offset at.
@@ -147,36 +153,76 @@ func hostileTables(t testing.TB) map[string]hostileTable {
 		"footer of 4 GB":       {footerSays(t, 0xfffffff0), "a footer of 4294967280 bytes"},
 		"footer of the file":   {footerSays(t, uint32(len(tableOf(t, 3)))), "a footer of "},
 		"schema of 2 billions": {rawFooter(0x15, 2, 0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07), "ends within a value"},
-		"name of 2 GB":         {rawFooter(0x15, 2, 0x19, 0x1c, 0x48, 0xff, 0xff, 0xff, 0xff, 0x07), "ends within a value"},
-		"nested without end":   {rawFooter(append(bytes.Repeat([]byte{0x1c}, 60000), make([]byte, 60001)...)...), "levels deep"},
-		"lists in lists":       {rawFooter(append([]byte{0x19}, bytes.Repeat([]byte{0x19}, 60000)...)...), "levels deep"},
+		"name of 2 GB": {rawFooter(0x15, 2, 0x19, 0x1c, 0x48, 0xff, 0xff, 0xff, 0xff, 0x07),
+			"ends within a value"},
+		"nested without end": {rawFooter(append(bytes.Repeat([]byte{0x1c}, 60000), make([]byte, 60001)...)...),
+			"levels deep"},
+		"lists in lists": {rawFooter(append([]byte{0x19}, bytes.Repeat([]byte{0x19}, 60000)...)...),
+			"levels deep"},
 		"many columns": {with(func(f *meta.FileMetaData) {
 			for range 3000 {
 				f.Schema = append(f.Schema, f.Schema[1])
 			}
 		}), "columns: want at most 2000"},
-		"column before the file":  {with(func(f *meta.FileMetaData) { f.RowGroups[0].Columns[0].MetaData.DataPageOffset = -1 }), "damaged: column image.bytes takes"},
-		"column behind the file":  {with(func(f *meta.FileMetaData) { f.RowGroups[0].Columns[0].MetaData.DataPageOffset = 1 << 60 }), "damaged: column image.bytes takes"},
-		"column of 8 EB":          {with(func(f *meta.FileMetaData) { f.RowGroups[0].Columns[0].MetaData.TotalCompressedSize = math.MaxInt64 }), "damaged: column image.bytes takes"},
-		"page of 2 GB":            {hostilePages(t, 0, meta.Snappy, dataPage(t, math.MaxInt32, 3, meta.Plain, level)), "want at most"},
-		"page beyond the column":  {hostilePages(t, 0, meta.Snappy, dataPage(t, 100, 3, meta.Plain, make([]byte, 5000))[:4000]), "where there are"},
-		"dictionary of 2 billion": {hostilePages(t, 0, meta.Uncompressed, dictionaryPage(t, 8, math.MaxInt32, make([]byte, 8))), "a dictionary of 2147483647 values in 8 bytes"},
-		"page of 2 billion":       {hostilePages(t, 0, meta.Uncompressed, dataPage(t, 8, math.MaxInt32, meta.Plain, level)), "2147483647 values in 6 bytes"},
-		"zstd bomb":               {hostilePages(t, 0, meta.Zstd, dataPage(t, 100, 3, meta.Plain, encoded(t, &parquet.Zstd, bomb))), "larger than the 100 bytes announced"},
-		"gzip bomb":               {hostilePages(t, 0, meta.Gzip, dataPage(t, 100, 3, meta.Plain, encoded(t, &parquet.Gzip, bomb))), "larger than the 100 bytes announced"},
-		"brotli bomb":             {hostilePages(t, 0, meta.Brotli, dataPage(t, 100, 3, meta.Plain, encoded(t, &parquet.Brotli, bomb))), "larger than the 100 bytes announced"},
-		"lz4 bomb":                {hostilePages(t, 0, meta.Lz4Raw, dataPage(t, 100, 3, meta.Plain, encoded(t, &parquet.Lz4Raw, 1<<20))), "larger than the 100 bytes announced"},
-		"lz4 garbage":             {hostilePages(t, 0, meta.Lz4Raw, dataPage(t, 100, 3, meta.Plain, bytes.Repeat([]byte{0xff}, 100))), "larger than the 100 bytes announced"},
-		"snappy bomb":             {hostilePages(t, 0, meta.Snappy, dataPage(t, 100, 3, meta.Plain, binary.AppendUvarint(nil, 1<<31))), "larger than the 100 bytes announced"},
-		"announced bomb":          {hostilePages(t, 0, meta.Zstd, dataPage(t, bomb, 3, meta.Plain, encoded(t, &parquet.Zstd, bomb))), "want at most"},
-		"levels in a long run":    {hostilePages(t, 0, meta.Uncompressed, dataPage(t, 9, 3, meta.Plain, append([]byte{byte(len(longRun)), 0, 0, 0}, longRun...))), "a run of 2147483647 values, where there are 3"},
+		"column before the file": {
+			with(func(f *meta.FileMetaData) { f.RowGroups[0].Columns[0].MetaData.DataPageOffset = -1 }),
+			"damaged: column image.bytes takes"},
+		"column behind the file": {
+			with(func(f *meta.FileMetaData) { f.RowGroups[0].Columns[0].MetaData.DataPageOffset = 1 << 60 }),
+			"damaged: column image.bytes takes"},
+		"column of 8 EB": {
+			with(func(f *meta.FileMetaData) { f.RowGroups[0].Columns[0].MetaData.TotalCompressedSize = math.MaxInt64 }),
+			"damaged: column image.bytes takes"},
+		"page of 2 GB": {hostilePages(t, 0, meta.Snappy, dataPage(t, math.MaxInt32, 3, meta.Plain, level)),
+			"want at most"},
+		"page beyond the column": {
+			hostilePages(t, 0, meta.Snappy, dataPage(t, 100, 3, meta.Plain, make([]byte, 5000))[:4000]),
+			"where there are"},
+		"dictionary of 2 billion": {
+			hostilePages(t, 0, meta.Uncompressed, dictionaryPage(t, 8, math.MaxInt32, make([]byte, 8))),
+			"a dictionary of 2147483647 values in 8 bytes"},
+		"page of 2 billion": {
+			hostilePages(t, 0, meta.Uncompressed, dataPage(t, 8, math.MaxInt32, meta.Plain, level)),
+			"2147483647 values in 6 bytes"},
+		"zstd bomb": {
+			hostilePages(t, 0, meta.Zstd, dataPage(t, 100, 3, meta.Plain, encoded(t, &parquet.Zstd, bomb))),
+			"larger than the 100 bytes announced"},
+		"gzip bomb": {
+			hostilePages(t, 0, meta.Gzip, dataPage(t, 100, 3, meta.Plain, encoded(t, &parquet.Gzip, bomb))),
+			"larger than the 100 bytes announced"},
+		"brotli bomb": {
+			hostilePages(t, 0, meta.Brotli, dataPage(t, 100, 3, meta.Plain, encoded(t, &parquet.Brotli, bomb))),
+			"larger than the 100 bytes announced"},
+		"lz4 bomb": {
+			hostilePages(t, 0, meta.Lz4Raw, dataPage(t, 100, 3, meta.Plain, encoded(t, &parquet.Lz4Raw, 1<<20))),
+			"larger than the 100 bytes announced"},
+		"lz4 garbage": {
+			hostilePages(t, 0, meta.Lz4Raw, dataPage(t, 100, 3, meta.Plain, bytes.Repeat([]byte{0xff}, 100))),
+			"larger than the 100 bytes announced"},
+		"snappy bomb": {
+			hostilePages(t, 0, meta.Snappy, dataPage(t, 100, 3, meta.Plain, binary.AppendUvarint(nil, 1<<31))),
+			"larger than the 100 bytes announced"},
+		"announced bomb": {
+			hostilePages(t, 0, meta.Zstd, dataPage(t, bomb, 3, meta.Plain, encoded(t, &parquet.Zstd, bomb))),
+			"want at most"},
+		"levels in a long run": {
+			hostilePages(t, 0, meta.Uncompressed,
+				dataPage(t, 9, 3, meta.Plain, append([]byte{byte(len(longRun)), 0, 0, 0}, longRun...))),
+			"a run of 2147483647 values, where there are 3"},
 		"indices in a long run": {hostilePages(t, 2, meta.Uncompressed, dictionaryPage(t, 8, 1, make([]byte, 8)),
-			dataPage(t, 9, 3, meta.RLEDictionary, append([]byte{1}, longRun...))), "a run of 2147483647 values, where there are 3"},
+			dataPage(t, 9, 3, meta.RLEDictionary, append([]byte{1}, longRun...))),
+			"a run of 2147483647 values, where there are 3"},
 		"delta of 2 billion": {hostilePages(t, 2, meta.Uncompressed, dataPage(t, 9, 3, meta.DeltaBinaryPacked,
 			append(binary.AppendUvarint([]byte{0x80, 1, 4}, math.MaxInt32), 0))), "2147483647 values, want at most 3"},
-		"a prefix again and again": {hostilePages(t, 0, meta.Uncompressed, dataPage(t, 9, 3, meta.DeltaByteArray, level)), "DELTA_BYTE_ARRAY: want plain values"},
-		"header without end":       {hostilePages(t, 0, meta.Uncompressed, bytes.Repeat([]byte{0x1c}, 9000)), "levels deep"},
-		"statistics of 2 GB":       {hostilePages(t, 0, meta.Uncompressed, append([]byte{0x15, 0, 0x5c, 0x18, 0xff, 0xff, 0xff, 0xff, 0x07}, make([]byte, 4000)...)), "ends within a value"},
+		"a prefix again and again": {
+			hostilePages(t, 0, meta.Uncompressed, dataPage(t, 9, 3, meta.DeltaByteArray, level)),
+			"DELTA_BYTE_ARRAY: want plain values"},
+		"header without end": {hostilePages(t, 0, meta.Uncompressed, bytes.Repeat([]byte{0x1c}, 9000)),
+			"levels deep"},
+		"statistics of 2 GB": {
+			hostilePages(t, 0, meta.Uncompressed,
+				append([]byte{0x15, 0, 0x5c, 0x18, 0xff, 0xff, 0xff, 0xff, 0x07}, make([]byte, 4000)...)),
+			"ends within a value"},
 	}
 }
 
@@ -200,10 +246,12 @@ func TestHostileParquet(t *testing.T) {
 		func(b []byte) error { _, err := parquetClasses(bytes.NewReader(b), int64(len(b))); return err },
 		func(b []byte) error {
 			found := func(Member) error { return nil }
-			return columnMembers(t.Context(), bytes.NewReader(b), int64(len(b)), make([]int, 3), []string{"text"}, found)
+			return columnMembers(t.Context(), bytes.NewReader(b), int64(len(b)), make([]int, 3), []string{"text"},
+				found)
 		},
 	} {
-		if err := read(footerSays(t, 0xfffffff0)); err == nil || !strings.Contains(err.Error(), "a footer of 4294967280 bytes") {
+		if err := read(footerSays(t, 0xfffffff0)); err == nil ||
+			!strings.Contains(err.Error(), "a footer of 4294967280 bytes") {
 			t.Errorf("another reader: %v", err)
 		}
 	}
@@ -211,7 +259,8 @@ func TestHostileParquet(t *testing.T) {
 
 // A page is compared with what the library makes of it: the check refuses nothing that is right.
 func TestParquetPagesAreWhole(t *testing.T) {
-	body := snappy.Encode(nil, append([]byte{2, 0, 0, 0, 6, 1}, "\x04\x00\x00\x00\x89PNG\x01\x00\x00\x00a\x01\x00\x00\x00b"...))
+	body := snappy.Encode(nil,
+		append([]byte{2, 0, 0, 0, 6, 1}, "\x04\x00\x00\x00\x89PNG\x01\x00\x00\x00a\x01\x00\x00\x00b"...))
 	table := hostilePages(t, 0, meta.Snappy, dataPage(t, 25, 3, meta.Plain, body))
 	var out bytes.Buffer
 	if err := unpackParquet(t.Context(), bytes.NewReader(table), int64(len(table)), &out); err != nil {
@@ -221,8 +270,10 @@ func TestParquetPagesAreWhole(t *testing.T) {
 		t.Error("the picture is not there")
 	}
 	// Columns of different lengths.
-	table = hostilePages(t, 0, meta.Snappy, dataPage(t, 11, 1, meta.Plain, snappy.Encode(nil, append([]byte{2, 0, 0, 0, 2, 1}, "\x01\x00\x00\x00b"...))))
-	if err := unpackParquet(t.Context(), bytes.NewReader(table), int64(len(table)), io.Discard); err == nil || !strings.Contains(err.Error(), "columns of different lengths") {
+	table = hostilePages(t, 0, meta.Snappy,
+		dataPage(t, 11, 1, meta.Plain, snappy.Encode(nil, append([]byte{2, 0, 0, 0, 2, 1}, "\x01\x00\x00\x00b"...))))
+	if err := unpackParquet(t.Context(), bytes.NewReader(table), int64(len(table)), io.Discard); err == nil ||
+		!strings.Contains(err.Error(), "columns of different lengths") {
 		t.Errorf("columns of 1 and 3 values: %v", err)
 	}
 }

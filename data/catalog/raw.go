@@ -6,8 +6,8 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 )
 
-// RawSource is what a [Source] may be beside: one that gives the bytes of its pictures apart from decoding them. Those who
-// read many pictures then use their memory again, and read ahead what takes long to come.
+// RawSource is what a [Source] may be beside: one that gives the bytes of its pictures apart from decoding them.
+// Those who read many pictures then use their memory again, and read ahead what takes long to come.
 type RawSource interface {
 	Source
 	// Remote says that reading a picture is a request to another machine, of which many should be under way at once.
@@ -19,8 +19,8 @@ type RawSource interface {
 	Decode(ctx context.Context, img *picture.Image, i int, b []byte) (done func(), err error)
 }
 
-// Raw returns the RawSource that src is or, after [Without], is a part of, nil if there is none, and what the id of sample
-// i is there.
+// Raw returns the RawSource that src is or, after [Without], is a part of, nil if there is none, and what the id of
+// sample i is there.
 func Raw(src Source) (raw RawSource, id func(i int) int) {
 	id = func(i int) int { return i }
 	for part, ok := src.(*remainder); ok; part, ok = src.(*remainder) {

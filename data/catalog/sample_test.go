@@ -59,7 +59,8 @@ func TestSamples(t *testing.T) {
 	pic := func(name string) datatest.File { return datatest.File{name, p} }
 	dots := func(n int) (files []datatest.File) {
 		for i := range n {
-			files = append(files, pic(fmt.Sprintf("shot 22.%02d.png", i)), memberOf(fmt.Sprintf("shot 22.%02d.cls", i), fmt.Sprint(i%2)))
+			files = append(files, pic(fmt.Sprintf("shot 22.%02d.png", i)),
+				memberOf(fmt.Sprintf("shot 22.%02d.cls", i), fmt.Sprint(i%2)))
 		}
 		return files
 	}
@@ -69,7 +70,8 @@ func TestSamples(t *testing.T) {
 	}{
 		"dots in names": {
 			dots(6),
-			`sample "shot 22" has 6 pictures (shot 22.00.png, shot 22.01.png, shot 22.02.png (and 3 others)) and 6 labels (`,
+			`sample "shot 22" has 6 pictures (shot 22.00.png, shot 22.01.png, shot 22.02.png ` +
+				`(and 3 others)) and 6 labels (`,
 		},
 		"dots, one sample": {dots(1), "0 | shot 22.00.png:0"},
 		"pictures first": {
@@ -87,7 +89,8 @@ func TestSamples(t *testing.T) {
 			"0 | a.png:0 b.png:0 | left out: 2 further pictures of a sample",
 		},
 		"masks elsewhere": {
-			[]datatest.File{pic("a.png"), memberOf("a.cls", "0"), pic("b.png"), memberOf("b.cls", "0"), pic("a.mask.png"),
+			[]datatest.File{pic("a.png"), memberOf("a.cls", "0"), pic("b.png"), memberOf("b.cls", "0"),
+				pic("a.mask.png"),
 				pic("b.mask.png")},
 			"0 | a.png:0 b.png:0 | left out: 2 further pictures of a sample",
 		},
@@ -210,7 +213,8 @@ func TestSamples(t *testing.T) {
 		"tree with others": {
 			[]datatest.File{memberOf("d/", ""), memberOf("d/z/", ""), pic("d/x/a.png"), pic("d/y/b.png"),
 				memberOf("d/.ipynb_checkpoints/", ""), pic("d/.ipynb_checkpoints/a.png"), memberOf("d/w/a.heic", "")},
-			"x y | a.png:0 b.png:1 | folders without pictures are no classes: w, z | left out: 1 .heic, 1 in .ipynb_checkpoints",
+			"x y | a.png:0 b.png:1 | folders without pictures are no classes: w, z | left out: 1 .heic, 1 in " +
+				".ipynb_checkpoints",
 		},
 		"parts": {
 			[]datatest.File{pic("d/train/x/a.png"), pic("d/test/x/b.png")},
@@ -293,13 +297,17 @@ func TestEmptyParts(t *testing.T) {
 		files map[string][]byte
 		want  string
 	}{
-		"shards":     {map[string][]byte{"x-0.tar": some("a"), "x-1.tar": make([]byte, 1024), "x-2.tar": make([]byte, 10240), "x-3.tar": nil, "x-4.tar": some("b")}, "0 | a.png:0 b.png:0" + left + "x-1.tar, x-2.tar, x-3.tar"},
-		"same keys":  {map[string][]byte{"x-0.tar": some("a"), "x-1.tar": some("a")}, "0 | a.png:0 a.png:0"},
-		"compressed": {map[string][]byte{"x-0.tar.gz": datatest.Gzip(t, some("a")), "x-1.tar.gz": datatest.Gzip(t, make([]byte, 10240))}, "0 | a.png:0" + left + "x-1.tar.gz"},
-		"tables":     {map[string][]byte{"x-0.parquet": none, "x-1.parquet": table, "x-2.parquet": nil}, "0 1 | 00000000.png:1" + left + "x-0.parquet, x-2.parquet"},
-		"all":        {map[string][]byte{"x-0.tar": nil, "x-1.tar": make([]byte, 1024)}, "no pictures: "},
-		"one":        {map[string][]byte{"x-0.tar": make([]byte, 10240)}, "without members: x-0.tar"},
-		"one table":  {map[string][]byte{"x-0.parquet": none}, "without members: x-0.parquet"},
+		"shards": {map[string][]byte{"x-0.tar": some("a"), "x-1.tar": make([]byte, 1024),
+			"x-2.tar": make([]byte, 10240), "x-3.tar": nil, "x-4.tar": some("b")}, "0 | a.png:0 b.png:0" + left +
+			"x-1.tar, x-2.tar, x-3.tar"},
+		"same keys": {map[string][]byte{"x-0.tar": some("a"), "x-1.tar": some("a")}, "0 | a.png:0 a.png:0"},
+		"compressed": {map[string][]byte{"x-0.tar.gz": datatest.Gzip(t, some("a")),
+			"x-1.tar.gz": datatest.Gzip(t, make([]byte, 10240))}, "0 | a.png:0" + left + "x-1.tar.gz"},
+		"tables": {map[string][]byte{"x-0.parquet": none, "x-1.parquet": table, "x-2.parquet": nil},
+			"0 1 | 00000000.png:1" + left + "x-0.parquet, x-2.parquet"},
+		"all":       {map[string][]byte{"x-0.tar": nil, "x-1.tar": make([]byte, 1024)}, "no pictures: "},
+		"one":       {map[string][]byte{"x-0.tar": make([]byte, 10240)}, "without members: x-0.tar"},
+		"one table": {map[string][]byte{"x-0.parquet": none}, "without members: x-0.parquet"},
 		"zeros": {
 			map[string][]byte{"x-0.tar": some("a"), "x-1.tar": make([]byte, 1<<20)},
 			"x-1.tar: not a tar archive",
@@ -345,7 +353,9 @@ func tableWith[T any](t *testing.T, names []string, labels ...T) []byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		options = append(options, parquet.KeyValueMetadata("huggingface", fmt.Sprintf(`{"info": {"features": {"label": {"names": %s}}}}`, list)))
+		options = append(options,
+			parquet.KeyValueMetadata("huggingface",
+				fmt.Sprintf(`{"info": {"features": {"label": {"names": %s}}}}`, list)))
 	}
 	var b bytes.Buffer
 	w := parquet.NewGenericWriter[textRow[T]](&b, options...)
@@ -387,7 +397,8 @@ func TestParquetLabels(t *testing.T) {
 			"row 2: label 5: the file names 2 classes, 0 to 1 (a, b)",
 		},
 		"other names": {
-			map[string][]byte{"a.parquet": tableWith(t, []string{"a", "b"}, one), "b.parquet": tableWith(t, []string{"b", "a"}, one)},
+			map[string][]byte{"a.parquet": tableWith(t, []string{"a", "b"}, one),
+				"b.parquet": tableWith(t, []string{"b", "a"}, one)},
 			"b.parquet: it names 2 classes (b, a), and ",
 		},
 		"names in one": {
@@ -395,7 +406,8 @@ func TestParquetLabels(t *testing.T) {
 			"b a | 00000000.png:1 00000000.png:1",
 		},
 		"beyond, in two": {
-			map[string][]byte{"a.parquet": tableWith(t, nil, one, 7), "b.parquet": tableWith(t, []string{"b", "a"}, one)},
+			map[string][]byte{"a.parquet": tableWith(t, nil, one, 7),
+				"b.parquet": tableWith(t, []string{"b", "a"}, one)},
 			"there are labels up to 7, but names of 2 classes (b, a)",
 		},
 		"an empty name": {
@@ -414,8 +426,10 @@ func TestParquetLabels(t *testing.T) {
 			map[string][]byte{"a.parquet": parquetOf(t, nil, parquet.KeyValueMetadata("huggingface", "{"))},
 			"the metadata that name the classes (huggingface) cannot be read",
 		},
-		"archive beside": {map[string][]byte{"a.parquet": tableWith(t, []string{"a", "b"}, one), "b.tar": datatest.Tar(t, []datatest.File{{"x.png", datatest.PNG(t, 2, 2)}, {"x.cls", []byte("0")}})},
-			"0 1 | x.png:0 00000000.png:1 | the class names in DIR/a.parquet are not used: there are archives beside the tables"},
+		"archive beside": {map[string][]byte{"a.parquet": tableWith(t, []string{"a", "b"}, one),
+			"b.tar": datatest.Tar(t, []datatest.File{{"x.png", datatest.PNG(t, 2, 2)}, {"x.cls", []byte("0")}})},
+			"0 1 | x.png:0 00000000.png:1 | the class names in DIR/a.parquet are not used: there are archives " +
+				"beside the tables"},
 		"text": {
 			map[string][]byte{"a.parquet": tableWith(t, nil, "dog", "red cat"), "b.parquet": tableWith(t, nil, "ant")},
 			"ant dog red cat | 00000000.png:0 00000000.png:1 00000001.png:2",
@@ -561,7 +575,8 @@ func TestLabelLines(t *testing.T) {
 		if got := summary(t, datatest.WriteFiles(t, files), Options{Labels: side}); !fits(got, want) {
 			t.Errorf("%s: %s\nwant %s", name, got, want)
 		}
-		got := summary(t, filepath.Join(datatest.WriteFiles(t, map[string][]byte{"a.tar": datatest.Tar(t, members)}), "a.tar"), Options{Labels: side})
+		got := summary(t, filepath.Join(datatest.WriteFiles(t, map[string][]byte{"a.tar": datatest.Tar(t, members)}),
+			"a.tar"), Options{Labels: side})
 		if name == "with folders" { // of the names in an archive the folders do not count
 			want = "cat dog emu | 1.png:0 1.png:1 1.png:2"
 		}

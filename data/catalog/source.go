@@ -86,7 +86,8 @@ func (o *Options) cacheFolder(name string) (string, error) {
 	return dir, os.MkdirAll(dir, 0o777)
 }
 
-const wanted = "want class folders with pictures (jpg, png, ...), tar archives, parquet or IDX files (train-images-idx3-ubyte)"
+const wanted = "want class folders with pictures (jpg, png, ...), tar archives, parquet or IDX files " +
+	"(train-images-idx3-ubyte)"
 
 // Open opens the pictures at location, which is a folder, a file, a pattern of files (train-*.tar) or one of these in
 // S3-compatible storage (s3://bucket/key). What it holds is told by content:
@@ -288,7 +289,8 @@ func chooseSplit(set *store.Set) (*store.Set, string) {
 		return set, ""
 	}
 	chosen := set.Select(func(o *store.Object) bool { return of(o) == "train" })
-	return chosen, fmt.Sprintf("of %d files in %s the %d of the training part are used; a pattern such as %s names others",
+	return chosen, fmt.Sprintf(
+		"of %d files in %s the %d of the training part are used; a pattern such as %s names others",
 		len(set.Objects), set.Location, len(chosen.Objects), set.Path("val*"))
 }
 
@@ -314,7 +316,8 @@ func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Optio
 		if kind == "" {
 			empty, err := isEmptyObject(set, i)
 			if err != nil || !empty {
-				return nil, cmp.Or(err, fmt.Errorf("open %s: not a tar archive or parquet file", set.Path(set.Objects[i].Name)))
+				return nil, cmp.Or(err, fmt.Errorf("open %s: not a tar archive or parquet file",
+					set.Path(set.Objects[i].Name)))
 			}
 		} else if kind != "tar" && unpack == nil {
 			return nil, fmt.Errorf("open %s: not a tar archive or parquet file", set.Path(set.Objects[i].Name))
@@ -344,7 +347,9 @@ func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Optio
 			unkept = c.saveIndex(dir, key)
 		}
 		if unkept != nil {
-			c.notes = append(c.notes, fmt.Sprintf("the archives are indexed again each time: %v; XDG_CACHE_HOME names a folder for the index", unkept))
+			c.notes = append(c.notes,
+				fmt.Sprintf("the archives are indexed again each time: %v; XDG_CACHE_HOME names a folder for the index",
+					unkept))
 		}
 	}
 	c.remote = set.Remote && slices.ContainsFunc(kinds, func(k string) bool { return k == "tar" })

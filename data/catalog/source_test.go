@@ -33,7 +33,9 @@ type parquetRow struct {
 func parquetOf(t testing.TB, rows []parquetRow, options ...parquet.WriterOption) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w := parquet.NewGenericWriter[parquetRow](&b, append([]parquet.WriterOption{parquet.MaxRowsPerRowGroup(3), parquet.Compression(&parquet.Snappy)}, options...)...)
+	w := parquet.NewGenericWriter[parquetRow](&b,
+		append([]parquet.WriterOption{parquet.MaxRowsPerRowGroup(3), parquet.Compression(&parquet.Snappy)},
+			options...)...)
 	if _, err := w.Write(rows); err != nil {
 		t.Fatal(err)
 	}
@@ -79,8 +81,10 @@ func TestContainersAgree(t *testing.T) {
 		flatFiles[s.Name] = b
 		inTree = append(inTree, datatest.File{"data/train/" + class + "/" + s.Name, b})
 		classTars[class] = append(classTars[class], datatest.File{s.Name, b})
-		wds = append(wds, datatest.File{"./" + key + ".cls", []byte(strconv.Itoa(s.Label))}, datatest.File{"./" + key + ".jpg", b}, datatest.File{"./" + key + ".mask.png", []byte("x")})
-		wdsJSON = append(wdsJSON, datatest.File{"a/" + key + ".jpg", b}, datatest.File{"a/" + key + ".json", fmt.Appendf(nil, `{"label": %d, "text": "x"}`, s.Label)})
+		wds = append(wds, datatest.File{"./" + key + ".cls", []byte(strconv.Itoa(s.Label))},
+			datatest.File{"./" + key + ".jpg", b}, datatest.File{"./" + key + ".mask.png", []byte("x")})
+		wdsJSON = append(wdsJSON, datatest.File{"a/" + key + ".jpg", b},
+			datatest.File{"a/" + key + ".json", fmt.Appendf(nil, `{"label": %d, "text": "x"}`, s.Label)})
 		flat = append(flat, datatest.File{"val/" + s.Name, b})
 		labels += fmt.Sprintf("%s,%s 1 2 3 4\n", key, class)
 		row := parquetRow{Label: int64(s.Label)}
@@ -111,16 +115,23 @@ func TestContainersAgree(t *testing.T) {
 		o     Options
 	}{
 		{"folder", tree, "", Options{}},
-		{"archive of class archives", map[string][]byte{"ILSVRC2012_img_train.tar": datatest.Tar(t, nested)}, "ILSVRC2012_img_train.tar", Options{}},
+		{"archive of class archives", map[string][]byte{"ILSVRC2012_img_train.tar": datatest.Tar(t, nested)},
+			"ILSVRC2012_img_train.tar", Options{}},
 		{"folder of class archives", classDir, "", Options{}},
-		{"train beside val", map[string][]byte{"ILSVRC2012_img_train.tar": datatest.Tar(t, nested), "ILSVRC2012_img_val.tar": datatest.Tar(t, flat)}, "", Options{}},
+		{"train beside val", map[string][]byte{"ILSVRC2012_img_train.tar": datatest.Tar(t, nested),
+			"ILSVRC2012_img_val.tar": datatest.Tar(t, flat)}, "", Options{}},
 		{"archive of a tree", map[string][]byte{"a.tar": datatest.Tar(t, inTree)}, "a.tar", Options{}},
-		{"webdataset", map[string][]byte{"x-000.tar": datatest.Tar(t, wds[:12]), "x-001.tar": datatest.Tar(t, wds[12:])}, "", Options{}},
-		{"pattern", map[string][]byte{"x-000.tar": datatest.Tar(t, wds[:12]), "x-001.tar": datatest.Tar(t, wds[12:]), "other.txt": nil}, "x-*.tar", Options{}},
+		{"webdataset", map[string][]byte{"x-000.tar": datatest.Tar(t, wds[:12]),
+			"x-001.tar": datatest.Tar(t, wds[12:])}, "", Options{}},
+		{"pattern", map[string][]byte{"x-000.tar": datatest.Tar(t, wds[:12]), "x-001.tar": datatest.Tar(t, wds[12:]),
+			"other.txt": nil}, "x-*.tar", Options{}},
 		{"webdataset with json", map[string][]byte{"x.tar": datatest.Tar(t, wdsJSON)}, "", Options{}},
-		{"gzip", map[string][]byte{"x-000.tar.gz": datatest.Gzip(t, datatest.Tar(t, wds[:12])), "x-001.tgz": datatest.Gzip(t, datatest.Tar(t, wds[12:]))}, "", Options{}},
+		{"gzip", map[string][]byte{"x-000.tar.gz": datatest.Gzip(t, datatest.Tar(t, wds[:12])),
+			"x-001.tgz": datatest.Gzip(t, datatest.Tar(t, wds[12:]))}, "", Options{}},
 		{"zstd", map[string][]byte{"x-000.tar.zst": datatest.Zstd(t, datatest.Tar(t, wds))}, "", Options{}},
-		{"parquet", map[string][]byte{"data/train-00000-of-00002.parquet": parquetOf(t, rows[:5]), "data/train-00001-of-00002.parquet": parquetOf(t, rows[5:]), "data/test-00000-of-00001.parquet": []byte("PAR1")}, "", Options{}},
+		{"parquet", map[string][]byte{"data/train-00000-of-00002.parquet": parquetOf(t, rows[:5]),
+			"data/train-00001-of-00002.parquet": parquetOf(t, rows[5:]),
+			"data/test-00000-of-00001.parquet":  []byte("PAR1")}, "", Options{}},
 		{"flat archive", map[string][]byte{"val.tar": datatest.Tar(t, flat)}, "val.tar", Options{Labels: side}},
 		{"flat folder", flatFiles, "", Options{Labels: side}},
 		{"Kaggle", prefixed(tree, "ILSVRC/Data/CLS-LOC/train/"), "", Options{}},
@@ -129,8 +140,10 @@ func TestContainersAgree(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.CacheDir = t.TempDir()
 			server.Change(func() { server.Objects = prefixed(c.files, "some/where/") })
-			local, remote := filepath.Join(datatest.WriteFiles(t, c.files), c.path), "s3://bucket/"+path.Join("some/where", c.path)
-			for round, location := range map[string]string{"first": local, "again, from the index": local, "from S3": remote, "again from S3": remote} {
+			local, remote := filepath.Join(datatest.WriteFiles(t, c.files), c.path),
+				"s3://bucket/"+path.Join("some/where", c.path)
+			for round, location := range map[string]string{"first": local, "again, from the index": local,
+				"from S3": remote, "again from S3": remote} {
 				src, err := Open(t.Context(), location, c.o)
 				if err != nil {
 					t.Fatal(err)
@@ -183,8 +196,10 @@ func prefixed(files map[string][]byte, prefix string) map[string][]byte {
 func TestParquetClassNames(t *testing.T) {
 	row := parquetRow{Label: 1}
 	row.Image.Bytes = datatest.PNG(t, 1, 1)
-	meta := `{"info": {"features": {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog", "emu"], "_type": "ClassLabel"}}}}`
-	dir := datatest.WriteFiles(t, map[string][]byte{"a.parquet": parquetOf(t, []parquetRow{row}, parquet.KeyValueMetadata("huggingface", meta))})
+	meta := `{"info": {"features": {"image": {"_type": "Image"}, ` +
+		`"label": {"names": ["cat", "dog", "emu"], "_type": "ClassLabel"}}}}`
+	dir := datatest.WriteFiles(t,
+		map[string][]byte{"a.parquet": parquetOf(t, []parquetRow{row}, parquet.KeyValueMetadata("huggingface", meta))})
 	src, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -212,24 +227,43 @@ func TestArchiveBadInput(t *testing.T) {
 		path  string
 		want  string
 	}{
-		"truncated":            {map[string][]byte{"a.tar": good[:700]}, "a.tar", "truncated: "},
-		"cut in a header":      {map[string][]byte{"a.tar": good[:1100]}, "a.tar", "truncated: "},
-		"no pictures":          {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.txt", p}})}, "a.tar", "no pictures: want"},
-		"flat":                 {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.png", p}, {"b.png", p}})}, "a.tar", "a.png is in no class: want .cls"},
-		"some unlabelled":      {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.png", p}, {"a.cls", []byte("0")}, {"b.png", p}})}, "a.tar", "b.png has no label: want a member b.cls"},
-		"half a label":         {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.png", p}, {"a.cls", []byte("1.5")}})}, "a.tar", `a.cls: label "1.5": want a number`},
-		"enormous label":       {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.png", p}, {"a.cls", []byte("99999999999")}})}, "a.tar", "want a number"},
-		"link":                 {map[string][]byte{"a.tar": link.Bytes()}, "a.tar", "a/a.png is a link to b/b.png"},
-		"three deep":           {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"n.tar", datatest.Tar(t, []datatest.File{{"m.tar", good}})}})}, "a.tar", "archives in an archive in an archive"},
-		"mixed":                {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"n.tar", good}, {"a.png", p}})}, "a.tar", "side by side"},
-		"truncated inner":      {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"n.tar", good[:1000]}})}, "a.tar", "n.tar in "},
-		"gzip bomb":            {map[string][]byte{"a.tar.gz": bomb}, "a.tar.gz", "unpack to more than"},
-		"truncated gzip":       {map[string][]byte{"a.tar.gz": datatest.Gzip(t, good)[:100]}, "a.tar.gz", "truncated: the compressed data of 100 bytes end early"},
-		"truncated zstd":       {map[string][]byte{"a.tar.zst": datatest.Zstd(t, good)[:60]}, "a.tar.zst", "truncated: the compressed data of 60 bytes end early"},
-		"not an archive":       {map[string][]byte{"a.tar": []byte("hello")}, "", "not a tar archive or parquet file"},
-		"parquet, no labels":   {map[string][]byte{"a.parquet": table}, "", "label -1: want a number from 0"},
-		"truncated parquet":    {map[string][]byte{"a.parquet": table[:len(table)-20]}, "", "a.parquet"},
-		"parts, not classes":   {map[string][]byte{"train/a/a.png": p, "val/a/b.png": p}, "", "it holds parts of a data set (train, val), not classes: name one"},
+		"truncated":       {map[string][]byte{"a.tar": good[:700]}, "a.tar", "truncated: "},
+		"cut in a header": {map[string][]byte{"a.tar": good[:1100]}, "a.tar", "truncated: "},
+		"no pictures": {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.txt", p}})}, "a.tar",
+			"no pictures: want"},
+		"flat": {
+			map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.png", p}, {"b.png", p}})}, "a.tar",
+			"a.png is in no class: want .cls"},
+		"some unlabelled": {
+			map[string][]byte{"a.tar": datatest.Tar(t,
+				[]datatest.File{{"a.png", p}, {"a.cls", []byte("0")}, {"b.png", p}})}, "a.tar",
+			"b.png has no label: want a member b.cls"},
+		"half a label": {
+			map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.png", p}, {"a.cls", []byte("1.5")}})},
+			"a.tar", `a.cls: label "1.5": want a number`},
+		"enormous label": {
+			map[string][]byte{"a.tar": datatest.Tar(t,
+				[]datatest.File{{"a.png", p}, {"a.cls", []byte("99999999999")}})}, "a.tar", "want a number"},
+		"link": {map[string][]byte{"a.tar": link.Bytes()}, "a.tar", "a/a.png is a link to b/b.png"},
+		"three deep": {
+			map[string][]byte{"a.tar": datatest.Tar(t,
+				[]datatest.File{{"n.tar", datatest.Tar(t, []datatest.File{{"m.tar", good}})}})}, "a.tar",
+			"archives in an archive in an archive"},
+		"mixed": {
+			map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"n.tar", good}, {"a.png", p}})}, "a.tar",
+			"side by side"},
+		"truncated inner": {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"n.tar", good[:1000]}})},
+			"a.tar", "n.tar in "},
+		"gzip bomb": {map[string][]byte{"a.tar.gz": bomb}, "a.tar.gz", "unpack to more than"},
+		"truncated gzip": {map[string][]byte{"a.tar.gz": datatest.Gzip(t, good)[:100]}, "a.tar.gz",
+			"truncated: the compressed data of 100 bytes end early"},
+		"truncated zstd": {map[string][]byte{"a.tar.zst": datatest.Zstd(t, good)[:60]}, "a.tar.zst",
+			"truncated: the compressed data of 60 bytes end early"},
+		"not an archive":     {map[string][]byte{"a.tar": []byte("hello")}, "", "not a tar archive or parquet file"},
+		"parquet, no labels": {map[string][]byte{"a.parquet": table}, "", "label -1: want a number from 0"},
+		"truncated parquet":  {map[string][]byte{"a.parquet": table[:len(table)-20]}, "", "a.parquet"},
+		"parts, not classes": {map[string][]byte{"train/a/a.png": p, "val/a/b.png": p}, "",
+			"it holds parts of a data set (train, val), not classes: name one"},
 		"labels that are file": {map[string][]byte{"manifest.json": p, "a/a.png": p}, "", "holds encoded latents"},
 	} {
 		cache := t.TempDir()
@@ -264,7 +298,8 @@ func TestSourceVanishes(t *testing.T) {
 	if _, err := src.Image(1); err == nil || !strings.Contains(err.Error(), "changed since it was listed") {
 		t.Errorf("changed: %v", err)
 	}
-	dir = datatest.WriteFiles(t, map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a/a.png", p}, {"b/b.png", p}})})
+	dir = datatest.WriteFiles(t,
+		map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a/a.png", p}, {"b/b.png", p}})})
 	src, err = Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -276,7 +311,8 @@ func TestSourceVanishes(t *testing.T) {
 	if err := os.Truncate(filepath.Join(dir, "a.tar"), 600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := src.Image(1); err == nil || !strings.Contains(err.Error(), "b.png of class \"b\" in ") || !strings.Contains(err.Error(), "cut short") {
+	if _, err := src.Image(1); err == nil || !strings.Contains(err.Error(), "b.png of class \"b\" in ") ||
+		!strings.Contains(err.Error(), "cut short") {
 		t.Errorf("cut: %v", err)
 	}
 }
@@ -332,7 +368,8 @@ func TestImageNetClasses(t *testing.T) {
 		classes []string
 		want    string
 	}{
-		{all, ""}, {all[:10], ""}, {all[1:], "is class 0 here and 1 there"}, {[]string{"cat", "dog"}, ""}, {[]string{"n00000001"}, ""},
+		{all, ""}, {all[:10], ""}, {all[1:], "is class 0 here and 1 there"}, {[]string{"cat", "dog"}, ""},
+		{[]string{"n00000001"}, ""},
 	} {
 		notes := strings.Join(ClassNotes(c.classes), "\n")
 		if (c.want == "") != (notes == "") || !strings.Contains(notes, c.want) {
@@ -341,8 +378,8 @@ func TestImageNetClasses(t *testing.T) {
 	}
 }
 
-// An archive of the shape of ILSVRC2012_img_train.tar, at full size under DITRUN_SOAK: 1,281,167 pictures in 1,000 class
-// archives.
+// An archive of the shape of ILSVRC2012_img_train.tar, at full size under DITRUN_SOAK: 1,281,167 pictures in 1,000
+// class archives.
 func TestIndexManyPictures(t *testing.T) {
 	classes, total := 20, 4000
 	if os.Getenv("DITRUN_SOAK") != "" {
@@ -387,7 +424,8 @@ func TestIndexManyPictures(t *testing.T) {
 		taken := time.Since(start)
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		t.Logf("%d pictures in %d classes %s: %.1f s, %d MB of heap, %d MB from the system", src.Len(), len(src.Classes()), round, taken.Seconds(), m.HeapAlloc>>20, m.Sys>>20)
+		t.Logf("%d pictures in %d classes %s: %.1f s, %d MB of heap, %d MB from the system", src.Len(),
+			len(src.Classes()), round, taken.Seconds(), m.HeapAlloc>>20, m.Sys>>20)
 		if src.Len() != total || len(src.Classes()) != classes {
 			t.Errorf("%d pictures in %d classes, want %d in %d", src.Len(), len(src.Classes()), total, classes)
 		}
@@ -408,11 +446,13 @@ func TestIndexManyPictures(t *testing.T) {
 
 func FuzzListTar(f *testing.F) {
 	p := []byte("\x89PNG")
-	good := datatest.Tar(f, []datatest.File{{"a/a.png", p}, {"a/a.cls", []byte("3")}, {strings.Repeat("long/", 40) + "b.jpg", p}, {"c.tar", nil}, {"b.json", []byte(`{"label": 2}`)}})
+	good := datatest.Tar(f, []datatest.File{{"a/a.png", p}, {"a/a.cls", []byte("3")},
+		{strings.Repeat("long/", 40) + "b.jpg", p}, {"c.tar", nil}, {"b.json", []byte(`{"label": 2}`)}})
 	f.Add(good)
 	f.Add(good[:600])
 	f.Add(datatest.Tar(f, []datatest.File{{"a.x.png", p}, {"a.y.png", p}, {"a.x.cls", []byte("cat")}}))
-	f.Add(datatest.Tar(f, []datatest.File{{"a.png", p}, {"b.png", p}, {"b.json", []byte(`{"label": "dog"}`)}, {"a.mask.png", p}, {"a.cls", []byte("cat")}, {"._a.cls", nil}}))
+	f.Add(datatest.Tar(f, []datatest.File{{"a.png", p}, {"b.png", p}, {"b.json", []byte(`{"label": "dog"}`)},
+		{"a.mask.png", p}, {"a.cls", []byte("cat")}, {"._a.cls", nil}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, err := listTar(t.Context(), bytes.NewReader(b), 0, int64(len(b)), 0)
 		if err != nil {

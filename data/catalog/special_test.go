@@ -67,7 +67,8 @@ func TestSpecialFilesAreBadPictures(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Open(t.Context(), tars, Options{}); err == nil ||
-		!strings.Contains(err.Error(), "open "+filepath.Join(tars, "b.tar")+": a link to nothing: there is no nothing") {
+		!strings.Contains(err.Error(), "open "+filepath.Join(tars, "b.tar")+
+			": a link to nothing: there is no nothing") {
 		t.Errorf("an archive that is a dead link: %v", err)
 	}
 }

@@ -102,7 +102,8 @@ func listTar(ctx context.Context, r io.ReaderAt, offset, size int64, file int32)
 			continue
 		}
 		if h.Size > size-at {
-			return nil, fmt.Errorf("truncated: %s of %d bytes does not fit into the %d bytes of the archive", name, h.Size, size)
+			return nil, fmt.Errorf("truncated: %s of %d bytes does not fit into the %d bytes of the archive", name,
+				h.Size, size)
 		}
 		ext := strings.ToLower(path.Ext(name))
 		switch {

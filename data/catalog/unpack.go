@@ -20,8 +20,8 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
-// What cannot be read at random places, compressed archives and parquet, is unpacked once into an uncompressed tar archive
-// in the cache, which is then read in place like any other.
+// What cannot be read at random places, compressed archives and parquet, is unpacked once into an uncompressed tar
+// archive in the cache, which is then read in place like any other.
 
 // cacheKey identifies an object by place, size and version, so that another content has another key.
 func cacheKey(kind string, set *store.Set, o *store.Object) string {
@@ -40,13 +40,15 @@ func absolute(path string) string {
 type unpackTo func(ctx context.Context, f io.ReaderAt, size int64, out io.Writer) error
 
 // unpacked returns the tar archive that an object was, or now is, unpacked to.
-func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack unpackTo, o *Options) (path string, size int64, err error) {
+func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack unpackTo, o *Options) (path string,
+	size int64, err error) {
 	obj := &set.Objects[i]
 	if obj.Err != nil {
 		return "", 0, obj.Err
 	}
 	noFolder := func(err error) error {
-		return fmt.Errorf("unpack %s: a folder is needed for what is unpacked: %w: set XDG_CACHE_HOME to one that can be written, on a disk with room", set.Path(obj.Name), err)
+		return fmt.Errorf("unpack %s: a folder is needed for what is unpacked: %w: set XDG_CACHE_HOME to one that "+
+			"can be written, on a disk with room", set.Path(obj.Name), err)
 	}
 	dir, err := o.cacheFolder("unpacked")
 	if err != nil {

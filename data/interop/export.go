@@ -85,8 +85,8 @@ func (e *exporter) tick(i int) error {
 	return e.ctx.Err()
 }
 
-// sample draws the latent [C, h, w] of record i from its posterior, unscaled: by the random numbers of tag posterior and
-// the seed, index i, step 0 for the plain view and 1 for the mirrored one.
+// sample draws the latent [C, h, w] of record i from its posterior, unscaled: by the random numbers of tag
+// posterior and the seed, index i, step 0 for the plain view and 1 for the mirrored one.
 func (e *exporter) sample(i int, flip bool) ([]float32, error) {
 	moments := make([]float32, e.latents.RecordLen())
 	if err := e.latents.Read(i, flip, moments); err != nil {

@@ -22,8 +22,8 @@ const (
 	labelsEnd   = "_labels"
 )
 
-// openFast opens a folder with one NAME_features and its NAME_labels. Files are paired as fast-DiT does it: both folders
-// sorted by name.
+// openFast opens a folder with one NAME_features and its NAME_labels. Files are paired as fast-DiT does it: both
+// folders sorted by name.
 func openFast(ctx context.Context, dir string) (*Set, error) {
 	folders, err := filepath.Glob(filepath.Join(escaped(dir), "*"+featuresEnd))
 	if err != nil {
@@ -113,7 +113,8 @@ func readLabel(fsys fs.FS, name string) (int64, error) {
 func (e *exporter) writeFast(dir string) error {
 	m := e.latents.Manifest()
 	const features, labels = "imagenet256_features", "imagenet256_labels"
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, features), 0o777), os.Mkdir(filepath.Join(dir, labels), 0o777)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, features), 0o777),
+		os.Mkdir(filepath.Join(dir, labels), 0o777)); err != nil {
 		return err
 	}
 	return e.each(func(i int) error {
@@ -129,7 +130,8 @@ func (e *exporter) writeFast(dir string) error {
 		if err := writeNPY(filepath.Join(dir, features, name), checkpoint.F32, shape, floatBytes(x)); err != nil {
 			return err
 		}
-		return writeNPY(filepath.Join(dir, labels, name), checkpoint.I64, []int64{1}, binary.LittleEndian.AppendUint64(nil, uint64(e.latents.Label(i))))
+		return writeNPY(filepath.Join(dir, labels, name), checkpoint.I64, []int64{1},
+			binary.LittleEndian.AppendUint64(nil, uint64(e.latents.Label(i))))
 	})
 }
 

@@ -1,7 +1,8 @@
 // Package interop reads and writes latents as other programs for Diffusion Transformers keep them.
 //
 //	fast-dit      chuanyangjin/fast-DiT: NAME_features/I.npy, float32 [1, C, h, w], and NAME_labels/I.npy, int64 [1]
-//	lightningdit  hustvl/LightningDiT: latents_rank00_shard000.safetensors ..., tensors latents, latents_flip and labels
+//	lightningdit  hustvl/LightningDiT: latents_rank00_shard000.safetensors ..., tensors latents, latents_flip,
+//	              labels
 //	edm2          NVlabs/edm2 and sihyun-yu/REPA: a folder or zip of 00000/img-mean-std-00000000.npy ..., float32
 //	              [2C, h, w], and dataset.json with the labels
 //
@@ -103,8 +104,10 @@ func (s *Set) setShape(shape []int64) error {
 		}
 		c /= 2
 	}
-	if c < 1 || c > maxChannels || shape[1] < 1 || shape[1] > maxSide || shape[2] < 1 || shape[2] > maxSide || shape[0]*shape[1]*shape[2] > maxRecord {
-		return fmt.Errorf("latents of shape %v: want 1 to %d channels and sides of 1 to %d", shape, maxChannels, maxSide)
+	if c < 1 || c > maxChannels || shape[1] < 1 || shape[1] > maxSide || shape[2] < 1 || shape[2] > maxSide ||
+		shape[0]*shape[1]*shape[2] > maxRecord {
+		return fmt.Errorf("latents of shape %v: want 1 to %d channels and sides of 1 to %d", shape, maxChannels,
+			maxSide)
 	}
 	s.Channels, s.Height, s.Width = int(c), int(shape[1]), int(shape[2])
 	return nil
@@ -147,7 +150,8 @@ func open(ctx context.Context, path string) (*Set, error) {
 	case has("*" + featuresEnd):
 		return openFast(ctx, path)
 	}
-	return nil, fmt.Errorf("no latents in it: want a folder *%s beside one *%s (fast-DiT), latents_rank*.safetensors (LightningDiT) or %s (edm2, REPA)", featuresEnd, labelsEnd, datasetJSON)
+	return nil, fmt.Errorf("no latents in it: want a folder *%s beside one *%s (fast-DiT), "+
+		"latents_rank*.safetensors (LightningDiT) or %s (edm2, REPA)", featuresEnd, labelsEnd, datasetJSON)
 }
 
 // escaped is a path for filepath.Glob.

@@ -29,7 +29,8 @@ func importSet(t *testing.T, path string) *latents.Set {
 	}
 	defer s.Close()
 	out := t.TempDir()
-	if _, err := s.Write(t.Context(), out, Import{VAE: theVAE, ImageSize: picture.Square(24), Tool: "test"}); err != nil {
+	if _, err := s.Write(t.Context(), out,
+		Import{VAE: theVAE, ImageSize: picture.Square(24), Tool: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	l, err := latents.Open(out)
@@ -48,10 +49,12 @@ func TestImport(t *testing.T) {
 		flip  bool
 		scale float64
 		std   bool
-	}{"fast-dit": {0, false, 0.5, false}, "lightningdit": {1, true, 1, false}, "edm2": {2, false, 1, true}, "edm2.zip": {2, false, 1, true}} {
+	}{"fast-dit": {0, false, 0.5, false}, "lightningdit": {1, true, 1, false}, "edm2": {2, false, 1, true},
+		"edm2.zip": {2, false, 1, true}} {
 		l := importSet(t, filepath.Join("testdata", path))
 		m := l.Manifest()
-		if l.Len() != 5 || m.Channels != 4 || m.Height != 3 || m.Width != 2 || m.Flip != c.flip || len(l.Classes()) != 3 || m.VAE != theVAE {
+		if l.Len() != 5 || m.Channels != 4 || m.Height != 3 || m.Width != 2 || m.Flip != c.flip ||
+			len(l.Classes()) != 3 || m.VAE != theVAE {
 			t.Fatalf("%s: %+v", path, m.Plan)
 		}
 		x := make([]float32, 48)
@@ -72,7 +75,8 @@ func TestImport(t *testing.T) {
 						logvar = value(c.kind, i, 1, j)
 					}
 					if float64(x[j]) != mean || math.Abs(float64(x[24+j])-logvar) > 1e-6 {
-						t.Fatalf("%s: record %d, view %d: moment %d is %v, %v, want %v, %v", path, i, flip, j, x[j], x[24+j], mean, logvar)
+						t.Fatalf("%s: record %d, view %d: moment %d is %v, %v, want %v, %v", path, i, flip, j, x[j],
+							x[24+j], mean, logvar)
 					}
 				}
 			}
@@ -85,8 +89,10 @@ func ours(t *testing.T, flip bool) *latents.Set {
 	t.Helper()
 	dir := t.TempDir()
 	w, err := latents.NewWriter(dir, latents.Plan{
-		Dataset: latents.Dataset{Samples: 30, Hash: "h", Order: "position", Classes: []string{"a", "b", "c"}}, VAE: theVAE,
-		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: flip, ImageSize: picture.Square(32), Crop: "c", Decoder: "d", ShardSize: 16, Tool: "test"})
+		Dataset:  latents.Dataset{Samples: 30, Hash: "h", Order: "position", Classes: []string{"a", "b", "c"}},
+		VAE:      theVAE,
+		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: flip, ImageSize: picture.Square(32), Crop: "c",
+		Decoder: "d", ShardSize: 16, Tool: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +166,8 @@ func TestThereAndBack(t *testing.T) {
 					if kind != EDM2 {
 						want, logvar = want+math.Exp(logvar/2)*float64(noise[j]), -30
 					}
-					if math.Abs(float64(y[j])-want) > 1e-6*(1+math.Abs(want)) || math.Abs(float64(y[64+j])-logvar) > 1e-5 {
+					if math.Abs(float64(y[j])-want) > 1e-6*(1+math.Abs(want)) ||
+						math.Abs(float64(y[64+j])-logvar) > 1e-5 {
 						t.Fatalf("%s: record %d: %v, %v, want %v, %v", path, i, y[j], y[64+j], want, logvar)
 					}
 				}
@@ -174,7 +181,8 @@ func TestWithoutFlip(t *testing.T) {
 	l := ours(t, false)
 	for _, kind := range Kinds() {
 		err := (Export{Kind: kind}).ToFolder(t.Context(), l, t.TempDir())
-		if refused := err != nil && strings.Contains(err.Error(), "encode with --flip both"); refused != (kind == LightningDiT) {
+		if refused := err != nil &&
+			strings.Contains(err.Error(), "encode with --flip both"); refused != (kind == LightningDiT) {
 			t.Errorf("%s: error %v", kind, err)
 		}
 	}
@@ -216,7 +224,8 @@ func writeShard(path string, labels int64, shape []int64, value float32) error {
 	return checkpoint.Write(path, []checkpoint.Tensor{
 		{Info: checkpoint.Info{Name: "latents", DType: checkpoint.F32, Shape: shape}, Data: x},
 		{Info: checkpoint.Info{Name: "latents_flip", DType: checkpoint.F32, Shape: shape}, Data: x},
-		{Info: checkpoint.Info{Name: "labels", DType: checkpoint.I64, Shape: []int64{labels}}, Data: make([]byte, 8*labels)},
+		{Info: checkpoint.Info{Name: "labels", DType: checkpoint.I64, Shape: []int64{labels}},
+			Data: make([]byte, 8*labels)},
 	}, nil)
 }
 
@@ -227,11 +236,13 @@ func TestHostile(t *testing.T) {
 		change func(dir string) error
 		want   string
 	}{
-		{"fast-dit", func(d string) error { return os.Remove(d + "/imagenet256_labels/3.npy") }, "5 files in imagenet256_features, 4 in imagenet256_labels"},
+		{"fast-dit", func(d string) error { return os.Remove(d + "/imagenet256_labels/3.npy") },
+			"5 files in imagenet256_features, 4 in imagenet256_labels"},
 		{"fast-dit", func(d string) error {
 			return os.Rename(d+"/imagenet256_labels/3.npy", d+"/imagenet256_labels/9.npy")
 		}, "imagenet256_features/3.npy and imagenet256_labels/4.npy make a pair"},
-		{"fast-dit", func(d string) error { return os.Truncate(d+"/imagenet256_features/2.npy", 150) }, "imagenet256_features/2.npy: npy: 22 bytes of data, want 96"},
+		{"fast-dit", func(d string) error { return os.Truncate(d+"/imagenet256_features/2.npy", 150) },
+			"imagenet256_features/2.npy: npy: 22 bytes of data, want 96"},
 		{"fast-dit", func(d string) error { return os.RemoveAll(d + "/imagenet256_labels") }, "imagenet256_labels"},
 		{"fast-dit", func(d string) error {
 			return os.WriteFile(d+"/imagenet256_features/2.npy", []byte("garbage garbage"), 0o666)
@@ -244,12 +255,15 @@ func TestHostile(t *testing.T) {
 			}
 			return err
 		}, "imagenet256_features/2.npy: value 23 is NaN"},
-		{"lightningdit", func(d string) error { return os.Truncate(d+"/latents_rank01_shard000.safetensors", 300) }, "latents_rank01_shard000.safetensors"},
-		{"edm2", func(d string) error { return os.Remove(d + "/00000/img-mean-std-00000003.npy") }, "4 .npy files, dataset.json has labels of 5"},
+		{"lightningdit", func(d string) error { return os.Truncate(d+"/latents_rank01_shard000.safetensors", 300) },
+			"latents_rank01_shard000.safetensors"},
+		{"edm2", func(d string) error { return os.Remove(d + "/00000/img-mean-std-00000003.npy") },
+			"4 .npy files, dataset.json has labels of 5"},
 		{"edm2", func(d string) error {
 			return os.Rename(d+"/00000/img-mean-std-00000003.npy", d+"/00000/img-mean-std-00000009.npy")
 		}, "00000/img-mean-std-00000003.npy: no such file"},
-		{"edm2", func(d string) error { return os.WriteFile(d+"/dataset.json", []byte(`{"labels": null}`), 0o666) }, "dataset.json: no labels"},
+		{"edm2", func(d string) error { return os.WriteFile(d+"/dataset.json", []byte(`{"labels": null}`), 0o666) },
+			"dataset.json: no labels"},
 		{"edm2", func(d string) error {
 			return os.WriteFile(d+"/dataset.json", []byte("\ufeff{\"labels\": null}"), 0o666)
 		}, "dataset.json: no labels"},
@@ -260,14 +274,19 @@ func TestHostile(t *testing.T) {
 		}, `"../../etc/x.npy" is no path within the set`},
 		{"edm2", func(d string) error {
 			b, err := os.ReadFile(d + "/dataset.json")
-			return errors.Join(err, os.WriteFile(d+"/dataset.json", bytes.Replace(b, []byte(", 2]"), []byte(", -2]"), 1), 0o666))
+			return errors.Join(err, os.WriteFile(d+"/dataset.json",
+				bytes.Replace(b, []byte(", 2]"), []byte(", -2]"), 1), 0o666))
 		}, "label -2 of record 1"},
 		{"edm2", func(d string) error { return os.Remove(d + "/dataset.json") }, "no latents in it: want a folder"},
-		{"fast-dit", func(d string) error { return writeArray(d+"/imagenet256_features/2.npy", 1, 4, 2, 3) }, "2.npy: shape [1 4 2 3], that of the first record is [1 4 3 2]"},
-		{"fast-dit", func(d string) error { return writeArray(d+"/imagenet256_features/0.npy", 4, 3, 2) }, "0.npy: shape [4 3 2], want [1, channels"},
-		{"fast-dit", func(d string) error { return os.Symlink("/dev/zero", d+"/imagenet256_labels/00.npy") }, "5 files in imagenet256_features, 6 in"},
+		{"fast-dit", func(d string) error { return writeArray(d+"/imagenet256_features/2.npy", 1, 4, 2, 3) },
+			"2.npy: shape [1 4 2 3], that of the first record is [1 4 3 2]"},
+		{"fast-dit", func(d string) error { return writeArray(d+"/imagenet256_features/0.npy", 4, 3, 2) },
+			"0.npy: shape [4 3 2], want [1, channels"},
+		{"fast-dit", func(d string) error { return os.Symlink("/dev/zero", d+"/imagenet256_labels/00.npy") },
+			"5 files in imagenet256_features, 6 in"},
 		{"fast-dit", func(d string) error {
-			return errors.Join(os.Remove(d+"/imagenet256_features/0.npy"), os.Symlink("/dev/zero", d+"/imagenet256_features/0.npy"))
+			return errors.Join(os.Remove(d+"/imagenet256_features/0.npy"),
+				os.Symlink("/dev/zero", d+"/imagenet256_features/0.npy"))
 		}, "0.npy: not a file"},
 		{"lightningdit", func(d string) error {
 			return writeShard(d+"/latents_rank01_shard000.safetensors", 2, []int64{2, 4, 2, 3}, 0)
@@ -278,10 +297,14 @@ func TestHostile(t *testing.T) {
 		{"lightningdit", func(d string) error {
 			return writeShard(d+"/latents_rank01_shard000.safetensors", 2, []int64{2, 4, 3, 2}, float32(math.Inf(1)))
 		}, "latents_rank01_shard000.safetensors: latents of record 0: value 0 is +Inf"},
-		{"edm2", func(d string) error { return writeArray(d+"/00000/img-mean-std-00000004.npy", 4, 6, 2) }, "00000004.npy: shape [4 6 2], that of the first record is [8 3 2]"},
-		{"edm2", func(d string) error { return writeArray(d+"/00000/img-mean-std-00000000.npy", 7, 3, 2) }, "even number of channels"},
-		{"edm2", func(d string) error { return writeArray(d+"/00000/img-mean-std-00000005.npy", 8, 3, 2) }, "6 .npy files, dataset.json has labels of 5"},
-		{"edm2", func(d string) error { return writeArray(d+"/00000/img-mean-std-00000001.npy", 8, 3, 2, -1) }, "record 1: a standard deviation of -1: want 0 or more"},
+		{"edm2", func(d string) error { return writeArray(d+"/00000/img-mean-std-00000004.npy", 4, 6, 2) },
+			"00000004.npy: shape [4 6 2], that of the first record is [8 3 2]"},
+		{"edm2", func(d string) error { return writeArray(d+"/00000/img-mean-std-00000000.npy", 7, 3, 2) },
+			"even number of channels"},
+		{"edm2", func(d string) error { return writeArray(d+"/00000/img-mean-std-00000005.npy", 8, 3, 2) },
+			"6 .npy files, dataset.json has labels of 5"},
+		{"edm2", func(d string) error { return writeArray(d+"/00000/img-mean-std-00000001.npy", 8, 3, 2, -1) },
+			"record 1: a standard deviation of -1: want 0 or more"},
 		{"edm2", func(d string) error {
 			return os.WriteFile(d+"/dataset.json", []byte(`{"labels": [["a.npy", 1], ["a.npy", 2]]}`), 0o666)
 		}, `"a.npy" has two labels`},
@@ -300,7 +323,8 @@ func TestHostile(t *testing.T) {
 				return err
 			}
 			defer s.Close()
-			_, err = s.Write(context.Background(), out, Import{VAE: theVAE, ImageSize: picture.Square(24), Tool: "test"})
+			_, err = s.Write(context.Background(), out,
+				Import{VAE: theVAE, ImageSize: picture.Square(24), Tool: "test"})
 			return err
 		}()
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -314,11 +338,15 @@ func TestHostile(t *testing.T) {
 		members map[string]string
 		want    string
 	}{
-		{map[string]string{"dataset.json": `{"labels": [["../../x.npy", 1]]}`, "../../x.npy": "x"}, `"../../x.npy" is no path within the set`},
-		{map[string]string{"dataset.json": `{"labels": [["/x.npy", 1]]}`, "/x.npy": "x"}, `"/x.npy" is no path within the set`},
-		{map[string]string{"dataset.json": `{"labels": [["x.npy", 1]]}`, "x.npy": "x", "y.npy": "y"}, "2 .npy files, dataset.json has labels of 1"},
+		{map[string]string{"dataset.json": `{"labels": [["../../x.npy", 1]]}`, "../../x.npy": "x"},
+			`"../../x.npy" is no path within the set`},
+		{map[string]string{"dataset.json": `{"labels": [["/x.npy", 1]]}`, "/x.npy": "x"},
+			`"/x.npy" is no path within the set`},
+		{map[string]string{"dataset.json": `{"labels": [["x.npy", 1]]}`, "x.npy": "x", "y.npy": "y"},
+			"2 .npy files, dataset.json has labels of 1"},
 		{map[string]string{"dataset.json": `{"labels": [["x.npy"]]}`, "x.npy": "x"}, "label 0: want [name, number]"},
-		{map[string]string{"dataset.json": `{"labels": [["x.npy", 1]]}`, "x.npy": "x"}, "x.npy: npy: it does not begin"},
+		{map[string]string{"dataset.json": `{"labels": [["x.npy", 1]]}`, "x.npy": "x"},
+			"x.npy: npy: it does not begin"},
 		{map[string]string{"x.npy": "x"}, "dataset.json"},
 	} {
 		var b bytes.Buffer
@@ -345,7 +373,8 @@ func TestHostile(t *testing.T) {
 			}
 		}
 	}
-	if _, err := Open(t.Context(), "interop_test.go"); err == nil || !strings.Contains(err.Error(), "neither a folder nor a zip archive") {
+	if _, err := Open(t.Context(), "interop_test.go"); err == nil ||
+		!strings.Contains(err.Error(), "neither a folder nor a zip archive") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
-// openLightning opens a folder of shards. Samples are numbered through the files, sorted by name, as LightningDiT does it.
+// openLightning opens a folder of shards. Samples are numbered through the files, sorted by name, as LightningDiT
+// does it.
 func openLightning(dir string) (*Set, error) {
 	paths, err := filepath.Glob(filepath.Join(escaped(dir), "latents_rank*.safetensors"))
 	if err != nil {
@@ -39,11 +40,13 @@ func openLightning(dir string) (*Set, error) {
 		case !ok || !ok2:
 			return fail(path, fmt.Errorf("want tensors latents and labels"))
 		case latents.DType != checkpoint.F32 || len(latents.Shape) != 4:
-			return fail(path, fmt.Errorf("latents %s %v, want F32 [n, channels, height, width]", latents.DType, latents.Shape))
+			return fail(path, fmt.Errorf("latents %s %v, want F32 [n, channels, height, width]", latents.DType,
+				latents.Shape))
 		case labels.DType != checkpoint.I64 || !slices.Equal(labels.Shape, latents.Shape[:1]):
 			return fail(path, fmt.Errorf("labels %s %v, want I64 [%d]", labels.DType, labels.Shape, latents.Shape[0]))
 		case hasFlip && (flip.DType != latents.DType || !slices.Equal(flip.Shape, latents.Shape)):
-			return fail(path, fmt.Errorf("latents_flip %s %v, latents are F32 %v", flip.DType, flip.Shape, latents.Shape))
+			return fail(path, fmt.Errorf("latents_flip %s %v, latents are F32 %v", flip.DType, flip.Shape,
+				latents.Shape))
 		}
 		if k == 0 {
 			s.Flip = hasFlip
@@ -51,8 +54,10 @@ func openLightning(dir string) (*Set, error) {
 				return fail(path, err)
 			}
 		}
-		if want := []int64{int64(s.Channels), int64(s.Height), int64(s.Width)}; !slices.Equal(latents.Shape[1:], want) || hasFlip != s.Flip {
-			return fail(path, fmt.Errorf("latents of shape %v, mirrored ones %v; the first file has %v, %v", latents.Shape[1:], hasFlip, want, s.Flip))
+		if want := []int64{int64(s.Channels), int64(s.Height), int64(s.Width)}; !slices.Equal(latents.Shape[1:],
+			want) || hasFlip != s.Flip {
+			return fail(path, fmt.Errorf("latents of shape %v, mirrored ones %v; the first file has %v, %v",
+				latents.Shape[1:], hasFlip, want, s.Flip))
 		}
 		b, err := f.Read("labels")
 		if err != nil {
@@ -100,7 +105,8 @@ func (e *exporter) until(tensors []checkpoint.Tensor) []checkpoint.Tensor {
 func (e *exporter) writeLightning(dir string) error {
 	m, n := e.latents.Manifest(), e.latents.Len()
 	if !m.Flip {
-		return errors.New("LightningDiT trains on both views, and these latents hold no mirrored one: encode with --flip both")
+		return errors.New("LightningDiT trains on both views, and these latents hold no mirrored one: encode with " +
+			"--flip both")
 	}
 	for lo := 0; lo < n; lo += lightningShard {
 		hi := min(lo+lightningShard, n)
@@ -135,7 +141,8 @@ func (e *exporter) writeLightning(dir string) error {
 		for _, v := range values {
 			x = append(x, float32(v))
 		}
-		stats[i] = checkpoint.Tensor{Info: checkpoint.Info{Name: []string{"mean", "std"}[i], DType: checkpoint.F32, Shape: []int64{1, int64(m.Channels), 1, 1}}, Data: floatBytes(x)}
+		stats[i] = checkpoint.Tensor{Info: checkpoint.Info{Name: []string{"mean", "std"}[i], DType: checkpoint.F32,
+			Shape: []int64{1, int64(m.Channels), 1, 1}}, Data: floatBytes(x)}
 	}
 	return checkpoint.WritePyTorch(filepath.Join(dir, "latents_stats.pt"), stats)
 }

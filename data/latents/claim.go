@@ -46,7 +46,8 @@ func (c *Claim) Skip(id int, s catalog.Sample, reason string) error {
 		after = c.skipped[n-1].ID + 1
 	}
 	if id < after || id >= c.Hi {
-		return fmt.Errorf("shard %s: skipped sample %d, want %d to %d, ascending", c.w.plan.file(c.Shard), id, after, c.Hi-1)
+		return fmt.Errorf("shard %s: skipped sample %d, want %d to %d, ascending", c.w.plan.file(c.Shard), id, after,
+			c.Hi-1)
 	}
 	c.skipped = append(c.skipped, Skipped{ID: id, Name: names.Text(s.Name), Label: s.Label,
 		Reason: strings.ToValidUTF8(reason, "?")})
@@ -206,7 +207,8 @@ func (c *Claim) Commit() error {
 			return fmt.Errorf("shard %s: sample %d was both added and skipped", p.file(c.Shard), id)
 		}
 	}
-	data := map[string][]byte{tensorMoments: c.moments, tensorMomentsFlip: c.flip, tensorLabels: c.labels, tensorIndex: c.index}
+	data := map[string][]byte{tensorMoments: c.moments, tensorMomentsFlip: c.flip, tensorLabels: c.labels,
+		tensorIndex: c.index}
 	var tensors []checkpoint.Tensor
 	sums := map[string]string{}
 	for _, info := range p.tensors(n) {

@@ -6,8 +6,8 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 )
 
-// TestOldDecoderNameContinues: sets of earlier versions, whose decoders gave the same pixels, go on: an unfinished one is
-// continued, and a finished one is found to be so.
+// TestOldDecoderNameContinues: sets of earlier versions, whose decoders gave the same pixels, go on: an unfinished
+// one is continued, and a finished one is found to be so.
 func TestOldDecoderNameContinues(t *testing.T) {
 	old, now := testPlan(10), testPlan(10)
 	old.Decoder = "libjpeg-turbo, libwebp, go image, golang.org/x/image" // kept in manifests since the first release

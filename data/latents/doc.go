@@ -11,6 +11,6 @@
 //	set, err := latents.Open("latents")
 //	err = set.Read(i, false, record)
 //
-// A shard is there whole or not at all. Several processes, on one machine or many, share the work by locks; bytes do not
-// depend on who made what.
+// A shard is there whole or not at all. Several processes, on one machine or many, share the work by locks; bytes
+// do not depend on who made what.
 package latents

@@ -257,7 +257,8 @@ func (p *Plan) differs(found *Plan) string {
 	}
 	for _, want := range p.properties() {
 		if have[want.key] != want.value {
-			return fmt.Sprintf("made with %s %s, this plan has %s", want.key, cmp.Or(have[want.key], "not known"), want.value)
+			return fmt.Sprintf("made with %s %s, this plan has %s", want.key, cmp.Or(have[want.key], "not known"),
+				want.value)
 		}
 	}
 	if other := catalog.OtherClasses(p.Dataset.Classes, found.Dataset.Classes); other != "" {
@@ -292,14 +293,16 @@ func (p *Plan) checkShard(f *checkpoint.File, k int) ([]Skipped, error) {
 		next := lo
 		for _, s := range skipped {
 			if s.ID < next || s.ID >= hi {
-				return nil, fmt.Errorf("metadata %q: sample %d, want ids from %d to %d, ascending", metaSkipped, s.ID, next, hi-1)
+				return nil, fmt.Errorf("metadata %q: sample %d, want ids from %d to %d, ascending", metaSkipped, s.ID,
+					next, hi-1)
 			}
 			next = s.ID + 1
 		}
 	}
 	have := f.Tensors()
 	for i, want := range p.tensors(hi - lo - len(skipped)) {
-		if i >= len(have) || have[i].Name != want.Name || have[i].DType != want.DType || !slices.Equal(have[i].Shape, want.Shape) {
+		if i >= len(have) || have[i].Name != want.Name || have[i].DType != want.DType ||
+			!slices.Equal(have[i].Shape, want.Shape) {
 			return nil, fmt.Errorf("tensor %d is not %s %s %v", i, want.Name, want.DType, want.Shape)
 		}
 	}
@@ -352,7 +355,8 @@ func parseManifest(b []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("%s: format %q, want %q", ManifestName, head.Format, latentsFormat)
 	}
 	if head.Version != latentsVersion {
-		return nil, fmt.Errorf("%s: version %d, this program reads version %d", ManifestName, head.Version, latentsVersion)
+		return nil, fmt.Errorf("%s: version %d, this program reads version %d", ManifestName, head.Version,
+			latentsVersion)
 	}
 	m := new(Manifest)
 	if err := json.Unmarshal(b, m); err != nil {
@@ -385,7 +389,8 @@ func (m *Manifest) validate() error {
 			return fmt.Errorf("shard %d is called %q, want %q", k, s.File, m.file(k))
 		}
 		if s.First != lo || s.End != hi || s.Samples < 0 || s.Samples > hi-lo {
-			return fmt.Errorf("shard %d: %d samples with ids %d-%d, want at most %d with ids %d-%d", k, s.Samples, s.First, s.End, hi-lo, lo, hi)
+			return fmt.Errorf("shard %d: %d samples with ids %d-%d, want at most %d with ids %d-%d", k, s.Samples,
+				s.First, s.End, hi-lo, lo, hi)
 		}
 	}
 	return nil

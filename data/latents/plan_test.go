@@ -148,7 +148,8 @@ func TestPlanOfAnotherOrientation(t *testing.T) {
 		p.Orientation = c.made
 		dir := testLatents(t, p)
 		m, err := readManifest(dir)
-		if err != nil || (m.Orientation == picture.ByEXIF) != (c.made == picture.ByEXIF) || m.Orientation == picture.AsStored {
+		if err != nil || (m.Orientation == picture.ByEXIF) != (c.made == picture.ByEXIF) ||
+			m.Orientation == picture.AsStored {
 			t.Fatalf("the manifest has orientation %q, error %v", m.Orientation, err)
 		}
 		p.Orientation = c.then

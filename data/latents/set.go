@@ -47,8 +47,8 @@ type Part interface {
 	Close() error
 }
 
-// Part returns the part of the set, which open opens at the first call; it may be nil. It is compared and closed with the
-// set.
+// Part returns the part of the set, which open opens at the first call; it may be nil. It is compared and closed
+// with the set.
 func (l *Set) Part(open func() (Part, error)) (Part, error) {
 	l.partOnce.Do(func() { l.part, l.partErr = open() })
 	return l.part, l.partErr
@@ -75,7 +75,8 @@ func Open(dir string) (*Set, error) {
 	}
 	m, err := readManifest(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open %s: no %s%w: not a folder of latents, or encoding has not finished", dir, ManifestName, disk.Quiet(err))
+		return nil, fmt.Errorf("open %s: no %s%w: not a folder of latents, or encoding has not finished", dir,
+			ManifestName, disk.Quiet(err))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
@@ -139,7 +140,8 @@ func openShard(path string, p *Plan, k int) (*shard, error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("truncated or damaged: %w: encode again, finished shards are kept", checkpoint.WithoutPath(err))
+		return nil, fmt.Errorf("truncated or damaged: %w: encode again, finished shards are kept",
+			checkpoint.WithoutPath(err))
 	}
 	defer f.Close()
 	skipped, err := p.checkShard(f, k)
@@ -261,7 +263,8 @@ func (l *Set) Read(i int, flip bool, dst []float32) error {
 // readError is that of reading shard k.
 func (l *Set) readError(k int, err error) error {
 	file := &l.m.Shards[k]
-	return fmt.Errorf("read %s: %s: %w", l.dir, file.File, mmap.Explain(err, filepath.Join(l.dir, file.File), file.Bytes))
+	return fmt.Errorf("read %s: %s: %w", l.dir, file.File,
+		mmap.Explain(err, filepath.Join(l.dir, file.File), file.Bytes))
 }
 
 // CheckVAE returns an error unless the set was made with the VAE whose weights have the given hex SHA-256.
@@ -269,7 +272,8 @@ func (l *Set) CheckVAE(sum string) error {
 	if sum == l.m.VAE.SHA256 {
 		return nil
 	}
-	return fmt.Errorf("latents %s: made with VAE %s (sha256 %.12s...), this one has sha256 %.12s...: use the VAE that made them, or encode again with this one",
+	return fmt.Errorf("latents %s: made with VAE %s (sha256 %.12s...), this one has sha256 %.12s...: use the VAE "+
+		"that made them, or encode again with this one",
 		l.dir, l.m.VAE.Name, l.m.VAE.SHA256, sum)
 }
 

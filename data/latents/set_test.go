@@ -24,7 +24,8 @@ func TestLatentsRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			if l.Len() != 10 || l.RecordLen() != 36 || len(l.Classes()) != 3 || l.Manifest().VAE.ScalingFactor != 0.18215 {
+			if l.Len() != 10 || l.RecordLen() != 36 || len(l.Classes()) != 3 ||
+				l.Manifest().VAE.ScalingFactor != 0.18215 {
 				t.Errorf("%s: %d records of %d", dtype, l.Len(), l.RecordLen())
 			}
 			dst := make([]float32, 36)
@@ -81,7 +82,9 @@ func TestCheckVAE(t *testing.T) {
 		t.Error(err)
 	}
 	err = l.CheckVAE(strings.Repeat("12", 32))
-	want := "latents " + dir + ": made with VAE test-vae (sha256 abababababab...), this one has sha256 121212121212...: use the VAE that made them, or encode again with this one"
+	want := "latents " + dir +
+		": made with VAE test-vae (sha256 abababababab...), this one has sha256 121212121212...: use the VAE that " +
+		"made them, or encode again with this one"
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
@@ -110,7 +113,8 @@ func editManifest(t *testing.T, dir string, edit func(m *Manifest)) {
 
 func TestOpenLatentsRefuses(t *testing.T) {
 	_, err := Open(t.TempDir())
-	if err == nil || !strings.Contains(err.Error(), "no manifest.json: not a folder of latents, or encoding has not finished") || !errors.Is(err, fs.ErrNotExist) {
+	if err == nil || !strings.Contains(err.Error(),
+		"no manifest.json: not a folder of latents, or encoding has not finished") || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no manifest: error %v", err)
 	}
 	if _, err := Open("data/x"); err == nil || err.Error() != "open data/x: no such file or folder" {
@@ -138,12 +142,15 @@ func TestOpenLatentsRefuses(t *testing.T) {
 	} {
 		dir := testLatents(t, testPlan(10))
 		editManifest(t, dir, c.edit)
-		if _, err := Open(dir); err == nil || !strings.HasPrefix(err.Error(), "open "+dir+": ") || !strings.Contains(err.Error(), c.want) {
+		if _, err := Open(dir); err == nil || !strings.HasPrefix(err.Error(), "open "+dir+": ") ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want %q", name, err, c.want)
 		}
 	}
-	for _, b := range []string{"", "{", "[]", "null", `{"format":"ditrun-latents","version":1}`, `{"format":"ditrun-latents","version":1,"shards":7}`} {
-		if _, err := Open(datatest.WriteFiles(t, map[string][]byte{ManifestName: []byte(b)})); err == nil || !strings.Contains(err.Error(), "manifest.json: ") {
+	for _, b := range []string{"", "{", "[]", "null", `{"format":"ditrun-latents","version":1}`,
+		`{"format":"ditrun-latents","version":1,"shards":7}`} {
+		if _, err := Open(datatest.WriteFiles(t, map[string][]byte{ManifestName: []byte(b)})); err == nil ||
+			!strings.Contains(err.Error(), "manifest.json: ") {
 			t.Errorf("manifest %q: error %v", b, err)
 		}
 	}
@@ -161,7 +168,9 @@ func TestTruncatedShard(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := Open(dir)
-		if err == nil || !strings.HasPrefix(err.Error(), "open "+dir+": latents-00001-of-00003.safetensors: truncated or damaged: ") || !strings.HasSuffix(err.Error(), "encode again, finished shards are kept") {
+		if err == nil || !strings.HasPrefix(err.Error(),
+			"open "+dir+": latents-00001-of-00003.safetensors: truncated or damaged: ") ||
+			!strings.HasSuffix(err.Error(), "encode again, finished shards are kept") {
 			t.Fatalf("cut at %d: error %v", n, err)
 		}
 	}
@@ -195,7 +204,8 @@ func TestVerifyFindsDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	for mode, want := range map[string]string{"crc": `latents-00001-of-00003.safetensors: damaged: tensor "moments": crc32c`, "sha256": "damaged: sha256"} {
+	for mode, want := range map[string]string{
+		"crc": `latents-00001-of-00003.safetensors: damaged: tensor "moments": crc32c`, "sha256": "damaged: sha256"} {
 		if err := l.Verify(context.Background(), mode); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", mode, err, want)
 		}
@@ -223,8 +233,10 @@ func TestShardShrinksWhileOpen(t *testing.T) {
 }
 
 func FuzzManifest(f *testing.F) {
-	m := Manifest{Format: latentsFormat, Version: latentsVersion, Plan: testPlan(4), Mean: make([]float64, 2), Std: make([]float64, 2)}
-	m.Shards = []ShardInfo{{File: m.file(0), Samples: 4, End: 4, Bytes: 9000, CRC32C: map[string]string{"moments": "00000000"}}}
+	m := Manifest{Format: latentsFormat, Version: latentsVersion, Plan: testPlan(4), Mean: make([]float64, 2),
+		Std: make([]float64, 2)}
+	m.Shards = []ShardInfo{{File: m.file(0), Samples: 4, End: 4, Bytes: 9000,
+		CRC32C: map[string]string{"moments": "00000000"}}}
 	b, err := json.Marshal(m)
 	if err != nil {
 		f.Fatal(err)
@@ -241,7 +253,8 @@ func FuzzManifest(f *testing.F) {
 			return
 		}
 		for k, s := range m.Shards {
-			if strings.ContainsAny(s.File, "/\\") || s.Samples < 0 || s.Samples > m.ShardSize || k*m.ShardSize != s.First {
+			if strings.ContainsAny(s.File, "/\\") || s.Samples < 0 || s.Samples > m.ShardSize ||
+				k*m.ShardSize != s.First {
 				t.Errorf("shard %d: %+v", k, s)
 			}
 		}

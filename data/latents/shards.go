@@ -142,7 +142,8 @@ func (w *Writer) done(k int) (bool, error) {
 	if _, err := w.plan.checkShard(c, k); disk.OfMachine(err) {
 		return false, fmt.Errorf("write latents to %s: %w", w.dir, err)
 	} else if err != nil {
-		return false, fmt.Errorf("write latents to %s: shard %s was made to another plan: %w: choose another folder", w.dir, w.plan.file(k), err)
+		return false, fmt.Errorf("write latents to %s: shard %s was made to another plan: %w: choose another folder",
+			w.dir, w.plan.file(k), err)
 	}
 	return true, nil
 }
@@ -207,8 +208,8 @@ func (w *Writer) Claims(ctx context.Context, rank, world int) iter.Seq2[*Claim, 
 	}
 }
 
-// HasLocks says whether the file system of the folder has locks, without which processes cannot share the work: each does
-// all of it. What they write is whole and the same in any case.
+// HasLocks says whether the file system of the folder has locks, without which processes cannot share the work:
+// each does all of it. What they write is whole and the same in any case.
 func (w *Writer) HasLocks() (bool, error) {
 	lock, err := disk.TryLock(filepath.Join(w.dir, ManifestName+".lock"))
 	if errors.Is(err, disk.ErrLocked) {
@@ -242,7 +243,8 @@ func (w *Writer) Finish(ctx context.Context) (*Manifest, error) {
 		return nil, err
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("finish %s: %d of %d shards are missing, the first is %s", w.dir, len(missing), w.plan.NumShards(), w.plan.file(missing[0]))
+		return nil, fmt.Errorf("finish %s: %d of %d shards are missing, the first is %s", w.dir, len(missing),
+			w.plan.NumShards(), w.plan.file(missing[0]))
 	}
 	if err := w.removeLocks(); err != nil {
 		return nil, err
@@ -336,13 +338,15 @@ func (w *Writer) summarise(k int, stats *momentStats) (ShardInfo, []Skipped, err
 		return ShardInfo{}, nil, err
 	}
 	defer s.close()
-	info := ShardInfo{File: w.plan.file(k), Samples: s.n, First: lo, End: hi, Bytes: int64(len(s.data)), CRC32C: map[string]string{}}
+	info := ShardInfo{File: w.plan.file(k), Samples: s.n, First: lo, End: hi, Bytes: int64(len(s.data)),
+		CRC32C: map[string]string{}}
 	err = mmap.Guard(func() error {
 		info.SHA256 = s.sha256()
 		for _, t := range s.tensors {
 			sum := s.crc32c(t)
 			if want, ok := s.crc[t.Name]; ok && sum != want {
-				return fmt.Errorf("tensor %q: crc32c %s, %s when it was written: damaged: delete the file and encode again", t.Name, sum, want)
+				return fmt.Errorf("tensor %q: crc32c %s, %s when it was written: damaged: delete the file and "+
+					"encode again", t.Name, sum, want)
 			}
 			info.CRC32C[t.Name] = sum
 		}

@@ -29,7 +29,8 @@ func testPlan(n int) Plan {
 		Dataset:  Dataset{Samples: n, Hash: "d1", Order: "label, position", Classes: []string{"a", "b", "c"}},
 		VAE:      VAE{Name: "test-vae", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.18215},
 		Channels: 2, Height: 3, Width: 3, DType: checkpoint.F16, Flip: true,
-		ImageSize: picture.Square(24), Crop: picture.PillowClassic.Crop(), Decoder: picture.Decoders, ShardSize: 4, Tool: "test",
+		ImageSize: picture.Square(24), Crop: picture.PillowClassic.Crop(), Decoder: picture.Decoders, ShardSize: 4,
+		Tool: "test",
 	}
 }
 
@@ -137,8 +138,10 @@ func TestShardLayout(t *testing.T) {
 		}
 		meta := f.Metadata()
 		for key, want := range map[string]string{
-			"version": "1", "dataset": "d1", "vae": "test-vae", "vae_sha256": strings.Repeat("ab", 32), "scaling_factor": "0.18215",
-			"image_size": "24", "crop": picture.PillowClassic.Crop(), "dtype": "F16", "ids": fmt.Sprintf("%d-%d", 4*k, 4*k+n),
+			"version": "1", "dataset": "d1", "vae": "test-vae", "vae_sha256": strings.Repeat("ab", 32),
+			"scaling_factor": "0.18215",
+			"image_size":     "24", "crop": picture.PillowClassic.Crop(), "dtype": "F16",
+			"ids": fmt.Sprintf("%d-%d", 4*k, 4*k+n),
 		} {
 			if meta[key] != want {
 				t.Errorf("%s: metadata %s is %q, want %q", name, key, meta[key], want)
@@ -213,7 +216,8 @@ func TestResume(t *testing.T) {
 
 	// What a killed process leaves is removed, and a shard cut short is made again.
 	name := "latents-00002-of-00006.safetensors"
-	for file, b := range map[string]string{"." + name + ".123-ABC.tmp": "x", name + ".lock": "", name: want[name][:100]} {
+	for file, b := range map[string]string{"." + name + ".123-ABC.tmp": "x", name + ".lock": "",
+		name: want[name][:100]} {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(b), 0o666); err != nil {
 			t.Fatal(err)
 		}
@@ -344,7 +348,8 @@ func TestShardWriterRefuses(t *testing.T) {
 	}
 	p := testPlan(10)
 	p.VAE.SHA256 = strings.Repeat("cd", 32)
-	if _, err := NewWriter(dir, p); err == nil || !strings.Contains(err.Error(), "was made to another plan: vae_sha256 is abab") {
+	if _, err := NewWriter(dir, p); err == nil ||
+		!strings.Contains(err.Error(), "was made to another plan: vae_sha256 is abab") {
 		t.Errorf("shards of another VAE: error %v", err)
 	}
 	if _, err := NewWriter(dir, testPlan(30)); err == nil || !strings.Contains(err.Error(), "this plan has 8 shards") {
@@ -372,7 +377,8 @@ func TestAddRefuses(t *testing.T) {
 		"NaN":      {with(1, float32(math.NaN())), ok, []int64{0}, "sample 0: moment NaN cannot be stored"},
 		"overflow": {ok, with(1, 70000), []int64{0}, "mirrored sample 0: moment 70000 cannot be stored"},
 		"NaN var":  {with(rec-1, float32(math.NaN())), ok, []int64{0}, "moment NaN"},
-		"too many": {testRecords(&p, 0, 5, false), testRecords(&p, 0, 5, false), testLabels(0, 5), "sample 4: want ids from 4 to 3, ascending"},
+		"too many": {testRecords(&p, 0, 5, false), testRecords(&p, 0, 5, false), testLabels(0, 5),
+			"sample 4: want ids from 4 to 3, ascending"},
 	} {
 		w, err := NewWriter(t.TempDir(), p)
 		if err != nil {
@@ -382,7 +388,8 @@ func TestAddRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := cl.Add(idsFrom(0, len(c.labels)), c.moments, c.flip, c.labels); err == nil || !strings.Contains(err.Error(), c.want) {
+			if err := cl.Add(idsFrom(0, len(c.labels)), c.moments, c.flip, c.labels); err == nil ||
+				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s: error %v, want %q", name, err, c.want)
 			}
 			if err := cl.Commit(); err == nil {
@@ -417,7 +424,8 @@ func TestSkippedSamples(t *testing.T) {
 			if skip[id] {
 				err = c.Skip(id, catalog.Sample{Name: fmt.Sprintf("s%d", id), Label: id % 3}, "torn")
 			} else {
-				err = c.Add([]int{id}, testRecords(&p, id, id+1, false), testRecords(&p, id, id+1, true), testLabels(id, id+1))
+				err = c.Add([]int{id}, testRecords(&p, id, id+1, false), testRecords(&p, id, id+1, true),
+					testLabels(id, id+1))
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -486,7 +494,9 @@ func TestFinishChecksShards(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Finish(t.Context()); err == nil || !strings.Contains(err.Error(), "latents-00001-of-00003.safetensors: tensor") || !strings.Contains(err.Error(), "delete the file and encode again") {
+	if _, err := w.Finish(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "latents-00001-of-00003.safetensors: tensor") ||
+		!strings.Contains(err.Error(), "delete the file and encode again") {
 		t.Errorf("error %v", err)
 	}
 }

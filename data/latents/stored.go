@@ -28,8 +28,8 @@ func (l *Set) RecordsHash() string {
 // RecordBytes is the size of a stored record of one view.
 func (l *Set) RecordBytes() int { return l.RecordLen() * l.m.DType.Size() }
 
-// Fetch reads records lo to hi-1 into the page cache by way of buf. The advice of madvise would do less: where a disk takes
-// but small requests the system cuts what it is asked for down to one of them.
+// Fetch reads records lo to hi-1 into the page cache by way of buf. The advice of madvise would do less: where a
+// disk takes but small requests the system cuts what it is asked for down to one of them.
 func (l *Set) Fetch(buf []byte, lo, hi int, flip bool) {
 	size := l.RecordBytes()
 	for k := sort.SearchInts(l.starts, lo+1) - 1; lo < hi; k++ {
@@ -56,7 +56,8 @@ func (l *Set) Fetch(buf []byte, lo, hi int, flip bool) {
 // reader that keeps the whole set elsewhere needs.
 func (l *Set) ReadStored(p []byte, flip bool, off int64) error {
 	if flip && !l.m.Flip || off < 0 || off+int64(len(p)) > int64(l.Len())*int64(l.RecordBytes()) {
-		return fmt.Errorf("read %s: %d bytes at %d of %d, mirrored %v", l.dir, len(p), off, int64(l.Len())*int64(l.RecordBytes()), flip)
+		return fmt.Errorf("read %s: %d bytes at %d of %d, mirrored %v", l.dir, len(p), off,
+			int64(l.Len())*int64(l.RecordBytes()), flip)
 	}
 	for k, s := range l.shards {
 		start := int64(l.starts[k]) * int64(l.RecordBytes())

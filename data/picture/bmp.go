@@ -90,7 +90,8 @@ func readBMP(b []byte) (*bmpFile, error) {
 	}
 	for _, m := range f.masks {
 		if f.bits >= 16 && (m == 0 || bits.OnesCount32(m>>bits.TrailingZeros32(m)+1) != 1 || bits.OnesCount32(m) > 8) {
-			return nil, convert(fmt.Sprintf("channels in the bits %08x, %08x and %08x", f.masks[0], f.masks[1], f.masks[2]))
+			return nil, convert(fmt.Sprintf("channels in the bits %08x, %08x and %08x", f.masks[0], f.masks[1],
+				f.masks[2]))
 		}
 	}
 	// Some writers leave the palette out of the offset, or the offset out.

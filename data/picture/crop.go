@@ -45,9 +45,9 @@ func CenterCrop(img *Image, size Size) (*Image, error) {
 // Cropper makes centre crops of one size. It keeps the weight tables and scratch memory between pictures, so one
 // Cropper serves one goroutine.
 //
-// Crops that are not square follow the same three steps, where a picture has to cover the crop in both directions: halve
-// while both sides are at least twice those of the crop, resize until one side is that of the crop and the other no less,
-// cut the middle.
+// Crops that are not square follow the same three steps, where a picture has to cover the crop in both directions:
+// halve while both sides are at least twice those of the crop, resize until one side is that of the crop and the
+// other no less, cut the middle.
 type Cropper struct {
 	size    Size
 	by      Resampler
@@ -83,7 +83,8 @@ func NewCropper(size Size, by Resampler) (*Cropper, error) {
 // Crop writes the centre crop of img to dst, which holds three samples for each of its pixels.
 func (c *Cropper) Crop(dst []uint8, img *Image) error {
 	if img.W < 1 || img.H < 1 || len(img.Pix) != 3*img.W*img.H {
-		return fmt.Errorf("crop: %d samples for a picture of %d x %d, want %d", len(img.Pix), img.W, img.H, 3*img.W*img.H)
+		return fmt.Errorf("crop: %d samples for a picture of %d x %d, want %d", len(img.Pix), img.W, img.H,
+			3*img.W*img.H)
 	}
 	if len(dst) != 3*c.size.Pixels() {
 		return fmt.Errorf("crop: room for %d samples, want %d", len(dst), 3*c.size.Pixels())

@@ -48,7 +48,8 @@ var cropGoldens = []struct {
 }
 
 func TestCenterCropGolden(t *testing.T) {
-	shared, err := NewCropper(Square(256), PillowClassic) // one cropper for all: its cache and scratch must not leak between pictures
+	// one cropper for all: its cache and scratch must not leak between pictures
+	shared, err := NewCropper(Square(256), PillowClassic)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,10 +254,14 @@ func TestWeightsGolden(t *testing.T) {
 
 func TestCenterCropBadInput(t *testing.T) {
 	for name, call := range map[string]func() error{
-		"size 0":      func() error { _, err := CenterCrop(NewImage(2, 2), Square(0)); return err },
-		"huge size":   func() error { _, err := CenterCrop(NewImage(2, 2), Square(1<<20)); return err },
-		"no pixels":   func() error { _, err := CenterCrop(&Image{}, Square(4)); return err },
-		"short image": func() error { _, err := CenterCrop(&Image{W: 4, H: 4, Pix: make([]uint8, 5)}, Square(4)); return err },
+		"size 0":    func() error { _, err := CenterCrop(NewImage(2, 2), Square(0)); return err },
+		"huge size": func() error { _, err := CenterCrop(NewImage(2, 2), Square(1<<20)); return err },
+		"no pixels": func() error { _, err := CenterCrop(&Image{}, Square(4)); return err },
+		"short image": func() error {
+			_,
+				err := CenterCrop(&Image{W: 4, H: 4, Pix: make([]uint8, 5)}, Square(4))
+			return err
+		},
 		"short dst": func() error {
 			c, err := NewCropper(Square(4), PillowClassic)
 			if err != nil {

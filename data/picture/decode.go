@@ -16,8 +16,8 @@ type format struct {
 	magic  []string // ? stands for any byte
 	size   func([]byte) (w, h int, err error)
 	decode func(img *Image, b []byte, w, h int) error
-	// bytes for each pixel that decoding takes at most, the three of the result included: the coefficients of a progressive
-	// JPEG, 16 bits a channel, the canvas of an animation.
+	// bytes for each pixel that decoding takes at most, the three of the result included: the coefficients of a
+	// progressive JPEG, 16 bits a channel, the canvas of an animation.
 	bytes int64
 }
 
@@ -83,8 +83,8 @@ type Header struct {
 	turns bool // and what is done
 }
 
-// ReadHeader looks at the bytes of a picture file, of which Decode then makes a picture in orientation o. Its errors are
-// those of [Decode].
+// ReadHeader looks at the bytes of a picture file, of which Decode then makes a picture in orientation o. Its
+// errors are those of [Decode].
 func ReadHeader(b []byte, o Orientation) (h Header, err error) {
 	if len(b) == 0 {
 		return h, errors.New("empty file")

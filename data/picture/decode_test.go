@@ -127,8 +127,9 @@ func TestDecodeBadInput(t *testing.T) {
 		b    []byte
 		want string
 	}{
-		"product":          {wide, "PNG of 4294967295 x 4294967295 pixels: want 1 to"},
-		"netpbm product":   {[]byte("P6 9999999999 9999999999 255 "), "netpbm of 9999999999 x 9999999999 pixels: want 1 to"},
+		"product": {wide, "PNG of 4294967295 x 4294967295 pixels: want 1 to"},
+		"netpbm product": {[]byte("P6 9999999999 9999999999 255 "),
+			"netpbm of 9999999999 x 9999999999 pixels: want 1 to"},
 		"empty":            {nil, "empty file"},
 		"text":             {[]byte("hello, world"), "not a picture: starts with 68 65"},
 		"byte before SOI":  {append([]byte{0}, jpg...), "not a picture"},

@@ -1,5 +1,5 @@
-// Package picture decodes pictures to 8-bit RGB and crops them, with the pixels of Pillow and of ADM's centre crop, with
-// which the published DiT models were trained.
+// Package picture decodes pictures to 8-bit RGB and crops them, with the pixels of Pillow and of ADM's centre crop,
+// with which the published DiT models were trained.
 //
 //	img, err := picture.Decode(b)                                  // JPEG, PNG, GIF, BMP, TIFF, WebP, netpbm
 //	crop, err := picture.NewCropper(picture.Square(256), picture.PillowClassic)

@@ -53,11 +53,13 @@ func pointer[T any](s []T) *T { return unsafe.SliceData(s) }
 func resampleRowsSIMD(dst, src []uint8, srcW, y0, y1 int, t *weights, tail []uint8) {
 	p := t.pack()
 	C.dit_resample_rows((*C.uint8_t)(pointer(dst)), (*C.uint8_t)(pointer(src)), C.int(srcW), C.int(y0), C.int(y1),
-		(*C.int32_t)(pointer(p.lo)), (*C.int32_t)(pointer(p.k)), C.int(t.pairs), C.int(len(p.lo)), (*C.uint8_t)(pointer(tail)))
+		(*C.int32_t)(pointer(p.lo)), (*C.int32_t)(pointer(p.k)), C.int(t.pairs), C.int(len(p.lo)),
+		(*C.uint8_t)(pointer(tail)))
 }
 
 func resampleColsSIMD(dst, src []uint8, n, y0 int, t *weights) {
 	p := t.pack()
 	C.dit_resample_cols((*C.uint8_t)(pointer(dst)), (*C.uint8_t)(pointer(src)), C.int(n), C.int(y0),
-		(*C.int32_t)(pointer(p.lo)), (*C.int32_t)(pointer(p.taps)), (*C.int32_t)(pointer(p.k)), C.int(t.pairs), C.int(len(p.lo)))
+		(*C.int32_t)(pointer(p.lo)), (*C.int32_t)(pointer(p.taps)), (*C.int32_t)(pointer(p.k)), C.int(t.pairs),
+		C.int(len(p.lo)))
 }

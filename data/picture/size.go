@@ -15,7 +15,8 @@ type Size struct{ Height, Width int }
 // Square is the size of squares.
 func Square(side int) Size { return Size{side, side} }
 
-// ParseSize reads text as [Size.String] writes it. It takes positive sides alone; the error says what is wanted, not of what.
+// ParseSize reads text as [Size.String] writes it. It takes positive sides alone; the error says what is wanted,
+// not of what.
 func ParseSize(text string) (Size, error) {
 	height, width, both := strings.Cut(text, "x")
 	if !both {

@@ -200,7 +200,8 @@ type localFile struct {
 }
 
 func openFile(path string, o *Object) (File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO that took the place of a file would hold it up
+	// a FIFO that took the place of a file would hold it up
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +212,8 @@ func openFile(path string, o *Object) (File, error) {
 	}
 	if v := version(info); v != o.Version {
 		f.Close()
-		return nil, fmt.Errorf("%s: changed since it was listed (%d bytes then, %d now): start again", path, o.Size, info.Size())
+		return nil, fmt.Errorf("%s: changed since it was listed (%d bytes then, %d now): start again", path, o.Size,
+			info.Size())
 	}
 	return localFile{f}, nil
 }

@@ -53,7 +53,8 @@ func (f *remoteFile) ReadAt(p []byte, off int64) (int, error) {
 			continue
 		}
 		if failures++; failures >= maxFailures || !passing(err) || f.ctx.Err() != nil {
-			return done, fmt.Errorf("read s3://%s/%s: bytes %d to %d of %d: %w", f.b.name, f.key, off+int64(done), off+int64(want), f.o.Size, f.b.explain(err))
+			return done, fmt.Errorf("read s3://%s/%s: bytes %d to %d of %d: %w", f.b.name, f.key, off+int64(done),
+				off+int64(want), f.o.Size, f.b.explain(err))
 		}
 		select {
 		case <-time.After(pause(f.b.pause, failures-1)):
@@ -76,7 +77,8 @@ func passing(err error) bool {
 	}
 	var r minio.ErrorResponse
 	if errors.As(err, &r) && r.StatusCode != 0 {
-		return r.StatusCode == http.StatusTooManyRequests || r.StatusCode == http.StatusRequestTimeout || r.StatusCode >= 500
+		return r.StatusCode == http.StatusTooManyRequests || r.StatusCode == http.StatusRequestTimeout ||
+			r.StatusCode >= 500
 	}
 	return true // of the connection
 }
@@ -99,11 +101,14 @@ func (f *remoteFile) get(p []byte, off int64) (int, error) {
 	}
 	defer body.Close()
 	if info.ETag != f.o.Version {
-		return 0, fmt.Errorf("%w: the object was changed since it was listed (etag %q, then %q): start again", errPermanent, info.ETag, f.o.Version)
+		return 0, fmt.Errorf("%w: the object was changed since it was listed (etag %q, then %q): start again",
+			errPermanent, info.ETag, f.o.Version)
 	}
 	whole := off == 0 && int64(len(p)) == f.o.Size
-	if r := header.Get("Content-Range"); !strings.HasPrefix(r, fmt.Sprintf("bytes %d-%d/", off, off+int64(len(p))-1)) && !(r == "" && whole) {
-		return 0, fmt.Errorf("%w: the server sent the range %q instead of %d-%d", errPermanent, r, off, off+int64(len(p))-1)
+	if r := header.Get("Content-Range"); !strings.HasPrefix(r, fmt.Sprintf("bytes %d-%d/", off, off+int64(len(p))-1)) &&
+		!(r == "" && whole) {
+		return 0, fmt.Errorf("%w: the server sent the range %q instead of %d-%d", errPermanent, r, off,
+			off+int64(len(p))-1)
 	}
 	n := 0
 	for n < len(p) {

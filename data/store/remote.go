@@ -46,7 +46,8 @@ const listTries = 6
 func openRemote(ctx context.Context, location string, l limits) (*Set, error) {
 	rest, ok := strings.CutPrefix(location, "s3://")
 	if !ok {
-		return nil, fmt.Errorf("%s: want a path or s3://bucket/key (other S3-compatible storage: set AWS_ENDPOINT_URL)", location)
+		return nil, fmt.Errorf("%s: want a path or s3://bucket/key (other S3-compatible storage: set AWS_ENDPOINT_URL)",
+			location)
 	}
 	name, key, _ := strings.Cut(rest, "/")
 	if name == "" {
@@ -68,7 +69,8 @@ func openBucket(name string, l limits) (*bucket, error) {
 	endpoint, secure := "s3.amazonaws.com", true
 	lookup := minio.BucketLookupAuto
 	region := cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"))
-	providers := []credentials.Provider{&credentials.EnvAWS{}, &credentials.EnvMinio{}, &credentials.FileAWSCredentials{}}
+	providers := []credentials.Provider{&credentials.EnvAWS{}, &credentials.EnvMinio{},
+		&credentials.FileAWSCredentials{}}
 	custom := cmp.Or(os.Getenv("AWS_ENDPOINT_URL_S3"), os.Getenv("AWS_ENDPOINT_URL"))
 	if custom != "" {
 		u, err := url.Parse(custom)
@@ -158,7 +160,8 @@ func (b *bucket) listInto(ctx context.Context, s *Set, pattern string) error {
 		prefix += "/"
 	}
 	last, seen := "", 0
-	for info := range b.list.ListObjects(ctx, b.name, minio.ListObjectsOptions{Prefix: prefix, Recursive: pattern == ""}) {
+	for info := range b.list.ListObjects(ctx, b.name,
+		minio.ListObjectsOptions{Prefix: prefix, Recursive: pattern == ""}) {
 		if info.Err != nil {
 			return info.Err
 		}
@@ -170,7 +173,8 @@ func (b *bucket) listInto(ctx context.Context, s *Set, pattern string) error {
 			return fmt.Errorf("the listing does not end: %d objects, the last %q", seen, info.Key)
 		}
 		last = info.Key
-		if dir, _, deeper := strings.Cut(name, "/"); deeper && pattern == "" && (len(s.Folders) == 0 || s.Folders[len(s.Folders)-1] != dir) {
+		if dir, _, deeper := strings.Cut(name, "/"); deeper && pattern == "" &&
+			(len(s.Folders) == 0 || s.Folders[len(s.Folders)-1] != dir) {
 			s.Folders = append(s.Folders, dir)
 		}
 		if name == "" || strings.HasSuffix(name, "/") {

@@ -47,7 +47,8 @@ func names(s *Set) string {
 }
 
 func TestRemoteListing(t *testing.T) {
-	f := &storetest.Server{Objects: map[string][]byte{"set/b/2.png": noise(2), "set/b/1.png": noise(3), "set/a/x y.png": noise(4), "set/empty/": nil, "set/": nil,
+	f := &storetest.Server{Objects: map[string][]byte{"set/b/2.png": noise(2), "set/b/1.png": noise(3),
+		"set/a/x y.png": noise(4), "set/empty/": nil, "set/": nil,
 		"set-other/1.png": nil, "train-0.tar": noise(5), "train-1.tar": noise(6), "val-0.tar": noise(7)}}
 	f.Serve(t)
 	for location, want := range map[string]string{
@@ -56,7 +57,8 @@ func TestRemoteListing(t *testing.T) {
 		"s3://bucket/train-1.tar": "s3://bucket true []: train-1.tar",
 		"s3://bucket/set/b/1.png": "s3://bucket/set/b true []: 1.png",
 		"s3://bucket/train-*.tar": "s3://bucket false []: train-0.tar train-1.tar",
-		"s3://bucket":             "s3://bucket false [set set-other]: set-other/1.png set/a/x y.png set/b/1.png set/b/2.png train-0.tar train-1.tar val-0.tar",
+		"s3://bucket": "s3://bucket false [set set-other]: set-other/1.png set/a/x y.png set/b/1.png " +
+			"set/b/2.png train-0.tar train-1.tar val-0.tar",
 	} {
 		s, err := Open(t.Context(), location)
 		if err != nil {
@@ -78,7 +80,8 @@ func TestRemoteListing(t *testing.T) {
 		t.Fatal(err)
 	}
 	below := s.Below("b")
-	if names(below) != "1.png 2.png" || below.Path("1.png") != "s3://bucket/set/b/1.png" || !bytes.Equal(readAll(t, below, 1), f.Objects["set/b/2.png"]) {
+	if names(below) != "1.png 2.png" || below.Path("1.png") != "s3://bucket/set/b/1.png" ||
+		!bytes.Equal(readAll(t, below, 1), f.Objects["set/b/2.png"]) {
 		t.Errorf("below: %s", names(below))
 	}
 	for location, want := range map[string]string{
@@ -91,7 +94,8 @@ func TestRemoteListing(t *testing.T) {
 		}
 	}
 	f.Change(func() { f.Endless = true })
-	if _, err := Open(t.Context(), "s3://bucket/set"); err == nil || !strings.Contains(err.Error(), "the listing does not end") {
+	if _, err := Open(t.Context(), "s3://bucket/set"); err == nil ||
+		!strings.Contains(err.Error(), "the listing does not end") {
 		t.Errorf("endless listing: %v", err)
 	}
 	f.Change(func() {
@@ -100,7 +104,8 @@ func TestRemoteListing(t *testing.T) {
 			return true
 		}
 	})
-	if _, err := Open(t.Context(), "s3://bucket/set"); err == nil || !strings.Contains(err.Error(), "access denied, with the credentials of TEST... (AWS_ACCESS_KEY_ID") {
+	if _, err := Open(t.Context(), "s3://bucket/set"); err == nil ||
+		!strings.Contains(err.Error(), "access denied, with the credentials of TEST... (AWS_ACCESS_KEY_ID") {
 		t.Errorf("forbidden: %v", err)
 	}
 }
@@ -176,7 +181,8 @@ func TestRemoteReadRetries(t *testing.T) {
 		t.Errorf("%d bytes were sent, want %d", served, len(got))
 	}
 	n.Store(4 * 1000) // no more faults than a throttled request now and then
-	if k, err := file.ReadAt(got, int64(len(b)-10)); k != 10 || !errors.Is(err, io.EOF) || !bytes.Equal(got[:10], b[len(b)-10:]) {
+	if k, err := file.ReadAt(got, int64(len(b)-10)); k != 10 || !errors.Is(err, io.EOF) ||
+		!bytes.Equal(got[:10], b[len(b)-10:]) {
 		t.Errorf("at the end: %d bytes, error %v", k, err)
 	}
 	if k, err := file.ReadAt(got, int64(len(b))); k != 0 || !errors.Is(err, io.EOF) {
@@ -265,7 +271,12 @@ func TestRemoteReadFails(t *testing.T) {
 		fault func(w http.ResponseWriter, r *http.Request) bool
 		want  string
 	}{
-		"gone": {func(w http.ResponseWriter, r *http.Request) bool { storetest.Refuse(w, 404, "NoSuchKey"); return true }, "read s3://bucket/x: bytes 5 to 105 of 1000: "},
+		"gone": {func(w http.ResponseWriter,
+			r *http.Request) bool {
+			storetest.Refuse(w, 404, "NoSuchKey")
+			return true
+		},
+			"read s3://bucket/x: bytes 5 to 105 of 1000: "},
 		"forbidden": {func(w http.ResponseWriter, r *http.Request) bool {
 			storetest.Refuse(w, 403, "AccessDenied")
 			return true
@@ -333,9 +344,11 @@ func TestRemoteReadFails(t *testing.T) {
 	}
 }
 
-// The cache reads each block once while it has room, never keeps more than it may, and is right under any mix of readers.
+// The cache reads each block once while it has room, never keeps more than it may, and is right under any mix of
+// readers.
 func TestCached(t *testing.T) {
-	f := &storetest.Server{Objects: map[string][]byte{"set/a": noise(100_000), "set/b": noise(65_537), "set/c": noise(3)}}
+	f := &storetest.Server{Objects: map[string][]byte{"set/a": noise(100_000), "set/b": noise(65_537),
+		"set/c": noise(3)}}
 	f.Serve(t)
 	whole, err := Open(t.Context(), "s3://bucket/set")
 	if err != nil {
@@ -371,7 +384,8 @@ func TestCached(t *testing.T) {
 						}
 						n, err := file.ReadAt(p, int64(off))
 						file.Close()
-						if rest := want[off:]; !bytes.Equal(p[:n], rest[:min(len(rest), len(p))]) || (n < len(p)) != errors.Is(err, io.EOF) || n == len(p) && err != nil {
+						if rest := want[off:]; !bytes.Equal(p[:n], rest[:min(len(rest), len(p))]) ||
+							(n < len(p)) != errors.Is(err, io.EOF) || n == len(p) && err != nil {
 							t.Errorf("%s at %d: %d of %d bytes, error %v", s.Objects[i].Name, off, n, len(p), err)
 						}
 					}
@@ -430,7 +444,8 @@ func TestRealServer(t *testing.T) {
 	defer front.Close()
 	front.Config.ErrorLog = nil
 	storetest.Connect(t, front.URL)
-	client, err := minio.New(address, &minio.Options{Creds: credentials.NewStaticV4("TESTKEY", "secret", ""), Region: "us-east-1"})
+	client, err := minio.New(address,
+		&minio.Options{Creds: credentials.NewStaticV4("TESTKEY", "secret", ""), Region: "us-east-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -441,7 +456,8 @@ func TestRealServer(t *testing.T) {
 	for i := range 300 {
 		name, b := fmt.Sprintf("c%02d/%04d.jpg", i%7, i), noise(1000+i*37)
 		want[name] = b
-		if _, err := client.PutObject(t.Context(), "pictures", "train/"+name, bytes.NewReader(b), int64(len(b)), minio.PutObjectOptions{}); err != nil {
+		if _, err := client.PutObject(t.Context(), "pictures", "train/"+name, bytes.NewReader(b), int64(len(b)),
+			minio.PutObjectOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -475,7 +491,8 @@ func TestRealServer(t *testing.T) {
 	if throttled.Load() < 20 || cut.Load() < 20 {
 		t.Error("the faults were not met")
 	}
-	if err := client.RemoveObject(t.Context(), "pictures", "train/"+s.Objects[0].Name, minio.RemoveObjectOptions{}); err != nil {
+	if err := client.RemoveObject(t.Context(), "pictures", "train/"+s.Objects[0].Name,
+		minio.RemoveObjectOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	f, err := s.File(0)

@@ -109,7 +109,8 @@ func (s *Set) Below(folder string) *Set {
 		full[rest] = o.Name
 		o.Name = rest
 		t.Objects = append(t.Objects, o)
-		if dir, _, deeper := strings.Cut(rest, "/"); deeper && (len(t.Folders) == 0 || t.Folders[len(t.Folders)-1] != dir) {
+		if dir, _, deeper := strings.Cut(rest, "/"); deeper &&
+			(len(t.Folders) == 0 || t.Folders[len(t.Folders)-1] != dir) {
 			t.Folders = append(t.Folders, dir)
 		}
 	}

@@ -29,15 +29,16 @@ type Options struct {
 // The orders of the samples in an epoch. Both are pure functions of seed, epoch and number of samples.
 const (
 	ShuffleOrder = "shuffle" // see [Permutation]
-	// BlockOrder is for sets that are larger than memory, on storage that is slow at single records: blocks of 1 MiB are
-	// read one after the other, ahead of use, and mixed within windows of 64 of them.
+	// BlockOrder is for sets that are larger than memory, on storage that is slow at single records: blocks of 1
+	// MiB are read one after the other, ahead of use, and mixed within windows of 64 of them.
 	BlockOrder = "block"
 )
 
 // Share says which part of each batch a process gets. The zero value gives it whole batches.
 //
-// A batch is cut into MicroBatches parts in order, and each of those into World parts, of which the process gets that of
-// its Rank: whatever the numbers, the same samples are in the same batches. The sizes must divide the batch.
+// A batch is cut into MicroBatches parts in order, and each of those into World parts, of which the process gets
+// that of its Rank: whatever the numbers, the same samples are in the same batches. The sizes must divide the
+// batch.
 type Share struct {
 	Rank, World  int // World 0 means 1
 	MicroBatches int // 0 means 1
@@ -51,9 +52,11 @@ func (s Share) pieces() int { return max(s.World, 1) * max(s.MicroBatches, 1) }
 func (s Share) check(batch int) error {
 	switch {
 	case s.World < 0 || s.MicroBatches < 0 || s.Offset < 0 || s.Rank < 0 || s.Rank >= max(s.World, 1):
-		return fmt.Errorf("rank %d of %d, %d micro batches, offset %d: want ranks from 0 and none negative", s.Rank, s.World, s.MicroBatches, s.Offset)
+		return fmt.Errorf("rank %d of %d, %d micro batches, offset %d: want ranks from 0 and none negative", s.Rank,
+			s.World, s.MicroBatches, s.Offset)
 	case batch%s.pieces() != 0:
-		return fmt.Errorf("batch size %d is not divisible by %d processes times %d micro batches", batch, max(s.World, 1), max(s.MicroBatches, 1))
+		return fmt.Errorf("batch size %d is not divisible by %d processes times %d micro batches", batch,
+			max(s.World, 1), max(s.MicroBatches, 1))
 	}
 	return nil
 }
@@ -82,8 +85,8 @@ type Batch struct {
 	// was drawn.
 	Records  []int
 	Mirrored []bool
-	// With Options.Captions, the token states of a caption of each sample (see tokens.Set), its number of tokens, and its
-	// row in the text.
+	// With Options.Captions, the token states of a caption of each sample (see tokens.Set), its number of tokens,
+	// and its row in the text.
 	Tokens       []float32 // [N, L, W]
 	TokenLengths []int     // [N], 1 to L
 	CaptionRows  []int     // [N]
@@ -92,19 +95,21 @@ type Batch struct {
 }
 
 // Batches yields training batches of l from step StartStep on. The order is a pure function of seed and epoch (see
-// Permutation): batch b of an epoch is entries [b*B, (b+1)*B) of it, so a run continues with the same stream from any
-// step. Slot i of batch b of the stream takes its view by the random number of tag flip, index b*B+i, and its caption,
-// where it has several, by that of tag caption. Batches are prepared ahead in the background; the goroutines end with the
-// loop. An error, that of a cancelled ctx included, ends the sequence.
+// Permutation): batch b of an epoch is entries [b*B, (b+1)*B) of it, so a run continues with the same stream from
+// any step. Slot i of batch b of the stream takes its view by the random number of tag flip, index b*B+i, and its
+// caption, where it has several, by that of tag caption. Batches are prepared ahead in the background; the
+// goroutines end with the loop. An error, that of a cancelled ctx included, ends the sequence.
 func Batches(ctx context.Context, l *latents.Set, o Options) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
 		n := l.RecordLen()
-		if err := checkSteps(l.Len(), o.GlobalBatch, o.StartStep, o.MaxSteps, o.Epochs, o.FlipProb, o.Share); err != nil {
+		if err := checkSteps(l.Len(), o.GlobalBatch, o.StartStep, o.MaxSteps, o.Epochs, o.FlipProb,
+			o.Share); err != nil {
 			yield(nil, fmt.Errorf("latents %s: %w", l.Dir(), err))
 			return
 		}
 		if o.FlipProb > 0 && !l.Manifest().Flip {
-			yield(nil, fmt.Errorf("latents %s: no mirrored latents in this set: encode with --flip both, or train without flips", l.Dir()))
+			yield(nil, fmt.Errorf("latents %s: no mirrored latents in this set: encode with --flip both, or train "+
+				"without flips", l.Dir()))
 			return
 		}
 		permute := Permutation
@@ -157,7 +162,8 @@ func Batches(ctx context.Context, l *latents.Set, o Options) iter.Seq2[*Batch, e
 				return nil
 			}
 		}
-		tasks := epochTasks(l.Len(), o.GlobalBatch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, l.Len()/o.GlobalBatch), o.Share, permute)
+		tasks := epochTasks(l.Len(), o.GlobalBatch, o.Seed, o.StartStep,
+			lastStep(o.MaxSteps, o.Epochs, l.Len()/o.GlobalBatch), o.Share, permute)
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		if blocks != nil && !o.Records {

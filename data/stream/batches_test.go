@@ -40,14 +40,16 @@ func collect(t testing.TB, l *latents.Set, o Options) []Batch {
 			t.Fatal(err)
 		}
 		c := *b
-		c.IDs, c.Labels, c.Moments, c.WaitSeconds = slices.Clone(b.IDs), slices.Clone(b.Labels), slices.Clone(b.Moments), 0
+		c.IDs, c.Labels, c.Moments, c.WaitSeconds = slices.Clone(b.IDs), slices.Clone(b.Labels),
+			slices.Clone(b.Moments), 0
 		all = append(all, c)
 	}
 	return all
 }
 
 func equalBatch(a, b Batch) bool {
-	return a.Step == b.Step && a.Epoch == b.Epoch && slices.Equal(a.IDs, b.IDs) && slices.Equal(a.Labels, b.Labels) && slices.Equal(a.Moments, b.Moments)
+	return a.Step == b.Step && a.Epoch == b.Epoch && slices.Equal(a.IDs, b.IDs) && slices.Equal(a.Labels, b.Labels) &&
+		slices.Equal(a.Moments, b.Moments)
 }
 
 func TestBatches(t *testing.T) {
@@ -146,7 +148,8 @@ func TestBatchesShared(t *testing.T) {
 	o := Options{Seed: 3, GlobalBatch: 12, Epochs: 2, FlipProb: 0.5}
 	want := collect(t, l, o)
 	n := l.RecordLen()
-	for _, share := range []Share{{World: 1, MicroBatches: 3}, {World: 2}, {World: 3, MicroBatches: 2}, {World: 4, MicroBatches: 3}, {World: 2, Offset: 3}} {
+	for _, share := range []Share{{World: 1, MicroBatches: 3}, {World: 2}, {World: 3, MicroBatches: 2},
+		{World: 4, MicroBatches: 3}, {World: 2, Offset: 3}} {
 		seen := 0
 		for rank := range share.World {
 			share.Rank = rank
@@ -160,7 +163,8 @@ func TestBatchesShared(t *testing.T) {
 					continue
 				}
 				w, to := want[b.Batch], b.Slot+len(b.IDs)
-				if b.Epoch != w.Epoch || !slices.Equal(b.IDs, w.IDs[b.Slot:to]) || !slices.Equal(b.Labels, w.Labels[b.Slot:to]) || !slices.Equal(b.Moments, w.Moments[b.Slot*n:to*n]) {
+				if b.Epoch != w.Epoch || !slices.Equal(b.IDs, w.IDs[b.Slot:to]) ||
+					!slices.Equal(b.Labels, w.Labels[b.Slot:to]) || !slices.Equal(b.Moments, w.Moments[b.Slot*n:to*n]) {
 					t.Fatalf("%+v: part at %+v differs", share, b.Position)
 				}
 				seen += len(b.IDs)
@@ -172,8 +176,8 @@ func TestBatchesShared(t *testing.T) {
 	}
 }
 
-// TestRecordsAndStored: the numbers of records and views, taken to what ReadStored gave, are the moments of Batches; in block
-// order too, however processes share it.
+// TestRecordsAndStored: the numbers of records and views, taken to what ReadStored gave, are the moments of
+// Batches; in block order too, however processes share it.
 func TestRecordsAndStored(t *testing.T) {
 	l := openTest(t, 50)
 	n, size := l.RecordLen(), l.RecordBytes()
@@ -218,7 +222,8 @@ func TestRecordsAndStored(t *testing.T) {
 						got[j] = math.Float32frombits(binary.LittleEndian.Uint32(stored[view][record*size+4*j:]))
 					}
 				}
-				if b.IDs[i] != want[k].IDs[at] || b.Labels[i] != want[k].Labels[at] || !slices.Equal(got, want[k].Moments[at*n:(at+1)*n]) {
+				if b.IDs[i] != want[k].IDs[at] || b.Labels[i] != want[k].Labels[at] ||
+					!slices.Equal(got, want[k].Moments[at*n:(at+1)*n]) {
 					t.Fatalf("rank %d, step %d: sample %d differs", rank, b.Step, i)
 				}
 			}
@@ -257,7 +262,8 @@ func TestBatchesRefuse(t *testing.T) {
 		{l, Options{GlobalBatch: 6}, "batch size 6: there are only 5 samples"},
 		{l, Options{GlobalBatch: 1, StartStep: -1}, "none negative"},
 		{l, Options{GlobalBatch: 1, FlipProb: 2}, "flip probability 2"},
-		{l, Options{GlobalBatch: 4, Share: Share{World: 3}}, "batch size 4 is not divisible by 3 processes times 1 micro batches"},
+		{l, Options{GlobalBatch: 4, Share: Share{World: 3}},
+			"batch size 4 is not divisible by 3 processes times 1 micro batches"},
 		{l, Options{GlobalBatch: 4, Share: Share{World: 2, Rank: 2}}, "rank 2 of 2"},
 		{l, Options{GlobalBatch: 1, Order: "sorted"}, `order "sorted": want shuffle or block`},
 		{plain, Options{GlobalBatch: 1, FlipProb: 0.5}, "no mirrored latents in this set"},
@@ -337,7 +343,8 @@ func TestImageBatches(t *testing.T) {
 			t.Fatal(err)
 		}
 		for slot, id := range b.IDs {
-			if id != at || b.Labels[slot] != int64(at%2) || !bytes.Equal(b.Pix[slot*192:(slot+1)*192], crop(id, false)) {
+			if id != at || b.Labels[slot] != int64(at%2) ||
+				!bytes.Equal(b.Pix[slot*192:(slot+1)*192], crop(id, false)) {
 				t.Errorf("picture %d: got %d", at, id)
 			}
 			at++
@@ -359,12 +366,14 @@ func TestImageErrors(t *testing.T) {
 	}{
 		"error": {func() (*picture.Image, error) { return nil, boom }, "load x/7.png: PNG: bad"},
 		"panic": {func() (*picture.Image, error) { panic("boom") }, "data worker: panic: boom"},
-		"size":  {func() (*picture.Image, error) { return &picture.Image{W: 3, H: 3}, nil }, `x of class "b": crop: 0 samples`},
+		"size": {func() (*picture.Image, error) { return &picture.Image{W: 3, H: 3}, nil },
+			`x of class "b": crop: 0 samples`},
 	} {
 		src := memory{n: 20, bad: map[int]func() (*picture.Image, error){7: c.bad}}
 		got := 0
 		var last error
-		for b, err := range ImageRange(context.Background(), src, 0, 20, ImageOptions{Size: picture.Square(4), Batch: 2, Workers: 3}) {
+		for b, err := range ImageRange(context.Background(), src, 0, 20,
+			ImageOptions{Size: picture.Square(4), Batch: 2, Workers: 3}) {
 			if last = err; err == nil {
 				got += len(b.IDs)
 			}
@@ -374,7 +383,8 @@ func TestImageErrors(t *testing.T) {
 			t.Errorf("%s: %d pictures, then %v, want 6 and %q", name, got, last, c.want)
 		}
 	}
-	for _, o := range []ImageOptions{{Size: picture.Size{}, Batch: 1}, {Size: picture.Square(4), Batch: 0}, {Size: picture.Square(4), Batch: 30}} {
+	for _, o := range []ImageOptions{{Size: picture.Size{}, Batch: 1}, {Size: picture.Square(4), Batch: 0},
+		{Size: picture.Square(4), Batch: 30}} {
 		var last error
 		for _, err := range Images(context.Background(), memory{n: 20}, o) {
 			last = err
@@ -442,8 +452,10 @@ func TestNoGoroutineLeak(t *testing.T) {
 		}
 	}()
 	stop("a panic in the loop")
-	src := memory{n: 50, bad: map[int]func() (*picture.Image, error){9: func() (*picture.Image, error) { panic("boom") }}}
-	for range ImageRange(context.Background(), src, 0, 50, ImageOptions{Size: picture.Square(4), Batch: 2, Workers: 4}) {
+	src := memory{n: 50, bad: map[int]func() (*picture.Image,
+		error){9: func() (*picture.Image, error) { panic("boom") }}}
+	for range ImageRange(context.Background(), src, 0, 50,
+		ImageOptions{Size: picture.Square(4), Batch: 2, Workers: 4}) {
 	}
 	stop("an error")
 }

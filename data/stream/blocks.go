@@ -8,8 +8,9 @@ import (
 	"github.com/ditrun/ditrun/data/latents"
 )
 
-// blockReader reads the blocks of BlockOrder into the page cache before their records are used, so that the disk is asked for
-// whole blocks alone. Processes of one machine read the same windows at about the same time, and share that cache.
+// blockReader reads the blocks of BlockOrder into the page cache before their records are used, so that the disk is
+// asked for whole blocks alone. Processes of one machine read the same windows at about the same time, and share
+// that cache.
 type blockReader struct {
 	l        *latents.Set
 	perBlock int // records

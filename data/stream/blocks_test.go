@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestBlockWindows: tasks go through in their order, in groups that read the blocks of one window of the order, and of the
-// next where a batch or a short block lies across the border.
+// TestBlockWindows: tasks go through in their order, in groups that read the blocks of one window of the order, and
+// of the next where a batch or a short block lies across the border.
 func TestBlockWindows(t *testing.T) {
 	const n, batch = 601, 10
 	r := &blockReader{l: openTest(t, n), perBlock: 2, batch: batch, flip: true}

@@ -28,7 +28,8 @@ const checkedAtOnce = 16
 
 // CheckPictures decodes samples lo to hi-1 of src with a number of workers, 0 meaning up to 4, and keeps none of them.
 // onProgress, which may be nil, is told how many are done. What cannot be read is an error, as it is elsewhere.
-func CheckPictures(ctx context.Context, src catalog.Source, lo, hi, workers int, onProgress func(done int)) (PictureCheck,
+func CheckPictures(ctx context.Context, src catalog.Source, lo, hi, workers int,
+	onProgress func(done int)) (PictureCheck,
 	error) {
 	tasks := func(yield func(task) bool) {
 		for at := lo; at < hi; at += checkedAtOnce {

@@ -73,7 +73,8 @@ func TestCheckPictures(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "a", "0.png")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := CheckPictures(t.Context(), src, 0, src.Len(), 1, nil); err == nil || errors.As(err, new(*catalog.BadPicture)) {
+	if _, err := CheckPictures(t.Context(), src, 0, src.Len(), 1, nil); err == nil ||
+		errors.As(err, new(*catalog.BadPicture)) {
 		t.Errorf("error %v of a picture that is gone", err)
 	}
 }

@@ -165,7 +165,8 @@ func TestRangesOfContainers(t *testing.T) {
 							t.Fatal(err)
 						}
 						want, err := picture.CenterCrop(img, size)
-						if err != nil || !bytes.Equal(b.Pix[k*n:(k+1)*n], want.Pix) || b.Labels[k] != int64(labels[id]) {
+						if err != nil || !bytes.Equal(b.Pix[k*n:(k+1)*n], want.Pix) ||
+							b.Labels[k] != int64(labels[id]) {
 							t.Errorf("%s: another crop of sample %d", round, id)
 						}
 						seen++

@@ -54,7 +54,8 @@ func Images(ctx context.Context, src catalog.Source, o ImageOptions) iter.Seq2[*
 			return
 		}
 		o.KeepGoing = false
-		tasks := epochTasks(src.Len(), o.Batch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, src.Len()/o.Batch), o.Share, Permutation)
+		tasks := epochTasks(src.Len(), o.Batch, o.Seed, o.StartStep, lastStep(o.MaxSteps, o.Epochs, src.Len()/o.Batch),
+			o.Share, Permutation)
 		imageBatches(ctx, src, o, tasks)(yield)
 	}
 }
@@ -64,7 +65,8 @@ func Images(ctx context.Context, src catalog.Source, o ImageOptions) iter.Seq2[*
 func ImageRange(ctx context.Context, src catalog.Source, lo, hi int, o ImageOptions) iter.Seq2[*ImageBatch, error] {
 	return func(yield func(*ImageBatch, error) bool) {
 		if o.Batch < 1 || lo < 0 || hi > src.Len() || lo > hi {
-			yield(nil, fmt.Errorf("pictures %d to %d in batches of %d: want a range within %d, batches of at least 1", lo, hi, o.Batch, src.Len()))
+			yield(nil, fmt.Errorf("pictures %d to %d in batches of %d: want a range within %d, batches of at least 1",
+				lo, hi, o.Batch, src.Len()))
 			return
 		}
 		o.FlipProb, o.Share = 0, Share{}
@@ -84,7 +86,8 @@ func ImageRange(ctx context.Context, src catalog.Source, lo, hi int, o ImageOpti
 	}
 }
 
-func imageBatches(ctx context.Context, src catalog.Source, o ImageOptions, tasks iter.Seq[task]) iter.Seq2[*ImageBatch, error] {
+func imageBatches(ctx context.Context, src catalog.Source, o ImageOptions, tasks iter.Seq[task]) iter.Seq2[*ImageBatch,
+	error] {
 	return func(yield func(*ImageBatch, error) bool) {
 		if _, err := picture.NewCropper(o.Size, o.Resampler); err != nil {
 			yield(nil, err)
@@ -92,7 +95,8 @@ func imageBatches(ctx context.Context, src catalog.Source, o ImageOptions, tasks
 		}
 		size, samples := 3*o.Size.Pixels(), o.Batch/o.pieces()
 		newBuffer := func() *ImageBatch {
-			return &ImageBatch{IDs: make([]int, samples), Labels: make([]int64, samples), Pix: make([]uint8, samples*size)}
+			return &ImageBatch{IDs: make([]int, samples), Labels: make([]int64, samples),
+				Pix: make([]uint8, samples*size)}
 		}
 		newWorker := func(ctx context.Context) func(task, *ImageBatch) error {
 			crop, err := picture.NewCropper(o.Size, o.Resampler)
@@ -219,8 +223,8 @@ func (r *reader) image(ctx context.Context, k, i int) (img *picture.Image, done 
 	return &r.img, func() { r.drop(k); taken() }, nil
 }
 
-// keptBuffer is how large a buffer may be that waits for the next picture. The few larger ones would stay, one a worker,
-// with nothing to say so.
+// keptBuffer is how large a buffer may be that waits for the next picture. The few larger ones would stay, one a
+// worker, with nothing to say so.
 const keptBuffer = 64 << 20
 
 // drop gives up large buffers.

@@ -54,7 +54,8 @@ func TestBlockOrder(t *testing.T) {
 				}
 			}
 		}
-		if c.n > 100 && (slices.Equal(order, blockOrder(3, 2, c.n, c.perBlock)) || slices.Equal(order, blockOrder(4, 1, c.n, c.perBlock))) {
+		if c.n > 100 && (slices.Equal(order, blockOrder(3, 2, c.n, c.perBlock)) ||
+			slices.Equal(order, blockOrder(4, 1, c.n, c.perBlock))) {
 			t.Errorf("%+v: the same order in another epoch or of another seed", c)
 		}
 		if !slices.Equal(order, blockOrder(3, 1, c.n, c.perBlock)) {

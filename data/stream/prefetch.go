@@ -44,7 +44,8 @@ func numWorkers(n int) int {
 // two more, of which the consumer holds one until it asks for the next. The goroutines end, and are waited for,
 // before the iteration does: after the last task, at the first error, when the consumer stops or ctx is cancelled.
 // A panic in a worker becomes an error.
-func prefetch[T any](ctx context.Context, workers int, tasks iter.Seq[task], newBuffer func() T, newWorker func(context.Context) func(task, T) error) iter.Seq2[ready[T], error] {
+func prefetch[T any](ctx context.Context, workers int, tasks iter.Seq[task], newBuffer func() T,
+	newWorker func(context.Context) func(task, T) error) iter.Seq2[ready[T], error] {
 	return func(yield func(ready[T], error) bool) {
 		inner, cancel := context.WithCancel(ctx)
 		var wg sync.WaitGroup
@@ -137,7 +138,8 @@ func recovered(f func() error) (err error) {
 
 // epochTasks yields the tasks of steps [start, end) of shuffled epochs over n items; end 0 means for ever. The last
 // items of an epoch that do not fill a batch are left out; they are others in each epoch.
-func epochTasks(n, batch int, seed uint64, start, end int, share Share, permute func(seed uint32, epoch, n int) []int) iter.Seq[task] {
+func epochTasks(n, batch int, seed uint64, start, end int, share Share,
+	permute func(seed uint32, epoch, n int) []int) iter.Seq[task] {
 	return func(yield func(task) bool) {
 		perEpoch := n / batch
 		var order []int

@@ -122,7 +122,9 @@ func TestLargeBuffersAreDropped(t *testing.T) {
 	if err := png.Encode(&large, image.NewGray(image.Rect(0, 0, 6000, 4000))); err != nil {
 		t.Fatal(err)
 	}
-	src, err := catalog.Open(t.Context(), datatest.WriteFiles(t, map[string][]byte{"a/0.png": large.Bytes(), "a/1.png": datatest.PNG(t, 60, 40)}), catalog.Options{})
+	src, err := catalog.Open(t.Context(),
+		datatest.WriteFiles(t, map[string][]byte{"a/0.png": large.Bytes(), "a/1.png": datatest.PNG(t, 60, 40)}),
+		catalog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,12 +145,15 @@ func TestLargeBuffersAreDropped(t *testing.T) {
 
 // TestRangeMakesRoomForWhatThereIs: a batch size beyond the set is no reason to run out of memory.
 func TestRangeMakesRoomForWhatThereIs(t *testing.T) {
-	src, err := catalog.Open(t.Context(), datatest.WriteFiles(t, map[string][]byte{"a/0.png": datatest.PNG(t, 9, 8), "a/1.png": datatest.PNG(t, 9, 8)}), catalog.Options{})
+	src, err := catalog.Open(t.Context(),
+		datatest.WriteFiles(t, map[string][]byte{"a/0.png": datatest.PNG(t, 9, 8), "a/1.png": datatest.PNG(t, 9, 8)}),
+		catalog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := 0
-	for b, err := range ImageRange(t.Context(), src, 0, 2, ImageOptions{Size: picture.Square(256), Batch: 1 << 40, Workers: 2}) {
+	for b, err := range ImageRange(t.Context(), src, 0, 2,
+		ImageOptions{Size: picture.Square(256), Batch: 1 << 40, Workers: 2}) {
 		if err != nil {
 			t.Fatal(err)
 		}

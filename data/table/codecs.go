@@ -54,7 +54,8 @@ func (r *pageReader) decode(dst, body []byte) (int, error) {
 	case meta.Zstd:
 		if r.zstd == nil {
 			var err error
-			if r.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true)); err != nil {
+			if r.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1),
+				zstd.WithDecodeAllCapLimit(true)); err != nil {
 				return 0, err
 			}
 		}

@@ -17,9 +17,9 @@ import (
 	meta "github.com/parquet-go/parquet-go/format"
 )
 
-// The parquet library makes room for whatever a file says: the length of its footer, the elements of lists, the sizes of
-// pages before and after decompression, values in a page, runs of one value. What is here compares these with the bytes
-// that there are, before the library sees them.
+// The parquet library makes room for whatever a file says: the length of its footer, the elements of lists, the
+// sizes of pages before and after decompression, values in a page, runs of one value. What is here compares these
+// with the bytes that there are, before the library sees them.
 
 const (
 	// maxParquetFooter is far more than the footer of any table of pictures: some hundred bytes a column and row group.
@@ -153,7 +153,8 @@ func (r *pageReader) load() error {
 		}
 	}
 	if h.size < 0 || h.compressed < 0 || h.compressed > left-int64(head) {
-		return fmt.Errorf("damaged: %d bytes, %d decompressed, where there are %d", h.compressed, h.size, left-int64(head))
+		return fmt.Errorf("damaged: %d bytes, %d decompressed, where there are %d", h.compressed, h.size,
+			left-int64(head))
 	}
 	have := len(r.stored)
 	total := head + int(h.compressed)
@@ -285,10 +286,12 @@ func (r *pageReader) check(h *pageHeader, body []byte) ([]byte, error) {
 		}
 		return content, r.checkValues(h.encoding, raw, n)
 	case meta.DataPageV2:
-		if h.repLength < 0 || h.defLength < 0 || h.repLength > int64(len(body)) || h.defLength > int64(len(body))-h.repLength {
+		if h.repLength < 0 || h.defLength < 0 || h.repLength > int64(len(body)) ||
+			h.defLength > int64(len(body))-h.repLength {
 			return nil, errors.New("damaged: levels that do not fit the page")
 		}
-		rep, def, values := body[:h.repLength], body[h.repLength:h.repLength+h.defLength], body[h.repLength+h.defLength:]
+		rep, def, values := body[:h.repLength], body[h.repLength:h.repLength+h.defLength],
+			body[h.repLength+h.defLength:]
 		raw := values
 		if !h.plain {
 			var err error
@@ -349,8 +352,8 @@ func (r *pageReader) checkValues(e meta.Encoding, raw []byte, n int) error {
 	return nil
 }
 
-// checkRuns looks at numbers in the hybrid of runs and packed bits, n of width bits at most. The last group of packed ones
-// is filled up.
+// checkRuns looks at numbers in the hybrid of runs and packed bits, n of width bits at most. The last group of
+// packed ones is filled up.
 func checkRuns(b []byte, width, n int) error {
 	const group = 8
 	if width > 32 {

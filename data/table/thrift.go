@@ -33,24 +33,24 @@ const (
 	maxThriftStructs = 1 << 20
 )
 
-// thriftWalk walks over a value of the compact protocol and checks that all that it announces is there: a decoder that makes
-// room for what is announced then makes room for no more than there is.
+// thriftWalk walks over a value of the compact protocol and checks that all that it announces is there: a decoder
+// that makes room for what is announced then makes room for no more than there is.
 type thriftWalk struct {
 	b       []byte
 	at      int
 	structs int
 }
 
-// thriftField is what a visitor of a struct is told: the number of the field, its type and, of whole numbers, the value; of
-// lists, how many elements they have.
+// thriftField is what a visitor of a struct is told: the number of the field, its type and, of whole numbers, the
+// value; of lists, how many elements they have.
 type thriftField struct {
 	id    int16
 	kind  byte
 	value int64
 }
 
-// message walks over a struct and calls visit, which may be nil, for the fields of it and of the structs directly in it;
-// in is the number of the field that holds the struct, 0 for the outermost.
+// message walks over a struct and calls visit, which may be nil, for the fields of it and of the structs directly
+// in it; in is the number of the field that holds the struct, 0 for the outermost.
 func (t *thriftWalk) message(visit func(in int16, f thriftField)) error {
 	return t.structure(0, 0, visit)
 }
@@ -96,7 +96,8 @@ func (t *thriftWalk) structure(depth int, in int16, visit func(in int16, f thrif
 	}
 }
 
-// value walks over a value that is not a field of type bool and returns it if it is a whole number, its length otherwise.
+// value walks over a value that is not a field of type bool and returns it if it is a whole number, its length
+// otherwise.
 func (t *thriftWalk) value(kind byte, depth int) (int64, error) {
 	switch kind {
 	case thriftTrue, thriftFalse, thriftInt8: // a bool in a list takes a byte

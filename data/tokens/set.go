@@ -65,8 +65,10 @@ func (e *EncoderInfo) validate() error {
 }
 
 func (e *EncoderInfo) checkShape() error {
-	if e.Length < 1 || e.Length > maxTextLength || e.Width < 1 || e.Width > maxTextWidth || e.Length*e.Width > maxTextRow {
-		return fmt.Errorf("states of %d tokens of width %d: want at least 1 of each, at most %d, and at most %d numbers", e.Length, e.Width, maxTextWidth, maxTextRow)
+	if e.Length < 1 || e.Length > maxTextLength || e.Width < 1 || e.Width > maxTextWidth ||
+		e.Length*e.Width > maxTextRow {
+		return fmt.Errorf("states of %d tokens of width %d: want at least 1 of each, at most %d, and at most %d "+
+			"numbers", e.Length, e.Width, maxTextWidth, maxTextRow)
 	}
 	return nil
 }
@@ -143,7 +145,8 @@ func parseText(b []byte) (*textInfo, error) {
 		return nil, err
 	}
 	if head.Format != textFormat || head.Version != textVersion {
-		return nil, fmt.Errorf("format %q, version %d: this program reads %s, version %d", head.Format, head.Version, textFormat, textVersion)
+		return nil, fmt.Errorf("format %q, version %d: this program reads %s, version %d", head.Format, head.Version,
+			textFormat, textVersion)
 	}
 	t := new(textInfo)
 	if err := json.Unmarshal(b, t); err != nil {
@@ -155,8 +158,8 @@ func parseText(b []byte) (*textInfo, error) {
 	return t, disk.CheckSeal(b)
 }
 
-// A Set is the captions of a set of latents, as token states to condition a model on. A row is one distinct caption; row
-// 0 is that of the empty one. All methods may be called from several goroutines at once.
+// A Set is the captions of a set of latents, as token states to condition a model on. A row is one distinct
+// caption; row 0 is that of the empty one. All methods may be called from several goroutines at once.
 type Set struct {
 	dir     string
 	info    textInfo
@@ -195,7 +198,8 @@ func openText(l *latents.Set) (*Set, error) {
 		return nil, fmt.Errorf("open %s: %w", dir, disk.Advise(err, textWayOut))
 	}
 	if info.Dataset != l.Manifest().Dataset.Hash || info.Samples != l.Len() || info.Records != l.RecordsHash() {
-		return nil, fmt.Errorf("open %s: made for other latents (%d of data set %.12s..., these are %d of %.12s...): %s",
+		return nil, fmt.Errorf("open %s: made for other latents (%d of data set %.12s..., these are %d of "+
+			"%.12s...): %s",
 			dir, info.Samples, info.Dataset, l.Len(), l.Manifest().Dataset.Hash, textWayOut)
 	}
 	t := &Set{dir: dir, info: *info}
@@ -231,7 +235,8 @@ func (t *Set) open() error {
 			return fmt.Errorf("%s: missing%w", f.File, disk.Quiet(err))
 		}
 		if st.Size() != f.Bytes {
-			return fmt.Errorf("%s: %d bytes, %s says %d: cut short or damaged", f.File, st.Size(), textManifest, f.Bytes)
+			return fmt.Errorf("%s: %d bytes, %s says %d: cut short or damaged", f.File, st.Size(), textManifest,
+				f.Bytes)
 		}
 	}
 	if err := t.openIndex(); err != nil {
@@ -256,7 +261,8 @@ func (t *Set) openIndex() error {
 	defer f.Close()
 	offsets, _ := f.Lookup(tensorOffsets)
 	rows, _ := f.Lookup(tensorRows)
-	if offsets.DType != checkpoint.I64 || !slices.Equal(offsets.Shape, []int64{int64(t.info.Samples) + 1}) || rows.DType != checkpoint.I32 || len(rows.Shape) != 1 {
+	if offsets.DType != checkpoint.I64 || !slices.Equal(offsets.Shape, []int64{int64(t.info.Samples) + 1}) ||
+		rows.DType != checkpoint.I32 || len(rows.Shape) != 1 {
 		return fmt.Errorf("want %s I64 [%d] and %s I32 [n]", tensorOffsets, t.info.Samples+1, tensorRows)
 	}
 	ob, err := f.Read(tensorOffsets)
@@ -271,7 +277,8 @@ func (t *Set) openIndex() error {
 	for i := range t.offsets {
 		t.offsets[i] = int64(binary.LittleEndian.Uint64(ob[8*i:]))
 		if i > 0 && t.offsets[i] <= t.offsets[i-1] || i == 0 && t.offsets[0] != 0 || t.offsets[i] > rows.Shape[0] {
-			return fmt.Errorf("%s: %d at %d: want them to ascend from 0 to %d", tensorOffsets, t.offsets[i], i, rows.Shape[0])
+			return fmt.Errorf("%s: %d at %d: want them to ascend from 0 to %d", tensorOffsets, t.offsets[i], i,
+				rows.Shape[0])
 		}
 	}
 	if last := t.offsets[t.info.Samples]; last != rows.Shape[0] {
@@ -370,7 +377,8 @@ func (t *Set) Draw(i int, seed, index uint64) int {
 func (t *Set) Read(row int, dst []float32) (tokens int, err error) {
 	n := t.info.Encoder.Length * t.info.Encoder.Width
 	if row < 0 || row >= t.info.Rows || len(dst) != n {
-		return 0, fmt.Errorf("read %s: row %d into %d numbers, want rows 0 to %d and %d numbers", t.dir, row, len(dst), t.info.Rows-1, n)
+		return 0, fmt.Errorf("read %s: row %d into %d numbers, want rows 0 to %d and %d numbers", t.dir, row, len(dst),
+			t.info.Rows-1, n)
 	}
 	k := row / t.info.FileRows
 	err = mmap.Guard(func() error {
@@ -388,8 +396,8 @@ func (t *Set) Read(row int, dst []float32) (tokens int, err error) {
 	return int(t.lengths[row]), nil
 }
 
-// Null returns the states [L, W] of the empty caption and its number of tokens: what takes the place of a caption that is
-// dropped in training, and the negative prompt in sampling.
+// Null returns the states [L, W] of the empty caption and its number of tokens: what takes the place of a caption
+// that is dropped in training, and the negative prompt in sampling.
 func (t *Set) Null() (states []float32, tokens int, err error) {
 	states = make([]float32, t.info.Encoder.Length*t.info.Encoder.Width)
 	tokens, err = t.Read(0, states)
@@ -411,7 +419,8 @@ func (t *Set) Texts() ([]string, error) {
 // CheckEncoder returns an error unless the states were made by the text encoder whose weights have the given SHA-256.
 func (t *Set) CheckEncoder(sum string) error {
 	if e := t.info.Encoder; sum != e.SHA256 {
-		return fmt.Errorf("captions %s: made with text encoder %s (sha256 %.12s...), this one has sha256 %.12s...: use the one that made them, or add the captions again with this one",
+		return fmt.Errorf("captions %s: made with text encoder %s (sha256 %.12s...), this one has sha256 %.12s...: "+
+			"use the one that made them, or add the captions again with this one",
 			t.dir, e.Name, e.SHA256, sum)
 	}
 	return nil

@@ -125,12 +125,14 @@ func TestTextRoundTrip(t *testing.T) {
 	state := make([]float32, 12)
 	for row, want := range texts {
 		n, err := text.Read(row, state)
-		if err != nil || n != 1+len(want)%4 || state[0] != float32(len(want)) || state[11] != float32(len(want))+11.0/16 {
+		if err != nil || n != 1+len(want)%4 || state[0] != float32(len(want)) ||
+			state[11] != float32(len(want))+11.0/16 {
 			t.Errorf("row %d %q: %v, %d tokens, %v", row, want, err, n, state)
 		}
 	}
 	for id := range 10 {
-		if got, want := text.Captions(id), c.Of(id); !slices.Equal(got, want) && !(len(want) == 0 && slices.Equal(got, []int32{0})) {
+		if got, want := text.Captions(id), c.Of(id); !slices.Equal(got, want) &&
+			!(len(want) == 0 && slices.Equal(got, []int32{0})) {
 			t.Errorf("record %d: rows %v, want %v", id, got, want)
 		}
 	}
@@ -140,7 +142,8 @@ func TestTextRoundTrip(t *testing.T) {
 	if err := text.Verify(ctx); err != nil {
 		t.Error(err)
 	}
-	if text.CheckEncoder("s1") != nil || !strings.Contains(fmt.Sprint(text.CheckEncoder("s2")), "made with text encoder words") {
+	if text.CheckEncoder("s1") != nil ||
+		!strings.Contains(fmt.Sprint(text.CheckEncoder("s2")), "made with text encoder words") {
 		t.Error(text.CheckEncoder("s1"), text.CheckEncoder("s2"))
 	}
 	for _, row := range []int{-1, text.Rows()} {
@@ -172,14 +175,16 @@ func TestTextRoundTrip(t *testing.T) {
 	if s, err = Write(ctx, dir, c, enc, textOptions); err != nil || !s.Kept || enc.calls != calls {
 		t.Errorf("%v %+v, %d calls", err, s, enc.calls-calls)
 	}
-	if s, err = Write(ctx, dir, c, &wordEncoder{sum: "s2"}, textOptions); err != nil || s.Kept || textOf(t, dir).Encoder().SHA256 != "s2" {
+	if s, err = Write(ctx, dir, c, &wordEncoder{sum: "s2"}, textOptions); err != nil || s.Kept ||
+		textOf(t, dir).Encoder().SHA256 != "s2" {
 		t.Errorf("%v %+v", err, s)
 	}
 	l := reopened(t, dir)
 	if c, err = captions.OfClasses([]string{"class:one {}"}, l.Classes(), l.LabelsByID()); err != nil {
 		t.Fatal(err)
 	}
-	if s, err = Write(ctx, dir, c, enc, textOptions); err != nil || s.Rows != 4 || s.Without != 0 || textOf(t, dir).Rows() != 4 {
+	if s, err = Write(ctx, dir, c, enc, textOptions); err != nil || s.Rows != 4 || s.Without != 0 ||
+		textOf(t, dir).Rows() != 4 {
 		t.Errorf("%v %+v", err, s)
 	}
 }
@@ -199,7 +204,8 @@ func TestTextSkippedSamples(t *testing.T) {
 			if id == 3 {
 				err = c.Skip(id, catalog.Sample{Name: "3"}, "bad")
 			} else {
-				err = c.Add([]int{id}, latentstest.Records(&plan, id, id+1, false), latentstest.Records(&plan, id, id+1, true), latentstest.Labels(id, id+1))
+				err = c.Add([]int{id}, latentstest.Records(&plan, id, id+1, false),
+					latentstest.Records(&plan, id, id+1, true), latentstest.Labels(id, id+1))
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -233,12 +239,14 @@ func TestTextSkippedSamples(t *testing.T) {
 			}
 		}
 	}
-	if c, err = captions.OfClasses([]string{"class:{}"}, l.Classes(), l.LabelsByID()); err != nil || c.Stats.Without != 0 || len(c.Of(3)) != 0 {
+	if c, err = captions.OfClasses([]string{"class:{}"}, l.Classes(), l.LabelsByID()); err != nil ||
+		c.Stats.Without != 0 || len(c.Of(3)) != 0 {
 		t.Errorf("%v %+v", err, c)
 	}
 }
 
-// TestTextResume: a call that was stopped at any batch is continued with the same bytes, and what was there stays in use.
+// TestTextResume: a call that was stopped at any batch is continued with the same bytes, and what was there stays
+// in use.
 func TestTextResume(t *testing.T) {
 	ctx := context.Background()
 	dir := latentstest.Make(t, latentstest.Plan(10))
@@ -274,7 +282,8 @@ func TestTextResume(t *testing.T) {
 	if most >= full.calls {
 		t.Errorf("%d batches after all files but one were kept, %d in all", most, full.calls)
 	}
-	datatest.SameContents(t, datatest.Contents(t, filepath.Join(dir, FolderName)), datatest.Contents(t, filepath.Join(whole, FolderName)))
+	datatest.SameContents(t, datatest.Contents(t, filepath.Join(dir, FolderName)),
+		datatest.Contents(t, filepath.Join(whole, FolderName)))
 
 	// Killed between the two renames.
 	text, old := filepath.Join(dir, FolderName), filepath.Join(dir, textOld)
@@ -350,11 +359,13 @@ func TestWriteTextRefuses(t *testing.T) {
 		{badEncoder{EncoderInfo{"e", "s", 0, 2}, 0, 1}, 5, "0 tokens of width 2"},
 		{badEncoder{EncoderInfo{"e", "s", 1 << 16, 1 << 16}, 0, 1}, 5, "at most"},
 	} {
-		if _, err := Write(context.Background(), dir, captionsOfIDs(t, c.samples), c.enc, textOptions); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Write(context.Background(), dir, captionsOfIDs(t, c.samples), c.enc, textOptions); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %q", c.enc, err, c.want)
 		}
 	}
-	if _, err := Write(context.Background(), t.TempDir(), captionsOfIDs(t, 5), &wordEncoder{sum: "s"}, textOptions); err == nil || !strings.Contains(err.Error(), "not a folder of latents") {
+	if _, err := Write(context.Background(), t.TempDir(), captionsOfIDs(t, 5), &wordEncoder{sum: "s"},
+		textOptions); err == nil || !strings.Contains(err.Error(), "not a folder of latents") {
 		t.Error(err)
 	}
 }
@@ -362,7 +373,8 @@ func TestWriteTextRefuses(t *testing.T) {
 // TestOpenTextRefuses damages each part of the folder; TestDamagedCaptions of package stream does so for batches.
 func TestOpenTextRefuses(t *testing.T) {
 	base := latentstest.Make(t, latentstest.Plan(10))
-	if _, err := Write(context.Background(), base, captionsOfIDs(t, 10), &wordEncoder{sum: "s"}, textOptions); err != nil {
+	if _, err := Write(context.Background(), base, captionsOfIDs(t, 10), &wordEncoder{sum: "s"},
+		textOptions); err != nil {
 		t.Fatal(err)
 	}
 	info, err := readText(filepath.Join(base, FolderName))
@@ -412,8 +424,10 @@ func TestOpenTextRefuses(t *testing.T) {
 		{"no text.json", "no text.json", func(dir string) error { return os.Remove(filepath.Join(dir, textManifest)) }},
 		{"not JSON", "text.json: invalid", write(textManifest, "x")},
 		{"other format", `format "y", version 1`, write(textManifest, `{"format":"y","version":1}`)},
-		{"other version", "version 2: this program reads ditrun-text, version 1", edit(func(i *textInfo) { i.Version = 2 })},
-		{"other data set", "made for other latents (10 of data set other...", edit(func(i *textInfo) { i.Dataset = "other" })},
+		{"other version", "version 2: this program reads ditrun-text, version 1",
+			edit(func(i *textInfo) { i.Version = 2 })},
+		{"other data set", "made for other latents (10 of data set other...",
+			edit(func(i *textInfo) { i.Dataset = "other" })},
 		{"other records", "made for other latents", edit(func(i *textInfo) { i.Records = "0" })},
 		{"other number of records", "made for other latents (9 of", edit(func(i *textInfo) { i.Samples = 9 })},
 		{"no rows", "0 rows", edit(func(i *textInfo) { i.Rows = 0 })},
@@ -423,7 +437,8 @@ func TestOpenTextRefuses(t *testing.T) {
 		{"path", `file 1 is called "../x"`, edit(func(i *textInfo) { i.Files[1].File = "../x" })},
 		{"other width", "states [3 4 3], want [n, 4, 2]", edit(func(i *textInfo) { i.Encoder.Width = 2 })},
 		{"file missing", states + ": missing", func(dir string) error { return os.Remove(filepath.Join(dir, states)) }},
-		{"file truncated", states + ": 100 bytes, text.json says", func(dir string) error { return os.Truncate(filepath.Join(dir, states), 100) }},
+		{"file truncated", states + ": 100 bytes, text.json says",
+			func(dir string) error { return os.Truncate(filepath.Join(dir, states), 100) }},
 		{"length 0", "lengths: 0 of row 2: want 1 to 4", poke(states, tensorLengths, 2, 0, 4)},
 		{"length 5", "lengths: 5 of row 0: want 1 to 4", poke(states, tensorLengths, 0, 5, 4)},
 		{"row out of range", "rows: 99 at 3: want 0 to", poke(textIndex, tensorRows, 3, 99, 4)},
@@ -454,7 +469,8 @@ func TestOpenTextRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), textWayOut) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
-		if _, err := Write(context.Background(), dir, captionsOfIDs(t, 10), &wordEncoder{sum: "s2"}, textOptions); err != nil {
+		if _, err := Write(context.Background(), dir, captionsOfIDs(t, 10), &wordEncoder{sum: "s2"},
+			textOptions); err != nil {
 			t.Errorf("%s: the way out: %v", c.name, err)
 		} else {
 			textOf(t, dir)
@@ -464,7 +480,8 @@ func TestOpenTextRefuses(t *testing.T) {
 	if err := poke(states, tensorStates, 5, 7, 2)(filepath.Join(base, FolderName)); err != nil {
 		t.Fatal(err)
 	}
-	if err := textOf(t, base).Verify(context.Background()); err == nil || !strings.Contains(err.Error(), states+": damaged: sha256") {
+	if err := textOf(t, base).Verify(context.Background()); err == nil ||
+		!strings.Contains(err.Error(), states+": damaged: sha256") {
 		t.Error(err)
 	}
 }
@@ -486,7 +503,8 @@ func statesFile(t testing.TB, dtype checkpoint.DType, rows int, lengths []int32,
 	}
 	err := checkpoint.Write(path, []checkpoint.Tensor{
 		{Info: checkpoint.Info{Name: "states", DType: dtype, Shape: []int64{int64(rows), 2, 3}}, Data: states},
-		{Info: checkpoint.Info{Name: "lengths", DType: checkpoint.I32, Shape: []int64{int64(len(lengths))}}, Data: counts},
+		{Info: checkpoint.Info{Name: "lengths", DType: checkpoint.I32, Shape: []int64{int64(len(lengths))}},
+			Data: counts},
 	}, meta)
 	if err != nil {
 		t.Fatal(err)
@@ -526,7 +544,8 @@ func TestTokenStates(t *testing.T) {
 			}
 		}
 		err = states.Check([]string{"", "m1", "a c", "m2", "m3", "m4", "m5", "m6"})
-		if want := `lacks 6 of 8 captions: "m1", "m2", "m3", "m4", "m5", ...`; err == nil || !strings.Contains(err.Error(), want) {
+		if want := `lacks 6 of 8 captions: "m1", "m2", "m3", "m4", "m5", ...`; err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 		if states.Encode([]string{"m1"}, got, []int32{0}) == nil {
@@ -535,12 +554,17 @@ func TestTokenStates(t *testing.T) {
 		states.Close()
 	}
 	for want, path := range map[string]string{
-		"no such file":                     filepath.Join(dir, "nowhere.safetensors"),
-		`metadata lacks "encoder"`:         statesFile(t, checkpoint.F16, 1, []int32{1}, map[string]string{"captions": `[""]`}),
-		"want a JSON array":                statesFile(t, checkpoint.F16, 1, []int32{1}, map[string]string{"encoder": "e", "captions": `{}`}),
-		"2 texts for 1 rows":               statesFile(t, checkpoint.F16, 1, []int32{1}, map[string]string{"encoder": "e", "captions": `["","a"]`}),
-		`the first is the empty one`:       statesFile(t, checkpoint.F16, 1, []int32{1}, map[string]string{"encoder": "e", "captions": `["a"]`}),
-		`"a" twice, rows 1 and 2`:          statesFile(t, checkpoint.F16, 3, []int32{1, 1, 1}, map[string]string{"encoder": "e", "captions": `["","a","a"]`}),
+		"no such file": filepath.Join(dir, "nowhere.safetensors"),
+		`metadata lacks "encoder"`: statesFile(t, checkpoint.F16, 1, []int32{1},
+			map[string]string{"captions": `[""]`}),
+		"want a JSON array": statesFile(t, checkpoint.F16, 1, []int32{1},
+			map[string]string{"encoder": "e", "captions": `{}`}),
+		"2 texts for 1 rows": statesFile(t, checkpoint.F16, 1, []int32{1},
+			map[string]string{"encoder": "e", "captions": `["","a"]`}),
+		`the first is the empty one`: statesFile(t, checkpoint.F16, 1, []int32{1},
+			map[string]string{"encoder": "e", "captions": `["a"]`}),
+		`"a" twice, rows 1 and 2`: statesFile(t, checkpoint.F16, 3, []int32{1, 1, 1},
+			map[string]string{"encoder": "e", "captions": `["","a","a"]`}),
 		"lengths I32 [2], want I32 [1]":    statesFile(t, checkpoint.F16, 1, []int32{1, 1}, meta),
 		"lengths: 3 of row 0: want 1 to 2": statesFile(t, checkpoint.F16, 5, []int32{3, 1, 1, 1, 1}, meta),
 		"states: BF16, want F16 or F32":    statesFile(t, checkpoint.BF16, 0, nil, meta),
@@ -554,7 +578,8 @@ func TestTokenStates(t *testing.T) {
 
 func FuzzText(f *testing.F) {
 	dir := latentstest.Make(f, latentstest.Plan(10))
-	if _, err := Write(context.Background(), dir, captionsOfIDs(f, 10), &wordEncoder{sum: "s"}, textOptions); err != nil {
+	if _, err := Write(context.Background(), dir, captionsOfIDs(f, 10), &wordEncoder{sum: "s"},
+		textOptions); err != nil {
 		f.Fatal(err)
 	}
 	var names []string

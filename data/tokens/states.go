@@ -22,9 +22,10 @@ type States struct {
 	count []int32
 }
 
-// OpenStates opens a safetensors file with the tensors states [U, L, W], F16 or F32, and lengths I32 [U], the number
-// of tokens of each caption, 1 to L. Its metadata are encoder, the name of what made them, and captions, a JSON array of
-// the U texts, of which the first is "". Texts are compared with those of the data set as they are, see [WriteCaptions].
+// OpenStates opens a safetensors file with the tensors states [U, L, W], F16 or F32, and lengths I32 [U], the
+// number of tokens of each caption, 1 to L. Its metadata are encoder, the name of what made them, and captions, a
+// JSON array of the U texts, of which the first is "". Texts are compared with those of the data set as they are,
+// see [WriteCaptions].
 func OpenStates(path string) (*States, error) {
 	f, err := checkpoint.OpenSafetensors(path)
 	if err != nil {
@@ -119,7 +120,8 @@ func (t *States) Check(texts []string) error {
 	if n > show {
 		missing = append(missing, "...")
 	}
-	return fmt.Errorf("%s lacks %d of %d captions: %s: encode those that `encode-latents --captions` lists", t.file.Path(), n, len(texts), strings.Join(missing, ", "))
+	return fmt.Errorf("%s lacks %d of %d captions: %s: encode those that `encode-latents --captions` lists",
+		t.file.Path(), n, len(texts), strings.Join(missing, ", "))
 }
 
 // Info describes the states; the SHA-256 is that of the file.

@@ -37,8 +37,8 @@ type Options struct {
 	FileRows  int // captions in a file of states; 0 means as many as make 64 MiB
 	// OnProgress, which may be nil, is told how many of the distinct captions are encoded.
 	OnProgress func(done, total int)
-	// Unlocked, which may be nil, is called where the file system has no locks, so that others are not kept out; its error
-	// ends the work.
+	// Unlocked, which may be nil, is called where the file system has no locks, so that others are not kept out;
+	// its error ends the work.
 	Unlocked func() error
 }
 
@@ -142,7 +142,8 @@ func newTextWriter(l *latents.Set, c *captions.Set, enc Encoder, o Options) (*te
 			w.texts = append(w.texts, c.Texts[t])
 		}
 	}
-	w.info = textInfo{Format: textFormat, Version: textVersion, Dataset: l.Manifest().Dataset.Hash, Records: l.RecordsHash(), Samples: l.Len(),
+	w.info = textInfo{Format: textFormat, Version: textVersion, Dataset: l.Manifest().Dataset.Hash,
+		Records: l.RecordsHash(), Samples: l.Len(),
 		Encoder: e, DType: string(checkpoint.F16), Rows: len(w.texts), FileRows: w.FileRows}
 	w.offsets = make([]byte, 8, 8*(l.Len()+1))
 	for i := range l.Len() {
@@ -172,10 +173,13 @@ func (w *textWriter) write(ctx context.Context, dir string) (Summary, error) {
 		return summary, err
 	}
 	index := []checkpoint.Tensor{
-		{Info: checkpoint.Info{Name: tensorOffsets, DType: checkpoint.I64, Shape: []int64{int64(w.info.Samples) + 1}}, Data: w.offsets},
-		{Info: checkpoint.Info{Name: tensorRows, DType: checkpoint.I32, Shape: []int64{int64(len(w.rows) / 4)}}, Data: w.rows},
+		{Info: checkpoint.Info{Name: tensorOffsets, DType: checkpoint.I64, Shape: []int64{int64(w.info.Samples) + 1}},
+			Data: w.offsets},
+		{Info: checkpoint.Info{Name: tensorRows, DType: checkpoint.I32, Shape: []int64{int64(len(w.rows) / 4)}},
+			Data: w.rows},
 	}
-	if err := checkpoint.Write(filepath.Join(made, textIndex), index, map[string]string{"format": textFormat}); err != nil {
+	if err := checkpoint.Write(filepath.Join(made, textIndex), index,
+		map[string]string{"format": textFormat}); err != nil {
 		return summary, err
 	}
 	for _, name := range names[:2] {
@@ -253,8 +257,9 @@ func (w *textWriter) states(ctx context.Context, k int, path string) error {
 		return err
 	}
 	meta := map[string]string{
-		"format": textFormat, "version": strconv.Itoa(textVersion), "encoder": w.info.Encoder.Name, "encoder_sha256": w.info.Encoder.SHA256,
-		"rows": fmt.Sprintf("%d-%d", lo, hi), "captions_sha256": hex.EncodeToString(h.Sum(nil)),
+		"format": textFormat, "version": strconv.Itoa(textVersion), "encoder": w.info.Encoder.Name,
+		"encoder_sha256": w.info.Encoder.SHA256,
+		"rows":           fmt.Sprintf("%d-%d", lo, hi), "captions_sha256": hex.EncodeToString(h.Sum(nil)),
 	}
 	w.OnProgress(lo, w.info.Rows)
 	if w.finished(path, meta, hi-lo) {
@@ -289,8 +294,10 @@ func (w *textWriter) states(ctx context.Context, k int, path string) error {
 		w.OnProgress(at+len(texts), w.info.Rows)
 	}
 	tensors := []checkpoint.Tensor{
-		{Info: checkpoint.Info{Name: tensorStates, DType: checkpoint.F16, Shape: []int64{int64(hi - lo), int64(length), int64(width)}}, Data: states},
-		{Info: checkpoint.Info{Name: tensorLengths, DType: checkpoint.I32, Shape: []int64{int64(hi - lo)}}, Data: lengths},
+		{Info: checkpoint.Info{Name: tensorStates, DType: checkpoint.F16,
+			Shape: []int64{int64(hi - lo), int64(length), int64(width)}}, Data: states},
+		{Info: checkpoint.Info{Name: tensorLengths, DType: checkpoint.I32, Shape: []int64{int64(hi - lo)}},
+			Data: lengths},
 	}
 	return checkpoint.WriteOptions(path, tensors, meta, checkpoint.Options{KeepOrder: true, Align: 4096})
 }

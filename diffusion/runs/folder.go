@@ -73,7 +73,8 @@ func claim(dir string) error {
 	for _, e := range entries {
 		// The lock is what a run that failed at once leaves behind.
 		if e.Name() != lockName {
-			return fmt.Errorf("create run folder %s: it holds %s, want a new or empty folder%w", dir, e.Name(), quiet{fs.ErrExist})
+			return fmt.Errorf("create run folder %s: it holds %s, want a new or empty folder%w", dir, e.Name(),
+				quiet{fs.ErrExist})
 		}
 	}
 	return nil

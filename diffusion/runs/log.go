@@ -37,12 +37,13 @@ func (n *Number) UnmarshalJSON(b []byte) error {
 // means over the steps since the last log step. Fields marked omitempty may be
 // left zero when they are not known.
 type Step struct {
-	Step            int       `json:"step"`
-	Epoch           int       `json:"epoch"`
-	Loss            Number    `json:"loss"`
-	MSE             Number    `json:"mse,omitempty"`
-	VB              Number    `json:"vb,omitempty"`
-	Bins            []Number  `json:"mse_by_timestep,omitempty"` // of equal stretches of timesteps, from 0; null where there was none
+	Step  int    `json:"step"`
+	Epoch int    `json:"epoch"`
+	Loss  Number `json:"loss"`
+	MSE   Number `json:"mse,omitempty"`
+	VB    Number `json:"vb,omitempty"`
+	// of equal stretches of timesteps, from 0; null where there was none
+	Bins            []Number  `json:"mse_by_timestep,omitempty"`
 	GradNorm        Number    `json:"grad_norm,omitempty"`
 	UpdateNorm      Number    `json:"update_norm,omitempty"` // of the change of the weights in the last step
 	Skipped         int       `json:"skipped,omitempty"`     // steps that were not applied since the last log step
@@ -71,7 +72,8 @@ func (s Step) json() ([]byte, error) {
 func ReadLog(path string) ([]Step, error) {
 	steps, damaged, err := readLog(path)
 	if err == nil && len(damaged) > 0 {
-		err = fmt.Errorf("read %s: %s cannot be read, the first is %.60q", path, plural(len(damaged), "line"), damaged[0])
+		err = fmt.Errorf("read %s: %s cannot be read, the first is %.60q", path, plural(len(damaged), "line"),
+			damaged[0])
 	}
 	return steps, err
 }

@@ -53,8 +53,8 @@ type Options struct {
 // Run is an open run folder. While it is open no other process can open it.
 // Methods may be called from several goroutines.
 //
-// What a Run keeps are records: no failure to write one is a reason to end the training that they are of. Methods return
-// such errors to be told, and write what is missing at the next call.
+// What a Run keeps are records: no failure to write one is a reason to end the training that they are of. Methods
+// return such errors to be told, and write what is missing at the next call.
 type Run struct {
 	mu    sync.Mutex
 	dir   string
@@ -155,7 +155,8 @@ func (r *Run) open(keep *int) error {
 	}
 	if len(damaged) > 0 {
 		aside := r.logPath() + damagedSuffix
-		r.note("%s: %s cannot be read: set aside in %s", r.logPath(), plural(len(damaged), "line"), filepath.Base(aside))
+		r.note("%s: %s cannot be read: set aside in %s", r.logPath(), plural(len(damaged), "line"),
+			filepath.Base(aside))
 		if err := disk.WriteBytes(aside, bytes.Join(damaged, nil)); err != nil {
 			r.note("%v", err)
 		}
@@ -275,8 +276,8 @@ func (r *Run) Log(s Step) error {
 	return r.log.Add(string(line))
 }
 
-// Rollback takes records of steps later than step out of log.jsonl, since they will be made again, and returns those that
-// stay.
+// Rollback takes records of steps later than step out of log.jsonl, since they will be made again, and returns
+// those that stay.
 func (r *Run) Rollback(step int) ([]Step, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -284,8 +285,8 @@ func (r *Run) Rollback(step int) ([]Step, error) {
 	return slices.Clone(r.steps), r.rewrite()
 }
 
-// Follow looks whether the run folder is where it was. One that was moved is followed; in the place of one that was removed
-// another is made, with all records. It says in words what it found, "" where nothing happened.
+// Follow looks whether the run folder is where it was. One that was moved is followed; in the place of one that was
+// removed another is made, with all records. It says in words what it found, "" where nothing happened.
 func (r *Run) Follow() (news string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -105,7 +105,8 @@ func TestNumberingTogether(t *testing.T) {
 
 func TestResumeErrors(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := Resume(dir, 1, Options{}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "no run.json, so not a run folder") {
+	if _, err := Resume(dir, 1, Options{}); !errors.Is(err, fs.ErrNotExist) ||
+		!strings.Contains(err.Error(), "no run.json, so not a run folder") {
 		t.Errorf("empty folder: %v", err)
 	}
 	os.WriteFile(filepath.Join(dir, "run.json"), []byte("{}"), 0o666)
@@ -117,7 +118,8 @@ func TestResumeErrors(t *testing.T) {
 	r.Close()
 	o := options("")
 	o.Model = "DiT-S/2"
-	if _, err := Resume(r.Dir(), 1, o); err == nil || !strings.Contains(err.Error(), "the run is of DiT-XL/2, want DiT-S/2") {
+	if _, err := Resume(r.Dir(), 1, o); err == nil ||
+		!strings.Contains(err.Error(), "the run is of DiT-XL/2, want DiT-S/2") {
 		t.Errorf("other model: %v", err)
 	}
 }
@@ -132,17 +134,20 @@ func TestResumeWithDamagedRecords(t *testing.T) {
 	}{
 		"a line of the log": {func(dir string) error {
 			return change(filepath.Join(dir, "log.jsonl"), `{"step":20,`, `{"step:20,`)
-		}, []string{"log.jsonl: 1 line cannot be read: set aside in log.jsonl.damaged"}, "log.jsonl.damaged", []int{10, 30}},
+		}, []string{"log.jsonl: 1 line cannot be read: set aside in log.jsonl.damaged"}, "log.jsonl.damaged",
+			[]int{10, 30}},
 		"a torn last line": {func(dir string) error {
 			return os.Truncate(filepath.Join(dir, "log.jsonl"), int64(len(read(t, dir, "log.jsonl"))-5))
 		}, nil, "", []int{10, 20}},
 		"no log": {func(dir string) error { return os.Remove(filepath.Join(dir, "log.jsonl")) }, nil, "", nil},
 		"a folder for a log": {func(dir string) error {
-			return errors.Join(os.Remove(filepath.Join(dir, "log.jsonl")), os.Mkdir(filepath.Join(dir, "log.jsonl"), 0o777))
+			return errors.Join(os.Remove(filepath.Join(dir, "log.jsonl")),
+				os.Mkdir(filepath.Join(dir, "log.jsonl"), 0o777))
 		}, []string{"log.jsonl: is a directory: the log begins anew", "write ", "log.jsonl: is a directory"}, "", nil},
 		"run.json": {func(dir string) error {
 			return change(filepath.Join(dir, "run.json"), `"model": "`, `"model": `)
-		}, []string{"run.json: invalid character", ": the run goes on under a new id, "}, "run.json.damaged", []int{10, 20, 30}},
+		}, []string{"run.json: invalid character", ": the run goes on under a new id, "}, "run.json.damaged",
+			[]int{10, 20, 30}},
 		"an id": {func(dir string) error {
 			return change(filepath.Join(dir, "run.json"), `"run_id"`, `"run_jd"`)
 		}, []string{"run.json: no run_id: the run goes on under a new id, "}, "run.json.damaged", []int{10, 20, 30}},
@@ -176,7 +181,8 @@ func TestResumeWithDamagedRecords(t *testing.T) {
 		if c.aside != "" && read(t, r.Dir(), c.aside) == "" {
 			t.Errorf("%s: %s is empty", name, c.aside)
 		}
-		if info, err := ReadInfo(r.Dir()); err != nil || info.Model != "DiT-XL/2" || info.ConfigHash != "abc" || len(info.Resumed) != 1 {
+		if info, err := ReadInfo(r.Dir()); err != nil || info.Model != "DiT-XL/2" || info.ConfigHash != "abc" ||
+			len(info.Resumed) != 1 {
 			t.Errorf("%s: run.json: %+v, %v", name, info, err)
 		}
 		var got []int

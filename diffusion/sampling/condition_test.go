@@ -13,7 +13,8 @@ import (
 
 // conditioned is a model whose output its condition decides, of latents that are not square.
 func conditioned(t *testing.T, s *torch.Scope, block dit.BlockKind, condition dit.ConditionKind) *dit.DiT {
-	cfg := dit.Config{InputSize: 4, InputWidth: 8, PatchSize: 2, InChannels: 4, HiddenSize: 16, Depth: 1, NumHeads: 2, MLPRatio: 2, ClassDropoutProb: 0.1, LearnSigma: true, Block: block}
+	cfg := dit.Config{InputSize: 4, InputWidth: 8, PatchSize: 2, InChannels: 4, HiddenSize: 16, Depth: 1, NumHeads: 2,
+		MLPRatio: 2, ClassDropoutProb: 0.1, LearnSigma: true, Block: block}
 	cfg.SetCondition(condition, 3, 6, 5)
 	m, err := dit.New(s, cfg)
 	if err != nil {
@@ -82,7 +83,8 @@ func TestGuidanceOfEachCondition(t *testing.T) {
 					if r.guided() {
 						null := forward(m.Config().NullClass(), r.Null)
 						eps, away := s.Narrow(want, 1, 0, 4), s.Narrow(null, 1, 0, 4)
-						want = s.Cat([]*torch.Tensor{s.Add(away, s.MulScalar(s.Subtract(eps, away), 3)), s.Narrow(want, 1, 4, 4)}, 1)
+						want = s.Cat([]*torch.Tensor{s.Add(away, s.MulScalar(s.Subtract(eps, away), 3)),
+							s.Narrow(want, 1, 4, 4)}, 1)
 					}
 					if e := torchtest.Relative(s, one(got), want); !(e < 1e-5) {
 						t.Errorf("%s, %s: picture %d, relative error %.2g", block, condition, 1+i, e)
@@ -136,7 +138,8 @@ func TestLatentsOfEachCondition(t *testing.T) {
 
 func TestRequestsOfAnotherCondition(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
-		text, both, none, class := conditioned(t, s, dit.AdaLNZero, dit.OnText), conditioned(t, s, dit.AdaLNZero, dit.OnTextAndClass),
+		text, both, none, class := conditioned(t, s, dit.AdaLNZero, dit.OnText),
+			conditioned(t, s, dit.AdaLNZero, dit.OnTextAndClass),
 			conditioned(t, s, dit.AdaLNZero, dit.OnNothing), conditioned(t, s, dit.AdaLNZero, dit.OnClass)
 		good := requestOf(s, text.Config())
 		change := func(f func(*Request)) Request { r := good; f(&r); return r }
@@ -146,12 +149,16 @@ func TestRequestsOfAnotherCondition(t *testing.T) {
 			want string
 		}{
 			{text, Request{}, "no captions"},
-			{text, change(func(r *Request) { r.Labels = []int{1} }), "class labels for a model of text of 5 tokens of width 6"},
-			{text, change(func(r *Request) { r.Null = Caption{} }), "the states of the empty caption, or of a negative prompt, are missing"},
-			{text, change(func(r *Request) { r.Captions = []Caption{{make([]float32, 29), 5}} }), "caption of 29 numbers, 5 tokens: the model takes 5 tokens of width 6"},
+			{text, change(func(r *Request) { r.Labels = []int{1} }),
+				"class labels for a model of text of 5 tokens of width 6"},
+			{text, change(func(r *Request) { r.Null = Caption{} }),
+				"the states of the empty caption, or of a negative prompt, are missing"},
+			{text, change(func(r *Request) { r.Captions = []Caption{{make([]float32, 29), 5}} }),
+				"caption of 29 numbers, 5 tokens: the model takes 5 tokens of width 6"},
 			{text, change(func(r *Request) { r.Captions = []Caption{caption(s, 1, 6)} }), "6 tokens"},
 			{text, change(func(r *Request) { r.Captions = []Caption{caption(s, 1, 0)} }), "0 tokens"},
-			{text, change(func(r *Request) { r.NumSamples = 9 }), "9 pictures, the number is that of labels or captions"},
+			{text, change(func(r *Request) { r.NumSamples = 9 }),
+				"9 pictures, the number is that of labels or captions"},
 			{both, good, "no labels"},
 			{both, change(func(r *Request) { r.Labels = []int{1} }), "1 labels and 3 captions"},
 			{class, change(func(r *Request) { r.Labels = []int{1} }), "captions for a model of 3 classes"},
@@ -159,7 +166,8 @@ func TestRequestsOfAnotherCondition(t *testing.T) {
 			{none, Request{NumSamples: 2, CFGScale: 2}, "trained without dropping its condition"},
 			{none, Request{Labels: []int{0}}, "class labels for a model of no condition"},
 		} {
-			if _, err := Latents(context.Background(), s, c.m, c.r); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := Latents(context.Background(), s, c.m, c.r); err == nil ||
+				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
 		}

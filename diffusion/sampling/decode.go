@@ -19,7 +19,8 @@ type Pictures struct {
 }
 
 // Decode turns scaled latents [n, C, I, J] into n pictures, with the rounding of the original (127.5 x + 128, cut off).
-func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *torch.Tensor, scalingFactor float64) (p Pictures, err error) {
+func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *torch.Tensor,
+	scalingFactor float64) (p Pictures, err error) {
 	s = s.NoGrad()
 	for lo := 0; lo < latents.Dim(0); lo += decodeBatch {
 		if ctx.Err() != nil {
@@ -29,7 +30,8 @@ func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *
 			z := s.Narrow(latents, 0, lo, min(decodeBatch, latents.Dim(0)-lo))
 			x := v.Decode(s, s.MulScalar(z, 1/scalingFactor)) // [n, 3, height, width]
 			if !finite(s, x) {
-				return fmt.Errorf("decode: the pixels are not finite numbers: the weights of the autoencoder are damaged, or it is not the one of these latents")
+				return fmt.Errorf("decode: the pixels are not finite numbers: the weights of the autoencoder are " +
+					"damaged, or it is not the one of these latents")
 			}
 			p.Height, p.Width = x.Dim(2), x.Dim(3)
 			x = s.Clamp(s.AddScalar(s.MulScalar(x, 127.5), 128), 0, 255)

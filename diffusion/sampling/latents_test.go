@@ -65,7 +65,8 @@ func TestSamplesEqualOriginal(t *testing.T) {
 			// The original draws for both halves of the guided batch; the second is not used.
 			n.noise = append(n.noise, s.Narrow(g.Tensor(s, fmt.Sprintf("%d.noise", k+1)), 0, 0, 2))
 		}
-		for _, c := range []struct{ name, sampler, key string }{{"ancestral", "ddpm", "respacing"}, {"ddim", "ddim", "ddim"}} {
+		for _, c := range []struct{ name, sampler, key string }{{"ancestral", "ddpm", "respacing"},
+			{"ddim", "ddim", "ddim"}} {
 			var spec string
 			g.Config(c.key, &spec)
 			process, err := diffusion.New(spec)
@@ -78,7 +79,8 @@ func TestSamplesEqualOriginal(t *testing.T) {
 			}
 			k := 0
 			checked := sampler
-			checked.Step = func(d *diffusion.Diffusion, s *torch.Scope, model diffusion.Denoiser, x, noise *torch.Tensor, at int) *torch.Tensor {
+			checked.Step = func(d *diffusion.Diffusion, s *torch.Scope, model diffusion.Denoiser, x,
+				noise *torch.Tensor, at int) *torch.Tensor {
 				out := sampler.Step(d, s, model, x, noise, at)
 				k++
 				// The original in float32 is up to 1.2e-5 from itself in float64: errors of one step pass
@@ -342,9 +344,11 @@ func TestLatentsRefuses(t *testing.T) {
 			{m, Request{Labels: []int{1}, Steps: "0"}, "keeps no step"},
 			{m, Request{Labels: []int{1}, Steps: "many"}, "many"},
 			{m, Request{Labels: []int{1}, RNG: "dice"}, `random numbers "dice"`},
-			{m, Request{Labels: []int{1, 2}, RNG: "torch", BatchSize: 1}, "the batch size 1 is below the number of pictures 2"},
+			{m, Request{Labels: []int{1, 2}, RNG: "torch", BatchSize: 1},
+				"the batch size 1 is below the number of pictures 2"},
 		} {
-			if _, err := Latents(context.Background(), s, c.model, c.r); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := Latents(context.Background(), s, c.model, c.r); err == nil ||
+				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("%+v: error %v, want %q", c.r, err, c.want)
 			}
 		}
@@ -362,7 +366,8 @@ func TestProgressAndCancel(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		_, m := trained(t, s)
 		var seen [][2]int
-		r := Request{Labels: []int{1, 2, 3}, BatchSize: 2, Steps: "3", Progress: func(done, total int) { seen = append(seen, [2]int{done, total}) }}
+		r := Request{Labels: []int{1, 2, 3}, BatchSize: 2, Steps: "3",
+			Progress: func(done, total int) { seen = append(seen, [2]int{done, total}) }}
 		latents(t, s, m, r)
 		if fmt.Sprint(seen) != "[[1 6] [2 6] [3 6] [4 6] [5 6] [6 6]]" {
 			t.Errorf("progress %v", seen)
@@ -395,7 +400,8 @@ func TestStepsKeepNothing(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		_, m := trained(t, s)
 		live := map[int]int64{}
-		r := Request{Labels: []int{1}, CFGScale: 4, Steps: "20", Progress: func(done, _ int) { live[done] = torch.Live() }}
+		r := Request{Labels: []int{1}, CFGScale: 4, Steps: "20",
+			Progress: func(done, _ int) { live[done] = torch.Live() }}
 		latents(t, s, m, r)
 		if live[3] != live[20] {
 			t.Errorf("%d tensors live after step 3, %d after step 20", live[3], live[20])

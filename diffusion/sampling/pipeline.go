@@ -40,7 +40,8 @@ func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
 	}
 	defer w.Close()
 	if w.Family != "" {
-		return nil, fmt.Errorf("sample from %s: a %s model, which predicts a velocity: this program opens and converts it, and samples models that predict noise", ckpt, w.Family)
+		return nil, fmt.Errorf("sample from %s: a %s model, which predicts a velocity: this program opens and "+
+			"converts it, and samples models that predict noise", ckpt, w.Family)
 	}
 	if vaePath == "" {
 		if vaePath = w.PipelineVAE(); vaePath == "" {
@@ -74,7 +75,8 @@ func (p *Pipeline) Found() (line string, notes []string) { return p.found, p.not
 func (p *Pipeline) check(ckpt, vaePath string) error {
 	v := p.vae.Config()
 	if v.LatentChannels != p.info.Config.InChannels {
-		return fmt.Errorf("vae %s has %d latent channels, the model in %s wants %d", vaePath, v.LatentChannels, ckpt, p.info.Config.InChannels)
+		return fmt.Errorf("vae %s has %d latent channels, the model in %s wants %d", vaePath, v.LatentChannels, ckpt,
+			p.info.Config.InChannels)
 	}
 	if v.OutChannels != 3 {
 		return fmt.Errorf("vae %s makes pictures of %d channels, want 3", vaePath, v.OutChannels)
@@ -83,7 +85,8 @@ func (p *Pipeline) check(ckpt, vaePath string) error {
 		return fmt.Errorf("checkpoint %s has a scaling factor of %v, want a positive number", ckpt, f)
 	}
 	if p.info.VAE != "" && p.info.VAE != p.vae.WeightsSHA256() {
-		return fmt.Errorf("vae %s is not the one that made the latents of %s (weights %.12s, want %.12s)", vaePath, ckpt, p.vae.WeightsSHA256(), p.info.VAE)
+		return fmt.Errorf("vae %s is not the one that made the latents of %s (weights %.12s, want %.12s)", vaePath,
+			ckpt, p.vae.WeightsSHA256(), p.info.VAE)
 	}
 	return nil
 }
@@ -151,7 +154,8 @@ func (p *Pipeline) Key(r Request) (string, error) {
 	}
 	h := sha256.New()
 	err := json.NewEncoder(h).Encode([]any{
-		"pictures 1", p.info.Config, p.info.ScalingFactor, p.vae.Config(), p.vae.WeightsSHA256(), r.NumSamples, r.CFGScale,
+		"pictures 1", p.info.Config, p.info.ScalingFactor, p.vae.Config(), p.vae.WeightsSHA256(), r.NumSamples,
+		r.CFGScale,
 		r.Guided, r.Steps, r.Sampler, r.Seed, r.RNG, r.BatchSize, r.First, len(r.Labels), len(r.Captions),
 	})
 	if err != nil {

@@ -18,10 +18,11 @@ import (
 // A Request says what to sample: as many pictures as there are labels or captions, of which it holds those that
 // the model takes. The zero value of another field takes the default.
 type Request struct {
-	Labels     []int     // of models of classes: one a picture
-	Captions   []Caption // of models of text: one a picture
-	Null       Caption   // of models of text under guidance: what to lead away from, the empty caption or a negative prompt
-	NumSamples int       // of models without condition: the number of pictures
+	Labels   []int     // of models of classes: one a picture
+	Captions []Caption // of models of text: one a picture
+	// of models of text under guidance: what to lead away from, the empty caption or a negative prompt
+	Null       Caption
+	NumSamples int // of models without condition: the number of pictures
 
 	CFGScale  float64            // classifier-free guidance; 1, or 0, is none
 	Guided    dit.GuidedChannels // default GuideThree, as the original
@@ -73,13 +74,15 @@ func (r *Request) defaults(cfg dit.Config) error {
 	case r.RNG != rngImage && r.RNG != rngTorch:
 		return fmt.Errorf("random numbers %q: want image or torch", r.RNG)
 	case r.RNG == rngTorch && r.BatchSize < r.count():
-		return fmt.Errorf("random numbers torch: the batch size %d is below the number of pictures %d, which the original draws at once", r.BatchSize, r.count())
+		return fmt.Errorf("random numbers torch: the batch size %d is below the number of pictures %d, which the "+
+			"original draws at once", r.BatchSize, r.count())
 	case math.IsNaN(r.CFGScale) || math.IsInf(r.CFGScale, 0):
 		return fmt.Errorf("guidance scale %v: want a number", r.CFGScale)
 	case r.First < 0:
 		return fmt.Errorf("first picture %d: want 0 or more", r.First)
 	case r.guided() && cfg.ClassDropoutProb == 0:
-		return fmt.Errorf("guidance scale %v: the model was trained without dropping its condition, so there is nothing to lead away from", r.CFGScale)
+		return fmt.Errorf("guidance scale %v: the model was trained without dropping its condition, so there is "+
+			"nothing to lead away from", r.CFGScale)
 	}
 	return nil
 }
@@ -96,14 +99,16 @@ func (r *Request) checkCondition(cfg dit.Config) error {
 	case !cfg.HasText() && len(r.Captions) > 0:
 		return fmt.Errorf("sample: captions for a model of %s", cfg.Conditions())
 	case cfg.HasClass() && cfg.HasText() && len(r.Labels) != len(r.Captions):
-		return fmt.Errorf("sample: %d labels and %d captions: want one of each a picture", len(r.Labels), len(r.Captions))
+		return fmt.Errorf("sample: %d labels and %d captions: want one of each a picture", len(r.Labels),
+			len(r.Captions))
 	case r.NumSamples != 0 && cfg.Condition != dit.OnNothing:
 		return fmt.Errorf("sample: %d pictures, the number is that of labels or captions", r.NumSamples)
 	case r.count() < 1:
 		return fmt.Errorf("sample: %d pictures: want at least 1", r.count())
 	case !r.guided() || !cfg.HasText():
 	case len(r.Null.States) == 0:
-		return fmt.Errorf("guidance scale %v: the states of the empty caption, or of a negative prompt, are missing", r.CFGScale)
+		return fmt.Errorf("guidance scale %v: the states of the empty caption, or of a negative prompt, are missing",
+			r.CFGScale)
 	}
 	for _, y := range r.Labels {
 		if y < 0 || y > cfg.NumClasses || y == cfg.NumClasses && cfg.ClassDropoutProb == 0 {
@@ -116,7 +121,8 @@ func (r *Request) checkCondition(cfg dit.Config) error {
 	}
 	for _, c := range captions {
 		if len(c.States) != cfg.TextLength*cfg.TextWidth || c.Length < 1 || c.Length > cfg.TextLength {
-			return fmt.Errorf("caption of %d numbers, %d tokens: the model takes %d tokens of width %d", len(c.States), c.Length, cfg.TextLength, cfg.TextWidth)
+			return fmt.Errorf("caption of %d numbers, %d tokens: the model takes %d tokens of width %d", len(c.States),
+				c.Length, cfg.TextLength, cfg.TextWidth)
 		}
 	}
 	return nil
@@ -186,7 +192,8 @@ func (d *drawing) latents(ctx context.Context, s *torch.Scope, b int) (*torch.Te
 		return nil, err
 	}
 	if !finite(s, x) {
-		return nil, fmt.Errorf("sample: the latents are not finite numbers: the weights are damaged, or the guidance scale %v is too large", d.CFGScale)
+		return nil, fmt.Errorf("sample: the latents are not finite numbers: the weights are damaged, or the "+
+			"guidance scale %v is too large", d.CFGScale)
 	}
 	return x, nil
 }
@@ -222,7 +229,8 @@ func guide(s *torch.Scope, model *dit.DiT, r *Request, lo, hi int) diffusion.Den
 		return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor { return model.Forward(s, x, t, cond) }
 	}
 	return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
-		out := model.ForwardWithCFG(s, s.Cat([]*torch.Tensor{x, x}, 0), s.Cat([]*torch.Tensor{t, t}, 0), cond, r.CFGScale, r.Guided)
+		out := model.ForwardWithCFG(s, s.Cat([]*torch.Tensor{x, x}, 0), s.Cat([]*torch.Tensor{t, t}, 0), cond,
+			r.CFGScale, r.Guided)
 		return s.Narrow(out, 0, 0, x.Dim(0))
 	}
 }

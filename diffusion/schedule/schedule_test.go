@@ -176,8 +176,10 @@ func TestLinearTable(t *testing.T) {
 		{10, 2.9919919920e-4, 0.99780657251, 2.584636204e-04, -8.260755607, -8.114400988, 0.1362778598, 0.8637220693},
 		{100, 2.0919919920e-3, 0.89514159090, 2.05455353e-03, -6.187696715, -6.169638561, 0.01889545559, 0.9810761026},
 		{250, 5.07997997998e-3, 0.52142303062, 5.051719844e-03, -5.28802653, -5.282447958, 0.00768442233, 0.9919078833},
-		{500, 1.005995995996e-2, 0.07779665837, 1.005133578e-02, -4.60004974, -4.599192094, 0.003058057076, 0.9941043508},
-		{750, 1.503993993994e-2, 0.00330015836, 1.503917954e-02, -4.197096514, -4.197045954, 8.734535068e-4, 0.9924013631},
+		{500, 1.005995995996e-2, 0.07779665837, 1.005133578e-02, -4.60004974, -4.599192094, 0.003058057076,
+			0.9941043508},
+		{750, 1.503993993994e-2, 0.00330015836, 1.503917954e-02, -4.197096514, -4.197045954, 8.734535068e-4,
+			0.9924013631},
 		{999, 0.02, 4.03582976538e-05, 1.999998353e-02, -3.912023829, -3.912023005, 1.283514872e-4, 0.9899486783},
 	} {
 		for _, v := range []struct {
@@ -197,18 +199,22 @@ func TestLinearTable(t *testing.T) {
 			}
 		}
 	}
-	if !near(s.SqrtAlphasCumprod[999], 0.006352818088, 1e-9) || !near(s.SqrtOneMinusAlphasCumprod[999], 0.9999798206, 1e-9) ||
+	if !near(s.SqrtAlphasCumprod[999], 0.006352818088, 1e-9) ||
+		!near(s.SqrtOneMinusAlphasCumprod[999], 0.9999798206, 1e-9) ||
 		!near(s.SqrtRecipAlphasCumprod[999], 157.4104573, 1e-9) {
-		t.Errorf("roots of the last step: %v %v %v", s.SqrtAlphasCumprod[999], s.SqrtOneMinusAlphasCumprod[999], s.SqrtRecipAlphasCumprod[999])
+		t.Errorf("roots of the last step: %v %v %v", s.SqrtAlphasCumprod[999], s.SqrtOneMinusAlphasCumprod[999],
+			s.SqrtRecipAlphasCumprod[999])
 	}
-	if s.AlphasCumprodNext[998] != s.AlphasCumprod[999] || s.AlphasCumprodNext[999] != 0 || s.AlphasCumprodPrev[0] != 1 {
+	if s.AlphasCumprodNext[998] != s.AlphasCumprod[999] || s.AlphasCumprodNext[999] != 0 ||
+		s.AlphasCumprodPrev[0] != 1 {
 		t.Error("alphas cumprod of the neighbours are wrong at the ends")
 	}
 }
 
 func TestRespaced250(t *testing.T) {
 	s := respaced(t, LinearBetas(1000), "250")
-	if s.Len() != 250 || s.TimestepMap[41] != 164 || s.TimestepMap[42] != 169 || s.TimestepMap[100] != 401 || s.TimestepMap[249] != 999 {
+	if s.Len() != 250 || s.TimestepMap[41] != 164 || s.TimestepMap[42] != 169 || s.TimestepMap[100] != 401 ||
+		s.TimestepMap[249] != 999 {
 		t.Errorf("%d steps, map %v", s.Len(), s.TimestepMap)
 	}
 	for _, v := range []struct {

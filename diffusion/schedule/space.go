@@ -49,7 +49,9 @@ func space(T int, spec string) ([]int, error) {
 	for i, part := range parts {
 		count, err := strconv.Atoi(strings.TrimSpace(part))
 		if err != nil || count < 0 {
-			return nil, fmt.Errorf(`%q is not a number of steps; want a number, numbers with commas, or "ddim" and a number`, part)
+			return nil,
+				fmt.Errorf(`%q is not a number of steps; want a number, numbers with commas, or "ddim" and a number`,
+					part)
 		}
 		size := T / len(parts)
 		if i < T%len(parts) {

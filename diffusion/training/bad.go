@@ -12,7 +12,8 @@ import (
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
-// BadStep tells of steps that were not applied, because their loss or gradient is no finite number or their loss jumped.
+// BadStep tells of steps that were not applied, because their loss or gradient is no finite number or their loss
+// jumped.
 type BadStep struct {
 	Step  int    // steps done, of which the last Count or fewer were bad
 	Count int    // of bad steps
@@ -77,7 +78,8 @@ func (r *runner) checkSteps(s *torch.Scope, b Batch) error {
 }
 
 // unstable is the way out where the data are not at fault.
-const unstable = ": lower the learning rate or set a gradient norm limit and continue from a checkpoint of before, or let the run skip such steps or roll back"
+const unstable = ": lower the learning rate or set a gradient norm limit and continue from a checkpoint of before, " +
+	"or let the run skip such steps or roll back"
 
 // rollback goes back to the last checkpoint. The batches since then, the bad one last, are passed over.
 func (r *runner) rollback(s *torch.Scope) error {
@@ -91,10 +93,12 @@ func (r *runner) rollback(s *torch.Scope) error {
 		return err
 	}
 	if path == "" {
-		return fmt.Errorf("step %d: its loss or gradient is not usable, and there is no checkpoint yet to go back to: lower the learning rate, or write checkpoints more often", bad)
+		return fmt.Errorf("step %d: its loss or gradient is not usable, and there is no checkpoint yet to go back "+
+			"to: lower the learning rate, or write checkpoints more often", bad)
 	}
 	if r.bad.rollbacks > maxRollbacks {
-		return fmt.Errorf("step %d: bad again after %d returns to %s: lower the learning rate or set a gradient norm limit", bad, maxRollbacks, path)
+		return fmt.Errorf("step %d: bad again after %d returns to %s: lower the learning rate or set a gradient "+
+			"norm limit", bad, maxRollbacks, path)
 	}
 	offset := r.offset
 	if err := r.load(s, path); err != nil {
@@ -166,9 +170,11 @@ func (r *runner) explain(s *torch.Scope, b Batch) (string, error) {
 		return fmt.Sprintf("the gradient of %s is not a finite number", some(broken, 4)) + unstable, nil
 	}
 	if trend := r.trend.Item(); r.cfg.SpikeFactor > 0 && trend > 0 {
-		return fmt.Sprintf("the loss is above %g times its running mean of %.4g; here %s has the largest, %.4g"+unstable, r.cfg.SpikeFactor, trend, sample, total[worst]), nil
+		return fmt.Sprintf("the loss is above %g times its running mean of %.4g; here %s has the largest, %.4g"+
+			unstable, r.cfg.SpikeFactor, trend, sample, total[worst]), nil
 	}
-	return "the loss or a gradient was not a finite number, which does not show again on the last batch of this process" + unstable, nil
+	return "the loss or a gradient was not a finite number, which does not show again on the last batch of this " +
+		"process" + unstable, nil
 }
 
 // some lists the first n of values.
@@ -229,5 +235,6 @@ func (r *runner) tooLarge(s *torch.Scope, b Batch, cause error) error {
 	for each := n * parts; each/parts > low || each%parts != 0; {
 		parts++
 	}
-	return fmt.Errorf("%w: a process takes %d samples at a time, of which %d would have fitted: --gradient-accumulation-steps %d gives the same training in smaller parts%s", cause, n, low, parts, recompute)
+	return fmt.Errorf("%w: a process takes %d samples at a time, of which %d would have fitted: "+
+		"--gradient-accumulation-steps %d gives the same training in smaller parts%s", cause, n, low, parts, recompute)
 }

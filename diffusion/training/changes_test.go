@@ -30,7 +30,8 @@ func TestChanges(t *testing.T) {
 		// (1 + cos(pi*8/10)) / 2 = 0.09549 of the rate, (1 + cos(pi*9/20)) / 2 = 0.5782 of it.
 		{"a longer run that falls", func(c *Config) { c.LRSchedule = "cosine" },
 			func(c *Config) { c.LRSchedule, c.MaxSteps = "cosine", 20 },
-			[]string{"the learning rate falls over 20 steps instead of 10: it goes from 9.55e-06 at step 9 to 5.78e-05 at step 10 (times 6.06)"}},
+			[]string{"the learning rate falls over 20 steps instead of 10: it goes from 9.55e-06 at step 9 to " +
+				"5.78e-05 at step 10 (times 6.06)"}},
 		{"a checkpoint of an older version",
 			func(c *Config) { c.LRSchedule, c.OnBadStep, c.Accumulation, c.DataOrder = "", "", 0, "" },
 			func(c *Config) { c.OnBadStep, c.Accumulation = "stop", 1 }, nil},

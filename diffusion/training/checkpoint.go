@@ -96,31 +96,37 @@ func (st state) fits(cfg Config, set Set, dir string) error {
 	switch {
 	case st.Config.Model != cfg.Model:
 		return fmt.Errorf("resume from %s: it holds %s (%s, latent size %s), this run is %s (%s, latent size %s)", dir,
-			st.Config.Model.Design(), st.Config.Model.Conditions(), st.Config.Model.Size(), cfg.Model.Design(), cfg.Model.Conditions(), cfg.Model.Size())
+			st.Config.Model.Design(), st.Config.Model.Conditions(), st.Config.Model.Size(), cfg.Model.Design(),
+			cfg.Model.Conditions(), cfg.Model.Size())
 	case st.Config.GlobalBatchSize != cfg.GlobalBatchSize:
-		return fmt.Errorf("resume from %s: it was trained with global batch size %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalBatchSize, cfg.GlobalBatchSize)
+		return fmt.Errorf("resume from %s: it was trained with global batch size %d, this run has %d, which would "+
+			"change the order of the data", dir, st.Config.GlobalBatchSize, cfg.GlobalBatchSize)
 	case st.Config.GlobalSeed != cfg.GlobalSeed:
-		return fmt.Errorf("resume from %s: it was trained with seed %d, this run has %d, which would change the order of the data", dir, st.Config.GlobalSeed, cfg.GlobalSeed)
+		return fmt.Errorf("resume from %s: it was trained with seed %d, this run has %d, which would change the "+
+			"order of the data", dir, st.Config.GlobalSeed, cfg.GlobalSeed)
 	case cmp.Or(st.Config.DataOrder, stream.ShuffleOrder) != cmp.Or(cfg.DataOrder, stream.ShuffleOrder):
-		return fmt.Errorf("resume from %s: it was trained in %s order, this run has %s", dir, cmp.Or(st.Config.DataOrder, stream.ShuffleOrder), cmp.Or(cfg.DataOrder, stream.ShuffleOrder))
+		return fmt.Errorf("resume from %s: it was trained in %s order, this run has %s", dir,
+			cmp.Or(st.Config.DataOrder, stream.ShuffleOrder), cmp.Or(cfg.DataOrder, stream.ShuffleOrder))
 	case st.Dataset != set.Hash && st.LeftOut+set.LeftOut > 0:
 		return fmt.Errorf("resume from %s: it was trained on another data set, or other bad pictures were left out "+
 			"(%d then, %d now)", dir, st.LeftOut, set.LeftOut)
 	case st.Dataset != set.Hash:
 		return fmt.Errorf("resume from %s: it was trained on another data set", dir)
 	case st.VAE != set.VAE:
-		return fmt.Errorf("resume from %s: it was trained on latents of another VAE (weights %.12s, these are of %.12s)", dir, st.VAE, set.VAE)
+		return fmt.Errorf("resume from %s: it was trained on latents of another VAE (weights %.12s, these are "+
+			"of %.12s)", dir, st.VAE, set.VAE)
 	case st.Text != cfg.textEncoder(set):
-		return fmt.Errorf("resume from %s: it was trained on captions of another text encoder (sha256 %.12q, these are of %.12q)", dir, st.Text, cfg.textEncoder(set))
+		return fmt.Errorf("resume from %s: it was trained on captions of another text encoder (sha256 %.12q, these "+
+			"are of %.12q)", dir, st.Text, cfg.textEncoder(set))
 	case st.Step > cfg.Steps(set.Samples):
 		return fmt.Errorf("resume from %s: it is at step %d, this run ends at %d", dir, st.Step, cfg.Steps(set.Samples))
 	}
 	return nil
 }
 
-// Check returns the error with which Run would refuse to start with world processes, found without computing: cfg that does
-// not fit what it trains on, or a checkpoint that is not of such a run or not whole. Step is that of the checkpoint, 0
-// without one.
+// Check returns the error with which Run would refuse to start with world processes, found without computing: cfg
+// that does not fit what it trains on, or a checkpoint that is not of such a run or not whole. Step is that of the
+// checkpoint, 0 without one.
 func Check(cfg Config, set Set, world int, resume string) (step int, err error) {
 	if err := cfg.check(set, world); err != nil {
 		return 0, err
@@ -221,7 +227,8 @@ func (r *runner) load(s *torch.Scope, dir string) error {
 
 // state is what is saved of the run beside the tensors, without the files.
 func (r *runner) state() state {
-	return state{Step: r.step, Epoch: r.epoch, Offset: r.offset, Trend: r.trend.Item(), World: r.group.World(), Config: r.cfg, Dataset: r.set.Hash, LeftOut: r.set.LeftOut, VAE: r.set.VAE, Text: r.cfg.textEncoder(r.set)}
+	return state{Step: r.step, Epoch: r.epoch, Offset: r.offset, Trend: r.trend.Item(), World: r.group.World(),
+		Config: r.cfg, Dataset: r.set.Hash, LeftOut: r.set.LeftOut, VAE: r.set.VAE, Text: r.cfg.textEncoder(r.set)}
 }
 
 // textEncoder identifies what made the captions that a run is conditioned on, "" without.
@@ -234,7 +241,8 @@ func (c Config) textEncoder(set Set) string {
 
 // info is what the files of weights say of themselves.
 func (r *runner) info() dit.Info {
-	info := dit.Info{Config: r.cfg.Model, ImageSize: r.cfg.ImageSize.Height, ScalingFactor: r.set.ScalingFactor, VAE: r.set.VAE, Step: r.step}
+	info := dit.Info{Config: r.cfg.Model, ImageSize: r.cfg.ImageSize.Height, ScalingFactor: r.set.ScalingFactor,
+		VAE: r.set.VAE, Step: r.step}
 	if r.cfg.Model.HasClass() {
 		info.Classes = r.set.Classes
 	}

@@ -87,14 +87,18 @@ func TestResumeRefuses(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		{"another model", good, l, func(c *Config) { c.Model.Depth = 1 }, "it holds DiT-24x2x2/2 (3 classes, latent size 4), this run is DiT-24x1x2/2"},
+		{"another model", good, l, func(c *Config) { c.Model.Depth = 1 },
+			"it holds DiT-24x2x2/2 (3 classes, latent size 4), this run is DiT-24x1x2/2"},
 		{"more classes", good, l, func(c *Config) { c.Model.NumClasses = 10 }, "this run is DiT-24x2x2/2 (10 classes"},
-		{"another batch size", good, l, func(c *Config) { c.GlobalBatchSize = 4 }, "global batch size 8, this run has 4"},
+		{"another batch size", good, l, func(c *Config) { c.GlobalBatchSize = 4 },
+			"global batch size 8, this run has 4"},
 		{"another seed", good, l, func(c *Config) { c.GlobalSeed = 8 }, "seed 7, this run has 8"},
 		{"another data set", good, synthetic(t, otherSet), same, "another data set"},
-		{"another VAE", good, synthetic(t, otherVAE), same, "latents of another VAE (weights abababababab, these are of cdcdcdcdcdcd)"},
+		{"another VAE", good, synthetic(t, otherVAE), same,
+			"latents of another VAE (weights abababababab, these are of cdcdcdcdcdcd)"},
 		{"a shorter run", good, l, func(c *Config) { c.MaxSteps = 1 }, "it is at step 2, this run ends at 1"},
-		{"no such folder", filepath.Join(dir, "none"), l, same, "no state.json there: want a folder such as RUN/checkpoints/latest"},
+		{"no such folder", filepath.Join(dir, "none"), l, same,
+			"no state.json there: want a folder such as RUN/checkpoints/latest"},
 		{"the run folder", dir, l, same, "no state.json there"},
 		{"no state", broken(stateFile, os.Remove), l, same, "no state.json there"},
 		{"half a state", broken(stateFile, cut), l, same, "state.json: "},
@@ -109,7 +113,8 @@ func TestResumeRefuses(t *testing.T) {
 		{"half the averages", broken(emaFile, cut), l, same, emaFile},
 		{"no optimizer", broken(optimizerAlone, os.Remove), l, same, optimizerAlone},
 		{"half the optimizer", broken(optimizerAlone, cut), l, same, optimizerAlone},
-		{"an optimizer that is none", broken(optimizerAlone, asModel), l, same, "optimizer state: optimizer-000-of-001.safetensors holds no step count"},
+		{"an optimizer that is none", broken(optimizerAlone, asModel), l, same,
+			"optimizer state: optimizer-000-of-001.safetensors holds no step count"},
 	} {
 		next := small(4)
 		c.change(&next)
@@ -130,11 +135,13 @@ func TestResumeRefuses(t *testing.T) {
 	// What does not change the stream may change: the learning rate, the length.
 	next := small(3)
 	next.LR = 1e-4
-	if result, records := run(t, next, l, dir, good, Hooks{}); result.Step != 3 || len(records) != 1 || records[0].LR != 1e-4 {
+	if result, records := run(t, next, l, dir, good, Hooks{}); result.Step != 3 || len(records) != 1 ||
+		records[0].LR != 1e-4 {
 		t.Errorf("result %+v, records %+v", result, records)
 	}
 	// A run that is done already does nothing.
-	if result, records := run(t, small(2), l, dir, good, Hooks{}); result.Step != 2 || result.Checkpoint != good || len(records) != 0 {
+	if result, records := run(t, small(2), l, dir, good, Hooks{}); result.Step != 2 || result.Checkpoint != good ||
+		len(records) != 0 {
 		t.Errorf("result %+v, records %+v", result, records)
 	}
 }
@@ -259,14 +266,16 @@ func TestSaveFails(t *testing.T) {
 	var said []string
 	hooks := Hooks{Warn: func(text string) { said = append(said, text) }}
 	result, _, err := tryRun(t, context.Background(), small(4), l, dir, "", hooks)
-	if err != nil || result.Checkpoint != filepath.Join(dir, "0000004") || len(said) != 1 || !strings.Contains(said[0], "the checkpoint of step 4 is whole, and found without it") {
+	if err != nil || result.Checkpoint != filepath.Join(dir, "0000004") || len(said) != 1 ||
+		!strings.Contains(said[0], "the checkpoint of step 4 is whole, and found without it") {
 		t.Errorf("result %+v, error %v, warnings %q", result, err, said)
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := tryRun(t, context.Background(), small(4), l, filepath.Join(file, "checkpoints"), "", Hooks{}); err == nil || !strings.Contains(err.Error(), "save checkpoint") {
+	if _, _, err := tryRun(t, context.Background(), small(4), l, filepath.Join(file, "checkpoints"), "",
+		Hooks{}); err == nil || !strings.Contains(err.Error(), "save checkpoint") {
 		t.Errorf("error %v", err)
 	}
 	if got := listing(t, dir); strings.Contains(got, "tmp") {

@@ -27,23 +27,25 @@ type Config struct {
 	LR              float64      `yaml:"lr" json:"lr"`
 	WarmupSteps     int          `yaml:"warmup_steps" json:"warmup_steps"` // linear from zero
 	LRSchedule      string       `yaml:"lr_schedule" json:"lr_schedule"`   // constant, linear or cosine
-	FinalLR         float64      `yaml:"final_lr" json:"final_lr"`         // where linear and cosine end, as a share of LR
-	WeightDecay     float64      `yaml:"weight_decay" json:"weight_decay"`
-	EMADecay        float64      `yaml:"ema_decay" json:"ema_decay"`
-	EMAWarmup       bool         `yaml:"ema_warmup" json:"ema_warmup"`       // decay (1+t)/(10+t) while that is less
-	MaxGradNorm     float64      `yaml:"max_grad_norm" json:"max_grad_norm"` // 0: no clipping
-	FlipProb        float64      `yaml:"flip_prob" json:"flip_prob"`         // 0 where the latents hold one view
-	DataOrder       string       `yaml:"data_order" json:"data_order"`       // shuffle (also "") or block, see package data
-	Precision       string       `yaml:"precision" json:"precision"`         // fp32, tf32 or bf16
-	GlobalSeed      uint64       `yaml:"global_seed" json:"global_seed"`
-	Deterministic   bool         `yaml:"deterministic" json:"deterministic"`
+	// where linear and cosine end, as a share of LR
+	FinalLR     float64 `yaml:"final_lr" json:"final_lr"`
+	WeightDecay float64 `yaml:"weight_decay" json:"weight_decay"`
+	EMADecay    float64 `yaml:"ema_decay" json:"ema_decay"`
+	EMAWarmup   bool    `yaml:"ema_warmup" json:"ema_warmup"`       // decay (1+t)/(10+t) while that is less
+	MaxGradNorm float64 `yaml:"max_grad_norm" json:"max_grad_norm"` // 0: no clipping
+	FlipProb    float64 `yaml:"flip_prob" json:"flip_prob"`         // 0 where the latents hold one view
+	// shuffle (also "") or block, see package data
+	DataOrder     string `yaml:"data_order" json:"data_order"`
+	Precision     string `yaml:"precision" json:"precision"` // fp32, tf32 or bf16
+	GlobalSeed    uint64 `yaml:"global_seed" json:"global_seed"`
+	Deterministic bool   `yaml:"deterministic" json:"deterministic"`
 	// Orientation of the pictures, for the record; "" is picture.AsStored.
 	Orientation picture.Orientation `yaml:"orientation" json:"orientation"`
-	// Accumulation is the number of parts in which each process takes its share of a batch, one after the other, adding up
-	// their gradients; 0 means 1. It changes no more than rounding, and the memory of activations.
+	// Accumulation is the number of parts in which each process takes its share of a batch, one after the other,
+	// adding up their gradients; 0 means 1. It changes no more than rounding, and the memory of activations.
 	Accumulation int `yaml:"gradient_accumulation_steps" json:"gradient_accumulation_steps"`
-	// Recompute keeps of each block but its input and computes the rest again for the gradients: less memory, a third more
-	// time, the same bits.
+	// Recompute keeps of each block but its input and computes the rest again for the gradients: less memory, a
+	// third more time, the same bits.
 	Recompute bool `yaml:"recompute_activations" json:"recompute_activations"`
 	// OnBadStep says what follows a step whose loss or gradient is no finite number or, with SpikeFactor F > 0, whose
 	// loss is above F times its running mean. No such step is applied. "stop" (also ""): the run ends with an error;
@@ -54,7 +56,8 @@ type Config struct {
 	LogEvery    int `yaml:"log_every" json:"log_every"`
 	CkptEvery   int `yaml:"ckpt_every" json:"ckpt_every"`
 	SampleEvery int `yaml:"sample_every" json:"sample_every"` // 0: no previews
-	// Of the checkpoints the last KeepLast stay (0: all), and those whose step is a multiple of KeepEvery (0: no others).
+	// Of the checkpoints the last KeepLast stay (0: all), and those whose step is a multiple of KeepEvery (0: no
+	// others).
 	KeepLast  int `yaml:"keep_last" json:"keep_last"`
 	KeepEvery int `yaml:"keep_every" json:"keep_every"`
 
@@ -66,7 +69,8 @@ type Config struct {
 // DefaultConfig is the recipe of the paper: AdamW at 1e-4 without decay or schedule, batch 256, an
 // average of decay 0.9999, 1400 epochs. Model and ImageSize are the caller's.
 var DefaultConfig = Config{
-	GlobalBatchSize: 256, Epochs: 1400, LR: 1e-4, LRSchedule: "constant", EMADecay: 0.9999, FlipProb: 0.5, DataOrder: stream.ShuffleOrder, Precision: "fp32",
+	GlobalBatchSize: 256, Epochs: 1400, LR: 1e-4, LRSchedule: "constant", EMADecay: 0.9999, FlipProb: 0.5,
+	DataOrder: stream.ShuffleOrder, Precision: "fp32",
 	Accumulation: 1, OnBadStep: "stop", LogEvery: 100, CkptEvery: 50000,
 }
 
@@ -99,7 +103,8 @@ func (c Config) Validate() error {
 	case !slices.Contains([]string{"fp32", "tf32", "bf16"}, c.Precision):
 		return fmt.Errorf("precision %q: want fp32, tf32 or bf16", c.Precision)
 	case c.Accumulation < 0 || c.Accumulation > 0 && c.GlobalBatchSize%c.Accumulation != 0:
-		return fmt.Errorf("gradient accumulation over %d parts: want a number that divides the global batch size %d", c.Accumulation, c.GlobalBatchSize)
+		return fmt.Errorf("gradient accumulation over %d parts: want a number that divides the global batch size %d",
+			c.Accumulation, c.GlobalBatchSize)
 	case !slices.Contains([]string{"", "stop", "skip", "rollback"}, c.OnBadStep):
 		return fmt.Errorf("on bad step %q: want stop, skip or rollback", c.OnBadStep)
 	case !(c.SpikeFactor == 0 || c.SpikeFactor > 1) || math.IsInf(c.SpikeFactor, 0):
@@ -107,7 +112,8 @@ func (c Config) Validate() error {
 	case c.KeepLast < 0 || c.KeepEvery < 0:
 		return fmt.Errorf("keep last %d, keep every %d: want 0 or more", c.KeepLast, c.KeepEvery)
 	case c.LogEvery < 1 || c.CkptEvery < 1 || c.SampleEvery < 0:
-		return fmt.Errorf("log every %d, checkpoint every %d, sample every %d steps: want at least 1, 1 and 0", c.LogEvery, c.CkptEvery, c.SampleEvery)
+		return fmt.Errorf("log every %d, checkpoint every %d, sample every %d steps: want at least 1, 1 and 0",
+			c.LogEvery, c.CkptEvery, c.SampleEvery)
 	}
 	return nil
 }

@@ -36,7 +36,8 @@ func TestLearningRate(t *testing.T) {
 		cfg := base
 		cfg.LRSchedule, cfg.WarmupSteps = c.schedule, c.warmup
 		if got := cfg.learningRate(c.step, c.total); math.Abs(got-c.want) > 1e-12 {
-			t.Errorf("%s, warm-up %d, step %d of %d: %.9g, want %.9g", c.schedule, c.warmup, c.step, c.total, got, c.want)
+			t.Errorf("%s, warm-up %d, step %d of %d: %.9g, want %.9g", c.schedule, c.warmup, c.step, c.total, got,
+				c.want)
 		}
 	}
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
-// A faulty source fails when the batch of a step (from 0) is asked for, the last part of it where there are several. Fails is
-// given how often it did, and may return nil.
+// A faulty source fails when the batch of a step (from 0) is asked for, the last part of it where there are
+// several. Fails is given how often it did, and may return nil.
 type faulty struct {
 	Source
 	step  int
@@ -49,9 +49,9 @@ func quick() *pauses {
 	return &pauses{short, short, short}
 }
 
-// TestEveryError is the table of the errors that a run can meet, with what becomes of the run and of its steps. Each is met
-// after step N; where the run ends by it, it leaves a checkpoint of what it had done, and where it goes on, it ends with the
-// bits of a run that met none.
+// TestEveryError is the table of the errors that a run can meet, with what becomes of the run and of its steps.
+// Each is met after step N; where the run ends by it, it leaves a checkpoint of what it had done, and where it goes
+// on, it ends with the bits of a run that met none.
 func TestEveryError(t *testing.T) {
 	const n, total = 5, 8
 	l := synthetic(t, syntheticPlan(60))
@@ -120,13 +120,15 @@ func TestEveryError(t *testing.T) {
 				return nil
 			})(j)
 		}, "", "too many open files: tried again in 1ms", total},
-		{"a read fails for long", reading(func(int) error { return syscall.ESTALE }), "step 6: " + syscall.ESTALE.Error(), "tried again", n},
+		{"a read fails for long", reading(func(int) error { return syscall.ESTALE }),
+			"step 6: " + syscall.ESTALE.Error(), "tried again", n},
 		{"a picture is gone", reading(func(int) error { return gone }), "step 6: " + gone.Error(), "", n},
 		{"the second part of a batch is gone", func(j *Job) {
 			j.Config.Accumulation = 2
 			reading(func(int) error { return gone })(j)
 		}, "step 6: " + gone.Error(), "", n},
-		{"a label that the model has not", func(j *Job) { j.Source = &mislabelled{j.Source, n} }, "has label 9, which is out of range", "", n},
+		{"a label that the model has not", func(j *Job) { j.Source = &mislabelled{j.Source, n} },
+			"has label 9, which is out of range", "", n},
 		{"no memory", memory, "step 6: allocate: out of memory: not even one sample fits", "", n},
 		{"an operation fails", poisoned(func(s *torch.Scope, loss *torch.Tensor) *torch.Tensor {
 			return s.Add(loss, s.Add(s.Zeros(torch.Float32, 2), s.Zeros(torch.Float32, 3)))
@@ -153,16 +155,22 @@ func TestEveryError(t *testing.T) {
 		{"another fails twice", saving(optimizerAlone, 2, syscall.ENOSPC), "", "", total},
 		{"the folder fails once", saving("folder", 1, syscall.EMFILE), "", "", total},
 		{"the state fails once", saving(stateFile, 1, syscall.EIO), "", "", total},
-		{"a checkpoint fails", saving(emaFile, 3, syscall.ENOSPC), "", "save checkpoint of step 5: no space left on device; the run goes on, and tries again", total},
-		{"a checkpoint may not be written", saving(emaFile, 1, syscall.EACCES), "", "save checkpoint of step 5: permission denied; the run goes on, and tries again", total},
-		{"the last fails too", saving(emaFile, 6, syscall.EIO), "", "save checkpoint of step 8: input/output error: tried again in 1ms", total},
-		{"none can be written", saving(emaFile, 1000, syscall.EDQUOT), "save checkpoint of step 8: disk quota exceeded", "save checkpoint of step 5: disk quota exceeded", 0},
-		{"latest cannot be made", saving(latestLink, 1000, syscall.EPERM), "", "operation not permitted: the checkpoint of step 5 is whole, and found without it", total},
+		{"a checkpoint fails", saving(emaFile, 3, syscall.ENOSPC), "",
+			"save checkpoint of step 5: no space left on device; the run goes on, and tries again", total},
+		{"a checkpoint may not be written", saving(emaFile, 1, syscall.EACCES), "",
+			"save checkpoint of step 5: permission denied; the run goes on, and tries again", total},
+		{"the last fails too", saving(emaFile, 6, syscall.EIO), "",
+			"save checkpoint of step 8: input/output error: tried again in 1ms", total},
+		{"none can be written", saving(emaFile, 1000, syscall.EDQUOT), "save checkpoint of step 8: disk quota exceeded",
+			"save checkpoint of step 5: disk quota exceeded", 0},
+		{"latest cannot be made", saving(latestLink, 1000, syscall.EPERM), "",
+			"operation not permitted: the checkpoint of step 5 is whole, and found without it", total},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			var said []string
-			job := Job{Device: torchtest.Device(t), Config: small(total), Source: Latents(l), Dir: dir, pauses: quick(), Hooks: Hooks{Warn: func(text string) { said = append(said, text) }}}
+			job := Job{Device: torchtest.Device(t), Config: small(total), Source: Latents(l), Dir: dir, pauses: quick(),
+				Hooks: Hooks{Warn: func(text string) { said = append(said, text) }}}
 			c.inject(&job)
 			var ctx context.Context
 			ctx, cancel = context.WithCancelCause(t.Context())
@@ -192,7 +200,8 @@ func TestEveryError(t *testing.T) {
 				t.Errorf("left %q", got)
 			}
 			switch {
-			case job.Config.Accumulation == 2 || job.Config.OnBadStep == onBadSkip || job.looksLate || c.step == 0: // other numbers
+			// other numbers
+			case job.Config.Accumulation == 2 || job.Config.OnBadStep == onBadSkip || job.looksLate || c.step == 0:
 			case c.step == n+1: // a step that was not applied
 				sameTensors(t, filepath.Join(want, modelFile), filepath.Join(straight, stepName(n), modelFile))
 			default:
@@ -203,7 +212,8 @@ func TestEveryError(t *testing.T) {
 			// What is left continues.
 			if c.step > 0 && c.step < total {
 				next := small(total)
-				if result, _ := run(t, next, l, filepath.Join(t.TempDir(), "next"), want, Hooks{}); result.Step != total {
+				if result, _ := run(t, next, l, filepath.Join(t.TempDir(), "next"), want,
+					Hooks{}); result.Step != total {
 					t.Errorf("continued to %+v", result)
 				}
 			}
@@ -230,7 +240,8 @@ func (m *mislabelled) Batches(ctx context.Context, o stream.Options) iter.Seq2[B
 	}
 }
 
-// A GPU notices bad steps where it logs. Those in a row are counted as steps: windows with one bad step each are no row.
+// A GPU notices bad steps where it logs. Those in a row are counted as steps: windows with one bad step each are no
+// row.
 func TestBadStepsInARow(t *testing.T) {
 	every := func(k int) func(*runner, *torch.Scope, int, *torch.Tensor) *torch.Tensor {
 		return func(_ *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor {
@@ -244,7 +255,8 @@ func TestBadStepsInARow(t *testing.T) {
 	for _, late := range []bool{true, false} {
 		cfg := small(3 * maxBadSteps)
 		cfg.OnBadStep, cfg.LogEvery = onBadSkip, 2
-		job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: t.TempDir(), looksLate: late, poison: every(2)}
+		job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: t.TempDir(), looksLate: late,
+			poison: every(2)}
 		if result, err := Run(t.Context(), job); err != nil || result.Step != cfg.MaxSteps {
 			t.Errorf("late %v: every other step bad: %+v, %v", late, result, err)
 		}
@@ -252,7 +264,8 @@ func TestBadStepsInARow(t *testing.T) {
 		job.Config.LogEvery = 40
 		result, err := Run(t.Context(), job)
 		want := map[bool]int{true: 120, false: maxBadSteps}[late]
-		if err == nil || !strings.HasSuffix(err.Error(), fmt.Sprintf("none of %d steps in a row could be applied", want)) || result.Step != want {
+		if err == nil || !strings.HasSuffix(err.Error(),
+			fmt.Sprintf("none of %d steps in a row could be applied", want)) || result.Step != want {
 			t.Errorf("late %v: every step bad: %+v, %v", late, result, err)
 		}
 	}

@@ -64,7 +64,8 @@ func train(t *testing.T, s *torch.Scope, r *runner, batches *torchtest.Goldens, 
 			for _, v := range torch.Data[int64](get(from.t(k), "t")) {
 				steps = append(steps, int(v))
 			}
-			p := part{x0: get(from.x0(k), "x0"), noise: get(from.noise(k), "noise"), t: steps, cond: dit.Condition{Labels: get(from.x0(k), "y")}}
+			p := part{x0: get(from.x0(k), "x0"), noise: get(from.noise(k), "noise"), t: steps,
+				cond: dit.Condition{Labels: get(from.x0(k), "y")}}
 			skip, err := r.backward(s, p, 0, k)
 			if err == nil {
 				r.apply(s, skip)

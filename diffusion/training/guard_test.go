@@ -41,10 +41,12 @@ func TestNewestPassesOverDamage(t *testing.T) {
 	}
 	path, damaged, err := Newest(dir)
 	if path != filepath.Join(dir, "0000002") || err != nil || len(damaged) != 2 ||
-		!strings.Contains(damaged[0].Error(), "0000006: optimizer-000-of-001.safetensors: sha256") || !strings.Contains(damaged[1].Error(), "0000004: ema.safetensors: 50 bytes") {
+		!strings.Contains(damaged[0].Error(), "0000006: optimizer-000-of-001.safetensors: sha256") ||
+		!strings.Contains(damaged[1].Error(), "0000004: ema.safetensors: 50 bytes") {
 		t.Errorf("%q, %v, %v", path, damaged, err)
 	}
-	if _, err := Check(cfg, SetOf(l), 1, filepath.Join(dir, "0000006")); err == nil || !strings.Contains(err.Error(), "damaged") {
+	if _, err := Check(cfg, SetOf(l), 1, filepath.Join(dir, "0000006")); err == nil ||
+		!strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a damaged checkpoint that is named: error %v", err)
 	}
 	// What is put right is continued from.
@@ -61,10 +63,12 @@ func TestNewestPassesOverDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(state, []byte(strings.Replace(string(b), emaFile, "../0000004/ema.safetensors", 1)), 0o666); err != nil {
+	if err := os.WriteFile(state, []byte(strings.Replace(string(b), emaFile, "../0000004/ema.safetensors", 1)),
+		0o666); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Check(cfg, SetOf(l), 1, filepath.Join(dir, "0000002")); err == nil || !strings.Contains(err.Error(), `want "ema.safetensors"`) {
+	if _, err := Check(cfg, SetOf(l), 1, filepath.Join(dir, "0000002")); err == nil ||
+		!strings.Contains(err.Error(), `want "ema.safetensors"`) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -92,14 +96,17 @@ func TestRetention(t *testing.T) {
 // TestOutOfMemoryNamesWhatFits with a memory that holds no more than five samples.
 func TestOutOfMemoryNamesWhatFits(t *testing.T) {
 	l, cfg := synthetic(t, syntheticPlan(20)), small(3)
-	job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: t.TempDir(), memory: func(n int) error {
-		if n > 5 {
-			return fmt.Errorf("allocate: %w", torch.ErrOutOfMemory)
-		}
-		return nil
-	}}
+	job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: t.TempDir(),
+		memory: func(n int) error {
+			if n > 5 {
+				return fmt.Errorf("allocate: %w", torch.ErrOutOfMemory)
+			}
+			return nil
+		}}
 	_, err := Run(context.Background(), job)
-	if want := "step 1: allocate: out of memory: a process takes 8 samples at a time, of which 5 would have fitted: --gradient-accumulation-steps 2 gives the same training in smaller parts; --recompute-activations fits more, and takes a third longer"; err == nil || err.Error() != want {
+	if want := "step 1: allocate: out of memory: a process takes 8 samples at a time, of which 5 would have fitted: " +
+		"--gradient-accumulation-steps 2 gives the same training in smaller parts; --recompute-activations fits " +
+		"more, and takes a third longer"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	job.Config.Accumulation = 2
@@ -114,18 +121,21 @@ func TestSpikeIsPassedOver(t *testing.T) {
 	cfg.SpikeFactor, cfg.OnBadStep = 3, onBadSkip
 	var bad []BadStep
 	var records []Record
-	job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), poison: spike, Dir: t.TempDir(), Hooks: Hooks{
-		BadStep: func(b BadStep) { bad = append(bad, b) },
-		Log:     func(r Record) { records = append(records, r) },
-	}}
+	job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), poison: spike, Dir: t.TempDir(),
+		Hooks: Hooks{
+			BadStep: func(b BadStep) { bad = append(bad, b) },
+			Log:     func(r Record) { records = append(records, r) },
+		}}
 	if _, err := Run(context.Background(), job); err != nil {
 		t.Fatal(err)
 	}
-	if len(bad) != 1 || bad[0].Step != 21 || bad[0].Count != 1 || !strings.Contains(bad[0].Why, "the loss is above 3 times its running mean of") {
+	if len(bad) != 1 || bad[0].Step != 21 || bad[0].Count != 1 ||
+		!strings.Contains(bad[0].Why, "the loss is above 3 times its running mean of") {
 		t.Errorf("bad steps %+v", bad)
 	}
 	for _, r := range records {
-		if r.Step == 21 && (r.Skipped != 1 || r.UpdateNorm != 0) || r.Step != 21 && (r.Skipped != 0 || r.Loss > 2 || r.UpdateNorm == 0) {
+		if r.Step == 21 && (r.Skipped != 1 || r.UpdateNorm != 0) || r.Step != 21 &&
+			(r.Skipped != 0 || r.Loss > 2 || r.UpdateNorm == 0) {
 			t.Errorf("step %d: %+v", r.Step, r)
 		}
 	}
@@ -145,7 +155,8 @@ func TestHealthIsSaid(t *testing.T) {
 		plan, cfg := syntheticPlan(60), small(20)
 		change(&plan, &cfg)
 		var said []string
-		job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(synthetic(t, plan)), Dir: t.TempDir(), Hooks: Hooks{Warn: func(text string) { said = append(said, text) }}}
+		job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(synthetic(t, plan)), Dir: t.TempDir(),
+			Hooks: Hooks{Warn: func(text string) { said = append(said, text) }}}
 		if src != nil {
 			job.Source = src(job.Source)
 		}
@@ -162,13 +173,19 @@ func TestHealthIsSaid(t *testing.T) {
 	}{
 		{func(*latents.Plan, *Config) {}, nil, ""},
 		{func(p *latents.Plan, c *Config) { p.VAE.ScalingFactor = 0.5 * 0.18215 }, nil,
-			"the latents have a standard deviation of 0.182 after scaling by 0.091075, where diffusion wants about 1: the scale of another VAE? this set wants 0.5"},
-		{func(p *latents.Plan, c *Config) { c.Model.ClassDropoutProb = 0 }, nil, "the null class is missing: no labels are dropped"},
-		{func(p *latents.Plan, c *Config) {}, func(s Source) Source { return sameLabel{s} }, `all samples so far are of class 1, "b", of 3: are the labels right?`},
-		{func(p *latents.Plan, c *Config) {}, func(s Source) Source { return oneClass{s} }, `all samples are of one class, "all", and the model has 3`},
+			"the latents have a standard deviation of 0.182 after scaling by 0.091075, where diffusion wants about " +
+				"1: the scale of another VAE? this set wants 0.5"},
+		{func(p *latents.Plan, c *Config) { c.Model.ClassDropoutProb = 0 }, nil,
+			"the null class is missing: no labels are dropped"},
+		{func(p *latents.Plan, c *Config) {}, func(s Source) Source { return sameLabel{s} },
+			`all samples so far are of class 1, "b", of 3: are the labels right?`},
+		{func(p *latents.Plan, c *Config) {}, func(s Source) Source { return oneClass{s} },
+			`all samples are of one class, "all", and the model has 3`},
 		{func(p *latents.Plan, c *Config) { c.Model.SetCondition(dit.OnNothing, 0, 0, 0) }, nil, ""},
 		{long, nil, ""},
-		{long, func(s Source) Source { return swapped{s} }, "the labels of the first 600 samples tell nothing of their latents, as if they were swapped: the variance between classes is "},
+		{long, func(s Source) Source { return swapped{s} },
+			"the labels of the first 600 samples tell nothing of their latents, as if they were swapped: the " +
+				"variance between classes is "},
 	} {
 		got := warnings(c.change, c.src)
 		if !strings.HasPrefix(got, c.want) || strings.Contains(got, "\n") || c.want == "" && got != "" {
@@ -222,7 +239,8 @@ func TestLabelOutOfRange(t *testing.T) {
 	l, cfg := synthetic(t, syntheticPlan(20)), small(3)
 	src := labelled{Latents(l)}
 	_, err := Run(context.Background(), Job{Device: torchtest.Device(t), Config: cfg, Source: src, Dir: t.TempDir()})
-	if err == nil || !strings.Contains(err.Error(), "has label 9, which is out of range: the model has classes 0 to 2") {
+	if err == nil || !strings.Contains(err.Error(),
+		"has label 9, which is out of range: the model has classes 0 to 2") {
 		t.Errorf("error %v", err)
 	}
 }

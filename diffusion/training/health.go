@@ -26,10 +26,12 @@ func (h *health) before(r *runner) {
 		h.pairs = &labelCheck{}
 	}
 	if r.cfg.Model.ClassDropoutProb == 0 && r.cfg.Model.NumClasses > 1 {
-		h.warn(r, "null class", "the null class is missing: no labels are dropped, so the model cannot be guided (--cfg-scale above 1); --class-dropout-prob 0.1 is the paper's")
+		h.warn(r, "null class", "the null class is missing: no labels are dropped, so the model cannot be guided "+
+			"(--cfg-scale above 1); --class-dropout-prob 0.1 is the paper's")
 	}
 	if len(r.set.Classes) == 1 && r.cfg.Model.NumClasses > 1 {
-		h.warn(r, "one class", "all samples are of one class, %q, and the model has %d", r.set.Classes[0], r.cfg.Model.NumClasses)
+		h.warn(r, "one class", "all samples are of one class, %q, and the model has %d", r.set.Classes[0],
+			r.cfg.Model.NumClasses)
 	}
 }
 
@@ -111,7 +113,8 @@ func (r *runner) health(rec Record) {
 	}
 	if r.cfg.Model.HasClass() && len(h.labels) == 1 && len(r.set.Classes) > 1 && rec.Step*r.cfg.GlobalBatchSize >= 32 {
 		for label := range h.labels {
-			h.warn(r, "one label", "all samples so far are of class %d, %q, of %d: are the labels right?", label, r.set.Classes[label], len(r.set.Classes))
+			h.warn(r, "one label", "all samples so far are of class %d, %q, of %d: are the labels right?", label,
+				r.set.Classes[label], len(r.set.Classes))
 		}
 	}
 	if h.pairs != nil && (h.done || rec.Step == r.total) {

@@ -16,7 +16,8 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 	l, cfg := synthetic(t, syntheticPlan(20)), small(5)
 	cfg.Model.ClassDropoutProb = 0.5
 	const n, size, step = 8, 4 * 4 * 4, 3
-	b := Batch{Batch: &stream.Batch{Position: stream.Position{Batch: step}, IDs: make([]int, n), Labels: make([]int64, n), Moments: make([]float32, n*2*size)}}
+	b := Batch{Batch: &stream.Batch{Position: stream.Position{Batch: step}, IDs: make([]int, n),
+		Labels: make([]int64, n), Moments: make([]float32, n*2*size)}}
 	b.Moments = func(s *torch.Scope) *torch.Tensor { return torch.From(s, b.Batch.Moments, n, 8, 4, 4) }
 	for i := range b.Labels {
 		b.Labels[i] = int64(i % 3)
@@ -38,7 +39,8 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 		posterior, want := make([]float32, size), make([]float32, size)
 		for i := range n {
 			index := uint64(step*n + i)
-			if w := int(math.Floor(diffusion.TrainSteps * philox.Uniform(7, philox.TagTimestep, 0, index))); steps[i] != w {
+			if w := int(math.Floor(diffusion.TrainSteps * philox.Uniform(7, philox.TagTimestep, 0,
+				index))); steps[i] != w {
 				t.Errorf("sample %d: timestep %d, want %d", i, steps[i], w)
 			}
 			label := b.Labels[i]

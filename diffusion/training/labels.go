@@ -6,9 +6,10 @@ import (
 	"github.com/ditrun/ditrun/torch"
 )
 
-// A labelCheck finds out whether labels belong to the latents they came with: those of other pictures, as after a list was
-// sorted and the other was not, make a run that looks healthy and a model that does not obey. It compares how far the
-// classes' means of latents lie from each other with how far they would by chance (an analysis of variance).
+// A labelCheck finds out whether labels belong to the latents they came with: those of other pictures, as after a
+// list was sorted and the other was not, make a run that looks healthy and a model that does not obey. It compares
+// how far the classes' means of latents lie from each other with how far they would by chance (an analysis of
+// variance).
 type labelCheck struct {
 	sums    *torch.Tensor // [K, F]: by class, of the features of its latents
 	squares *torch.Tensor // [F]
@@ -45,9 +46,9 @@ func (l *labelCheck) add(s *torch.Scope, x0 *torch.Tensor, labels []int64, class
 	s.Copy_(l.squares, s.Add(l.squares, s.SumDims(s.Square(x), false, 0)))
 }
 
-// chance says whether the labels tell no more of the latents than labels drawn at random would: whether the variance
-// between classes over that within them is less than two standard deviations above 1. samples is how many were seen; none
-// where they are too few to judge.
+// chance says whether the labels tell no more of the latents than labels drawn at random would: whether the
+// variance between classes over that within them is less than two standard deviations above 1. samples is how many
+// were seen; none where they are too few to judge.
 func (l *labelCheck) chance() (samples int, ratio float64, chance bool) {
 	if l.sums == nil {
 		return 0, 0, false

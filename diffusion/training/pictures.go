@@ -36,7 +36,8 @@ type pictures struct {
 func (p pictures) Set() Set { return p.set }
 
 func (p pictures) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
-	images := stream.ImageOptions{Size: p.set.ImageSize, Batch: o.GlobalBatch, Workers: p.workers, Seed: o.Seed, FlipProb: o.FlipProb,
+	images := stream.ImageOptions{Size: p.set.ImageSize, Batch: o.GlobalBatch, Workers: p.workers, Seed: o.Seed,
+		FlipProb:  o.FlipProb,
 		StartStep: o.StartStep, MaxSteps: o.MaxSteps, Epochs: o.Epochs, Share: o.Share}
 	return func(yield func(Batch, error) bool) {
 		for b, err := range stream.Images(ctx, p.src, images) {
@@ -46,10 +47,12 @@ func (p pictures) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch
 			}
 			moments := func(s *torch.Scope) *torch.Tensor {
 				s = s.NoGrad()
-				mean, logvar := p.vae.Encode(s, vae.Pixels(s, b.Pix, len(b.IDs), p.set.ImageSize.Height, p.set.ImageSize.Width))
+				mean, logvar := p.vae.Encode(s,
+					vae.Pixels(s, b.Pix, len(b.IDs), p.set.ImageSize.Height, p.set.ImageSize.Width))
 				return s.Cat([]*torch.Tensor{mean, logvar}, 1)
 			}
-			if !yield(Batch{&stream.Batch{Position: b.Position, IDs: b.IDs, Labels: b.Labels, WaitSeconds: b.WaitSeconds}, moments}, nil) {
+			if !yield(Batch{&stream.Batch{Position: b.Position, IDs: b.IDs, Labels: b.Labels,
+				WaitSeconds: b.WaitSeconds}, moments}, nil) {
 				return
 			}
 		}

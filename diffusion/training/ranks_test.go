@@ -130,12 +130,14 @@ func runTask(text string) int {
 		if group.Rank() > 0 {
 			hooks.Start = nil
 		}
-		job := Job{Device: torch.CPU, Config: t.Config, Source: Latents(l), Dir: t.Dir, Resume: resume, Group: group, Hooks: hooks}
+		job := Job{Device: torch.CPU, Config: t.Config, Source: Latents(l), Dir: t.Dir, Resume: resume, Group: group,
+			Hooks: hooks}
 		if t.NaNStep > 0 && group.Rank() == group.World()-1 {
 			job.poison = poisonAt(t.NaNStep)
 		}
 		if t.Unreadable > 0 && group.Rank() == group.World()-1 {
-			job.Source = &faulty{Source: job.Source, step: t.Unreadable - 1, fails: func(int) error { return errors.New("a picture is gone") }}
+			job.Source = &faulty{Source: job.Source, step: t.Unreadable - 1,
+				fails: func(int) error { return errors.New("a picture is gone") }}
 		}
 		if t.NoMemoryStep > 0 {
 			t.runOutOfMemory(&job)
@@ -234,8 +236,10 @@ func (t task) start(tb testing.TB, world int) []*child {
 	children := make([]*child, world)
 	for rank := range children {
 		c := &child{cmd: exec.Command(self), started: make(chan struct{})}
-		c.cmd.Env = append(os.Environ(), taskVar+"="+string(text), "OMP_NUM_THREADS=1", fmt.Sprintf("RANK=%d", rank), fmt.Sprintf("WORLD_SIZE=%d", world),
-			fmt.Sprintf("LOCAL_RANK=%d", rank), fmt.Sprintf("LOCAL_WORLD_SIZE=%d", world), "MASTER_ADDR=127.0.0.1", fmt.Sprintf("MASTER_PORT=%d", port))
+		c.cmd.Env = append(os.Environ(), taskVar+"="+string(text), "OMP_NUM_THREADS=1", fmt.Sprintf("RANK=%d", rank),
+			fmt.Sprintf("WORLD_SIZE=%d", world),
+			fmt.Sprintf("LOCAL_RANK=%d", rank), fmt.Sprintf("LOCAL_WORLD_SIZE=%d", world), "MASTER_ADDR=127.0.0.1",
+			fmt.Sprintf("MASTER_PORT=%d", port))
 		c.cmd.Stdout, c.cmd.Stderr = c, os.Stderr
 		if err := c.cmd.Start(); err != nil {
 			tb.Fatal(err)
@@ -318,8 +322,8 @@ func (t task) in(tb testing.TB) task {
 	return t
 }
 
-// TestProcessesEqualOne: two and four processes, and parts of a batch one after the other, train as one process with the
-// whole batch does.
+// TestProcessesEqualOne: two and four processes, and parts of a batch one after the other, train as one process
+// with the whole batch does.
 func TestProcessesEqualOne(t *testing.T) {
 	one := newTask(t, 20)
 	one.Config.MaxGradNorm = 1
@@ -334,19 +338,23 @@ func TestProcessesEqualOne(t *testing.T) {
 		}
 		for i, w := range want {
 			g := got[i]
-			for name, v := range map[string][2]float64{"loss": {g.Loss, w.Loss}, "mse": {g.MSE, w.MSE}, "vb": {g.VB, w.VB}, "norm": {g.GradNorm, w.GradNorm}, "update": {g.UpdateNorm, w.UpdateNorm}, "std": {g.LatentStd, w.LatentStd}} {
+			for name, v := range map[string][2]float64{"loss": {g.Loss, w.Loss}, "mse": {g.MSE, w.MSE},
+				"vb": {g.VB, w.VB}, "norm": {g.GradNorm, w.GradNorm}, "update": {g.UpdateNorm, w.UpdateNorm},
+				"std": {g.LatentStd, w.LatentStd}} {
 				if e := math.Abs(v[0]-v[1]) / math.Abs(v[1]); !(e <= 1e-5) {
 					t.Errorf("%s: step %d: %s %v, want %v", what, w.Step, name, v[0], v[1])
 				}
 			}
 			for bin, v := range g.Bins {
-				if e := math.Abs(v-w.Bins[bin]) / w.Bins[bin]; !(e <= 1e-5) && !(math.IsNaN(v) && math.IsNaN(w.Bins[bin])) {
+				if e := math.Abs(v-w.Bins[bin]) / w.Bins[bin]; !(e <= 1e-5) &&
+					!(math.IsNaN(v) && math.IsNaN(w.Bins[bin])) {
 					t.Errorf("%s: step %d: bin %d %v, want %v", what, w.Step, bin, v, w.Bins[bin])
 				}
 			}
 		}
 		for _, file := range []string{modelFile, emaFile} {
-			sameWeights(t, what, filepath.Join(other.Dir, latestLink, file), filepath.Join(one.Dir, latestLink, file), 1e-4)
+			sameWeights(t, what, filepath.Join(other.Dir, latestLink, file), filepath.Join(one.Dir, latestLink, file),
+				1e-4)
 		}
 	}
 }
@@ -366,7 +374,8 @@ func TestRecomputing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, err := os.ReadFile(filepath.Join(again.Dir, latestLink, file)); err != nil || !bytes.Equal(got, want) {
+			if got, err := os.ReadFile(filepath.Join(again.Dir, latestLink, file)); err != nil ||
+				!bytes.Equal(got, want) {
 				t.Errorf("%d processes: %s differs (%v)", world, file, err)
 			}
 		}
@@ -387,11 +396,13 @@ func TestProcessesOverNCCL(t *testing.T) {
 	}
 	for i, w := range want {
 		if g := got[i]; g.Loss != w.Loss || g.GradNorm != w.GradNorm || g.UpdateNorm != w.UpdateNorm {
-			t.Errorf("step %d: loss %v and norms %v, %v, want %v and %v, %v", w.Step, g.Loss, g.GradNorm, g.UpdateNorm, w.Loss, w.GradNorm, w.UpdateNorm)
+			t.Errorf("step %d: loss %v and norms %v, %v, want %v and %v, %v", w.Step, g.Loss, g.GradNorm, g.UpdateNorm,
+				w.Loss, w.GradNorm, w.UpdateNorm)
 		}
 	}
 	for _, file := range []string{modelFile, emaFile} {
-		sameWeights(t, "over NCCL", filepath.Join(nccl.Dir, latestLink, file), filepath.Join(gloo.Dir, latestLink, file), 0)
+		sameWeights(t, "over NCCL", filepath.Join(nccl.Dir, latestLink, file),
+			filepath.Join(gloo.Dir, latestLink, file), 0)
 	}
 }
 
@@ -427,7 +438,8 @@ func TestAnotherWorldSizeGoesOn(t *testing.T) {
 		got = append(got, records(other.finish(t, worlds[1]))...)
 		for i, w := range want {
 			if e := math.Abs(got[i].Loss-w.Loss) / w.Loss; len(got) != len(want) || !(e <= 1e-5) {
-				t.Fatalf("%v processes: %d records; step %d: loss %v, want %v", worlds, len(got), w.Step, got[i].Loss, w.Loss)
+				t.Fatalf("%v processes: %d records; step %d: loss %v, want %v", worlds, len(got), w.Step, got[i].Loss,
+					w.Loss)
 			}
 		}
 	}
@@ -468,8 +480,8 @@ func sameFile(t *testing.T, what, got, want string) {
 	}
 }
 
-// TestUnreadableOnOneRank: data that one rank cannot read end all of them after the same step, with a checkpoint from which
-// the run continues as if nothing had been; also in the middle of a batch.
+// TestUnreadableOnOneRank: data that one rank cannot read end all of them after the same step, with a checkpoint
+// from which the run continues as if nothing had been; also in the middle of a batch.
 func TestUnreadableOnOneRank(t *testing.T) {
 	straight := newTask(t, 9)
 	straight.finish(t, 2)
@@ -477,7 +489,8 @@ func TestUnreadableOnOneRank(t *testing.T) {
 		bad := straight
 		bad.Dir, bad.Unreadable, bad.Config.Accumulation = filepath.Join(t.TempDir(), "checkpoints"), 6, parts
 		lines, ok := wait(t, bad.start(t, 2))
-		if got := complaints(lines); ok || !strings.Contains(got, "step 6: a picture is gone") || !strings.Contains(got, ErrStopped.Error()) {
+		if got := complaints(lines); ok || !strings.Contains(got, "step 6: a picture is gone") ||
+			!strings.Contains(got, ErrStopped.Error()) {
 			t.Errorf("%d parts: ok %v, %s", parts, ok, got)
 		}
 		if got := listing(t, bad.Dir); got != "0000005 latest" {
@@ -513,7 +526,8 @@ func TestBadStepOnOneRank(t *testing.T) {
 		skip := newTask(t, 12)
 		skip.NaNStep, skip.Config.OnBadStep = 7, onBadSkip
 		lines = skip.finish(t, world)
-		if got := records(lines); len(got) != 12 || got[6].Skipped != 1 || !math.IsNaN(got[6].Loss) || got[7].Skipped != 0 || !finite(got[11].Loss) {
+		if got := records(lines); len(got) != 12 || got[6].Skipped != 1 || !math.IsNaN(got[6].Loss) ||
+			got[7].Skipped != 0 || !finite(got[11].Loss) {
 			t.Errorf("%d processes, skip: %+v", world, got)
 		}
 		if !slices.ContainsFunc(lines[world-1], func(l told) bool { return strings.HasPrefix(l.Warn, why) }) {
@@ -532,7 +546,8 @@ func TestBadStepOnOneRank(t *testing.T) {
 		}
 		st, err := readState(filepath.Join(back.Dir, latestLink))
 		if err != nil || st.Offset != 2 {
-			t.Errorf("%d processes, rollback: offset %d, want 2: step 6 and the bad one are passed over (%v)", world, st.Offset, err)
+			t.Errorf("%d processes, rollback: offset %d, want 2: step 6 and the bad one are passed over (%v)", world,
+				st.Offset, err)
 		}
 	}
 }
@@ -571,9 +586,9 @@ func TestOutOfMemoryInAGroup(t *testing.T) {
 
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
-// TestKilledRuns: whenever the processes of a run are killed, all or one of them, in a save or not, starting again ends with
-// the very files and losses of a run that nothing happened to, and no more is lost than the steps since the last
-// checkpoint and those made while one was being written. DITRUN_SOAK=1 kills 50 times.
+// TestKilledRuns: whenever the processes of a run are killed, all or one of them, in a save or not, starting again
+// ends with the very files and losses of a run that nothing happened to, and no more is lost than the steps since
+// the last checkpoint and those made while one was being written. DITRUN_SOAK=1 kills 50 times.
 func TestKilledRuns(t *testing.T) {
 	for _, world := range []int{1, 2} {
 		kills := 4 / world
@@ -581,7 +596,8 @@ func TestKilledRuns(t *testing.T) {
 			kills = 50
 		}
 		straight := newTask(t, 300)
-		straight.Config.CkptEvery, straight.Config.LRSchedule, straight.Config.WarmupSteps, straight.Config.KeepLast = 7, "cosine", 20, 3
+		straight.Config.CkptEvery, straight.Config.LRSchedule, straight.Config.WarmupSteps,
+			straight.Config.KeepLast = 7, "cosine", 20, 3
 		want := map[int]Record{}
 		for _, r := range records(straight.finish(t, world)) {
 			want[r.Step] = r
@@ -617,7 +633,8 @@ func TestKilledRuns(t *testing.T) {
 					case l.Start != nil:
 						// One save may have been under way, and another have been about to begin.
 						if lost := reached - *l.Start; *l.Start < saved || lost > 3*7 {
-							t.Errorf("%d processes: went on from step %d after step %d, step %d was saved", world, *l.Start, reached, saved)
+							t.Errorf("%d processes: went on from step %d after step %d, step %d was saved", world,
+								*l.Start, reached, saved)
 						}
 					case l.Step > 0:
 						reached = max(reached, l.Step)
@@ -625,7 +642,8 @@ func TestKilledRuns(t *testing.T) {
 						saved = max(saved, l.Saved)
 					case l.Record != nil:
 						g, _ := l.record()
-						if w := want[g.Step]; g.Loss != w.Loss || g.MSE != w.MSE || g.VB != w.VB || g.GradNorm != w.GradNorm || g.UpdateNorm != w.UpdateNorm || g.LR != w.LR {
+						if w := want[g.Step]; g.Loss != w.Loss || g.MSE != w.MSE || g.VB != w.VB ||
+							g.GradNorm != w.GradNorm || g.UpdateNorm != w.UpdateNorm || g.LR != w.LR {
 							t.Fatalf("%d processes: step %d: %+v, want %+v", world, g.Step, g, w)
 						}
 					}
@@ -639,10 +657,12 @@ func TestKilledRuns(t *testing.T) {
 				}
 			}
 			for rank := range world {
-				sameFile(t, "killed", filepath.Join(killed.Dir, latestLink, optimizerFile(rank, world)), filepath.Join(straight.Dir, latestLink, optimizerFile(rank, world)))
+				sameFile(t, "killed", filepath.Join(killed.Dir, latestLink, optimizerFile(rank, world)),
+					filepath.Join(straight.Dir, latestLink, optimizerFile(rank, world)))
 			}
 			for _, name := range []string{modelFile, emaFile, stateFile} {
-				sameFile(t, "killed", filepath.Join(killed.Dir, latestLink, name), filepath.Join(straight.Dir, latestLink, name))
+				sameFile(t, "killed", filepath.Join(killed.Dir, latestLink, name),
+					filepath.Join(straight.Dir, latestLink, name))
 			}
 			if got := listing(t, killed.Dir); got != "0000287 0000294 0000300 latest" {
 				t.Errorf("left %q", got)

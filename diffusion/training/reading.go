@@ -9,8 +9,9 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
-// batches yields the parts of the batches from the present step on. Where a read fails that may succeed a little later, the
-// stream is opened again at the same place, which gives the same samples. An error is the last that it yields.
+// batches yields the parts of the batches from the present step on. Where a read fails that may succeed a little
+// later, the stream is opened again at the same place, which gives the same samples. An error is the last that it
+// yields.
 func (r *runner) batches(ctx context.Context) iter.Seq2[Batch, error] {
 	parts := r.cfg.parts()
 	options := stream.Options{

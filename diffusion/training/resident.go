@@ -11,8 +11,9 @@ import (
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
-// Resident is the source of encoded latents that all lie in the memory of dev: ImageNet's at 256 pixels take 21 GB, with
-// mirrored views 42. Nothing is read after the start, and a batch is gathered on the device. The caller closes it.
+// Resident is the source of encoded latents that all lie in the memory of dev: ImageNet's at 256 pixels take 21 GB,
+// with mirrored views 42. Nothing is read after the start, and a batch is gathered on the device. The caller closes
+// it.
 func Resident(l *latents.Set, dev torch.Device) (*ResidentLatents, error) {
 	set, err := SetOf(l).WithText(l)
 	if err != nil {
@@ -94,5 +95,6 @@ func (r *ResidentLatents) moments(s *torch.Scope, b *stream.Batch) *torch.Tensor
 	if len(r.views) == 1 {
 		return x
 	}
-	return s.Where(s.GtScalar(torch.From(s, mirrored, n, 1, 1, 1), 0.5), s.To(s.IndexSelect(r.views[1], 0, at), torch.Float32), x)
+	return s.Where(s.GtScalar(torch.From(s, mirrored, n, 1, 1, 1), 0.5),
+		s.To(s.IndexSelect(r.views[1], 0, at), torch.Float32), x)
 }

@@ -23,7 +23,8 @@ func TestResidentEqualsDisk(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := Run(context.Background(), Job{Device: torchtest.Device(t), Config: cfg, Source: src, Dir: t.TempDir()})
+			got, err := Run(context.Background(),
+				Job{Device: torchtest.Device(t), Config: cfg, Source: src, Dir: t.TempDir()})
 			src.Close()
 			if err != nil {
 				t.Fatal(err)
@@ -32,7 +33,8 @@ func TestResidentEqualsDisk(t *testing.T) {
 
 			// The order is part of the stream.
 			cfg.MaxSteps++
-			cfg.DataOrder = map[string]string{stream.ShuffleOrder: stream.BlockOrder, stream.BlockOrder: stream.ShuffleOrder}[order]
+			cfg.DataOrder = map[string]string{stream.ShuffleOrder: stream.BlockOrder,
+				stream.BlockOrder: stream.ShuffleOrder}[order]
 			if _, err := Check(cfg, SetOf(l), 1, want.Checkpoint); err == nil {
 				t.Error("a run goes on in another order")
 			}

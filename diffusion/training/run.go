@@ -25,7 +25,8 @@ type Job struct {
 	Group *dist.Group
 	Hooks Hooks
 
-	// For tests: poison changes the loss of a batch of the stream, memory is called before n samples go through the model.
+	// For tests: poison changes the loss of a batch of the stream, memory is called before n samples go through the
+	// model.
 	poison func(r *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor
 	memory func(n int) error
 	// Fault fails what a saver does as a file system would; looksLate makes the CPU notice bad steps as late as a GPU.
@@ -56,7 +57,8 @@ type Result struct {
 	Saved      int    // its step
 }
 
-// ErrStopped is the error of a run that ended early, with a checkpoint, because another process of its group was told to.
+// ErrStopped is the error of a run that ended early, with a checkpoint, because another process of its group was
+// told to.
 var ErrStopped = errors.New("stopped with another process of the run")
 
 // Run trains and writes checkpoints below job.Dir, from the beginning or from job.Resume. When ctx is cancelled on any
@@ -123,7 +125,8 @@ type runner struct {
 // newRunner makes a run with new weights.
 func newRunner(s *torch.Scope, job Job) (*runner, error) {
 	cfg := job.Config
-	r := &runner{cfg: cfg, source: job.Source, set: job.Source.Set(), group: job.Group, hooks: job.Hooks, poison: job.poison, memory: job.memory}
+	r := &runner{cfg: cfg, source: job.Source, set: job.Source.Set(), group: job.Group, hooks: job.Hooks,
+		poison: job.poison, memory: job.memory}
 	r.total = cfg.Steps(r.set.Samples)
 	if r.group.Rank() > 0 {
 		r.hooks = Hooks{Start: job.Hooks.Start, Step: job.Hooks.Step, BadStep: job.Hooks.BadStep}
@@ -237,7 +240,8 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 	defer cancel()
 	if !stop && r.step < r.total {
 		for b, err := range r.batches(loading) {
-			// Here, since all know here whether one of them has nothing to go on with, and wait for each other nowhere else.
+			// Here, since all know here whether one of them has nothing to go on with, and wait for each other
+			// nowhere else.
 			if stop, err = r.agree(ctx, s, err); stop || err != nil {
 				if err != nil {
 					err = fmt.Errorf("step %d: %w", r.step+1, err)
@@ -331,8 +335,9 @@ func (r *runner) stepDone(ctx context.Context, s *torch.Scope, b Batch) error {
 // logs says whether there is a record of this step.
 func (r *runner) logs(step int) bool { return step == r.total || step%r.cfg.LogEvery == 0 }
 
-// agree tells the processes of each other: whether one was told to stop, whether one has failed (as this one has where
-// failed is not nil), and whether a checkpoint is to be tried again, which is done here. All learn it at the same place.
+// agree tells the processes of each other: whether one was told to stop, whether one has failed (as this one has
+// where failed is not nil), and whether a checkpoint is to be tried again, which is done here. All learn it at the
+// same place.
 func (r *runner) agree(ctx context.Context, s *torch.Scope, failed error) (stop bool, err error) {
 	const stops, fails, saves = 0, 1, 2
 	told := make([]float64, 3)
@@ -372,7 +377,8 @@ func (r *runner) together(err error) bool {
 // preview shows the averages of the weights.
 func (r *runner) preview(s *torch.Scope) error {
 	paused := time.Now()
-	defer func() { r.window.started = r.window.started.Add(time.Since(paused)) }() // previews do not count as training time
+	// previews do not count as training time
+	defer func() { r.window.started = r.window.started.Add(time.Since(paused)) }()
 	return s.Try(func(s *torch.Scope) error {
 		s = s.NoGrad()
 		averages := r.opt.EMA(s) // of all processes

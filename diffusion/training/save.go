@@ -9,8 +9,9 @@ import (
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
-// save begins to write the checkpoint of the current step, from a copy of everything in host memory. An earlier one is
-// finished first. Its error is one after which the processes cannot go on; that a checkpoint could not be written is none.
+// save begins to write the checkpoint of the current step, from a copy of everything in host memory. An earlier one
+// is finished first. Its error is one after which the processes cannot go on; that a checkpoint could not be
+// written is none.
 func (r *runner) save(s *torch.Scope) error {
 	began := time.Now()
 	defer func() { r.window.saving += time.Since(began).Seconds() }()
@@ -120,7 +121,8 @@ func (r *runner) lastSave(s *torch.Scope) error {
 	r.ending = true
 	r.finishSave()
 	for try := 0; r.saved != r.step; try++ {
-		if failed := r.unsaved.news; failed.Step == r.step { // not of another step, with which something else may have been wrong
+		// not of another step, with which something else may have been wrong
+		if failed := r.unsaved.news; failed.Step == r.step {
 			if !failed.Momentary || try == len(r.pauses.last) {
 				return errors.New(failed.Error)
 			}
@@ -135,7 +137,8 @@ func (r *runner) lastSave(s *torch.Scope) error {
 	return nil
 }
 
-// rescue saves what was trained before an error with which all processes end. Weights that are not finite are of no use.
+// rescue saves what was trained before an error with which all processes end. Weights that are not finite are of no
+// use.
 func (r *runner) rescue(s *torch.Scope) {
 	r.finishSave()
 	if r.busy || r.saved == r.step {

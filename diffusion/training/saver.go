@@ -21,9 +21,9 @@ import (
 // saveTimeout is how long a process waits for the others to write their part of a checkpoint.
 const saveTimeout = 30 * time.Minute
 
-// A saver writes checkpoints while training goes on, one at a time. Every process writes its part of the optimizer, rank 0
-// the weights too; it alone publishes: aside, synced, renamed, `latest` last. Killed at any moment it leaves the
-// checkpoints before it as they were.
+// A saver writes checkpoints while training goes on, one at a time. Every process writes its part of the optimizer,
+// rank 0 the weights too; it alone publishes: aside, synced, renamed, `latest` last. Killed at any moment it leaves
+// the checkpoints before it as they were.
 type saver struct {
 	dir                 string
 	group               *dist.Group
@@ -118,7 +118,8 @@ func (w *saver) writePart(ctx context.Context, key func(any) string, shot *optim
 }
 
 // writeAll writes the checkpoint on rank 0, with the parts of the others.
-func (w *saver) writeAll(ctx context.Context, key func(any) string, shot *optim.Snapshot, st state, info dit.Info) (path string, err error) {
+func (w *saver) writeAll(ctx context.Context, key func(any) string, shot *optim.Snapshot, st state,
+	info dit.Info) (path string, err error) {
 	told := w.group.World() == 1
 	tell := func(folder string) error {
 		if told {
@@ -166,8 +167,8 @@ func (w *saver) writeAll(ctx context.Context, key func(any) string, shot *optim.
 	return path, nil
 }
 
-// tidy makes `latest` refer to the checkpoint of step and removes those that are not kept. It says in words what it could
-// not do: the checkpoint is there all the same.
+// tidy makes `latest` refer to the checkpoint of step and removes those that are not kept. It says in words what it
+// could not do: the checkpoint is there all the same.
 func (w *saver) tidy(step int) (notes []string) {
 	err := w.trying(latestLink, func() error { return link(stepName(step), filepath.Join(w.dir, latestLink)) })
 	if err != nil {
@@ -255,7 +256,8 @@ func (w *saver) partOf(ctx context.Context, dir, key string, rank int) (savedFil
 	}
 	info, err := os.Stat(filepath.Join(dir, part.File.File))
 	if err != nil || info.Size() != part.File.Bytes {
-		return savedFile{}, fmt.Errorf("%s: rank %d has written it, but it is not here: the run folder must lie on a file system that all machines share", part.File.File, rank)
+		return savedFile{}, fmt.Errorf("%s: rank %d has written it, but it is not here: the run folder must lie on "+
+			"a file system that all machines share", part.File.File, rank)
 	}
 	return part.File, w.group.Store().Delete(key)
 }
@@ -287,8 +289,8 @@ func (w *saver) retire(last int) error {
 	return nil
 }
 
-// link makes the symbolic link at path refer to name, replacing another at once. On a file system without symbolic links
-// path becomes a text file that holds name.
+// link makes the symbolic link at path refer to name, replacing another at once. On a file system without symbolic
+// links path becomes a text file that holds name.
 func link(name, path string) error {
 	aside := path + ".tmp"
 	if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {

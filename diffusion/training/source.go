@@ -85,8 +85,10 @@ func (l stored) Set() Set { return l.set }
 // SetOf describes encoded latents.
 func SetOf(l *latents.Set) Set {
 	m := l.Manifest()
-	return Set{Name: l.Dir(), Samples: l.Len(), Classes: l.Classes(), Channels: m.Channels, Height: m.Height, Width: m.Width,
-		ImageSize: m.ImageSize, Flip: m.Flip, ScalingFactor: m.VAE.ScalingFactor, Hash: m.Dataset.Hash, VAE: m.VAE.SHA256,
+	return Set{Name: l.Dir(), Samples: l.Len(), Classes: l.Classes(), Channels: m.Channels, Height: m.Height,
+		Width:     m.Width,
+		ImageSize: m.ImageSize, Flip: m.Flip, ScalingFactor: m.VAE.ScalingFactor, Hash: m.Dataset.Hash,
+		VAE:         m.VAE.SHA256,
 		Orientation: m.Orientation}
 }
 
@@ -115,19 +117,25 @@ func (c Config) check(set Set, world int) error {
 	}
 	switch {
 	case set.Channels != c.Model.InChannels || set.Height != c.Model.InputSize || set.Width != c.Model.Width():
-		return fmt.Errorf("latents are %dx%dx%d, the model wants %dx%dx%d", set.Channels, set.Height, set.Width, c.Model.InChannels, c.Model.InputSize, c.Model.Width())
+		return fmt.Errorf("latents are %dx%dx%d, the model wants %dx%dx%d", set.Channels, set.Height, set.Width,
+			c.Model.InChannels, c.Model.InputSize, c.Model.Width())
 	case c.Model.HasText() && set.Text == nil:
 		return fmt.Errorf("latents %s have no captions: encode-latents --captions adds them", set.Name)
-	case c.Model.HasText() && (set.Text.Encoder.Width != c.Model.TextWidth || set.Text.Encoder.Length > c.Model.TextLength):
-		return fmt.Errorf("captions of %d tokens of width %d, the model wants up to %d of width %d", set.Text.Encoder.Length, set.Text.Encoder.Width, c.Model.TextLength, c.Model.TextWidth)
+	case c.Model.HasText() &&
+		(set.Text.Encoder.Width != c.Model.TextWidth || set.Text.Encoder.Length > c.Model.TextLength):
+		return fmt.Errorf("captions of %d tokens of width %d, the model wants up to %d of width %d",
+			set.Text.Encoder.Length, set.Text.Encoder.Width, c.Model.TextLength, c.Model.TextWidth)
 	case c.Model.HasClass() && len(set.Classes) > c.Model.NumClasses:
 		return fmt.Errorf("latents have %d classes, the model has %d", len(set.Classes), c.Model.NumClasses)
 	case set.Samples < c.GlobalBatchSize:
-		return fmt.Errorf("global batch size %d is larger than the data set of %d samples", c.GlobalBatchSize, set.Samples)
+		return fmt.Errorf("global batch size %d is larger than the data set of %d samples", c.GlobalBatchSize,
+			set.Samples)
 	case c.GlobalBatchSize%(world*c.parts()) != 0:
-		return fmt.Errorf("global batch size %d is not divisible by %d processes times %d accumulated parts", c.GlobalBatchSize, world, c.parts())
+		return fmt.Errorf("global batch size %d is not divisible by %d processes times %d accumulated parts",
+			c.GlobalBatchSize, world, c.parts())
 	case c.FlipProb > 0 && !set.Flip:
-		return fmt.Errorf("flip probability %v, but the latents hold no mirrored view: encode them with --flip both, or train without flips", c.FlipProb)
+		return fmt.Errorf("flip probability %v, but the latents hold no mirrored view: encode them with --flip "+
+			"both, or train without flips", c.FlipProb)
 	case !(set.ScalingFactor > 0):
 		return fmt.Errorf("latents have a scaling factor of %v, want a positive number", set.ScalingFactor)
 	}

@@ -27,11 +27,13 @@ func (p part) first(s *torch.Scope, n int) part {
 		}
 		return s.Narrow(x, 0, 0, n)
 	}
-	return part{cut(p.x0), cut(p.noise), p.t[:n], dit.Condition{Labels: cut(p.cond.Labels), Tokens: cut(p.cond.Tokens), Lengths: cut(p.cond.Lengths)}}
+	return part{cut(p.x0), cut(p.noise), p.t[:n],
+		dit.Condition{Labels: cut(p.cond.Labels), Tokens: cut(p.cond.Tokens), Lengths: cut(p.cond.Lengths)}}
 }
 
-// inputs draws what the samples of b are trained with: latents from their posteriors, noise, timesteps and labels and
-// captions, some of which are dropped, both of a sample at once, for the null class and the empty caption. All of it depends on the seed and the samples' places in the run alone.
+// inputs draws what the samples of b are trained with: latents from their posteriors, noise, timesteps and labels
+// and captions, some of which are dropped, both of a sample at once, for the null class and the empty caption. All
+// of it depends on the seed and the samples' places in the run alone.
 func (r *runner) inputs(s *torch.Scope, b Batch) (part, error) {
 	cfg, n := r.cfg, len(b.Labels)
 	p := part{t: make([]int, n)}
@@ -42,7 +44,8 @@ func (r *runner) inputs(s *torch.Scope, b Batch) (part, error) {
 		p.t[i] = philox.Intn(diffusion.TrainSteps, cfg.GlobalSeed, philox.TagTimestep, 0, index)
 		labels[i] = b.Labels[i]
 		if cfg.Model.HasClass() && (labels[i] < 0 || labels[i] >= int64(cfg.Model.NumClasses)) {
-			return p, fmt.Errorf("sample %d has label %d, which is out of range: the model has classes 0 to %d", b.IDs[i], labels[i], cfg.Model.NumClasses-1)
+			return p, fmt.Errorf("sample %d has label %d, which is out of range: the model has classes 0 to %d",
+				b.IDs[i], labels[i], cfg.Model.NumClasses-1)
 		}
 		if philox.Uniform(cfg.GlobalSeed, philox.TagLabelDrop, 0, index) < cfg.Model.ClassDropoutProb {
 			dropped[i], labels[i] = true, int64(cfg.Model.NullClass())
@@ -64,8 +67,8 @@ func (r *runner) inputs(s *torch.Scope, b Batch) (part, error) {
 	return p, nil
 }
 
-// tokens returns the states [N, L, W] of the captions of a batch and their lengths [N], those of the empty caption where
-// they are dropped.
+// tokens returns the states [N, L, W] of the captions of a batch and their lengths [N], those of the empty caption
+// where they are dropped.
 func (t *Text) tokens(s *torch.Scope, b Batch, dropped []bool) (states, lengths *torch.Tensor) {
 	n, size := len(dropped), t.Encoder.Length*t.Encoder.Width
 	values, counts := make([]float32, n*size), make([]int64, n)
@@ -134,8 +137,8 @@ func (r *runner) apply(s *torch.Scope, skip *torch.Tensor) {
 	}))
 }
 
-// spike returns 1 where the loss of the step, over all processes, is above SpikeFactor times its running mean, else 0, and
-// lets a loss that is not enter the mean. It reads nothing back.
+// spike returns 1 where the loss of the step, over all processes, is above SpikeFactor times its running mean, else
+// 0, and lets a loss that is not enter the mean. It reads nothing back.
 func (r *runner) spike(s *torch.Scope) (*torch.Tensor, error) {
 	const memory = 0.99
 	loss := s.Clone(s.Select(r.window.parts, 0, termLoss))

@@ -22,7 +22,8 @@ func syntheticPlan(n int) latents.Plan {
 		Dataset:  latents.Dataset{Samples: n, Hash: "synthetic", Order: "position", Classes: []string{"a", "b", "c"}},
 		VAE:      latents.VAE{Name: "test", SHA256: strings.Repeat("ab", 32), ScalingFactor: 0.5},
 		Channels: 4, Height: 4, Width: 4, DType: checkpoint.F32, Flip: true,
-		ImageSize: picture.Square(32), Crop: picture.PillowClassic.Crop(), Decoder: picture.Decoders, ShardSize: 16, Tool: "test",
+		ImageSize: picture.Square(32), Crop: picture.PillowClassic.Crop(), Decoder: picture.Decoders, ShardSize: 16,
+		Tool: "test",
 	}
 }
 
@@ -83,7 +84,8 @@ func synthetic(t testing.TB, plan latents.Plan) *latents.Set {
 // small trains a tiny model on the synthetic latents.
 func small(steps int) Config {
 	cfg := DefaultConfig
-	cfg.Model = dit.Config{InputSize: 4, PatchSize: 2, InChannels: 4, HiddenSize: 24, Depth: 2, NumHeads: 2, MLPRatio: 4, ClassDropoutProb: 0.1, NumClasses: 3, LearnSigma: true}
+	cfg.Model = dit.Config{InputSize: 4, PatchSize: 2, InChannels: 4, HiddenSize: 24, Depth: 2, NumHeads: 2,
+		MLPRatio: 4, ClassDropoutProb: 0.1, NumClasses: 3, LearnSigma: true}
 	cfg.ImageSize = picture.Square(32)
 	cfg.GlobalBatchSize, cfg.Epochs, cfg.MaxSteps = 8, 0, steps
 	cfg.LR, cfg.EMADecay, cfg.GlobalSeed = 3e-3, 0.9, 7
@@ -101,11 +103,13 @@ func run(t testing.TB, cfg Config, l *latents.Set, dir, resume string, hooks Hoo
 	return result, records
 }
 
-func tryRun(t testing.TB, ctx context.Context, cfg Config, l *latents.Set, dir, resume string, hooks Hooks) (Result, []Record, error) {
+func tryRun(t testing.TB, ctx context.Context, cfg Config, l *latents.Set, dir, resume string, hooks Hooks) (Result,
+	[]Record, error) {
 	t.Helper()
 	var records []Record
 	hooks.Log = func(r Record) { records = append(records, r) }
-	result, err := Run(ctx, Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: dir, Resume: resume, Hooks: hooks})
+	result, err := Run(ctx, Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: dir, Resume: resume,
+		Hooks: hooks})
 	return result, records, err
 }
 

@@ -88,7 +88,8 @@ func TestCaptionsOfABatch(t *testing.T) {
 		}
 		defer r.close()
 		dropped, kept := 0, 0
-		for b, err := range src.Batches(t.Context(), stream.Options{Seed: cfg.GlobalSeed, GlobalBatch: 8, MaxSteps: 3, Captions: true}) {
+		for b, err := range src.Batches(t.Context(),
+			stream.Options{Seed: cfg.GlobalSeed, GlobalBatch: 8, MaxSteps: 3, Captions: true}) {
 			if err != nil {
 				return err
 			}
@@ -96,7 +97,8 @@ func TestCaptionsOfABatch(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			states, lengths, labels := torch.Data[float32](p.cond.Tokens), torch.Data[int64](p.cond.Lengths), torch.Data[int64](p.cond.Labels)
+			states, lengths, labels := torch.Data[float32](p.cond.Tokens), torch.Data[int64](p.cond.Lengths),
+				torch.Data[int64](p.cond.Labels)
 			for i, row := range b.CaptionRows {
 				if labels[i] == 3 {
 					row = 0
@@ -134,7 +136,9 @@ func TestTrainsOnText(t *testing.T) {
 		}
 		train := func(src Source) (Result, []float64) {
 			var losses []float64
-			result, err := Run(context.Background(), Job{Device: torchtest.Device(t), Config: cfg, Source: src, Dir: t.TempDir(), Hooks: Hooks{Log: func(r Record) { losses = append(losses, r.MSE) }}})
+			result, err := Run(context.Background(),
+				Job{Device: torchtest.Device(t), Config: cfg, Source: src, Dir: t.TempDir(),
+					Hooks: Hooks{Log: func(r Record) { losses = append(losses, r.MSE) }}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -25,7 +25,8 @@ func sameLosses(t *testing.T, what string, got, want []Record) {
 		return
 	}
 	for i, w := range want {
-		if g := got[i]; g.Step != w.Step || g.Epoch != w.Epoch || g.Loss != w.Loss || g.MSE != w.MSE || g.VB != w.VB || g.GradNorm != w.GradNorm || g.LR != w.LR {
+		if g := got[i]; g.Step != w.Step || g.Epoch != w.Epoch || g.Loss != w.Loss || g.MSE != w.MSE || g.VB != w.VB ||
+			g.GradNorm != w.GradNorm || g.LR != w.LR {
 			t.Errorf("%s: record %d is %+v, want %+v", what, i, g, w)
 			return
 		}
@@ -55,7 +56,8 @@ func TestSameSeedSameFiles(t *testing.T) {
 func TestResumeEqualsStraightRun(t *testing.T) {
 	for _, precision := range []string{"fp32", "bf16"} {
 		l, cfg := synthetic(t, syntheticPlan(20)), small(12) // 2 steps an epoch
-		cfg.LRSchedule, cfg.WarmupSteps, cfg.MaxGradNorm, cfg.WeightDecay, cfg.Precision = "linear", 4, 1, 0.01, precision
+		cfg.LRSchedule, cfg.WarmupSteps, cfg.MaxGradNorm, cfg.WeightDecay, cfg.Precision = "linear", 4, 1, 0.01,
+			precision
 		cfg.CkptEvery = 5
 		a, b := t.TempDir(), t.TempDir()
 		straight, records := run(t, cfg, l, a, "", Hooks{})
@@ -183,7 +185,8 @@ func TestLossFalls(t *testing.T) {
 	if want := 6 * cfg.Model.MACs() * 800; last.FLOPs != want {
 		t.Errorf("FLOPs %v, want %v", last.FLOPs, want)
 	}
-	if last.Seconds <= 0 || last.SecondsSinceStart < last.Seconds || last.DataWaitSeconds <= 0 || last.DataWaitSeconds > last.Seconds {
+	if last.Seconds <= 0 || last.SecondsSinceStart < last.Seconds || last.DataWaitSeconds <= 0 ||
+		last.DataWaitSeconds > last.Seconds {
 		t.Errorf("times %+v", last)
 	}
 }
@@ -213,11 +216,13 @@ func TestPreviewSeesTheAverages(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			same := torchtest.Relative(s, torch.From(s, weights[4], 32, 24), m.Final.(*dit.FinalLayer).Linear.Weight) == 0
+			same := torchtest.Relative(s, torch.From(s, weights[4], 32, 24),
+				m.Final.(*dit.FinalLayer).Linear.Weight) == 0
 			if same != want {
 				t.Errorf("the preview's weights are those of %s: %v", file, same)
 			}
-			if info.EMA != want || info.Step != 4 || info.ScalingFactor != 0.5 || info.VAE != l.Manifest().VAE.SHA256 || len(info.Classes) != 3 || info.ImageSize != 32 {
+			if info.EMA != want || info.Step != 4 || info.ScalingFactor != 0.5 || info.VAE != l.Manifest().VAE.SHA256 ||
+				len(info.Classes) != 3 || info.ImageSize != 32 {
 				t.Errorf("%s says %+v", file, info)
 			}
 			nn.Close(m)
@@ -226,7 +231,8 @@ func TestPreviewSeesTheAverages(t *testing.T) {
 	})
 	// All four steps count, the preview's pause does not.
 	if r := records[0]; r.Steps != 4 || r.Seconds >= r.SecondsSinceStart-pause.Seconds()*0.9 {
-		t.Errorf("%d steps in %.3f of %.3f seconds, of which a preview took %.3f", r.Steps, r.Seconds, r.SecondsSinceStart, pause.Seconds())
+		t.Errorf("%d steps in %.3f of %.3f seconds, of which a preview took %.3f", r.Steps, r.Seconds,
+			r.SecondsSinceStart, pause.Seconds())
 	}
 }
 
@@ -288,13 +294,15 @@ func TestLatentsMustFit(t *testing.T) {
 		{l, func(c *Config) { c.Model.InputSize = 8 }, "latents are 4x4x4, the model wants 4x8x8"},
 		{l, func(c *Config) { c.Model.InChannels = 3 }, "the model wants 3x4x4"},
 		{l, func(c *Config) { c.Model.NumClasses = 2 }, "latents have 3 classes, the model has 2"},
-		{l, func(c *Config) { c.GlobalBatchSize = 21 }, "global batch size 21 is larger than the data set of 20 samples"},
+		{l, func(c *Config) { c.GlobalBatchSize = 21 },
+			"global batch size 21 is larger than the data set of 20 samples"},
 		{l, func(c *Config) { c.LR = -1 }, "learning rate -1"},
 		{oneView, func(c *Config) {}, "no mirrored view"},
 	} {
 		cfg, dir := small(1), filepath.Join(t.TempDir(), "checkpoints")
 		c.change(&cfg)
-		if _, _, err := tryRun(t, context.Background(), cfg, c.l, dir, "", Hooks{}); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, _, err := tryRun(t, context.Background(), cfg, c.l, dir, "", Hooks{}); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("error %v, want %q", err, c.want)
 		}
 		if got := listing(t, dir); got != "" {

@@ -32,12 +32,13 @@ const (
 
 // A Record is what is known at a log step, averaged over the steps since the last one that were applied.
 type Record struct {
-	Step, Epoch       int // steps done, epoch from 0
-	Loss, MSE, VB     float64
-	Bins              [NumBins]float64 // mean squared error by timestep, bin i from i/NumBins of them on; NaN where there was none
-	GradNorm          float64          // before clipping
-	UpdateNorm        float64          // of the change of the weights in the last step
-	LatentMean        float64          // of what is trained on, scaled
+	Step, Epoch   int // steps done, epoch from 0
+	Loss, MSE, VB float64
+	// mean squared error by timestep, bin i from i/NumBins of them on; NaN where there was none
+	Bins              [NumBins]float64
+	GradNorm          float64 // before clipping
+	UpdateNorm        float64 // of the change of the weights in the last step
+	LatentMean        float64 // of what is trained on, scaled
 	LatentStd         float64
 	LR                float64
 	Skipped           int     // steps that were not applied
@@ -101,8 +102,10 @@ func (w *window) part(s *torch.Scope, loss *torch.Tensor, l diffusion.Losses, p 
 		counts[bin]++
 	}
 	byBin := s.MatMul(torch.From(s, bins, NumBins, n), s.Reshape(mse, n, 1))
-	means := s.MulScalar(s.Stack([]*torch.Tensor{s.Mean(mse), vb, s.Mean(p.x0), s.Mean(s.Square(p.x0))}, 0), 1/float64(count))
-	terms := s.Cat([]*torch.Tensor{s.Reshape(s.Detach(loss), 1), means, s.Reshape(byBin, NumBins), torch.From(s, counts, NumBins)}, 0)
+	means := s.MulScalar(s.Stack([]*torch.Tensor{s.Mean(mse), vb, s.Mean(p.x0), s.Mean(s.Square(p.x0))}, 0),
+		1/float64(count))
+	terms := s.Cat([]*torch.Tensor{s.Reshape(s.Detach(loss), 1), means, s.Reshape(byBin, NumBins),
+		torch.From(s, counts, NumBins)}, 0)
 	if i > 0 {
 		terms = s.Add(w.parts, terms)
 	}
@@ -122,8 +125,8 @@ func (w *window) add(s *torch.Scope, r optim.StepResult) {
 	}
 }
 
-// bad returns the number of steps of the window that were not applied, and how many in a row there were at most in the run.
-// It waits for the device.
+// bad returns the number of steps of the window that were not applied, and how many in a row there were at most in
+// the run. It waits for the device.
 func (w *window) bad(s *torch.Scope) (n, inARow int) {
 	s.Sub(func(s *torch.Scope) *torch.Tensor {
 		both := torch.Data[float32](s.Stack([]*torch.Tensor{s.Select(w.sums, 0, termBad), w.longest}, 0))
@@ -152,11 +155,14 @@ func (r *runner) record(s *torch.Scope) error {
 	mean := func(i int) float64 { return sums[i] / float64(w.steps-skipped) } // NaN where no step was applied
 	seconds, samples := now.Sub(w.started).Seconds(), w.steps*r.cfg.GlobalBatchSize
 	rec := Record{
-		Step: r.step, Epoch: r.epoch, Loss: mean(termLoss) / world, MSE: mean(termMSE) / world, VB: mean(termVB) / world,
-		GradNorm: mean(termNorm), UpdateNorm: update, LatentMean: mean(termX0) / world, LR: r.cfg.learningRate(r.step-1, r.total), Skipped: skipped,
-		Seconds: seconds, Steps: w.steps, Samples: samples, DataWaitSeconds: w.wait, SavingSeconds: w.saving, LoggingSeconds: w.logging,
-		FLOPs:      3 * 2 * r.cfg.Model.MACs() * float64(samples),
-		StepsTotal: r.total, SecondsSinceStart: now.Sub(r.began).Seconds(),
+		Step: r.step, Epoch: r.epoch, Loss: mean(termLoss) / world, MSE: mean(termMSE) / world,
+		VB:       mean(termVB) / world,
+		GradNorm: mean(termNorm), UpdateNorm: update, LatentMean: mean(termX0) / world,
+		LR: r.cfg.learningRate(r.step-1, r.total), Skipped: skipped,
+		Seconds: seconds, Steps: w.steps, Samples: samples, DataWaitSeconds: w.wait, SavingSeconds: w.saving,
+		LoggingSeconds: w.logging,
+		FLOPs:          3 * 2 * r.cfg.Model.MACs() * float64(samples),
+		StepsTotal:     r.total, SecondsSinceStart: now.Sub(r.began).Seconds(),
 	}
 	rec.LatentStd = math.Sqrt(max(0, mean(termX0Sq)/world-rec.LatentMean*rec.LatentMean))
 	for i := range rec.Bins {

@@ -52,7 +52,8 @@ func (c Config) Validate() error {
 		name        string
 		value, most int
 	}{
-		{"vocab_size", c.VocabSize, 1 << 20}, {"hidden_size", c.HiddenSize, 1 << 14}, {"intermediate_size", c.IntermediateSize, 1 << 16},
+		{"vocab_size", c.VocabSize, 1 << 20}, {"hidden_size", c.HiddenSize, 1 << 14},
+		{"intermediate_size", c.IntermediateSize, 1 << 16},
 		{"num_hidden_layers", c.NumHiddenLayers, 256}, {"num_attention_heads", c.NumAttentionHeads, 1 << 10},
 	} {
 		if f.value < 1 || f.value > f.most {
@@ -63,7 +64,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("max_position_embeddings %d: want 2 to 4096", c.MaxPositionEmbeddings)
 	}
 	if c.HiddenSize%c.NumAttentionHeads != 0 {
-		return fmt.Errorf("hidden_size %d is not divisible by num_attention_heads %d", c.HiddenSize, c.NumAttentionHeads)
+		return fmt.Errorf("hidden_size %d is not divisible by num_attention_heads %d", c.HiddenSize,
+			c.NumAttentionHeads)
 	}
 	if c.HiddenAct != "quick_gelu" && c.HiddenAct != "gelu" {
 		return fmt.Errorf("hidden_act %q: want quick_gelu or gelu", c.HiddenAct)

@@ -21,7 +21,8 @@ import (
 const configName = "config.json"
 
 // weightFiles are the names that transformers gives weights in a folder, the one to take first.
-var weightFiles = []string{"model.safetensors", "model.safetensors.index.json", "model.fp16.safetensors", "pytorch_model.bin", "pytorch_model.bin.index.json"}
+var weightFiles = []string{"model.safetensors", "model.safetensors.index.json", "model.fp16.safetensors",
+	"pytorch_model.bin", "pytorch_model.bin.index.json"}
 
 // An Encoder is a text encoder with its tokenizer.
 type Encoder struct {
@@ -63,7 +64,8 @@ func open(dir string, dev torch.Device) (*Encoder, error) {
 		return nil, err
 	}
 	if tokenizer.Size() > cfg.VocabSize {
-		return nil, fmt.Errorf("the tokenizer has %d ids, vocab_size in %s is %d: want the tokenizer of this encoder", tokenizer.Size(), configName, cfg.VocabSize)
+		return nil, fmt.Errorf("the tokenizer has %d ids, vocab_size in %s is %d: want the tokenizer of this encoder",
+			tokenizer.Size(), configName, cfg.VocabSize)
 	}
 	path, err := findWeights(model)
 	if err != nil {
@@ -117,7 +119,8 @@ func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 	const table = "embeddings.token_embedding.weight"
 	found := checkpoint.Models(file, table)
 	if len(found) == 0 {
-		return nil, fmt.Errorf("found %d tensors, none of them text_model.%s: want the text encoder of CLIP in transformers' names", len(file.Tensors()), table)
+		return nil, fmt.Errorf("found %d tensors, none of them text_model.%s: want the text encoder of CLIP in "+
+			"transformers' names", len(file.Tensors()), table)
 	}
 	place, err := checkpoint.First(found)
 	if err != nil {
@@ -138,7 +141,8 @@ func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 		elements += info.NumElements()
 	}
 	if n := int64(cfg.NumParams()); elements < n {
-		return nil, fmt.Errorf("%d parameters, %s describes %d: want weights and config of one model", elements, configName, n)
+		return nil, fmt.Errorf("%d parameters, %s describes %d: want weights and config of one model", elements,
+			configName, n)
 	}
 	err = torch.Run(dev, func(s *torch.Scope) error {
 		if m, err = NewModel(s, cfg); err != nil {

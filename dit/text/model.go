@@ -40,12 +40,15 @@ func NewModel(s *torch.Scope, cfg Config) (*Model, error) {
 func build(s *torch.Scope, cfg Config) *Model {
 	w := cfg.HiddenSize
 	norm := func() nn.LayerNorm { return nn.NewLayerNorm(s, w, cfg.LayerNormEps) }
-	m := &Model{Tokens: nn.NewEmbedding(s, cfg.VocabSize, w), Positions: nn.NewEmbedding(s, cfg.MaxPositionEmbeddings, w)}
+	m := &Model{Tokens: nn.NewEmbedding(s, cfg.VocabSize, w),
+		Positions: nn.NewEmbedding(s, cfg.MaxPositionEmbeddings, w)}
 	for range cfg.NumHiddenLayers {
 		m.Layers = append(m.Layers, Layer{
-			Attn:  Attention{nn.NewLinear(s, w, w), nn.NewLinear(s, w, w), nn.NewLinear(s, w, w), nn.NewLinear(s, w, w), cfg.NumAttentionHeads},
+			Attn: Attention{nn.NewLinear(s, w, w), nn.NewLinear(s, w, w), nn.NewLinear(s, w, w), nn.NewLinear(s, w, w),
+				cfg.NumAttentionHeads},
 			Norm1: norm(),
-			MLP:   MLP{nn.NewLinear(s, w, cfg.IntermediateSize), nn.NewLinear(s, cfg.IntermediateSize, w), cfg.HiddenAct == "quick_gelu"},
+			MLP: MLP{nn.NewLinear(s, w, cfg.IntermediateSize), nn.NewLinear(s, cfg.IntermediateSize, w),
+				cfg.HiddenAct == "quick_gelu"},
 			Norm2: norm(),
 		})
 	}

@@ -141,7 +141,8 @@ func copyTiny(t *testing.T) string {
 // One folder or two, and the names of every form, give the same states.
 func TestFormsOfTheWeights(t *testing.T) {
 	whole := openTest(t, "testdata/tiny")
-	if whole.Width() != 16 || whole.Length() != 77 || whole.Name() != "CLIP text, width 16, 2 layers" || len(whole.SHA256()) != 64 {
+	if whole.Width() != 16 || whole.Length() != 77 || whole.Name() != "CLIP text, width 16, 2 layers" ||
+		len(whole.SHA256()) != 64 {
 		t.Errorf("width %d, length %d, %q, %s", whole.Width(), whole.Length(), whole.Name(), whole.SHA256())
 	}
 	sums := map[string]string{whole.SHA256(): "as it is"}
@@ -224,18 +225,27 @@ func TestFoldersThatAreRefused(t *testing.T) {
 		spoil func(dir string) error
 		want  string
 	}{
-		{"no tokenizer", func(dir string) error { return os.RemoveAll(filepath.Join(dir, "tokenizer")) }, "no tokenizer.json, merges.txt or"},
-		{"no merges", func(dir string) error { return os.Remove(filepath.Join(dir, "tokenizer", "merges.txt")) }, "no tokenizer.json, merges.txt or"},
-		{"no vocabulary", func(dir string) error { return os.Remove(filepath.Join(dir, "tokenizer", "vocab.json")) }, "no vocab.json beside merges.txt"},
-		{"no config", func(dir string) error { return os.Remove(filepath.Join(dir, config)) }, "config.json: no such file"},
-		{"no weights", func(dir string) error { return os.Remove(filepath.Join(dir, weights)) }, "no weights in the folder of config.json: want model.safetensors or"},
-		{"torn weights", func(dir string) error { return os.Truncate(filepath.Join(dir, weights), 4000) }, "model.safetensors: "},
+		{"no tokenizer", func(dir string) error { return os.RemoveAll(filepath.Join(dir, "tokenizer")) },
+			"no tokenizer.json, merges.txt or"},
+		{"no merges", func(dir string) error { return os.Remove(filepath.Join(dir, "tokenizer", "merges.txt")) },
+			"no tokenizer.json, merges.txt or"},
+		{"no vocabulary", func(dir string) error { return os.Remove(filepath.Join(dir, "tokenizer", "vocab.json")) },
+			"no vocab.json beside merges.txt"},
+		{"no config", func(dir string) error { return os.Remove(filepath.Join(dir, config)) },
+			"config.json: no such file"},
+		{"no weights", func(dir string) error { return os.Remove(filepath.Join(dir, weights)) },
+			"no weights in the folder of config.json: want model.safetensors or"},
+		{"torn weights", func(dir string) error { return os.Truncate(filepath.Join(dir, weights), 4000) },
+			"model.safetensors: "},
 		{"no folder", os.RemoveAll, "no such file"},
-		{"another width", change(config, "hidden_size", 32), "text_model.embeddings.token_embedding.weight has the shape [814 16], config.json says [814 32]"},
-		{"another tokenizer", change(config, "vocab_size", 500), "the tokenizer has 814 ids, vocab_size in config.json is 500"},
+		{"another width", change(config, "hidden_size", 32),
+			"text_model.embeddings.token_embedding.weight has the shape [814 16], config.json says [814 32]"},
+		{"another tokenizer", change(config, "vocab_size", 500),
+			"the tokenizer has 814 ids, vocab_size in config.json is 500"},
 		{"more layers", change(config, "num_hidden_layers", 3), "parameters, config.json describes"},
 		{"fewer layers", change(config, "num_hidden_layers", 1), "16 unexpected: text_model.encoder.layers.1."},
-		{"another inner width", change(config, "intermediate_size", 39), "of another shape or type: text_model.encoder.layers.0.mlp.fc1.weight (have [40 16], want [39 16])"},
+		{"another inner width", change(config, "intermediate_size", 39),
+			"of another shape or type: text_model.encoder.layers.0.mlp.fc1.weight (have [40 16], want [39 16])"},
 		{"too large", change(config, "hidden_size", 1<<14), "parameters: want at most"},
 		{"overflow", change(config, "intermediate_size", 1<<40), "intermediate_size 1099511627776: want 1 to 65536"},
 		{"heads", change(config, "num_attention_heads", 3), "hidden_size 16 is not divisible by num_attention_heads 3"},
@@ -248,7 +258,9 @@ func TestFoldersThatAreRefused(t *testing.T) {
 		}, "config.json: text in UTF-16: want UTF-8"},
 		{"another type", change(config, "hidden_size", "wide"), "config.json: json: "},
 		{"other weights", func(dir string) error {
-			return checkpoint.Write(filepath.Join(dir, weights), []checkpoint.Tensor{{Info: checkpoint.Info{Name: "x", DType: "F32", Shape: []int64{1}}, Data: make([]byte, 4)}}, nil)
+			return checkpoint.Write(filepath.Join(dir, weights),
+				[]checkpoint.Tensor{{Info: checkpoint.Info{Name: "x", DType: "F32", Shape: []int64{1}},
+					Data: make([]byte, 4)}}, nil)
 		}, "found 1 tensors, none of them text_model.embeddings.token_embedding.weight"},
 	} {
 		dir := copyTiny(t)

@@ -47,9 +47,11 @@ func TestWriteFileBadPaths(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, path := range map[string]string{
-		"empty": "", "directory": sub + "/", "missing directory": filepath.Join(dir, "no", "f"), "existing directory": sub,
+		"empty": "", "directory": sub + "/", "missing directory": filepath.Join(dir, "no", "f"),
+		"existing directory": sub,
 	} {
-		if err := WriteFile(path, ok); err == nil || !strings.HasPrefix(err.Error(), "write "+path+": ") || strings.Contains(err.Error(), ".tmp") {
+		if err := WriteFile(path, ok); err == nil || !strings.HasPrefix(err.Error(), "write "+path+": ") ||
+			strings.Contains(err.Error(), ".tmp") {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
@@ -101,7 +103,8 @@ func TestSweep(t *testing.T) {
 		put(t, "", dir, ".out.x")
 		put(t, "", dir, "out.x.1-ABCDEFGH.tmp")
 		Sweep(path)
-		if got := strings.Fields(names(t, dir)); len(got) != 4 || !strings.HasPrefix(got[2], ".out.x.") || !IsTemporary(got[2]) {
+		if got := strings.Fields(names(t, dir)); len(got) != 4 || !strings.HasPrefix(got[2], ".out.x.") ||
+			!IsTemporary(got[2]) {
 			t.Errorf("%s: while it is written the folder holds %q", kind, got)
 		}
 		cmd.Process.Kill()
@@ -140,7 +143,8 @@ func TestWriteFolder(t *testing.T) {
 	if err := WriteFolder(path, write("2", nil)); err != nil || content() != "2" {
 		t.Errorf("in place of an empty folder: %v, %q", err, content())
 	}
-	if err := WriteFolder(path, write("3", nil)); err == nil || err.Error() != "write "+path+": the folder is not empty" || content() != "2" {
+	if err := WriteFolder(path, write("3", nil)); err == nil || err.Error() != "write "+path+
+		": the folder is not empty" || content() != "2" {
 		t.Errorf("in place of a folder that is not empty: %v, %q", err, content())
 	}
 	if err := ReplaceFolder(path, write("4", nil)); err != nil || content() != "4" {
@@ -268,13 +272,15 @@ func TestRetry(t *testing.T) {
 		t.Errorf("%d calls, %v", calls, err)
 	}
 	calls = 0
-	if err := Retry(t.Context(), pauses, func() error { calls++; return os.ErrPermission }); !errors.Is(err, os.ErrPermission) || calls != 1 {
+	if err := Retry(t.Context(), pauses, func() error { calls++; return os.ErrPermission }); !errors.Is(err,
+		os.ErrPermission) || calls != 1 {
 		t.Errorf("an error that stays: %d calls, %v", calls, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	calls = 0
-	if err := Retry(ctx, []time.Duration{time.Hour}, func() error { calls++; return full }); !errors.Is(err, full) || calls != 1 {
+	if err := Retry(ctx, []time.Duration{time.Hour}, func() error { calls++; return full }); !errors.Is(err, full) ||
+		calls != 1 {
 		t.Errorf("cancelled: %d calls, %v", calls, err)
 	}
 }
@@ -299,7 +305,8 @@ func TestLines(t *testing.T) {
 		return lines, nil
 	}
 	for _, c := range []struct{ text, want string }{
-		{"", "[]"}, {"a", "[1:a]"}, {"a\n", "[1:a]"}, {"\ufeffa\r\n\r\n\ufeffb", "[1:a 2: 3:\ufeffb]"}, {"\ufeff", "[1:]"}, {"1234\n", "[1:1234]"}, {"1234\r\n", "[1:1234]"},
+		{"", "[]"}, {"a", "[1:a]"}, {"a\n", "[1:a]"}, {"\ufeffa\r\n\r\n\ufeffb", "[1:a 2: 3:\ufeffb]"},
+		{"\ufeff", "[1:]"}, {"1234\n", "[1:1234]"}, {"1234\r\n", "[1:1234]"},
 	} {
 		if got, err := read(c.text, 4); err != nil || fmt.Sprint(got) != c.want {
 			t.Errorf("%q: %v, %v, want %s", c.text, got, err, c.want)
@@ -319,7 +326,8 @@ func TestLines(t *testing.T) {
 			t.Errorf("%q: %q, %v, want %q", text, got, err, want)
 		}
 	}
-	if got, err := read("a\n1234567\nb", 4); err == nil || err.Error() != "line 2: longer than 4 bytes" || len(got) != 1 {
+	if got, err := read("a\n1234567\nb", 4); err == nil || err.Error() != "line 2: longer than 4 bytes" ||
+		len(got) != 1 {
 		t.Errorf("a long line: %v, %v", got, err)
 	}
 }

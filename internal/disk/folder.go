@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WriteFolder makes the folder path of what write puts into the folder it is given, or leaves path as it was. Files in it
-// are synced by whoever writes them, as [WriteFile] does. A folder that stands at path must be empty.
+// WriteFolder makes the folder path of what write puts into the folder it is given, or leaves path as it was. Files
+// in it are synced by whoever writes them, as [WriteFile] does. A folder that stands at path must be empty.
 func WriteFolder(path string, write func(dir string) error) error {
 	return writeFolder(path, write, func(t *temporary, path string) error {
 		err := place(t.path, path)
@@ -22,8 +22,8 @@ func WriteFolder(path string, write func(dir string) error) error {
 	})
 }
 
-// ReplaceFolder is WriteFolder for a path where an older folder may stand: the new one takes its place, so that at every
-// moment a whole one stands at path, and the old one is removed.
+// ReplaceFolder is WriteFolder for a path where an older folder may stand: the new one takes its place, so that at
+// every moment a whole one stands at path, and the old one is removed.
 func ReplaceFolder(path string, write func(dir string) error) error {
 	return writeFolder(path, write, func(t *temporary, path string) error {
 		old, err := Exchange(t.path, path)
@@ -68,7 +68,8 @@ func RemoveFolder(path string) error {
 	return os.RemoveAll(aside)
 }
 
-// rename is that of the kernel: os.Rename refuses where path is a folder, even an empty one, whose place the kernel gives.
+// rename is that of the kernel: os.Rename refuses where path is a folder, even an empty one, whose place the kernel
+// gives.
 func rename(from, to string) error {
 	if err := unix.Rename(from, to); err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}

@@ -43,8 +43,8 @@ func checkUTF16[T []byte | string](text T) error {
 
 var errUTF16 = errors.New("text in UTF-16: want UTF-8: save it again with that encoding")
 
-// Lines yields the lines of a text file that people or programs wrote, of at most longest bytes each: ended by LF or CRLF,
-// and of [PlainText]. An error, which names the line where that matters, is the last that it yields.
+// Lines yields the lines of a text file that people or programs wrote, of at most longest bytes each: ended by LF
+// or CRLF, and of [PlainText]. An error, which names the line where that matters, is the last that it yields.
 func Lines(in io.Reader, longest int) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
 		s := bufio.NewScanner(in)

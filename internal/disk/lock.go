@@ -22,7 +22,8 @@ type Lock struct {
 }
 
 // TryLock takes the lock that the file at path stands for, and makes the file where it is missing. Its error is
-// [ErrLocked] if somebody else has it. On a file system without locks it succeeds, and Held says that nothing is locked.
+// [ErrLocked] if somebody else has it. On a file system without locks it succeeds, and Held says that nothing is
+// locked.
 func TryLock(path string) (*Lock, error) { return tryLock(path, os.O_CREATE|os.O_RDWR) }
 
 // TryShare takes a lock on the file at path, which must be there, that any number of holders share; as long as there

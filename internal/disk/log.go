@@ -39,8 +39,8 @@ func (l *Log) Here() bool {
 	return err == nil && os.SameFile(have, there)
 }
 
-// Add adds text, one or more lines with their ends. After an error they wait, with those that waited before, for the next
-// call; of more than a megabyte the first are given up.
+// Add adds text, one or more lines with their ends. After an error they wait, with those that waited before, for
+// the next call; of more than a megabyte the first are given up.
 func (l *Log) Add(text string) error {
 	l.waiting = append(l.waiting, text...)
 	if over := len(l.waiting) - maxWaiting; over > 0 {

@@ -17,7 +17,8 @@ func TestTry(t *testing.T) {
 	if got := names(t, dir); got != "" {
 		t.Errorf("left behind: %s", got)
 	}
-	if err := Try(filepath.Join(dir, "none", "x")); err == nil || !strings.Contains(err.Error(), "write "+dir+"/none/x: no such file or directory") {
+	if err := Try(filepath.Join(dir, "none", "x")); err == nil ||
+		!strings.Contains(err.Error(), "write "+dir+"/none/x: no such file or directory") {
 		t.Errorf("in a folder that is missing: %v", err)
 	}
 	// Root may write anywhere but where the kernel does not let it.

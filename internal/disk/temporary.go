@@ -16,7 +16,8 @@ type temporary struct {
 	lock *Lock
 }
 
-// temporaryName matches ".BASE" and what [newTemporary] adds; the digits alone and the first form are of older versions.
+// temporaryName matches ".BASE" and what [newTemporary] adds; the digits alone and the first form are of older
+// versions.
 var temporaryName = regexp.MustCompile(`^\.(.+)\.(?:tmp-(?:\d+|old)|(?:\d+|\d+-[A-Z2-7]+)\.tmp)$`)
 
 // temporaryFor names a temporary for path. The process id helps a reader of the directory, the random part keeps apart
@@ -71,8 +72,9 @@ func (t *temporary) remove() error {
 	return err
 }
 
-// Sweep removes what killed processes left of the file or folder at path. Without locks on the file system it cannot know
-// who is alive, and removes nothing. That something cannot be removed is no error: it is in nobody's way.
+// Sweep removes what killed processes left of the file or folder at path. Without locks on the file system it
+// cannot know who is alive, and removes nothing. That something cannot be removed is no error: it is in nobody's
+// way.
 func Sweep(path string) {
 	dir, base := filepath.Split(path)
 	sweep(dir, func(of string) bool { return of == base })

@@ -36,7 +36,8 @@ func Unmap(b []byte) error {
 
 var errFault = errors.New("read failed: the file was cut short or the disk has an error")
 
-// Explain says of an error of [Guard] which of the two it was, of a file that had size bytes. An error of the disk may pass.
+// Explain says of an error of [Guard] which of the two it was, of a file that had size bytes. An error of the disk
+// may pass.
 func Explain(err error, path string, size int64) error {
 	if !errors.Is(err, errFault) {
 		return err
@@ -54,7 +55,8 @@ func Guard(f func() error) (err error) {
 	defer func() {
 		debug.SetPanicOnFault(old)
 		if r := recover(); r != nil {
-			if f, ok := r.(interface{ Addr() uintptr }); ok && f.Addr() >= 4096 { // below lies a nil pointer, a mistake of ours
+			// below lies a nil pointer, a mistake of ours
+			if f, ok := r.(interface{ Addr() uintptr }); ok && f.Addr() >= 4096 {
 				err = errFault
 				return
 			}

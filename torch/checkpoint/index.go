@@ -114,7 +114,8 @@ func weightMap(text []byte) (names []string, where map[string]string, err error)
 			if err := d.Decode(&file); err != nil {
 				return err
 			}
-			if file == "" || file != filepath.Base(file) || strings.ContainsAny(file, "/\\\x00") || file == "." || file == ".." || strings.HasSuffix(file, ".json") {
+			if file == "" || file != filepath.Base(file) || strings.ContainsAny(file, "/\\\x00") || file == "." ||
+				file == ".." || strings.HasSuffix(file, ".json") {
 				return fmt.Errorf("file name %.100q: want a weight file in the same folder", file)
 			}
 			if _, twice := where[name]; twice {

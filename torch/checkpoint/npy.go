@@ -17,7 +17,8 @@ var npyTypes = map[string]DType{"<f4": F32, "<f2": F16, "<i8": I64, "<i4": I32, 
 const npyMagic = "\x93NUMPY"
 
 // npyHeader is the literal that every version of NumPy writes; others are not read.
-var npyHeader = regexp.MustCompile(`^\{'descr': '([^']*)', 'fortran_order': (True|False), 'shape': \(([0-9, ]*)\), \}\s*$`)
+var npyHeader = regexp.MustCompile(
+	`^\{'descr': '([^']*)', 'fortran_order': (True|False), 'shape': \(([0-9, ]*)\), \}\s*$`)
 
 // ParseNPY returns the array in the bytes of a .npy file, in C order. Data is part of b.
 func ParseNPY(b []byte) (Tensor, error) {

@@ -19,29 +19,33 @@ func TestNPY(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := ParseNPY(b.Bytes())
-		if err != nil || got.DType != want.DType || !slices.Equal(got.Shape, want.Shape) || !bytes.Equal(got.Data, want.Data) {
+		if err != nil || got.DType != want.DType || !slices.Equal(got.Shape, want.Shape) ||
+			!bytes.Equal(got.Data, want.Data) {
 			t.Errorf("%+v, %v: want %+v", got, err, want)
 		}
 	}
-	if err := EncodeNPY(&bytes.Buffer{}, Tensor{Info: Info{DType: F32, Shape: []int64{2}}, Data: make([]byte, 4)}); err == nil {
+	if err := EncodeNPY(&bytes.Buffer{},
+		Tensor{Info: Info{DType: F32, Shape: []int64{2}}, Data: make([]byte, 4)}); err == nil {
 		t.Error("too few bytes were written")
 	}
 }
 
 // npyOf is a file with a header.
 func npyOf(header string, data int) []byte {
-	return append([]byte(npyMagic+"\x01\x00"+string([]byte{byte(len(header)), byte(len(header) >> 8)})+header), make([]byte, data)...)
+	return append([]byte(npyMagic+"\x01\x00"+string([]byte{byte(len(header)), byte(len(header) >> 8)})+header),
+		make([]byte, data)...)
 }
 
 func TestNPYRefuses(t *testing.T) {
 	for want, b := range map[string][]byte{
-		"does not begin":      []byte("PK\x03\x04 something else"),
-		"cut short":           []byte(npyMagic + "\x01\x00\xff\x00{'descr'"),
-		`type "|O": want`:     npyOf("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", 8),
-		"Fortran order":       npyOf("{'descr': '<f4', 'fortran_order': True, 'shape': (1,), }\n", 4),
-		"want descr":          npyOf("__import__('os').system('x')\n", 4),
-		"8 bytes of data":     npyOf("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", 8),
-		"shape (99999999999,": npyOf("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 99999999999), }\n", 8),
+		"does not begin":  []byte("PK\x03\x04 something else"),
+		"cut short":       []byte(npyMagic + "\x01\x00\xff\x00{'descr'"),
+		`type "|O": want`: npyOf("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", 8),
+		"Fortran order":   npyOf("{'descr': '<f4', 'fortran_order': True, 'shape': (1,), }\n", 4),
+		"want descr":      npyOf("__import__('os').system('x')\n", 4),
+		"8 bytes of data": npyOf("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", 8),
+		"shape (99999999999,": npyOf(
+			"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 99999999999), }\n", 8),
 	} {
 		if _, err := ParseNPY(b); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)

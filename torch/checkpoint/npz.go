@@ -108,6 +108,7 @@ func (a Array) writeHeader(w io.Writer) error {
 	header := fmt.Sprintf("{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", a.descr, shape)
 	const prefix = 10
 	header += strings.Repeat(" ", 63-(prefix+len(header))%64) + "\n"
-	_, err := fmt.Fprintf(w, "\x93NUMPY\x01\x00%s%s", binary.LittleEndian.AppendUint16(nil, uint16(len(header))), header)
+	_, err := fmt.Fprintf(w, "\x93NUMPY\x01\x00%s%s", binary.LittleEndian.AppendUint16(nil, uint16(len(header))),
+		header)
 	return err
 }

@@ -14,7 +14,8 @@ import (
 // The header is what numpy.save writes for these arrays, but for the padding, which readers skip.
 func TestWriteNPZ(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.npz")
-	if err := WriteNPZ(path, Uint8Array("arr_0", []uint8{1, 2, 3, 4, 5, 6}, 1, 2, 3), Int64Array("arr_1", []int64{-1, 7}, 2)); err != nil {
+	if err := WriteNPZ(path, Uint8Array("arr_0", []uint8{1, 2, 3, 4, 5, 6}, 1, 2, 3),
+		Int64Array("arr_1", []int64{-1, 7}, 2)); err != nil {
 		t.Fatal(err)
 	}
 	z, err := zip.OpenReader(path)
@@ -24,7 +25,8 @@ func TestWriteNPZ(t *testing.T) {
 	defer z.Close()
 	for i, want := range []struct{ name, header, data string }{
 		{"arr_0.npy", "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 2, 3), }", "\x01\x02\x03\x04\x05\x06"},
-		{"arr_1.npy", "{'descr': '<i8', 'fortran_order': False, 'shape': (2,), }", "\xff\xff\xff\xff\xff\xff\xff\xff\x07\x00\x00\x00\x00\x00\x00\x00"},
+		{"arr_1.npy", "{'descr': '<i8', 'fortran_order': False, 'shape': (2,), }",
+			"\xff\xff\xff\xff\xff\xff\xff\xff\x07\x00\x00\x00\x00\x00\x00\x00"},
 	} {
 		f := z.File[i]
 		if f.Name != want.name || f.Method != zip.Store {

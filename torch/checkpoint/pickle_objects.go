@@ -210,14 +210,20 @@ func (u *unpickler) global(op byte) error {
 
 // hostileModules are those that a weight file has no business with: by their functions a pickle would act on
 // the machine. Other unknown names are never looked up and become objects without content.
-var hostileModules = strings.Fields("os posix nt sys subprocess builtins __builtin__ shutil socket importlib runpy pty ctypes pickle _pickle code codeop " +
-	"commands webbrowser io _io marshal types functools operator _operator multiprocessing threading asyncio signal pathlib tempfile platform pip " +
-	"pdb bdb timeit trace imp zipimport site inspect glob urllib http requests ssl ftplib smtplib telnetlib shelve dill cloudpickle joblib getpass nturl2path")
+var hostileModules = strings.Fields("os posix nt sys subprocess builtins __builtin__ shutil socket importlib runpy " +
+	"pty ctypes pickle _pickle code codeop " +
+	"commands webbrowser io _io marshal types functools operator _operator multiprocessing threading asyncio signal " +
+	"pathlib tempfile platform pip " +
+	"pdb bdb timeit trace imp zipimport site inspect glob urllib http requests ssl ftplib smtplib telnetlib shelve " +
+	"dill cloudpickle joblib getpass nturl2path")
 
 // harmlessNames are the names of those modules that some writers use for plain data.
-var harmlessNames = strings.Fields("builtins.set builtins.frozenset builtins.dict builtins.list builtins.tuple builtins.str builtins.bytes builtins.bool builtins.int builtins.float " +
-	"builtins.bytearray builtins.complex builtins.slice builtins.range builtins.object __builtin__.set __builtin__.frozenset __builtin__.dict __builtin__.list __builtin__.tuple __builtin__.str " +
-	"__builtin__.unicode __builtin__.bool __builtin__.int __builtin__.long __builtin__.float __builtin__.bytearray __builtin__.complex __builtin__.object pathlib.PosixPath pathlib.WindowsPath")
+var harmlessNames = strings.Fields("builtins.set builtins.frozenset builtins.dict builtins.list builtins.tuple " +
+	"builtins.str builtins.bytes builtins.bool builtins.int builtins.float " +
+	"builtins.bytearray builtins.complex builtins.slice builtins.range builtins.object __builtin__.set " +
+	"__builtin__.frozenset __builtin__.dict __builtin__.list __builtin__.tuple __builtin__.str " +
+	"__builtin__.unicode __builtin__.bool __builtin__.int __builtin__.long __builtin__.float __builtin__.bytearray " +
+	"__builtin__.complex __builtin__.object pathlib.PosixPath pathlib.WindowsPath")
 
 func refuse(module, name string) error {
 	full := module + "." + name
@@ -229,7 +235,8 @@ func refuse(module, name string) error {
 	root, _, _ := strings.Cut(module, ".")
 	for _, r := range hostileModules {
 		if root == r {
-			return fmt.Errorf("it refers to %.100q, which no weight file needs: it may be an attack, do not open it with other programs", full)
+			return fmt.Errorf("it refers to %.100q, which no weight file needs: it may be an attack, do not open it "+
+				"with other programs", full)
 		}
 	}
 	return nil

@@ -141,7 +141,8 @@ func newLegacy(r io.ReaderAt, size int64) (*File, error) {
 		return nil, err
 	}
 	storages := map[string]*storage{}
-	u := &unpickler{b: head, persistent: func(pickleTuple) (any, error) { return nil, errors.New("a storage too early") }}
+	u := &unpickler{b: head,
+		persistent: func(pickleTuple) (any, error) { return nil, errors.New("a storage too early") }}
 	magic, err := u.load()
 	if err != nil {
 		return nil, err
@@ -187,7 +188,8 @@ func newLegacy(r io.ReaderAt, size int64) (*File, error) {
 		shift, ok := view[1].(int64)
 		n, also := view[2].(int64)
 		if !ok || !also || shift < 0 || n < 0 || shift > numel || n > numel-shift {
-			return nil, fmt.Errorf("storage %.100q of %d elements: a view of %v from %v on", st.key, numel, view[2], view[1])
+			return nil, fmt.Errorf("storage %.100q of %d elements: a view of %v from %v on", st.key, numel, view[2],
+				view[1])
 		}
 		return &storage{key: st.key, dtype: st.dtype, size: n * width, base: st, shift: shift * width}, nil
 	}
@@ -242,7 +244,8 @@ func fromObject(root any, r io.ReaderAt, size int64, format string) (*File, erro
 	switch root.(type) {
 	case *pickleDict, *pickleList, pickleTuple, *pickleTensor, *pickleNamespace:
 	default:
-		return nil, fmt.Errorf("it holds a %s, want a state dict: if this is a whole model, save model.state_dict()", kindOf(root))
+		return nil, fmt.Errorf("it holds a %s, want a state dict: if this is a whole model, save model.state_dict()",
+			kindOf(root))
 	}
 	if err := fl.walk("", root, 0); err != nil {
 		return nil, err
@@ -334,7 +337,8 @@ func (fl *flattener) tensor(name string, t *pickleTensor) error {
 	}
 	limit := maxExpansion*uint64(fl.size) + freeBytes
 	if n > limit || fl.bytes > limit-n {
-		return fmt.Errorf("tensor %.100q: %d bytes, beside %d of others, made of a file of %d", name, n, fl.bytes, fl.size)
+		return fmt.Errorf("tensor %.100q: %d bytes, beside %d of others, made of a file of %d", name, n, fl.bytes,
+			fl.size)
 	}
 	fl.bytes += n
 	info := Info{Name: name, DType: t.dtype, Shape: t.shape, Offset: -1, Size: int64(n)}

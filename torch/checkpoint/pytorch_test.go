@@ -109,7 +109,8 @@ func TestReadFilesOfOthers(t *testing.T) {
 	}
 	f := openFile(t, path)
 	word, ok := f.Lookup("embeddings.word_embeddings.weight")
-	if !ok || len(f.Tensors()) != minilmTensors || word.DType != F32 || !slices.Equal(word.Shape, []int64{30522, 384}) || f.Metadata()["format"] != "pt" {
+	if !ok || len(f.Tensors()) != minilmTensors || word.DType != F32 ||
+		!slices.Equal(word.Shape, []int64{30522, 384}) || f.Metadata()["format"] != "pt" {
 		t.Errorf("%d tensors, %+v, metadata %v", len(f.Tensors()), word, f.Metadata())
 	}
 	if err := os.Truncate(path, minilmSize-1); err != nil {
@@ -137,7 +138,8 @@ func TestPyTorchValues(t *testing.T) {
 			got[v.Name] = v.Value
 		}
 		for k, want := range map[string]any{
-			"args.model": "DiT-S/2", "args.image_size": int64(256), "args.ratio": 0.5, "args.flag": true, "args.nothing": nil,
+			"args.model": "DiT-S/2", "args.image_size": int64(256), "args.ratio": 0.5, "args.flag": true,
+			"args.nothing":          nil,
 			"opt.param_groups.0.lr": 1e-4, "opt.param_groups.0.betas.1": 0.999, "opt.param_groups.0.params.2": int64(2),
 		} {
 			if v, ok := got[k]; !ok || v != want {
@@ -176,7 +178,8 @@ func TestWritePyTorch(t *testing.T) {
 		"is there": {u8("a", "x"), u8("a", "y")},
 		"want 2":   {{Info: Info{Name: "a", DType: U8, Shape: []int64{2}}, Data: []byte{1}}},
 	} {
-		if err := WritePyTorch(filepath.Join(dir, "bad.pt"), tensors); err == nil || !strings.Contains(err.Error(), what) {
+		if err := WritePyTorch(filepath.Join(dir, "bad.pt"), tensors); err == nil ||
+			!strings.Contains(err.Error(), what) {
 			t.Errorf("error %v, want one with %q", err, what)
 		}
 	}
@@ -189,7 +192,8 @@ func TestShardedIndex(t *testing.T) {
 	dir := t.TempDir()
 	src := openFile(t, "testdata/pytorch/every_dtype.want.safetensors")
 	all := From(src)
-	if err := Write(filepath.Join(dir, "m-00001-of-00002.safetensors"), all[:5], map[string]string{"k": "v"}); err != nil {
+	if err := Write(filepath.Join(dir, "m-00001-of-00002.safetensors"), all[:5],
+		map[string]string{"k": "v"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := Write(filepath.Join(dir, "m-00002-of-00002.safetensors"), all[5:], nil); err != nil {
@@ -261,7 +265,8 @@ func TestMapAndSection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"x": "eeeeaaaabbbbcccc\x00\x00\x80\x3f", "y": "hh\xc0\x3f", "z": "aaaabbbbcccc"} {
+	for name, want := range map[string]string{"x": "eeeeaaaabbbbcccc\x00\x00\x80\x3f", "y": "hh\xc0\x3f",
+		"z": "aaaabbbbcccc"} {
 		got, err := Read(out, name)
 		if err != nil || string(got) != want {
 			t.Errorf("%s = %q, %v, want %q", name, got, err, want)
@@ -288,7 +293,8 @@ func TestMapAndSection(t *testing.T) {
 			t.Errorf("error %q, want one with %q", err, want)
 		}
 	}
-	if _, err := Map(in, nil, func(name string) bool { return name == "a" }); err == nil || !strings.Contains(err.Error(), "2 unexpected: b, h") {
+	if _, err := Map(in, nil, func(name string) bool { return name == "a" }); err == nil ||
+		!strings.Contains(err.Error(), "2 unexpected: b, h") {
 		t.Errorf("error %v, want the unexpected names", err)
 	}
 	if err := out.ReadAt(make([]byte, 2), "z", 11); err == nil {
@@ -298,13 +304,18 @@ func TestMapAndSection(t *testing.T) {
 
 // Numbers are rounded as NumPy rounds them (float16) and as PyTorch does (bfloat16).
 func TestEncodeFloats(t *testing.T) {
-	values := []float32{0, 1, -2, 65504, 65519, 65520, -1e6, 6.1035156e-05, 6.0975552e-05, 5.9604645e-08, 2.9802322e-08, 2.9802326e-08, 0.1, 1.00048828125, 1.0009765625, 2049}
+	values := []float32{0, 1, -2, 65504, 65519, 65520, -1e6, 6.1035156e-05, 6.0975552e-05, 5.9604645e-08, 2.9802322e-08,
+		2.9802326e-08, 0.1, 1.00048828125, 1.0009765625, 2049}
 	for _, c := range []struct {
 		d    DType
 		want []byte
 	}{
-		{F16, []byte("\x00\x00\x00\x3c\x00\xc0\xff\x7b\xff\x7b\x00\x7c\x00\xfc\x00\x04\xff\x03\x01\x00\x00\x00\x01\x00\x66\x2e\x00\x3c\x01\x3c\x00\x68")},
-		{BF16, []byte("\x00\x00\x80\x3f\x00\xc0\x80\x47\x80\x47\x80\x47\x74\xc9\x80\x38\x80\x38\x80\x33\x00\x33\x00\x33\xcd\x3d\x80\x3f\x80\x3f\x00\x45")},
+		{F16,
+			[]byte("\x00\x00\x00\x3c\x00\xc0\xff\x7b\xff\x7b\x00\x7c\x00\xfc\x00\x04" +
+				"\xff\x03\x01\x00\x00\x00\x01\x00\x66\x2e\x00\x3c\x01\x3c\x00\x68")},
+		{BF16,
+			[]byte("\x00\x00\x80\x3f\x00\xc0\x80\x47\x80\x47\x80\x47\x74\xc9\x80\x38" +
+				"\x80\x38\x80\x33\x00\x33\x00\x33\xcd\x3d\x80\x3f\x80\x3f\x00\x45")},
 	} {
 		if got := encodeFloats(values, c.d); !bytes.Equal(got, c.want) {
 			t.Errorf("%s: % x, want % x", c.d, got, c.want)

@@ -313,7 +313,8 @@ func (f *File) ReadAt(p []byte, name string, off int64) error {
 	}
 	t := f.tensors[i]
 	if off < 0 || off > t.Size || int64(len(p)) > t.Size-off {
-		return loadError(f.path, fmt.Errorf("tensor %q: %d bytes at %d, outside its %d bytes", name, len(p), off, t.Size))
+		return loadError(f.path,
+			fmt.Errorf("tensor %q: %d bytes at %d, outside its %d bytes", name, len(p), off, t.Size))
 	}
 	if err := f.read[i](p, off); err != nil {
 		return loadError(f.path, fmt.Errorf("tensor %q: %w", name, err))

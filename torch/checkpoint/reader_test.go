@@ -12,7 +12,8 @@ import (
 )
 
 // smallest is the reference writer's file for one F32 tensor "a" = [1.0].
-const smallest = "8\x00\x00\x00\x00\x00\x00\x00" + `{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}` + "  " + "\x00\x00\x80\x3f"
+const smallest = "8\x00\x00\x00\x00\x00\x00\x00" + `{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}` + "  " +
+	"\x00\x00\x80\x3f"
 
 // file joins a header and data into a safetensors file.
 func file(header, data string) []byte {
@@ -51,11 +52,12 @@ func TestSmallest(t *testing.T) {
 
 func TestAccepted(t *testing.T) {
 	for name, b := range map[string][]byte{
-		"no tensors":       file(`{}`, ""),
-		"scalar":           file(`{`+tensor("s", "I64", "[]", 0, 8)+`}`, "12345678"),
-		"zero dimension":   file(`{`+tensor("z", "F32", "[3,0]", 0, 0)+`}`, ""),
-		"empty in between": file(`{`+tensor("z", "F32", "[0]", 4, 4)+`,`+tensor("b", "U8", "[2]", 4, 6)+`,`+tensor("a", "F32", "[1]", 0, 4)+`}`, "123456"),
-		"packed floats":    file(`{`+tensor("p", "F4", "[2,3]", 0, 3)+`}`, "123"),
+		"no tensors":     file(`{}`, ""),
+		"scalar":         file(`{`+tensor("s", "I64", "[]", 0, 8)+`}`, "12345678"),
+		"zero dimension": file(`{`+tensor("z", "F32", "[3,0]", 0, 0)+`}`, ""),
+		"empty in between": file(`{`+tensor("z", "F32", "[0]", 4, 4)+`,`+tensor("b", "U8", "[2]", 4, 6)+`,`+
+			tensor("a", "F32", "[1]", 0, 4)+`}`, "123456"),
+		"packed floats": file(`{`+tensor("p", "F4", "[2,3]", 0, 3)+`}`, "123"),
 		"other field order": file(`{"a" : {"data_offsets":[ 0 , 1 ],
 			"shape":[1],"dtype":"U8"} }`+"\n ", "1"),
 		"metadata only":    file(`{"__metadata__":{"format":"pt","":"\u00e9\ud83d\ude00\n"}}`, ""),
@@ -66,7 +68,8 @@ func TestAccepted(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	f, err := parse(file(`{"__metadata__":{"k":"\u00e9\ud83d\ude00\n\/"},`+tensor("b", "U8", "[1]", 1, 2)+","+tensor("a", "U8", "[1]", 0, 1)+`}`, "xy"))
+	f, err := parse(file(`{"__metadata__":{"k":"\u00e9\ud83d\ude00\n\/"},`+tensor("b", "U8", "[1]", 1, 2)+","+
+		tensor("a", "U8", "[1]", 0, 1)+`}`, "xy"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,9 +90,11 @@ var refused = []struct {
 	{"empty file", nil, "file of 0 bytes is too short"},
 	{"seven bytes", make([]byte, 7), "file of 7 bytes is too short"},
 	{"length zero", make([]byte, 8), "does not start with '{'"},
-	{"length huge", []byte("\xff\xff\xff\xff\xff\xff\xff\xff{}"), "header of 18446744073709551615 bytes, at most 100000000"},
+	{"length huge", []byte("\xff\xff\xff\xff\xff\xff\xff\xff{}"),
+		"header of 18446744073709551615 bytes, at most 100000000"},
 	{"length just too large", append(binary.LittleEndian.AppendUint64(nil, maxHeader+1), "{}"...), "at most 100000000"},
-	{"length beyond the file", append(binary.LittleEndian.AppendUint64(nil, 3), "{}"...), "header of 3 bytes in a file of 10"},
+	{"length beyond the file", append(binary.LittleEndian.AppendUint64(nil, 3), "{}"...),
+		"header of 3 bytes in a file of 10"},
 	{"invalid UTF-8", file("{\"\xff\":1}", ""), "not valid UTF-8"},
 	{"not an object", file(`[]`, ""), "does not start with '{'"},
 	{"leading space", file(` {}`, ""), "does not start with '{'"},
@@ -99,42 +104,60 @@ var refused = []struct {
 	{"empty header, data behind", file(`{}`, "1"), "1 bytes of data, the tensors hold 0"},
 	{"trailing byte", append([]byte(smallest), 0), "5 bytes of data, the tensors hold 4"},
 	{"one byte missing", []byte(smallest)[:67], `tensor "a": data ends at 4, the file holds 3`},
-	{"begin after end", file(`{`+tensor("a", "U8", "[1]", 1, 0)+`}`, "1"), `tensor "a": data ends at 0, before its start 1`},
-	{"shared range", file(`{`+tensor("a", "U8", "[2]", 0, 2)+`,`+tensor("b", "U8", "[2]", 0, 2)+`}`, "12"), `tensor "b": data starts at 0, inside`},
-	{"overlap", file(`{`+tensor("a", "U8", "[2]", 0, 2)+`,`+tensor("b", "U8", "[2]", 1, 3)+`}`, "123"), `tensor "b": data starts at 1, inside`},
-	{"gap", file(`{`+tensor("a", "U8", "[1]", 0, 1)+`,`+tensor("b", "U8", "[1]", 2, 3)+`}`, "123"), `leaving a gap after 1`},
+	{"begin after end", file(`{`+tensor("a", "U8", "[1]", 1, 0)+`}`, "1"),
+		`tensor "a": data ends at 0, before its start 1`},
+	{"shared range", file(`{`+tensor("a", "U8", "[2]", 0, 2)+`,`+tensor("b", "U8", "[2]", 0, 2)+`}`, "12"),
+		`tensor "b": data starts at 0, inside`},
+	{"overlap", file(`{`+tensor("a", "U8", "[2]", 0, 2)+`,`+tensor("b", "U8", "[2]", 1, 3)+`}`, "123"),
+		`tensor "b": data starts at 1, inside`},
+	{"gap", file(`{`+tensor("a", "U8", "[1]", 0, 1)+`,`+tensor("b", "U8", "[1]", 2, 3)+`}`, "123"),
+		`leaving a gap after 1`},
 	{"gap at the start", file(`{`+tensor("a", "U8", "[1]", 1, 2)+`}`, "12"), `leaving a gap after 0`},
 	{"shape overflow", file(`{`+tensor("a", "F32", "[2,9223372036854775807,2]", 0, 4)+`}`, "1234"), "overflows"},
-	{"dimension of 64 bits", file(`{`+tensor("a", "F32", "[2,18446744073709551614]", 0, 4)+`}`, "1234"), "dimension 18446744073709551614 is too large"},
+	{"dimension of 64 bits", file(`{`+tensor("a", "F32", "[2,18446744073709551614]", 0, 4)+`}`, "1234"),
+		"dimension 18446744073709551614 is too large"},
 	{"overflow before a zero", file(`{`+tensor("a", "U8", "[4294967296,4294967296,0]", 0, 0)+`}`, ""), "overflows"},
 	{"shape times dtype overflow", file(`{`+tensor("a", "F64", "[2305843009213693952]", 0, 0)+`}`, ""), "overflows"},
 	{"not whole bytes", file(`{`+tensor("a", "F4", "[3]", 0, 2)+`}`, "12"), "12 bits, not whole bytes"},
-	{"size does not fit", file(`{`+tensor("a", "F32", "[2,3]", 0, 12)+`}`, "123456789012"), `tensor "a": 12 bytes for shape [2 3] F32, want 24`},
+	{"size does not fit", file(`{`+tensor("a", "F32", "[2,3]", 0, 12)+`}`, "123456789012"),
+		`tensor "a": 12 bytes for shape [2 3] F32, want 24`},
 	{"unknown dtype", file(`{`+tensor("a", "F31", "[1]", 0, 4)+`}`, "1234"), `unknown dtype "F31"`},
 	{"empty dtype", file(`{`+tensor("a", "", "[1]", 0, 4)+`}`, "1234"), `unknown dtype ""`},
-	{"negative dimension", file(`{`+tensor("a", "U8", "[-1]", 0, 1)+`}`, "1"), "expected a non-negative integer, found '-'"},
+	{"negative dimension", file(`{`+tensor("a", "U8", "[-1]", 0, 1)+`}`, "1"),
+		"expected a non-negative integer, found '-'"},
 	{"fraction", file(`{`+tensor("a", "U8", "[1.0]", 0, 1)+`}`, "1"), "expected an integer, found '.'"},
 	{"exponent", file(`{`+tensor("a", "U8", "[1e0]", 0, 1)+`}`, "1"), "expected an integer, found 'e'"},
 	{"leading zero", file(`{`+tensor("a", "U8", "[01]", 0, 1)+`}`, "1"), "leading zero"},
 	{"number of 65 bits", file(`{`+tensor("a", "U8", "[18446744073709551616]", 0, 1)+`}`, "1"), "does not fit 64 bits"},
-	{"number of 30 digits", file(`{`+tensor("a", "U8", "["+strings.Repeat("9", 30)+"]", 0, 1)+`}`, "1"), "does not fit 64 bits"},
+	{"number of 30 digits", file(`{`+tensor("a", "U8", "["+strings.Repeat("9", 30)+"]", 0, 1)+`}`, "1"),
+		"does not fit 64 bits"},
 	{"string for a number", file(`{`+tensor("a", "U8", `["1"]`, 0, 1)+`}`, "1"), "expected a non-negative integer"},
 	{"null shape", file(`{`+tensor("a", "U8", `null`, 0, 1)+`}`, "1"), "expected '['"},
-	{"too many dimensions", file(`{`+tensor("a", "U8", `[1`+strings.Repeat(",1", 64)+`]`, 0, 1)+`}`, "1"), "more than 64 dimensions"},
-	{"one offset", file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0]}}`, "1"), "data_offsets has 1 numbers, want 2"},
-	{"three offsets", file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,1]}}`, "1"), "data_offsets has more than 2"},
+	{"too many dimensions", file(`{`+tensor("a", "U8", `[1`+strings.Repeat(",1", 64)+`]`, 0, 1)+`}`, "1"),
+		"more than 64 dimensions"},
+	{"one offset", file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0]}}`, "1"),
+		"data_offsets has 1 numbers, want 2"},
+	{"three offsets", file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,1]}}`, "1"),
+		"data_offsets has more than 2"},
 	{"deep nesting", file(strings.Repeat(`{"a":`, 100000), ""), `unknown field "a"`},
 	{"deep arrays", file(`{"a":{"shape":`+strings.Repeat(`[`, 100000), ""), "expected a non-negative integer"},
 	{"metadata number", file(`{"__metadata__":{"a":1}}`, ""), `__metadata__: key "a": `},
 	{"metadata list", file(`{"__metadata__":[]}`, ""), `__metadata__: `},
 	{"duplicate metadata", file(`{"__metadata__":{},"__metadata__":{}}`, ""), `duplicate name "__metadata__"`},
 	{"duplicate metadata key", file(`{"__metadata__":{"a":"1","a":"2"}}`, ""), `duplicate key "a"`},
-	{"duplicate name", file(`{`+tensor("a", "U8", "[1]", 0, 1)+`,`+tensor("a", "U8", "[1]", 1, 2)+`}`, "12"), `duplicate name "a"`},
-	{"duplicate name, escaped", file(`{`+tensor("a", "U8", "[1]", 0, 1)+`,"\u0061":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, "12"), `duplicate name "a"`},
-	{"duplicate dtype", file(`{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, "1"), `duplicate field "dtype"`},
-	{"duplicate shape", file(`{"a":{"dtype":"U8","shape":[1],"shape":[1],"data_offsets":[0,1]}}`, "1"), `duplicate field "shape"`},
-	{"duplicate offsets", file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"data_offsets":[0,1]}}`, "1"), `duplicate field "data_offsets"`},
-	{"unknown field", file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"extra":1}}`, "1"), `unknown field "extra"`},
+	{"duplicate name", file(`{`+tensor("a", "U8", "[1]", 0, 1)+`,`+tensor("a", "U8", "[1]", 1, 2)+`}`, "12"),
+		`duplicate name "a"`},
+	{"duplicate name, escaped",
+		file(`{`+tensor("a", "U8", "[1]", 0, 1)+`,"\u0061":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, "12"),
+		`duplicate name "a"`},
+	{"duplicate dtype", file(`{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, "1"),
+		`duplicate field "dtype"`},
+	{"duplicate shape", file(`{"a":{"dtype":"U8","shape":[1],"shape":[1],"data_offsets":[0,1]}}`, "1"),
+		`duplicate field "shape"`},
+	{"duplicate offsets", file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"data_offsets":[0,1]}}`, "1"),
+		`duplicate field "data_offsets"`},
+	{"unknown field", file(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"extra":1}}`, "1"),
+		`unknown field "extra"`},
 	{"no dtype", file(`{"a":{"shape":[1],"data_offsets":[0,1]}}`, "1"), `field "dtype" is missing`},
 	{"no shape", file(`{"a":{"dtype":"U8","data_offsets":[0,1]}}`, "1"), `field "shape" is missing`},
 	{"no offsets", file(`{"a":{"dtype":"U8","shape":[1]}}`, "1"), `field "data_offsets" is missing`},
@@ -169,7 +192,8 @@ func TestTooManyTensors(t *testing.T) {
 	for i := range maxEntries + 1 {
 		fmt.Fprintf(&b, `"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},`, i)
 	}
-	if _, err := parse(file(strings.TrimSuffix(b.String(), ",")+"}", "")); err == nil || !strings.Contains(err.Error(), "more than 131072 tensors") {
+	if _, err := parse(file(strings.TrimSuffix(b.String(), ",")+"}", "")); err == nil ||
+		!strings.Contains(err.Error(), "more than 131072 tensors") {
 		t.Errorf("error %v, want more than 131072 tensors", err)
 	}
 }
@@ -267,7 +291,8 @@ func unwrapAll(err error) error {
 
 func FuzzOpen(f *testing.F) {
 	f.Add([]byte(smallest))
-	f.Add(file(`{"__metadata__":{"k":"\u00e9\ud83d\ude00"},`+tensor("b", "F16", "[2,1]", 4, 8)+","+tensor("a", "F32", "[]", 0, 4)+`}`, "12345678"))
+	f.Add(file(`{"__metadata__":{"k":"\u00e9\ud83d\ude00"},`+tensor("b", "F16", "[2,1]", 4, 8)+","+
+		tensor("a", "F32", "[]", 0, 4)+`}`, "12345678"))
 	for _, c := range refused {
 		if len(c.file) < 1<<12 {
 			f.Add(c.file)
@@ -285,7 +310,8 @@ func FuzzOpen(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if int64(len(data)) != info.Size || info.DType.Size() > 0 && info.NumElements()*int64(info.DType.Size()) != info.Size {
+			if int64(len(data)) != info.Size || info.DType.Size() > 0 &&
+				info.NumElements()*int64(info.DType.Size()) != info.Size {
 				t.Fatalf("%v: %d bytes", info, len(data))
 			}
 			tensors = append(tensors, Tensor{Info: info, Data: data})
@@ -300,7 +326,8 @@ func FuzzOpen(f *testing.F) {
 		}
 		for i, info := range out.Tensors() {
 			data, err := out.Read(info.Name)
-			if err != nil || info.Name != tensors[i].Name || !bytes.Equal(data, tensors[i].Data) || fmt.Sprint(info.Shape) != fmt.Sprint(tensors[i].Shape) {
+			if err != nil || info.Name != tensors[i].Name || !bytes.Equal(data, tensors[i].Data) ||
+				fmt.Sprint(info.Shape) != fmt.Sprint(tensors[i].Shape) {
 				t.Fatalf("tensor %d: %v %v, want %v", i, info, err, tensors[i].Info)
 			}
 		}

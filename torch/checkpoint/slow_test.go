@@ -20,18 +20,25 @@ func slowFiles() []hostile {
 		{"names of strings", "\x80\x04\x8c\x01aq\x000" + many("h\x00h\x00\x930"), "too many"},
 		{"objects", "\x80\x02cargparse\nNamespace\nq\x000)q\x010" + many("h\x00h\x01R0"), "too many"},
 		{"storages", "\x80\x02" + storage + "q\x000" + many("h\x00Q0"), "too many"},
-		{"tensors", "\x80\x02ctorch._utils\n_rebuild_tensor_v2\nq\x000(" + storage + "QK\x00K\x02K\x03\x86K\x03K\x01\x86tq\x010" + many("h\x00h\x01R0"), "too many"},
-		{"dictionaries of a long list", "\x80\x02ccollections\nOrderedDict\nq\x000NN\x86q\x01](" + strings.Repeat("h\x01", 1e5) + "e\x85q\x020" + many("h\x00h\x02R0"), "too many"},
-		{"items without a name", "\x80\x02}q\x01(" + strings.Repeat("NN", 1e5) + "u0](" + strings.Repeat("h\x01", 1e5) + "e.", "too many"},
+		{"tensors", "\x80\x02ctorch._utils\n_rebuild_tensor_v2\nq\x000(" + storage +
+			"QK\x00K\x02K\x03\x86K\x03K\x01\x86tq\x010" + many("h\x00h\x01R0"), "too many"},
+		{"dictionaries of a long list", "\x80\x02ccollections\nOrderedDict\nq\x000NN\x86q\x01](" +
+			strings.Repeat("h\x01", 1e5) + "e\x85q\x020" + many("h\x00h\x02R0"), "too many"},
+		{"items without a name", "\x80\x02}q\x01(" + strings.Repeat("NN", 1e5) + "u0](" + strings.Repeat("h\x01", 1e5) +
+			"e.", "too many"},
 	} {
 		out = append(out, hostile{"slow: " + c.name, ptOf(c.pickle), c.want})
 	}
 	return append(out,
-		hostile{"index: large", []byte(`{"metadata":"` + strings.Repeat("x", 15<<20) + `","weight_map":{"a":"gone"}}`), "no such file"},
-		hostile{"index: a long name", []byte(`{"weight_map":{"` + strings.Repeat("x", 15<<20) + `":"gone"}}`), "no such file"},
+		hostile{"index: large", []byte(`{"metadata":"` + strings.Repeat("x", 15<<20) + `","weight_map":{"a":"gone"}}`),
+			"no such file"},
+		hostile{"index: a long name", []byte(`{"weight_map":{"` + strings.Repeat("x", 15<<20) + `":"gone"}}`),
+			"no such file"},
 		hostile{"index: too large", append([]byte(`{"weight_map":{`), make([]byte, maxIndex)...), "at most"},
-		hostile{"index: metadata twice", []byte(`{"metadata":{},"metadata":{},"weight_map":{"a":"gone"}}`), "two entries"},
-		hostile{"index: an empty map and another", []byte(`{"weight_map":{},"weight_map":{"a":"gone"}}`), "two entries"},
+		hostile{"index: metadata twice", []byte(`{"metadata":{},"metadata":{},"weight_map":{"a":"gone"}}`),
+			"two entries"},
+		hostile{"index: an empty map and another", []byte(`{"weight_map":{},"weight_map":{"a":"gone"}}`),
+			"two entries"},
 		hostile{"index: not UTF-8", []byte("{\"weight_map\":{\"\xff\":\"gone\"}}"), "UTF-8"},
 	)
 }
@@ -55,7 +62,8 @@ func TestHeadersLikeOtherFormats(t *testing.T) {
 	for _, n := range []int{'P' | 'K'<<8, 0x80 | 2<<8, '{' | '"'<<8, '{'} {
 		header := text + strings.Repeat(" ", n-len(text))
 		path := filepath.Join(t.TempDir(), "m")
-		if err := os.WriteFile(path, append(append(binary.LittleEndian.AppendUint64(nil, uint64(n)), header...), 'x'), 0o666); err != nil {
+		if err := os.WriteFile(path, append(append(binary.LittleEndian.AppendUint64(nil, uint64(n)), header...), 'x'),
+			0o666); err != nil {
 			t.Fatal(err)
 		}
 		if f := openFile(t, path); f.Format() != "safetensors" {
@@ -66,8 +74,10 @@ func TestHeadersLikeOtherFormats(t *testing.T) {
 
 // legacyOf makes a legacy file of an object's pickle and one storage "0" of count elements.
 func legacyOf(pickle string, count int, data string) []byte {
-	head := "\x80\x02\x8a\x0a" + string(legacyMagic) + ".\x80\x02M\xe9\x03.\x80\x02}X\x0d\x00\x00\x00little_endian\x88s."
-	return append(binary.LittleEndian.AppendUint64([]byte(head+pickle+"\x80\x02]X\x01\x00\x00\x000a."), uint64(count)), data...)
+	head := "\x80\x02\x8a\x0a" + string(legacyMagic) +
+		".\x80\x02M\xe9\x03.\x80\x02}X\x0d\x00\x00\x00little_endian\x88s."
+	return append(binary.LittleEndian.AppendUint64([]byte(head+pickle+"\x80\x02]X\x01\x00\x00\x000a."), uint64(count)),
+		data...)
 }
 
 // A second count for a storage would undo the check of the tensors before it.
@@ -133,14 +143,16 @@ func TestGatherFarApart(t *testing.T) {
 func TestZipLocalNames(t *testing.T) {
 	data := ptOf("\x80\x02}.")
 	data[bytes.Index(data, []byte("a/data/0"))] = 'b'
-	if _, err := newPyTorch(bytes.NewReader(data), int64(len(data))); err == nil || !strings.Contains(err.Error(), "another name") {
+	if _, err := newPyTorch(bytes.NewReader(data), int64(len(data))); err == nil ||
+		!strings.Contains(err.Error(), "another name") {
 		t.Errorf("error %v", err)
 	}
 }
 
 // FuzzIndex reads whatever it is given as an index; no file that it names lies outside the folder.
 func FuzzIndex(f *testing.F) {
-	for _, s := range []string{`{"metadata":{"total_size":1},"weight_map":{"a":"m-1.safetensors","b":"m-2.bin"}}`, `{"weight_map":{"a":"../x"}}`, `{"weight_map":{"\u0061":"x","a":"y"}}`, `[]`, `{"weight_map":{}}{`} {
+	for _, s := range []string{`{"metadata":{"total_size":1},"weight_map":{"a":"m-1.safetensors","b":"m-2.bin"}}`,
+		`{"weight_map":{"a":"../x"}}`, `{"weight_map":{"\u0061":"x","a":"y"}}`, `[]`, `{"weight_map":{}}{`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -287,7 +287,8 @@ func (v *view) addEntry(src Source, e Entry, tell func(Part, string)) {
 	}
 	if want, err := byteSize(out.DType, out.Shape); err != nil || int64(want) != out.Size {
 		// The tables of this program ask for what does not add up.
-		panic(fmt.Sprintf("checkpoint: entry %q: parts of %d bytes for shape %v %s", e.Name, out.Size, e.Shape, out.DType))
+		panic(fmt.Sprintf("checkpoint: entry %q: parts of %d bytes for shape %v %s", e.Name, out.Size, e.Shape,
+			out.DType))
 	}
 	v.add(out, func(p []byte, off int64) error {
 		for _, at := range pieces {

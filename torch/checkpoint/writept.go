@@ -51,13 +51,15 @@ func encodePyTorch(w io.Writer, tensors []Tensor) error {
 		pad := (recordAlignment - at%recordAlignment) % recordAlignment
 		extra := binary.LittleEndian.AppendUint16([]byte("FB"), uint16(pad))
 		extra = append(extra, bytes.Repeat([]byte{'Z'}, int(pad))...)
-		out, err := z.CreateRaw(&zip.FileHeader{Name: name, Method: zip.Store, CRC32: sum.Sum32(), CompressedSize64: uint64(size), UncompressedSize64: uint64(size), Extra: extra})
+		out, err := z.CreateRaw(&zip.FileHeader{Name: name, Method: zip.Store, CRC32: sum.Sum32(),
+			CompressedSize64: uint64(size), UncompressedSize64: uint64(size), Extra: extra})
 		if err != nil {
 			return err
 		}
 		return write(out)
 	}
-	for _, r := range []struct{ name, text string }{{"data.pkl", string(text)}, {".format_version", "1"}, {".storage_alignment", fmt.Sprint(recordAlignment)}, {"byteorder", "little"}} {
+	for _, r := range []struct{ name, text string }{{"data.pkl", string(text)}, {".format_version", "1"},
+		{".storage_alignment", fmt.Sprint(recordAlignment)}, {"byteorder", "little"}} {
 		if err := add(r.name, int64(len(r.text)), bytesOf([]byte(r.text))); err != nil {
 			return err
 		}
@@ -103,11 +105,13 @@ func statePickle(tensors []Tensor) ([]byte, error) {
 		want, err := byteSize(t.DType, t.Shape)
 		switch {
 		case !ok:
-			return nil, fmt.Errorf("tensor %q: elements of type %s have no storage class in a .pt file", t.Name, t.DType)
+			return nil, fmt.Errorf("tensor %q: elements of type %s have no storage class in a .pt file", t.Name,
+				t.DType)
 		case err != nil:
 			return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
 		case uint64(t.size()) != want:
-			return nil, fmt.Errorf("tensor %q: %d bytes for shape %v %s, want %d", t.Name, t.size(), t.Shape, t.DType, want)
+			return nil, fmt.Errorf("tensor %q: %d bytes for shape %v %s, want %d", t.Name, t.size(), t.Shape, t.DType,
+				want)
 		case seen[t.Name] || !utf8.ValidString(t.Name):
 			return nil, fmt.Errorf("tensor name %q is there twice or not valid UTF-8", t.Name)
 		}

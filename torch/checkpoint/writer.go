@@ -170,7 +170,8 @@ func buildHeader(tensors []Tensor, meta map[string]string, align int) ([]byte, e
 			return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
 		if uint64(t.size()) != want {
-			return nil, fmt.Errorf("tensor %q: %d bytes for shape %v %s, want %d", t.Name, t.size(), t.Shape, t.DType, want)
+			return nil, fmt.Errorf("tensor %q: %d bytes for shape %v %s, want %d", t.Name, t.size(), t.Shape, t.DType,
+				want)
 		}
 		if i > 0 || len(meta) > 0 {
 			b.WriteByte(',')

@@ -31,7 +31,8 @@ func encode(t *testing.T, tensors []Tensor, meta map[string]string, opt Options)
 // The bytes of the reference writer, as Python's safetensors.torch.save gives
 // them for the same tensors (testdata/gen_golden.py).
 func TestWriteGolden(t *testing.T) {
-	got := encode(t, []Tensor{{Info: Info{Name: "a", DType: F32, Shape: []int64{1}}, Data: []byte("\x00\x00\x80\x3f")}}, nil, Options{})
+	got := encode(t, []Tensor{{Info: Info{Name: "a", DType: F32, Shape: []int64{1}}, Data: []byte("\x00\x00\x80\x3f")}},
+		nil, Options{})
 	if string(got) != smallest {
 		t.Errorf("smallest file:\n%q, want\n%q", got, smallest)
 	}
@@ -97,16 +98,20 @@ func TestWriteRefuses(t *testing.T) {
 		opt     Options
 		want    string
 	}{
-		{"size", []Tensor{{Info: Info{Name: "a", DType: F32, Shape: []int64{2, 3}}, Data: make([]byte, 12)}}, nil, Options{}, `tensor "a": 12 bytes for shape [2 3] F32, want 24`},
-		{"dtype", []Tensor{{Info: Info{Name: "a", DType: "float"}, Data: nil}}, nil, Options{}, `tensor "a": unknown dtype "float"`},
-		{"negative", []Tensor{{Info: Info{Name: "a", DType: U8, Shape: []int64{-1}}, Data: nil}}, nil, Options{}, "negative dimension"},
+		{"size", []Tensor{{Info: Info{Name: "a", DType: F32, Shape: []int64{2, 3}}, Data: make([]byte, 12)}}, nil,
+			Options{}, `tensor "a": 12 bytes for shape [2 3] F32, want 24`},
+		{"dtype", []Tensor{{Info: Info{Name: "a", DType: "float"}, Data: nil}}, nil, Options{},
+			`tensor "a": unknown dtype "float"`},
+		{"negative", []Tensor{{Info: Info{Name: "a", DType: U8, Shape: []int64{-1}}, Data: nil}}, nil, Options{},
+			"negative dimension"},
 		{"duplicate", []Tensor{u8("a", ""), u8("a", "")}, nil, Options{}, `duplicate tensor name "a"`},
 		{"reserved", []Tensor{u8("__metadata__", "")}, nil, Options{}, "reserved"},
 		{"name", []Tensor{u8("\xff", "")}, nil, Options{}, "not valid UTF-8"},
 		{"metadata", nil, map[string]string{"k": "\xff"}, Options{}, "not valid UTF-8"},
 		{"much metadata", nil, bad, Options{}, `metadata "k00" is not valid UTF-8`},
 		{"align", nil, nil, Options{Align: 12}, "alignment 12 is not a multiple of 8"},
-		{"rank", []Tensor{{Info: Info{Name: "a", DType: U8, Shape: make([]int64, 65)}, Data: nil}}, nil, Options{}, "65 dimensions, at most 64"},
+		{"rank", []Tensor{{Info: Info{Name: "a", DType: U8, Shape: make([]int64, 65)}, Data: nil}}, nil, Options{},
+			"65 dimensions, at most 64"},
 	} {
 		var b bytes.Buffer
 		err := Encode(&b, c.tensors, c.meta, c.opt)

@@ -28,8 +28,10 @@ func readZip(r io.ReaderAt, size int64) (map[string]record, error) {
 	if err != nil {
 		return nil, err
 	}
-	if begin < 0 || length < 0 || begin > size-length || length > maxZipDirectory || entries < 0 || entries > maxEntries || entries*46 > length {
-		return nil, fmt.Errorf("zip directory of %d entries, %d bytes at %d in a file of %d", entries, length, begin, size)
+	if begin < 0 || length < 0 || begin > size-length || length > maxZipDirectory || entries < 0 ||
+		entries > maxEntries || entries*46 > length {
+		return nil, fmt.Errorf("zip directory of %d entries, %d bytes at %d in a file of %d", entries, length, begin,
+			size)
 	}
 	dir := make([]byte, length)
 	if err := readFull(r, dir, begin); err != nil {
@@ -51,12 +53,15 @@ func readZip(r io.ReaderAt, size int64) (map[string]record, error) {
 			return nil, fmt.Errorf("record %.100q: no local header at %d", rec.name, rec.local)
 		}
 		name := make([]byte, len(rec.name))
-		if int(binary.LittleEndian.Uint16(head[26:])) != len(name) || readFull(r, name, rec.local+30) != nil || string(name) != rec.name {
+		if int(binary.LittleEndian.Uint16(head[26:])) != len(name) || readFull(r, name, rec.local+30) != nil ||
+			string(name) != rec.name {
 			return nil, fmt.Errorf("record %.100q: its local header has another name", rec.name)
 		}
-		rec.offset = rec.local + 30 + int64(binary.LittleEndian.Uint16(head[26:])) + int64(binary.LittleEndian.Uint16(head[28:]))
+		rec.offset = rec.local + 30 + int64(binary.LittleEndian.Uint16(head[26:])) +
+			int64(binary.LittleEndian.Uint16(head[28:]))
 		if rec.offset > begin || rec.size > begin-rec.offset {
-			return nil, fmt.Errorf("record %.100q: %d bytes at %d run into the directory at %d", rec.name, rec.size, rec.offset, begin)
+			return nil, fmt.Errorf("record %.100q: %d bytes at %d run into the directory at %d", rec.name, rec.size,
+				rec.offset, begin)
 		}
 		if _, twice := out[rec.name]; twice {
 			return nil, fmt.Errorf("two records are called %.100q", rec.name)
@@ -106,7 +111,8 @@ func endOfZip(r io.ReaderAt, size int64) (entries, begin, length int64, err erro
 		if le.Uint32(end64[:]) != 0x06064b50 {
 			return 0, 0, 0, errors.New("zip64 directory missing")
 		}
-		entries, length, begin = int64(le.Uint64(end64[32:])), int64(le.Uint64(end64[40:])), int64(le.Uint64(end64[48:]))
+		entries, length, begin = int64(le.Uint64(end64[32:])), int64(le.Uint64(end64[40:])),
+			int64(le.Uint64(end64[48:]))
 	}
 	return entries, begin, length, nil
 }
@@ -139,12 +145,14 @@ func zipEntry(dir []byte, limit int64) (rec record, rest []byte, err error) {
 		x = x[4+k:]
 	}
 	switch {
-	case !utf8.ValidString(rec.name) || strings.ContainsAny(rec.name, "\\\x00") || strings.Contains("/"+rec.name+"/", "/../") || strings.HasPrefix(rec.name, "/"):
+	case !utf8.ValidString(rec.name) || strings.ContainsAny(rec.name, "\\\x00") ||
+		strings.Contains("/"+rec.name+"/", "/../") || strings.HasPrefix(rec.name, "/"):
 		return rec, nil, fmt.Errorf("record name %.100q", rec.name)
 	case flags&1 != 0:
 		return rec, nil, fmt.Errorf("record %.100q is encrypted", rec.name)
 	case method != 0:
-		return rec, nil, fmt.Errorf("record %.100q is compressed: save the file again with torch.save, which stores", rec.name)
+		return rec, nil, fmt.Errorf("record %.100q is compressed: save the file again with torch.save, which stores",
+			rec.name)
 	case packed != size:
 		return rec, nil, fmt.Errorf("record %.100q has %d bytes for %d", rec.name, packed, size)
 	case local > uint64(limit) || size > uint64(limit):

@@ -18,7 +18,8 @@
 // A collective fails when a rank ends, at once, or does not come within the group's time-out. Its error says which rank
 // is at fault and at which step it was:
 //
-//	rank 0 of 4: all-reduce: Connection closed by peer [127.0.0.1]:4242: rank 1 has not been heard of for 3 s: its last step was 1204
+//	rank 0 of 4: all-reduce: Connection closed by peer [127.0.0.1]:4242:
+//	rank 1 has not been heard of for 3 s: its last step was 1204
 //
 // An error from elsewhere goes through [Group.Fail], so that the other ranks learn of it.
 package dist

@@ -9,8 +9,9 @@ import (
 
 // An Env says which of several processes, started together, this one is.
 type Env struct {
-	Rank, World           int    // of all processes; World is 1 for a process started alone
-	LocalRank, LocalWorld int    // of those on this machine; where its launcher does not count these, LocalWorld is the least they can be
+	Rank, World int // of all processes; World is 1 for a process started alone
+	// of those on this machine; where its launcher does not count these, LocalWorld is the least they can be
+	LocalRank, LocalWorld int
 	Addr                  string // where rank 0, or the agent, keeps the store; "" where nothing says so
 	Port                  int
 	RunID                 string // the same in all processes, another in the next run
@@ -85,7 +86,8 @@ func Detect(getenv func(string) string) (Env, error) {
 		return Env{World: 1, LocalWorld: 1}, nil
 	}
 	if e.LocalRank >= e.LocalWorld || e.LocalWorld > e.World {
-		v.fail("local rank %d of %d in a run of %d processes (%s): want the local rank below the local number, and that at most the total", e.LocalRank, e.LocalWorld, e.World, e.Launcher)
+		v.fail("local rank %d of %d in a run of %d processes (%s): want the local rank below the local number, and "+
+			"that at most the total", e.LocalRank, e.LocalWorld, e.World, e.Launcher)
 	}
 	if addr := getenv("MASTER_ADDR"); addr != "" {
 		e.Addr = addr
@@ -227,7 +229,8 @@ func (e Env) store() (string, error) {
 		addr = "127.0.0.1"
 	}
 	if addr == "" {
-		return "", fmt.Errorf("environment: MASTER_ADDR is not set: %d processes on several machines need the name of rank 0's", e.World)
+		return "", fmt.Errorf("environment: MASTER_ADDR is not set: %d processes on several machines need the name "+
+			"of rank 0's", e.World)
 	}
 	return net.JoinHostPort(addr, strconv.Itoa(e.Port)), nil
 }

@@ -17,9 +17,12 @@ func env(text string) func(string) string {
 
 func TestDetect(t *testing.T) {
 	const (
-		torchrun = "RANK=3 WORLD_SIZE=8 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2 MASTER_ADDR=node7 MASTER_PORT=29400 TORCHELASTIC_RUN_ID=abc TORCHELASTIC_RESTART_COUNT=2 TORCHELASTIC_USE_AGENT_STORE=True"
-		slurm    = "SLURM_PROCID=5 SLURM_NTASKS=8 SLURM_LOCALID=1 SLURM_JOB_ID=1234 SLURM_STEP_ID=0 SLURM_JOB_NODELIST=gpu[07-09,12]"
-		mpi      = "OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=1 OMPI_COMM_WORLD_LOCAL_SIZE=4"
+		torchrun = "RANK=3 WORLD_SIZE=8 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2 MASTER_ADDR=node7 MASTER_PORT=29400 " +
+			"TORCHELASTIC_RUN_ID=abc TORCHELASTIC_RESTART_COUNT=2 TORCHELASTIC_USE_AGENT_STORE=True"
+		slurm = "SLURM_PROCID=5 SLURM_NTASKS=8 SLURM_LOCALID=1 SLURM_JOB_ID=1234 SLURM_STEP_ID=0 " +
+			"SLURM_JOB_NODELIST=gpu[07-09,12]"
+		mpi = "OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=1 " +
+			"OMPI_COMM_WORLD_LOCAL_SIZE=4"
 	)
 	for _, c := range []struct {
 		env  string
@@ -29,11 +32,14 @@ func TestDetect(t *testing.T) {
 		{"MASTER_ADDR=a MASTER_PORT=1", Env{World: 1, LocalWorld: 1}},
 		{torchrun, Env{3, 8, 1, 2, "node7", 29400, "abc", 2, true, "torchrun"}},
 		// PyTorchJob: one process a pod, no local rank.
-		{"RANK=1 WORLD_SIZE=2 MASTER_ADDR=job-master-0 MASTER_PORT=23456", Env{1, 2, 0, 1, "job-master-0", 23456, "", 0, false, "torchrun"}},
+		{"RANK=1 WORLD_SIZE=2 MASTER_ADDR=job-master-0 MASTER_PORT=23456",
+			Env{1, 2, 0, 1, "job-master-0", 23456, "", 0, false, "torchrun"}},
 		{"RANK=0 WORLD_SIZE=1", Env{0, 1, 0, 1, "", 29500, "", 0, false, "torchrun"}},
 		{slurm, Env{5, 8, 1, 2, "gpu07", 14 - 3 + 10000 + 1223, "1234.0", 0, false, "slurm"}},
-		{slurm + " MASTER_ADDR=other MASTER_PORT=99 SLURM_RESTART_COUNT=1", Env{5, 8, 1, 2, "other", 99, "1234.0", 1, false, "slurm"}},
-		{slurm + " SLURM_STEP_NUM_TASKS=6 SLURM_STEP_NODELIST=gpu12 SLURM_STEP_NUM_NODES=1", Env{5, 6, 1, 6, "gpu12", 11234, "1234.0", 0, false, "slurm"}},
+		{slurm + " MASTER_ADDR=other MASTER_PORT=99 SLURM_RESTART_COUNT=1",
+			Env{5, 8, 1, 2, "other", 99, "1234.0", 1, false, "slurm"}},
+		{slurm + " SLURM_STEP_NUM_TASKS=6 SLURM_STEP_NODELIST=gpu12 SLURM_STEP_NUM_NODES=1",
+			Env{5, 6, 1, 6, "gpu12", 11234, "1234.0", 0, false, "slurm"}},
 		// A batch script is one process, whatever the job may start.
 		{"SLURM_PROCID=0 SLURM_NTASKS=8 SLURM_LOCALID=0 SLURM_JOB_ID=1234", Env{World: 1, LocalWorld: 1}},
 		{slurm + " SLURM_STEP_ID=4294967290", Env{World: 1, LocalWorld: 1}}, // the shell of salloc
@@ -59,9 +65,11 @@ func TestDetect(t *testing.T) {
 		{"RANK=0 WORLD_SIZE=4 MASTER_PORT=70000", "MASTER_PORT=70000"},
 		{"RANK=0 WORLD_SIZE=4 TORCHELASTIC_USE_AGENT_STORE=maybe", "TORCHELASTIC_USE_AGENT_STORE"},
 		{"SLURM_PROCID=0 SLURM_STEP_ID=0", "SLURM_STEP_NUM_TASKS is not set"},
-		{"SLURM_PROCID=9 SLURM_NTASKS=8 SLURM_LOCALID=1 SLURM_JOB_ID=1 SLURM_STEP_ID=0", "SLURM_PROCID=9 of SLURM_NTASKS=8"},
+		{"SLURM_PROCID=9 SLURM_NTASKS=8 SLURM_LOCALID=1 SLURM_JOB_ID=1 SLURM_STEP_ID=0",
+			"SLURM_PROCID=9 of SLURM_NTASKS=8"},
 		{"SLURM_PROCID=0 SLURM_NTASKS=8 SLURM_JOB_ID=1 SLURM_STEP_ID=0", "SLURM_LOCALID is not set"},
-		{"SLURM_PROCID=0 SLURM_NTASKS=8 SLURM_LOCALID=0 SLURM_JOB_ID=1 SLURM_STEP_ID=0 SLURM_JOB_NODELIST=gpu[", "SLURM_JOB_NODELIST"},
+		{"SLURM_PROCID=0 SLURM_NTASKS=8 SLURM_LOCALID=0 SLURM_JOB_ID=1 SLURM_STEP_ID=0 SLURM_JOB_NODELIST=gpu[",
+			"SLURM_JOB_NODELIST"},
 		{"OMPI_COMM_WORLD_RANK=1", "OMPI_COMM_WORLD_SIZE is not set"},
 	} {
 		if got, err := Detect(env(c.env)); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -71,7 +79,9 @@ func TestDetect(t *testing.T) {
 }
 
 func TestStoreAddress(t *testing.T) {
-	e, err := Detect(env("OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=1 OMPI_COMM_WORLD_LOCAL_SIZE=2"))
+	e,
+		err := Detect(env("OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=1 " +
+		"OMPI_COMM_WORLD_LOCAL_SIZE=2"))
 	if err != nil {
 		t.Fatal(err)
 	}

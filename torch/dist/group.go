@@ -45,10 +45,10 @@ type Group struct {
 	watching sync.WaitGroup
 }
 
-// Open joins the group that env describes. Backend is "gloo", for tensors on the CPU, or "nccl:" and a GPU that no other
-// rank uses, such as "nccl:cuda:0": then those on it travel over NCCL, and what is on the CPU over Gloo as ever. Open
-// waits for the other ranks up to timeout, and so does every collective. While it waits it tells say, which may be nil,
-// for whom and where, first after some seconds. A process alone opens no connection.
+// Open joins the group that env describes. Backend is "gloo", for tensors on the CPU, or "nccl:" and a GPU that no
+// other rank uses, such as "nccl:cuda:0": then those on it travel over NCCL, and what is on the CPU over Gloo as
+// ever. Open waits for the other ranks up to timeout, and so does every collective. While it waits it tells say,
+// which may be nil, for whom and where, first after some seconds. A process alone opens no connection.
 func Open(ctx context.Context, env Env, backend string, timeout time.Duration, say func(text string)) (*Group, error) {
 	g := &Group{env: env, timeout: timeout, waiting: newWaiting(say)}
 	kind, device, named := strings.Cut(backend, ":")
@@ -103,7 +103,8 @@ func (g *Group) open(ctx context.Context, nccl bool) error {
 	}
 	stop := g.waiting.during("connecting the ranks")
 	g.cpu, err = within(ctx, g.timeout, func() (*torch.Group, error) {
-		return torch.NewGloo(g.store.raw, g.env.Rank, g.env.World, os.Getenv("GLOO_SOCKET_IFNAME"), own, g.timeout.Milliseconds())
+		return torch.NewGloo(g.store.raw, g.env.Rank, g.env.World, os.Getenv("GLOO_SOCKET_IFNAME"), own,
+			g.timeout.Milliseconds())
 	}, nil)
 	stop()
 	if err != nil {

@@ -107,7 +107,8 @@ func collectives(g *Group) error {
 	rank, n := float32(g.Rank()), float32(g.World())
 	return on(func(s *torch.Scope) error {
 		for round := range 3 { // the same ones again
-			sum, low, high := torch.From(s, []float32{1, rank}, 2), torch.From(s, []float32{rank}, 1), torch.From(s, []float32{rank}, 1)
+			sum, low, high := torch.From(s, []float32{1, rank}, 2), torch.From(s, []float32{rank}, 1),
+				torch.From(s, []float32{rank}, 1)
 			part := torch.From(s, []float32{0, 0}, 2)
 			whole := make([]float32, 2*g.World())
 			for i := range whole {
@@ -122,7 +123,8 @@ func collectives(g *Group) error {
 			values := []float64{1, float64(rank)}
 			for _, err := range []error{
 				g.AllReduce(sum, Sum), g.AllReduce(low, Min), g.AllReduce(high, Max), g.ReduceScatter(part, in),
-				g.AllGather(joined, own), g.Broadcast(g.World()-1, sent, same), g.AllReduce(half, Sum), g.AllReduceFloats(values, Sum), g.Barrier(0),
+				g.AllGather(joined, own), g.Broadcast(g.World()-1, sent, same), g.AllReduce(half, Sum),
+				g.AllReduceFloats(values, Sum), g.Barrier(0),
 			} {
 				if err != nil {
 					return fmt.Errorf("round %d: %w", round, err)
@@ -137,7 +139,8 @@ func collectives(g *Group) error {
 				equal("sum", sum, n, ranks), equal("min", low, 0), equal("max", high, n-1),
 				equal("reduce-scatter", part, 2*rank*n+ranks, (2*rank+1)*n+ranks),
 				equal("all-gather", joined, want...),
-				equal("broadcast", sent, n-1, 7), equal("broadcast", same, 1-n), equal("bf16", s.To(half, torch.Float32), ranks),
+				equal("broadcast", sent, n-1, 7), equal("broadcast", same, 1-n),
+				equal("bf16", s.To(half, torch.Float32), ranks),
 			} {
 				if err != nil {
 					return err
@@ -149,11 +152,13 @@ func collectives(g *Group) error {
 		}
 		// What does not fit is refused on every rank before anything is sent.
 		a, b := torch.From(s, []float32{1, 2, 3}, 3), torch.From(s, []float32{1, 2, 3}, 3)
-		if err := g.Torch().ReduceScatter(a, b); g.World() > 1 && (err == nil || !strings.Contains(err.Error(), "do not make")) {
+		if err := g.Torch().ReduceScatter(a, b); g.World() > 1 &&
+			(err == nil || !strings.Contains(err.Error(), "do not make")) {
 			return fmt.Errorf("reduce-scatter of 3 elements: %v", err)
 		}
 		m := s.Transpose(torch.From(s, []float32{1, 2, 3, 4}, 2, 2), 0, 1)
-		if err := g.Torch().AllReduce(m, Sum); g.World() > 1 && (err == nil || !strings.Contains(err.Error(), "contiguous")) {
+		if err := g.Torch().AllReduce(m, Sum); g.World() > 1 &&
+			(err == nil || !strings.Contains(err.Error(), "contiguous")) {
 			return fmt.Errorf("all-reduce of a transposed tensor: %v", err)
 		}
 		return nil
@@ -218,7 +223,8 @@ func storeTask(g *Group) error {
 	if n, err := s.Add("count", 0); err != nil || n != 4 {
 		return fmt.Errorf("count: %d, %v", n, err)
 	}
-	if err := s.Wait([]string{"rank 0", "nothing"}, 100*time.Millisecond); err == nil || !strings.HasSuffix(err.Error(), ": nothing: not there after 100ms") {
+	if err := s.Wait([]string{"rank 0", "nothing"}, 100*time.Millisecond); err == nil ||
+		!strings.HasSuffix(err.Error(), ": nothing: not there after 100ms") {
 		return fmt.Errorf("wait for nothing: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -292,7 +298,8 @@ func TestKilledRank(t *testing.T) {
 	t.Parallel() // it mostly waits
 	results := ranks(t, 4, 4, 60, "killed")
 	for _, r := range []int{0, 2, 3} {
-		failed(t, r, results[r], 30*time.Second, fmt.Sprintf("rank %d of 4: all-reduce: ", r), "rank 1 has not been heard of for", "its last step was 5")
+		failed(t, r, results[r], 30*time.Second, fmt.Sprintf("rank %d of 4: all-reduce: ", r),
+			"rank 1 has not been heard of for", "its last step was 5")
 		if strings.Contains(results[r].output, "; rank") {
 			t.Errorf("rank %d blames others too: %s", r, results[r].output)
 		}
@@ -332,7 +339,8 @@ func TestLateAtBarrier(t *testing.T) {
 	t.Parallel() // it mostly waits
 	results := ranks(t, 3, 3, 60, "late")
 	for _, r := range []int{0, 2} {
-		failed(t, r, results[r], 20*time.Second, fmt.Sprintf("rank %d of 3: barrier: ", r), ": rank 1 is alive but has been at step 1 for")
+		failed(t, r, results[r], 20*time.Second, fmt.Sprintf("rank %d of 3: barrier: ", r),
+			": rank 1 is alive but has been at step 1 for")
 	}
 }
 
@@ -343,7 +351,8 @@ func TestBrokenPipeEndsNobody(t *testing.T) { allOK(t, ranks(t, 2, 2, 30, "broke
 func TestMissingRank(t *testing.T) {
 	t.Parallel() // it mostly waits
 	for r, res := range ranks(t, 2, 4, 3, "collectives") {
-		failed(t, r, res, 20*time.Second, fmt.Sprintf("rank %d of 4: missing after 3s at the store 127.0.0.1:", r), ": rank 2, 3")
+		failed(t, r, res, 20*time.Second, fmt.Sprintf("rank %d of 4: missing after 3s at the store 127.0.0.1:", r),
+			": rank 2, 3")
 	}
 }
 
@@ -355,7 +364,8 @@ func TestNobodyServes(t *testing.T) {
 	e := Env{Rank: 1, World: 2, LocalRank: 1, LocalWorld: 2, Port: freePort(t)}
 	start := time.Now()
 	_, err := Open(t.Context(), e, "gloo", 2*time.Second, nil)
-	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("rank 1 of 2: store 127.0.0.1:%d: connect: ", e.Port)) || time.Since(start) > 10*time.Second {
+	if err == nil || !strings.Contains(err.Error(),
+		fmt.Sprintf("rank 1 of 2: store 127.0.0.1:%d: connect: ", e.Port)) || time.Since(start) > 10*time.Second {
 		t.Errorf("%v after %v", err, time.Since(start))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -379,7 +389,8 @@ func TestTorchrun(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, python, "-m", "torch.distributed.run", "--nproc-per-node=2", fmt.Sprintf("--master-port=%d", freePort(t)), "--no-python", self)
+	cmd := exec.CommandContext(ctx, python, "-m", "torch.distributed.run", "--nproc-per-node=2",
+		fmt.Sprintf("--master-port=%d", freePort(t)), "--no-python", self)
 	cmd.Env = append(os.Environ(), taskVar+"=collectives", "DITRUN_TEST_DIST_TIMEOUT=30", "OMP_NUM_THREADS=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)

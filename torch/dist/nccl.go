@@ -49,7 +49,8 @@ func unfit(gpus []gpu) error {
 			continue
 		}
 		if other, is := taken[g]; is {
-			return fmt.Errorf("ranks %d and %d both use GPU %s of one machine, NCCL wants one for each: start no more processes than there are GPUs, and name no GPU that all would take", other, r, g.Address)
+			return fmt.Errorf("ranks %d and %d both use GPU %s of one machine, NCCL wants one for each: start no "+
+				"more processes than there are GPUs, and name no GPU that all would take", other, r, g.Address)
 		}
 		taken[g] = r
 	}
@@ -112,8 +113,8 @@ func (g *Group) check() error {
 	return g.gpu.Check()
 }
 
-// failedKey is in the store once a rank has failed. To close a connection, as for Gloo, tells the others nothing: in NCCL
-// they would wait up to the time-out.
+// failedKey is in the store once a rank has failed. To close a connection, as for Gloo, tells the others nothing:
+// in NCCL they would wait up to the time-out.
 const failedKey = "failed"
 
 func (g *Group) tellFailure() {
@@ -145,16 +146,17 @@ func (g *Group) watchGPU() {
 			since = time.Now()
 		}
 		if time.Since(since) > limit {
-			err := fmt.Errorf("%w: this process hangs in it", reason(cmp.Or(g.gpu.Check(), errors.New("a collective on the GPU failed"))))
+			err := fmt.Errorf("%w: this process hangs in it",
+				reason(cmp.Or(g.gpu.Check(), errors.New("a collective on the GPU failed"))))
 			g.stuck <- g.fail(err, true)
 			return
 		}
 	}
 }
 
-// Stuck tells, a minute (or the time-out, if less) after a collective on the GPU failed, that this process has not closed
-// the group since: it hangs in CUDA or NCCL, and to end it is all that can be done. The error is that of the collective, with the rank at fault. Close
-// closes the channel, which is nil without NCCL.
+// Stuck tells, a minute (or the time-out, if less) after a collective on the GPU failed, that this process has not
+// closed the group since: it hangs in CUDA or NCCL, and to end it is all that can be done. The error is that of the
+// collective, with the rank at fault. Close closes the channel, which is nil without NCCL.
 func (g *Group) Stuck() <-chan error {
 	if g.alone() {
 		return nil

@@ -27,7 +27,8 @@ func ncclRanks(t *testing.T, n, seconds int, task string, more ...string) []resu
 // fakeRanks runs a task over the stand-in, which does more than work.
 func fakeRanks(t *testing.T, n, seconds int, task string, more ...string) []result {
 	t.Helper()
-	more = append(more, "LD_LIBRARY_PATH="+torchtest.FakeNCCL(t), "TMPDIR="+t.TempDir(), torchtest.BackendVar+"=nccl:cpu")
+	more = append(more, "LD_LIBRARY_PATH="+torchtest.FakeNCCL(t), "TMPDIR="+t.TempDir(),
+		torchtest.BackendVar+"=nccl:cpu")
 	return ranks(t, n, n, seconds, task, more...)
 }
 
@@ -42,7 +43,8 @@ func limit(t *testing.T) int {
 func init() {
 	tasks["types"] = func(g *Group) error {
 		return on(func(s *torch.Scope) error {
-			for _, d := range []torch.DType{torch.Float32, torch.Float64, torch.Float16, torch.BFloat16, torch.Int64, torch.Int32, torch.Uint8} {
+			for _, d := range []torch.DType{torch.Float32, torch.Float64, torch.Float16, torch.BFloat16, torch.Int64,
+				torch.Int32, torch.Uint8} {
 				x := s.To(torch.From(s, []float32{float32(g.Rank()), 2}, 2), d)
 				if err := g.AllReduce(x, Sum); err != nil {
 					return fmt.Errorf("%v: %w", d, err)
@@ -59,7 +61,8 @@ func init() {
 			if data := torch.Data[float32](x); data[0] != 3 || data[700_000] != 3 {
 				return fmt.Errorf("the ends of a long tensor: %v, %v", data[0], data[700_000])
 			}
-			if err := g.Torch().AllReduce(s.Zeros(torch.Bool, 1), Sum); err == nil || !strings.Contains(err.Error(), "NCCL does not take Bool") {
+			if err := g.Torch().AllReduce(s.Zeros(torch.Bool, 1), Sum); err == nil ||
+				!strings.Contains(err.Error(), "NCCL does not take Bool") {
 				return fmt.Errorf("an all-reduce of bools: %v", err)
 			}
 			return g.Barrier(0)
@@ -83,8 +86,10 @@ func init() {
 		})
 	}
 	tasks["tensor steps"] = tensorSteps(func(*Group) error { return nil })
-	tasks["tensor steps, killed"] = tensorSteps(func(*Group) error { return syscall.Kill(os.Getpid(), syscall.SIGKILL) })
-	tasks["tensor steps, gave up"] = tensorSteps(func(g *Group) error { return g.Fail(errors.New("no space left on device")) })
+	tasks["tensor steps, killed"] =
+		tensorSteps(func(*Group) error { return syscall.Kill(os.Getpid(), syscall.SIGKILL) })
+	tasks["tensor steps, gave up"] =
+		tensorSteps(func(g *Group) error { return g.Fail(errors.New("no space left on device")) })
 	tasks["tensor steps, late"] = tensorSteps(func(g *Group) error {
 		time.Sleep(g.timeout + 7*time.Second)
 		return errors.New("late")
@@ -138,8 +143,8 @@ func TestNCCLCollectives(t *testing.T) {
 	allOK(t, ncclRanks(t, 4, 60, "collectives"))
 }
 
-// What NCCL is called with: numbers of elements, of types (7 is float, 9 bfloat16) and reductions (3 is the least, 2 the
-// greatest), and the root of a broadcast. Sums of Go numbers and barriers are not among it.
+// What NCCL is called with: numbers of elements, of types (7 is float, 9 bfloat16) and reductions (3 is the least,
+// 2 the greatest), and the root of a broadcast. Sums of Go numbers and barriers are not among it.
 func TestNCCLCalls(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	allOK(t, fakeRanks(t, 2, 30, "collectives", "FAKE_NCCL_LOG="+log))
@@ -159,7 +164,9 @@ func TestNCCLKilledRank(t *testing.T) {
 	t.Parallel() // it mostly waits
 	results := ncclRanks(t, 3, limit(t), "tensor steps, killed")
 	for _, r := range []int{0, 2} {
-		failed(t, r, results[r], 90*time.Second, fmt.Sprintf("rank %d of 3: ", r), fmt.Sprintf(": NCCL: all-reduce not done within %d s: ", limit(t)), "rank 1 has not been heard of for", "its last step was 5")
+		failed(t, r, results[r], 90*time.Second, fmt.Sprintf("rank %d of 3: ", r),
+			fmt.Sprintf(": NCCL: all-reduce not done within %d s: ", limit(t)), "rank 1 has not been heard of for",
+			"its last step was 5")
 	}
 }
 
@@ -167,7 +174,8 @@ func TestNCCLLateRank(t *testing.T) {
 	t.Parallel() // it mostly waits
 	log := filepath.Join(t.TempDir(), "log")
 	results := ncclRanks(t, 2, limit(t), "tensor steps, late", "FAKE_NCCL_LOG="+log)
-	failed(t, 0, results[0], 90*time.Second, fmt.Sprintf(": NCCL: all-reduce not done within %d s: rank 1 is alive but has been at step 5 for", limit(t)))
+	failed(t, 0, results[0], 90*time.Second,
+		fmt.Sprintf(": NCCL: all-reduce not done within %d s: rank 1 is alive but has been at step 5 for", limit(t)))
 	if torchtest.Device(t).IsCUDA() {
 		return
 	}
@@ -182,7 +190,8 @@ func TestNCCLRankThatGaveUp(t *testing.T) {
 	results := ncclRanks(t, 3, 60, "tensor steps, gave up")
 	failed(t, 1, results[1], 20*time.Second, "no space left on device")
 	for _, r := range []int{0, 2} {
-		failed(t, r, results[r], 30*time.Second, fmt.Sprintf("rank %d of 3: ", r), ": the process group was aborted: rank 1 gave up: no space left on device")
+		failed(t, r, results[r], 30*time.Second, fmt.Sprintf("rank %d of 3: ", r),
+			": the process group was aborted: rank 1 gave up: no space left on device")
 	}
 }
 
@@ -190,18 +199,24 @@ func TestNCCLRankThatGaveUp(t *testing.T) {
 func TestNCCLErrors(t *testing.T) {
 	t.Parallel() // it mostly waits
 	results := fakeRanks(t, 2, 60, "tensor steps", "FAKE_NCCL_FAIL=broadcast")
-	failed(t, 0, results[0], 20*time.Second, "rank 0 of 2: broadcast: NCCL: broadcast: unhandled system error: from the stand-in")
-	failed(t, 1, results[1], 20*time.Second, "rank 1 of 2: broadcast: the process group was aborted: rank 0 ended: rank 0 of 2: broadcast: NCCL: ")
+	failed(t, 0, results[0], 20*time.Second,
+		"rank 0 of 2: broadcast: NCCL: broadcast: unhandled system error: from the stand-in")
+	failed(t, 1, results[1], 20*time.Second,
+		"rank 1 of 2: broadcast: the process group was aborted: rank 0 ended: rank 0 of 2: broadcast: NCCL: ")
 	results = fakeRanks(t, 2, 60, "tensor steps", "FAKE_NCCL_LOST=all-reduce")
 	failed(t, 1, results[1], 20*time.Second, "rank 1 of 2: all-reduce: the process group was aborted: rank 0 ended: ")
-	failed(t, 0, results[0], 20*time.Second, "rank 0 of 2: all-reduce: NCCL: a collective under way: remote process exited or there was a network error: from the stand-in")
+	failed(t, 0, results[0], 20*time.Second,
+		"rank 0 of 2: all-reduce: NCCL: a collective under way: remote process exited or there was a network error: "+
+			"from the stand-in")
 }
 
 // An abort that does not return, and a host that waits for it: the caller learns that it hangs.
 func TestNCCLStuck(t *testing.T) {
 	t.Parallel() // it mostly waits
 	results := fakeRanks(t, 2, 2, "stuck", "FAKE_NCCL_HANG=1")
-	failed(t, 0, results[0], 30*time.Second, "rank 0 of 2: NCCL: all-reduce not done within 2 s: this process hangs in it: rank 1 is alive but has been at step 5 for")
+	failed(t, 0, results[0], 30*time.Second,
+		"rank 0 of 2: NCCL: all-reduce not done within 2 s: this process hangs in it: rank 1 is alive but has been "+
+			"at step 5 for")
 }
 
 func TestNCCLNotUsable(t *testing.T) {

@@ -108,7 +108,8 @@ func ranks(t *testing.T, n, world, seconds int, task string, more ...string) []r
 		wg.Go(func() {
 			cmd := exec.CommandContext(ctx, self)
 			cmd.Env = append(os.Environ(), taskVar+"="+task, fmt.Sprintf("DITRUN_TEST_DIST_TIMEOUT=%d", seconds),
-				fmt.Sprintf("RANK=%d", r), fmt.Sprintf("WORLD_SIZE=%d", world), fmt.Sprintf("LOCAL_RANK=%d", r), fmt.Sprintf("LOCAL_WORLD_SIZE=%d", world),
+				fmt.Sprintf("RANK=%d", r), fmt.Sprintf("WORLD_SIZE=%d", world), fmt.Sprintf("LOCAL_RANK=%d", r),
+				fmt.Sprintf("LOCAL_WORLD_SIZE=%d", world),
 				"MASTER_ADDR=127.0.0.1", fmt.Sprintf("MASTER_PORT=%d", port), "OMP_NUM_THREADS=1")
 			cmd.Env = append(cmd.Env, more...)
 			start := time.Now()
@@ -141,7 +142,8 @@ func failed(t *testing.T, r int, res result, within time.Duration, parts ...stri
 		ok = ok && strings.Contains(res.output, part)
 	}
 	if !ok {
-		t.Errorf("rank %d: code %d after %v, want code 1 within %v and one line with %q\n%s", r, res.code, res.took, within, parts, res.output)
+		t.Errorf("rank %d: code %d after %v, want code 1 within %v and one line with %q\n%s", r, res.code, res.took,
+			within, parts, res.output)
 	}
 }
 

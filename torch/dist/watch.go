@@ -45,7 +45,8 @@ type watchdog struct {
 }
 
 func startWatchdog(s *Store, env Env) *watchdog {
-	w := &watchdog{rank: env.Rank, world: env.World, keeper: "rank 0", store: s, stepped: make(chan struct{}, 1), stop: make(chan struct{})}
+	w := &watchdog{rank: env.Rank, world: env.World, keeper: "rank 0", store: s, stepped: make(chan struct{}, 1),
+		stop: make(chan struct{})}
 	if env.AgentStore {
 		w.keeper = "the launcher"
 	}

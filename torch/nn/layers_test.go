@@ -40,7 +40,8 @@ func TestLayers(t *testing.T) {
 		near(t, "affine group norm", g.Forward(s, torch.From(s, []float32{1, 3, -5, 5}, 1, 4, 1)), -1, 2, -2, 5)
 
 		a := nn.AdaLayerNorm{}
-		near(t, "adaln", a.Modulate(s, torch.From(s, []float32{1, 3, 7, 5}, 1, 2, 2), torch.From(s, []float32{10, 20}, 1, 2), torch.From(s, []float32{0, 1}, 1, 2)),
+		near(t, "adaln", a.Modulate(s, torch.From(s, []float32{1, 3, 7, 5}, 1, 2, 2),
+			torch.From(s, []float32{10, 20}, 1, 2), torch.From(s, []float32{0, 1}, 1, 2)),
 			9, 22, 11, 18)
 
 		e := nn.NewEmbedding(s, 3, 2)
@@ -86,24 +87,28 @@ func TestInitEqualsPyTorch(t *testing.T) {
 		w := nn.Parameter(s, 2, 3)
 		defer w.Close()
 		nn.XavierUniform(s, gen(), w)
-		near(t, "xavier", w, 0.0765114575624466, -0.6598891615867615, 0.34881535172462463, 0.3437293767929077, -0.5854901075363159, -0.16418224573135376)
+		near(t, "xavier", w, 0.0765114575624466, -0.6598891615867615, 0.34881535172462463, 0.3437293767929077,
+			-0.5854901075363159, -0.16418224573135376)
 		if !w.RequiresGrad() {
 			t.Error("the parameter lost its gradient")
 		}
 		kernel := nn.Parameter(s, 2, 3, 2, 2)
 		defer kernel.Close()
 		nn.XavierUniform(s, gen(), kernel)
-		near(t, "xavier of a kernel", s.Narrow(s.Reshape(kernel, 24), 0, 0, 4), 0.04572433978319168, -0.39435920119285583, 0.20845703780651093, 0.20541758835315704)
+		near(t, "xavier of a kernel", s.Narrow(s.Reshape(kernel, 24), 0, 0, 4), 0.04572433978319168,
+			-0.39435920119285583, 0.20845703780651093, 0.20541758835315704)
 		g, b := gen(), nn.Parameter(s, 2)
 		defer b.Close()
 		nn.KaimingUniform(s, g, w)
-		near(t, "kaiming", w, 0.04032507538795471, -0.3477921187877655, 0.18384182453155518, 0.1811612844467163, -0.3085803687572479, -0.0865316316485405)
+		near(t, "kaiming", w, 0.04032507538795471, -0.3477921187877655, 0.18384182453155518, 0.1811612844467163,
+			-0.3085803687572479, -0.0865316316485405)
 		nn.Uniform(s, g, b, 0.5773502691896258)
 		near(t, "bias", b, -0.33822792768478394, 0.1498066484928131)
 		normal := nn.Parameter(s, 4)
 		defer normal.Close()
 		nn.Normal(s, gen(), normal, 0.02)
-		near(t, "normal", normal, 0.02*-0.1467950940132141, 0.02*0.7861412763595581, 0.02*0.9468216300010681, 0.02*-1.1143440008163452)
+		near(t, "normal", normal, 0.02*-0.1467950940132141, 0.02*0.7861412763595581, 0.02*0.9468216300010681,
+			0.02*-1.1143440008163452)
 		return nil
 	})
 }

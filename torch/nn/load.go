@@ -9,7 +9,8 @@ import (
 )
 
 var dtypes = map[checkpoint.DType]torch.DType{
-	"F32": torch.Float32, "F64": torch.Float64, "F16": torch.Float16, "BF16": torch.BFloat16, "I64": torch.Int64, "I32": torch.Int32, "U8": torch.Uint8, "BOOL": torch.Bool,
+	"F32": torch.Float32, "F64": torch.Float64, "F16": torch.Float16, "BF16": torch.BFloat16, "I64": torch.Int64,
+	"I32": torch.Int32, "U8": torch.Uint8, "BOOL": torch.Bool,
 }
 
 // DType returns the type of the binding that a checkpoint's type is, false where there is none.
@@ -40,7 +41,8 @@ func LoadParams(s *torch.Scope, params []Param, src checkpoint.Source, ignoreExt
 		if _, ok := dtypes[info.DType]; !ok {
 			wrong.Wrong = append(wrong.Wrong, fmt.Sprintf("%s (dtype %s cannot be a weight)", p.Name, info.DType))
 		} else if !sameShape(info.Shape, p.Tensor.Shape()) {
-			wrong.Wrong = append(wrong.Wrong, fmt.Sprintf("%s (have %v, want %v)", p.Name, info.Shape, p.Tensor.Shape()))
+			wrong.Wrong = append(wrong.Wrong,
+				fmt.Sprintf("%s (have %v, want %v)", p.Name, info.Shape, p.Tensor.Shape()))
 		}
 	}
 	for _, info := range src.Tensors() {

@@ -103,7 +103,8 @@ func TestLoadReportsEverythingAndChangesNothing(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m, before := filled(t, s, 1), filled(t, s, 1)
 		src := memory(nn.State(filled(t, s, 2)))
-		src = append(src[2:], checkpoint.Tensor{Info: checkpoint.Info{Name: "x.one", DType: "F32"}}, checkpoint.Tensor{Info: checkpoint.Info{Name: "x.two", DType: "F32"}})
+		src = append(src[2:], checkpoint.Tensor{Info: checkpoint.Info{Name: "x.one", DType: "F32"}},
+			checkpoint.Tensor{Info: checkpoint.Info{Name: "x.two", DType: "F32"}})
 		src[src.find("list.0")].Shape = []int64{2, 2}
 		src[src.find("list.1")].DType = "C64"
 		err := nn.Load(s, m, src, false)
@@ -111,7 +112,9 @@ func TestLoadReportsEverythingAndChangesNothing(t *testing.T) {
 			t.Fatal("no error")
 		}
 		for _, part := range []string{
-			"2 missing: pos_embed, blocks.0.attn.proj.weight;", "2 of another shape or type: list.0 (have [2 2], want [4]), list.1 (dtype C64", "2 unexpected: x.one, x.two",
+			"2 missing: pos_embed, blocks.0.attn.proj.weight;",
+			"2 of another shape or type: list.0 (have [2 2], want [4]), list.1 (dtype C64",
+			"2 unexpected: x.one, x.two",
 		} {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("%q does not say %q", err, part)
@@ -129,7 +132,8 @@ func TestLoadReportsEverythingAndChangesNothing(t *testing.T) {
 			many = append(many, checkpoint.Tensor{Info: checkpoint.Info{Name: fmt.Sprint("t", i), DType: "F32"}})
 		}
 		err = nn.Load(s, m, many, false)
-		if err == nil || !strings.Contains(err.Error(), "40 unexpected: t0, t1, ") || !strings.Contains(err.Error(), "t11 and 28 more") {
+		if err == nil || !strings.Contains(err.Error(), "40 unexpected: t0, t1, ") ||
+			!strings.Contains(err.Error(), "t11 and 28 more") {
 			t.Errorf("a long list: %v", err)
 		}
 		return nil
@@ -164,7 +168,8 @@ func TestLoadConvertsTypes(t *testing.T) {
 			m := &struct {
 				W *torch.Tensor `dit:"w"`
 			}{nn.Parameter(s, 2)}
-			err := nn.Load(s, m, memory{{Info: checkpoint.Info{Name: "w", DType: dtype, Shape: []int64{2}}, Data: data}}, false)
+			err := nn.Load(s, m, memory{{Info: checkpoint.Info{Name: "w", DType: dtype, Shape: []int64{2}},
+				Data: data}}, false)
 			if err != nil {
 				t.Errorf("%s: %v", dtype, err)
 			}
@@ -174,7 +179,8 @@ func TestLoadConvertsTypes(t *testing.T) {
 			nn.Close(m)
 		}
 		// Saved in the type that it has.
-		for dt, name := range map[torch.DType]checkpoint.DType{torch.BFloat16: "BF16", torch.Float16: "F16", torch.Float64: "F64", torch.Int64: "I64"} {
+		for dt, name := range map[torch.DType]checkpoint.DType{torch.BFloat16: "BF16", torch.Float16: "F16",
+			torch.Float64: "F64", torch.Int64: "I64"} {
 			got := nn.Snapshot([]nn.Param{{Name: "x", Tensor: s.Ones(dt, 2, 1)}})[0]
 			if got.DType != name || !slices.Equal(got.Shape, []int64{2, 1}) || len(got.Data) != 2*dt.Size() {
 				t.Errorf("%v is saved as %s %v, %d bytes", dt, got.DType, got.Shape, len(got.Data))

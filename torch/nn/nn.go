@@ -115,7 +115,8 @@ func walk(v reflect.Value, name string, opt options, visit func(string, reflect.
 			}
 			if !tagged {
 				if holdsTensors(field.Type, map[reflect.Type]bool{}) {
-					panic(fmt.Sprintf("nn: %v.%s: a field with tensors needs a dit tag with its name", v.Type(), field.Name))
+					panic(fmt.Sprintf("nn: %v.%s: a field with tensors needs a dit tag with its name", v.Type(),
+						field.Name))
 				}
 				continue
 			}

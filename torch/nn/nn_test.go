@@ -52,7 +52,8 @@ func newModel(t *testing.T, s *torch.Scope) *model {
 }
 
 var modelNames = []string{
-	"pos_embed", "blocks.0.attn.proj.weight", "blocks.0.attn.proj.bias", "blocks.1.attn.proj.weight", "blocks.1.attn.proj.bias",
+	"pos_embed", "blocks.0.attn.proj.weight", "blocks.0.attn.proj.bias", "blocks.1.attn.proj.weight",
+	"blocks.1.attn.proj.bias",
 	"blocks.1.short.weight", "blocks.1.short.bias", "pair.0.weight", "pair.0.bias", "pair.1.weight", "pair.1.bias",
 	"list.0", "list.1", "final.weight",
 }

@@ -111,8 +111,8 @@ func (o *AdamW) Step(s *torch.Scope, opt StepOptions) StepResult {
 	return r
 }
 
-// ExposeGrad lets torch.Scope.Grad see the gradients of this rank since the last step, to look for what is wrong with them;
-// ZeroGrad has to follow. A process alone sees them anyway.
+// ExposeGrad lets torch.Scope.Grad see the gradients of this rank since the last step, to look for what is wrong
+// with them; ZeroGrad has to follow. A process alone sees them anyway.
 func (o *AdamW) ExposeGrad() { o.fused.ExposeGrad() }
 
 // ZeroGrad forgets the gradients without applying them.

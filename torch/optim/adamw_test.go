@@ -65,7 +65,8 @@ func (r *run) step(s *torch.Scope, o *optim.AdamW, params []nn.Param, variant st
 				s.Backward(s.Sum(s.Mul(p.Tensor, r.Tensor(s, fmt.Sprintf("grad.%d.%s", k, p.Name)))))
 			}
 		}
-		norm = o.Step(s, optim.StepOptions{LR: r.lr[k-1], MaxNorm: r.variants[variant].MaxNorm, EMADecay: r.ema}).Norm.Item()
+		norm = o.Step(s, optim.StepOptions{LR: r.lr[k-1], MaxNorm: r.variants[variant].MaxNorm,
+			EMADecay: r.ema}).Norm.Item()
 		return nil
 	})
 	return norm
@@ -93,13 +94,15 @@ func TestAdamWEqualsPyTorch(t *testing.T) {
 					norm := r.step(s, o, params, variant, k)
 					if variant == "clip" {
 						want := r.Tensor(s, "clip.norms")
-						if e := torchtest.Relative(s, s.Full(norm, torch.Float32), s.Select(want, 0, k-1)); !(e < tolerance) {
+						if e := torchtest.Relative(s, s.Full(norm, torch.Float32),
+							s.Select(want, 0, k-1)); !(e < tolerance) {
 							t.Errorf("step %d: norm %v: relative error %.2g", k, norm, e)
 						}
 					}
 					s.Sub(func(s *torch.Scope) *torch.Tensor {
 						check := func(name, kind string, got *torch.Tensor) {
-							if e := torchtest.Relative(s, got, r.Tensor(s, fmt.Sprintf("%s.%d.%s.%s", variant, k, name, kind))); !(e < tolerance) {
+							if e := torchtest.Relative(s, got,
+								r.Tensor(s, fmt.Sprintf("%s.%d.%s.%s", variant, k, name, kind))); !(e < tolerance) {
 								t.Errorf("step %d: %s of %s: relative error %.2g", k, kind, name, e)
 							}
 						}
@@ -112,7 +115,8 @@ func TestAdamWEqualsPyTorch(t *testing.T) {
 							check(p.Name, "ema", emas[i].Tensor)
 						}
 						state := o.State(s)
-						if len(state) != 1+2*(len(params)-1) || state[0].Name != "step" || state[0].Tensor.Item() != float64(k) {
+						if len(state) != 1+2*(len(params)-1) || state[0].Name != "step" ||
+							state[0].Tensor.Item() != float64(k) {
 							t.Errorf("step %d: state has %d tensors, the first is %s", k, len(state), state[0].Name)
 						}
 						for _, p := range state[1:] {
@@ -187,7 +191,8 @@ func TestSaveLoadContinueIsBitEqual(t *testing.T) {
 				}
 			}
 		}
-		if err := o2.Load(s, []checkpoint.Source{open("ema")}, open("ema")); err == nil || !strings.Contains(err.Error(), "optimizer state: ema holds no step count") {
+		if err := o2.Load(s, []checkpoint.Source{open("ema")}, open("ema")); err == nil ||
+			!strings.Contains(err.Error(), "optimizer state: ema holds no step count") {
 			t.Errorf("loading the wrong file: %v", err)
 		}
 		return nil
@@ -198,11 +203,13 @@ func TestOptimizerErrorsAndLifetime(t *testing.T) {
 	dev := torchtest.Device(t)
 	before := torch.Live()
 	torchtest.Run(t, func(s *torch.Scope) error {
-		if _, err := optim.NewAdamW(nil, optim.DefaultConfig, optim.Sharding{}); err == nil || !strings.Contains(err.Error(), "no parameters") {
+		if _, err := optim.NewAdamW(nil, optim.DefaultConfig, optim.Sharding{}); err == nil ||
+			!strings.Contains(err.Error(), "no parameters") {
 			t.Errorf("no parameters: %v", err)
 		}
 		half := s.Ones(torch.Float16, 2)
-		if _, err := optim.NewAdamW([]nn.Param{{Name: "w", Tensor: half}}, optim.DefaultConfig, optim.Sharding{}); err == nil || !strings.Contains(err.Error(), "not float32") {
+		if _, err := optim.NewAdamW([]nn.Param{{Name: "w", Tensor: half}}, optim.DefaultConfig,
+			optim.Sharding{}); err == nil || !strings.Contains(err.Error(), "not float32") {
 			t.Errorf("float16 parameters: %v", err)
 		}
 		p, idle := nn.Parameter(s, 3), nn.Parameter(s, 2)
@@ -213,7 +220,8 @@ func TestOptimizerErrorsAndLifetime(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if err := s.Try(func(s *torch.Scope) error { o.Step(s, optim.StepOptions{LR: 1}); return nil }); err == nil || !strings.Contains(err.Error(), "gradient") {
+		if err := s.Try(func(s *torch.Scope) error { o.Step(s, optim.StepOptions{LR: 1}); return nil }); err == nil ||
+			!strings.Contains(err.Error(), "gradient") {
 			t.Errorf("a step without gradients: %v", err)
 		}
 		s.Backward(s.Sum(p))
@@ -234,7 +242,8 @@ func TestOptimizerErrorsAndLifetime(t *testing.T) {
 		}
 		o.Close()
 		o.Close()
-		if err := s.Try(func(s *torch.Scope) error { o.Step(s, optim.StepOptions{LR: 1}); return nil }); err == nil || !strings.Contains(err.Error(), "closed") {
+		if err := s.Try(func(s *torch.Scope) error { o.Step(s, optim.StepOptions{LR: 1}); return nil }); err == nil ||
+			!strings.Contains(err.Error(), "closed") {
 			t.Errorf("a step of a closed optimizer: %v", err)
 		}
 		if got := s.Sum(idle).Item(); got != 0 { // the parameters outlive the optimizer

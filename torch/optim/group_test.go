@@ -35,7 +35,8 @@ const (
 )
 
 func newNetwork(s *torch.Scope, seed uint64) *network {
-	m := &network{torch.Persist(s.Full(0.3, torch.Float32, 7)), nn.NewLinear(s, 7, 31), nn.NewLinear(s, 31, 37), nn.NewLinear(s, 37, 3)}
+	m := &network{torch.Persist(s.Full(0.3, torch.Float32, 7)), nn.NewLinear(s, 7, 31), nn.NewLinear(s, 31, 37),
+		nn.NewLinear(s, 37, 3)}
 	for i, p := range nn.List(m)[1:] {
 		x := s.PhiloxNormal(seed, philox.TagStartNoise, uint32(i), []int64{0}, p.Tensor.Shape()...)
 		s.NoGrad().Copy_(p.Tensor, s.MulScalar(s.Reshape(x, p.Tensor.Shape()...), 0.3))
@@ -94,7 +95,8 @@ func write(s *torch.Scope, o *optim.AdamW, dir string, rank, ranks int) error {
 	}
 	defer p.Close()
 	tensors, meta := p.Optimizer()
-	if err := checkpoint.Write(filepath.Join(dir, fmt.Sprintf("optimizer-%03d-of-%03d.safetensors", rank, ranks)), tensors, meta); err != nil {
+	if err := checkpoint.Write(filepath.Join(dir, fmt.Sprintf("optimizer-%03d-of-%03d.safetensors", rank, ranks)),
+		tensors, meta); err != nil {
 		return err
 	}
 	if (p.Weights() != nil) != (rank == 0) || (p.Averages() != nil) != (rank == 0) {
@@ -246,7 +248,8 @@ func trainAsRank(t *testing.T, task string, r *rank, steps int) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := newNetwork(s, uint64(1+r.rank)) // all take the first rank's
 		defer nn.Close(m)
-		o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{Group: r.Torch(), BucketBytes: w.bucketBytes, Plain: w.plain})
+		o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig,
+			optim.Sharding{Group: r.Torch(), BucketBytes: w.bucketBytes, Plain: w.plain})
 		if err != nil {
 			return err
 		}
@@ -259,7 +262,8 @@ func trainAsRank(t *testing.T, task string, r *rank, steps int) {
 					loss = s.MulScalar(loss, math.NaN())
 				}
 				s.Backward(loss)
-				if skipped := o.Step(s, optim.StepOptions{LR: 1, MaxNorm: w.maxNorm, EMADecay: 0.5}).Skipped.Item(); skipped != 1 {
+				if skipped := o.Step(s, optim.StepOptions{LR: 1, MaxNorm: w.maxNorm,
+					EMADecay: 0.5}).Skipped.Item(); skipped != 1 {
 					t.Errorf("rank %d had a NaN: skipped %v", bad, skipped)
 				}
 				s.Backward(m.loss(s, 0, 0, 2))
@@ -267,7 +271,8 @@ func trainAsRank(t *testing.T, task string, r *rank, steps int) {
 				if r.rank == bad {
 					skip = s.Ones(torch.Float32)
 				}
-				if skipped := o.Step(s, optim.StepOptions{LR: 1, EMADecay: 0.5, Skip: skip}).Skipped.Item(); skipped != 1 {
+				if skipped := o.Step(s, optim.StepOptions{LR: 1, EMADecay: 0.5,
+					Skip: skip}).Skipped.Item(); skipped != 1 {
 					t.Errorf("rank %d skips: skipped %v", bad, skipped)
 				}
 				return nil
@@ -290,7 +295,8 @@ func trainAsRank(t *testing.T, task string, r *rank, steps int) {
 		// Every rank has all weights, and gathers all averages.
 		all := nn.State(m)
 		for _, p := range o.EMA(s) {
-			all = append(all, checkpoint.Tensor{Info: checkpoint.Info{Name: "ema." + p.Name, DType: checkpoint.F32, Shape: []int64{int64(p.Tensor.NumElements())}}, Data: p.Tensor.Bytes()})
+			all = append(all, checkpoint.Tensor{Info: checkpoint.Info{Name: "ema." + p.Name, DType: checkpoint.F32,
+				Shape: []int64{int64(p.Tensor.NumElements())}}, Data: p.Tensor.Bytes()})
 		}
 		return checkpoint.Write(filepath.Join(r.dir, fmt.Sprint("all", r.rank)), all, nil)
 	})
@@ -370,7 +376,8 @@ func TestStateMovesBetweenWorldSizes(t *testing.T) {
 		torchtest.Run(t, func(s *torch.Scope) error {
 			m := newNetwork(s, 5)
 			defer nn.Close(m)
-			o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{Group: r.Torch(), BucketBytes: smallBuckets / r.size, Plain: to == "plain"})
+			o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig,
+				optim.Sharding{Group: r.Torch(), BucketBytes: smallBuckets / r.size, Plain: to == "plain"})
 			if err != nil {
 				return err
 			}
@@ -441,16 +448,20 @@ func TestStateMovesBetweenWorldSizes(t *testing.T) {
 		ema := open("first/ema")[0]
 		before := everything(s, o, nn.List(m))
 		for problem, files := range map[string][]checkpoint.Source{
-			"optimizer state: no files":                           nil,
-			"are in no file: want the files of all processes":     open("two/optimizer-001-of-002"),
-			"are in two files: want each file once":               open("two/optimizer-000-of-002", "two/optimizer-001-of-002", "two/optimizer-001-of-002"),
-			"optimizer-001-of-004.safetensors is of another step": open("two/optimizer-000-of-002", "first+/optimizer-001-of-004"),
+			"optimizer state: no files":                       nil,
+			"are in no file: want the files of all processes": open("two/optimizer-001-of-002"),
+			"are in two files: want each file once": open("two/optimizer-000-of-002",
+				"two/optimizer-001-of-002", "two/optimizer-001-of-002"),
+			"optimizer-001-of-004.safetensors is of another step": open("two/optimizer-000-of-002",
+				"first+/optimizer-001-of-004"),
 		} {
 			if err := o.Load(s, files, ema); err == nil || !strings.Contains(err.Error(), problem) {
 				t.Errorf("error %v, want %q", err, problem)
 			}
 		}
-		if err := o.Load(s, open("two/optimizer-000-of-002", "two/optimizer-001-of-002"), open("two/optimizer-000-of-002")[0]); err == nil || !strings.Contains(err.Error(), "ema: weights do not fit") {
+		if err := o.Load(s, open("two/optimizer-000-of-002", "two/optimizer-001-of-002"),
+			open("two/optimizer-000-of-002")[0]); err == nil ||
+			!strings.Contains(err.Error(), "ema: weights do not fit") {
 			t.Errorf("averages that are none: %v", err)
 		}
 		if !sameBytes(before, everything(s, o, nn.List(m))) {
@@ -465,8 +476,10 @@ func TestRanksMustAgree(t *testing.T) {
 		torchtest.Run(t, func(s *torch.Scope) error {
 			m := newNetwork(s, 1)
 			defer nn.Close(m)
-			_, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{Group: r.Torch(), BucketBytes: smallBuckets << r.rank})
-			if err == nil || !strings.Contains(err.Error(), "do not train the same model in the same buckets: this one has 7 parameters, 1") {
+			_, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig,
+				optim.Sharding{Group: r.Torch(), BucketBytes: smallBuckets << r.rank})
+			if err == nil || !strings.Contains(err.Error(),
+				"do not train the same model in the same buckets: this one has 7 parameters, 1") {
 				t.Errorf("buckets of two sizes: %v", err)
 			}
 			return nil
@@ -482,7 +495,8 @@ func TestKilledRankEndsTheStep(t *testing.T) {
 		torchtest.Run(t, func(s *torch.Scope) error {
 			m := newNetwork(s, 1)
 			defer nn.Close(m)
-			o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{Group: r.Torch(), BucketBytes: smallBuckets})
+			o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig,
+				optim.Sharding{Group: r.Torch(), BucketBytes: smallBuckets})
 			if err != nil {
 				return err
 			}
@@ -512,7 +526,8 @@ func TestKilledRankEndsTheStep(t *testing.T) {
 		t.Errorf("the others ended after %v", took)
 	}
 	for _, r := range []int{0, 2} {
-		for _, want := range []string{fmt.Sprintf("ended: rank %d of 3: torch: AdamW.Step: ", r), ": rank 1 has not been heard of for ", "its last step was 6\n"} {
+		for _, want := range []string{fmt.Sprintf("ended: rank %d of 3: torch: AdamW.Step: ", r),
+			": rank 1 has not been heard of for ", "its last step was 6\n"} {
 			if !strings.Contains(out[r], want) || strings.Contains(out[r], "/pytorch/") {
 				t.Errorf("rank %d: want %q in\n%s", r, want, out[r])
 			}
@@ -526,7 +541,8 @@ func TestGroupErrors(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := newNetwork(s, 1)
 		defer nn.Close(m)
-		o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{Group: groupOfOne(t), BucketBytes: smallBuckets})
+		o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig,
+			optim.Sharding{Group: groupOfOne(t), BucketBytes: smallBuckets})
 		if err != nil {
 			return err
 		}
@@ -540,19 +556,22 @@ func TestGroupErrors(t *testing.T) {
 		step := func(s *torch.Scope) { o.Step(s, optim.StepOptions{LR: 0.1, EMADecay: 0.5}) }
 		first := func(s *torch.Scope) *torch.Tensor { return s.Sum(s.Square(m.In.Weight)) }
 		last := func(s *torch.Scope) *torch.Tensor {
-			return s.Add(s.Sum(s.Square(m.Out.Weight)), s.Add(s.Sum(s.Square(m.Out.Bias)), s.Sum(s.Square(m.Mid.Bias)))) // the first bucket
+			// the first bucket
+			return s.Add(s.Sum(s.Square(m.Out.Weight)), s.Add(s.Sum(s.Square(m.Out.Bias)), s.Sum(s.Square(m.Mid.Bias))))
 		}
 		fails("no backward pass", "6 trained parameters have no gradient", step)
 		o.LastBackward()
 		s.Backward(first(s))
-		fails("gradients of one parameter only", "5 trained parameters have no gradient, which all ranks must have for all: in.bias, mid.weight", step)
+		fails("gradients of one parameter only",
+			"5 trained parameters have no gradient, which all ranks must have for all: in.bias, mid.weight", step)
 		o.ZeroGrad()
 		// What the last pass lacks came in the one before, or comes in another part of it.
 		s.Backward(m.loss(s, 0, 0, 4))
 		o.LastBackward()
 		s.Backward(last(s))
 		s.Backward(first(s))
-		fails("one pass more", "another gradient when the sum over the ranks has begun", func(s *torch.Scope) { s.Backward(last(s)) })
+		fails("one pass more", "another gradient when the sum over the ranks has begun",
+			func(s *torch.Scope) { s.Backward(last(s)) })
 		step(s)
 		s.Backward(m.loss(s, 0, 0, 4)) // the step has ended the last pass: this is a first one
 		s.Backward(m.loss(s, 0, 0, 4))
@@ -565,7 +584,8 @@ func TestGroupErrors(t *testing.T) {
 		if s.Grad(m.In.Weight) == nil {
 			t.Error("no gradient after the optimizer was closed")
 		}
-		if _, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{BucketBytes: -1}); err == nil || !strings.Contains(err.Error(), "buckets of -1 bytes") {
+		if _, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{BucketBytes: -1}); err == nil ||
+			!strings.Contains(err.Error(), "buckets of -1 bytes") {
 			t.Errorf("buckets of -1 bytes: %v", err)
 		}
 		return nil

@@ -28,7 +28,8 @@ type layout struct {
 // newLayout puts the trained parameters in reverse order of declaration, which is about the order in
 // which their gradients come, into buckets of about the given size.
 func newLayout(params []nn.Param, bucketSize, rank, ranks int, sharded bool) *layout {
-	l := &layout{params: params, offsets: make([]int, len(params)), bucket: make([]int, len(params)), begin: []int{0}, rank: rank, ranks: ranks, sharded: sharded}
+	l := &layout{params: params, offsets: make([]int, len(params)), bucket: make([]int, len(params)), begin: []int{0},
+		rank: rank, ranks: ranks, sharded: sharded}
 	end := func() {
 		if l.total > l.begin[len(l.begin)-1] {
 			l.total = padded(l.total, ranks*alignShare)

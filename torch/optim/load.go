@@ -44,7 +44,10 @@ func (o *AdamW) Load(s *torch.Scope, files []checkpoint.Source, ema checkpoint.S
 			name := load.prefix + o.params[p.param].Name
 			err := s.NoGrad().Try(func(s *torch.Scope) error {
 				x := s.Narrow(o.fused.Buffer(s, load.buffer), 0, p.at, p.length)
-				return x.Fill(func(b []byte, off int64) error { return load.from[name].ReadAt(b, 4*int64(p.offset)+off) })
+				return x.Fill(func(b []byte,
+					off int64) error {
+					return load.from[name].ReadAt(b, 4*int64(p.offset)+off)
+				})
 			})
 			if err != nil {
 				return fmt.Errorf("tensor %q: %w", name, err)
@@ -103,7 +106,8 @@ func join(files []checkpoint.Source) (step []byte, state map[string]joined, err 
 		}
 		count, ok := f.Lookup(stepName)
 		if !ok || count.DType != checkpoint.F32 || len(count.Shape) != 0 {
-			return nil, nil, fmt.Errorf("%s holds no step count: want a file that the optimizer wrote, with a scalar %q of type F32", called, stepName)
+			return nil, nil, fmt.Errorf("%s holds no step count: want a file that the optimizer wrote, with a "+
+				"scalar %q of type F32", called, stepName)
 		}
 		have, err := checkpoint.Read(f, stepName)
 		if err != nil {
@@ -112,7 +116,8 @@ func join(files []checkpoint.Source) (step []byte, state map[string]joined, err 
 		if step == nil {
 			step = have
 		} else if !bytes.Equal(step, have) {
-			return nil, nil, fmt.Errorf("%s is of another step than the first of %d files: want those of one checkpoint", called, len(files))
+			return nil, nil, fmt.Errorf(
+				"%s is of another step than the first of %d files: want those of one checkpoint", called, len(files))
 		}
 		cut, err := cutTensors(f)
 		if err != nil {
@@ -130,12 +135,14 @@ func join(files []checkpoint.Source) (step []byte, state map[string]joined, err 
 			if where, ok := cut[info.Name]; ok {
 				at.offset, j.total, j.shape = where[0], where[1], nil
 				if at.offset < 0 || at.offset > j.total-at.length {
-					return nil, nil, fmt.Errorf("tensor %q: %d elements at %d do not lie in %d", info.Name, at.length, at.offset, j.total)
+					return nil, nil, fmt.Errorf("tensor %q: %d elements at %d do not lie in %d", info.Name, at.length,
+						at.offset, j.total)
 				}
 			}
 			if before, ok := state[info.Name]; ok {
 				if before.total != j.total {
-					return nil, nil, fmt.Errorf("tensor %q has %d elements in one file, %d in another", info.Name, before.total, j.total)
+					return nil, nil, fmt.Errorf("tensor %q has %d elements in one file, %d in another", info.Name,
+						before.total, j.total)
 				}
 				j = before
 			}
@@ -202,7 +209,8 @@ func (j joined) problem(p *torch.Tensor) string {
 			return fmt.Sprintf("elements %d to %d are in no file: want the files of all processes", end, s.offset)
 		}
 		if s.offset < end {
-			return fmt.Sprintf("elements %d to %d are in two files: want each file once", s.offset, min(end, s.offset+s.length))
+			return fmt.Sprintf("elements %d to %d are in two files: want each file once", s.offset,
+				min(end, s.offset+s.length))
 		}
 		end += s.length
 	}

@@ -37,7 +37,8 @@ func ranks(t *testing.T, n int, dir, task string, mayFail ...int) []string {
 		wait.Go(func() {
 			c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=120s")
 			c.Env = append(os.Environ(), device(i), "OPTIM_TEST_TASK="+task, "OPTIM_TEST_DIR="+dir, "OMP_NUM_THREADS=1",
-				fmt.Sprint("RANK=", i), fmt.Sprint("WORLD_SIZE=", n), fmt.Sprint("LOCAL_RANK=", i), fmt.Sprint("LOCAL_WORLD_SIZE=", n), fmt.Sprint("MASTER_PORT=", port))
+				fmt.Sprint("RANK=", i), fmt.Sprint("WORLD_SIZE=", n), fmt.Sprint("LOCAL_RANK=", i),
+				fmt.Sprint("LOCAL_WORLD_SIZE=", n), fmt.Sprint("MASTER_PORT=", port))
 			var b bytes.Buffer
 			c.Stdout, c.Stderr = &b, &b
 			errs[i] = c.Run()

@@ -115,7 +115,8 @@ func (p *Snapshot) whole(tensor int) (out []checkpoint.Tensor) {
 // file. Tensors that are not whole have one dimension; the metadata says where they belong.
 func (p *Snapshot) Optimizer() ([]checkpoint.Tensor, map[string]string) {
 	m, v := p.tensors[1].HostBytes(), p.tensors[2].HostBytes()
-	out := []checkpoint.Tensor{{Info: checkpoint.Info{Name: stepName, DType: checkpoint.F32}, Data: p.tensors[0].HostBytes()}}
+	out := []checkpoint.Tensor{
+		{Info: checkpoint.Info{Name: stepName, DType: checkpoint.F32}, Data: p.tensors[0].HostBytes()}}
 	cut := map[string][2]int{}
 	for _, at := range p.opt.layout.moments() {
 		for _, t := range []checkpoint.Tensor{p.tensor(expAvg, m, at), p.tensor(expAvgSq, v, at)} {
@@ -146,5 +147,6 @@ func (p *Snapshot) tensor(prefix string, data []byte, at piece) checkpoint.Tenso
 			shape = append(shape, int64(d))
 		}
 	}
-	return checkpoint.Tensor{Info: checkpoint.Info{Name: prefix + param.Name, DType: checkpoint.F32, Shape: shape}, Data: data[4*at.at : 4*(at.at+at.length)]}
+	return checkpoint.Tensor{Info: checkpoint.Info{Name: prefix + param.Name, DType: checkpoint.F32, Shape: shape},
+		Data: data[4*at.at : 4*(at.at+at.length)]}
 }

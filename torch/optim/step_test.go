@@ -62,7 +62,8 @@ func TestSkippedStepChangesNothing(t *testing.T) {
 		good := []float32{1, 0, 2, 0, 3}
 		check := func(when string) {
 			before := everything(s, o, params)
-			for what, g := range map[string][]float32{"NaN": {1, nan, 2, 0, 3}, "infinity": {1, 1, 2, inf, 3}, "overflow of the norm": {3e38, 3e38, 1, 1, 1}} {
+			for what, g := range map[string][]float32{"NaN": {1, nan, 2, 0, 3}, "infinity": {1, 1, 2, inf, 3},
+				"overflow of the norm": {3e38, 3e38, 1, 1, 1}} {
 				norm, skipped, update := step(g, optim.StepOptions{UpdateNorm: true})
 				if skipped != 1 || update != 0 || !(math.IsNaN(norm) || math.IsInf(norm, 1)) {
 					t.Errorf("%s, %s: norm %v, skipped %v, update %v", when, what, norm, skipped, update)
@@ -136,7 +137,8 @@ func TestAccumulationEqualsTheWholeBatch(t *testing.T) {
 		}
 		whole, halves := run(1), run(2)
 		for i := range whole {
-			a, b := s.FromBytes(torch.Float32, whole[i], len(whole[i])/4), s.FromBytes(torch.Float32, halves[i], len(whole[i])/4)
+			a, b := s.FromBytes(torch.Float32, whole[i], len(whole[i])/4),
+				s.FromBytes(torch.Float32, halves[i], len(whole[i])/4)
 			if e := torchtest.Relative(s, b, a); !(e < 1e-6) {
 				t.Errorf("tensor %d: relative error %.2g", i, e)
 			}

@@ -22,8 +22,10 @@ func TestKnownAnswers(t *testing.T) {
 		want             [4]uint32
 	}{
 		{0, 0, 0, 0, 0, [4]uint32{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
-		{math.MaxUint64, math.MaxUint32, 255, MaxStep, math.MaxUint64, [4]uint32{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-		{0x299f31d0_a4093822, 0x243f6a88, 0x85, 0xa308d3, 0x03707344_13198a2e, [4]uint32{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+		{math.MaxUint64, math.MaxUint32, 255, MaxStep, math.MaxUint64,
+			[4]uint32{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+		{0x299f31d0_a4093822, 0x243f6a88, 0x85, 0xa308d3, 0x03707344_13198a2e,
+			[4]uint32{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
 	} {
 		if got := Block(c.seed, c.block, c.tag, c.step, c.index); got != c.want {
 			t.Errorf("Block(%x, %x, %x, %x, %x) = %x, want %x", c.seed, c.block, c.tag, c.step, c.index, got, c.want)
@@ -51,7 +53,8 @@ func TestNumPyGolden(t *testing.T) {
 			want             [4]uint32
 			normals          [4]uint32
 		)
-		if _, err := fmt.Sscanf(string(line), "%x %x %x %x %x %x %x %x %x %x %x %x %x", &seed, &block, &tag, &step, &index,
+		if _, err := fmt.Sscanf(string(line), "%x %x %x %x %x %x %x %x %x %x %x %x %x", &seed, &block, &tag, &step,
+			&index,
 			&want[0], &want[1], &want[2], &want[3], &normals[0], &normals[1], &normals[2], &normals[3]); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
@@ -209,7 +212,8 @@ func TestCppTwin(t *testing.T) {
 		t.Skip("no g++ to compile the twin with")
 	}
 	bin := filepath.Join(t.TempDir(), "twin")
-	build := exec.Command(cxx, "-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-I../shim/kernels", "-o", bin, "testdata/twin.cc")
+	build := exec.Command(cxx, "-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-I../shim/kernels",
+		"-o", bin, "testdata/twin.cc")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", build, err, out)
 	}

@@ -23,8 +23,8 @@ func Backend(t testing.TB) string {
 	return cmp.Or(os.Getenv(BackendVar), "gloo")
 }
 
-// Ranks returns what to put into the environment of each of n processes that compute together: on GPUs each gets its own.
-// Where there are fewer GPUs the test is skipped.
+// Ranks returns what to put into the environment of each of n processes that compute together: on GPUs each gets
+// its own. Where there are fewer GPUs the test is skipped.
 func Ranks(t testing.TB, n int) func(rank int) string {
 	t.Helper()
 	dev := Device(t)
@@ -43,9 +43,9 @@ func Ranks(t testing.TB, n int) func(rank int) string {
 //go:embed testdata/nccl.c
 var fakeNCCL []byte
 
-// FakeNCCL compiles a stand-in for NCCL that works on tensors of the CPU, between processes of this machine. A process
-// that has the folder it returns in LD_LIBRARY_PATH takes it for NCCL; testdata/nccl.c says what else it can do. Without a
-// compiler, or on a GPU, where NCCL itself is loaded, the test is skipped.
+// FakeNCCL compiles a stand-in for NCCL that works on tensors of the CPU, between processes of this machine. A
+// process that has the folder it returns in LD_LIBRARY_PATH takes it for NCCL; testdata/nccl.c says what else it
+// can do. Without a compiler, or on a GPU, where NCCL itself is loaded, the test is skipped.
 func FakeNCCL(t testing.TB) string {
 	t.Helper()
 	if dev := Device(t); dev != torch.CPU {
@@ -60,7 +60,8 @@ func FakeNCCL(t testing.TB) string {
 	if err := os.WriteFile(source, fakeNCCL, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(cc, "-O1", "-shared", "-fPIC", "-Wl,-soname,libnccl.so.2", "-o", library, source).CombinedOutput(); err != nil {
+	if out, err := exec.Command(cc, "-O1", "-shared", "-fPIC", "-Wl,-soname,libnccl.so.2", "-o", library,
+		source).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return dir

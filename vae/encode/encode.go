@@ -35,15 +35,16 @@ type Options struct {
 	ShardSize  int               // pictures in a shard; 0 means latents.DefaultShardSize
 	Tool       string            // name and version of the program, for the manifest
 	Resampler  picture.Resampler // of the crop; "" means picture.PillowClassic
-	OnError    string            // "fail" (also "") lists all pictures that cannot be decoded and ends with an error, "skip" leaves them out
+	// "fail" (also "") lists all pictures that cannot be decoded and ends with an error, "skip" leaves them out
+	OnError string
 
 	// Rank of World processes that were started together; they begin at places far apart. Both may be 0.
 	Rank, World int
 
 	// OnProgress, which may be nil, is called at the start, after each batch, and now and then while others work.
 	OnProgress func(Progress)
-	// Unlocked, which may be nil, is called where the file system of OutDir has no locks, so that processes cannot share the
-	// work; its error ends it.
+	// Unlocked, which may be nil, is called where the file system of OutDir has no locks, so that processes cannot
+	// share the work; its error ends it.
 	Unlocked func() error
 	// OnBad, which may be nil, is told each picture that cannot be decoded, as it is met.
 	OnBad func(bad catalog.Bad)
@@ -65,13 +66,14 @@ type Progress struct {
 	Others bool
 }
 
-// Run encodes what is missing in OutDir and returns the manifest, which is written last. A run that was stopped leaves
-// whole shards alone, and the next one with equal options continues with the same bytes. Several processes, on one machine
-// or many that share the folder, may run at once and share the work. When ctx ends Run returns its error.
+// Run encodes what is missing in OutDir and returns the manifest, which is written last. A run that was stopped
+// leaves whole shards alone, and the next one with equal options continues with the same bytes. Several processes,
+// on one machine or many that share the folder, may run at once and share the work. When ctx ends Run returns its
+// error.
 //
-// A picture that cannot be decoded does not end the work: with OnError "fail" all are read, the shards without bad ones
-// are kept, and a catalog.BadPicturesError names the others. With "skip" that error says that no picture is left. A source
-// that cannot be read does end it.
+// A picture that cannot be decoded does not end the work: with OnError "fail" all are read, the shards without bad
+// ones are kept, and a catalog.BadPicturesError names the others. With "skip" that error says that no picture is
+// left. A source that cannot be read does end it.
 func Run(ctx context.Context, o Options) (*latents.Manifest, error) {
 	m, err := run(ctx, o)
 	if err != nil {
@@ -124,7 +126,8 @@ func run(ctx context.Context, o Options) (*latents.Manifest, error) {
 	m, err := w.Finish(ctx)
 	if err != nil && len(e.bad) > 0 && ctx.Err() == nil {
 		// Another process may have found first that no picture is left, and removed the shards.
-		if missing, _ := w.Missing(); len(missing) == plan.NumShards() && !errors.As(err, new(*catalog.BadPicturesError)) {
+		if missing, _ := w.Missing(); len(missing) == plan.NumShards() &&
+			!errors.As(err, new(*catalog.BadPicturesError)) {
 			err = &catalog.BadPicturesError{Bad: e.bad, Of: plan.Dataset.Samples}
 		}
 	}
@@ -151,9 +154,11 @@ func (o *Options) setDefaults() {
 // previewTries is how many neighbours are tried in place of a bad picture.
 const previewTries = 16
 
-// Preview returns the crops [n, H, W, 3] of n pictures spread evenly over the source, or of all where there are fewer, and
-// their ids. The next good one takes the place of a bad picture; where many in a row are bad there are fewer than n.
-func Preview(ctx context.Context, src catalog.Source, n int, size picture.Size, by picture.Resampler) (pix []uint8, ids []int, err error) {
+// Preview returns the crops [n, H, W, 3] of n pictures spread evenly over the source, or of all where there are
+// fewer, and their ids. The next good one takes the place of a bad picture; where many in a row are bad there are
+// fewer than n.
+func Preview(ctx context.Context, src catalog.Source, n int, size picture.Size, by picture.Resampler) (pix []uint8,
+	ids []int, err error) {
 	n = min(n, src.Len())
 	crop, err := picture.NewCropper(size, by)
 	if err != nil {
@@ -214,10 +219,13 @@ func (o *Options) plan() (latents.Plan, error) {
 		return latents.Plan{}, fmt.Errorf("batch size %d, workers %d: want at least 1", o.BatchSize, o.NumWorkers)
 	}
 	return latents.Plan{
-		Dataset:  latents.DatasetOf(o.Source),
-		VAE:      latents.VAE{Name: filepath.Base(o.VAEName), SHA256: o.VAE.WeightsSHA256(), ScalingFactor: cfg.ScalingFactor},
-		Channels: cfg.LatentChannels, Height: o.ImageSize.Height / cfg.Downsample(), Width: o.ImageSize.Width / cfg.Downsample(), DType: o.DType, Flip: o.Flip == "both", Precision: o.Precision,
-		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Orientation: catalog.OrientationOf(o.Source), Decoder: picture.Decoders, ShardSize: o.ShardSize,
+		Dataset: latents.DatasetOf(o.Source),
+		VAE: latents.VAE{Name: filepath.Base(o.VAEName), SHA256: o.VAE.WeightsSHA256(),
+			ScalingFactor: cfg.ScalingFactor},
+		Channels: cfg.LatentChannels, Height: o.ImageSize.Height / cfg.Downsample(),
+		Width: o.ImageSize.Width / cfg.Downsample(), DType: o.DType, Flip: o.Flip == "both", Precision: o.Precision,
+		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Orientation: catalog.OrientationOf(o.Source),
+		Decoder: picture.Decoders, ShardSize: o.ShardSize,
 		Tool: strings.TrimPrefix(o.Tool+", "+picture.DecoderVersions(), ", "),
 	}, nil
 }

@@ -76,11 +76,13 @@ func openVAE(t *testing.T, name string) *vae.AutoencoderKL {
 }
 
 func testOptions(t *testing.T, dir string) Options {
-	return Options{Source: pictures{n: 21}, VAE: openVAE(t, "tiny"), VAEName: "some/where/tiny", OutDir: dir, ImageSize: picture.Square(size), BatchSize: 3, ShardSize: 8, Tool: "test"}
+	return Options{Source: pictures{n: 21}, VAE: openVAE(t, "tiny"), VAEName: "some/where/tiny", OutDir: dir,
+		ImageSize: picture.Square(size), BatchSize: 3, ShardSize: 8, Tool: "test"}
 }
 
 func TestLatentsEqualDirectEncoding(t *testing.T) {
-	for _, crop := range []picture.Size{picture.Square(size), {Height: size, Width: 2 * size}, {Height: size + 4, Width: size - 4}} {
+	for _, crop := range []picture.Size{picture.Square(size), {Height: size, Width: 2 * size},
+		{Height: size + 4, Width: size - 4}} {
 		t.Run(crop.String(), func(t *testing.T) { testDirectEncoding(t, crop) })
 	}
 }
@@ -101,7 +103,8 @@ func testDirectEncoding(t *testing.T, size picture.Size) {
 		t.Errorf("the manifest names VAE %+v", v)
 	}
 	// Shards of 8, 8 and 5 pictures in batches that do not cross them.
-	if want := []int{0, 21, 3, 21, 6, 21, 8, 21, 11, 21, 14, 21, 16, 21, 19, 21, 21, 21}; len(seen) != len(want) || !slices.Equal(seen[len(seen)-2:], want[len(want)-2:]) {
+	if want := []int{0, 21, 3, 21, 6, 21, 8, 21, 11, 21, 14, 21, 16, 21, 19, 21, 21, 21}; len(seen) != len(want) ||
+		!slices.Equal(seen[len(seen)-2:], want[len(want)-2:]) {
 		t.Errorf("progress %v, want as many steps as %v", seen, want)
 	}
 	latents, err := latents.Open(o.OutDir)
@@ -170,7 +173,8 @@ func TestLatentsEqualDiffusers(t *testing.T) {
 		if l.Len() != 9 || len(labels) != l.Len() {
 			t.Fatalf("%d latents and %d labels, want 9", l.Len(), len(labels))
 		}
-		moments, flipped := torch.Data[float32](g.Tensor(s, "moments")), torch.Data[float32](g.Tensor(s, "moments_flip"))
+		moments, flipped := torch.Data[float32](g.Tensor(s, "moments")),
+			torch.Data[float32](g.Tensor(s, "moments_flip"))
 		n := l.RecordLen()
 		record := make([]float32, n)
 		for i := range l.Len() {
@@ -293,23 +297,32 @@ func TestErrors(t *testing.T) {
 		o    Options
 		want string
 	}{
-		"no options":     {Options{}, "Source, VAE, VAEName and OutDir are required"},
-		"unsaved VAE":    {change(func(o *Options) { o.VAE = unsaved }), "save it first"},
-		"image size":     {change(func(o *Options) { o.ImageSize = picture.Square(15) }), "image size 15: want a multiple of 2"},
-		"flip":           {change(func(o *Options) { o.Flip = "maybe" }), `flip "maybe": want both or none`},
-		"batch size":     {change(func(o *Options) { o.BatchSize = -1 }), "batch size -1"},
-		"precision":      {change(func(o *Options) { o.Precision = "int4" }), `precision "int4": want fp32 or tf32 or bf16 or fp16`},
-		"on error":       {change(func(o *Options) { o.OnError = "cry" }), `on error "cry": want fail or skip`},
-		"lost, skipping": {change(func(o *Options) { o.Source, o.OnError = pictures{n: 21, broken: 13}, "skip" }), "picture 13: not a picture"},
-		"dtype":          {change(func(o *Options) { o.DType = "I64" }), "dtype"},
-		"broken picture": {change(func(o *Options) { o.Source = pictures{n: 21, broken: 13} }), "picture 13: not a picture"},
-		"another VAE": {change(func(o *Options) { o.VAE, o.ImageSize, o.OutDir = openVAE(t, "three"), picture.Square(16), other.OutDir }),
+		"no options":  {Options{}, "Source, VAE, VAEName and OutDir are required"},
+		"unsaved VAE": {change(func(o *Options) { o.VAE = unsaved }), "save it first"},
+		"image size": {change(func(o *Options) { o.ImageSize = picture.Square(15) }),
+			"image size 15: want a multiple of 2"},
+		"flip":       {change(func(o *Options) { o.Flip = "maybe" }), `flip "maybe": want both or none`},
+		"batch size": {change(func(o *Options) { o.BatchSize = -1 }), "batch size -1"},
+		"precision": {change(func(o *Options) { o.Precision = "int4" }),
+			`precision "int4": want fp32 or tf32 or bf16 or fp16`},
+		"on error": {change(func(o *Options) { o.OnError = "cry" }), `on error "cry": want fail or skip`},
+		"lost, skipping": {change(func(o *Options) { o.Source, o.OnError = pictures{n: 21, broken: 13}, "skip" }),
+			"picture 13: not a picture"},
+		"dtype": {change(func(o *Options) { o.DType = "I64" }), "dtype"},
+		"broken picture": {change(func(o *Options) { o.Source = pictures{n: 21, broken: 13} }),
+			"picture 13: not a picture"},
+		"another VAE": {change(func(o *Options) {
+			o.VAE, o.ImageSize, o.OutDir = openVAE(t, "three"),
+				picture.Square(16), other.OutDir
+		}),
 			"choose another folder"},
-		"a file in the way": {change(func(o *Options) { o.OutDir = filepath.Join(other.OutDir, latents.ManifestName) }), "not a directory"},
+		"a file in the way": {change(func(o *Options) { o.OutDir = filepath.Join(other.OutDir, latents.ManifestName) }),
+			"not a directory"},
 	} {
 		live := torch.Live()
 		m, err := Run(t.Context(), tc.o)
-		if err == nil || m != nil || !strings.Contains(err.Error(), tc.want) || !strings.HasPrefix(err.Error(), "encode latents: ") {
+		if err == nil || m != nil || !strings.Contains(err.Error(), tc.want) ||
+			!strings.HasPrefix(err.Error(), "encode latents: ") {
 			t.Errorf("%s: error %v, want %q", name, err, tc.want)
 		}
 		if n := torch.Live(); n != live {
@@ -340,7 +353,9 @@ func TestBadPictures(t *testing.T) {
 	o.OnProgress = func(p Progress) { last = p }
 	_, err := Run(t.Context(), o)
 	var bad *catalog.BadPicturesError
-	if !errors.As(err, &bad) || len(bad.Bad) != 3 || !strings.Contains(err.Error(), "pictures that cannot be decoded: 3\n  pictures/") || !strings.Contains(err.Error(), "/20.jpg: torn") {
+	if !errors.As(err, &bad) || len(bad.Bad) != 3 ||
+		!strings.Contains(err.Error(), "pictures that cannot be decoded: 3\n  pictures/") ||
+		!strings.Contains(err.Error(), "/20.jpg: torn") {
 		t.Fatalf("error %v", err)
 	}
 	if slices.Sort(seen); !slices.Equal(seen, []int{2, 4, 20}) || last.Done != 21 {

@@ -113,7 +113,8 @@ func (e *encoder) feed(ctx context.Context, w *latents.Writer, items chan<- fed,
 
 // encode makes the latents of what it is fed. Batches start at a shard's first picture, so that its bytes do not depend
 // on which shards were made before.
-func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *latents.Writer, items <-chan fed, taken chan<- struct{}) error {
+func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *latents.Writer, items <-chan fed,
+	taken chan<- struct{}) error {
 	spoilt := false // the shard has a bad picture: only look for more of them
 	for {
 		f, ok, err := e.next(w, items)
@@ -177,7 +178,8 @@ func (e *encoder) next(w *latents.Writer, items <-chan fed) (f fed, ok bool, err
 				if err := e.recount(w); err != nil {
 					return fed{}, false, err
 				}
-				e.OnProgress(Progress{Done: e.done, Total: e.Source.Len(), Overflows: e.overflows, Clipped: e.clipped, Oriented: e.oriented, Others: true})
+				e.OnProgress(Progress{Done: e.done, Total: e.Source.Len(), Overflows: e.overflows, Clipped: e.clipped,
+					Oriented: e.oriented, Others: true})
 				start, e.last = time.Now(), time.Now() // no fault of the pictures
 			}
 		}
@@ -237,8 +239,8 @@ func (e *encoder) explain(bad *latents.Unstorable) error {
 	return fmt.Errorf("the latents of all %d pictures from %s to %s %s: %s", n, first, last, what, cause)
 }
 
-// moments returns mean and log variance [N, 2C, h, w] of the latents of x [N, 3, S, S]. What float16 cannot hold is made
-// again in float32.
+// moments returns mean and log variance [N, 2C, h, w] of the latents of x [N, 3, S, S]. What float16 cannot hold is
+// made again in float32.
 func (e *encoder) moments(s *torch.Scope, x *torch.Tensor) []float32 {
 	out := momentsBy(s, e.model, x)
 	if e.Precision == "fp16" && slices.ContainsFunc(out, func(v float32) bool { return v-v != 0 }) {

@@ -95,7 +95,8 @@ func TestKilledProcesses(t *testing.T) {
 					}
 				}
 			}
-			t.Logf("%d kills in %d folders, after which there were: %v; an undisturbed run takes %.1f s", killed, folders, states, took.Seconds())
+			t.Logf("%d kills in %d folders, after which there were: %v; an undisturbed run takes %.1f s", killed,
+				folders, states, took.Seconds())
 		})
 	}
 }
@@ -167,7 +168,8 @@ func startEncoder(t *testing.T, dir string, rank, world int) *encoderProcess {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &encoderProcess{cmd: exec.CommandContext(t.Context(), self, "-test.run=^TestKilledProcesses$"), done: make(chan struct{})}
+	p := &encoderProcess{cmd: exec.CommandContext(t.Context(), self, "-test.run=^TestKilledProcesses$"),
+		done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s|%d %d", childEnv, dir, rank, world))
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
 	if err := p.cmd.Start(); err != nil {

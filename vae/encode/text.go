@@ -6,8 +6,8 @@ import (
 	"github.com/ditrun/ditrun/torch"
 )
 
-// TextEncoder makes an encoder of package text one that tokens.Write takes. It computes in Float32, on a GPU too: states
-// are made once and used in every epoch.
+// TextEncoder makes an encoder of package text one that tokens.Write takes. It computes in Float32, on a GPU too:
+// states are made once and used in every epoch.
 func TextEncoder(e *text.Encoder) tokens.Encoder { return textEncoder{e} }
 
 type textEncoder struct{ *text.Encoder }

@@ -80,7 +80,8 @@ func read(dir string) (rows []row, err error) {
 	}
 	for i := range rows {
 		r := &rows[i]
-		logs, err := filepath.Glob(filepath.Join(dir, "runs", r.Block+"-"+strings.ReplaceAll(r.Model, "/", "-")+"-[0-9]", "log.jsonl"))
+		logs, err := filepath.Glob(
+			filepath.Join(dir, "runs", r.Block+"-"+strings.ReplaceAll(r.Model, "/", "-")+"-[0-9]", "log.jsonl"))
 		if err != nil || len(logs) == 0 {
 			return nil, errors.Join(err, fmt.Errorf("no run of %s with %s blocks", r.Model, r.Block))
 		}
@@ -139,8 +140,12 @@ func table(rows []row) {
 }
 
 func drawBoth(path string, rows []row) error {
-	steps, cost := newPlot("training loss of "+largest(rows)+", seed 0", "step", "loss"), newPlot("loss at the end against arithmetic, seed 0", "million multiply-accumulates of a forward pass", "loss, last fifth of the steps")
-	cost.X.Scale, cost.X.Tick.Marker = plot.LogScale{}, plot.ConstantTicks{{Value: 1, Label: "1"}, {Value: 3, Label: "3"}, {Value: 10, Label: "10"}, {Value: 30, Label: "30"}}
+	steps, cost := newPlot("training loss of "+largest(rows)+", seed 0", "step", "loss"),
+		newPlot("loss at the end against arithmetic, seed 0", "million multiply-accumulates of a forward pass",
+			"loss, last fifth of the steps")
+	cost.X.Scale, cost.X.Tick.Marker = plot.LogScale{},
+		plot.ConstantTicks{{Value: 1, Label: "1"}, {Value: 3, Label: "3"}, {Value: 10, Label: "10"},
+			{Value: 30, Label: "30"}}
 	for _, block := range []string{"in-context", "cross-attention", "adaln", "adaln-zero"} {
 		var points plotter.XYs
 		for _, r := range rows {
@@ -182,7 +187,8 @@ func largest(rows []row) string {
 func newPlot(title, x, y string) *plot.Plot {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, x, y
-	for _, f := range []*font.Font{&p.Title.TextStyle.Font, &p.Legend.TextStyle.Font, &p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font} {
+	for _, f := range []*font.Font{&p.Title.TextStyle.Font, &p.Legend.TextStyle.Font, &p.X.Label.TextStyle.Font,
+		&p.Y.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font} {
 		f.Variant = "Sans"
 	}
 	p.Title.Padding, p.Legend.Padding = 6, 3

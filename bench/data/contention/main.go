@@ -73,7 +73,8 @@ func run(args []string) error {
 	for range rounds { // the time that decoding takes when nothing else computes
 		memory.images = nil
 		start := cpuTime()
-		for b, err := range stream.ImageRange(ctx, files, 0, files.Len(), stream.ImageOptions{Size: picture.Square(size), Batch: batch, Workers: 1}) {
+		for b, err := range stream.ImageRange(ctx, files, 0, files.Len(),
+			stream.ImageOptions{Size: picture.Square(size), Batch: batch, Workers: 1}) {
 			if err != nil {
 				return err
 			}
@@ -92,7 +93,9 @@ func run(args []string) error {
 		}
 		defer os.RemoveAll(out)
 		start := time.Now()
-		_, err = encode.Run(ctx, encode.Options{Source: src, VAE: model, VAEName: "bench", OutDir: out, ImageSize: picture.Square(size), BatchSize: batch, Flip: "none"})
+		_, err = encode.Run(ctx,
+			encode.Options{Source: src, VAE: model, VAEName: "bench", OutDir: out, ImageSize: picture.Square(size),
+				BatchSize: batch, Flip: "none"})
 		return time.Since(start), err
 	}
 	best := [2]time.Duration{1 << 62, 1 << 62}
@@ -109,8 +112,10 @@ func run(args []string) error {
 	}
 	per := func(d time.Duration) float64 { return d.Seconds() * 1000 / float64(files.Len()) }
 	slower := best[1] - best[0]
-	fmt.Printf("%d pictures, %d threads of torch, one decoder, fastest of %d; milliseconds a picture:\n", files.Len(), threads, rounds)
-	fmt.Printf("| encoding crops from memory | %.2f |\n| encoding the files | %.2f |\n| slower by | %.2f |\n| decoding and cropping alone, processor time | %.2f |\n| slower by, in processor times | %.2f |\n",
+	fmt.Printf("%d pictures, %d threads of torch, one decoder, fastest of %d; milliseconds a picture:\n", files.Len(),
+		threads, rounds)
+	fmt.Printf("| encoding crops from memory | %.2f |\n| encoding the files | %.2f |\n| slower by | %.2f |\n| "+
+		"decoding and cropping alone, processor time | %.2f |\n| slower by, in processor times | %.2f |\n",
 		per(best[0]), per(best[1]), per(slower), per(decode), slower.Seconds()/decode.Seconds())
 	return nil
 }

@@ -71,7 +71,9 @@ func run(what, dir string, args []string) (n int, seconds float64, err error) {
 		}
 		steps := 2 * src.Len() / batch
 		start := time.Now()
-		for b, err := range stream.Images(ctx, src, stream.ImageOptions{Size: picture.Square(size), Batch: batch, Workers: workers, FlipProb: 0.5, MaxSteps: steps}) {
+		for b, err := range stream.Images(ctx, src,
+			stream.ImageOptions{Size: picture.Square(size), Batch: batch, Workers: workers, FlipProb: 0.5,
+				MaxSteps: steps}) {
 			if err != nil {
 				return 0, 0, err
 			}
@@ -166,7 +168,8 @@ func writeLatents(ctx context.Context, dir, count string) (n int, seconds float6
 		Dataset:  latents.Dataset{Samples: n, Hash: "noise", Order: "label, position", Classes: []string{"noise"}},
 		VAE:      latents.VAE{Name: "none", SHA256: "none", ScalingFactor: 0.18215},
 		Channels: 4, Height: 32, Width: 32, DType: checkpoint.F16, Flip: true,
-		ImageSize: picture.Square(size), Crop: picture.PillowClassic.Crop(), Decoder: picture.Decoders, Precision: "fp32", Tool: "loader",
+		ImageSize: picture.Square(size), Crop: picture.PillowClassic.Crop(), Decoder: picture.Decoders,
+		Precision: "fp32", Tool: "loader",
 	})
 	if err != nil {
 		return 0, 0, err

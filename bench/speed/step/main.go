@@ -78,7 +78,8 @@ func run(name, device string, batch, threads int) error {
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(map[string]any{"model": name, "batch": batch, "threads": threads, "torch": torch.BuildInfo(), "rounds": rounds, "peak_rss_kb": usage.Maxrss})
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{"model": name, "batch": batch, "threads": threads,
+		"torch": torch.BuildInfo(), "rounds": rounds, "peak_rss_kb": usage.Maxrss})
 }
 
 // newStep returns one step: noise, timesteps and dropped labels drawn, forward, losses, backward,

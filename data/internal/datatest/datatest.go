@@ -242,8 +242,8 @@ func OrientedFiles(t testing.TB) map[string][]byte {
 	return files
 }
 
-// SpecialFiles makes a folder of class folders a and b. In a, between two good pictures, are things with names of pictures
-// that are no files; errs is what loading them says, in order.
+// SpecialFiles makes a folder of class folders a and b. In a, between two good pictures, are things with names of
+// pictures that are no files; errs is what loading them says, in order.
 func SpecialFiles(t testing.TB) (dir string, errs []string) {
 	t.Helper()
 	p := PNG(t, 9, 8)

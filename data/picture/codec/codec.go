@@ -1,6 +1,6 @@
-// Package codec decodes JPEG, PNG and WebP with libjpeg-turbo, zlib and libwebp, the libraries that Pillow uses, so that
-// pixels equal Pillow's bit for bit: the accurate integer DCT, interpolated chroma, and an error where input ends early.
-// They are linked statically from third_party/codecs, where the build puts them.
+// Package codec decodes JPEG, PNG and WebP with libjpeg-turbo, zlib and libwebp, the libraries that Pillow uses, so
+// that pixels equal Pillow's bit for bit: the accurate integer DCT, interpolated chroma, and an error where input
+// ends early. They are linked statically from third_party/codecs, where the build puts them.
 package codec
 
 // #cgo CFLAGS: -O3 -I${SRCDIR}/../../../third_party/codecs/include
@@ -32,9 +32,9 @@ func WebPVersion() string {
 // JPEGSize returns the size in pixels that the header of a JPEG file gives.
 func JPEGSize(b []byte) (w, h int, err error) { return call(cJPEG, b, nil, 0, 0) }
 
-// JPEG decodes a JPEG file of w x h pixels, as JPEGSize gives them, into dst as RGB, [h, w, 3]. Gray is replicated; four
-// components are taken as inverted CMYK or YCCK, as Adobe's programs store them, and converted with Pillow's integer
-// arithmetic. Input that ends before the end marker is an error; damage that libjpeg can step over is not.
+// JPEG decodes a JPEG file of w x h pixels, as JPEGSize gives them, into dst as RGB, [h, w, 3]. Gray is replicated;
+// four components are taken as inverted CMYK or YCCK, as Adobe's programs store them, and converted with Pillow's
+// integer arithmetic. Input that ends before the end marker is an error; damage that libjpeg can step over is not.
 func JPEG(b, dst []byte, w, h int) error {
 	_, _, err := call(cJPEG, b, dst, w, h)
 	return err
@@ -69,7 +69,8 @@ func call(f decoder, b, dst []byte, w, h int) (int, int, error) {
 	}
 	var message [C.DIT_MESSAGE]C.char
 	cw, ch := C.int(w), C.int(h)
-	ok := f((*C.uint8_t)(unsafe.SliceData(b)), C.size_t(len(b)), (*C.uint8_t)(unsafe.SliceData(dst)), &cw, &ch, &message[0])
+	ok := f((*C.uint8_t)(unsafe.SliceData(b)), C.size_t(len(b)), (*C.uint8_t)(unsafe.SliceData(dst)), &cw, &ch,
+		&message[0])
 	if ok == 0 {
 		return 0, 0, errors.New(C.GoString(&message[0]))
 	}

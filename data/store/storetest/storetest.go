@@ -132,7 +132,8 @@ func list(w http.ResponseWriter, r *http.Request, objects map[string][]byte, end
 		if d := q.Get("delimiter"); d != "" && strings.Contains(key[len(q.Get("prefix")):], d) {
 			continue
 		}
-		result.Contents = append(result.Contents, content{key, len(objects[key]), ETag(objects[key]), "2026-01-01T00:00:00.000Z"})
+		result.Contents = append(result.Contents,
+			content{key, len(objects[key]), ETag(objects[key]), "2026-01-01T00:00:00.000Z"})
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	xml.NewEncoder(w).Encode(result)

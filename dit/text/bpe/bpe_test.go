@@ -63,7 +63,8 @@ func TestKnownIDs(t *testing.T) {
 func TestEncode(t *testing.T) {
 	tok := openCLIP(t)
 	ids, n := tok.Encode("", 77)
-	if n != 2 || len(ids) != 77 || ids[0] != 49406 || slices.ContainsFunc(ids[1:], func(id int64) bool { return id != 49407 }) {
+	if n != 2 || len(ids) != 77 || ids[0] != 49406 ||
+		slices.ContainsFunc(ids[1:], func(id int64) bool { return id != 49407 }) {
 		t.Errorf("empty: %d of %v", n, ids)
 	}
 	ids, n = tok.Encode("a cat", 5)
@@ -177,7 +178,8 @@ func TestHostileText(t *testing.T) {
 	}
 	const size = 10 << 20
 	for name, unit := range map[string]string{
-		"letters": "abcxyzq", "one letter": "x", "signs": "!?", "marks": "\u0301\u0316", "words": "the ", "spaces": " ", "Hangul": "\u1100\u1161\u11a8",
+		"letters": "abcxyzq", "one letter": "x", "signs": "!?", "marks": "\u0301\u0316", "words": "the ", "spaces": " ",
+		"Hangul": "\u1100\u1161\u11a8",
 		"digits": "7", "end tokens": endToken, "almost tokens": "<|endoftext|", "invalid": "\xff", "han": "\u6f22",
 	} {
 		text := strings.Repeat(unit, size/len(unit))

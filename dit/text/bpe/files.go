@@ -80,7 +80,8 @@ func open(path string) (*Tokenizer, error) {
 		t.sum = hex.EncodeToString(r.sum.Sum(nil))
 		return t, nil
 	}
-	return nil, fmt.Errorf("no %s, %s or %s in the folder: want CLIP's tokenizer", tokenizerName, mergesName, openaiName)
+	return nil, fmt.Errorf("no %s, %s or %s in the folder: want CLIP's tokenizer", tokenizerName, mergesName,
+		openaiName)
 }
 
 // A reader reads files of one folder and sums up what it read.
@@ -273,7 +274,8 @@ func parseTokenizer(data []byte) (vocab map[string]int, merges [][2]string, adde
 		steps = append(steps, s.Type)
 	}
 	if got := fmt.Sprint(file.Model.Type, file.Model.Suffix, steps); got != "BPE"+wordEnd+"[NFC Replace Lowercase]" {
-		return nil, nil, nil, fmt.Errorf("model %q, end of word %q, normalizers %v: want BPE, %q, [NFC Replace Lowercase], which is CLIP's tokenizer",
+		return nil, nil, nil, fmt.Errorf("model %q, end of word %q, normalizers %v: want BPE, %q, [NFC Replace "+
+			"Lowercase], which is CLIP's tokenizer",
 			file.Model.Type, file.Model.Suffix, steps, wordEnd)
 	}
 	for i, raw := range file.Model.Merges {
@@ -306,7 +308,8 @@ func (t *Tokenizer) index(vocab map[string]int, merges [][2]string) error {
 		inner, ok := vocab[string(symbol)]
 		last, ok2 := vocab[string(symbol)+wordEnd]
 		if !ok || !ok2 {
-			return fmt.Errorf("the vocabulary lacks %q or %q, which stand for byte %d", string(symbol), string(symbol)+wordEnd, b)
+			return fmt.Errorf("the vocabulary lacks %q or %q, which stand for byte %d", string(symbol),
+				string(symbol)+wordEnd, b)
 		}
 		t.inner[b], t.last[b] = int32(inner), int32(last)
 	}
@@ -316,7 +319,8 @@ func (t *Tokenizer) index(vocab map[string]int, merges [][2]string) error {
 		right, ok2 := vocab[m[1]]
 		id, ok3 := vocab[m[0]+m[1]]
 		if !ok || !ok2 || !ok3 {
-			return fmt.Errorf("merge %d, %.40q and %.40q: the vocabulary lacks one of them or the result", rank, m[0], m[1])
+			return fmt.Errorf("merge %d, %.40q and %.40q: the vocabulary lacks one of them or the result", rank, m[0],
+				m[1])
 		}
 		t.merges[pair{int32(left), int32(right)}] = merge{int32(rank), int32(id)}
 	}
@@ -360,7 +364,8 @@ func (t *Tokenizer) add(vocab map[string]int, a token, folded bool) error {
 		if a.ID == nil {
 			return fmt.Errorf("special token %.40q is not in the vocabulary", a.Content)
 		}
-		return fmt.Errorf("special token %.40q, id %d, is not in the vocabulary: tokens that were added to CLIP's are not supported", a.Content, *a.ID)
+		return fmt.Errorf("special token %.40q, id %d, is not in the vocabulary: tokens that were added to CLIP's "+
+			"are not supported", a.Content, *a.ID)
 	}
 	if a.Content == "" || a.SingleWord || strings.ContainsFunc(a.Content, unicode.IsSpace) {
 		return fmt.Errorf("special token %.40q: want one without white space, single_word false", a.Content)

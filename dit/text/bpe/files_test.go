@@ -70,14 +70,20 @@ func TestSettings(t *testing.T) {
 		want   []int64 // of the text below
 	}{
 		{"no config", nil, 1513, 0, []int64{320, 1513, 321, 748, 1512}},
-		{"the strings", map[string]string{configName: `{"tokenizer_class":"CLIPTokenizer",` + strings1 + `}`}, 1513, 77, []int64{320, 1513, 321, 748, 1512}},
-		{"no limit", map[string]string{configName: `{"model_max_length":1000000000000000019884624838656}`}, 1513, 0, []int64{320, 1513, 321, 748, 1512}},
+		{"the strings", map[string]string{configName: `{"tokenizer_class":"CLIPTokenizer",` + strings1 + `}`}, 1513, 77,
+			[]int64{320, 1513, 321, 748, 1512}},
+		{"no limit", map[string]string{configName: `{"model_max_length":1000000000000000019884624838656}`}, 1513, 0,
+			[]int64{320, 1513, 321, 748, 1512}},
 		{"padding", map[string]string{configName: `{"pad_token":"!"}`}, 0, 0, []int64{320, 1513, 321, 0, 0, 1512}},
-		{"the old file wins", map[string]string{configName: `{"pad_token":"<|endoftext|>"}`, specialsName: `{"pad_token":"!"}`}, 0, 0, []int64{320, 1513, 321, 0, 0, 1512}},
+		{"the old file wins", map[string]string{configName: `{"pad_token":"<|endoftext|>"}`,
+			specialsName: `{"pad_token":"!"}`}, 0, 0, []int64{320, 1513, 321, 0, 0, 1512}},
 		{"but not over added_tokens_decoder", map[string]string{
-			configName:   `{"pad_token":"<|endoftext|>","added_tokens_decoder":{"1513":{"content":"<|endoftext|>","normalized":true}}}`,
+			configName: `{"pad_token":"<|endoftext|>",` +
+				`"added_tokens_decoder":{"1513":{"content":"<|endoftext|>","normalized":true}}}`,
 			specialsName: `{"pad_token":"!"}`}, 1513, 0, []int64{320, 1513, 321, 748, 1512}},
-		{"flags", map[string]string{specialsName: `{"eos_token":{"content":"<|endoftext|>","normalized":false},"bos_token":{"content":"<|startoftext|>","normalized":false}}`},
+		{"flags", map[string]string{
+			specialsName: `{"eos_token":{"content":"<|endoftext|>","normalized":false},` +
+				`"bos_token":{"content":"<|startoftext|>","normalized":false}}`},
 			1513, 0, []int64{320, 27, 347, 40786, 4160, 91, 285, 321, 748, 1512}},
 	} {
 		dir := writeFolder(t, c.files)
@@ -97,7 +103,8 @@ func TestSettings(t *testing.T) {
 			c.want = slices.Replace(slices.Clone(c.want), i, i+1, tok.merge(nil, "!!")...)
 		}
 		if tok.Pad() != c.pad || tok.MaxLength() != c.length || !slices.Equal(got, c.want) || tok.Size() != 1514 {
-			t.Errorf("%s: padding %d, length %d, %v; want %d, %d, %v", c.name, tok.Pad(), tok.MaxLength(), got, c.pad, c.length, c.want)
+			t.Errorf("%s: padding %d, length %d, %v; want %d, %d, %v", c.name, tok.Pad(), tok.MaxLength(), got, c.pad,
+				c.length, c.want)
 		}
 	}
 }
@@ -150,7 +157,8 @@ func TestForms(t *testing.T) {
 	}
 	for name, list := range map[string]any{"pairs": merges, "strings": joined} {
 		one := t.TempDir()
-		if err := os.WriteFile(filepath.Join(one, tokenizerName), []byte(tokenizerJSON(t, vocab, list)), 0o666); err != nil {
+		if err := os.WriteFile(filepath.Join(one, tokenizerName), []byte(tokenizerJSON(t, vocab, list)),
+			0o666); err != nil {
 			t.Fatal(err)
 		}
 		other, err := Open(one)
@@ -198,9 +206,11 @@ func TestMarkedFiles(t *testing.T) {
 
 func tokenizerJSON(t *testing.T, vocab map[string]int, merges any) string {
 	return asJSON(t, map[string]any{
-		"added_tokens": []map[string]any{{"id": 1512, "content": startToken, "normalized": true}, {"id": 1513, "content": endToken, "normalized": true}},
-		"normalizer":   map[string]any{"type": "Sequence", "normalizers": []map[string]string{{"type": "NFC"}, {"type": "Replace"}, {"type": "Lowercase"}}},
-		"model":        map[string]any{"type": "BPE", "end_of_word_suffix": "</w>", "vocab": vocab, "merges": merges},
+		"added_tokens": []map[string]any{{"id": 1512, "content": startToken, "normalized": true},
+			{"id": 1513, "content": endToken, "normalized": true}},
+		"normalizer": map[string]any{"type": "Sequence",
+			"normalizers": []map[string]string{{"type": "NFC"}, {"type": "Replace"}, {"type": "Lowercase"}}},
+		"model": map[string]any{"type": "BPE", "end_of_word_suffix": "</w>", "vocab": vocab, "merges": merges},
 	})
 }
 
@@ -212,27 +222,36 @@ func TestFilesThatAreRefused(t *testing.T) {
 		file  string // to open, the folder itself where empty
 		want  string
 	}{
-		{"nothing", map[string]string{mergesName: "", vocabName: ""}, "", "no tokenizer.json, merges.txt or bpe_simple_vocab_16e6.txt.gz in the folder"},
+		{"nothing", map[string]string{mergesName: "", vocabName: ""}, "",
+			"no tokenizer.json, merges.txt or bpe_simple_vocab_16e6.txt.gz in the folder"},
 		{"no such folder", nil, "missing", "no such file"},
 		{"no vocabulary", map[string]string{vocabName: ""}, "", "no vocab.json beside merges.txt"},
 		{"no merges", map[string]string{mergesName: ""}, vocabName, "vocab.json has no merges"},
 		{"empty merges", map[string]string{mergesName: "#version: 0.2\n"}, "", "no merges in it"},
-		{"a line of one", map[string]string{mergesName: "#\ni n\nth\n"}, "", "merges.txt: line 3: want two symbols, found 1"},
-		{"vocabulary of others", map[string]string{mergesName: "#\ni n\nt h\n", vocabName: symbols}, "", "merge 1, \"t\" and \"h\": the vocabulary lacks"},
+		{"a line of one", map[string]string{mergesName: "#\ni n\nth\n"}, "",
+			"merges.txt: line 3: want two symbols, found 1"},
+		{"vocabulary of others", map[string]string{mergesName: "#\ni n\nt h\n", vocabName: symbols}, "",
+			"merge 1, \"t\" and \"h\": the vocabulary lacks"},
 		{"short vocabulary", map[string]string{vocabName: `{"a":0}`}, "", "the vocabulary lacks"},
 		{"ids", map[string]string{vocabName: `{"a":-1}`}, "", "has the id -1"},
 		{"huge ids", map[string]string{vocabName: `{"a":999999999}`}, "", "has the id 999999999"},
 		{"UTF-16", map[string]string{mergesName: "\xff\xfe#\x00\n\x00"}, "", "merges.txt: text in UTF-16: want UTF-8"},
 		{"no JSON", map[string]string{vocabName: `{`}, "", "vocab.json: unexpected end"},
-		{"torn gzip", map[string]string{openaiName: "\x1f\x8b\x08\x00", mergesName: ""}, "", "bpe_simple_vocab_16e6.txt.gz: unexpected EOF"},
-		{"another class", map[string]string{configName: `{"tokenizer_class":"T5Tokenizer"}`}, "", `tokenizer_class "T5Tokenizer": want CLIPTokenizer`},
+		{"torn gzip", map[string]string{openaiName: "\x1f\x8b\x08\x00", mergesName: ""}, "",
+			"bpe_simple_vocab_16e6.txt.gz: unexpected EOF"},
+		{"another class", map[string]string{configName: `{"tokenizer_class":"T5Tokenizer"}`}, "",
+			`tokenizer_class "T5Tokenizer": want CLIPTokenizer`},
 		{"another model", map[string]string{tokenizerName: `{"model":{"type":"WordPiece"}}`}, "", `model "WordPiece"`},
-		{"an added token", map[string]string{configName: `{"added_tokens_decoder":{"1514":{"content":"<cat-toy>"}}}`}, "", `"<cat-toy>" is not in the vocabulary`},
-		{"a token of whole words", map[string]string{configName: `{"eos_token":{"content":"<|endoftext|>","single_word":true}}`}, "", "single_word false"},
+		{"an added token", map[string]string{configName: `{"added_tokens_decoder":{"1514":{"content":"<cat-toy>"}}}`},
+			"", `"<cat-toy>" is not in the vocabulary`},
+		{"a token of whole words",
+			map[string]string{configName: `{"eos_token":{"content":"<|endoftext|>","single_word":true}}`}, "",
+			"single_word false"},
 	} {
 		dir := writeFolder(t, c.files)
 		_, err := Open(filepath.Join(dir, c.file))
-		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "open tokenizer "+dir) {
+		if err == nil || !strings.Contains(err.Error(), c.want) ||
+			!strings.HasPrefix(err.Error(), "open tokenizer "+dir) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}

@@ -167,7 +167,8 @@ func (c *client) transfer(ctx context.Context, s source, partial string) error {
 	}
 	free := c.free(filepath.Dir(partial))
 	if free >= 0 && s.size >= 0 && free < s.size-have {
-		return fmt.Errorf("%s: %w: %d bytes are missing, %d are free in %s", s.name, errNoSpace, s.size-have, free, filepath.Dir(partial))
+		return fmt.Errorf("%s: %w: %d bytes are missing, %d are free in %s", s.name, errNoSpace, s.size-have, free,
+			filepath.Dir(partial))
 	}
 	if err := f.Truncate(have); err != nil {
 		return err

@@ -38,8 +38,10 @@ type fake struct {
 const commit = "0123456789abcdef0123456789abcdef01234567"
 
 func newFake(t *testing.T) *fake {
-	f := &fake{t: t, large: bytes.Repeat([]byte("0123456789abcdef"), 1<<14), small: []byte(`{"scaling_factor": 1}`), license: "mit",
-		siblings: `[{"rfilename":"README.md"},{"rfilename":"config.json"},{"rfilename":"sub/model.safetensors"},{"rfilename":"sub/model.bin"}]`}
+	f := &fake{t: t, large: bytes.Repeat([]byte("0123456789abcdef"), 1<<14), small: []byte(`{"scaling_factor": 1}`),
+		license: "mit",
+		siblings: `[{"rfilename":"README.md"},{"rfilename":"config.json"},` +
+			`{"rfilename":"sub/model.safetensors"},{"rfilename":"sub/model.bin"}]`}
 	far := httptest.NewServer(http.HandlerFunc(f.content))
 	t.Cleanup(far.Close)
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -63,7 +65,8 @@ func newFake(t *testing.T) *fake {
 		case "/api/models/org/repo/revision/main":
 			fmt.Fprintf(w, `{"sha":%q,"siblings":%s,"cardData":{"license":%q}}`, commit, f.siblings, f.license)
 		case "/org/repo/resolve/" + commit + "/config.json":
-			w.Header().Set("ETag", fmt.Sprintf(`"%x"`, sha1.Sum(append(fmt.Appendf(nil, "blob %d\x00", len(f.small)), f.small...))))
+			w.Header().Set("ETag", fmt.Sprintf(`"%x"`,
+				sha1.Sum(append(fmt.Appendf(nil, "blob %d\x00", len(f.small)), f.small...))))
 			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.small))
 		case "/org/repo/resolve/" + commit + "/sub/model.safetensors":
 			sum := fmt.Sprintf("%x", sha256.Sum256(f.large))
@@ -79,7 +82,8 @@ func newFake(t *testing.T) *fake {
 	}))
 	t.Cleanup(f.Close)
 	home := t.TempDir()
-	for k, v := range map[string]string{"HF_ENDPOINT": f.URL, "HF_TOKEN": "secret", "HF_HOME": home, "HF_HUB_CACHE": "", "HF_HUB_OFFLINE": "", "XDG_CACHE_HOME": home, "HOME": home} {
+	for k, v := range map[string]string{"HF_ENDPOINT": f.URL, "HF_TOKEN": "secret", "HF_HOME": home, "HF_HUB_CACHE": "",
+		"HF_HUB_OFFLINE": "", "XDG_CACHE_HOME": home, "HOME": home} {
 		t.Setenv(k, v)
 	}
 	return f
@@ -159,7 +163,8 @@ func TestRepository(t *testing.T) {
 	}
 	sent := f.sent
 	again, err := f.resolve("hf:org/repo/sub/model.safetensors")
-	if err != nil || !again.Files[0].Cached || f.sent != sent || again.Path != filepath.Join(r.Path, "sub", "model.safetensors") {
+	if err != nil || !again.Files[0].Cached || f.sent != sent ||
+		again.Path != filepath.Join(r.Path, "sub", "model.safetensors") {
 		t.Errorf("a second time: %+v, %v, %d bytes more", again, err, f.sent-sent)
 	}
 	left, err := filepath.Glob(filepath.Join(base, "blobs", "*.*"))
@@ -218,20 +223,25 @@ func TestRefusals(t *testing.T) {
 		ref    string
 		want   string
 	}{
-		"wrong sum":      {func(f *fake) { f.wrong = true }, "hf:org/repo", "want 00000000"},
-		"forbidden":      {func(f *fake) { f.status = 403 }, "hf:org/repo", "HF_TOKEN"},
-		"unauthorized":   {func(f *fake) { f.status = 401 }, "hf:org/repo", "accept its licence"},
-		"not found":      {func(*fake) {}, "hf:org/none", "404 Not Found"},
-		"no file":        {func(*fake) {}, "hf:org/repo/none.bin", "404 Not Found"},
-		"teapot":         {func(f *fake) { f.status = 418 }, "hf:org/repo", "418"},
-		"always busy":    {func(f *fake) { f.busy = 1000 }, "hf:org/repo", "503"},
-		"out of folder":  {func(f *fake) { f.siblings = `[{"rfilename":"../../x.safetensors"}]` }, "hf:org/repo", "leaves its folder"},
-		"absolute":       {func(f *fake) { f.siblings = `[{"rfilename":"/etc/x.json"}]` }, "hf:org/repo", "leaves its folder"},
-		"control":        {func(f *fake) { f.siblings = `[{"rfilename":"a\u001b.json"}]` }, "hf:org/repo", "leaves its folder"},
-		"nothing needed": {func(f *fake) { f.siblings = `[{"rfilename":"README.md"}]` }, "hf:org/repo", "no weight files"},
-		"no JSON":        {func(f *fake) { f.siblings = `[` }, "hf:org/repo", "no JSON"},
-		"too long":       {func(f *fake) { f.siblings = "[" + strings.Repeat(" ", maxInfo) + "]" }, "hf:org/repo", "more than"},
-		"a sum":          {func(*fake) {}, "sum", "its own checksums"},
+		"wrong sum":    {func(f *fake) { f.wrong = true }, "hf:org/repo", "want 00000000"},
+		"forbidden":    {func(f *fake) { f.status = 403 }, "hf:org/repo", "HF_TOKEN"},
+		"unauthorized": {func(f *fake) { f.status = 401 }, "hf:org/repo", "accept its licence"},
+		"not found":    {func(*fake) {}, "hf:org/none", "404 Not Found"},
+		"no file":      {func(*fake) {}, "hf:org/repo/none.bin", "404 Not Found"},
+		"teapot":       {func(f *fake) { f.status = 418 }, "hf:org/repo", "418"},
+		"always busy":  {func(f *fake) { f.busy = 1000 }, "hf:org/repo", "503"},
+		"out of folder": {func(f *fake) { f.siblings = `[{"rfilename":"../../x.safetensors"}]` }, "hf:org/repo",
+			"leaves its folder"},
+		"absolute": {func(f *fake) { f.siblings = `[{"rfilename":"/etc/x.json"}]` }, "hf:org/repo",
+			"leaves its folder"},
+		"control": {func(f *fake) { f.siblings = `[{"rfilename":"a\u001b.json"}]` }, "hf:org/repo",
+			"leaves its folder"},
+		"nothing needed": {func(f *fake) { f.siblings = `[{"rfilename":"README.md"}]` }, "hf:org/repo",
+			"no weight files"},
+		"no JSON": {func(f *fake) { f.siblings = `[` }, "hf:org/repo", "no JSON"},
+		"too long": {func(f *fake) { f.siblings = "[" + strings.Repeat(" ", maxInfo) + "]" }, "hf:org/repo",
+			"more than"},
+		"a sum": {func(*fake) {}, "sum", "its own checksums"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
@@ -310,20 +320,25 @@ func TestPlainFile(t *testing.T) {
 		return Resolve(t.Context(), srv.URL+path, o)
 	}
 	r, err := get("/a.pt", Options{SHA256: sum})
-	if err != nil || len(ranges) != 2 || ranges[1] != "bytes=12345-" || !r.Files[0].Checked || r.Path != filepath.Join(dir, "a.pt") {
+	if err != nil || len(ranges) != 2 || ranges[1] != "bytes=12345-" || !r.Files[0].Checked ||
+		r.Path != filepath.Join(dir, "a.pt") {
 		t.Errorf("%+v, %v, ranges %q", r, err, ranges)
 	}
-	if r, err := get("/a.pt", Options{}); err != nil || !r.Files[0].Cached || r.Files[0].SHA256 != sum || r.Files[0].Checked {
+	if r, err := get("/a.pt", Options{}); err != nil || !r.Files[0].Cached || r.Files[0].SHA256 != sum ||
+		r.Files[0].Checked {
 		t.Errorf("a second time: %+v, %v", r, err)
 	}
-	if _, err := get("/a.pt", Options{SHA256: strings.Repeat("1", 64)}); err == nil || !strings.Contains(err.Error(), "is there already") {
+	if _, err := get("/a.pt", Options{SHA256: strings.Repeat("1", 64)}); err == nil ||
+		!strings.Contains(err.Error(), "is there already") {
 		t.Errorf("another file in its place: %v", err)
 	}
-	if _, err := get("/b.pt", Options{SHA256: strings.Repeat("1", 64)}); err == nil || !strings.Contains(err.Error(), "want 1111") {
+	if _, err := get("/b.pt", Options{SHA256: strings.Repeat("1", 64)}); err == nil ||
+		!strings.Contains(err.Error(), "want 1111") {
 		t.Errorf("a wrong sum: %v", err)
 	}
 	// The file changed on the server since: it is fetched anew.
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "c.pt.incomplete"), []byte("older"), 0o666), os.WriteFile(filepath.Join(dir, "c.pt.incomplete.etag"), []byte(`"v0"`), 0o666)); err != nil {
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "c.pt.incomplete"), []byte("older"), 0o666),
+		os.WriteFile(filepath.Join(dir, "c.pt.incomplete.etag"), []byte(`"v0"`), 0o666)); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := get("/c.pt", Options{}); err != nil || r.Files[0].SHA256 != sum {

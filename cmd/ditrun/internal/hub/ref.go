@@ -80,7 +80,8 @@ func Parse(s string) (Ref, error) {
 // plain reports whether s can be one part of a path on any side: letters,
 // digits, and . _ - inside, but no "..", nor "--", which parts names in the cache.
 func plain(s string) bool {
-	if s == "" || len(s) > 96 || strings.ContainsAny(s[:1], ".-") || strings.Contains(s, "..") || strings.Contains(s, "--") {
+	if s == "" || len(s) > 96 || strings.ContainsAny(s[:1], ".-") || strings.Contains(s, "..") ||
+		strings.Contains(s, "--") {
 		return false
 	}
 	for _, r := range s {
@@ -93,7 +94,8 @@ func plain(s string) bool {
 
 // CheckName refuses a file name from elsewhere that could leave its folder.
 func CheckName(name string) error {
-	bad := name == "" || len(name) > 1024 || path.Clean(name) != name || path.IsAbs(name) || name == "." || name == ".." || strings.HasPrefix(name, "../")
+	bad := name == "" || len(name) > 1024 || path.Clean(name) != name || path.IsAbs(name) || name == "." ||
+		name == ".." || strings.HasPrefix(name, "../")
 	for _, r := range name {
 		bad = bad || r < ' ' || r == 0x7f || r == '\\' || r == ':'
 	}

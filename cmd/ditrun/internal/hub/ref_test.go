@@ -21,7 +21,8 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: %v", k.Name, err)
 		}
 	}
-	for _, s := range []string{"", "x", "hf:", "hf:a", "hf:a/", "hf:../b", "hf:a/..", "hf:a/b@", "hf:a/b@../c", "hf:a/b/", "hf:a/b/../c",
+	for _, s := range []string{"", "x", "hf:", "hf:a", "hf:a/", "hf:../b", "hf:a/..", "hf:a/b@", "hf:a/b@../c",
+		"hf:a/b/", "hf:a/b/../c",
 		"hf:a--b/c", "hf:a/b?c", "http://h/x", "https://", "https://h/", "https://h/..", "https://user:pw@h/x.pt"} {
 		if got, err := Parse(s); err == nil {
 			t.Errorf("Parse(%q) = %+v, want an error", s, got)
@@ -35,7 +36,8 @@ func TestCheckName(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, s := range []string{"", ".", "..", "/a", "../a", "a/../b", "a/../../b", "a//b", "a/", `a\b`, "a\x00b", "a\nb", "C:a"} {
+	for _, s := range []string{"", ".", "..", "/a", "../a", "a/../b", "a/../../b", "a//b", "a/", `a\b`, "a\x00b",
+		"a\nb", "C:a"} {
 		if CheckName(s) == nil {
 			t.Errorf("CheckName(%q): accepted", s)
 		}
@@ -43,7 +45,8 @@ func TestCheckName(t *testing.T) {
 }
 
 func TestNeeded(t *testing.T) {
-	got := Needed([]string{".gitattributes", "README.md", "config.json", "a/m.bin", "a/m.safetensors", "n.bin", "o.pt", "vocab.txt", "run.py"})
+	got := Needed([]string{".gitattributes", "README.md", "config.json", "a/m.bin", "a/m.safetensors", "n.bin", "o.pt",
+		"vocab.txt", "run.py"})
 	want := []string{"config.json", "a/m.safetensors", "n.bin", "o.pt", "vocab.txt"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)

@@ -158,7 +158,8 @@ func (c *client) file(ctx context.Context, endpoint, token, base, snapshot, repo
 		s.gitSHA1 = etag
 	}
 	blob, link := filepath.Join(base, "blobs", etag), filepath.Join(snapshot, filepath.FromSlash(name))
-	for _, dir := range []string{filepath.Dir(blob), filepath.Dir(link), filepath.Join(filepath.Dir(base), ".locks", filepath.Base(base))} {
+	for _, dir := range []string{filepath.Dir(blob), filepath.Dir(link),
+		filepath.Join(filepath.Dir(base), ".locks", filepath.Base(base))} {
 		if err := os.MkdirAll(dir, 0o777); err != nil {
 			return nil, err
 		}

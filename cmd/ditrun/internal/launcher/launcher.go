@@ -60,7 +60,8 @@ func (j *Job) Run(ctx context.Context) error {
 	for restart := 0; ; restart++ {
 		err := j.once(ctx, id, restart)
 		var exit *ExitError
-		if !errors.As(err, &exit) || restart == j.MaxRestarts || exit.Code == usage || exit.stopped() || ctx.Err() != nil {
+		if !errors.As(err, &exit) || restart == j.MaxRestarts || exit.Code == usage || exit.stopped() ||
+			ctx.Err() != nil {
 			return err
 		}
 		j.Log("%v: starting all again (%d of %d)", err, restart+1, j.MaxRestarts)
@@ -77,7 +78,8 @@ func (j *Job) env(rank, port int, id string, restart int) []string {
 		fmt.Sprintf("RANK=%d", rank), fmt.Sprintf("WORLD_SIZE=%d", j.N),
 		fmt.Sprintf("LOCAL_RANK=%d", rank), fmt.Sprintf("LOCAL_WORLD_SIZE=%d", j.N),
 		"MASTER_ADDR=127.0.0.1", fmt.Sprintf("MASTER_PORT=%d", port),
-		"TORCHELASTIC_RUN_ID="+id, fmt.Sprintf("TORCHELASTIC_RESTART_COUNT=%d", restart), fmt.Sprintf("TORCHELASTIC_MAX_RESTARTS=%d", j.MaxRestarts))
+		"TORCHELASTIC_RUN_ID="+id, fmt.Sprintf("TORCHELASTIC_RESTART_COUNT=%d", restart),
+		fmt.Sprintf("TORCHELASTIC_MAX_RESTARTS=%d", j.MaxRestarts))
 }
 
 func (j *Job) once(ctx context.Context, id string, restart int) error {
@@ -140,7 +142,8 @@ func (j *Job) once(ctx context.Context, id string, restart int) error {
 				first = err
 			}
 			// One that was told to stop has told the others, which may have more to save.
-			if exit := (*ExitError)(nil); err != nil && late == nil && len(escalate) == 2 && !(errors.As(err, &exit) && exit.stopped()) {
+			if exit := (*ExitError)(nil); err != nil && late == nil && len(escalate) == 2 &&
+				!(errors.As(err, &exit) && exit.stopped()) {
 				late = time.After(j.Grace)
 			}
 		case sig := <-j.Signals:

@@ -31,7 +31,8 @@ func launched(what string) int {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	switch what {
 	case "env":
-		for _, name := range []string{"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "OMP_NUM_THREADS", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_USE_AGENT_STORE"} {
+		for _, name := range []string{"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
+			"OMP_NUM_THREADS", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_USE_AGENT_STORE"} {
 			fmt.Println(name, os.Getenv(name))
 		}
 		fmt.Fprint(os.Stderr, "no line end")
@@ -143,7 +144,8 @@ func TestEnvironmentAndOutput(t *testing.T) {
 	}
 	threads := max(1, runtime.NumCPU()/3)
 	lines := func(rank int, prefix string) (out []string) {
-		for _, l := range []string{fmt.Sprint("RANK ", rank), "WORLD_SIZE 3", fmt.Sprint("LOCAL_RANK ", rank), "LOCAL_WORLD_SIZE 3", "MASTER_ADDR 127.0.0.1",
+		for _, l := range []string{fmt.Sprint("RANK ", rank), "WORLD_SIZE 3", fmt.Sprint("LOCAL_RANK ", rank),
+			"LOCAL_WORLD_SIZE 3", "MASTER_ADDR 127.0.0.1",
 			fmt.Sprint("OMP_NUM_THREADS ", threads), "TORCHELASTIC_RESTART_COUNT 0", "TORCHELASTIC_USE_AGENT_STORE "} {
 			out = append(out, prefix+l+"\n")
 		}
@@ -171,7 +173,8 @@ func TestEnvironmentAndOutput(t *testing.T) {
 func TestFailureEndsTheOthers(t *testing.T) {
 	r := run(t, Job{N: 3}, "second fails", nil)
 	r.failed(t, 1, 7, "process 1 ended with code 7")
-	if !strings.Contains(r.out.String(), "ended by a signal") || !strings.Contains(r.errOut.String(), "[2] ended by a signal\n") {
+	if !strings.Contains(r.out.String(), "ended by a signal") ||
+		!strings.Contains(r.errOut.String(), "[2] ended by a signal\n") {
 		t.Errorf("the others wrote %q, %q", r.out.String(), r.errOut.String())
 	}
 	run(t, Job{N: 2}, "killed", nil).failed(t, 1, 137, "process 1 was ended by signal 9 (killed)")
@@ -187,7 +190,8 @@ func TestRestart(t *testing.T) {
 	if r.err != nil || !strings.HasSuffix(r.out.String(), "try 2\n") {
 		t.Errorf("%v\n%s", r.err, r.out.String())
 	}
-	want := []string{"process 1 ended with code 5: starting all again (1 of 3)", "process 1 ended with code 5: starting all again (2 of 3)"}
+	want := []string{"process 1 ended with code 5: starting all again (1 of 3)",
+		"process 1 ended with code 5: starting all again (2 of 3)"}
 	if !slices.Equal(r.log, want) {
 		t.Errorf("said %q, want %q", r.log, want)
 	}

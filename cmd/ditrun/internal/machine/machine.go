@@ -62,7 +62,8 @@ func ReadMemory() Memory {
 	m := Memory{kilobytes("/proc/meminfo", "MemTotal"), kilobytes("/proc/meminfo", "MemAvailable")}
 	limit, used := number("/sys/fs/cgroup/memory.max"), number("/sys/fs/cgroup/memory.current")
 	if limit == 0 { // the older form of control groups
-		limit, used = number("/sys/fs/cgroup/memory/memory.limit_in_bytes"), number("/sys/fs/cgroup/memory/memory.usage_in_bytes")
+		limit, used = number("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+			number("/sys/fs/cgroup/memory/memory.usage_in_bytes")
 	}
 	if limit > 0 && limit < m.Total {
 		m.Total, m.Available = limit, min(m.Available, max(limit-used, 0))

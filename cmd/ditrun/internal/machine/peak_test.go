@@ -53,7 +53,8 @@ func TestPeaksAddUp(t *testing.T) {
 		{"RTX 6000 Ada Generation", 142, 2.505, 2.505, 256, 512, 1024},
 	} {
 		for precision, want := range map[string]float64{
-			"fp32": c.sms * c.cudaClock * c.fp32 / 1e3, "tf32": c.sms * c.clock * c.tf32 / 1e3, "bf16": c.sms * c.clock * c.dense / 1e3,
+			"fp32": c.sms * c.cudaClock * c.fp32 / 1e3, "tf32": c.sms * c.clock * c.tf32 / 1e3,
+			"bf16": c.sms * c.clock * c.dense / 1e3,
 		} {
 			// The L40S's datasheet is 1.2 % below its boost clock.
 			if got, ok := PeakTFLOPS(c.name, precision); !ok || math.Abs(got/want-1) > 0.015 {

@@ -96,7 +96,8 @@ func TestTerminalBar(t *testing.T) {
 	b.Interrupt(func() { out.WriteString("a log line\n") })
 	b.Finish()
 	s := out.String()
-	for _, want := range []string{"train: 1/4 steps, 1.00 steps/s, ETA 3s", "\033[2K\ra log line\n", "train: 6 steps in 6.0s, 1.00 steps/s\n"} {
+	for _, want := range []string{"train: 1/4 steps, 1.00 steps/s, ETA 3s", "\033[2K\ra log line\n",
+		"train: 6 steps in 6.0s, 1.00 steps/s\n"} {
 		if !strings.Contains(s, want) {
 			t.Errorf("%q is not in %q", want, s)
 		}
@@ -111,7 +112,8 @@ func TestClip(t *testing.T) {
 		s    string
 		n    int
 		want string
-	}{{"train: 1 step", 5, "train"}, {"train: 1 step, loss 0.1", 20, "train: 1 step"}, {"train", 5, "train"}, {"train", 0, ""}, {"train", -3, ""}, {"\u2588\u2588\u2588", 2, "\u2588\u2588"}} {
+	}{{"train: 1 step", 5, "train"}, {"train: 1 step, loss 0.1", 20, "train: 1 step"}, {"train", 5, "train"},
+		{"train", 0, ""}, {"train", -3, ""}, {"\u2588\u2588\u2588", 2, "\u2588\u2588"}} {
 		if got := clip(c.s, c.n); got != c.want {
 			t.Errorf("clip(%q, %d) = %q, want %q", c.s, c.n, got, c.want)
 		}

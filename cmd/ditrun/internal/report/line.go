@@ -13,7 +13,8 @@ import (
 // tools which read those logs read these.
 func Line(s runs.Step) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "(step=%07d) Train Loss: %.4f, Train Steps/Sec: %.2f", s.Step, float64(s.Loss), float64(s.StepsPerSecond))
+	fmt.Fprintf(&b, "(step=%07d) Train Loss: %.4f, Train Steps/Sec: %.2f", s.Step, float64(s.Loss),
+		float64(s.StepsPerSecond))
 	fmt.Fprintf(&b, ", Images/Sec: %s", format.Rate(float64(s.ImagesPerSecond)))
 	if s.TFLOPS != 0 {
 		fmt.Fprintf(&b, ", TFLOP/s: %s", format.Rate(float64(s.TFLOPS)))

@@ -27,11 +27,16 @@ var gauges = []struct {
 	value func(s *runs.Step) float64
 }{
 	{describe("step", "Steps done."), func(s *runs.Step) float64 { return float64(s.Step) }},
-	{describe("loss", "Training loss, mean since the log step before."), func(s *runs.Step) float64 { return float64(s.Loss) }},
-	{describe("grad_norm", "Norm of the gradients before clipping, mean since the log step before."), func(s *runs.Step) float64 { return float64(s.GradNorm) }},
-	{describe("images_per_second", "Images trained on per second."), func(s *runs.Step) float64 { return float64(s.ImagesPerSecond) }},
-	{describe("tflops", "Achieved 10^12 floating point operations per second."), func(s *runs.Step) float64 { return float64(s.TFLOPS) }},
-	{describe("data_wait_share", "Share of the time spent waiting for data, 0 to 1."), func(s *runs.Step) float64 { return float64(s.DataWaitShare) }},
+	{describe("loss", "Training loss, mean since the log step before."),
+		func(s *runs.Step) float64 { return float64(s.Loss) }},
+	{describe("grad_norm", "Norm of the gradients before clipping, mean since the log step before."),
+		func(s *runs.Step) float64 { return float64(s.GradNorm) }},
+	{describe("images_per_second", "Images trained on per second."),
+		func(s *runs.Step) float64 { return float64(s.ImagesPerSecond) }},
+	{describe("tflops", "Achieved 10^12 floating point operations per second."),
+		func(s *runs.Step) float64 { return float64(s.TFLOPS) }},
+	{describe("data_wait_share", "Share of the time spent waiting for data, 0 to 1."),
+		func(s *runs.Step) float64 { return float64(s.DataWaitShare) }},
 	{describe("memory_bytes", "Memory in use."), func(s *runs.Step) float64 { return float64(s.MemoryBytes) }},
 }
 

@@ -59,7 +59,8 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []string{"ditrun_data_wait_share 0.012", "ditrun_grad_norm 1.25", "ditrun_images_per_second 215.04", "ditrun_loss NaN", "ditrun_memory_bytes 1.3e+09",
+	want := []string{"ditrun_data_wait_share 0.012", "ditrun_grad_norm 1.25", "ditrun_images_per_second 215.04",
+		"ditrun_loss NaN", "ditrun_memory_bytes 1.3e+09",
 		info, "ditrun_skipped_steps_total 3", "ditrun_step 300", "ditrun_tflops 0.0912"}
 	if got := scrape(t, url); !slices.Equal(got, want) {
 		t.Errorf("metrics %q, want %q", got, want)
@@ -111,7 +112,8 @@ func TestMetricsAddress(t *testing.T) {
 	}
 	defer taken.Close()
 	for addr, want := range map[string]string{
-		"9464":                "serve metrics: address 9464: missing port in address: want HOST:PORT, such as localhost:9464",
+		"9464": "serve metrics: address 9464: missing port in address: want HOST:PORT, such as " +
+			"localhost:9464",
 		"localhost:x":         "serve metrics: listen tcp: lookup tcp/x: ",
 		"127.0.0.1:70000":     "serve metrics: listen tcp: address 70000: invalid port",
 		taken.Addr().String(): "serve metrics: listen tcp " + taken.Addr().String() + ": bind: address already in use",

@@ -46,7 +46,8 @@ func plotLoss(path, model string, points []point) error {
 	if len(byTimestep) > 0 {
 		height += binsHeight
 	}
-	canvas := vgimg.NewWith(vgimg.UseWH(plotWidth, height), vgimg.UseDPI(plotDPI), vgimg.UseBackgroundColor(color.White))
+	canvas := vgimg.NewWith(vgimg.UseWH(plotWidth, height), vgimg.UseDPI(plotDPI),
+		vgimg.UseBackgroundColor(color.White))
 	c := draw.New(canvas)
 	if len(byTimestep) == 0 {
 		upper.Draw(margins(c))
@@ -55,7 +56,8 @@ func plotLoss(path, model string, points []point) error {
 		if err != nil {
 			return fmt.Errorf("plot %s: %w", path, err)
 		}
-		drawBoth(margins(draw.Crop(c, 0, 0, binsHeight, 0)), upper, margins(draw.Crop(c, 0, 0, 0, -plotHeight)), lower, legend)
+		drawBoth(margins(draw.Crop(c, 0, 0, binsHeight, 0)), upper, margins(draw.Crop(c, 0, 0, 0, -plotHeight)), lower,
+			legend)
 	}
 	return disk.WriteFile(path, func(w io.Writer) error {
 		_, err := vgimg.PngCanvas{Canvas: canvas}.WriteTo(w)

@@ -42,8 +42,8 @@ type point struct {
 	bins []runs.Number
 }
 
-// Create makes a new run folder, see [runs.Create]. Console, when not nil, is given each line that goes to log.txt, without
-// its time stamp.
+// Create makes a new run folder, see [runs.Create]. Console, when not nil, is given each line that goes to log.txt,
+// without its time stamp.
 func Create(o runs.Options, console func(line string)) (*Run, error) {
 	r, err := runs.Create(o)
 	if err != nil {
@@ -52,8 +52,8 @@ func Create(o runs.Options, console func(line string)) (*Run, error) {
 	return show(r, console, nil)
 }
 
-// Resume opens the folder of an earlier run to continue it after the given step, see [runs.Resume]. log.txt keeps the lines
-// of later steps and says where the run was taken up.
+// Resume opens the folder of an earlier run to continue it after the given step, see [runs.Resume]. log.txt keeps
+// the lines of later steps and says where the run was taken up.
 func Resume(dir string, step int, o runs.Options, console func(line string)) (*Run, error) {
 	run, err := runs.Resume(dir, step, o)
 	if err != nil {

@@ -44,7 +44,8 @@ func create(t *testing.T, o runs.Options) *Run {
 
 func step(n int, loss float64) runs.Step {
 	return runs.Step{
-		Step: n, Epoch: n / 100, Loss: runs.Number(loss), MSE: runs.Number(loss - 0.001), VB: 0.001, GradNorm: 1.25, LR: 1e-4,
+		Step: n, Epoch: n / 100, Loss: runs.Number(loss), MSE: runs.Number(loss - 0.001), VB: 0.001, GradNorm: 1.25,
+		LR:             1e-4,
 		StepsPerSecond: 0.84, ImagesPerSecond: 215.04, TFLOPS: 0.0912, DataWaitShare: 0.012, MemoryBytes: 1300e6,
 		Seconds: runs.Number(n),
 	}
@@ -74,27 +75,33 @@ func TestFiles(t *testing.T) {
 		t.Errorf("config.yaml:\n%swant\n%s", got, want)
 	}
 	want := "[2026-11-23 12:00:00] Dataset contains 60,000 images (latents)\n" +
-		"[2026-11-23 12:00:00] (step=0000100) Train Loss: 0.1234, Train Steps/Sec: 0.84, Images/Sec: 215, TFLOP/s: 0.09, " +
+		"[2026-11-23 12:00:00] (step=0000100) Train Loss: 0.1234, Train Steps/Sec: 0.84, Images/Sec: 215, " +
+		"TFLOP/s: 0.09, " +
 		"Data Wait: 1.2%, Memory: 1.30 GB, Grad Norm: 1.25, LR: 0.0001\n"
 	if got := read(t, r.Dir(), "log.txt"); got != want {
 		t.Errorf("log.txt:\n%swant\n%s", got, want)
 	}
 	// The pattern that scripts for DiT's logs use.
-	if !regexp.MustCompile(`(?m)^\[[-\d]+ [:\d]+\] \(step=(\d{7})\) Train Loss: ([\d.]+), Train Steps/Sec: ([\d.]+)`).MatchString(want) {
+	if !regexp.MustCompile(
+		`(?m)^\[[-\d]+ [:\d]+\] \(step=(\d{7})\) Train Loss: ([\d.]+), Train Steps/Sec: ([\d.]+)`).MatchString(want) {
 		t.Error("log.txt is not in DiT's form")
 	}
 	if len(console) != 2 || !strings.HasPrefix(console[1], "(step=0000100) Train Loss: 0.1234") {
 		t.Errorf("console: %q", console)
 	}
-	if got, want := read(t, r.Dir(), "log.jsonl"), `{"step":100,"epoch":1,"loss":0.12344,"mse":0.12244,"vb":0.001,"grad_norm":1.25,"lr":0.0001,`+
-		`"steps_per_second":0.84,"images_per_second":215.04,"tflops":0.0912,"data_wait_share":0.012,"saving_share":0,"logging_share":0,"memory_bytes":1300000000,"seconds":100,"time":"2026-11-23T12:00:00Z"}`+"\n"; got != want {
+	if got, want := read(t, r.Dir(), "log.jsonl"),
+		`{"step":100,"epoch":1,"loss":0.12344,"mse":0.12244,"vb":0.001,"grad_norm":1.25,"lr":0.0001,`+
+			`"steps_per_second":0.84,"images_per_second":215.04,"tflops":0.0912,`+
+			`"data_wait_share":0.012,"saving_share":0,"logging_share":0,`+
+			`"memory_bytes":1300000000,"seconds":100,"time":"2026-11-23T12:00:00Z"}`+"\n"; got != want {
 		t.Errorf("log.jsonl:\n%swant\n%s", got, want)
 	}
 	var info map[string]any
 	if err := json.Unmarshal([]byte(read(t, r.Dir(), "run.json")), &info); err != nil {
 		t.Fatal(err)
 	}
-	for key, want := range map[string]any{"model": "DiT-XL/2", "device": "cpu", "config_hash": "abc", "run_id": r.ID()} {
+	for key, want := range map[string]any{"model": "DiT-XL/2", "device": "cpu", "config_hash": "abc",
+		"run_id": r.ID()} {
 		if info[key] != want {
 			t.Errorf("run.json: %s is %v, want %v", key, info[key], want)
 		}
@@ -137,7 +144,8 @@ func TestLossThatIsNoNumber(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(steps) != 3 || !math.IsNaN(float64(steps[0].Loss)) || !math.IsNaN(float64(steps[1].Loss)) || steps[2].Loss != 0.5 {
+	if len(steps) != 3 || !math.IsNaN(float64(steps[0].Loss)) || !math.IsNaN(float64(steps[1].Loss)) ||
+		steps[2].Loss != 0.5 {
 		t.Errorf("read back %v", steps)
 	}
 	if !strings.Contains(read(t, r.Dir(), "log.txt"), "Train Loss: NaN") {
@@ -168,7 +176,8 @@ func TestResumeTruncates(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := Resume(r.Dir(), 300, o, nil); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+	if _, err := Resume(r.Dir(), 300, o, nil); err == nil ||
+		!strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("a run that is open was opened: %v", err)
 	}
 	r.Close()
@@ -218,7 +227,8 @@ func TestResumeTruncates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(info.Resumed) != 1 || info.Resumed[0].Step != 300 || info.Resumed[0].Device != "cuda:0" || info.ConfigHash != "def" || info.Device != "cpu" {
+	if len(info.Resumed) != 1 || info.Resumed[0].Step != 300 || info.Resumed[0].Device != "cuda:0" ||
+		info.ConfigHash != "def" || info.Device != "cpu" {
 		t.Errorf("run.json after resuming: %+v", info)
 	}
 	if !strings.Contains(read(t, r.Dir(), "log.txt"), "Resumed at step 0000300") {

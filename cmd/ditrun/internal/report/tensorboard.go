@@ -44,7 +44,8 @@ func scalars(s runs.Step) []tfevents.Scalar {
 			continue
 		}
 		first, last := binRange(i, len(s.Bins))
-		all = append(all, tfevents.Scalar{Tag: fmt.Sprintf("mse_by_timestep/%03d-%03d", first, last), Value: float64(v)})
+		all = append(all, tfevents.Scalar{Tag: fmt.Sprintf("mse_by_timestep/%03d-%03d", first, last),
+			Value: float64(v)})
 	}
 	return all
 }

@@ -68,7 +68,8 @@ func Draw(images []image.Image, labels []string, perRow int, title string) (imag
 			lines := wrap(face, labels[i], l.rowLabelWidth, max(1, cell.Y/line))
 			baseline := at.Y + (cell.Y+face.Metrics().CapHeight.Ceil()-(len(lines)-1)*line)/2
 			for k, text := range lines {
-				drawText(sheet, face, ink, text, l.origin.X-2*gap-font.MeasureString(face, text).Ceil(), baseline+k*line)
+				drawText(sheet, face, ink, text, l.origin.X-2*gap-font.MeasureString(face, text).Ceil(),
+					baseline+k*line)
 			}
 		}
 	}

@@ -110,7 +110,8 @@ func TestGridErrors(t *testing.T) {
 			t.Errorf("error %v, want %q", err, c.want)
 		}
 	}
-	if _, err := FromRGB(make([]uint8, 11), 2, 2); err == nil || !strings.Contains(err.Error(), "11 bytes for 2x2 RGB pixels, want 12") {
+	if _, err := FromRGB(make([]uint8, 11), 2, 2); err == nil ||
+		!strings.Contains(err.Error(), "11 bytes for 2x2 RGB pixels, want 12") {
 		t.Errorf("FromRGB: %v", err)
 	}
 	if _, err := Batch(make([]uint8, 12), 2, 2, 2); err == nil || !strings.Contains(err.Error(), "want 24") {
@@ -132,7 +133,8 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-var fashion = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
+var fashion = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+	"Ankle boot"}
 
 func TestSheet(t *testing.T) {
 	var columns, rows []image.Image
@@ -144,7 +146,8 @@ func TestSheet(t *testing.T) {
 		rowLabels = append(rowLabels, fashion[i/8])
 	}
 	imagenet := []string{"golden retriever", "otter", "red panda, lesser panda, panda, bear cat", "geyser",
-		"macaw", "valley, vale", "balloon", "golden retriever, a very long name for a dog indeed, longer than its picture"}
+		"macaw", "valley, vale", "balloon",
+		"golden retriever, a very long name for a dog indeed, longer than its picture"}
 	var large []image.Image
 	for i := range 8 {
 		large = append(large, disc(256, i, i))
@@ -162,7 +165,8 @@ func TestSheet(t *testing.T) {
 		{"rows.png", rows, rowLabels, 8, "", image.Point{}, leftOfRows},
 		{"each.png", large, imagenet, 4, "cfg 4.0, seed 0", image.Point{}, underEach},
 		{"plain.png", columns[:7], nil, 4, "", image.Pt(2*margin+4*100-gap, 2*margin+2*100-gap), nowhere},
-		{"single.png", columns[:1], []string{"T-shirt/top"}, 4, "a title that is wider than its one small picture", image.Point{}, aboveColumns},
+		{"single.png", columns[:1], []string{"T-shirt/top"}, 4, "a title that is wider than its one small picture",
+			image.Point{}, aboveColumns},
 	} {
 		img, err := Draw(c.images, c.labels, c.perRow, c.title)
 		if err != nil {
@@ -201,7 +205,8 @@ func TestWrap(t *testing.T) {
 	}
 	const text = "a photo of an ankle boot on a white background, seen from the left"
 	width := font.MeasureString(face, "a photo of an ankle boot").Ceil()
-	if got := wrap(face, text, width, 9); strings.Join(got, " ") != text || got[0] != "a photo of an ankle boot" || len(got) < 3 {
+	if got := wrap(face, text, width, 9); strings.Join(got, " ") != text || got[0] != "a photo of an ankle boot" ||
+		len(got) < 3 {
 		t.Errorf("%q", got)
 	}
 	if got := wrap(face, text, width, 2); len(got) != 2 || !strings.HasSuffix(got[1], "\u2026") {
@@ -268,14 +273,16 @@ func TestCheckSize(t *testing.T) {
 		labels    []string
 		ok        bool
 	}{
-		{1, 1, nil, true}, {655, 1, nil, true}, {656, 1, nil, false}, {655, 655, nil, true}, {656, 656, nil, false}, {655 * 655, 655, nil, true},
+		{1, 1, nil, true}, {655, 1, nil, true}, {656, 1, nil, false}, {655, 655, nil, true}, {656, 656, nil, false},
+		{655 * 655, 655, nil, true},
 		{100, 1, labels(100), true}, {5000, 8, nil, true}, {5000, 8, labels(5000), false}, {10_000_000, 20, nil, false},
 	} {
 		if err := Check(size, c.n, c.labels, c.perRow); (err == nil) != c.ok {
 			t.Errorf("sheet of %d, %d a row, %d labels: %v", c.n, c.perRow, len(c.labels), err)
 		}
 	}
-	for n, ok := range map[int]bool{1: true, 4: true, 4 * 668: true, 4*668 + 1: false, 1 << 30: false} { // 98 pixels a row, and 2
+	// 98 pixels a row, and 2
+	for n, ok := range map[int]bool{1: true, 4: true, 4 * 668: true, 4*668 + 1: false, 1 << 30: false} {
 		if err := CheckGrid(size, n, 4, 2); (err == nil) != ok {
 			t.Errorf("grid of %d: %v", n, err)
 		}

@@ -68,7 +68,8 @@ func Create(dir string, now time.Time) (*Writer, error) {
 	if err != nil {
 		host = "localhost"
 	}
-	f, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("%s%010d.%s", prefix, second, host)), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o666)
+	f, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("%s%010d.%s", prefix, second, host)),
+		os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("create event file: %w", err)
 	}

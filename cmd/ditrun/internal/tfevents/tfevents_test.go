@@ -66,16 +66,21 @@ func eventType(t *testing.T) protoreflect.MessageDescriptor {
 		text    = descriptorpb.FieldDescriptorProto_TYPE_STRING
 		i32     = descriptorpb.FieldDescriptorProto_TYPE_INT32
 	)
-	file := &descriptorpb.FileDescriptorProto{Name: proto.String("event.proto"), Syntax: proto.String("proto3"), Package: proto.String("x")}
+	file := &descriptorpb.FileDescriptorProto{Name: proto.String("event.proto"), Syntax: proto.String("proto3"),
+		Package: proto.String("x")}
 	for _, m := range []struct {
 		name   string
 		fields []field
 	}{
-		{"Event", []field{{"wall_time", 1, descriptorpb.FieldDescriptorProto_TYPE_DOUBLE, ""}, {"step", 2, descriptorpb.FieldDescriptorProto_TYPE_INT64, ""},
-			{"file_version", 3, text, ""}, {"summary", 5, message, "Summary"}, {"session_log", 7, message, "SessionLog"}}},
+		{"Event", []field{{"wall_time", 1, descriptorpb.FieldDescriptorProto_TYPE_DOUBLE, ""},
+			{"step", 2, descriptorpb.FieldDescriptorProto_TYPE_INT64, ""},
+			{"file_version", 3, text, ""}, {"summary", 5, message, "Summary"},
+			{"session_log", 7, message, "SessionLog"}}},
 		{"Summary", []field{{"value", 1, message, "Value"}}},
-		{"Value", []field{{"tag", 1, text, ""}, {"simple_value", 2, descriptorpb.FieldDescriptorProto_TYPE_FLOAT, ""}, {"image", 4, message, "Image"}}},
-		{"Image", []field{{"height", 1, i32, ""}, {"width", 2, i32, ""}, {"colorspace", 3, i32, ""}, {"encoded_image_string", 4, descriptorpb.FieldDescriptorProto_TYPE_BYTES, ""}}},
+		{"Value", []field{{"tag", 1, text, ""}, {"simple_value", 2, descriptorpb.FieldDescriptorProto_TYPE_FLOAT, ""},
+			{"image", 4, message, "Image"}}},
+		{"Image", []field{{"height", 1, i32, ""}, {"width", 2, i32, ""}, {"colorspace", 3, i32, ""},
+			{"encoded_image_string", 4, descriptorpb.FieldDescriptorProto_TYPE_BYTES, ""}}},
 		{"SessionLog", []field{{"status", 1, i32, ""}}},
 	} {
 		d := &descriptorpb.DescriptorProto{Name: proto.String(m.name)}
@@ -84,7 +89,8 @@ func eventType(t *testing.T) protoreflect.MessageDescriptor {
 			if m.name == "Summary" {
 				label = descriptorpb.FieldDescriptorProto_LABEL_REPEATED
 			}
-			fd := &descriptorpb.FieldDescriptorProto{Name: proto.String(f.name), Number: proto.Int32(f.number), Type: f.kind.Enum(), Label: label.Enum()}
+			fd := &descriptorpb.FieldDescriptorProto{Name: proto.String(f.name), Number: proto.Int32(f.number),
+				Type: f.kind.Enum(), Label: label.Enum()}
 			if f.of != "" {
 				fd.TypeName = proto.String(".x." + f.of)
 			}
@@ -135,7 +141,8 @@ func describe(t *testing.T, path string) []string {
 				value := values.Get(i).Message()
 				line += fmt.Sprintf(" %s=", get(value, "tag").String())
 				if img := get(value, "image").Message(); img.IsValid() {
-					line += fmt.Sprintf("%dx%d/%d:%s", get(img, "width").Int(), get(img, "height").Int(), get(img, "colorspace").Int(), get(img, "encoded_image_string").Bytes())
+					line += fmt.Sprintf("%dx%d/%d:%s", get(img, "width").Int(), get(img, "height").Int(),
+						get(img, "colorspace").Int(), get(img, "encoded_image_string").Bytes())
 				} else {
 					line += fmt.Sprint(get(value, "simple_value").Float())
 				}
@@ -171,7 +178,8 @@ func TestEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []string{"0 version brain.Event:2", "301 status 1", "400 train/loss=0.25 train/vb=NaN train/lr=0", "500 preview=30x20/3:picture"}
+	want := []string{"0 version brain.Event:2", "301 status 1", "400 train/loss=0.25 train/vb=NaN train/lr=0",
+		"500 preview=30x20/3:picture"}
 	if got := describe(t, files(t, dir)[0]); !slices.Equal(got, want) {
 		t.Errorf("events %q, want %q", got, want)
 	}
@@ -219,7 +227,8 @@ func TestLaterFilesSortLast(t *testing.T) {
 }
 
 func TestNoFolder(t *testing.T) {
-	if _, err := Create(filepath.Join(t.TempDir(), "none"), noon); err == nil || !strings.HasPrefix(err.Error(), "create event file: ") {
+	if _, err := Create(filepath.Join(t.TempDir(), "none"), noon); err == nil ||
+		!strings.HasPrefix(err.Error(), "create event file: ") {
 		t.Errorf("error %v", err)
 	}
 }
