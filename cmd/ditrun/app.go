@@ -117,9 +117,13 @@ type spec struct {
 	description string // what a user must know, in a few lines
 	example     string // one or more command lines that work
 	args        string // names of positional arguments, "" if it takes none
-	flags       []cli.Flag
-	alone       bool // one process does the work; started as one of several it refuses
-	run         func(*env) error
+	// flags are bound to the fields of the command's options by their Destination, and check looks at these options
+	// alone, before anything is opened: given says whether a flag was set, by the command line or by --config. The
+	// command works with the options; no value is looked up by the name of its flag.
+	flags []cli.Flag
+	check func(given func(flag string) bool) error // nil for none
+	alone bool                                     // one process does the work; started as one of several it refuses
+	run   func(*env) error
 	// resultInFiles says that output which cannot be written is a warning: the
 	// result of the work, which may be long, is safe.
 	resultInFiles bool
@@ -151,6 +155,11 @@ func newCommand(s spec) *cli.Command {
 			e, err := newEnv(c)
 			if err != nil {
 				return err
+			}
+			if s.check != nil {
+				if err := s.check(c.IsSet); err != nil {
+					return err
+				}
 			}
 			err = s.run(e)
 			if e.bar != nil {

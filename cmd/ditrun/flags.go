@@ -125,6 +125,52 @@ func (e *env) require(names ...string) error {
 		"`ditrun %s --help` shows an example", e.flags.Command.Name)
 }
 
+// A required flag is one without which a command cannot begin.
+type required struct{ name, value string }
+
+// require returns a usage error that names those of the flags that have no value.
+func require(command string, flags ...required) error {
+	var missing []string
+	for _, f := range flags {
+		if f.value == "" {
+			missing = append(missing, "--"+f.name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	verb := "is"
+	if len(missing) > 1 {
+		verb = "are"
+	}
+	return withHint(usagef("%s: %s %s required", command, strings.Join(missing, " and "), verb),
+		"`ditrun %s --help` shows an example", command)
+}
+
+// atLeast returns a usage error when the value of a flag is below least.
+func atLeast(least int, flag string, value int) error {
+	if value < least {
+		return usagef("--%s %d: want at least %d", flag, value, least)
+	}
+	return nil
+}
+
+// oneOf returns a usage error when the value of a flag is not among the choices.
+func oneOf(flag, value string, choices ...string) error {
+	if !slices.Contains(choices, value) {
+		return usagef("--%s %q: want %s", flag, value, strings.Join(choices, ", "))
+	}
+	return nil
+}
+
+// ofFlag makes a usage error of one about a value, which begins with the name of its flag: "block x: want ...".
+func ofFlag(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{fmt.Errorf("--%w", err)}
+}
+
 // atLeast returns a usage error for the first of the whole-number flags that is
 // below least.
 func (e *env) atLeast(least int, names ...string) error {

@@ -7,26 +7,35 @@ import (
 )
 
 // sizeValue is the value of a flag that takes a size; the zero value stands for one that was not given.
-type sizeValue struct{ picture.Size }
+type sizeValue picture.Size
 
-func (v *sizeValue) Set(text string) (err error) {
+func (v *sizeValue) Set(text string) error {
 	if text == "0" { // as a configuration has it that was written without one
-		v.Size = picture.Size{}
+		*v = sizeValue{}
 		return nil
 	}
-	v.Size, err = picture.ParseSize(text)
+	size, err := picture.ParseSize(text)
+	if err == nil {
+		*v = sizeValue(size)
+	}
 	return err
 }
 
 func (v *sizeValue) String() string {
-	if v.Size == (picture.Size{}) {
+	if *v == (sizeValue{}) {
 		return ""
 	}
-	return v.Size.String()
+	return picture.Size(*v).String()
 }
 
 // Get is for configurations, where a size that was not given is 0.
-func (v *sizeValue) Get() any { return v.Size }
+func (v *sizeValue) Get() any { return picture.Size(*v) }
+
+// imageSizeVar is --image-size, kept in size, which stays zero where the flag is not given. byDefault says in words what
+// it is then.
+func imageSizeVar(size *picture.Size, byDefault, usage string) cli.Flag {
+	return &cli.GenericFlag{Name: "image-size", Value: (*sizeValue)(size), DefaultText: byDefault, Usage: usage}
+}
 
 // imageSizeFlag is --image-size. byDefault says in words what it is where the flag is not given.
 func imageSizeFlag(byDefault, usage string) cli.Flag {
@@ -35,8 +44,8 @@ func imageSizeFlag(byDefault, usage string) cli.Flag {
 
 // imageSize is the value of --image-size, or else size.
 func (e *env) imageSize(size picture.Size) picture.Size {
-	if v := e.flags.Generic("image-size").(*sizeValue); v.Size != (picture.Size{}) {
-		return v.Size
+	if v := e.flags.Generic("image-size").(*sizeValue); *v != (sizeValue{}) {
+		return picture.Size(*v)
 	}
 	return size
 }

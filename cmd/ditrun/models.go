@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -12,7 +13,47 @@ import (
 	"github.com/ditrun/ditrun/dit"
 )
 
+// modelsOptions are the flags of models.
+type modelsOptions struct {
+	models, blocks, condition string
+	imageSize                 picture.Size
+	batchSize                 int
+	precision                 string
+}
+
+func (o *modelsOptions) flags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "model", Destination: &o.models, DefaultText: "the paper's twelve",
+			Usage: "a `LIST` of names, as train --model takes"},
+		&cli.StringFlag{Name: "block", Destination: &o.blocks, DefaultText: "all four",
+			Usage: "a `LIST` of in-context, cross-attention, adaln, adaln-zero"},
+		&cli.StringFlag{Name: "condition", Destination: &o.condition, Value: "class",
+			Usage: "class, text, text+class or none; text is CLIP's, 77x768"},
+		imageSizeVar(&o.imageSize, "256", "`PIXELS` a side, or HEIGHTxWIDTH"),
+		&cli.IntFlag{Name: "batch-size", Destination: &o.batchSize, Value: 1,
+			Usage: "`N` pictures a step, for the column \"training\""},
+		&cli.StringFlag{Name: "precision", Destination: &o.precision, Value: "fp32",
+			Usage: "of the tokens in training: fp32, tf32 or bf16"},
+	}
+}
+
+func (o *modelsOptions) check(func(string) bool) error {
+	o.imageSize = cmp.Or(o.imageSize, picture.Square(256))
+	if err := atLeast(1, "batch-size", o.batchSize); err != nil {
+		return err
+	}
+	if err := oneOf("precision", o.precision, "fp32", "tf32", "bf16"); err != nil {
+		return err
+	}
+	if o.imageSize.Height%pixelsPerLatent != 0 || o.imageSize.Width%pixelsPerLatent != 0 {
+		return usagef("--image-size %s: want multiples of %d, the pixels that become one of the latent", o.imageSize,
+			pixelsPerLatent)
+	}
+	return nil
+}
+
 func modelsCommand() *cli.Command {
+	o := &modelsOptions{}
 	return newCommand(spec{
 		name:  "models",
 		usage: "what models cost: parameters, arithmetic, memory",
@@ -23,18 +64,9 @@ func modelsCommand() *cli.Command {
 			"and average in fp32, \"picture\" what training keeps of each picture besides.",
 		example: "ditrun models --image-size 512 --block adaln-zero\n" +
 			"ditrun models --model DiT-XL/2,DiT-192x6x6/2 --image-size 256x384 --json",
-		flags: []cli.Flag{
-			&cli.StringFlag{Name: "model", DefaultText: "the paper's twelve",
-				Usage: "a `LIST` of names, as train --model takes"},
-			&cli.StringFlag{Name: "block", DefaultText: "all four",
-				Usage: "a `LIST` of in-context, cross-attention, adaln, adaln-zero"},
-			&cli.StringFlag{Name: "condition", Value: "class",
-				Usage: "class, text, text+class or none; text is CLIP's, 77x768"},
-			imageSizeFlag("256", "`PIXELS` a side, or HEIGHTxWIDTH"),
-			&cli.IntFlag{Name: "batch-size", Value: 1, Usage: "`N` pictures a step, for the column \"training\""},
-			&cli.StringFlag{Name: "precision", Value: "fp32", Usage: "of the tokens in training: fp32, tf32 or bf16"},
-		},
-		run: runModels,
+		flags: o.flags(),
+		check: o.check,
+		run:   func(e *env) error { return runModels(e, o) },
 	})
 }
 
@@ -60,70 +92,65 @@ type modelRow struct {
 	ActivationMemory int64   `json:"activation_memory"` // of one picture
 }
 
-func runModels(e *env) error {
-	c := e.flags
-	if err := e.atLeast(1, "batch-size"); err != nil {
-		return err
-	}
-	if err := e.oneOf("precision", "fp32", "tf32", "bf16"); err != nil {
-		return err
-	}
-	size := e.imageSize(picture.Square(256))
-	if size.Height%pixelsPerLatent != 0 || size.Width%pixelsPerLatent != 0 {
-		return usagef("--image-size %s: want multiples of %d, the pixels that become one of the latent", size,
-			pixelsPerLatent)
-	}
-	condition, err := dit.ParseCondition(c.String("condition"))
+func runModels(e *env, o *modelsOptions) error {
+	condition, err := dit.ParseCondition(o.condition)
 	if err != nil {
-		return usageError{fmt.Errorf("--%w", err)} // it begins with condition
+		return ofFlag(err)
 	}
 	names, blocks := dit.Names(), dit.BlockKinds()
-	if list := c.String("model"); list != "" {
-		names = strings.Split(list, ",")
+	if o.models != "" {
+		names = strings.Split(o.models, ",")
 	}
-	if list := c.String("block"); list != "" {
+	if o.blocks != "" {
 		blocks = nil
-		for _, word := range strings.Split(list, ",") {
+		for _, word := range strings.Split(o.blocks, ",") {
 			b, err := dit.ParseBlock(word)
 			if err != nil {
-				return usageError{fmt.Errorf("--%w", err)} // it begins with block
+				return ofFlag(err)
 			}
 			blocks = append(blocks, b)
 		}
 	}
-	bytesEach := 4
-	if c.String("precision") == "bf16" {
-		bytesEach = 2
-	}
 	rows := []modelRow{}
 	for _, name := range names {
-		for _, block := range blocks {
-			cfg, err := dit.Named(strings.TrimSpace(name))
-			if err != nil {
-				return usageError{fmt.Errorf("--%w", err)} // it begins with model
-			}
-			cfg.SetInput(size.Height/pixelsPerLatent, size.Width/pixelsPerLatent)
-			cfg.Block = block
+		cfg, err := dit.Named(strings.TrimSpace(name))
+		if err != nil {
+			return ofFlag(err)
+		}
+		cfg.SetInput(o.imageSize.Height/pixelsPerLatent, o.imageSize.Width/pixelsPerLatent)
+		for _, cfg.Block = range blocks {
 			cfg.SetCondition(condition, cfg.NumClasses, clipWidth, clipLength)
-			if err := cfg.Validate(); err != nil {
-				return usagef("%s at --image-size %s: %v", name, size, err)
+			row, err := o.row(cfg)
+			if err != nil {
+				return usagef("%s at --image-size %s: %v", name, o.imageSize, err)
 			}
-			state, each := cfg.StateBytes(), cfg.ActivationBytes(bytesEach)
-			memory := state + float64(c.Int("batch-size"))*each
-			if memory > math.MaxInt64/2 {
-				return usagef("%s at --image-size %s: takes %.1g bytes, more than this program can count", name, size,
-					memory)
-			}
-			rows = append(rows, modelRow{
-				Model: cfg.Name(), Block: block.String(), Condition: condition.String(), ImageSize: size.String(),
-				Params: int64(cfg.NumParams()),
-				GMACs:  cfg.MACs() / 1e9, GFLOPs: 2 * cfg.MACs() / 1e9, Tokens: cfg.NumTokens(),
-				Memory: int64(memory), StateMemory: int64(state), ActivationMemory: int64(each),
-			})
+			rows = append(rows, row)
 		}
 	}
 	printModels(e, rows)
 	return e.result(rows)
+}
+
+// row counts one model.
+func (o *modelsOptions) row(cfg dit.Config) (modelRow, error) {
+	if err := cfg.Validate(); err != nil {
+		return modelRow{}, err
+	}
+	bytesEach := 4
+	if o.precision == "bf16" {
+		bytesEach = 2
+	}
+	state, each := cfg.StateBytes(), cfg.ActivationBytes(bytesEach)
+	memory := state + float64(o.batchSize)*each
+	if memory > math.MaxInt64/2 {
+		return modelRow{}, fmt.Errorf("takes %.1g bytes, more than this program can count", memory)
+	}
+	return modelRow{
+		Model: cfg.Name(), Block: cfg.Block.String(), Condition: cfg.Condition.String(),
+		ImageSize: o.imageSize.String(),
+		Params:    int64(cfg.NumParams()), GMACs: cfg.MACs() / 1e9, GFLOPs: 2 * cfg.MACs() / 1e9, Tokens: cfg.NumTokens(),
+		Memory: int64(memory), StateMemory: int64(state), ActivationMemory: int64(each),
+	}, nil
 }
 
 func printModels(e *env, rows []modelRow) {
