@@ -8,41 +8,17 @@ import (
 	"runtime"
 	"strings"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/stream"
 )
 
-// onErrorFlag and orientationFlag are those of every command that reads pictures.
-func onErrorFlag(usage string) cli.Flag {
-	return &cli.StringFlag{Name: "on-error", Value: "fail", Usage: usage}
-}
-
-func orientationFlag(usage string) cli.Flag {
-	return &cli.StringFlag{Name: "orientation", Value: string(picture.AsStored), Usage: usage}
-}
-
-// pictureChoices checks the values of these flags.
-func (e *env) pictureChoices() error {
-	if err := e.oneOf("on-error", "fail", "skip"); err != nil {
-		return err
-	}
-	return e.oneOf("orientation", string(picture.AsStored), string(picture.ByEXIF))
-}
-
-// orientation is what the flag asks for.
-func (e *env) orientation() picture.Orientation {
-	return picture.Orientation(e.flags.String("orientation"))
-}
-
-// checkPictures decodes samples lo to hi-1 of src, before work that would end in the middle for a bad one.
-func (e *env) checkPictures(src catalog.Source, lo, hi, workers int) (stream.PictureCheck, error) {
+// findBad decodes samples lo to hi-1 of src, before work that would end in the middle for a bad one. The processes on
+// this machine that do so at once share its cores.
+func (o *pictureOptions) findBad(e *env, src catalog.Source, lo, hi, processes int) (stream.PictureCheck, error) {
 	bar := e.progress("check", "pictures", int64(hi-lo))
-	found, err := stream.CheckPictures(e.ctx, src, lo, hi, max(workers, runtime.GOMAXPROCS(0)), func(done int) {
-		bar.Set(int64(done))
-	})
+	found, err := stream.CheckPictures(e.ctx, src, lo, hi, o.checkers(runtime.GOMAXPROCS(0), processes),
+		func(done int) { bar.Set(int64(done)) })
 	if err != nil {
 		bar.Abort()
 		return found, err
@@ -51,14 +27,20 @@ func (e *env) checkPictures(src catalog.Source, lo, hi, workers int) (stream.Pic
 	return found, nil
 }
 
-// leaveOut returns src without the bad pictures that a check found, or with --on-error fail the error that names them.
-func (e *env) leaveOut(src catalog.Source, found stream.PictureCheck) (catalog.Source, error) {
-	e.remark(found.Clipped, found.Oriented)
+// checkers is the number of goroutines that look for bad pictures in each of several processes: nothing else computes
+// then, so they may be as many as the cores.
+func (o *pictureOptions) checkers(cores, processes int) int {
+	return max(1, o.numWorkers, cores/max(1, processes))
+}
+
+// leaveOut returns src without the bad pictures that were found, or with --on-error fail the error that names them.
+func (o *pictureOptions) leaveOut(e *env, src catalog.Source, found stream.PictureCheck) (catalog.Source, error) {
+	o.remark(e, found.Clipped, found.Oriented)
 	if len(found.Bad) == 0 {
 		return src, nil
 	}
 	bad := &catalog.BadPicturesError{Bad: found.Bad, Of: src.Len()}
-	if bad.None() || e.flags.String("on-error") == "fail" {
+	if bad.None() || o.onError == "fail" {
 		return nil, badPictures(bad, "--on-error skip leaves them out")
 	}
 	const named = 5
@@ -79,7 +61,7 @@ func (e *env) leaveOut(src catalog.Source, found stream.PictureCheck) (catalog.S
 	return catalog.Without(src, ids), nil
 }
 
-// warnOfEmptied says which classes have no sample left without those of the given ids.
+// warnOfEmptied names the classes that have no sample but those of the given ids.
 func (e *env) warnOfEmptied(src catalog.Source, ids []int) {
 	const named = 10
 	labels := catalog.Emptied(src, ids)
@@ -97,15 +79,15 @@ func (e *env) warnOfEmptied(src catalog.Source, ids []int) {
 	e.warn("no picture is left of %s, all are bad: %s", plural(len(labels), "class"), text)
 }
 
-// remark says once of how many pictures something is to be known.
-func (e *env) remark(clipped, oriented int) {
+// remark says once how many pictures lost gray levels, and how many have an EXIF orientation.
+func (o *pictureOptions) remark(e *env, clipped, oriented int) {
 	if clipped > 0 {
 		e.warn("%s of 16 bits: levels above 255 became 255, as Pillow does it; convert them to 8 bits to keep them",
 			plural(clipped, "gray picture"))
 	}
 	switch {
 	case oriented == 0:
-	case e.orientation() == picture.ByEXIF:
+	case o.orientation == picture.ByEXIF:
 		e.printf("%s with an EXIF orientation: turned upright", plural(oriented, "picture"))
 	default:
 		e.warn("%s with an EXIF orientation: used as stored (--orientation exif turns them upright)",

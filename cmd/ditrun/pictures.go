@@ -3,14 +3,51 @@ package main
 import (
 	"sync"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
 )
 
-// openPictures opens the pictures at a location, showing how far it is where that takes long, and prints what is
-// remarkable about them.
+// pictureOptions are the flags of every command that reads pictures.
+type pictureOptions struct {
+	labels      string
+	numWorkers  int // 0 where the command chooses
+	orientation picture.Orientation
+	onError     string // fail or skip
+}
+
+// flags are the group in the order in which a configuration holds them. The number of workers that o has is the
+// default, which workersByDefault says in words where it is 0.
+func (o *pictureOptions) flags(workersByDefault string) []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "labels", Destination: &o.labels,
+			Usage: "classes of pictures that are in no class folder, from `FILE`"},
+		&cli.IntFlag{Name: "num-workers", Destination: &o.numWorkers, Value: o.numWorkers,
+			DefaultText: workersByDefault, Usage: "`N` goroutines that decode pictures"},
+		&cli.StringFlag{Name: "orientation", Destination: (*string)(&o.orientation), Value: string(picture.AsStored),
+			Usage: "exif turns pictures upright, as-stored leaves them"},
+		&cli.StringFlag{Name: "on-error", Destination: &o.onError, Value: "fail",
+			Usage: "fail names all bad pictures and ends, skip leaves them out"},
+	}
+}
+
+func (o *pictureOptions) check() error {
+	if err := oneOf("on-error", o.onError, "fail", "skip"); err != nil {
+		return err
+	}
+	return oneOf("orientation", string(o.orientation), string(picture.AsStored), string(picture.ByEXIF))
+}
+
+// open opens the pictures at a location, as env.openPictures does.
+func (o *pictureOptions) open(e *env, location string) (catalog.Source, error) {
+	return e.openPictures(location, o.labels, o.orientation)
+}
+
+// openPictures opens the pictures at a location. Where that takes long it shows how far it is. It prints what is to be
+// known about them.
 func (e *env) openPictures(location, labels string, turn picture.Orientation) (catalog.Source, error) {
 	var mu sync.Mutex
 	var bar *progress.Bar
