@@ -11,6 +11,7 @@ import (
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/data/captions"
+	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/tokens"
@@ -29,38 +30,72 @@ type textList []string
 func (l *textList) Set(v string) error { *l = append(*l, v); return nil }
 func (l *textList) String() string     { return strings.Join(*l, ", ") }
 
-func captionFlags() []cli.Flag {
+// captionOptions are the flags that say which captions to keep beside latents, and what encodes them.
+type captionOptions struct {
+	specs               textList
+	textEncoder, states string // at most one of them
+}
+
+func (o *captionOptions) flags() []cli.Flag {
 	return []cli.Flag{
-		&cli.GenericFlag{Name: "captions", Value: &textList{}, DefaultText: "none",
+		&cli.GenericFlag{Name: "captions", Value: &o.specs, DefaultText: "none",
 			Usage: "`SPEC` of captions, repeatable: class:TEMPLATE, data, or a file"},
-		&cli.StringFlag{Name: "text-encoder", Usage: "encode the captions by the CLIP text encoder in `DIR`"},
-		&cli.StringFlag{Name: "text-states",
+		&cli.StringFlag{Name: "text-encoder", Destination: &o.textEncoder,
+			Usage: "encode the captions by the CLIP text encoder in `DIR`"},
+		&cli.StringFlag{Name: "text-states", Destination: &o.states,
 			Usage: "take the captions' token states, made by another program, from `FILE`"},
 	}
 }
 
-// captionSpecs returns the values of --captions after a look at the flags that go with it.
-func (e *env) captionSpecs() ([]string, error) {
-	specs := *e.flags.Generic("captions").(*textList)
-	encoder, states := e.flags.String("text-encoder"), e.flags.String("text-states")
+func (o *captionOptions) check() error {
 	switch {
-	case len(specs) == 0 && (encoder != "" || states != ""):
-		return nil, usagef("--text-encoder and --text-states are for captions: --captions names them")
-	case encoder != "" && states != "":
-		return nil, usagef("--text-encoder and --text-states: want one of them")
+	case len(o.specs) == 0 && (o.textEncoder != "" || o.states != ""):
+		return usagef("--text-encoder and --text-states are for captions: --captions names them")
+	case o.textEncoder != "" && o.states != "":
+		return usagef("--text-encoder and --text-states: want one of them")
 	}
-	return specs, nil
+	return nil
 }
 
-// captioning is the captions to store and what encodes them, nil for a list alone.
-type captioning struct {
+// captionWork is the captions to store and what encodes them, nil for a list alone.
+type captionWork struct {
 	texts   *captions.Set
 	encoder tokens.Encoder
 	close   func()
 }
 
-// openCaptions opens what encodes the captions, and reports on them.
-func (e *env) openCaptions(texts *captions.Set, dev func() (torch.Device, error)) (*captioning, error) {
+// open describes captions and opens what encodes them, on the device where that is a model.
+func (o *captionOptions) open(e *env, texts *captions.Set, device func() (torch.Device, error)) (*captionWork, error) {
+	e.describeCaptions(texts)
+	w := &captionWork{texts: texts, close: func() {}}
+	switch {
+	case o.states != "":
+		states, err := tokens.OpenStates(o.states)
+		if err != nil {
+			return nil, err
+		}
+		if err := states.Check(texts.Texts); err != nil {
+			states.Close()
+			return nil, withHint(err,
+				"--captions without --text-states and --text-encoder lists all captions in %s of --out", captionsName)
+		}
+		w.encoder, w.close = states, func() { states.Close() }
+	case o.textEncoder != "":
+		dev, err := device()
+		if err != nil {
+			return nil, err
+		}
+		encoder, err := text.Open(o.textEncoder, dev)
+		if err != nil {
+			return nil, err
+		}
+		w.encoder, w.close = encode.TextEncoder(encoder), encoder.Close
+	}
+	return w, nil
+}
+
+// describeCaptions prints how many captions there are, and warns of those that are lost or changed.
+func (e *env) describeCaptions(texts *captions.Set) {
 	s := texts.Stats
 	e.printf("captions %s, without one: %s", plural(len(texts.Texts)-1, "distinct caption"),
 		plural(s.Without, "picture"))
@@ -77,45 +112,20 @@ func (e *env) openCaptions(texts *captions.Set, dev func() (torch.Device, error)
 			e.warn("%s %s", plural(w.n, "caption"), w.text)
 		}
 	}
-	k := &captioning{texts: texts, close: func() {}}
-	switch {
-	case e.flags.String("text-states") != "":
-		states, err := tokens.OpenStates(e.flags.String("text-states"))
-		if err != nil {
-			return nil, err
-		}
-		if err := states.Check(texts.Texts); err != nil {
-			states.Close()
-			return nil, withHint(err,
-				"--captions without --text-states and --text-encoder lists all captions in %s of --out", captionsName)
-		}
-		k.encoder, k.close = states, func() { states.Close() }
-	case e.flags.String("text-encoder") != "":
-		on, err := dev()
-		if err != nil {
-			return nil, err
-		}
-		encoder, err := text.Open(e.flags.String("text-encoder"), on)
-		if err != nil {
-			return nil, err
-		}
-		k.encoder, k.close = encode.TextEncoder(encoder), encoder.Close
-	}
-	return k, nil
 }
 
 // store writes the captions beside finished latents and returns the fields of the result.
-func (k *captioning) store(e *env, out string) (map[string]any, error) {
-	if k.encoder == nil {
+func (w *captionWork) store(e *env, out string) (map[string]any, error) {
+	if w.encoder == nil {
 		path := filepath.Join(out, captionsName)
-		if err := tokens.WriteCaptions(path, k.texts); err != nil {
+		if err := tokens.WriteCaptions(path, w.texts); err != nil {
 			return nil, err
 		}
-		e.printf("%s: %s to encode; --text-states takes their states", path, plural(len(k.texts.Texts), "caption"))
-		return map[string]any{"captions_listed": len(k.texts.Texts)}, nil
+		e.printf("%s: %s to encode; --text-states takes their states", path, plural(len(w.texts.Texts), "caption"))
+		return map[string]any{"captions_listed": len(w.texts.Texts)}, nil
 	}
 	var bar *progress.Bar
-	summary, err := tokens.Write(e.ctx, out, k.texts, k.encoder,
+	summary, err := tokens.Write(e.ctx, out, w.texts, w.encoder,
 		tokens.Options{Unlocked: e.unlocked(out, 1), OnProgress: func(done, total int) {
 			if bar == nil {
 				bar = e.progress("encode captions", "captions", int64(total))
@@ -132,7 +142,7 @@ func (k *captioning) store(e *env, out string) (map[string]any, error) {
 	if bar != nil {
 		bar.Finish()
 	}
-	info := k.encoder.Info()
+	info := w.encoder.Info()
 	kept := ""
 	if summary.Kept {
 		kept = ", all of them there already"
@@ -148,9 +158,7 @@ func (k *captioning) store(e *env, out string) (map[string]any, error) {
 }
 
 // addCaptions adds captions to a finished set of latents, or replaces those that it has.
-func addCaptions(e *env, specs []string) error {
-	c := e.flags
-	out := c.String("out")
+func addCaptions(e *env, o *encodeOptions) error {
 	process, err := dist.Detect(os.Getenv)
 	if err != nil {
 		return usageError{err}
@@ -159,6 +167,7 @@ func addCaptions(e *env, specs []string) error {
 		e.printf("process %d of %d: the first one encodes the captions", process.Rank, process.World)
 		return nil
 	}
+	out := o.encode.OutDir
 	set, err := latents.Open(out)
 	if isMissing(err) {
 		return withHint(err, "--data and --vae make the latents first")
@@ -167,57 +176,26 @@ func addCaptions(e *env, specs []string) error {
 	}
 	defer set.Close()
 	began := time.Now()
-	var texts *captions.Set
-	if c.String("data") == "" {
-		texts, err = captions.OfClasses(specs, set.Classes(), set.LabelsByID())
-	} else {
-		src, err2 := e.openPictures(c.String("data"), c.String("labels"), picture.AsStored)
-		if err2 != nil {
-			return err2
+	var src catalog.Source
+	if o.data != "" {
+		if src, err = e.openPictures(o.data, o.labels, picture.AsStored); err != nil {
+			return err
 		}
 		defer src.Close()
-		if m := set.Manifest(); src.Hash() != m.Dataset.Hash {
-			return fmt.Errorf("--data %s: not the pictures that the latents in %s were made from (data set "+
-				"%.12s..., they are of %.12s...)", c.String("data"), out, src.Hash(), m.Dataset.Hash)
-		}
-		texts, err = captions.Read(e.ctx, specs, src)
 	}
+	texts, err := encode.Captions(e.ctx, set, o.captions.specs, src)
 	if err != nil {
 		return err
 	}
-	k, err := e.openCaptions(texts, func() (torch.Device, error) { return e.openDeviceOf(process) })
+	w, err := o.captions.open(e, texts, func() (torch.Device, error) { return e.openDeviceOf(process) })
 	if err != nil {
 		return err
 	}
-	defer k.close()
-	result, err := k.store(e, out)
+	defer w.close()
+	result, err := w.store(e, out)
 	if err != nil {
 		return err
 	}
 	result["out"], result["samples"], result["seconds"] = out, set.Len(), time.Since(began).Seconds()
 	return e.result(result)
-}
-
-// verifyText compares the checksums of the captions, if the set has some, and returns their bytes.
-func verifyText(e *env, l *latents.Set, out string) (int64, error) {
-	t, err := tokens.Of(l)
-	if err != nil || t == nil {
-		return 0, err
-	}
-	if err := t.Verify(e.ctx); err != nil {
-		return 0, err
-	}
-	entries, err := os.ReadDir(filepath.Join(out, tokens.FolderName))
-	if err != nil {
-		return 0, err
-	}
-	bytes := int64(0)
-	for _, f := range entries {
-		info, err := f.Info()
-		if err != nil {
-			return 0, err
-		}
-		bytes += info.Size()
-	}
-	return bytes, nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -19,19 +20,21 @@ import (
 	"github.com/ditrun/ditrun/vae"
 )
 
-// Options says what to encode. Source, VAE, VAEName, OutDir and ImageSize are required.
+// Options says what to encode. Source, VAE, VAEName and OutDir are required.
 type Options struct {
 	Source    catalog.Source
 	VAE       *vae.AutoencoderKL // opened from a file or saved to one: manifests name it by its checksum
 	VAEName   string             // for people, such as the folder it came from
 	OutDir    string
-	ImageSize picture.Size // of the crops
+	ImageSize picture.Size // of the crops; the zero value means a square of the VAE's sample size
 
-	BatchSize  int               // pictures encoded at once; 0 means 32
-	NumWorkers int               // goroutines that decode; 0 means 1, which leaves the cores to libtorch
+	BatchSize int // pictures encoded at once; 0 means 32
+	// NumWorkers is the number of goroutines that decode. 0 means 1 where the VAE computes on the CPU, which leaves the
+	// cores to libtorch, and else the cores of this process but one.
+	NumWorkers int
 	Flip       string            // "both" (also "") keeps the latents of mirrored pictures too, "none" does not
 	DType      checkpoint.DType  // of the moments; "" means F16
-	Precision  string            // of the encoder: fp32 (also ""), tf32, bf16 or fp16
+	Precision  string            // of the encoder: fp32, tf32, bf16 or fp16; "" means tf32 on CUDA, else fp32
 	ShardSize  int               // pictures in a shard; 0 means latents.DefaultShardSize
 	Tool       string            // name and version of the program, for the manifest
 	Resampler  picture.Resampler // of the crop; "" means picture.PillowClassic
@@ -40,6 +43,8 @@ type Options struct {
 
 	// Rank of World processes that were started together; they begin at places far apart. Both may be 0.
 	Rank, World int
+	// LocalWorld of these processes are on this machine and share its cores; 0 means 1.
+	LocalWorld int
 
 	// OnProgress, which may be nil, is called at the start, after each batch, and now and then while others work.
 	OnProgress func(Progress)
@@ -54,6 +59,8 @@ type Options struct {
 // processes.
 type Progress struct {
 	Done, Total int
+	// Encoded counts the pictures whose latents this process made.
+	Encoded int
 	// WaitShare is the share of the time since the last call that the encoder waited for pictures.
 	WaitShare float64
 	// Overflows counts the batches that float16 could not hold and float32 made again.
@@ -83,7 +90,10 @@ func Run(ctx context.Context, o Options) (*latents.Manifest, error) {
 }
 
 func run(ctx context.Context, o Options) (*latents.Manifest, error) {
-	o.setDefaults()
+	if err := o.checkRequired(); err != nil {
+		return nil, err
+	}
+	o = o.WithDefaults()
 	plan, err := o.plan()
 	if err != nil {
 		return nil, err
@@ -135,13 +145,21 @@ func run(ctx context.Context, o Options) (*latents.Manifest, error) {
 	return m, err
 }
 
-func (o *Options) setDefaults() {
+// WithDefaults returns o with a value for every setting that it leaves open, as [Run] takes them. VAE is required.
+func (o Options) WithDefaults() Options {
+	if o.ImageSize == (picture.Size{}) {
+		o.ImageSize = picture.Square(o.VAE.Config().SampleSize)
+	}
+	workers, precision := 1, "fp32"
+	if o.VAE.Device().IsCUDA() {
+		workers, precision = max(1, runtime.GOMAXPROCS(0)/max(1, o.LocalWorld)-1), "tf32"
+	}
 	o.BatchSize = cmp.Or(o.BatchSize, 32)
-	o.NumWorkers = cmp.Or(o.NumWorkers, 1)
+	o.NumWorkers = cmp.Or(o.NumWorkers, workers)
 	o.Resampler = cmp.Or(o.Resampler, picture.PillowClassic)
 	o.Flip = cmp.Or(o.Flip, "both")
 	o.DType = cmp.Or(o.DType, checkpoint.F16)
-	o.Precision = cmp.Or(o.Precision, "fp32")
+	o.Precision = cmp.Or(o.Precision, precision)
 	o.OnError = cmp.Or(o.OnError, "fail")
 	if o.OnProgress == nil {
 		o.OnProgress = func(Progress) {}
@@ -149,50 +167,18 @@ func (o *Options) setDefaults() {
 	if o.OnBad == nil {
 		o.OnBad = func(catalog.Bad) {}
 	}
+	return o
 }
 
-// previewTries is how many neighbours are tried in place of a bad picture.
-const previewTries = 16
-
-// Preview returns the crops [n, H, W, 3] of n pictures spread evenly over the source, or of all where there are
-// fewer, and their ids. The next good one takes the place of a bad picture; where many in a row are bad there are
-// fewer than n.
-func Preview(ctx context.Context, src catalog.Source, n int, size picture.Size, by picture.Resampler) (pix []uint8,
-	ids []int, err error) {
-	n = min(n, src.Len())
-	crop, err := picture.NewCropper(size, by)
-	if err != nil {
-		return nil, nil, err
+func (o *Options) checkRequired() error {
+	if o.Source == nil || o.VAE == nil || o.VAEName == "" || o.OutDir == "" {
+		return errors.New("options: Source, VAE, VAEName and OutDir are required")
 	}
-	for i := range n {
-		first, next := i*src.Len()/n, (i+1)*src.Len()/n
-		for id := first; id < min(next, first+previewTries); id++ {
-			if err := ctx.Err(); err != nil {
-				return nil, nil, err
-			}
-			img, err := src.Image(id)
-			if errors.As(err, new(*catalog.BadPicture)) {
-				continue
-			}
-			if err != nil {
-				return nil, nil, err
-			}
-			out := make([]uint8, 3*size.Height*size.Width)
-			if err := crop.Crop(out, img); err != nil {
-				return nil, nil, err
-			}
-			pix, ids = append(pix, out...), append(ids, id)
-			break
-		}
-	}
-	return pix, ids, nil
+	return nil
 }
 
 // plan describes the set of latents that o asks for.
 func (o *Options) plan() (latents.Plan, error) {
-	if o.Source == nil || o.VAE == nil || o.VAEName == "" || o.OutDir == "" {
-		return latents.Plan{}, errors.New("options: Source, VAE, VAEName and OutDir are required")
-	}
 	cfg := o.VAE.Config()
 	if err := cfg.CheckImageSize(o.ImageSize.Height, o.ImageSize.Width); err != nil {
 		return latents.Plan{}, err

@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -77,7 +78,25 @@ func openVAE(t *testing.T, name string) *vae.AutoencoderKL {
 
 func testOptions(t *testing.T, dir string) Options {
 	return Options{Source: pictures{n: 21}, VAE: openVAE(t, "tiny"), VAEName: "some/where/tiny", OutDir: dir,
-		ImageSize: picture.Square(size), BatchSize: 3, ShardSize: 8, Tool: "test"}
+		ImageSize: picture.Square(size), BatchSize: 3, ShardSize: 8, Tool: "test", Precision: "fp32"}
+}
+
+// TestDefaults: what is left open depends on the autoencoder and where it computes; what is set stays.
+func TestDefaults(t *testing.T) {
+	m := openVAE(t, "tiny")
+	workers, precision := 1, "fp32"
+	if m.Device().IsCUDA() {
+		workers, precision = max(1, runtime.GOMAXPROCS(0)/2-1), "tf32"
+	}
+	o := Options{VAE: m, LocalWorld: 2}.WithDefaults()
+	if o.ImageSize != picture.Square(m.Config().SampleSize) || o.NumWorkers != workers || o.Precision != precision ||
+		o.BatchSize != 32 || o.Flip != "both" || o.DType != checkpoint.F16 || o.OnError != "fail" {
+		t.Errorf("defaults %+v", o)
+	}
+	o = Options{VAE: m, ImageSize: picture.Square(4), NumWorkers: 3, Precision: "bf16"}.WithDefaults()
+	if o.ImageSize != picture.Square(4) || o.NumWorkers != 3 || o.Precision != "bf16" {
+		t.Errorf("changed to %+v", o)
+	}
 }
 
 func TestLatentsEqualDirectEncoding(t *testing.T) {

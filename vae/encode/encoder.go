@@ -178,8 +178,9 @@ func (e *encoder) next(w *latents.Writer, items <-chan fed) (f fed, ok bool, err
 				if err := e.recount(w); err != nil {
 					return fed{}, false, err
 				}
-				e.OnProgress(Progress{Done: e.done, Total: e.Source.Len(), Overflows: e.overflows, Clipped: e.clipped,
-					Oriented: e.oriented, Others: true})
+				p := e.progress()
+				p.Others = true
+				e.OnProgress(p)
 				start, e.last = time.Now(), time.Now() // no fault of the pictures
 			}
 		}
@@ -275,9 +276,15 @@ func (e *encoder) recount(w *latents.Writer) error {
 	return nil
 }
 
+// progress is how far the work is, but for the time that it waited.
+func (e *encoder) progress() Progress {
+	return Progress{Done: e.done, Total: e.Source.Len(), Encoded: e.stored, Overflows: e.overflows,
+		Clipped: e.clipped, Oriented: e.oriented}
+}
+
 func (e *encoder) report() {
 	now := time.Now()
-	p := Progress{Done: e.done, Total: e.Source.Len(), Overflows: e.overflows, Clipped: e.clipped, Oriented: e.oriented}
+	p := e.progress()
 	if d := now.Sub(e.last); d > 0 {
 		p.WaitShare = e.waited.Seconds() / d.Seconds()
 	}

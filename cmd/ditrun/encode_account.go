@@ -1,0 +1,103 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
+	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/vae/encode"
+)
+
+// encodeAccount prints how encode-latents gets on.
+type encodeAccount struct {
+	*env
+	options *pictureOptions
+
+	bar               *progress.Bar // nil until there is something to encode
+	wait              float64       // share of the time that the encoder waits for pictures, smoothed; negative at first
+	numBad            int
+	clipped, oriented int
+}
+
+// bad names a picture that is left out. With --on-error fail the error at the end does.
+func (a *encodeAccount) bad(b catalog.Bad) {
+	a.numBad++
+	switch {
+	case a.options.onError == "fail" || a.numBad > catalog.MaxListed+1:
+	case a.numBad == catalog.MaxListed+1:
+		a.warn("left out: more bad pictures, which %s will list", latents.ManifestName)
+	default:
+		a.warn("left out: %v", b.Err)
+	}
+}
+
+func (a *encodeAccount) progress(p encode.Progress) {
+	if a.bar == nil {
+		if p.Done == p.Total {
+			a.printf("nothing is left to encode")
+			return
+		}
+		a.bar = a.env.progress("encode", "pictures", int64(p.Total))
+		a.bar.Start(int64(p.Done))
+		return
+	}
+	a.clipped, a.oriented = p.Clipped, p.Oriented
+	note := "waits for shards of other processes"
+	if !p.Others {
+		if a.wait += 0.1 * (p.WaitShare - a.wait); a.wait < 0 {
+			a.wait = p.WaitShare
+		}
+		note = fmt.Sprintf("encoder waits %.0f %%", 100*a.wait)
+	}
+	if p.Overflows > 0 {
+		note += fmt.Sprintf(", %s past fp16", plural(p.Overflows, "batch"))
+	}
+	if a.numBad > 0 {
+		note += fmt.Sprintf(", %s", plural(a.numBad, "bad picture"))
+	}
+	a.bar.Describe(note)
+	a.bar.Set(int64(p.Done))
+}
+
+// failed adds to the error of the work what to do.
+func (a *encodeAccount) failed(err error) error {
+	switch {
+	case errors.As(err, new(*catalog.BadPicturesError)):
+		return badPictures(err, "--on-error skip leaves them out; shards without them are kept")
+	case a.bar != nil && !errors.As(err, new(hintError)):
+		return a.continues(err, "whole shards are kept")
+	}
+	return err
+}
+
+// finished prints what was made by the options o.
+func (a *encodeAccount) finished(m *latents.Manifest, o encode.Options) {
+	if a.bar != nil {
+		a.bar.Finish()
+	}
+	if a.wait > 0.3 {
+		a.printf("the encoder waited %.0f %% of the time for pictures: more --num-workers or a faster disk would help",
+			100*a.wait)
+	}
+	a.options.remark(a.env, a.clipped, a.oriented)
+	if n := len(m.Skipped); n > 0 {
+		a.warn("%s left out: %s lists them", plural(n, "bad picture"), filepath.Join(o.OutDir, latents.ManifestName))
+		ids := make([]int, n)
+		for i, s := range m.Skipped {
+			ids[i] = s.ID
+		}
+		a.warnOfEmptied(o.Source, ids)
+	}
+	std := make([]string, len(m.Std))
+	for i, v := range m.Std {
+		std[i] = format.Rate(v * m.VAE.ScalingFactor)
+	}
+	a.printf("%s of %dx%dx%d in %s, standard deviation by channel after scaling: %s",
+		plural(m.Dataset.Samples-len(m.Skipped), "latent"), m.Channels, m.Height, m.Width,
+		plural(len(m.Shards), "shard"), strings.Join(std, ", "))
+}
