@@ -2,9 +2,11 @@ package main
 
 import (
 	"archive/zip"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -19,6 +21,7 @@ import (
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
+	"github.com/ditrun/ditrun/vae/encode"
 )
 
 // spoil adds to the pictures of writeTree bad ones of every kind, and a class of nothing else, and returns their paths.
@@ -201,6 +204,55 @@ func TestTrainPicturesBad(t *testing.T) {
 	o.refused(t, 1, "holds latents of pictures as they were stored, --orientation exif asks for others")
 }
 
+// TestCheckersShareTheCores: processes on one machine take no more cores for the check of pictures than it has.
+func TestCheckersShareTheCores(t *testing.T) {
+	for _, c := range []struct{ workers, cores, processes, want int }{
+		{0, 8, 1, 8}, {1, 8, 1, 8}, {0, 8, 4, 2}, {3, 8, 4, 3}, {0, 2, 8, 1}, {0, 8, 0, 8},
+	} {
+		o := &pictureOptions{numWorkers: c.workers}
+		if got := o.checkers(c.cores, c.processes); got != c.want {
+			t.Errorf("%d of %d processes on %d cores, want %d", got, c.processes, c.cores, c.want)
+		}
+	}
+}
+
+// TestBadPicturesAreNamedOnce: what is left out is named when a picture is known to be good, at most so many; what an
+// error names is not.
+func TestBadPicturesAreNamedOnce(t *testing.T) {
+	bad := func(i int) catalog.Bad {
+		return catalog.Bad{ID: i, Err: &catalog.BadPicture{Path: fmt.Sprintf("%03d.png", i), Err: errors.New("torn")}}
+	}
+	for _, c := range []struct {
+		name string
+		work func(a *encodeAccount)
+		want int // lines
+	}{
+		{"no good picture", func(a *encodeAccount) {
+			a.failed(&catalog.BadPicturesError{Bad: []catalog.Bad{bad(0)}, Of: 1})
+		}, 0},
+		{"another error", func(a *encodeAccount) { a.failed(errors.New("full disk")) }, 3},
+		{"a good picture", func(a *encodeAccount) { a.progress(encode.Progress{Done: 4, Total: 99, Encoded: 1}) }, 3},
+		{"many more", func(a *encodeAccount) {
+			for i := range 100 {
+				a.bad(bad(i))
+				a.progress(encode.Progress{Done: i, Total: 999, Encoded: 1})
+			}
+		}, catalog.MaxListed + 1},
+	} {
+		var stderr bytes.Buffer
+		e := &env{ctx: t.Context(), stdout: io.Discard, stderr: &stderr, quiet: true}
+		a := &encodeAccount{env: e, options: &pictureOptions{onError: "skip"}}
+		a.progress(encode.Progress{Total: 999})
+		for i := range 3 {
+			a.bad(bad(i))
+		}
+		c.work(a)
+		if got := strings.Count(stderr.String(), "warning: left out: "); got != c.want {
+			t.Errorf("%s: %d lines, want %d\n%s", c.name, got, c.want, stderr.String())
+		}
+	}
+}
+
 // lossOf is the last loss of a run.
 func lossOf(t *testing.T, run string) float64 {
 	t.Helper()
@@ -232,8 +284,11 @@ func TestEncodeAllBad(t *testing.T) {
 			!strings.Contains(o.stderr, "\n    and 10 more; ") || strings.Contains(o.stderr, "--on-error skip leaves") {
 			t.Errorf("%q: code %d, errors\n%s", more, o.code, o.stderr)
 		}
-		if n := strings.Count(o.stderr, "warning: left out: "); n > 21 {
-			t.Errorf("%q: %d lines of pictures that are left out", more, n)
+		if n := strings.Count(o.stderr, first); n != 1 {
+			t.Errorf("%q: a bad picture is named %d times", more, n)
+		}
+		if !strings.Contains(o.stderr, "want JPEG, PNG, GIF, BMP, TIFF, WebP or netpbm files that other programs open") {
+			t.Errorf("%q: errors\n%s", more, o.stderr)
 		}
 		if got := list(t, dir); len(got) != 0 {
 			t.Errorf("%q: left %q", more, got)

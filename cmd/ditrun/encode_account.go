@@ -20,20 +20,30 @@ type encodeAccount struct {
 
 	bar               *progress.Bar // nil until there is something to encode
 	wait              float64       // share of the time that the encoder waits for pictures, smoothed; negative at first
-	numBad            int
+	numBad, numNamed  int
+	unnamed           []catalog.Bad // until it is known that some picture is good
 	clipped, oriented int
 }
 
-// bad names a picture that is left out. With --on-error fail the error at the end does.
+// bad takes note of a picture that is left out. With --on-error fail the error at the end names it, and so it does where
+// no picture is good.
 func (a *encodeAccount) bad(b catalog.Bad) {
 	a.numBad++
-	switch {
-	case a.options.onError == "fail" || a.numBad > catalog.MaxListed+1:
-	case a.numBad == catalog.MaxListed+1:
-		a.warn("left out: more bad pictures, which %s will list", latents.ManifestName)
-	default:
+	if a.options.onError == "skip" && a.numBad <= catalog.MaxListed+1 {
+		a.unnamed = append(a.unnamed, b)
+	}
+}
+
+// nameBad warns of the pictures that are left out, up to a number.
+func (a *encodeAccount) nameBad() {
+	for _, b := range a.unnamed {
+		if a.numNamed++; a.numNamed > catalog.MaxListed {
+			a.warn("left out: more bad pictures, which %s will list", latents.ManifestName)
+			break
+		}
 		a.warn("left out: %v", b.Err)
 	}
+	a.unnamed = nil
 }
 
 func (a *encodeAccount) progress(p encode.Progress) {
@@ -45,6 +55,9 @@ func (a *encodeAccount) progress(p encode.Progress) {
 		a.bar = a.env.progress("encode", "pictures", int64(p.Total))
 		a.bar.Start(int64(p.Done))
 		return
+	}
+	if p.Encoded > 0 {
+		a.nameBad()
 	}
 	a.clipped, a.oriented = p.Clipped, p.Oriented
 	note := "waits for shards of other processes"
@@ -66,6 +79,9 @@ func (a *encodeAccount) progress(p encode.Progress) {
 
 // failed adds to the error of the work what to do.
 func (a *encodeAccount) failed(err error) error {
+	if !errors.As(err, new(*catalog.BadPicturesError)) {
+		a.nameBad()
+	}
 	switch {
 	case errors.As(err, new(*catalog.BadPicturesError)):
 		return badPictures(err, "--on-error skip leaves them out; shards without them are kept")
@@ -77,6 +93,7 @@ func (a *encodeAccount) failed(err error) error {
 
 // finished prints what was made by the options o.
 func (a *encodeAccount) finished(m *latents.Manifest, o encode.Options) {
+	a.nameBad()
 	if a.bar != nil {
 		a.bar.Finish()
 	}
