@@ -108,7 +108,7 @@ func badPictures(err error, hint string) error {
 		}
 	}
 	if bad.None() {
-		hint = "look at one of them: want JPEG, PNG, GIF, BMP, TIFF, WebP or netpbm files that "+
+		hint = "look at one of them: want JPEG, PNG, GIF, BMP, TIFF, WebP or netpbm files that " +
 			"other programs open"
 	}
 	return withHint(err, "%s", hint)

@@ -7,30 +7,27 @@ import (
 	"github.com/ditrun/ditrun/dit"
 )
 
-// startModel returns the configuration of the model to train, and the weights of --init-from fitted to
-// the latents, nil without that flag. What had to be changed is said.
-func startModel(e *env, named dit.Config, set training.Set) (dit.Config, *dit.Weights, error) {
-	c := e.flags
-	from := c.String("init-from")
+// initialWeights opens the weights of --init-from, fits them to the latents, and makes the model theirs; nil without
+// that flag. What had to be changed is printed.
+func (o *trainOptions) initialWeights(e *env, set training.Set) (*dit.Weights, error) {
+	from, named := o.initFrom, o.config.Model
 	if from == "" {
-		return named, nil, nil
+		return nil, nil
 	}
 	given := ""
-	if c.IsSet("model") {
-		given = c.String("model")
+	if o.given("model") {
+		given = o.model
 	}
 	w, err := dit.Read(from, given)
 	if err != nil {
-		return named, nil, err
+		return nil, err
 	}
-	fail := func(err error) (dit.Config, *dit.Weights, error) {
+	fail := func(err error) (*dit.Weights, error) {
 		w.Close()
-		return named, nil, err
+		return nil, err
 	}
 	if given == "" {
-		if err := c.Set("model", w.Config.Name()); err != nil { // for config.yaml
-			return fail(err)
-		}
+		o.model = w.Config.Name() // for config.yaml
 	} else if w.Config.Name() != named.Name() {
 		return fail(usagef("--init-from %s holds %s, --model asks for %s", from, w.Config.Name(), named.Name()))
 	}
@@ -38,7 +35,7 @@ func startModel(e *env, named dit.Config, set training.Set) (dit.Config, *dit.We
 		flag        string
 		holds, asks fmt.Stringer
 	}{{"block", w.Config.Block, named.Block}, {"condition", w.Config.Condition, named.Condition}} {
-		if d.holds != d.asks && (c.IsSet(d.flag) || d.flag == "condition" && c.Bool("unconditional")) {
+		if d.holds != d.asks && (o.given(d.flag) || d.flag == "condition" && o.unconditional) {
 			return fail(usagef("--init-from %s holds a model of %s %s, --%s asks for %s", from, d.flag, d.holds, d.flag,
 				d.asks))
 		}
@@ -52,22 +49,23 @@ func startModel(e *env, named dit.Config, set training.Set) (dit.Config, *dit.We
 			w.Config.TextWidth, set.Name, text.Encoder.Width))
 	}
 	e.printf("start   %s", w)
-	change := dit.Changes{InputSize: set.Height, InputWidth: set.Width, Seed: c.Uint64("global-seed")}
-	if drop := c.Float64("class-dropout-prob"); w.Config.Condition != dit.OnNothing {
-		change.ClassDropoutProb = &drop
+	change := dit.Changes{InputSize: set.Height, InputWidth: set.Width, Seed: o.config.GlobalSeed}
+	if w.Config.Condition != dit.OnNothing {
+		change.ClassDropoutProb = &o.classDropoutProb
 	}
 	if w.Config.HasClass() {
-		change.NumClasses = c.Int("num-classes")
+		change.NumClasses = o.numClasses
 		if n := len(set.Classes); change.NumClasses == 0 || change.NumClasses == n {
 			change.Classes = set.Classes
 		}
 	}
-	did, err := w.Adapt(change)
+	changes, err := w.Adapt(change)
 	if err != nil {
 		return fail(fmt.Errorf("--init-from %s: %w", from, err))
 	}
-	for _, line := range append(w.Notes, did...) {
+	for _, line := range append(w.Notes, changes...) {
 		e.printf("        %s", line)
 	}
-	return w.Config, w, nil
+	o.config.Model, o.config.Init = w.Config, w.Source
+	return w, nil
 }

@@ -5,26 +5,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/stream"
-	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
-	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/dist"
 )
 
-// checkTrainInput looks for bad pictures before a run begins, each process in its share, and leaves them out or ends
-// the run, as --on-error says. A run that goes on with the pictures that it had does not look again.
-func (e *env) checkTrainInput(t *trainInput, group *dist.Group) error {
+// checkPictures looks for bad pictures before a run begins, each process in its share, and leaves them out or ends the
+// run, as --on-error says. A run that goes on with the pictures that it had does not look again, nor does one that
+// cannot go on.
+func (t *trainJob) checkPictures() error {
 	if !t.pictures {
 		return nil
 	}
-	rank, world := group.Rank(), group.World()
-	skip := rank == 0 && e.checkedBefore(t.set.Hash)
+	pictures, rank, world := &t.options.pictures, t.group.Rank(), t.group.World()
+	skip := rank == 0 && (t.resumeErr != nil || t.resume.trainedOn(t.set.Hash))
 	if world > 1 {
-		if err := fromRank0(e.ctx, group, "pictures were checked", &skip); err != nil {
+		if err := fromRank0(t.ctx, t.group, "pictures were checked", &skip); err != nil {
 			return err
 		}
 	}
@@ -32,17 +30,17 @@ func (e *env) checkTrainInput(t *trainInput, group *dist.Group) error {
 		return nil
 	}
 	n := t.catalogue.Len()
-	found, err := e.checkPictures(t.catalogue, rank*n/world, (rank+1)*n/world, t.workers)
+	found, err := pictures.findBad(t.env, t.catalogue, rank*n/world, (rank+1)*n/world, t.process.LocalWorld)
 	if world > 1 {
-		found, err = joinChecks(e.ctx, group, found, err)
+		found, err = joinChecks(t.ctx, t.group, found, err)
 	}
 	if err != nil {
 		return err
 	}
 	left := t.catalogue
 	if rank == 0 {
-		left, err = e.leaveOut(left, found)
-	} else if bad := len(found.Bad); bad == n || bad > 0 && e.flags.String("on-error") == "fail" {
+		left, err = pictures.leaveOut(t.env, left, found)
+	} else if bad := len(found.Bad); bad == n || bad > 0 && pictures.onError == "fail" {
 		err = fmt.Errorf("%s: rank 0 names them", plural(bad, "bad picture"))
 	} else {
 		left = catalog.Without(left, found.IDs())
@@ -57,31 +55,6 @@ func (e *env) checkTrainInput(t *trainInput, group *dist.Group) error {
 	t.set = t.source.Set()
 	t.set.Name = name
 	return nil
-}
-
-// checkedBefore says whether there is a run to go on with whose pictures had the given hash: they were checked when it
-// began. What is wrong with the run is for others to say.
-func (e *env) checkedBefore(hash string) bool {
-	dir := e.flags.String("resume")
-	switch dir {
-	case "none":
-		return false
-	case "auto":
-		if dir = e.flags.String("run-dir"); dir == "" {
-			config, err := configHash(e.flags, notOfTheRun...)
-			if err != nil {
-				return false
-			}
-			if dir, err = runs.Latest(e.flags.String("results-dir"), config); err != nil || dir == "" {
-				return false
-			}
-		}
-	}
-	if at, _, err := checkpoint.Latest(filepath.Join(dir, "checkpoints")); err == nil {
-		dir = at
-	}
-	before, err := training.DatasetOf(dir)
-	return err == nil && before == hash
 }
 
 // tell makes v known to the other processes under key.

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/ditrun/ditrun/diffusion/runs"
+	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+)
+
+// A resumePoint is where a run begins: with new weights, or after a checkpoint.
+type resumePoint struct {
+	dir        string // the run folder, which may not exist yet; "" for a new one in --results-dir
+	continues  bool   // dir holds the run
+	checkpoint string // "" for new weights
+	original   string // the file of another program from which the run begins or began, absolute
+	warnings   []string
+}
+
+// resumePoint finds out what --resume means. Hash is that of the configuration.
+func (o *trainOptions) resumePoint(hash string) (p resumePoint, err error) {
+	p.dir = o.runDir
+	switch {
+	case o.resume == "none":
+		return p, mustBeNew(p.dir)
+	case o.resume == "auto":
+		if p.dir == "" {
+			if p.dir, err = runs.Latest(o.resultsDir, hash); err != nil {
+				return p, err
+			}
+		}
+		if p.dir != "" && runs.Is(p.dir) {
+			err = p.continueRun()
+		}
+		return p, err
+	case isOriginal(o.resume):
+		if p.original, err = filepath.Abs(o.resume); err != nil { // it is kept, for commands given elsewhere
+			return p, err
+		}
+		if p.dir != "" && originalOf(p.dir) == p.original { // the same command again, as after a restart, continues
+			return p, p.continueRun()
+		}
+		p.checkpoint = p.original
+		return p, mustBeNew(p.dir)
+	}
+	p.continues = true
+	if err := p.continueFrom(o.resume); err != nil {
+		return p, err
+	}
+	if p.dir == "" {
+		p.dir, err = runFolderOf(p.checkpoint)
+	}
+	return p, err
+}
+
+// continueRun goes on from the newest whole checkpoint of the run in p.dir, or from the file that it began from.
+func (p *resumePoint) continueRun() error {
+	p.continues = true
+	if err := p.newest(filepath.Join(p.dir, "checkpoints")); err != nil {
+		return err
+	}
+	if p.checkpoint == "" {
+		p.checkpoint = originalOf(p.dir)
+	}
+	return nil
+}
+
+// continueFrom goes on from the checkpoint that a path names: of a run folder, or by the name latest, the one that the
+// link refers to or, where there is no such link, the newest that is whole.
+func (p *resumePoint) continueFrom(path string) error {
+	dir := filepath.Join(path, "checkpoints")
+	if filepath.Base(path) == checkpoint.LatestName {
+		dir = filepath.Dir(path)
+	}
+	latest, note, err := checkpoint.Latest(dir)
+	switch {
+	case err != nil: // whoever reads it says what is wrong with it
+		p.checkpoint = path
+	case note == "":
+		p.checkpoint = latest
+	default:
+		p.warnings = append(p.warnings, note)
+		return p.newest(dir)
+	}
+	return nil
+}
+
+// newest goes on from the newest whole checkpoint in dir, from none if there is none. That all are damaged is an error:
+// beginning again is for the user to decide.
+func (p *resumePoint) newest(dir string) error {
+	path, damaged, err := training.Newest(dir)
+	if err != nil {
+		return err
+	}
+	for _, problem := range damaged {
+		p.warnings = append(p.warnings, problem.Error())
+	}
+	switch {
+	case len(damaged) > 0 && path == "":
+		return withHint(fmt.Errorf("no checkpoint in %s is whole", dir), "another --run-dir begins a new run")
+	case len(damaged) > 0:
+		p.warnings = append(p.warnings,
+			fmt.Sprintf("the run goes on from %s, the newest checkpoint that is whole", path))
+	}
+	p.checkpoint = path
+	return nil
+}
+
+// trainedOn says whether the run before the checkpoint had the data set of the given hash.
+func (p *resumePoint) trainedOn(hash string) bool {
+	if p.checkpoint == "" {
+		return false
+	}
+	before, err := training.DatasetOf(p.checkpoint)
+	return err == nil && before == hash
+}
+
+// originalOf is the file of another program that the run in dir began from, "" for none.
+func originalOf(dir string) string {
+	info, err := runs.ReadInfo(dir)
+	if err != nil {
+		return ""
+	}
+	return info.From
+}
+
+// mustBeNew refuses to begin a run in the folder of another; dir is "" where a new one is made.
+func mustBeNew(dir string) error {
+	if dir != "" && runs.Is(dir) {
+		return withHint(fmt.Errorf("run folder %s holds a run", dir), "--resume auto continues it")
+	}
+	return nil
+}
+
+// isOriginal says whether path is a file of another program to go on from. A file called latest stands for the link, on
+// file systems without links.
+func isOriginal(path string) bool {
+	return training.IsOriginal(path) && filepath.Base(path) != checkpoint.LatestName
+}
+
+// runFolderOf returns the run folder that a checkpoint folder belongs to.
+func runFolderOf(checkpoint string) (string, error) {
+	abs, err := filepath.Abs(checkpoint)
+	if err != nil {
+		return "", err
+	}
+	if dir := filepath.Dir(filepath.Dir(abs)); filepath.Base(filepath.Dir(abs)) == "checkpoints" && runs.Is(dir) {
+		return dir, nil
+	}
+	return "", fmt.Errorf("resume from %s: want a checkpoint in a run folder, such as "+
+		"results/000-DiT-XL-2/checkpoints/latest", checkpoint)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) // below a file
+}

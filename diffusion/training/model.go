@@ -1,0 +1,28 @@
+package training
+
+import (
+	"cmp"
+	"errors"
+
+	"github.com/ditrun/ditrun/data/tokens"
+	"github.com/ditrun/ditrun/dit"
+)
+
+// ErrNoCaptions is the error of a model of text on a set without captions.
+var ErrNoCaptions = errors.New("the set has no captions")
+
+// FitModel gives m the input and the condition of set: the size and channels of its latents, numClasses classes (0:
+// those of the set), the length and width of its captions.
+func FitModel(m dit.Config, set Set, numClasses int) (dit.Config, error) {
+	m.SetInput(set.Height, set.Width)
+	m.InChannels = set.Channels
+	var text tokens.EncoderInfo
+	if m.HasText() {
+		if set.Text == nil {
+			return m, ErrNoCaptions
+		}
+		text = set.Text.Encoder
+	}
+	m.SetCondition(m.Condition, cmp.Or(numClasses, len(set.Classes)), text.Width, text.Length)
+	return m, nil
+}
