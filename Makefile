@@ -36,7 +36,8 @@ check:
 
 fmt:
 	gofmt -w $$(go list -f '{{.Dir}}' ./...)
-	third_party/clang-format.sh -i $$(find torch data bench -name 'gen_*' -prune -o -name '*.[ch]' -print -o -name '*.c[pu]*' -print)
+	third_party/clang-format.sh -i $$(find torch data bench -name 'gen_*' -prune \
+		-o -name '*.[ch]' -print -o -name '*.c[pu]*' -print)
 
 # libtorch itself is not instrumented: containers that cross its border look damaged to the sanitizer.
 shim-asan:

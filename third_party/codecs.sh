@@ -9,7 +9,8 @@ cd "$(dirname "$0")"
 out=codecs
 libs=(libjpeg.a libwebp.a libwebpdemux.a libz.a)
 optional=(libsharpyuv.a) # libwebp from 1.3 on needs it
-headers=(jpeglib.h jconfig.h jmorecfg.h jerror.h webp/decode.h webp/demux.h webp/mux_types.h webp/types.h zlib.h zconf.h)
+headers=(jpeglib.h jconfig.h jmorecfg.h jerror.h webp/decode.h webp/demux.h webp/mux_types.h webp/types.h
+	zlib.h zconf.h)
 
 fail() {
 	printf 'ditrun: error: %s\n' "$*" >&2
@@ -17,8 +18,10 @@ fail() {
 		ditrun: hint: one of these provides what is missing:
 		  sudo apt-get install libjpeg62-turbo-dev libwebp-dev zlib1g-dev     (Debian)
 		  sudo apt-get install libjpeg-turbo8-dev libwebp-dev zlib1g-dev      (Ubuntu)
-		  sudo dnf install libjpeg-turbo-static libjpeg-turbo-devel libwebp-static libwebp-devel zlib-ng-compat-static zlib-ng-compat-devel   (Fedora)
-		  CODECS=/prefix make build     with PREFIX/include and PREFIX/lib of libjpeg-turbo 2.1, libwebp 1.2 and zlib 1.2 or newer
+		  sudo dnf install libjpeg-turbo-static libjpeg-turbo-devel libwebp-static libwebp-devel \
+		    zlib-ng-compat-static zlib-ng-compat-devel                        (Fedora)
+		  CODECS=/prefix make build     with /prefix/include and /prefix/lib of libjpeg-turbo 2.1, libwebp 1.2
+		                                and zlib 1.2, or newer
 	HINT
 	exit 1
 }
@@ -56,7 +59,8 @@ collect() {
 unpack() {
 	local tmp ok=
 	tmp=$(mktemp -d)
-	for packages in "libjpeg62-turbo-dev libwebp-dev zlib1g-dev" "libjpeg-turbo8-dev libwebp-dev libsharpyuv-dev zlib1g-dev" \
+	for packages in "libjpeg62-turbo-dev libwebp-dev zlib1g-dev" \
+		"libjpeg-turbo8-dev libwebp-dev libsharpyuv-dev zlib1g-dev" \
 		"libjpeg62-turbo-dev libwebp-dev libsharpyuv-dev zlib1g-dev"; do
 		# shellcheck disable=SC2086
 		if ./debian.sh "$tmp" $packages && collect "$tmp/usr"; then ok=1 && break; fi

@@ -54,7 +54,9 @@ case ${LIBTORCH:-} in
 cpu | cuda) want=$LIBTORCH ;;
 python)
 	# From another folder: here, Python would take this tree's torch/ for a package.
-	torch=$(cd / && python3 -c 'import importlib.util as u, os; print(os.path.dirname(u.find_spec("torch").origin))' 2>/dev/null) ||
+	torch=$(cd / && python3 -c '
+import importlib.util as u, os
+print(os.path.dirname(u.find_spec("torch").origin))' 2>/dev/null) ||
 		fail "LIBTORCH=python: $(command -v python3 || echo python3) has no torch installed" \
 			"python3 -m pip install 'torch>=2.9'" "$own_copy" \
 			"unset LIBTORCH to have the pinned version fetched"

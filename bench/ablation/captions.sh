@@ -9,9 +9,11 @@
 set -euo pipefail
 
 # The names do not go into templates as they are: articles differ, one is a pair, one has a slash.
-one=("a t-shirt" "a pair of trousers" "a pullover" "a dress" "a coat" "a sandal" "a shirt" "a sneaker" "a bag" "an ankle boot")
+one=("a t-shirt" "a pair of trousers" "a pullover" "a dress" "a coat" "a sandal" "a shirt" "a sneaker" "a bag"
+	"an ankle boot")
 many=("t-shirts" "trousers" "pullovers" "dresses" "coats" "sandals" "shirts" "sneakers" "bags" "ankle boots")
-synonyms=("a tee" "jeans" "a jumper" "a gown" "a winter jacket" "flip-flops" "a blouse" "running shoes" "a purse" "high winter footwear")
+synonyms=("a tee" "jeans" "a jumper" "a gown" "a winter jacket" "flip-flops" "a blouse" "running shoes" "a purse"
+	"high winter footwear")
 
 seen=("a photo of ONE" "MANY, studio picture")
 training=("${seen[@]}" "ONE" "MANY" "a small grey picture of ONE" "MANY on a black background" "MANY for sale"

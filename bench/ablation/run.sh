@@ -27,8 +27,9 @@ finished() { grep -qs 'Done!' "$1/log.txt"; }
 train_block() { # train_block BLOCK MODEL SEED
 	local dir=$out/runs/$1-${2//\//-}-$3
 	if finished "$dir"; then return; fi
-	run "$ditrun" --quiet train --threads 1 --data "$out/latents" --run-dir "$dir" --resume auto --block "$1" --model "$2" --global-seed "$3" \
-		--global-batch-size 64 --max-steps 1000 --lr 2e-3 --warmup-steps 100 --lr-schedule linear --final-lr 0.05 --ema-decay 0.998 --log-every 50
+	run "$ditrun" --quiet train --threads 1 --data "$out/latents" --run-dir "$dir" --resume auto \
+		--block "$1" --model "$2" --global-seed "$3" --global-batch-size 64 --max-steps 1000 \
+		--lr 2e-3 --warmup-steps 100 --lr-schedule linear --final-lr 0.05 --ema-decay 0.998 --log-every 50
 }
 export -f run finished train_block
 export out ditrun
@@ -39,8 +40,8 @@ judge() { # judge SAMPLES
 
 mkdir -p "$out/runs"
 if [ ! -d "$out/vae" ]; then # as in the demo
-	run "$ditrun" train-vae --data "$data" --out "$out/vae" --image-size 32 --downsample 4 --latent-channels 4 --batch-size 8 \
-		--max-steps 1200 --flip-prob 0
+	run "$ditrun" train-vae --data "$data" --out "$out/vae" --image-size 32 --downsample 4 --latent-channels 4 \
+		--batch-size 8 --max-steps 1200 --flip-prob 0
 fi
 if [ ! -e "$out/latents/manifest.json" ]; then
 	run "$ditrun" encode-latents --data "$data" --vae "$out/vae" --out "$out/latents" --image-size 32 --flip none
@@ -49,15 +50,17 @@ fi
 # Captions: listed, encoded by another program, put beside the latents.
 if [ ! -e "$out/latents/text/text.json" ]; then
 	bench/ablation/captions.sh train "$data" >"$out/captions.csv"
-	captions=(--data "$data" --vae "$out/vae" --out "$out/latents" --image-size 32 --flip none --captions "$out/captions.csv")
+	captions=(--data "$data" --vae "$out/vae" --out "$out/latents" --image-size 32 --flip none
+		--captions "$out/captions.csv")
 	run "$ditrun" encode-latents "${captions[@]}"
 	run "$python" bench/ablation/encode_minilm.py "$out/latents/captions.txt" "$out/captions.safetensors"
 	run "$ditrun" encode-latents "${captions[@]}" --text-states "$out/captions.safetensors"
 fi
 
 if ! finished "$out/runs/text"; then
-	run "$ditrun" train --data "$out/latents" --run-dir "$out/runs/text" --resume auto --condition text --model DiT-192x6x6/2 \
-		--global-batch-size 64 --max-steps 2400 --lr 2e-3 --warmup-steps 100 --lr-schedule linear --final-lr 0.05 --ema-decay 0.998 --log-every 50 \
+	run "$ditrun" train --data "$out/latents" --run-dir "$out/runs/text" --resume auto \
+		--condition text --model DiT-192x6x6/2 --global-batch-size 64 --max-steps 2400 \
+		--lr 2e-3 --warmup-steps 100 --lr-schedule linear --final-lr 0.05 --ema-decay 0.998 --log-every 50 \
 		--vae "$out/vae" --sample-every 1200
 fi
 # Models as small as these gain little from a second thread: a run for each core.
@@ -74,7 +77,8 @@ go run ./bench/ablation/plot "$out" | tee "$out/table.md"
 for block in $blocks; do
 	name=$block-${judged//\//-}-0
 	if [ ! -e "$out/$name.npz" ]; then
-		run "$ditrun" sample --ckpt "$out/runs/$name" --vae "$out/vae" --num-samples 200 --num-sampling-steps 50 --out "$out/$name.npz"
+		run "$ditrun" sample --ckpt "$out/runs/$name" --vae "$out/vae" --num-samples 200 --num-sampling-steps 50 \
+			--out "$out/$name.npz"
 	fi
 	judge "$out/$name.npz"
 done
@@ -89,7 +93,8 @@ for kind in seen new synonym; do
 	mapfile -t prompts < <(awk -F '\t' -v kind="$kind" '$2 == kind { print $3 }' "$out/prompts.tsv")
 	flags=()
 	for prompt in "${prompts[@]}"; do flags+=(--prompt "$prompt"); done
-	text=(--ckpt "$out/runs/text" --vae "$out/vae" --text-states "$out/prompts.safetensors" --num-sampling-steps 50 "${flags[@]}")
+	text=(--ckpt "$out/runs/text" --vae "$out/vae" --text-states "$out/prompts.safetensors"
+		--num-sampling-steps 50 "${flags[@]}")
 	if [ ! -d "$dir" ]; then run "$ditrun" sample "${text[@]}" --num-samples 200 --out "$dir"; fi
 	# The class that each picture was to show, by its prompt.
 	"$python" - "$dir/labels.csv" "$out/prompts.tsv" >"$out/asked-$kind.txt" <<'END'
@@ -102,6 +107,8 @@ for row in csv.DictReader(open(sys.argv[1])):
 END
 	echo "prompts: $kind"
 	"$python" bench/demo/judge.py --data "$data" --cache "$out/judge.pt" "$dir" --labels "$out/asked-$kind.txt"
-	if [ ! -e "$dir.png" ]; then run "$ditrun" sample "${text[@]}" --num-samples $((4 * ${#prompts[@]})) --out "$dir.png"; fi
+	if [ ! -e "$dir.png" ]; then
+		run "$ditrun" sample "${text[@]}" --num-samples $((4 * ${#prompts[@]})) --out "$dir.png"
+	fi
 done
 "$python" bench/demo/judge.py --data "$data" --cache "$out/judge.pt" real

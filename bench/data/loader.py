@@ -3,9 +3,9 @@
 Usage: python3 bench/data/loader.py PHOTOS [ROUNDS] [LATENTS]   (from the top of the tree, after make build)
 
 PHOTOS is a folder with real pictures; 400 JPEG files of ImageNet's usual size are cut from them. The original is DiT's
-train.py: torchvision's ImageFolder with ADM's crop, random flip, ToTensor and Normalize, in a DataLoader. The two run by
-turns; the fastest of ROUNDS (5) counts for each. LATENTS is a folder of latents, read in random order. Needs torch, torchvision, numpy and
-Pillow.
+train.py: torchvision's ImageFolder with ADM's crop, random flip, ToTensor and Normalize, in a DataLoader. The two run
+by turns; the fastest of ROUNDS (5) counts for each. LATENTS is a folder of latents, read in random order. Needs torch,
+torchvision, numpy and Pillow.
 """
 import os
 import subprocess
@@ -50,8 +50,8 @@ def make(photos, folder):
 
 def dataset(folder):
     return ImageFolder(folder, transform=transforms.Compose([
-        transforms.Lambda(lambda im: center_crop_arr(im, 256)), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
-        transforms.Normalize(mean=[0.5] * 3, std=[0.5] * 3, inplace=True)]))
+        transforms.Lambda(lambda im: center_crop_arr(im, 256)), transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(), transforms.Normalize(mean=[0.5] * 3, std=[0.5] * 3, inplace=True)]))
 
 
 def loader(folder, workers):
@@ -81,15 +81,21 @@ def main():
         subprocess.run(["go", "build", "-o", tool, "./bench/data/loader"], check=True)
         pictures = os.path.join(folder, "pictures")
         photos = make(sys.argv[1], pictures)
-        ours = lambda *a: float(subprocess.run([tool, *a], stdout=subprocess.PIPE, check=True, env=dict(os.environ, GOMAXPROCS=a[-1] if a[0] == "batches" else "1")).stdout)
+        ours = lambda *a: float(subprocess.run(
+            [tool, *a], stdout=subprocess.PIPE, check=True,
+            env=dict(os.environ, GOMAXPROCS=a[-1] if a[0] == "batches" else "1")).stdout)
         rows = [
             ("decode, 1 core", lambda: ours("decode", pictures), lambda: single(pictures, "decode"), "Pillow"),
             ("decode and crop, 1 core", lambda: ours("crop", pictures), lambda: single(pictures, "crop"), "Pillow"),
-            ("decode and crop, 1 core", lambda: ours("crop", pictures), lambda: ours("stdlib", pictures), "Go's image/jpeg and imaging (other pixels)"),
-            ("shuffled batches, 1 core", lambda: ours("batches", pictures, "1"), lambda: loader(pictures, 0), "DataLoader, in its process"),
-            ("shuffled batches, 2 workers", lambda: ours("batches", pictures, "2"), lambda: loader(pictures, 2), "DataLoader, 2 workers"),
+            ("decode and crop, 1 core", lambda: ours("crop", pictures), lambda: ours("stdlib", pictures),
+             "Go's image/jpeg and imaging (other pixels)"),
+            ("shuffled batches, 1 core", lambda: ours("batches", pictures, "1"), lambda: loader(pictures, 0),
+             "DataLoader, in its process"),
+            ("shuffled batches, 2 workers", lambda: ours("batches", pictures, "2"), lambda: loader(pictures, 2),
+             "DataLoader, 2 workers"),
         ]
-        print(f"400 JPEG files of 500x375 cut from {photos} photos, to 256x256; pictures a second, fastest of {rounds}; Pillow {pillow}, torch {torch.__version__}\n")
+        print(f"400 JPEG files of 500x375 cut from {photos} photos, to 256x256; pictures a second, "
+              f"fastest of {rounds}; Pillow {pillow}, torch {torch.__version__}\n")
         print("| | ditrun | other | | ratio |\n|---|---|---|---|---|")
         for name, a, b, other in rows:
             best = [0.0, 0.0]

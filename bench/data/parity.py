@@ -1,12 +1,13 @@
-"""Compares decoding and cropping with the original's: PIL's Image.open(...).convert("RGB"), then ADM's center_crop_arr, and
-the same steps for crops that are not square.
+"""Compares decoding and cropping with the original's: PIL's Image.open(...).convert("RGB"), then ADM's center_crop_arr,
+and the same steps for crops that are not square.
 
 Usage: python3 bench/data/parity.py [NUMBER] [PHOTOS]   (from the top of the tree, after make build)
        python3 bench/data/parity.py golden              writes data/picture/testdata/decode/edge.zip for the tests
 
-Writes NUMBER (500) pictures of random sizes from 20 to 3000 pixels and every kind of file that is known to be treacherous,
-runs both programs over them, and lists each picture that differs: pixels must be equal, and what one refuses the other
-must refuse. PHOTOS is a folder with real pictures that are added. Needs numpy and a Pillow older than 12.2.
+Writes NUMBER (500) pictures of random sizes from 20 to 3000 pixels and every kind of file that is known to be
+treacherous, runs both programs over them, and lists each picture that differs: pixels must be equal, and what one
+refuses the other must refuse. PHOTOS is a folder with real pictures that are added. Needs numpy and a Pillow older than
+12.2.
 """
 import hashlib
 import io
@@ -46,8 +47,8 @@ def picture(w, h, channels):
 class Jpeg:
     def __init__(self, folder):
         self.tool = os.path.join(folder, "mkjpeg")
-        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-o", self.tool, f"-I{codecs}/include", os.path.join(here, "mkjpeg.c"),
-                        f"-L{codecs}/lib", "-ljpeg"], check=True)
+        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-o", self.tool, f"-I{codecs}/include",
+                        os.path.join(here, "mkjpeg.c"), f"-L{codecs}/lib", "-ljpeg"], check=True)
 
     def write(self, a, sampling, options, quality=90):
         h, w, n = a.shape
@@ -61,8 +62,8 @@ def pil(a, mode=None, fmt="JPEG", **options):
     return b.getvalue()
 
 
-SAMPLINGS = ["111111", "211111", "221111", "121111", "411111", "311111", "131111", "421111", "241111", "222111", "112111", "111211",
-             "222121", "212111", "122211", "321111", "141111", "111122", "121112"]
+SAMPLINGS = ["111111", "211111", "221111", "121111", "411111", "311111", "131111", "421111", "241111", "222111",
+             "112111", "111211", "222121", "212111", "122211", "321111", "141111", "111122", "121112"]
 
 
 def edge_files(jpeg, w=157, h=131):
@@ -150,7 +151,8 @@ def edge_files(jpeg, w=157, h=131):
     f["lossless.webp"] = pil(a, fmt="WEBP", lossless=True)
     f["alpha.webp"] = pil(np.dstack([a, a[..., :1]]), fmt="WEBP", quality=80)
     f["alpha-lossless.webp"] = pil(np.dstack([a, a[..., :1]]), fmt="WEBP", lossless=True, exact=True)
-    f["animated.webp"] = pil(Image.fromarray(a), fmt="WEBP", save_all=True, append_images=[Image.fromarray(255 - a)], quality=70)
+    f["animated.webp"] = pil(Image.fromarray(a), fmt="WEBP", save_all=True, append_images=[Image.fromarray(255 - a)],
+                             quality=70)
     f["cut.webp"] = f["lossy-60.webp"][:-100]
     return f
 
@@ -158,7 +160,8 @@ def edge_files(jpeg, w=157, h=131):
 def interlaced(a):
     """An Adam7 PNG, which Pillow does not write."""
     raw = b""
-    for x0, y0, dx, dy in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)):
+    for x0, y0, dx, dy in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+                           (0, 1, 1, 2)):
         part = a[y0::dy, x0::dx]
         if part.size:
             raw += b"".join(b"\0" + row.tobytes() for row in part)
@@ -181,7 +184,8 @@ def random_file(jpeg):
     if kind == 9:
         exif = Image.Exif()
         exif[0x0112] = int(rng.integers(1, 9))
-        return "jpg", pil(picture(w, h, 3), quality=int(rng.integers(5, 96)), subsampling=int(rng.integers(0, 3)), exif=exif)
+        return "jpg", pil(picture(w, h, 3), quality=int(rng.integers(5, 96)), subsampling=int(rng.integers(0, 3)),
+                          exif=exif)
     if kind == 10:
         return "png", pil(picture(w, h, 3), fmt="PNG", compress_level=1)
     return "webp", pil(picture(w, h, 3), fmt="WEBP", quality=int(rng.integers(5, 100)), method=0)
@@ -202,7 +206,8 @@ def golden():
     with tempfile.TemporaryDirectory() as folder:
         files = edge_files(Jpeg(folder), 37, 29)
         path = os.path.join(folder, "picture")
-        with zipfile.ZipFile(os.path.join(here, "../../data/picture/testdata/decode/edge.zip"), "w", zipfile.ZIP_DEFLATED) as z:
+        with zipfile.ZipFile(os.path.join(here, "../../data/picture/testdata/decode/edge.zip"), "w",
+                             zipfile.ZIP_DEFLATED) as z:
             lines = []
             for name in sorted(files):
                 with open(path, "wb") as f:
@@ -234,14 +239,16 @@ def main():
             for root, _, names in os.walk(sys.argv[2]):
                 for name in names:
                     if name.lower().endswith((".jpg", ".jpeg", ".png", ".gif", ".tif", ".tiff", ".bmp", ".webp")):
-                        os.symlink(os.path.abspath(os.path.join(root, name)), os.path.join(pictures, f"photo-{len(os.listdir(pictures))}-{name}"))
+                        os.symlink(os.path.abspath(os.path.join(root, name)),
+                                   os.path.join(pictures, f"photo-{len(os.listdir(pictures))}-{name}"))
         names = sorted(os.listdir(pictures))
         tool = os.path.join(folder, "crops")
         subprocess.run(["go", "build", "-o", tool, "./bench/data/crops"], check=True)
         failed = 0
         for height, width in ((256, 256), (512, 512), (256, 384)):
             size = f"{height}x{width}"
-            out = subprocess.run([tool, size] + [os.path.join(pictures, n) for n in names], stdout=subprocess.PIPE, check=True)
+            out = subprocess.run([tool, size] + [os.path.join(pictures, n) for n in names], stdout=subprocess.PIPE,
+                                 check=True)
             equal, refused, refusals = 0, 0, []
             for name, line in zip(names, out.stdout.decode().splitlines()):
                 want = reference(os.path.join(pictures, name), height, width)
@@ -255,7 +262,8 @@ def main():
                     print(f"{name} at {size}: ours {line}, PIL {want}")
             if height == width == 256:
                 print("refused by both: " + "; ".join(refusals))
-            print(f"crop {size}: {equal} of {len(names)} pictures equal byte for byte, {refused} refused by both (Pillow {PIL.__version__})")
+            print(f"crop {size}: {equal} of {len(names)} pictures equal byte for byte, {refused} refused by both "
+                  f"(Pillow {PIL.__version__})")
         sys.exit(failed > 0)
 
 

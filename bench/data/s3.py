@@ -1,10 +1,10 @@
-"""Encodes pictures from a real S3 server, moto, through a proxy that throttles and drops connections, and from disk: the shards must be
-the same bytes.
+"""Encodes pictures from a real S3 server, moto, through a proxy that throttles and drops connections, and from disk:
+the shards must be the same bytes.
 
 Usage: python3 bench/data/s3.py DITRUN VAE PICTURES   (needs moto[server], which brings boto3)
 
-PICTURES is a class folder tree, VAE what encode-latents takes. Of the proxy's answers, one in eight is 503 SlowDown, one in eight
-ends in the middle, one in sixteen is a closed connection.
+PICTURES is a class folder tree, VAE what encode-latents takes. Of the proxy's answers, one in eight is 503 SlowDown,
+one in eight ends in the middle, one in sixteen is a closed connection.
 """
 import filecmp
 import http.client
@@ -84,7 +84,8 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
 def encode(ditrun, vae, data, out, env=None):
     start = time.perf_counter()
-    subprocess.run([ditrun, "--quiet", "encode-latents", "--data", data, "--vae", vae, "--out", out, "--image-size", "32"], check=True, env=dict(os.environ, **(env or {})))
+    subprocess.run([ditrun, "--quiet", "encode-latents", "--data", data, "--vae", vae, "--out", out,
+                    "--image-size", "32"], check=True, env=dict(os.environ, **(env or {})))
     return time.perf_counter() - start
 
 
@@ -112,8 +113,9 @@ def main():
                 for name in sorted(os.listdir(os.path.join(pictures, c))):
                     t.add(os.path.join(pictures, c, name), f"{c}/{name}")
         s3.upload_file(archive, "sets", "set.tar")
-        env = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_address[1]}", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
-               "AWS_REGION": "us-east-1", "XDG_CACHE_HOME": os.path.join(work, "cache")}
+        env = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_address[1]}", "AWS_ACCESS_KEY_ID": "key",
+               "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1",
+               "XDG_CACHE_HOME": os.path.join(work, "cache")}
         for what, local in (("tree", pictures), ("set.tar", archive)):
             here, there = os.path.join(work, what + "-here"), os.path.join(work, what + "-there")
             encode(ditrun, vae, local, here)
@@ -123,7 +125,8 @@ def main():
             shards = sorted(f for f in os.listdir(here) if f.endswith(".safetensors"))
             assert shards and shards == sorted(f for f in os.listdir(there) if f.endswith(".safetensors"))
             same = all(filecmp.cmp(os.path.join(here, f), os.path.join(there, f), shallow=False) for f in shards)
-            print(f"{what}: {n} pictures in {seconds:.1f} s, requests: {counts}; shards {'equal' if same else 'DIFFER'}", flush=True)
+            print(f"{what}: {n} pictures in {seconds:.1f} s, requests: {counts}; "
+                  f"shards {'equal' if same else 'DIFFER'}", flush=True)
             assert same
     finally:
         shutil.rmtree(work)

@@ -15,8 +15,9 @@ vae_steps=${DEMO_VAE_STEPS:-1200} steps=${DEMO_STEPS:-2400} sampling_steps=${DEM
 # No mirrored views: shoes of this data set all point to the left.
 train_vae=(--image-size 32 --downsample 4 --latent-channels 4 --batch-size 8 --max-steps "$vae_steps" --flip-prob 0)
 encode_latents=(--image-size 32 --flip none)
-train=(--model DiT-192x6x6/2 --global-batch-size 64 --max-steps "$steps" --lr 2e-3 --warmup-steps 100 --lr-schedule linear
-	--final-lr 0.05 --ema-decay 0.998 --log-every 50 --sample-every "$(((steps + 1) / 2))")
+train=(--model DiT-192x6x6/2 --global-batch-size 64 --max-steps "$steps"
+	--lr 2e-3 --warmup-steps 100 --lr-schedule linear --final-lr 0.05 --ema-decay 0.998
+	--log-every 50 --sample-every "$(((steps + 1) / 2))")
 sample=(--cfg-scale 4.0 --num-sampling-steps "$sampling_steps" --num-samples 100)
 
 run() {
@@ -38,5 +39,6 @@ cat <<END
   the run                  $out/run
 
 Without guidance the samples vary more and obey less; compare:
-  $ditrun sample --ckpt $out/run --vae $out/vae --cfg-scale 1.0 --num-sampling-steps $sampling_steps --num-samples 100 --out $out/samples-cfg-1.png
+  $ditrun sample --ckpt $out/run --vae $out/vae --cfg-scale 1.0 \\
+    --num-sampling-steps $sampling_steps --num-samples 100 --out $out/samples-cfg-1.png
 END

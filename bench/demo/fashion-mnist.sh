@@ -49,10 +49,12 @@ if ! intact "$data"; then
 	mkdir -p "$(dirname "$data")"
 	new=$(mktemp -d "$data.XXXXXX")
 	trap 'rm -rf "$new"' EXIT
-	from_debian "$new" || from_origin "$new" || fail "Fashion-MNIST could not be fetched: neither the Debian package dataset-fashion-mnist nor its origin could be reached" \
-		"run again with a network" \
-		"put the four files ($(awk '{ printf "%s%s.gz", sep, $2; sep = ", " }' <<<"$checksums")) into $data"
-	intact "$new" || fail "Fashion-MNIST: what was fetched does not have the pinned checksums"
+	if ! from_debian "$new" && ! from_origin "$new"; then
+		names=$(awk '{ printf "%s%s.gz", sep, $2; sep = ", " }' <<<"$checksums")
+		fail "could reach neither the Debian package dataset-fashion-mnist nor the original site" \
+			"run again with a network" "put the four files ($names) into $data"
+	fi
+	intact "$new" || fail "the fetched files do not have the pinned checksums"
 	rm -rf "$new/apt" "$new/apt.log" "$new/usr" "$data"
 	chmod 755 "$new"
 	mv "$new" "$data"

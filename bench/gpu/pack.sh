@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make gpu-check: packs build/gpu-check, and that into build/gpu-check.tar.gz. Where it is run it needs nothing but a libtorch
-# and a GPU:
+# make gpu-check: packs build/gpu-check, and that into build/gpu-check.tar.gz. The machine that runs it needs only a
+# libtorch and a GPU:
 #   bin/      ditrun and the test binaries, which find lib/ beside them
 #   lib/      libditshim.so (and the CUDA plugin, where one was built)
 #   pkg/      each tested package's data, in the folder where its test binary is started
@@ -43,7 +43,8 @@ fi
 echo "packed $(wc -l <$pack/tests) test binaries into $pack and $pack.tar.gz ($size MB)"
 
 if ! nvidia-smi -L >/dev/null 2>&1; then
-	echo "gpu-check: no GPU here, so nothing was run: unpack $pack.tar.gz on a machine with one and start gpu-check/run.sh"
+	echo "gpu-check: no GPU here, so nothing was run: unpack $pack.tar.gz on a machine with a GPU" \
+		"and start gpu-check/run.sh"
 	exit
 fi
 exec $pack/run.sh

@@ -5,7 +5,8 @@ set -uo pipefail
 cd "$(dirname "$0")" || exit
 top=$PWD
 
-torch=${LIBTORCH:-$(cd / && python3 -c 'import importlib.util as u, os; print(os.path.dirname(u.find_spec("torch").origin))' 2>/dev/null)}
+find_torch='import importlib.util as u, os; print(os.path.dirname(u.find_spec("torch").origin))'
+torch=${LIBTORCH:-$(cd / && python3 -c "$find_torch" 2>/dev/null)}
 if [ ! -e "$torch/lib/libtorch_cuda.so" ]; then
 	echo "gpu-check: error: no libtorch with CUDA in '${torch}' (want lib/libtorch_cuda.so)" >&2
 	echo "  - set LIBTORCH to a torch folder, or install one: python3 -m pip install torch==2.11.0" >&2
@@ -27,7 +28,8 @@ while read -r name folder; do
 		tee "$log" | awk -f "$top/gotest.awk"
 	rc=${PIPESTATUS[0]}
 	[ "$rc" -eq 0 ] || broken="$broken $name"
-	printf '%-24s %4d passed %3d failed %3d skipped, exit code %d\n' "$name" "$(count PASS)" "$(count FAIL)" "$(count SKIP)" "$rc"
+	printf '%-24s %4d passed %3d failed %3d skipped, exit code %d\n' \
+		"$name" "$(count PASS)" "$(count FAIL)" "$(count SKIP)" "$rc"
 	passed=$((passed + $(count PASS))) failed=$((failed + $(count FAIL))) skipped=$((skipped + $(count SKIP)))
 done <tests
 echo "gpu-check: $passed passed, $failed failed, $skipped skipped; whole output in $top/log"

@@ -1,13 +1,16 @@
 """Converts checkpoints with ditrun there and back, and opens what it wrote with the programs it is meant for.
 
-Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 diffusers==0.35.2 huggingface_hub==0.36.0 safetensors numpy
+Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 diffusers==0.35.2 huggingface_hub==0.36.0 safetensors
+       numpy
        git clone https://github.com/facebookresearch/DiT; a built ditrun; a VAE folder (that of the tests will do)
-Usage: python check_conversions.py --dit-src DIR --ditrun ../../bin/ditrun --vae ../../vae/testdata/tiny [--model DiT-S/2] [--work DIR]
+Usage: python check_conversions.py --dit-src DIR --ditrun ../../bin/ditrun --vae ../../vae/testdata/tiny
+       [--model DiT-S/2] [--work DIR]
 
-A model of the original with random weights is saved by torch.save in the three forms that its users have (plain state dict,
-training checkpoint with argparse.Namespace and optimizer, the format before torch 1.6), and then:
+A model of the original with random weights is saved by torch.save in the three forms that its users have (plain state
+dict, training checkpoint with argparse.Namespace and optimizer, the format before torch 1.6), and then:
   each form      -> official .pt: opened by the original's strict loading, weights_only=True; byte-equal
-  -> diffusers   -> DiTPipeline.from_pretrained; one forward pass, timestep frequencies set to the original's, beside the original
+  -> diffusers   -> DiTPipeline.from_pretrained; one forward pass, timestep frequencies set to the original's, beside
+                 the original
   -> diffusers   -> ditrun -> official .pt: byte-equal, pos_embed excepted
   diffusers' save_pretrained of that pipeline -> official .pt: byte-equal, pos_embed excepted
 """
@@ -59,7 +62,8 @@ def main():
         got = torch.load(path, weights_only=True)
         twin = models.DiT_models[a.model](input_size=32)
         twin.load_state_dict(got, strict=True)
-        return list(got) == list(state) and all(k in but or got[k].dtype == state[k].dtype and torch.equal(got[k], state[k]) for k in state)
+        return list(got) == list(state) and all(k in but or got[k].dtype == state[k].dtype
+                                                and torch.equal(got[k], state[k]) for k in state)
 
     plain = os.path.join(work, "plain.pt")
     torch.save(state, plain)
@@ -67,7 +71,8 @@ def main():
     opt = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)
     raw = {k: v.clone() for k, v in state.items()}
     raw["x_embedder.proj.bias"] += 1
-    torch.save({"model": raw, "ema": state, "opt": opt.state_dict(), "args": argparse.Namespace(model=a.model, image_size=256, num_classes=1000, vae="ema")}, training)
+    torch.save({"model": raw, "ema": state, "opt": opt.state_dict(),
+                "args": argparse.Namespace(model=a.model, image_size=256, num_classes=1000, vae="ema")}, training)
     legacy = os.path.join(work, "legacy.pt")
     torch.save(state, legacy, _use_new_zipfile_serialization=False)
     for source in (plain, training, legacy):
@@ -84,9 +89,11 @@ def main():
         for m in transformer.modules():
             if hasattr(m, "downscale_freq_shift"):
                 m.downscale_freq_shift = 0
-        model.pos_embed.copy_(torch.from_numpy(models.get_2d_sincos_pos_embed(model.pos_embed.shape[-1], int(model.x_embedder.num_patches**0.5))).float()[None])
+        model.pos_embed.copy_(torch.from_numpy(models.get_2d_sincos_pos_embed(
+            model.pos_embed.shape[-1], int(model.x_embedder.num_patches**0.5))).float()[None])
         d = rel(transformer(x, timestep=t, class_labels=y).sample, model(x, t, y))
-    check("DiTPipeline.from_pretrained, forward beside the original", d < 1e-5, f"{d:.1e} of norm {float(model(x, t, y).norm()):.1f}")
+    check("DiTPipeline.from_pretrained, forward beside the original", d < 1e-5,
+          f"{d:.1e} of norm {float(model(x, t, y).norm()):.1f}")
     same_but = ("pos_embed",)
     state = {k: v for k, v in state.items()}
     back = convert(convert(folder, "ditrun", "back.safetensors"), "official", "back.pt")

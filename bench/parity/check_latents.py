@@ -1,15 +1,18 @@
-"""Encodes pictures with ditrun and with the original's road, PIL, ADM's crop and diffusers' AutoencoderKL, and compares the latents.
+"""Encodes pictures with ditrun and with the original's road, PIL, ADM's crop and diffusers' AutoencoderKL, and compares
+the latents.
 
-Needs: pip install torch==2.11.0 torchvision==0.26.0 diffusers==0.35.2 huggingface_hub==0.36.0 safetensors numpy pillow==12.1.1
+Needs: pip install torch==2.11.0 torchvision==0.26.0 diffusers==0.35.2 huggingface_hub==0.36.0 safetensors numpy
+       pillow==12.1.1
 Usage: python check_latents.py --ditrun ../../bin/ditrun [--photos DIR] [--count 6] [--image-size 256] [--vae FOLDER]
        python check_latents.py --golden [--out ../../vae/encode/testdata]
 
-The pictures are a class folder tree of JPEG files of every kind that Pillow writes, PNG and WebP, cut from the photos in DIR, else drawn; the
-VAE is FOLDER, else Stable Diffusion's configuration with the weights of philox_weights.py. The shards that ditrun writes are
-read with the safetensors package. Ids and labels must be those of torchvision's ImageFolder, mean and log variance of both views equal to 1e-4.
+The pictures are a class folder tree of JPEG files of every kind that Pillow writes, PNG and WebP, cut from the photos
+in DIR, else drawn; the VAE is FOLDER, else Stable Diffusion's configuration with the weights of philox_weights.py. The
+shards that ditrun writes are read with the safetensors package. Ids and labels must be those of torchvision's
+ImageFolder, mean and log variance of both views equal to 1e-4.
 
---golden writes what TestLatentsEqualDiffusers reads: pictures/ and latents.safetensors, made with vae/testdata/tiny at 16 pixels:
-moments, moments_flip [n, 8, 8, 8], labels [n], in the order of ImageFolder.
+--golden writes what TestLatentsEqualDiffusers reads: pictures/ and latents.safetensors, made with vae/testdata/tiny at
+16 pixels: moments, moments_flip [n, 8, 8, 8], labels [n], in the order of ImageFolder.
 """
 import argparse
 import glob
@@ -45,8 +48,9 @@ def drawn(i, w, h):
 
 def write_pictures(folder, pictures):
     """Saves each picture in another way, by turns in three classes."""
-    kinds = [("jpg", dict(quality=90)), ("JPEG", dict(quality=75, subsampling=1, progressive=True)), ("jpeg", dict(quality=95, subsampling=0)),
-             ("png", {}), ("webp", dict(quality=80)), ("jpg", dict(quality=85, mode="CMYK")), ("jpg", dict(quality=90, mode="L")),
+    kinds = [("jpg", dict(quality=90)), ("JPEG", dict(quality=75, subsampling=1, progressive=True)),
+             ("jpeg", dict(quality=95, subsampling=0)), ("png", {}), ("webp", dict(quality=80)),
+             ("jpg", dict(quality=85, mode="CMYK")), ("jpg", dict(quality=90, mode="L")),
              ("png", dict(mode="P"))]
     for i, im in enumerate(pictures):
         ext, options = kinds[i % len(kinds)]
@@ -59,7 +63,8 @@ def write_pictures(folder, pictures):
 
 @torch.no_grad()
 def reference(vae, folder, size):
-    """Moments of both views and labels, in the order of ImageFolder; the log variance clamped as that of the posterior."""
+    """Moments of both views and labels, in the order of ImageFolder; the log variance clamped as that of the
+    posterior."""
     moments, flipped, labels = [], [], []
     for path, label in ImageFolder(folder).samples:
         with open(path, "rb") as f:
@@ -73,11 +78,13 @@ def reference(vae, folder, size):
 
 
 def stable_diffusion():
-    vae = AutoencoderKL(block_out_channels=[128, 256, 512, 512], down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
-                        layers_per_block=2, latent_channels=4, norm_num_groups=32, sample_size=256)
+    vae = AutoencoderKL(block_out_channels=[128, 256, 512, 512], down_block_types=["DownEncoderBlock2D"] * 4,
+                        up_block_types=["UpDecoderBlock2D"] * 4, layers_per_block=2, latent_channels=4,
+                        norm_num_groups=32, sample_size=256)
     with torch.no_grad():
         for i, (key, v) in enumerate(vae.state_dict().items()):
-            v.copy_(torch.from_numpy(weights(i, tuple(v.shape), centre=1.0 if "norm" in key and key.endswith("weight") else 0.0)))
+            v.copy_(torch.from_numpy(weights(i, tuple(v.shape),
+                                             centre=1.0 if "norm" in key and key.endswith("weight") else 0.0)))
     return vae
 
 
@@ -96,7 +103,8 @@ def photos(folder, count):
 def golden(out):
     vae = AutoencoderKL.from_pretrained(os.path.join(HERE, "../../vae/testdata/tiny")).eval()
     folder = os.path.join(out, "pictures")
-    write_pictures(folder, [drawn(i, w, h) for i, (w, h) in enumerate([(61, 44), (30, 75), (16, 16), (33, 20), (40, 64), (25, 24), (50, 19), (18, 37), (23, 90)])])
+    write_pictures(folder, [drawn(i, w, h) for i, (w, h) in enumerate([
+        (61, 44), (30, 75), (16, 16), (33, 20), (40, 64), (25, 24), (50, 19), (18, 37), (23, 90)])])
     moments, flipped, labels = reference(vae, folder, 16)
     f = File()
     for name, t in (("moments", moments), ("moments_flip", flipped), ("labels", labels)):
@@ -118,12 +126,14 @@ def main():
         return golden(a.out)
     with tempfile.TemporaryDirectory() as work:
         folder, latents = os.path.join(work, "pictures"), os.path.join(work, "latents")
-        write_pictures(folder, photos(a.photos, a.count) if a.photos else [drawn(i, 500 - 37 * i % 300, 300 + 41 * i % 400) for i in range(a.count)])
+        write_pictures(folder, photos(a.photos, a.count) if a.photos
+                       else [drawn(i, 500 - 37 * i % 300, 300 + 41 * i % 400) for i in range(a.count)])
         if not a.vae:
             a.vae = os.path.join(work, "vae")
             stable_diffusion().save_pretrained(a.vae)
-        subprocess.run([a.ditrun, "encode-latents", "--device", "cpu", "--data", folder, "--vae", a.vae, "--out", latents,
-                        "--image-size", str(a.image_size), "--dtype", "fp32", "--batch-size", "4"], check=True)
+        subprocess.run([a.ditrun, "encode-latents", "--device", "cpu", "--data", folder, "--vae", a.vae,
+                        "--out", latents, "--image-size", str(a.image_size), "--dtype", "fp32", "--batch-size", "4"],
+                       check=True)
         got = {}
         for path in sorted(glob.glob(os.path.join(latents, "*.safetensors"))):
             with safe_open(path, "pt") as f:
@@ -131,14 +141,16 @@ def main():
                     got.setdefault(name, []).append(f.get_tensor(name))
         got = {name: torch.cat(parts) for name, parts in got.items()}
         moments, flipped, labels = reference(AutoencoderKL.from_pretrained(a.vae).eval(), folder, a.image_size)
-        assert torch.equal(got["index"], torch.arange(len(labels))) and torch.equal(got["labels"], labels), "other ids or labels"
+        assert (torch.equal(got["index"], torch.arange(len(labels)))
+                and torch.equal(got["labels"], labels)), "other ids or labels"
         worst = 0.0
         for name, want in (("moments", moments), ("moments_flip", flipped)):
             for part, g, w in zip(("mean", "logvar"), got[name].chunk(2, 1), want.chunk(2, 1)):
                 diff = (g - w).abs().max().item()
                 worst = max(worst, diff)
                 print("%s, %s: largest difference %.2g; values up to %.3g" % (name, part, diff, w.abs().max()))
-        print("%d pictures of %d classes, ids and labels equal, largest difference %.2g" % (len(labels), labels.max() + 1, worst))
+        print("%d pictures of %d classes, ids and labels equal, largest difference %.2g"
+              % (len(labels), labels.max() + 1, worst))
         assert worst < 1e-4
 
 

@@ -1,17 +1,20 @@
-"""Writes dit/testdata/blocks.safetensors: the paper's four blocks under each condition, from a plain composition of PyTorch.
+"""Writes dit/testdata/blocks.safetensors: the paper's four blocks under each condition, from a plain composition of
+PyTorch.
 
 The authors released adaLN-Zero alone. What is composed here is the text of the paper (section 3.2, figure 3) with what
-docs/blocks.md adds to it, spelled in the simplest way: one sample at a time, attention as softmax of a product, padding of
-captions cut off instead of masked, no module shared with the program under test.
+docs/blocks.md adds to it, spelled in the simplest way: one sample at a time, attention as softmax of a product, padding
+of captions cut off instead of masked, no module shared with the program under test.
 
 Needs: pip install torch==2.11.0 safetensors numpy
 Usage: python gen_goldens_blocks.py [--out ../../dit/testdata]
 
-x t y text lengths w      what all models are given, as far as they take it, and what the loss sum(out * w) weighs outputs with
+x t y text lengths w      what all models are given, as far as they take it, and what the loss sum(out * w) weighs
+                          outputs with
 BLOCK/CONDITION.out       computed in float64, but for the timestep code, which is float32 by definition
 BLOCK/CONDITION.grad.KEY  of the loss
-config                    model: sizes; keys: [name, shape] of each model in the order of its state dict. Weights are those of
-                          philox_weights.py by that index, weights of norms around 1; pos_embed, index 0, is computed
+config                    model: sizes; keys: [name, shape] of each model in the order of its state dict. Weights are
+                          those of philox_weights.py by that index, weights of norms around 1; pos_embed, index 0, is
+                          computed
 """
 import argparse
 import math
@@ -24,7 +27,8 @@ from torch.nn import functional as F
 from goldens import File, Rand
 from philox_weights import weights
 
-SIZES = dict(input_size=4, input_width=6, patch_size=2, in_channels=2, hidden_size=8, depth=2, num_heads=2, num_classes=3, learn_sigma=True)
+SIZES = dict(input_size=4, input_width=6, patch_size=2, in_channels=2, hidden_size=8, depth=2, num_heads=2,
+             num_classes=3, learn_sigma=True)
 TEXT = dict(text_width=6, text_length=5)
 BLOCKS = ("in-context", "cross-attention", "adaln", "adaln-zero")
 CONDITIONS = ("class", "text", "text+class", "none")
@@ -54,7 +58,8 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     def __init__(self, dim, heads):
         super().__init__()
-        self.heads, self.q, self.kv, self.proj = heads, nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+        self.heads, self.q, self.kv, self.proj = (
+            heads, nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim))
 
     def forward(self, x, context):
         k, v = self.kv(context).split(x.shape[1], dim=1)
@@ -163,7 +168,8 @@ class Model(nn.Module):
         super().__init__()
         d, p, c = SIZES["hidden_size"], SIZES["patch_size"], SIZES["in_channels"]
         text = "text" in condition
-        self.rows, self.cols, self.patch, self.in_context = SIZES["input_size"] // p, SIZES["input_width"] // p, p, block == "in-context"
+        self.rows, self.cols, self.patch, self.in_context = (
+            SIZES["input_size"] // p, SIZES["input_width"] // p, p, block == "in-context")
         self.pos_embed = nn.Parameter(positions(d, self.rows, self.cols), requires_grad=False)
         self.x_embedder = Child(proj=nn.Conv2d(c, d, p, p))
         self.t_embedder = Child(mlp=nn.Sequential(nn.Linear(256, d), nn.SiLU(), nn.Linear(d, d)))
@@ -171,7 +177,8 @@ class Model(nn.Module):
             self.y_embedder = Child(embedding_table=nn.Embedding(SIZES["num_classes"] + 1, d))
         if text:
             self.text_embedder = MLP(TEXT["text_width"], d, d)
-        kind = {"in-context": InContextBlock, "cross-attention": CrossAttentionBlock, "adaln": AdaLNBlock, "adaln-zero": AdaLNZeroBlock}[block]
+        kind = {"in-context": InContextBlock, "cross-attention": CrossAttentionBlock, "adaln": AdaLNBlock,
+                "adaln-zero": AdaLNZeroBlock}[block]
         self.blocks = nn.ModuleList(kind(d, SIZES["num_heads"], text) for _ in range(SIZES["depth"]))
         self.final_layer = (AdaptiveFinal if "adaln" in block else PlainFinal)(d, p * p * 2 * c)
 
@@ -215,7 +222,8 @@ def main():
     n, channels, height, width = 3, SIZES["in_channels"], SIZES["input_size"], SIZES["input_width"]
     x, w = r.normal(n, channels, height, width), r.normal(n, 2 * channels, height, width)
     text = r.normal(n, TEXT["text_length"], TEXT["text_width"])
-    t, y, lengths = torch.tensor([0, 321, 999]), torch.tensor([2, 3, 0]), torch.tensor([5, 1, 3])  # class 3 is the null class
+    # class 3 is the null class
+    t, y, lengths = torch.tensor([0, 321, 999]), torch.tensor([2, 3, 0]), torch.tensor([5, 1, 3])
     for k, v in dict(x=x, t=t, y=y, text=text, lengths=lengths, w=w).items():
         f.add(k, v)
     f.config = {"model": {**SIZES, "mlp_ratio": 4, "class_dropout_prob": 0.1}, "text": TEXT, "keys": {}}

@@ -1,5 +1,5 @@
-"""Writes what package dit is compared with of diffusers' own DiT, whose arithmetic differs from the original's on two points:
-timestep frequencies exp(-ln(10000) i/127), and epsilon 1e-5 in the norm before the MLP.
+"""Writes what package dit is compared with of diffusers' own DiT, whose arithmetic differs from the original's on two
+points: timestep frequencies exp(-ln(10000) i/127), and epsilon 1e-5 in the norm before the MLP.
 
 Needs: pip install torch==2.11.0 diffusers==0.35.2 safetensors numpy
 Usage: python gen_goldens_diffusers_dit.py [--out ../../dit/testdata]
@@ -21,8 +21,10 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--out", default=os.path.join(here, "../../dit/testdata"))
     out = p.parse_args().out
-    model = DiTTransformer2DModel(num_attention_heads=3, attention_head_dim=16, num_layers=2, sample_size=8, patch_size=2, in_channels=4, out_channels=8,
-                                  num_embeds_ada_norm=10, activation_fn="gelu-approximate", norm_elementwise_affine=False, norm_type="ada_norm_zero").eval()
+    model = DiTTransformer2DModel(num_attention_heads=3, attention_head_dim=16, num_layers=2, sample_size=8,
+                                  patch_size=2, in_channels=4, out_channels=8, num_embeds_ada_norm=10,
+                                  activation_fn="gelu-approximate", norm_elementwise_affine=False,
+                                  norm_type="ada_norm_zero").eval()
     fill(model, "dit/diffusers")
     first = model.transformer_blocks[0].norm1.emb.state_dict()
     for block in model.transformer_blocks:

@@ -4,27 +4,34 @@ Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 safetensors nu
        git clone https://github.com/facebookresearch/DiT
 Usage: python gen_goldens_diffusion.py --dit-src DIR [--out ../../diffusion/testdata]
 
-tables.safetensors    float64 tables NAME.TABLE for the processes of config.processes = {NAME: respacing}, cosine.betas, and
-                      config.spaced = {spec: kept steps} of 1000 steps
-losses.safetensors    x0 noise t model_output -> q_sample, loss mse vb (per sample), grad of the mean loss by model_output;
-                      fixed.{loss,grad}: the same without learned variance (model_output is the first half of the channels)
-steps.safetensors     one reverse step: x noise model_output (shared), per process NAME: NAME.t (index into the process),
-                      NAME.t_model (what the network sees), NAME.{pred_xstart,mean,log_variance,p_sample,ddim0,ddim1,reverse}
-                      (ddimE: eta = E), NAME.fixed.{p_sample,log_variance}: fixed large variance
-train.safetensors     ten training steps of the tiny DiT, lr 1e-3, AdamW weight decay 0, EMA 0.999, starting from the weights of
-                      dit/testdata/tiny.safetensors: K.x0 K.t K.y (labels after dropping) K.noise for K = 1..10;
-                      losses [10], mse vb [10, N], grad_norms [10], final.KEY, ema.KEY after step 10
-train_init.safetensors  the same from the original's own initialisation: init.KEY; losses, grad_norms; final.KEY (three tensors)
-                      and final_norms, ema_norms [number of tensors] in the order of config.keys. The K.* are those of train
-                      config.no_gradient: rows of tensors whose gradient is zero but for rounding; AdamW turns that rounding
-                      into steps of its own size, so the values of these rows mean nothing
-train_fifty.safetensors  fifty steps from the weights of tiny.safetensors: losses, grad_norms, final.KEY. Batch k, from 0, has x0 and labels
-                      of batch k % 10 of train.safetensors, t of batch (k + k // 10) % 10 and noise of batch (3 k + k // 10) % 10
-sample.safetensors    8 steps of a small trained DiT (model.KEY; an untrained one lets the latents grow a hundredfold, which hides
-                      the noise), forward_with_cfg, scale config.cfg_scale: z y, K.noise (K = 1..8 in order of use, one for
-                      every step, also the last) -> ancestral.K: latents after step K; ddim.K: DDIM, eta 0, config.ddim
-config.f64: largest difference, relative to the tensor's largest magnitude, of this float32 run from one in float64 (with the
-tables and the timestep code still rounded to float32, as the original does whatever the network's precision).
+tables.safetensors    float64 tables NAME.TABLE for the processes of config.processes = {NAME: respacing}, cosine.betas,
+                      and config.spaced = {spec: kept steps} of 1000 steps
+losses.safetensors    x0 noise t model_output -> q_sample, loss mse vb (per sample), grad of the mean loss by
+                      model_output; fixed.{loss,grad}: the same without learned variance (model_output is the first half
+                      of the channels)
+steps.safetensors     one reverse step: x noise model_output (shared), per process NAME: NAME.t (index into the
+                      process), NAME.t_model (what the network sees),
+                      NAME.{pred_xstart,mean,log_variance,p_sample,ddim0,ddim1,reverse} (ddimE: eta = E),
+                      NAME.fixed.{p_sample,log_variance}: fixed large variance
+train.safetensors     ten training steps of the tiny DiT, lr 1e-3, AdamW weight decay 0, EMA 0.999, starting from the
+                      weights of dit/testdata/tiny.safetensors: K.x0 K.t K.y (labels after dropping) K.noise for K =
+                      1..10; losses [10], mse vb [10, N], grad_norms [10], final.KEY, ema.KEY after step 10
+train_init.safetensors
+                      the same from the original's own initialisation: init.KEY; losses, grad_norms; final.KEY (three
+                      tensors) and final_norms, ema_norms [number of tensors] in the order of config.keys. The K.* are
+                      those of train
+                      config.no_gradient: rows of tensors whose gradient is zero but for rounding; AdamW turns
+                      that rounding into steps of its own size, so the values of these rows mean nothing
+train_fifty.safetensors
+                      fifty steps from the weights of tiny.safetensors: losses, grad_norms, final.KEY. Batch k, from 0,
+                      has x0 and labels of batch k % 10 of train.safetensors, t of batch (k + k // 10) % 10 and noise
+                      of batch (3 k + k // 10) % 10
+sample.safetensors    8 steps of a small trained DiT (model.KEY; an untrained one lets the latents grow a hundredfold,
+                      which hides the noise), forward_with_cfg, scale config.cfg_scale: z y, K.noise (K = 1..8 in order
+                      of use, one for every step, also the last) -> ancestral.K: latents after step K; ddim.K: DDIM, eta
+                      0, config.ddim
+config.f64: largest difference, relative to the tensor's largest magnitude, of this float32 run from one in float64
+(with the tables and the timestep code still rounded to float32, as the original does whatever the network's precision).
 """
 import argparse
 import os
@@ -70,7 +77,8 @@ def tables(diffusion, out):
         file.add("%s.log_betas" % name, torch.from_numpy(np.log(process.betas)))
         file.add("%s.timestep_map" % name, torch.tensor(process.timestep_map))
     file.add("cosine.betas", torch.from_numpy(get_named_beta_schedule("squaredcos_cap_v2", 1000)))
-    specs = ["1", "2", "3", "5", "7", "8", "10", "13", "21", "49", "50", "250", "999", "1000", "10,15,20", "ddim8", "ddim50", "ddim250"]
+    specs = ["1", "2", "3", "5", "7", "8", "10", "13", "21", "49", "50", "250", "999", "1000", "10,15,20", "ddim8",
+             "ddim50", "ddim250"]
     file.config = {"processes": PROCESSES, "spaced": {s: sorted(space_timesteps(1000, s)) for s in specs},
                    "spaced300": {s: sorted(space_timesteps(300, s)) for s in ["10,15,20", "ddim25"]}}
     file.save(os.path.join(out, "tables.safetensors"))
@@ -83,8 +91,9 @@ def losses(diffusion, out):
     x0, noise = r.normal(*shape), r.normal(*shape)
     v = r.uniform(-1.3, 1.3, *shape)
     error = r.normal(*shape) * torch.tensor([0.3, 0.8, 0.5, 0.1, 1.0, 1.0]).view(-1, 1, 1, 1)
-    # Half of the second sample lies more than ten deviations off, where the likelihood is at its floor. Values in between are
-    # of no use: there float32 rounds the difference of two probabilities near one, and the result is mostly rounding.
+    # Half of the second sample lies more than ten deviations off, where the likelihood is at its floor. Values in
+    # between are of no use: there float32 rounds the difference of two probabilities near one, and the result is mostly
+    # rounding.
     error[1, 2:] = error[1, 2:].sign() * (10 + error[1, 2:].abs())
     output = torch.cat([noise + error, v], 1)
 
@@ -104,7 +113,8 @@ def losses(diffusion, out):
     file.add("fixed.loss", fixed["loss"])
     file.add("fixed.grad", fixed["grad"])
     # Relative to each sample's own value: the terms span orders of magnitude.
-    file.config["f64"] = {k: [sig(rel(x, y)) for x, y in zip(a[k], b[k])] for k in ("q_sample", "loss", "mse", "vb", "grad")}
+    file.config["f64"] = {k: [sig(rel(x, y)) for x, y in zip(a[k], b[k])]
+                          for k in ("q_sample", "loss", "mse", "vb", "grad")}
     file.save(os.path.join(out, "losses.safetensors"))
     print("losses", a["loss"].tolist(), "vb", a["vb"].tolist())
     print("float32 against float64:", file.config["f64"])
@@ -220,7 +230,8 @@ def train(diffusion, models, out):
         file.add("ema." + k, a[2][k])
     file.config = dict(options, weights="dit/testdata/tiny.safetensors", f64=compare(a, b))
     file.save(os.path.join(out, "train.safetensors"))
-    print("losses", a[0]["losses"].tolist(), "grad norms", a[0]["grad_norms"].tolist(), "float32 against float64:", file.config["f64"])
+    print("losses", a[0]["losses"].tolist(), "grad norms", a[0]["grad_norms"].tolist(), "float32 against float64:",
+          file.config["f64"])
 
     torch.manual_seed(0)
     model = models.DiT(**TINY).eval()
@@ -238,7 +249,8 @@ def train(diffusion, models, out):
     file.add("ema_norms", torch.stack([torch.linalg.vector_norm(v) for v in a[2].values()]))
     file.config = dict(options, batches="train.safetensors", keys=list(a[1]), f64=compare(a, b))
     file.save(os.path.join(out, "train_init.safetensors"))
-    print("losses", a[0]["losses"].tolist(), "grad norms", a[0]["grad_norms"].tolist(), "float32 against float64:", file.config["f64"])
+    print("losses", a[0]["losses"].tolist(), "grad norms", a[0]["grad_norms"].tolist(), "float32 against float64:",
+          file.config["f64"])
 
 
     # Fifty batches, all different, of the ten that are stored already.
@@ -258,7 +270,8 @@ def train(diffusion, models, out):
     print("losses", a[0]["losses"].tolist(), "float32 against float64:", file.config["f64"])
 
 
-SMALL = dict(input_size=8, patch_size=2, in_channels=4, hidden_size=24, depth=2, num_heads=2, num_classes=10, learn_sigma=True)
+SMALL = dict(input_size=8, patch_size=2, in_channels=4, hidden_size=24, depth=2, num_heads=2, num_classes=10,
+             learn_sigma=True)
 
 
 def trained(diffusion, models):
@@ -273,7 +286,8 @@ def trained(diffusion, models):
         y = r.ints(10, 32)
         x0 = patterns[y] + r.normal(32, 4, 8, 8, std=0.2)
         y[r.uniform(0, 1, 32) < 0.1] = 10
-        loss = process.training_losses(model, x0, r.ints(1000, 32), dict(y=y), noise=r.normal(32, 4, 8, 8))["loss"].mean()
+        loss = process.training_losses(model, x0, r.ints(1000, 32), dict(y=y),
+                                       noise=r.normal(32, 4, 8, 8))["loss"].mean()
         opt.param_groups[0]["lr"] = 3e-3 * (1 - i / steps)
         opt.zero_grad()
         loss.backward()

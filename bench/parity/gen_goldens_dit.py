@@ -8,14 +8,16 @@ tiny.safetensors         weights of a tiny DiT under the official keys; config: 
 tiny_golden.safetensors  for that model in eval mode:
   x t y out              forward
   w, grad.KEY, grad_x    gradients of sum(out * w)
-  act.NAME               x_embedder (with pos_embed), t_freq (the 256 wide code), t_embedder, y_embedder, c, blocks.I.attn,
-                         blocks.I.mlp, blocks.I (outputs), final_layer (before unpatchify)
-  cfg.x cfg.t cfg.y      input of forward_with_cfg, scale config.cfg_scale; halves of cfg.x differ, the second is to be ignored
+  act.NAME               x_embedder (with pos_embed), t_freq (the 256 wide code), t_embedder, y_embedder, c,
+                         blocks.I.attn, blocks.I.mlp, blocks.I (outputs), final_layer (before unpatchify)
+  cfg.x cfg.t cfg.y      input of forward_with_cfg, scale config.cfg_scale; halves of cfg.x differ, the second is to be
+                         ignored
   cfg.out cfg.out_all    guidance on 3 channels (as released) and on all input channels
 patch4, patch8, nosigma.safetensors: model.KEY, x t y out, w, grad.KEY; config.model: constructor arguments
 embeddings.safetensors   pos_embed.D.G [G*G, D]; pos_embed.1152.16.rows for config.rows; t_freq [n, 256] for t
-models.json              the twelve official models: parameter counts, [key, shape] in order; and, from a model of depth 1, what
-                         each tensor looks like after initialisation: {key: [standard deviation, largest magnitude]}
+models.json              the twelve official models: parameter counts, [key, shape] in order; and, from a model of depth
+                         1, what each tensor looks like after initialisation: {key: [standard deviation, largest
+                         magnitude]}
 config.f64: largest difference, relative to the tensor's largest magnitude, of this float32 run from one in float64.
 """
 import argparse
@@ -27,7 +29,8 @@ import torch
 
 from goldens import File, Rand, fill, rel, sig
 
-TINY = dict(input_size=8, patch_size=2, in_channels=4, hidden_size=48, depth=2, num_heads=3, num_classes=10, learn_sigma=True)
+TINY = dict(input_size=8, patch_size=2, in_channels=4, hidden_size=48, depth=2, num_heads=3, num_classes=10,
+            learn_sigma=True)
 
 
 def new_tiny(models, name, **config):
@@ -40,7 +43,8 @@ def new_tiny(models, name, **config):
 
 
 def double(models, model, config):
-    """The same network in float64; the timestep code stays float32, as the original computes it whatever the weights are."""
+    """The same network in float64; the timestep code stays float32, as the original computes it whatever the weights
+    are."""
     twin = models.DiT(**config).eval()
     twin.load_state_dict(model.state_dict())
     twin.double()
@@ -173,7 +177,8 @@ def official(models, path):
                 for k, v in shallow.state_dict().items()}
         result[name if side == 32 else name + "@%d" % (8 * side)] = entry
     with open(path, "w") as f:
-        f.write("{\n" + ",\n".join(json.dumps(k) + ": " + json.dumps(v, separators=(",", ":")) for k, v in result.items()) + "\n}\n")
+        f.write("{\n" + ",\n".join(json.dumps(k) + ": " + json.dumps(v, separators=(",", ":"))
+                                   for k, v in result.items()) + "\n}\n")
     print("%s: %d bytes" % (path, os.path.getsize(path)))
 
 

@@ -5,12 +5,12 @@ Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 safetensors nu
 Usage: python gen_goldens_resume.py --dit-src DIR [--out ../../diffusion/testdata]
 
 resume/0000003.pt   what train.py saves after three steps of a tiny DiT: model, ema, opt, args. lr 1e-3, EMA 0.9
-resume/older.pt     the same state in other forms: the stream of PyTorch before 1.6, names under module._orig_mod., an optimizer of
-                    the trained parameters alone, whose steps are numbers
-resume.safetensors  the three steps that follow, from the file as torch.load reads it: K.x0 K.t K.y (labels after dropping)
-                    K.noise for K = 1..3; losses, grad_norms [3]; final.KEY, ema.KEY after step 6. config.no_gradient: see
-                    gen_goldens_diffusion.py. config.f64: largest difference, relative to the tensor's largest magnitude, of
-                    this float32 run from one in float64
+resume/older.pt     the same state in other forms: the stream of PyTorch before 1.6, names under module._orig_mod., an
+                    optimizer of the trained parameters alone, whose steps are numbers
+resume.safetensors  the three steps that follow, from the file as torch.load reads it: K.x0 K.t K.y (labels after
+                    dropping) K.noise for K = 1..3; losses, grad_norms [3]; final.KEY, ema.KEY after step 6.
+                    config.no_gradient: see gen_goldens_diffusion.py. config.f64: largest difference, relative to the
+                    tensor's largest magnitude, of this float32 run from one in float64
 """
 import argparse
 import os
@@ -22,7 +22,8 @@ import torch
 from gen_goldens_dit import double, new_tiny
 from goldens import File, Rand, rel, sig
 
-MODEL = dict(input_size=4, patch_size=2, in_channels=4, hidden_size=24, depth=1, num_heads=2, num_classes=3, learn_sigma=True)
+MODEL = dict(input_size=4, patch_size=2, in_channels=4, hidden_size=24, depth=1, num_heads=2, num_classes=3,
+             learn_sigma=True)
 LR, DECAY, N = 1e-3, 0.9, 8
 
 
@@ -35,10 +36,12 @@ class Run:
 
     def step(self, b):
         dtype = self.model.final_layer.linear.bias.dtype
-        loss = self.process.training_losses(self.model, b["x0"].to(dtype), b["t"], dict(y=b["y"]), noise=b["noise"].to(dtype))["loss"].mean()
+        loss = self.process.training_losses(self.model, b["x0"].to(dtype), b["t"], dict(y=b["y"]),
+                                            noise=b["noise"].to(dtype))["loss"].mean()
         self.opt.zero_grad()
         loss.backward()
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in self.model.parameters() if p.grad is not None]))
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in self.model.parameters()
+                                                     if p.grad is not None]))
         self.opt.step()
         with torch.no_grad():
             mean = dict(self.ema.named_parameters())
@@ -62,7 +65,8 @@ def main():
     import diffusion
     import models
     r = Rand("diffusion/resume")
-    batches = [{"x0": r.normal(N, 4, 4, 4), "noise": r.normal(N, 4, 4, 4), "t": r.ints(1000, N), "y": r.ints(4, N)} for _ in range(6)]
+    batches = [{"x0": r.normal(N, 4, 4, 4), "noise": r.normal(N, 4, 4, 4), "t": r.ints(1000, N), "y": r.ints(4, N)}
+               for _ in range(6)]
     model = new_tiny(models, "resume", **MODEL)
     run = Run(diffusion, model, deepcopy(model))
     for b in batches[:3]:
@@ -70,9 +74,11 @@ def main():
     os.makedirs(os.path.join(args.out, "resume"), exist_ok=True)
     path = os.path.join(args.out, "resume", "0000003.pt")
     # What train.py's own parser gives, but for the name of the model, which it does not have.
-    given = argparse.Namespace(data_path="imagenet/train", results_dir="results", model="DiT-24x1x2/2", image_size=32, num_classes=3,
-                               epochs=1400, global_batch_size=16, global_seed=5, vae="ema", num_workers=4, log_every=100, ckpt_every=50_000)
-    torch.save({"model": model.state_dict(), "ema": run.ema.state_dict(), "opt": run.opt.state_dict(), "args": given}, path)
+    given = argparse.Namespace(data_path="imagenet/train", results_dir="results", model="DiT-24x1x2/2", image_size=32,
+                               num_classes=3, epochs=1400, global_batch_size=16, global_seed=5, vae="ema",
+                               num_workers=4, log_every=100, ckpt_every=50_000)
+    torch.save({"model": model.state_dict(), "ema": run.ema.state_dict(), "opt": run.opt.state_dict(), "args": given},
+               path)
     print("%s: %d bytes" % (path, os.path.getsize(path)))
     older = run.opt.state_dict()
     if older["param_groups"][0]["params"][0] in older["state"]:

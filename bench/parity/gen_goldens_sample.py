@@ -1,23 +1,28 @@
-"""Writes the goldens of whole sampling runs: the original's p_sample_loop and ddim_sample_loop, as its sample.py calls them.
+"""Writes the goldens of whole sampling runs: the original's p_sample_loop and ddim_sample_loop, as its sample.py calls
+them.
 
-Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 diffusers==0.35.2 huggingface_hub==0.36.0 safetensors numpy
+Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 diffusers==0.35.2 huggingface_hub==0.36.0 safetensors
+       numpy
        git clone https://github.com/facebookresearch/DiT
 Usage: python gen_goldens_sample.py --dit-src DIR [--out ../../diffusion/sampling/testdata]
 
-Random weights make samples that grow without bound, so the script trains first, for some minutes and always the same way (a patch must fit into a token, or the noise cannot pass): a small
-AutoencoderKL on drawn pictures of four classes (a disc, a ring, a square, a cross, of random colour and place), then a small DiT on
-its latents with the original's training_losses. The seed is set right before the first draw; the noise of all pictures is drawn at
-once, and that of a step for the doubled batch of guidance, the last step included.
+Random weights make samples that grow without bound, so the script trains first, for some minutes and always the same
+way (a patch must fit into a token, or the noise cannot pass): a small AutoencoderKL on drawn pictures of four classes
+(a disc, a ring, a square, a cross, of random colour and place), then a small DiT on its latents with the original's
+training_losses. The seed is set right before the first draw; the noise of all pictures is drawn at once, and that of a
+step for the doubled batch of guidance, the last step included.
 
 vae/                 the autoencoder, as diffusers saves it
 model.safetensors    the DiT (official names); config.model: constructor arguments
-loops.safetensors    NAME.latents: what is sampled, for config.cases[NAME] {steps, sampler, cfg_scale, channels, size, seed, labels};
-                     for some NAME.ddp and NAME.png: pixels [N,H,W,3] by the rules of sample_ddp.py and of sample.py (save_image);
-                     config.f64[NAME]: largest difference from the same run in float64, over the largest magnitude; config.ulp[NAME]:
-                     from runs whose weights are moved by about one unit in the last place, the largest of four
+loops.safetensors    NAME.latents: what is sampled, for config.cases[NAME] {steps, sampler, cfg_scale, channels, size,
+                     seed, labels}; for some NAME.ddp and NAME.png: pixels [N,H,W,3] by the rules of sample_ddp.py and
+                     of sample.py (save_image); config.f64[NAME]: largest difference from the same run in float64, over
+                     the largest magnitude; config.ulp[NAME]: from runs whose weights are moved by about one unit in the
+                     last place, the largest of four
 
-Guidance makes some starting noise a watershed, where rounding decides: with seed 0 the case ddpm250 moves by 1.0e-5 when its weights move
-by an ulp. The seeds are those from 0, 10, 20, ... (plus the number of the case) on for which the original moves by less than 3e-6.
+Guidance makes some starting noise a watershed, where rounding decides: with seed 0 the case ddpm250 moves by 1.0e-5
+when its weights move by an ulp. The seeds are those from 0, 10, 20, ... (plus the number of the case) on for which the
+original moves by less than 3e-6.
 
 Models that are there already are used: remove them to train again.
 """
@@ -31,7 +36,8 @@ from safetensors.torch import load_file
 from goldens import File, Rand
 
 torch.set_num_threads(2)
-MODEL = dict(input_size=32, patch_size=4, in_channels=4, hidden_size=80, depth=2, num_heads=4, num_classes=4, learn_sigma=True)
+MODEL = dict(input_size=32, patch_size=4, in_channels=4, hidden_size=80, depth=2, num_heads=4, num_classes=4,
+             learn_sigma=True)
 PIXELS = 64
 
 
@@ -42,7 +48,8 @@ def pictures(r, n, side=PIXELS):
     cx, cy, size = (r.uniform(lo, hi, n, 1, 1) for lo, hi in ((0.35, 0.65), (0.35, 0.65), (0.15, 0.3)))
     dx, dy = (grid[None, None, :] - cx).abs(), (grid[None, :, None] - cy).abs()
     dist = (dx.square() + dy.square()).sqrt()
-    edge = torch.stack([dist - size, (dist - size).abs() - 0.06, torch.maximum(dx, dy) - size, torch.minimum(dx, dy) - 0.07], 1)
+    edge = torch.stack([dist - size, (dist - size).abs() - 0.06, torch.maximum(dx, dy) - size,
+                        torch.minimum(dx, dy) - 0.07], 1)
     shape = torch.sigmoid(-edge[torch.arange(n), y] * 60)[:, None]
     front, back = r.uniform(-0.2, 1, n, 3, 1, 1), r.uniform(-1, 0.2, n, 3, 1, 1)
     return front * shape + back * (1 - shape), y
@@ -50,14 +57,16 @@ def pictures(r, n, side=PIXELS):
 
 def train_vae(AutoencoderKL):
     torch.manual_seed(0)
-    vae = AutoencoderKL(block_out_channels=[16, 32], down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, layers_per_block=1,
-                        latent_channels=4, norm_num_groups=8, sample_size=PIXELS)
+    vae = AutoencoderKL(block_out_channels=[16, 32], down_block_types=["DownEncoderBlock2D"] * 2,
+                        up_block_types=["UpDecoderBlock2D"] * 2, layers_per_block=1, latent_channels=4,
+                        norm_num_groups=8, sample_size=PIXELS)
     opt = torch.optim.Adam(vae.parameters(), lr=2e-3)
     r = Rand("sample/vae")
     for step in range(300):
         x, _ = pictures(r, 8)
         post = vae.encode(x).latent_dist
-        loss = (vae.decode(post.mean + post.std * r.normal(*post.mean.shape)).sample - x).square().mean() + 1e-6 * post.kl().mean()
+        loss = ((vae.decode(post.mean + post.std * r.normal(*post.mean.shape)).sample - x).square().mean()
+                + 1e-6 * post.kl().mean())
         opt.zero_grad()
         loss.backward()
         opt.step()
@@ -85,7 +94,8 @@ def train_dit(models, create_diffusion, vae):
         for g in opt.param_groups:
             g["lr"] = 2e-3 * (1 - step / steps)
         i = r.ints(len(z), 16)
-        loss = diffusion.training_losses(model, z[i], r.ints(1000, 16), dict(y=y[i]), noise=r.normal(*z[i].shape))["loss"].mean()
+        loss = diffusion.training_losses(model, z[i], r.ints(1000, 16), dict(y=y[i]),
+                                         noise=r.normal(*z[i].shape))["loss"].mean()
         opt.zero_grad()
         loss.backward()
         opt.step()
@@ -141,7 +151,8 @@ def sample(models, create_diffusion, weights, case, double=False):
         forward = model.forward_with_cfg
     loop = diffusion.p_sample_loop if case["sampler"] == "ddpm" else diffusion.ddim_sample_loop
     with torch.no_grad():
-        out = loop(forward, z.shape, z.double() if double else z, clip_denoised=False, model_kwargs=kwargs, progress=False, device="cpu")
+        out = loop(forward, z.shape, z.double() if double else z, clip_denoised=False, model_kwargs=kwargs,
+                   progress=False, device="cpu")
     torch.randn_like = real
     return out[:n]
 
@@ -178,8 +189,10 @@ def main():
             moved = 0.0
             for k in range(4):
                 r = Rand(f"sample/ulp/{k}")
-                nudged = {key: v * (1 + 6e-8 * r.normal(*v.shape)) if key != "pos_embed" else v for key, v in weights.items()}
-                moved = max(moved, float((sample(models, create_diffusion, nudged, case) - x).abs().max() / x.abs().max()))
+                nudged = {key: v * (1 + 6e-8 * r.normal(*v.shape)) if key != "pos_embed" else v
+                          for key, v in weights.items()}
+                moved = max(moved, float((sample(models, create_diffusion, nudged, case) - x).abs().max()
+                                         / x.abs().max()))
             print(name, "seed", case["seed"], "moves by", moved, flush=True)
             if moved < 3e-6:
                 break
@@ -192,7 +205,8 @@ def main():
         if name in ("ddpm250", "ddpm250_512"):
             with torch.no_grad():
                 pix = vae.decode(x / vae.config.scaling_factor).sample
-            f.add(name + ".ddp", torch.clamp(127.5 * pix + 128.0, 0, 255).permute(0, 2, 3, 1).to("cpu", dtype=torch.uint8).contiguous())
+            f.add(name + ".ddp", torch.clamp(127.5 * pix + 128.0, 0, 255).permute(0, 2, 3, 1).to(
+                "cpu", dtype=torch.uint8).contiguous())
             unit = pix.clamp(-1, 1).sub(-1).div(2)
             f.add(name + ".png", unit.mul(255).add(0.5).clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8).contiguous())
     f.config["cases"] = CASES

@@ -6,8 +6,8 @@ Usage: python gen_goldens_torch.py [--out ../../torch/testdata]
 ops.safetensors, per case NAME of config.cases:
   NAME.in.I    inputs            NAME.out.I   outputs
   NAME.w.I     fixed weights     NAME.grad.I  gradient of sum_j sum(out.j * w.j) with respect to in.I
-config.cases is a list of {name, op, args, in, out, grad, f64}: counts of inputs and outputs, the inputs that have a gradient,
-and f64 = [out, grad], the largest relative difference of the float32 run from the same case in float64.
+config.cases is a list of {name, op, args, in, out, grad, f64}: counts of inputs and outputs, the inputs that have a
+gradient, and f64 = [out, grad], the largest relative difference of the float32 run from the same case in float64.
 
 adamw.safetensors: see config.about.
 """
@@ -59,8 +59,8 @@ def with_tails(r):
 for op, f, make in [("neg", torch.neg, n((3, 5))), ("exp", torch.exp, n((3, 5))), ("log", torch.log, positive((3, 5))),
                     ("sqrt", torch.sqrt, positive((3, 5))), ("rsqrt", torch.rsqrt, positive((3, 5))),
                     ("square", torch.square, n((3, 5))), ("abs", torch.abs, n((3, 5))), ("sin", torch.sin, n((3, 5))),
-                    ("cos", torch.cos, n((3, 5))), ("tanh", torch.tanh, with_tails), ("sigmoid", torch.sigmoid, with_tails),
-                    ("silu", F.silu, with_tails), ("relu", F.relu, n((3, 5))),
+                    ("cos", torch.cos, n((3, 5))), ("tanh", torch.tanh, with_tails),
+                    ("sigmoid", torch.sigmoid, with_tails), ("silu", F.silu, with_tails), ("relu", F.relu, n((3, 5))),
                     ("gelu", lambda x: F.gelu(x, approximate="tanh"), with_tails)]:
     case(op, make, f, **({"approximate": "tanh"} if op == "gelu" else {}))
 case("clamp", lambda r: [r.normal(4, 6, std=2.0)], lambda x: torch.clamp(x, -1.0, 1.5), lo=-1.0, hi=1.5)
@@ -83,8 +83,10 @@ for name, x, w, stride, padding in [
         ("conv2d_patch2", (2, 4, 8, 8), (6, 4, 2, 2), 2, 0), ("conv2d_1x1", (1, 8, 5, 7), (8, 8, 1, 1), 1, 0),
         ("conv2d_wide", (1, 2, 5, 7), (3, 2, 3, 3), 1, 1)]:
     case(name, lambda r, x=x, w=w: [r.normal(*x), r.normal(*w, std=0.3), r.normal(w[0])],
-         lambda x, w, b, s=stride, p=padding: F.conv2d(x, w, b, stride=s, padding=p), op="conv2d", stride=stride, padding=padding)
-case("conv2d_no_bias", n((2, 3, 6, 6), (4, 3, 3, 3)), lambda x, w: F.conv2d(x, w, padding=1), op="conv2d", stride=1, padding=1)
+         lambda x, w, b, s=stride, p=padding: F.conv2d(x, w, b, stride=s, padding=p), op="conv2d", stride=stride,
+         padding=padding)
+case("conv2d_no_bias", n((2, 3, 6, 6), (4, 3, 3, 3)), lambda x, w: F.conv2d(x, w, padding=1), op="conv2d", stride=1,
+     padding=1)
 case("softmax", lambda r: [r.normal(2, 3, 7, std=4.0)], lambda x: F.softmax(x, -1), dim=-1)
 case("softmax_dim1", lambda r: [r.normal(2, 5, 3) + 80], lambda x: F.softmax(x, 1), op="softmax", dim=1)
 for name, q, k in [("sdpa", (2, 3, 8, 16), (2, 3, 8, 16)), ("sdpa_72", (1, 2, 16, 72), (1, 2, 16, 72)),
@@ -92,11 +94,12 @@ for name, q, k in [("sdpa", (2, 3, 8, 16), (2, 3, 8, 16)), ("sdpa_72", (1, 2, 16
     case(name, n(q, k, k), F.scaled_dot_product_attention, op="sdpa")
 
 # Norms.
-case("layer_norm", lambda r: [r.normal(2, 5, 24, std=2.0, mean=0.7)], lambda x: F.layer_norm(x, (24,), eps=1e-6), dims=[24], eps=1e-6)
-case("layer_norm_affine", n((2, 5, 24), (24,), (24,)), lambda x, w, b: F.layer_norm(x, (24,), w, b, eps=1e-5), op="layer_norm",
-     dims=[24], eps=1e-5)
-case("layer_norm_2d", n((3, 4, 6), (4, 6), (4, 6)), lambda x, w, b: F.layer_norm(x, (4, 6), w, b, eps=1e-6), op="layer_norm",
-     dims=[4, 6], eps=1e-6)
+case("layer_norm", lambda r: [r.normal(2, 5, 24, std=2.0, mean=0.7)], lambda x: F.layer_norm(x, (24,), eps=1e-6),
+     dims=[24], eps=1e-6)
+case("layer_norm_affine", n((2, 5, 24), (24,), (24,)), lambda x, w, b: F.layer_norm(x, (24,), w, b, eps=1e-5),
+     op="layer_norm", dims=[24], eps=1e-5)
+case("layer_norm_2d", n((3, 4, 6), (4, 6), (4, 6)), lambda x, w, b: F.layer_norm(x, (4, 6), w, b, eps=1e-6),
+     op="layer_norm", dims=[4, 6], eps=1e-6)
 case("group_norm", n((2, 8, 5, 3), (8,), (8,)), lambda x, w, b: F.group_norm(x, 4, w, b, eps=1e-6), groups=4, eps=1e-6)
 case("group_norm_3d", n((2, 6, 10), (6,), (6,)), lambda x, w, b: F.group_norm(x, 2, w, b, eps=1e-6), op="group_norm",
      groups=2, eps=1e-6)
@@ -106,8 +109,10 @@ case("gated_add", n((2, 6, 10), (2, 10), (2, 6, 10)), lambda x, gate, y: x + gat
 
 # Lookups and shapes.
 case("embedding", lambda r: [r.normal(6, 4), torch.tensor([[1, 5, 1], [0, 1, 5]])], lambda w, ids: F.embedding(ids, w))
-case("index_select", lambda r: [r.normal(3, 5, 2), torch.tensor([4, 0, 4, 2])], lambda x, i: torch.index_select(x, 1, i), dim=1)
-case("gather", lambda r: [r.normal(3, 5), torch.tensor([[0, 0], [4, 1], [2, 2]])], lambda x, i: torch.gather(x, 1, i), dim=1)
+case("index_select", lambda r: [r.normal(3, 5, 2), torch.tensor([4, 0, 4, 2])],
+     lambda x, i: torch.index_select(x, 1, i), dim=1)
+case("gather", lambda r: [r.normal(3, 5), torch.tensor([[0, 0], [4, 1], [2, 2]])],
+     lambda x, i: torch.gather(x, 1, i), dim=1)
 case("upsample_nearest2x", n((2, 3, 4, 5)), lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest"))
 case("pad", n((2, 3, 4, 5)), lambda x: F.pad(x, (0, 1, 0, 1)), pad=[0, 1, 0, 1])
 case("pad_all", n((1, 2, 3, 4)), lambda x: F.pad(x, (1, 2, 3, 0)), op="pad", pad=[1, 2, 3, 0])
@@ -129,19 +134,23 @@ case("sum", n((3, 4, 5)), torch.sum)
 case("mean", n((3, 4, 5)), torch.mean)
 for keep in (False, True):
     suffix = "_keep" if keep else ""
-    case("sum_dims" + suffix, n((3, 4, 5)), lambda x, k=keep: x.sum((0, 2), keepdim=k), op="sum_dims", dims=[0, 2], keep=keep)
-    case("mean_dims" + suffix, n((3, 4, 5)), lambda x, k=keep: x.mean((1, -1), keepdim=k), op="mean_dims", dims=[1, -1], keep=keep)
+    case("sum_dims" + suffix, n((3, 4, 5)), lambda x, k=keep: x.sum((0, 2), keepdim=k), op="sum_dims", dims=[0, 2],
+         keep=keep)
+    case("mean_dims" + suffix, n((3, 4, 5)), lambda x, k=keep: x.mean((1, -1), keepdim=k), op="mean_dims", dims=[1, -1],
+         keep=keep)
 case("std", n((3, 4, 5)), lambda x: x.std(), correction=1)
 case("norm", n((3, 4, 5)), lambda x: torch.linalg.vector_norm(x))
 case("mse_loss", n((3, 4, 5), (3, 4, 5)), F.mse_loss)
 case("max_all", n((3, 4, 5)), lambda x: x.max(), grad=False)
 case("argmax", n((3, 4, 5)), lambda x: x.argmax(1), grad=False, dim=1)
 case("arange", lambda r: [], lambda: torch.arange(7), grad=False, count=7, dtype="int64")
-case("arange_float", lambda r: [], lambda: torch.arange(7, dtype=torch.float32), op="arange", grad=False, count=7, dtype="float32")
+case("arange_float", lambda r: [], lambda: torch.arange(7, dtype=torch.float32), op="arange", grad=False, count=7,
+     dtype="float32")
 
 # Casts: ties and values which the narrow type cannot hold exactly.
 for dtype in ("float64", "float16", "bfloat16", "int64"):
-    case("to_" + dtype, lambda r: [torch.cat([r.normal(8, std=10.0), torch.tensor([1.00390625, 1.01171875, 2049.0, -0.7, 0.7])])],
+    case("to_" + dtype,
+         lambda r: [torch.cat([r.normal(8, std=10.0), torch.tensor([1.00390625, 1.01171875, 2049.0, -0.7, 0.7])])],
          lambda x, d=dtype: x.to(getattr(torch, d)), op="to", grad=False, dtype=dtype)
 
 
@@ -193,10 +202,13 @@ def ops(path):
         "%s %.1e" % (k, v) for k, v in sorted(worst.items(), key=lambda kv: -kv[1])[:8]))
 
 
-ADAMW_ABOUT = """init.NAME: parameters before the first step (config.params gives their order; config.frozen has no gradient and no state).
+ADAMW_ABOUT = """init.NAME: parameters before the first step (config.params gives their order; config.frozen has no \
+gradient and no state).
 grad.K.NAME: gradients of step K = 1..10, before clipping. config.lr[K-1]: learning rate of step K.
-VARIANT.K.NAME.{p,exp_avg,exp_avg_sq,ema}: state after step K; ema starts as a copy of init, decay config.ema, over all parameters.
-config.variants[VARIANT] = {weight_decay, max_norm (0: no clipping)}; VARIANT.norms [10]: gradient norm before clipping (variants that clip).
+VARIANT.K.NAME.{p,exp_avg,exp_avg_sq,ema}: state after step K; ema starts as a copy of init, decay config.ema, over \
+all parameters.
+config.variants[VARIANT] = {weight_decay, max_norm (0: no clipping)}; VARIANT.norms [10]: gradient norm before \
+clipping (variants that clip).
 betas 0.9 0.999, eps 1e-8."""
 
 
@@ -206,15 +218,16 @@ def adamw(path):
     frozen, steps, decay = "frozen", 10, 0.9
     r = Rand("torch/adamw")
     init = {k: r.normal(*s) for k, s in shapes.items()}
-    # Scales over four orders of magnitude, so that clipping is idle in some steps; one parameter has a gradient of exactly
-    # zero in the first step (adaLN-Zero starts that way), where eps alone keeps the update finite.
+    # Scales over four orders of magnitude, so that clipping is idle in some steps; one parameter has a gradient of
+    # exactly zero in the first step (adaLN-Zero starts that way), where eps alone keeps the update finite.
     scale = [0.02, 0.3, 1.0, 5.0, 0.001, 30.0, 0.1, 0.05, 2.0, 0.5]
     grads = [{k: r.normal(*s) * scale[i] for k, s in shapes.items() if k != frozen} for i in range(steps)]
     grads[0]["bias"].zero_()
     lrs = [1e-3 * (0.5 + 0.5 * math.cos(math.pi * i / steps)) for i in range(steps)]
     variants = {"plain": (0.0, 0.0), "decay": (0.01, 0.0), "clip": (0.0, 1.0)}
-    file.config = {"about": ADAMW_ABOUT, "params": list(shapes), "frozen": frozen, "lr": lrs, "ema": decay, "betas": [0.9, 0.999],
-                   "eps": 1e-8, "variants": {k: {"weight_decay": w, "max_norm": c} for k, (w, c) in variants.items()}}
+    file.config = {"about": ADAMW_ABOUT, "params": list(shapes), "frozen": frozen, "lr": lrs, "ema": decay,
+                   "betas": [0.9, 0.999], "eps": 1e-8,
+                   "variants": {k: {"weight_decay": w, "max_norm": c} for k, (w, c) in variants.items()}}
     for k, v in init.items():
         file.add("init." + k, v)
     for i, g in enumerate(grads):

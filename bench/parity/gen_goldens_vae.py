@@ -6,14 +6,18 @@ Usage: python gen_goldens_vae.py [--out ../../vae/testdata]
 Per model M of tiny (two levels, square image), three (three levels, 16 x 24):
   M/config.json, M/diffusion_pytorch_model.safetensors   the folder diffusers writes, random weights everywhere
   M_golden.safetensors:
-    image -> moments (quant_conv's output), mean, logvar (clamped), std; noise, z = mean + std * noise; decoded = decoder of z
-    kl [N], loss [] = mean of (decoded - image)^2 + config.kl_weight * mean of kl; grad.KEY: its gradient for every weight
-    heavy.grad.KEY: encoder.conv_in and quant_conv with weight config.heavy_kl_weight instead, where the second term shows
-    act.NAME: encoder.conv_in, encoder.down_blocks.I, encoder.mid_block, encoder.conv_out, and the same of the decoder
-    (its up_blocks), each the module's output
-gaussian.safetensors   moments beyond the clamp -> mean logvar std kl, noise -> sample; x -> nll; grad (of sum of kl by moments)
-sd_keys.json           Stable Diffusion's configuration: {"config", "params", "keys": [[key, shape]...], "init": {key: [standard
-                       deviation, largest magnitude] after the default initialisation}}
+    image -> moments (quant_conv's output), mean, logvar (clamped), std
+    noise, z = mean + std * noise; decoded = decoder of z
+    kl [N], loss [] = mean of (decoded - image)^2 + config.kl_weight * mean of kl; grad.KEY: its gradient for every
+    weight
+    heavy.grad.KEY: encoder.conv_in and quant_conv with weight config.heavy_kl_weight instead, where the second term
+    shows
+    act.NAME: encoder.conv_in, encoder.down_blocks.I, encoder.mid_block, encoder.conv_out, and the
+    same of the decoder (its up_blocks), each the module's output
+gaussian.safetensors   moments beyond the clamp -> mean logvar std kl, noise -> sample; x -> nll; grad (of sum of kl by
+                       moments)
+sd_keys.json           Stable Diffusion's configuration: {"config", "params", "keys": [[key, shape]...], "init": {key:
+                       [standard deviation, largest magnitude] after the default initialisation}}
 config.f64: largest difference, relative to the tensor's largest magnitude, of this float32 run from one in float64.
 """
 import argparse
@@ -29,8 +33,9 @@ from goldens import File, Rand, fill, rel, sig
 
 def config(channels, layers, latent, groups, size):
     n = len(channels)
-    return dict(in_channels=3, out_channels=3, down_block_types=["DownEncoderBlock2D"] * n, up_block_types=["UpDecoderBlock2D"] * n,
-                block_out_channels=channels, layers_per_block=layers, latent_channels=latent, norm_num_groups=groups, sample_size=size)
+    return dict(in_channels=3, out_channels=3, down_block_types=["DownEncoderBlock2D"] * n,
+                up_block_types=["UpDecoderBlock2D"] * n, block_out_channels=channels, layers_per_block=layers,
+                latent_channels=latent, norm_num_groups=groups, sample_size=size)
 
 
 def train_loss(model, image, noise, kl_weight):
@@ -43,8 +48,8 @@ def train_loss(model, image, noise, kl_weight):
     model.zero_grad()
     loss.backward()
     grads = {k: p.grad.clone() for k, p in model.named_parameters()}
-    return dict(moments=moments, mean=posterior.mean, logvar=posterior.logvar, std=posterior.std, z=z, decoded=decoded, kl=kl,
-                loss=loss), grads
+    return dict(moments=moments, mean=posterior.mean, logvar=posterior.logvar, std=posterior.std, z=z, decoded=decoded,
+                kl=kl, loss=loss), grads
 
 
 def model_golden(out, name, height, width, **options):
@@ -93,7 +98,8 @@ def model_golden(out, name, height, width, **options):
         file.add("grad." + k, v)
     for k in ("encoder.conv_in.weight", "encoder.conv_in.bias", "quant_conv.weight", "quant_conv.bias"):
         file.add("heavy.grad." + k, heavy_grads[k])
-    # The bias of the keys has no gradient (softmax does not change when all keys move by one vector): what is stored is rounding.
+    # The bias of the keys has no gradient (softmax does not change when all keys move by one vector): what is stored is
+    # rounding.
     zero = [k for k in grads if k.endswith("to_k.bias")]
     f64 = {k: sig(rel(v, values64[k])) for k, v in values.items()}
     f64["grad"] = sig(max(rel(v, grads64[k]) for k, v in grads.items() if k not in zero))
@@ -114,7 +120,8 @@ def gaussian(out):
         kl = posterior.kl()
         kl.sum().backward()
         return dict(mean=posterior.mean, logvar=posterior.logvar, std=posterior.std, kl=kl,
-                    sample=posterior.mean + posterior.std * noise.to(dtype), nll=posterior.nll(x.to(dtype)), grad=m.grad)
+                    sample=posterior.mean + posterior.std * noise.to(dtype), nll=posterior.nll(x.to(dtype)),
+                    grad=m.grad)
 
     a, b = play(torch.float32), play(torch.float64)
     for k, v in dict(moments=moments, noise=noise, x=x, **a).items():
@@ -133,10 +140,12 @@ def stable_diffusion(path):
         "config": options,
         "params": sum(p.numel() for p in model.parameters()),
         "keys": [[k, list(v.shape)] for k, v in state.items()],
-        "init": {k: [float("%.6g" % v.double().std(correction=0)), float("%.6g" % v.abs().max())] for k, v in state.items()},
+        "init": {k: [float("%.6g" % v.double().std(correction=0)), float("%.6g" % v.abs().max())]
+                 for k, v in state.items()},
     }
     with open(path, "w") as f:
-        f.write("{\n" + ",\n".join(json.dumps(k) + ": " + json.dumps(v, separators=(",", ":")) for k, v in result.items()) + "\n}\n")
+        f.write("{\n" + ",\n".join(json.dumps(k) + ": " + json.dumps(v, separators=(",", ":"))
+                                   for k, v in result.items()) + "\n}\n")
     print("%s: %d keys, %d parameters, %d bytes" % (path, len(state), result["params"], os.path.getsize(path)))
 
 

@@ -1,11 +1,12 @@
-"""Writes vae/testdata/sd_real.safetensors: diffusers' AutoencoderKL at Stable Diffusion's configuration, 256-pixel images.
+"""Writes vae/testdata/sd_real.safetensors: diffusers' AutoencoderKL at Stable Diffusion's configuration, 256-pixel
+images.
 
 Needs: pip install torch==2.11.0 diffusers==0.35.2 huggingface_hub==0.36.0 safetensors numpy
 Usage: python gen_goldens_vae_sd.py [--out ../../vae/testdata]
 
 The 83,653,863 weights are those of philox_weights.py by their index in the state dict, weights of norms around 1.
-Computed in float64 and stored as float32, so that they are the same on every machine: in float32 the convolutions of one
-processor differ from those of another by several 1e-6 here.
+Computed in float64 and stored as float32, so that they are the same on every machine: in float32 the convolutions of
+one processor differ from those of another by several 1e-6 here.
 moments [1,8,32,32]    encode of tensor 1000 of philox_weights, [1,3,256,256] times 2
 pixels                 decode of tensor 1001, [1,4,32,32] times 8: every 7th row and column
 pixels_norm            norm of the whole picture
@@ -28,8 +29,9 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--out", default=os.path.join(here, "../../vae/testdata"))
     out = p.parse_args().out
-    vae = AutoencoderKL(block_out_channels=[128, 256, 512, 512], down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
-                        layers_per_block=2, latent_channels=4, norm_num_groups=32, sample_size=256).eval()
+    vae = AutoencoderKL(block_out_channels=[128, 256, 512, 512], down_block_types=["DownEncoderBlock2D"] * 4,
+                        up_block_types=["UpDecoderBlock2D"] * 4, layers_per_block=2, latent_channels=4,
+                        norm_num_groups=32, sample_size=256).eval()
     state = vae.state_dict()
     assert sum(v.numel() for v in state.values()) == 83_653_863
     with torch.no_grad():

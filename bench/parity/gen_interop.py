@@ -1,5 +1,5 @@
-"""Writes latents as the writers of fast-DiT, LightningDiT and edm2 do, into data/interop/testdata, and with --check reads an
-export of ours as their data sets do.
+"""Writes latents as the writers of fast-DiT, LightningDiT and edm2 do, into data/interop/testdata, and with --check
+reads an export of ours as their data sets do.
 
     python bench/parity/gen_interop.py                 # the goldens
     python bench/parity/gen_interop.py --check DIR --latents LATENTS
@@ -45,7 +45,8 @@ def write(out):
             "latents": torch.stack([torch.from_numpy(value(1, i)) for i in ids]),
             "latents_flip": torch.stack([torch.from_numpy(value(1, i, 1)) for i in ids]),
             "labels": torch.tensor([LABELS[i] for i in ids]),
-        }, os.path.join(d, f"latents_rank{rank:02d}_shard{0:03d}.safetensors"), metadata={"total_size": str(len(ids)), "dtype": "torch.float32", "device": "cpu"})
+        }, os.path.join(d, f"latents_rank{rank:02d}_shard{0:03d}.safetensors"),
+            metadata={"total_size": str(len(ids)), "dtype": "torch.float32", "device": "cpu"})
 
     d = os.path.join(out, "edm2")
     os.makedirs(d)
@@ -85,7 +86,8 @@ def check(path, latents):
 
     def drawn(what, x, view):
         z = (x - view[0]) / np.maximum(view[1], 1e-6)
-        print(f"{what}: drawn latents are {np.abs(z).mean():.3f} deviations from the mean (a normal's are 0.798), at most {np.abs(z).max():.2f}")
+        print(f"{what}: drawn latents are {np.abs(z).mean():.3f} deviations from the mean (a normal's are 0.798), "
+              f"at most {np.abs(z).max():.2f}")
         assert abs(np.abs(z).mean() - 0.798) < 0.05 and np.abs(z).max() < 6
 
     d = os.path.join(path, "fast-dit")

@@ -1,8 +1,8 @@
 """What the gen_goldens_*.py scripts share: fixed random arrays, the file writer, and float32 against float64.
 
 A golden file is a safetensors file of tensors whose names say what they are, with one metadata entry, "config": a JSON
-object. One entry, because the writer's order of several is not fixed and the files should be equal byte for byte when made
-again on the same machine.
+object. One entry, because the writer's order of several is not fixed and the files should be equal byte for byte when
+made again on the same machine.
 """
 import json
 import math
@@ -37,7 +37,8 @@ class Rand:
 def fill(module, name, std=0.3):
     """Sets every parameter of a module to random non-zero values of a sane size, keyed by parameter name.
 
-    Matrices get std / sqrt(fan in) times 3.3, so activations stay near 1; vectors get std; weights of norms get 1 + that.
+    Matrices get std / sqrt(fan in) times 3.3, so activations stay near 1; vectors get std; weights of norms
+    get 1 + that.
     """
     with torch.no_grad():
         for key, p in module.named_parameters():

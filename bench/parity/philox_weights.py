@@ -1,7 +1,7 @@
 """Weights that are too large to check in, as a function of the tensor's index: the same lines stand in Go in the tests.
 
-Element 4b+i of tensor n is u * scale, where u = (w >> 8) / 2^24 - 1/2 for word w = i of Philox4x32-10 with key (0, 0) and
-counter (b, 7 << 24, n, 0), and scale is a power of two: every product is exact.
+Element 4b+i of tensor n is u * scale, where u = (w >> 8) / 2^24 - 1/2 for word w = i of Philox4x32-10 with key (0, 0)
+and counter (b, 7 << 24, n, 0), and scale is a power of two: every product is exact.
 """
 import math
 
@@ -11,11 +11,13 @@ import numpy as np
 def philox(block, index):
     """Words [len(block), 4] of Philox4x32-10."""
     mask = np.uint64(0xFFFFFFFF)
-    c = [block.astype(np.uint64), np.full(len(block), 7 << 24, np.uint64), np.full(len(block), index, np.uint64), np.zeros(len(block), np.uint64)]
+    c = [block.astype(np.uint64), np.full(len(block), 7 << 24, np.uint64), np.full(len(block), index, np.uint64),
+         np.zeros(len(block), np.uint64)]
     k0, k1 = 0, 0
     for _ in range(10):
         p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        c = [(p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k0), p1 & mask, (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k1), p0 & mask]
+        c = [(p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k0), p1 & mask, (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k1),
+             p0 & mask]
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return np.stack(c, 1)
 
@@ -34,5 +36,7 @@ def weights(index, shape, centre=0.0, chunk=1 << 22):
     for lo in range(0, len(out) // 4, chunk):
         block = np.arange(lo, min(lo + chunk, len(out) // 4), dtype=np.uint64)
         w = philox(block, index).reshape(-1)
-        out[4 * lo:4 * lo + len(w)] = ((w >> np.uint64(8)).astype(np.float32) * np.float32(2.0**-24) - np.float32(0.5)) * np.float32(scale(shape)) + np.float32(centre)
+        out[4 * lo:4 * lo + len(w)] = (
+            ((w >> np.uint64(8)).astype(np.float32) * np.float32(2.0**-24) - np.float32(0.5))
+            * np.float32(scale(shape)) + np.float32(centre))
     return out[:n].reshape(shape)

@@ -3,9 +3,10 @@
 Needs what step_pytorch.py needs, and bin/ditrun-step: go build -o bin/ditrun-step ./bench/speed/step
 Usage: python compare.py --dit-src DIR [--model DiT-S/2] [--batch 8] [--threads 2] [--rounds 8] [--adamw default|fused]
 
-Both programs stay loaded; their steps alternate, so that a slow minute of the machine meets both. The figure is the smallest
-step of each, the memory the peak of each process. OpenMP is as users have it: PyTorch's default, and for ours what the ditrun
-command sets. --passive gives both OMP_WAIT_POLICY=passive, which is the fairer one where other programs share the cores.
+Both programs stay loaded; their steps alternate, so that a slow minute of the machine meets both. The figure is the
+smallest step of each, the memory the peak of each process. OpenMP is as users have it: PyTorch's default, and for ours
+what the ditrun command sets. --passive gives both OMP_WAIT_POLICY=passive, which is the fairer one where other programs
+share the cores.
 """
 import argparse
 import json
@@ -26,8 +27,8 @@ args = parser.parse_args()
 
 here = os.path.dirname(os.path.abspath(__file__))
 commands = {
-    "pytorch": [sys.executable, os.path.join(here, "step_pytorch.py"), "--stdin", "--dit-src", args.dit_src, "--model", args.model,
-                "--batch", args.batch, "--threads", args.threads, "--adamw", args.adamw],
+    "pytorch": [sys.executable, os.path.join(here, "step_pytorch.py"), "--stdin", "--dit-src", args.dit_src,
+                "--model", args.model, "--batch", args.batch, "--threads", args.threads, "--adamw", args.adamw],
     "ditrun": [args.ours, "-model", args.model, "-batch", args.batch, "-threads", args.threads],
 }
 openmp = {"pytorch": {}, "ditrun": {"GOMP_SPINCOUNT": "4000"}}
@@ -44,10 +45,12 @@ for _ in range(args.rounds):
         p.stdin.write("go\n")
         p.stdin.flush()
         seconds[name].append(float(p.stdout.readline()))
-result = {"model": args.model, "batch": args.batch, "threads": args.threads, "adamw": args.adamw, "passive": args.passive, "rounds": args.rounds}
+result = {"model": args.model, "batch": args.batch, "threads": args.threads, "adamw": args.adamw,
+          "passive": args.passive, "rounds": args.rounds}
 for name, p in running.items():
     p.stdin.close()
-    result[name] = {"seconds": min(seconds[name]), "peak_rss_mb": json.loads(p.stdout.readline())["peak_rss_kb"] // 1024}
+    result[name] = {"seconds": min(seconds[name]),
+                    "peak_rss_mb": json.loads(p.stdout.readline())["peak_rss_kb"] // 1024}
     p.wait()
 result["seconds_ratio"] = round(result["ditrun"]["seconds"] / result["pytorch"]["seconds"], 3)
 result["memory_ratio"] = round(result["ditrun"]["peak_rss_mb"] / result["pytorch"]["peak_rss_mb"], 3)

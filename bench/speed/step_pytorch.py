@@ -1,16 +1,19 @@
-"""Times one training step of the original DiT in plain eager PyTorch on the CPU, as its train.py does it, latents given.
+"""Times one training step of the original DiT in plain eager PyTorch on the CPU, as its train.py does it, latents
+given.
 
 Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 numpy
        git clone https://github.com/facebookresearch/DiT
-Usage: python step_pytorch.py --dit-src DIR [--model DiT-S/2] [--batch 8] [--threads 2] [--adamw default|fused] [--rounds 5]
+Usage: python step_pytorch.py --dit-src DIR [--model DiT-S/2] [--batch 8] [--threads 2] [--adamw default|fused]
+       [--rounds 5]
        python step_pytorch.py --dit-src DIR --stdin ...
 
-A step is: timesteps and noise drawn, forward with label dropout, loss, zero_grad, backward, AdamW (lr 1e-4, no weight decay),
-EMA 0.9999 over every parameter, loss read back. Float32. The first two steps (allocation, optimizer state) are not counted.
+A step is: timesteps and noise drawn, forward with label dropout, loss, zero_grad, backward, AdamW (lr 1e-4, no weight
+decay), EMA 0.9999 over every parameter, loss read back. Float32. The first two steps (allocation, optimizer state) are
+not counted.
 
 Alone it prints one JSON line {"seconds": smallest of the rounds, "rounds": [...], "peak_rss_kb": ...}.
-With --stdin it prints "ready", then for each line "go" it reads runs one step and prints its seconds, so a driver can alternate
-it with another program on the same cores; at the end of input it prints the JSON line.
+With --stdin it prints "ready", then for each line "go" it reads runs one step and prints its seconds, so a driver can
+alternate it with another program on the same cores; at the end of input it prints the JSON line.
 """
 import argparse
 import copy
@@ -85,8 +88,8 @@ def main():
     else:
         rounds = [timed(step) for _ in range(args.rounds)]
     print(json.dumps({
-        "model": args.model, "batch": args.batch, "threads": args.threads, "adamw": args.adamw, "torch": torch.__version__,
-        "seconds": min(rounds, default=None), "rounds": [round(r, 4) for r in rounds],
+        "model": args.model, "batch": args.batch, "threads": args.threads, "adamw": args.adamw,
+        "torch": torch.__version__, "seconds": min(rounds, default=None), "rounds": [round(r, 4) for r in rounds],
         "peak_rss_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 
 

@@ -49,10 +49,12 @@ def space(T, spec):
     return hashlib.sha256(",".join(map(str, use)).encode()).hexdigest()
 
 
-specs = [(1000, s) for s in ("7", "2", "3", "5", "10", "49", "50", "250", "999", "1000", "1001", "10,15,20", "0,10", "1,1", "500,500", "501,499",
-                             "334,333,333", "333,334,333", " 5 , 6", "+8", "", ",", "5,", "x", "1.5", "ddim", "ddim1", "ddim0", "ddim-5",
-                             "ddim50", "ddim250", "ddim37", "ddim1001", "ddimx", "ddim50,50")]
-specs += [(300, "10,15,20"), (300, "100,100,100"), (300, "101,99,100"), (10, "1,1,1,1,1,1,1,1,1,1"), (3, "1,1,1,1"), (1, "1"), (1, "ddim1"), (2, "ddim2"), (2, "ddim1")]
+specs = [(1000, s) for s in ("7", "2", "3", "5", "10", "49", "50", "250", "999", "1000", "1001", "10,15,20", "0,10",
+                             "1,1", "500,500", "501,499", "334,333,333", "333,334,333", " 5 , 6", "+8", "", ",", "5,",
+                             "x", "1.5", "ddim", "ddim1", "ddim0", "ddim-5", "ddim50", "ddim250", "ddim37",
+                             "ddim1001", "ddimx", "ddim50,50")]
+specs += [(300, "10,15,20"), (300, "100,100,100"), (300, "101,99,100"), (10, "1,1,1,1,1,1,1,1,1,1"), (3, "1,1,1,1"),
+          (1, "1"), (1, "ddim1"), (2, "ddim2"), (2, "ddim1")]
 spaces = [{"steps": T, "spec": s, "sha256": space(T, s if s else [T])} for T, s in specs]
 
 # Every count and every stride, hashed together: one line of steps or "error" each.
@@ -68,8 +70,10 @@ def sweep(T, prefix):
 sweeps = [sweep(T, p) for T in (1000, 300, 997, 64) for p in ("", "ddim", f"{T//4},")]
 
 out = {
-    "betas_sha256": {str(T): sha(gd.get_named_beta_schedule("linear", T), "<f8") for T in (1, 20, 50, 100, 300, 999, 1000, 4000)},
-    "schedules": [schedule("linear", 1000, s) for s in ("", "250", "50", "7", "2", "10,15,20", "ddim50", "ddim250", "1000")]
+    "betas_sha256": {str(T): sha(gd.get_named_beta_schedule("linear", T), "<f8")
+                     for T in (1, 20, 50, 100, 300, 999, 1000, 4000)},
+    "schedules": [schedule("linear", 1000, s)
+                  for s in ("", "250", "50", "7", "2", "10,15,20", "ddim50", "ddim250", "1000")]
     + [schedule("linear", 300, "10,15,20"), schedule("linear", 4000, "")]
     + [schedule("squaredcos_cap_v2", T, s) for T, s in ((1000, ""), (1000, "250"), (50, ""), (4000, "100"))],
     "spaces": spaces,

@@ -34,9 +34,11 @@ def main():
         for n, (version, dictionary, nullable, large, group) in enumerate(itertools.product(*choices)):
             # Of the 32 combinations a codec has four, in which every choice stands twice, and others with other codecs.
             bits = [n >> b & 1 for b in range(5)]
-            if "--all" not in sys.argv and not (bits[2] == bits[0] ^ bits[1] ^ k & 1 and bits[3] == bits[0] and bits[4] == bits[1] ^ k >> 1 & 1):
+            if "--all" not in sys.argv and not (bits[2] == bits[0] ^ bits[1] ^ k & 1 and bits[3] == bits[0]
+                                                and bits[4] == bits[1] ^ k >> 1 & 1):
                 continue
-            name = f"{codec}-v{version[0]}{'-dict' if dictionary else ''}{'-null' if nullable else ''}{'-large' if large else ''}-g{group}"
+            name = (f"{codec}-v{version[0]}{'-dict' if dictionary else ''}{'-null' if nullable else ''}"
+                    f"{'-large' if large else ''}-g{group}")
             t = table(7, large, nullable)
             with pq.ParquetWriter(f"{folder}/{name}.parquet", t.schema, compression=codec, data_page_version=version,
                                   use_dictionary=dictionary, store_schema=False, write_statistics=False) as w:

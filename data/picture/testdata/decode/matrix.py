@@ -1,5 +1,5 @@
-"""Writes matrix.zip: small files of every kind of the formats that are met as pictures, and matrix.txt in it, which says
-of each what Pillow makes of it: size and SHA-256 of convert("RGB"), or "refused".
+"""Writes matrix.zip: small files of every kind of the formats that are met as pictures, and matrix.txt in it, which
+says of each what Pillow makes of it: size and SHA-256 of convert("RGB"), or "refused".
 
 Usage: python3 matrix.py   (needs numpy, tifffile, imagecodecs, and a Pillow older than 12.2 with AVIF and JPEG 2000)
 """
@@ -23,7 +23,8 @@ W, H = 19, 14
 files = {}
 
 y, x = np.mgrid[0:H, 0:W]
-rgb = np.stack([x * 13, y * 17, 255 - x * 6 - y * 5], 2).astype(np.uint8) ^ rng.integers(0, 8, (H, W, 3), dtype=np.uint8)
+rgb = (np.stack([x * 13, y * 17, 255 - x * 6 - y * 5], 2).astype(np.uint8)
+       ^ rng.integers(0, 8, (H, W, 3), dtype=np.uint8))
 gray = rgb[..., 0].copy()
 alpha = ((x + y) * 8).astype(np.uint8)
 rgba = np.dstack([rgb, alpha])
@@ -48,7 +49,8 @@ def pil(image, fmt, **options):
 
 
 def chunk(kind, body, crc=None):
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) if crc is None else crc)
+    return (struct.pack(">I", len(body)) + kind + body
+            + struct.pack(">I", zlib.crc32(kind + body) if crc is None else crc))
 
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -83,7 +85,8 @@ def png_rows(rows, bpp, filters=(0,)):
     return out
 
 
-def png(samples, depth, kind, before=b"", interlace=0, filters=(0, 1, 2, 3, 4), idat=None, after=END, compress=zlib.compress):
+def png(samples, depth, kind, before=b"", interlace=0, filters=(0, 1, 2, 3, 4), idat=None, after=END,
+        compress=zlib.compress):
     h, w = samples.shape[:2]
     bpp = max(1, samples.shape[2] * depth // 8)
     passes = [(0, 0, 1, 1)]
@@ -101,7 +104,8 @@ def png(samples, depth, kind, before=b"", interlace=0, filters=(0, 1, 2, 3, 4), 
 
 plte = chunk(b"PLTE", rng.integers(0, 256, 768, dtype=np.uint8).tobytes())
 channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-for kind, depth in [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 2), (3, 4), (3, 8), (4, 8), (4, 16), (6, 8), (6, 16)]:
+for kind, depth in [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 2), (3, 4), (3, 8), (4, 8),
+                    (4, 16), (6, 8), (6, 16)]:
     s = rng.integers(0, 1 << min(depth, 9), (H, W, channels[kind]))
     n = 3 << depth if depth < 8 else 768
     before = chunk(b"PLTE", rng.integers(0, 256, n, dtype=np.uint8).tobytes()) if kind == 3 else b""
@@ -132,9 +136,11 @@ add("png-no-adler.png", png(c3, 8, 2, compress=lambda raw: zlib.compress(raw)[:-
 add("png-stored.png", png(c3, 8, 2, compress=lambda raw: zlib.compress(raw, 0)))
 add("png-bad-filter.png", png(c3, 8, 2, compress=lambda raw: zlib.compress(b"\x09" + raw[1:])))
 add("png-idat-crc.png", png(c3, 8, 2, idat=lambda z: chunk(b"IDAT", z, 5)))
-add("png-idat-parts.png", png(c3, 8, 2, idat=lambda z: b"".join(chunk(b"IDAT", z[i : i + 7]) for i in range(0, len(z), 7))))
+add("png-idat-parts.png",
+    png(c3, 8, 2, idat=lambda z: b"".join(chunk(b"IDAT", z[i : i + 7]) for i in range(0, len(z), 7))))
 add("png-idat-empty.png", png(c3, 8, 2, idat=lambda z: chunk(b"IDAT", b"") * 3 + chunk(b"IDAT", z)))
-add("png-idat-apart.png", png(c3, 8, 2, idat=lambda z: chunk(b"IDAT", z[:100]) + chunk(b"tEXt", b"a\0b") + chunk(b"IDAT", z[100:])))
+add("png-idat-apart.png",
+    png(c3, 8, 2, idat=lambda z: chunk(b"IDAT", z[:100]) + chunk(b"tEXt", b"a\0b") + chunk(b"IDAT", z[100:])))
 add("png-idat-surplus.png", png(c3, 8, 2, idat=lambda z: chunk(b"IDAT", z) + chunk(b"IDAT", b"surplus")))
 add("png-no-end.png", png(c3, 8, 2, after=b""))
 add("png-after-end.png", png(c3, 8, 2) + b"anything")
@@ -144,10 +150,12 @@ add("png-text-crc-behind.png", png(c3, 8, 2, after=chunk(b"tEXt", b"Comment\0hi"
 add("png-text-cut-behind.png", png(c3, 8, 2, after=chunk(b"tEXt", b"Comment\0" + b"hi" * 50)[:-70]))
 add("png-text-crc-cut-behind.png", png(c3, 8, 2, after=chunk(b"tEXt", b"Comment\0hi")[:-3]))
 add("png-palette-crc.png", png(p8, 8, 3, chunk(b"PLTE", bytes(768), 9)))
-add("png-header-crc.png", SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 8, 2, 0, 0, 0), 1) + png(c3, 8, 2)[33:])
+add("png-header-crc.png",
+    SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 8, 2, 0, 0, 0), 1) + png(c3, 8, 2)[33:])
 add("png-method.png", SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 8, 2, 9, 0, 0)) + png(c3, 8, 2)[33:])
 add("png-filters.png", SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 8, 2, 0, 9, 0)) + png(c3, 8, 2)[33:])
-add("png-interlace-2.png", SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 8, 2, 0, 0, 2)) + png(c3, 8, 2, interlace=1)[33:])
+add("png-interlace-2.png",
+    SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 8, 2, 0, 0, 2)) + png(c3, 8, 2, interlace=1)[33:])
 add("png-3-bits.png", SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 3, 0, 0, 0, 0)) + png(c3, 8, 2)[33:])
 add("png-header-second.png", SIGNATURE + chunk(b"gAMA", bytes(4)) + png(c3, 8, 2)[8:])
 add("png-unknown-chunks.png", png(c3, 8, 2, chunk(b"zzZz", b"1") + chunk(b"ABCD", b"2")))
@@ -162,7 +170,8 @@ add("png-animated-cut.png", files["png-animated.png"][:-200])
 fctl = struct.pack(">IIIIIHHBB", 0, W - 3, H - 2, 2, 1, 1, 10, 0, 0)
 add("png-animated-part.png", png(c3[: H - 2, : W - 3], 8, 2).replace(
     chunk(b"IHDR", struct.pack(">IIBBBBB", W - 3, H - 2, 8, 2, 0, 0, 0)),
-    chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 8, 2, 0, 0, 0)) + chunk(b"acTL", struct.pack(">II", 2, 0)) + chunk(b"fcTL", fctl)))
+    chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 8, 2, 0, 0, 0)) + chunk(b"acTL", struct.pack(">II", 2, 0))
+    + chunk(b"fcTL", fctl)))
 
 # TIFF
 
@@ -186,7 +195,8 @@ def tiff(order, tags, blocks, tiled=False, header=None, big=False):
             value = body + bytes(4 - len(body))
         entries += struct.pack(order + "HHI", tag, kind, len(values)) + value
     magic = header or (b"II\x2a\0" if order == "<" else b"MM\0\x2a")
-    return magic + struct.pack(order + "I", 8 + len(data)) + data + struct.pack(order + "H", len(tags)) + entries + bytes(4) + extra
+    return (magic + struct.pack(order + "I", 8 + len(data)) + data
+            + struct.pack(order + "H", len(tags)) + entries + bytes(4) + extra)
 
 
 def short(*v):
@@ -218,7 +228,8 @@ def flipped(b):
     return bytes(int(format(v, "08b")[::-1], 2) for v in b)
 
 
-def samples_tiff(name, samples, depth, photometric, order="<", rows=None, tags=(), encode=lambda b: b, compression=1, fmt=None):
+def samples_tiff(name, samples, depth, photometric, order="<", rows=None, tags=(), encode=lambda b: b, compression=1,
+                 fmt=None):
     h, w, c = samples.shape
     rows = rows or h
     big = np.dtype(fmt or {16: "u2", 32: "u4", 64: "u8"}.get(depth, "u1")).newbyteorder(order)
@@ -231,10 +242,12 @@ def samples_tiff(name, samples, depth, photometric, order="<", rows=None, tags=(
 
 for order, end in (("<", "little"), (">", "big")):
     for photometric, depth in itertools.product((0, 1), (1, 2, 4, 8, 12, 16)):
-        samples_tiff(f"tiff-{end}-gray-{photometric}-{depth}.tif", rng.integers(0, 1 << min(depth, 9), (H, W, 1)), depth, photometric, order)
+        samples_tiff(f"tiff-{end}-gray-{photometric}-{depth}.tif", rng.integers(0, 1 << min(depth, 9), (H, W, 1)),
+                     depth, photometric, order)
     for depth in (1, 2, 4, 8, 16):
         colours = rng.integers(0, 65536, 3 << min(depth, 8)).tolist()
-        samples_tiff(f"tiff-{end}-palette-{depth}.tif", rng.integers(0, 1 << min(depth, 8), (H, W, 1)), depth, 3, order, tags={320: (3, colours)})
+        samples_tiff(f"tiff-{end}-palette-{depth}.tif", rng.integers(0, 1 << min(depth, 8), (H, W, 1)), depth, 3, order,
+                     tags={320: (3, colours)})
     for depth in (1, 4, 8, 16):
         samples_tiff(f"tiff-{end}-rgb-{depth}.tif", rng.integers(0, 1 << depth, (H, W, 3)), depth, 2, order)
     for depth, extra in itertools.product((8, 16), (None, 0, 1, 2)):
@@ -244,7 +257,8 @@ for order, end in (("<", "little"), (">", "big")):
         samples_tiff(f"tiff-{end}-rgba-{depth}-{extra}.tif", s, depth, 2, order, tags=tags)
     for depth in (8, 16):
         samples_tiff(f"tiff-{end}-cmyk-{depth}.tif", rng.integers(0, 1 << depth, (H, W, 4)), depth, 5, order)
-        samples_tiff(f"tiff-{end}-signed-{depth}.tif", rng.integers(0, 99, (H, W, 1)), depth, 1, order, tags={339: short(2)})
+        samples_tiff(f"tiff-{end}-signed-{depth}.tif", rng.integers(0, 99, (H, W, 1)), depth, 1, order,
+                     tags={339: short(2)})
     samples_tiff(f"tiff-{end}-32.tif", rng.integers(0, 300, (H, W, 1)), 32, 1, order)
     samples_tiff(f"tiff-{end}-float.tif", rng.random((H, W, 1)) * 200, 32, 1, order, tags={339: short(3)}, fmt="f4")
     samples_tiff(f"tiff-{end}-double.tif", rng.random((H, W, 1)) * 200, 64, 1, order, tags={339: short(3)}, fmt="f8")
@@ -253,7 +267,8 @@ for order, end in (("<", "little"), (">", "big")):
 samples_tiff("tiff-lab.tif", c3, 8, 8)
 samples_tiff("tiff-ycbcr.tif", c3, 8, 6)
 samples_tiff("tiff-la.tif", np.dstack([gray, alpha]).astype(int), 8, 1, tags={338: short(2)})
-samples_tiff("tiff-palette-alpha.tif", np.dstack([gray, alpha]).astype(int), 8, 3, tags={338: short(2), 320: (3, rng.integers(0, 65536, 768).tolist())})
+samples_tiff("tiff-palette-alpha.tif", np.dstack([gray, alpha]).astype(int), 8, 3,
+             tags={338: short(2), 320: (3, rng.integers(0, 65536, 768).tolist())})
 samples_tiff("tiff-five.tif", np.dstack([rgba, gray]).astype(int), 8, 2, tags={338: short(2, 0)})
 samples_tiff("tiff-palette-bytes.tif", p8, 8, 3, tags={320: (3, rng.integers(0, 256, 768).tolist())})
 samples_tiff("tiff-palette-short.tif", p8, 8, 3, tags={320: (3, rng.integers(0, 65536, 300).tolist())})
@@ -273,26 +288,36 @@ samples_tiff("tiff-cut.tif", c3, 8, 2, encode=lambda b: b[:-40])
 samples_tiff("tiff-deflate-cut.tif", c3, 8, 2, compression=8, encode=lambda b: zlib.compress(b)[:-40])
 samples_tiff("tiff-deflate-few.tif", c3, 8, 2, compression=8, encode=lambda b: zlib.compress(b[:-40]))
 for photometric, depth in itertools.product((0, 1), (1, 8)):
-    samples_tiff(f"tiff-fill-2-{photometric}-{depth}.tif", rng.integers(0, 1 << depth, (H, W, 1)), depth, photometric, tags={266: short(2)}, encode=flipped)
-samples_tiff("tiff-fill-2-lzw-like.tif", bits[..., None].astype(int), 1, 1, tags={266: short(2)}, compression=8, encode=lambda b: flipped(zlib.compress(b)))
-for photometric, (comp, name) in itertools.product((0, 1), (("group3", "g3"), ("group4", "g4"), ("tiff_ccitt", "huffman"))):
+    samples_tiff(f"tiff-fill-2-{photometric}-{depth}.tif", rng.integers(0, 1 << depth, (H, W, 1)), depth, photometric,
+                 tags={266: short(2)}, encode=flipped)
+samples_tiff("tiff-fill-2-lzw-like.tif", bits[..., None].astype(int), 1, 1, tags={266: short(2)}, compression=8,
+             encode=lambda b: flipped(zlib.compress(b)))
+for photometric, (comp, name) in itertools.product(
+        (0, 1), (("group3", "g3"), ("group4", "g4"), ("tiff_ccitt", "huffman"))):
     fax = pil(Image.fromarray(bits), "TIFF", compression=comp, tiffinfo={262: photometric})
     add(f"tiff-{name}-{photometric}.tif", fax)
     with tifffile.TiffFile(io.BytesIO(fax)) as t:
         page = t.pages[0]
         strip = fax[page.dataoffsets[0] : page.dataoffsets[0] + page.databytecounts[0]]
-        tags = {256: short(W), 257: short(H), 258: short(1), 259: short(int(page.compression)), 262: short(photometric), 266: short(2), 277: short(1), 278: short(H)}
+        tags = {256: short(W), 257: short(H), 258: short(1), 259: short(int(page.compression)), 262: short(photometric),
+                266: short(2), 277: short(1), 278: short(H)}
     add(f"tiff-{name}-{photometric}-fill-2.tif", tiff("<", tags, [flipped(strip)]))
-    add(f"tiff-{name}-{photometric}-big.tif", pil(Image.fromarray(np.kron(bits, np.ones((9, 11))) > 0), "TIFF", compression=comp, tiffinfo={262: photometric, 278: 25}))
+    add(f"tiff-{name}-{photometric}-big.tif",
+        pil(Image.fromarray(np.kron(bits, np.ones((9, 11))) > 0), "TIFF", compression=comp,
+            tiffinfo={262: photometric, 278: 25}))
     if comp == "group3":
-        add(f"tiff-{name}-{photometric}-2d.tif", pil(Image.fromarray(bits), "TIFF", compression=comp, tiffinfo={262: photometric, 292: 1}))
-        add(f"tiff-{name}-{photometric}-aligned.tif", pil(Image.fromarray(bits), "TIFF", compression=comp, tiffinfo={262: photometric, 292: 4}))
+        add(f"tiff-{name}-{photometric}-2d.tif",
+            pil(Image.fromarray(bits), "TIFF", compression=comp, tiffinfo={262: photometric, 292: 1}))
+        add(f"tiff-{name}-{photometric}-aligned.tif",
+            pil(Image.fromarray(bits), "TIFF", compression=comp, tiffinfo={262: photometric, 292: 4}))
 for comp in ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "jpeg", "lzma", "zstd"):
-    for kind, image in (("rgb", colour), ("gray", Image.fromarray(gray)), ("bit", Image.fromarray(bits)), ("rgba", Image.fromarray(rgba))):
+    for kind, image in (("rgb", colour), ("gray", Image.fromarray(gray)), ("bit", Image.fromarray(bits)),
+                        ("rgba", Image.fromarray(rgba))):
         if kind == "rgb" or comp != "jpeg":
             add(f"tiff-{comp}-{kind}.tif", pil(image, "TIFF", compression=comp))
 for comp in ("tiff_lzw", "tiff_adobe_deflate"):
-    for kind, image in (("rgb", colour), ("gray", Image.fromarray(gray)), ("rgba", Image.fromarray(rgba)), ("gray16", Image.fromarray((gray.astype(np.uint16) * 3)))):
+    for kind, image in (("rgb", colour), ("gray", Image.fromarray(gray)), ("rgba", Image.fromarray(rgba)),
+                        ("gray16", Image.fromarray((gray.astype(np.uint16) * 3)))):
         add(f"tiff-{comp}-predictor-{kind}.tif", pil(image, "TIFF", compression=comp, tiffinfo={317: 2}))
 add("tiff-pages.tif", pil(frames[0], "TIFF", save_all=True, append_images=frames[1:]))
 for o in range(0, 10):
@@ -311,7 +336,8 @@ by_tifffile("tiles-deflate", wide, photometric="rgb", tile=(16, 16), compression
 by_tifffile("tiles-gray16", wide[..., 0].astype(np.uint16), photometric="minisblack", tile=(32, 16))
 by_tifffile("tiles-large", rgb, photometric="rgb", tile=(64, 64))
 by_tifffile("rgb16-predictor", wide.astype(np.uint16) * 200, photometric="rgb", compression="zlib", predictor=True)
-by_tifffile("rgb16-predictor-big", wide.astype(np.uint16) * 200, photometric="rgb", compression="zlib", predictor=True, byteorder=">")
+by_tifffile("rgb16-predictor-big", wide.astype(np.uint16) * 200, photometric="rgb", compression="zlib", predictor=True,
+            byteorder=">")
 by_tifffile("lzw", wide, photometric="rgb", compression="lzw", rowsperstrip=7)
 by_tifffile("planar", np.moveaxis(rgb, 2, 0), photometric="rgb", planarconfig="separate")
 by_tifffile("planar-tiles", np.moveaxis(wide, 2, 0), photometric="rgb", planarconfig="separate", tile=(16, 16))
@@ -324,16 +350,19 @@ for comp in ("jpeg", "zstd", "lzma", "webp", "lerc", "jpeg2000", "jpegxl", "png"
 # BMP
 
 
-def bmp(bits, rows, palette=b"", compression=0, header=40, masks=b"", top_down=False, offset=None, w=W, colours=0, gap=b""):
+def bmp(bits, rows, palette=b"", compression=0, header=40, masks=b"", top_down=False, offset=None, w=W, colours=0,
+        gap=b""):
     if header == 12:
         info = struct.pack("<IHHHH", 12, w, H, 1, bits)
     else:
         info = struct.pack("<IiiHHIIiiII", header, w, -H if top_down else H, 1, bits, compression, 0, 0, 0, colours, 0)
         info += masks[: header - 40] + bytes(max(0, header - 40 - len(masks)))
         info += masks if header == 40 else b""
-    data = b"".join(r + bytes(-len(r) % 4) for r in (rows if top_down else rows[::-1])) if isinstance(rows, list) else rows
+    data = b"".join(r + bytes(-len(r) % 4)
+                    for r in (rows if top_down else rows[::-1])) if isinstance(rows, list) else rows
     at = 14 + len(info) + len(palette) + len(gap)
-    return b"BM" + struct.pack("<IHHI", at + len(data), 0, 0, at if offset is None else offset) + info + palette + gap + data
+    return b"BM" + struct.pack("<IHHI", at + len(data), 0, 0,
+                               at if offset is None else offset) + info + palette + gap + data
 
 
 def entries(n, size=4):
@@ -341,7 +370,8 @@ def entries(n, size=4):
 
 
 bgr = [np.ascontiguousarray(r[:, ::-1]).tobytes() for r in rgb]
-bgrx = [np.ascontiguousarray(np.dstack([r[None, :, 2], r[None, :, 1], r[None, :, 0], a[None]])).tobytes() for r, a in zip(rgb, alpha)]
+bgrx = [np.ascontiguousarray(np.dstack([r[None, :, 2], r[None, :, 1], r[None, :, 0], a[None]])).tobytes()
+        for r, a in zip(rgb, alpha)]
 words = [r.astype("<u2").tobytes() for r in rng.integers(0, 65536, (H, W))]
 for header in (40, 52, 56, 64, 108, 124):
     add(f"bmp-24-header-{header}.bmp", bmp(24, bgr, header=header))
@@ -361,8 +391,9 @@ add("bmp-16-555.bmp", bmp(16, words, compression=3, masks=struct.pack("<III", 0x
 add("bmp-16-565-v5.bmp", bmp(16, words, compression=3, masks=struct.pack("<IIII", 0xF800, 0x7E0, 0x1F, 0), header=124))
 add("bmp-16-444.bmp", bmp(16, words, compression=3, masks=struct.pack("<III", 0xF00, 0xF0, 0xF)))
 add("bmp-24-masks.bmp", bmp(24, bgr, compression=3, masks=struct.pack("<III", 0xFF0000, 0xFF00, 0xFF)))
-for i, m in enumerate([(0xFF0000, 0xFF00, 0xFF, 0), (0xFF000000, 0xFF0000, 0xFF00, 0), (0xFF000000, 0xFF00, 0xFF, 0), (0xFF000000, 0xFF0000, 0xFF00, 0xFF),
-                       (0xFF, 0xFF00, 0xFF0000, 0xFF000000), (0xFF0000, 0xFF00, 0xFF, 0xFF000000), (0xFF000000, 0xFF00, 0xFF, 0xFF0000), (0, 0, 0, 0),
+for i, m in enumerate([(0xFF0000, 0xFF00, 0xFF, 0), (0xFF000000, 0xFF0000, 0xFF00, 0), (0xFF000000, 0xFF00, 0xFF, 0),
+                       (0xFF000000, 0xFF0000, 0xFF00, 0xFF), (0xFF, 0xFF00, 0xFF0000, 0xFF000000),
+                       (0xFF0000, 0xFF00, 0xFF, 0xFF000000), (0xFF000000, 0xFF00, 0xFF, 0xFF0000), (0, 0, 0, 0),
                        (0x3FF00000, 0xFFC00, 0x3FF, 0)]):
     add(f"bmp-32-masks-{i}.bmp", bmp(32, bgrx, compression=3, masks=struct.pack("<IIII", *m), header=56))
 add("bmp-32-masks-40.bmp", bmp(32, bgrx, compression=3, masks=struct.pack("<III", 0xFF0000, 0xFF00, 0xFF)))
@@ -379,9 +410,11 @@ add("bmp-8-offset-of-palette.bmp", bmp(8, pack(p8, 8), entries(256), offset=54))
 add("bmp-cut.bmp", bmp(24, bgr)[:-40])
 add("bmp-no-padding.bmp", bmp(24, bgr)[:-3])
 add("bmp-after-end.bmp", bmp(24, bgr) + b"anything")
-rle8 = b"".join(bytes([1, int(v)]) for v in p8[0, :, 0]) + b"\0\0" + b"".join(bytes([W, i]) + b"\0\0" for i in range(H - 1)) + b"\0\1"
+rle8 = (b"".join(bytes([1, int(v)]) for v in p8[0, :, 0]) + b"\0\0"
+        + b"".join(bytes([W, i]) + b"\0\0" for i in range(H - 1)) + b"\0\1")
 add("bmp-rle8.bmp", bmp(8, rle8, entries(256), compression=1))
-add("bmp-rle4.bmp", bmp(4, b"".join(bytes([W, 16 * i + 3]) + b"\0\0" for i in range(H)) + b"\0\1", entries(16), compression=2))
+add("bmp-rle4.bmp",
+    bmp(4, b"".join(bytes([W, 16 * i + 3]) + b"\0\0" for i in range(H)) + b"\0\1", entries(16), compression=2))
 add("bmp-jpeg.bmp", bmp(0, pil(colour, "JPEG"), compression=4))
 add("bmp-header-16.bmp", bmp(24, bgr).replace(struct.pack("<I", 40), struct.pack("<I", 16), 1))
 
@@ -441,21 +474,29 @@ add("gif-part-local.gif", gif([(3, 2, g[:8, :9], other, True, b"")], table=table
 add("gif-off-screen.gif", gif([(9, 9, g, None, False, b"")], table=table))
 add("gif-larger-than-screen.gif", gif([(0, 0, g, None, False, b"")], screen=(9, 8), table=table))
 add("gif-no-screen.gif", gif([(0, 0, g, None, False, b"")], screen=(0, 0), table=table))
-add("gif-frames.gif", gif([(0, 0, g, None, False, control(None, 2)), (0, 0, g[::-1], None, False, control(3))], table=table))
-add("gif-extensions.gif", gif([(0, 0, g, None, False, b"")], table=table, before=b"\x21\xfe\x05hello\0\x21\xff\x0bNETSCAPE2.0\x03\1\0\0\0"))
+add("gif-frames.gif",
+    gif([(0, 0, g, None, False, control(None, 2)), (0, 0, g[::-1], None, False, control(3))], table=table))
+add("gif-extensions.gif",
+    gif([(0, 0, g, None, False, b"")], table=table, before=b"\x21\xfe\x05hello\0\x21\xff\x0bNETSCAPE2.0\x03\1\0\0\0"))
 add("gif-no-trailer.gif", gif([(0, 0, g, None, False, b"")], table=table, after=b""))
 add("gif-after-end.gif", gif([(0, 0, g, None, False, b"")], table=table) + b"anything")
 add("gif-cut.gif", gif([(0, 0, g, None, False, b"")], table=table)[:-60])
 add("gif-cut-end-code.gif", gif([(0, 0, g, None, False, b"")], table=table)[:-4])
-add("gif-fewer-pixels.gif", gif([(0, 0, g, None, False, b"")], table=table).replace(b"," + struct.pack("<HHHH", 0, 0, W, H), b"," + struct.pack("<HHHH", 0, 0, W, H + 1)))
-add("gif-more-pixels.gif", gif([(0, 0, g, None, False, b"")], table=table).replace(b"," + struct.pack("<HHHH", 0, 0, W, H), b"," + struct.pack("<HHHH", 0, 0, W, H - 2)))
+add("gif-fewer-pixels.gif",
+    gif([(0, 0, g, None, False, b"")], table=table).replace(
+        b"," + struct.pack("<HHHH", 0, 0, W, H), b"," + struct.pack("<HHHH", 0, 0, W, H + 1)))
+add("gif-more-pixels.gif",
+    gif([(0, 0, g, None, False, b"")], table=table).replace(
+        b"," + struct.pack("<HHHH", 0, 0, W, H), b"," + struct.pack("<HHHH", 0, 0, W, H - 2)))
 for n in (2, 4, 16, 200):
     add(f"gif-pillow-{n}.gif", pil(colour.quantize(n), "GIF"))
 
 # WebP, JPEG, netpbm
 
-for name, image, options in [("lossy", colour, dict(quality=60)), ("lossless", colour, dict(lossless=True)), ("alpha", Image.fromarray(rgba), dict(quality=70)),
-                             ("alpha-lossless", Image.fromarray(rgba), dict(lossless=True, exact=True)), ("gray", Image.fromarray(gray), dict(quality=80)),
+for name, image, options in [("lossy", colour, dict(quality=60)), ("lossless", colour, dict(lossless=True)),
+                             ("alpha", Image.fromarray(rgba), dict(quality=70)),
+                             ("alpha-lossless", Image.fromarray(rgba), dict(lossless=True, exact=True)),
+                             ("gray", Image.fromarray(gray), dict(quality=80)),
                              ("animated", colour, dict(save_all=True, append_images=frames[1:], quality=70))]:
     add(f"webp-{name}.webp", pil(image, "WEBP", **options))
 add("webp-cut.webp", files["webp-lossy.webp"][:-40])
@@ -484,13 +525,15 @@ for kind, s in (("5", gray[..., None].astype(int)), ("6", c3)):
     add(f"{name}-cut.{name}", head(255) + s.astype(np.uint8).tobytes()[:-9])
     add(f"{name}-100-cut.{name}", head(100) + (s % 101).astype(np.uint8).tobytes()[:-9])
     add(f"{name}-after-end.{name}", head(255) + s.astype(np.uint8).tobytes() + b"anything")
-    add(f"{name}-comments.{name}", f"P{kind} # one\n# two\r{W}# three\n {H}\n#\n255\n".encode() + s.astype(np.uint8).tobytes())
+    add(f"{name}-comments.{name}",
+        f"P{kind} # one\n# two\r{W}# three\n {H}\n#\n255\n".encode() + s.astype(np.uint8).tobytes())
     add(f"{name}-0.{name}", head(0) + s.astype(np.uint8).tobytes())
     add(f"{name}-65536.{name}", head(65536) + s.astype(np.uint8).tobytes() * 2)
     text = lambda v: "\n".join(" ".join(str(int(t)) for t in r.ravel()) for r in v).encode()
     for top, v in ((255, s), (100, s % 101), (1000, words16[..., : s.shape[2]])):
         add(f"{name}-plain-{top}.{name}", b"P" + plain + f"\n{W} {H}\n{top}\n".encode() + text(v))
-    add(f"{name}-plain-comments.{name}", b"P" + plain + f"\n{W} {H}\n255\n# a\n".encode() + text(s).replace(b"\n", b" # b\n", 3))
+    add(f"{name}-plain-comments.{name}",
+        b"P" + plain + f"\n{W} {H}\n255\n# a\n".encode() + text(s).replace(b"\n", b" # b\n", 3))
     add(f"{name}-plain-cut.{name}", b"P" + plain + f"\n{W} {H}\n255\n".encode() + text(s)[:-30])
     add(f"{name}-plain-above.{name}", b"P" + plain + f"\n{W} {H}\n20\n".encode() + text(s))
     add(f"{name}-plain-letters.{name}", b"P" + plain + f"\n{W} {H}\n255\nabc ".encode() + text(s))
@@ -508,25 +551,34 @@ add("pam.pam", f"P7\nWIDTH {W}\nHEIGHT {H}\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nE
 
 # Others, by content
 
-for fmt, name in (("AVIF", "avif"), ("JPEG2000", "jp2"), ("ICO", "ico"), ("TGA", "tga"), ("DDS", "dds"), ("EPS", "eps"), ("PDF", "pdf")):
+for fmt, name in (("AVIF", "avif"), ("JPEG2000", "jp2"), ("ICO", "ico"), ("TGA", "tga"), ("DDS", "dds"), ("EPS", "eps"),
+                  ("PDF", "pdf")):
     add(f"other-{name}.jpg", pil(colour, fmt))
 add("other-j2k.jpg", pil(colour, "JPEG2000", no_jp2=True))
 psd = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, H, W, 8, 3) + bytes(12) + b"\0\0" + np.moveaxis(rgb, 2, 0).tobytes()
 add("other-psd.jpg", psd)
 for name, data in {
-    "heic": struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(90), "heif": struct.pack(">I", 24) + b"ftypmif1\0\0\0\0mif1heic" + bytes(90),
-    "avif-cut": struct.pack(">I", 28) + b"ftypavif\0\0\0\0avifmif1miaf" + bytes(90), "mp4": struct.pack(">I", 24) + b"ftypisom\0\0\2\0isommp41" + bytes(90),
-    "mov": struct.pack(">I", 20) + b"ftypqt  \0\0\0\0qt  " + bytes(90), "mdat": struct.pack(">I", 90) + b"mdat" + bytes(90),
+    "heic": struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(90),
+    "heif": struct.pack(">I", 24) + b"ftypmif1\0\0\0\0mif1heic" + bytes(90),
+    "avif-cut": struct.pack(">I", 28) + b"ftypavif\0\0\0\0avifmif1miaf" + bytes(90),
+    "mp4": struct.pack(">I", 24) + b"ftypisom\0\0\2\0isommp41" + bytes(90),
+    "mov": struct.pack(">I", 20) + b"ftypqt  \0\0\0\0qt  " + bytes(90),
+    "mdat": struct.pack(">I", 90) + b"mdat" + bytes(90),
     "cr3": struct.pack(">I", 24) + b"ftypcrx \0\0\0\1crx isom" + bytes(90), "jxl": b"\xff\x0a" + bytes(90),
-    "jxl-box": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(90), "avi": b"RIFF\x50\0\0\0AVI LIST" + bytes(90), "mkv": b"\x1a\x45\xdf\xa3" + bytes(90),
-    "html": b"\n<!DOCTYPE html><html>404</html>", "html-upper": b"\xef\xbb\xbf<HTML><BODY>403</BODY>",
-    "s3": b"<?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code></Error>", "xml": b"<?xml version=\"1.0\"?><a/>", "json": b"{\"error\": \"no such file\"}",
-    "svg": b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>", "svg-xml": b"<?xml version=\"1.0\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\"/>",
-    "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n", "http": b"HTTP/1.1 404 Not Found\r\n\r\n",
-    "zip": b"PK\3\4" + bytes(90), "gzip": b"\x1f\x8b" + bytes(90), "tar": bytes(257) + b"ustar" + bytes(300), "zeros": bytes(300),
-    "apple": b"\0\5\x16\7" + bytes(90), "raf": b"FUJIFILMCCD-RAW " + bytes(90), "cr2": b"II\x2a\0\x10\0\0\0CR\2\0" + bytes(4) + struct.pack("<HHHII", 2, 256, 3, 1, 9) +
-    struct.pack("<HHII", 257, 3, 1, 9) + bytes(90), "rw2": b"IIU\0" + bytes(90), "png-text-mode": SIGNATURE.replace(b"\r\n", b"\n") + bytes(90),
-    "exr": b"\x76\x2f\x31\x01" + bytes(90), "dicom": bytes(128) + b"DICM" + bytes(90), "npy": b"\x93NUMPY" + bytes(90), "parquet": b"PAR1" + bytes(90),
+    "jxl-box": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(90), "avi": b"RIFF\x50\0\0\0AVI LIST" + bytes(90),
+    "mkv": b"\x1a\x45\xdf\xa3" + bytes(90), "html": b"\n<!DOCTYPE html><html>404</html>",
+    "html-upper": b"\xef\xbb\xbf<HTML><BODY>403</BODY>",
+    "s3": b"<?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code></Error>", "xml": b"<?xml version=\"1.0\"?><a/>",
+    "json": b"{\"error\": \"no such file\"}", "svg": b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>",
+    "svg-xml": b"<?xml version=\"1.0\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\"/>",
+    "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n",
+    "http": b"HTTP/1.1 404 Not Found\r\n\r\n", "zip": b"PK\3\4" + bytes(90), "gzip": b"\x1f\x8b" + bytes(90),
+    "tar": bytes(257) + b"ustar" + bytes(300), "zeros": bytes(300), "apple": b"\0\5\x16\7" + bytes(90),
+    "raf": b"FUJIFILMCCD-RAW " + bytes(90),
+    "cr2": b"II\x2a\0\x10\0\0\0CR\2\0" + bytes(4) + struct.pack("<HHHII", 2, 256, 3, 1, 9) +
+    struct.pack("<HHII", 257, 3, 1, 9) + bytes(90), "rw2": b"IIU\0" + bytes(90),
+    "png-text-mode": SIGNATURE.replace(b"\r\n", b"\n") + bytes(90), "exr": b"\x76\x2f\x31\x01" + bytes(90),
+    "dicom": bytes(128) + b"DICM" + bytes(90), "npy": b"\x93NUMPY" + bytes(90), "parquet": b"PAR1" + bytes(90),
     "text": b"hello, world\n", "empty": b"", "noise": rng.integers(0, 256, 90, dtype=np.uint8).tobytes()}.items():
     add(f"other-{name}.jpg", data)
 
