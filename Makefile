@@ -1,10 +1,12 @@
 # make build       libtorch (fetched once), build/lib/libditshim.so and bin/ditrun
 # make demo        trains a VAE and a DiT on Fashion-MNIST and samples its ten classes
-# make test        everything a change must pass; make check is the part of it that runs nothing
-# make soak        the tests at full count, for hours; make fuzz is a part of it; make bench: the benchmarks
-# make vuln        known vulnerabilities of the modules and of Go that this program reaches
-# make gpu-check   packs the tests for a machine that has only libtorch and a GPU; runs them if this one has
-# make install     to PREFIX=/usr/local
+# make test        everything a change must pass; make check is the part that runs no tests
+# make soak        the tests at full count, for hours, and make fuzz
+# make fuzz        every fuzz target for FUZZ_SECONDS
+# make bench       the benchmarks
+# make vuln        looks for known vulnerabilities of Go and of the modules that this program reaches
+# make gpu-check   packs the tests for a machine that has only libtorch and a GPU; runs them if this machine has one
+# make install     installs to PREFIX=/usr/local
 .PHONY: build demo test check fmt shim-asan soak fuzz bench vuln gpu-check install clean
 MAKEFLAGS += --no-print-directory
 PREFIX ?= /usr/local
@@ -21,8 +23,8 @@ build:
 demo: build
 	@bench/demo/demo.sh
 
-# Packages free of libtorch run under the race detector. The others run one after the other: each
-# uses all cores, and the OpenMP threads of two processes would fight over them.
+# Packages without libtorch run under the race detector. The others run one after another: each uses all cores, and the
+# OpenMP threads of two processes would compete for them.
 with_torch = $(shell go list -f '{{.ImportPath}} {{.Deps}}' ./... | awk '/ditrun\/torch[] ]/ { print $$1 }')
 without_torch = $(filter-out $(with_torch),$(shell go list ./...))
 
@@ -49,7 +51,6 @@ soak: build
 	DITRUN_SOAK=1 go test -count=1 -p 1 -timeout $(SOAK_TIMEOUT) -v ./...
 	@$(MAKE) fuzz
 
-# each target for so long
 fuzz: build
 	.ci/fuzz $(FUZZ_SECONDS)
 

@@ -1,5 +1,5 @@
-# Shortens the output of `go test -v`: a line a package, what failing tests printed, and the skipped
-# tests under their reason.
+# Shortens the output of `go test -v`: a line for each package, the output of failing tests, and the skipped tests with
+# their reasons.
 function flush() { printf "%s", held; held = "" }
 function skips(    i) {
 	for (i = 1; i <= reasons; i++) {
@@ -11,7 +11,7 @@ function skips(    i) {
 }
 /^=== (RUN|CONT|NAME|PAUSE)/ { now = $3; if ($2 == "RUN") inside = 1 }
 /^ *--- SKIP: / {
-	why = said[$3]
+	why = message[$3]
 	if (!(why in number)) { number[why] = ++reasons; reason[reasons] = why; first[reasons] = $3 }
 	count[number[why]]++
 	next
@@ -26,6 +26,6 @@ function skips(    i) {
 	if (NF > 1) { print; skips() }
 	next
 }
-/^ *[a-z0-9_]+\.go:[0-9]+: / { line = $0; sub(/^ *[^ ]* /, "", line); said[now] = line }
+/^ *[a-z0-9_]+\.go:[0-9]+: / { line = $0; sub(/^ *[^ ]* /, "", line); message[now] = line }
 { if (inside) held = held $0 "\n"; else print }
 END { flush(); skips() }

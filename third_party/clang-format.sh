@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs clang-format 14, whose layout the tree is kept in (other versions differ): the installed one, or
-# the pinned wheel, fetched once into third_party/tools. Exit code 69 means: neither is to be had.
+# Runs clang-format 14, which formats this tree (other versions differ): the installed one, or the pinned wheel, fetched
+# once into third_party/tools. Exit code 69 means that neither is available.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 tool=$here/tools/clang-format/clang_format/data/bin/clang-format

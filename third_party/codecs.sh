@@ -2,8 +2,8 @@
 # codecs.sh: provides third_party/codecs/{include,lib} with the headers and static libraries of
 # libjpeg-turbo, libwebp and zlib that package data/picture/codec links, and prints the version of the first.
 #
-# They are taken from the system where it has them (CODECS=/prefix names another place), else from
-# the packages of a Debian or Ubuntu system, unpacked here without root.
+# It takes them from the system if they are there (CODECS=/prefix names another folder), else from the packages of a
+# Debian or Ubuntu system, unpacked here without root.
 set -euo pipefail
 cd "$(dirname "$0")"
 out=codecs
@@ -26,7 +26,7 @@ fail() {
 	exit 1
 }
 
-# collect ROOT: copies what is wanted from below ROOT into a new folder; 1 where something is missing.
+# collect ROOT: copies the headers and libraries below ROOT into a new folder; returns 1 if one is missing.
 collect() {
 	local root=$1 arch name from tmp
 	arch=$("${CC:-cc}" -print-multiarch 2>/dev/null || true)

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# debian.sh FOLDER PACKAGE...: unpacks packages of the Debian or Ubuntu system this runs on into FOLDER,
-# without installing them and without root; with package lists of its own where the machine's are
-# empty. What apt said is in FOLDER/apt.log when it fails.
+# debian.sh FOLDER PACKAGE...: unpacks packages of this Debian or Ubuntu system into FOLDER, without installing them and
+# without root. If the machine has no package lists, it fetches its own. When it fails, FOLDER/apt.log has apt's output.
 set -euo pipefail
 folder=$1
 shift

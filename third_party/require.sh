@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# require.sh NAME...: says in one message which of the programs named are missing, and how to get them.
+# require.sh NAME...: names in one message all programs that are missing, and how to get them.
 set -u
 bad=0
-need() { # need NAME FOUND? WAY OUT
+need() { # need NAME FOUND? HOW TO GET IT
 	[ "$2" = yes ] && return
 	[ "$bad" = 1 ] || echo "ditrun: error: the build needs programs that were not found in PATH:" >&2
 	bad=1

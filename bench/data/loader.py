@@ -1,11 +1,11 @@
-"""Times reading, decoding, cropping and batching beside the original's pipeline, and prints one table.
+"""Times reading, decoding, cropping and batching against the original's pipeline, and prints one table.
 
 Usage: python3 bench/data/loader.py PHOTOS [ROUNDS] [LATENTS]   (from the top of the tree, after make build)
 
-PHOTOS is a folder with real pictures; 400 JPEG files of ImageNet's usual size are cut from them. The original is DiT's
-train.py: torchvision's ImageFolder with ADM's crop, random flip, ToTensor and Normalize, in a DataLoader. The two run
-by turns; the fastest of ROUNDS (5) counts for each. LATENTS is a folder of latents, read in random order. Needs torch,
-torchvision, numpy and Pillow.
+PHOTOS is a folder of real pictures; the script cuts 400 JPEG files of ImageNet's usual size from them. The original is
+DiT's train.py: torchvision's ImageFolder with ADM's crop, random flip, ToTensor and Normalize, in a DataLoader. The two
+programs alternate, and the fastest of ROUNDS (5) counts for each. LATENTS is a folder of latents, read in random order.
+Needs torch, torchvision, numpy and Pillow.
 """
 import os
 import subprocess

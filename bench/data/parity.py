@@ -4,10 +4,9 @@ and the same steps for crops that are not square.
 Usage: python3 bench/data/parity.py [NUMBER] [PHOTOS]   (from the top of the tree, after make build)
        python3 bench/data/parity.py golden              writes data/picture/testdata/decode/edge.zip for the tests
 
-Writes NUMBER (500) pictures of random sizes from 20 to 3000 pixels and every kind of file that is known to be
-treacherous, runs both programs over them, and lists each picture that differs: pixels must be equal, and what one
-refuses the other must refuse. PHOTOS is a folder with real pictures that are added. Needs numpy and a Pillow older than
-12.2.
+Writes NUMBER (500) pictures of random sizes from 20 to 3000 pixels, and one of every kind of file that is known to be
+difficult. It runs both programs on them and lists each picture that differs: pixels must be equal, and both programs
+must refuse the same files. PHOTOS is a folder of real pictures to add. Needs numpy and a Pillow older than 12.2.
 """
 import hashlib
 import io

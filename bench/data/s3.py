@@ -1,10 +1,10 @@
-"""Encodes pictures from a real S3 server, moto, through a proxy that throttles and drops connections, and from disk:
-the shards must be the same bytes.
+"""Encodes pictures from disk, and from a real S3 server (moto) through a proxy that throttles and drops connections:
+both must give the same shards, byte for byte.
 
-Usage: python3 bench/data/s3.py DITRUN VAE PICTURES   (needs moto[server], which brings boto3)
+Usage: python3 bench/data/s3.py DITRUN VAE PICTURES   (needs moto[server], which installs boto3)
 
-PICTURES is a class folder tree, VAE what encode-latents takes. Of the proxy's answers, one in eight is 503 SlowDown,
-one in eight ends in the middle, one in sixteen is a closed connection.
+PICTURES is a class folder tree, VAE is what encode-latents takes. The proxy answers one request in eight with 503
+SlowDown, cuts one answer in eight short, and closes one connection in sixteen.
 """
 import filecmp
 import http.client

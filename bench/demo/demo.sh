@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# From real pictures to sampled ones: a VAE and a DiT are trained on Fashion-MNIST (60,000 pictures of
-# clothes in ten classes), each step being a ditrun command that is shown before it runs.
+# From real pictures to sampled ones: trains a VAE and a DiT on Fashion-MNIST (60,000 pictures of clothes in ten
+# classes) and samples them. Each step is a ditrun command; the script prints it before it runs.
 #
-# The environment may shorten it: DEMO_VAE_STEPS, DEMO_STEPS, DEMO_SAMPLING_STEPS; DEMO_DIR is where
-# everything is written. The pictures are kept in ~/.cache/ditrun.
+# DEMO_VAE_STEPS, DEMO_STEPS and DEMO_SAMPLING_STEPS in the environment shorten it. Everything is written to DEMO_DIR.
+# The pictures are kept in ~/.cache/ditrun.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -12,7 +12,7 @@ data=$(bench/demo/fashion-mnist.sh)
 ditrun=bin/ditrun
 
 vae_steps=${DEMO_VAE_STEPS:-1200} steps=${DEMO_STEPS:-2400} sampling_steps=${DEMO_SAMPLING_STEPS:-50}
-# No mirrored views: shoes of this data set all point to the left.
+# No mirrored views: all shoes of this data set point to the left.
 train_vae=(--image-size 32 --downsample 4 --latent-channels 4 --batch-size 8 --max-steps "$vae_steps" --flip-prob 0)
 encode_latents=(--image-size 32 --flip none)
 train=(--model DiT-192x6x6/2 --global-batch-size 64 --max-steps "$steps"
@@ -34,11 +34,11 @@ run "$ditrun" sample --ckpt "$out/run" --vae "$out/vae" "${sample[@]}" --out "$o
 
 printf '\nDone in %d min %02d s.\n' $((SECONDS / 60)) $((SECONDS % 60))
 cat <<END
-  samples, a class a row   $out/samples.png
+  samples, one class a row $out/samples.png
   loss over the steps      $out/run/loss.png
   the run                  $out/run
 
-Without guidance the samples vary more and obey less; compare:
+Without guidance the samples vary more and show their class less clearly; compare:
   $ditrun sample --ckpt $out/run --vae $out/vae --cfg-scale 1.0 \\
     --num-sampling-steps $sampling_steps --num-samples 100 --out $out/samples-cfg-1.png
 END

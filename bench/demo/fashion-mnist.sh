@@ -5,14 +5,14 @@ cd "$(dirname "$0")/../.."
 
 data=${XDG_CACHE_HOME:-$HOME/.cache}/ditrun/fashion-mnist
 
-fail() { # fail MESSAGE [WAY OUT]...
+fail() { # fail MESSAGE [REMEDY]...
 	printf 'fashion-mnist: error: %s\n' "$1" >&2
 	shift
 	if [ $# -gt 0 ]; then printf '  - %s\n' "$@" >&2; fi
 	exit 1
 }
 
-# The checksums are those of the unpacked files: Debian packs them anew, so its archives differ.
+# The checksums are those of the unpacked files, because Debian compresses them again.
 checksums="c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888 train-images-idx3-ubyte
 bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9 train-labels-idx1-ubyte
 5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b t10k-images-idx3-ubyte
@@ -61,7 +61,7 @@ if ! intact "$data"; then
 	exec >&3
 fi
 
-# IDX files hold numbers for the classes; their names go beside them.
+# IDX files hold only numbers of classes; the names go into a file beside them.
 printf '%s\n' T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag 'Ankle boot' >"$data/classes.txt"
 
 echo "$data"

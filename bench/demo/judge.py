@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Judge samples of the demo: does a classifier see the class that was asked for?
+"""Judge samples of the demo: does a classifier recognise the requested class?
 
-The classifier is trained here, on the real Fashion-MNIST training pictures, and
-shares nothing with the program that made the samples. It is a check beside the
-product, never part of it: sampling neither calls it nor rejects anything by it.
+The script trains the classifier on the real Fashion-MNIST training pictures. It
+shares nothing with the program that made the samples, and is not part of it:
+sampling neither calls the classifier nor rejects samples because of it.
 
 Needs Python 3 with torch, numpy and pillow.
 
@@ -16,18 +16,19 @@ Needs Python 3 with torch, numpy and pillow.
     --labels  labels of a folder's files in sorted order (see below):
               a text file with one number or "name,number" per line, or the word
               "cycle" for 0, 1, ..., 9, 0, 1, ...
-    --cache   trained classifier (default: fashion-judge.pt in the current folder);
-              made when absent, which takes three to four minutes on two cores
+    --cache   file of the trained classifier (default: fashion-judge.pt in the
+              current folder); if it is missing, the script trains one, which takes
+              three to four minutes on two cores
 
-Without --labels the label of a PNG comes from its subfolder, when that is a class
+Without --labels the label of a PNG comes from its subfolder, if that is a class
 number or name ("9", "ankle-boot"), else from its file name: a class name in it,
 else "classN" or "labelN", else the last number ("000123-class9.png", "17_9.png").
 
-Printed: agreement in percent, in total and per class; the class most often seen
-instead; and as diversity the standard deviation of each pixel over the samples of
-one class, averaged over pixels and classes, in grey levels (0..255), beside the
-same figure for the real pictures. Samples that are all alike have diversity 0.
---json prints the same numbers as one object.
+It prints the agreement in percent, in total and per class, and the class most
+often recognised instead. It also prints the diversity: the standard deviation of
+each pixel over the samples of one class, averaged over pixels and classes, in grey
+levels (0..255), with the same figure for the real pictures. Samples that are all
+alike have diversity 0. --json prints the same numbers as one object.
 """
 
 import argparse
@@ -216,7 +217,7 @@ def read_samples(path, spec):
         pictures, labels = archive["arr_0"], archive["arr_1"].astype(np.int64)
     grey = np.stack([resize(np.rint(p.astype(np.float32).mean(2)).astype(np.uint8)) for p in pictures])
     if len(grey) != len(labels) or labels.min() < 0 or labels.max() > 9:
-        fail(f"{path}: {len(grey)} pictures, {len(labels)} labels, want as many and labels 0 to 9")
+        fail(f"{path}: {len(grey)} pictures, {len(labels)} labels, want equally many, and labels 0 to 9")
     return grey, labels
 
 
@@ -236,16 +237,16 @@ def main():
         pictures, labels = real(args.data, "t10k")
     else:
         pictures, labels = read_samples(args.samples, args.labels)
-    seen = classify(net, pictures)
-    result = {"samples": len(labels), "agreement": 100 * float((seen == labels).mean()),
+    predicted = classify(net, pictures)
+    result = {"samples": len(labels), "agreement": 100 * float((predicted == labels).mean()),
               "judge_accuracy": 100 * accuracy, "diversity": diversity(pictures, labels),
               "real_diversity": real_diversity, "classes": {}}
     for c in range(10):
-        mine = seen[labels == c]
-        if len(mine):
-            others = np.bincount(mine[mine != c], minlength=10)
+        of_class = predicted[labels == c]
+        if len(of_class):
+            others = np.bincount(of_class[of_class != c], minlength=10)
             result["classes"][CLASSES[c]] = {
-                "samples": len(mine), "agreement": 100 * float((mine == c).mean()),
+                "samples": len(of_class), "agreement": 100 * float((of_class == c).mean()),
                 "mostly_else": CLASSES[int(others.argmax())] if others.any() else ""}
     if args.json:
         print(json.dumps(result))
@@ -254,7 +255,7 @@ def main():
         other = f"   else mostly {row['mostly_else']}" if row["mostly_else"] else ""
         print(f"{name:12s} {row['agreement']:6.1f} %  of {row['samples']}{other}")
     print(f"agreement {result['agreement']:.1f} % of {result['samples']} samples "
-          f"(the judge names {result['judge_accuracy']:.1f} % of the real test pictures)")
+          f"(the judge recognises {result['judge_accuracy']:.1f} % of the real test pictures)")
     print(f"diversity {result['diversity']:.1f} grey levels (real pictures {result['real_diversity']:.1f})")
 
 

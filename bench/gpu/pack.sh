@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # make gpu-check: packs build/gpu-check, and that into build/gpu-check.tar.gz. The machine that runs it needs only a
 # libtorch and a GPU:
-#   bin/      ditrun and the test binaries, which find lib/ beside them
+#   bin/      ditrun and the test binaries, which load lib/ beside them
 #   lib/      libditshim.so (and the CUDA plugin, where one was built)
-#   pkg/      each tested package's data, in the folder where its test binary is started
+#   pkg/      the test data of each package, in the folder where its test binary starts
 #   run.sh    runs all tests with DITRUN_TEST_DEVICE=cuda and prints a summary
-# It runs them at once if this machine has a GPU.
+# If this machine has a GPU, it runs the tests at once.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 pack=build/gpu-check
-limit=60 # MB: what a machine behind a narrow door accepts
+limit=60 # MB: small enough to upload anywhere
 
 rm -rf $pack
 mkdir -p $pack/bin $pack/lib $pack/pkg
@@ -18,8 +18,8 @@ cp build/lib/libdit*.so $pack/lib/
 # Without symbols the files are a third smaller; a panic still names its line.
 go build -ldflags '-s -w' -o $pack/bin/ditrun ./cmd/ditrun
 
-# Every package with tests that uses libtorch, as in the Makefile, less the command: its tests would
-# double the size, and ditrun itself is packed.
+# Every package that has tests and uses libtorch, as in the Makefile, except the command: its tests would double the
+# size, and ditrun itself is packed.
 module=$(go list -m)
 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Deps}}{{end}}' ./... |
 	awk '/ditrun\/torch[] ]/ && $1 !~ /\/cmd\// { print $1 }' |

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the packed tests on this machine's GPU. libtorch is LIBTORCH=<torch folder>, or the torch that
-# python3 has installed; 2.11 with CUDA is what the tests were packed for.
+# Runs the packed tests on this machine's GPU. libtorch is LIBTORCH=<torch folder>, or the torch that python3 has
+# installed; the tests were packed for 2.11 with CUDA.
 set -uo pipefail
 cd "$(dirname "$0")" || exit
 top=$PWD
@@ -16,7 +16,7 @@ export LD_LIBRARY_PATH=$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export DITRUN_TEST_DEVICE=cuda
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-# If this fails, every test would only be skipped.
+# If this fails, every test would be skipped.
 bin/ditrun doctor --device cuda || exit 1
 
 mkdir -p log

@@ -1,18 +1,18 @@
-"""Converts checkpoints with ditrun there and back, and opens what it wrote with the programs it is meant for.
+"""Converts checkpoints with ditrun there and back, and opens the results with the programs that they are for.
 
 Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 diffusers==0.35.2 huggingface_hub==0.36.0 safetensors
        numpy
-       git clone https://github.com/facebookresearch/DiT; a built ditrun; a VAE folder (that of the tests will do)
+       git clone https://github.com/facebookresearch/DiT; a built ditrun; a VAE folder (the one of the tests will do)
 Usage: python check_conversions.py --dit-src DIR --ditrun ../../bin/ditrun --vae ../../vae/testdata/tiny
        [--model DiT-S/2] [--work DIR]
 
-A model of the original with random weights is saved by torch.save in the three forms that its users have (plain state
-dict, training checkpoint with argparse.Namespace and optimizer, the format before torch 1.6), and then:
+torch.save writes a model of the original with random weights in the three forms that users have (plain state dict,
+training checkpoint with argparse.Namespace and optimizer, the format before torch 1.6). Then:
   each form      -> official .pt: opened by the original's strict loading, weights_only=True; byte-equal
-  -> diffusers   -> DiTPipeline.from_pretrained; one forward pass, timestep frequencies set to the original's, beside
+  -> diffusers   -> DiTPipeline.from_pretrained; one forward pass, with the original's timestep frequencies, against
                  the original
-  -> diffusers   -> ditrun -> official .pt: byte-equal, pos_embed excepted
-  diffusers' save_pretrained of that pipeline -> official .pt: byte-equal, pos_embed excepted
+  -> diffusers   -> ditrun -> official .pt: byte-equal except pos_embed
+  diffusers' save_pretrained of that pipeline -> official .pt: byte-equal except pos_embed
 """
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Encodes pictures with ditrun and with the original's road, PIL, ADM's crop and diffusers' AutoencoderKL, and compares
+"""Encodes pictures with ditrun and with the original's steps (PIL, ADM's crop, diffusers' AutoencoderKL), and compares
 the latents.
 
 Needs: pip install torch==2.11.0 torchvision==0.26.0 diffusers==0.35.2 huggingface_hub==0.36.0 safetensors numpy
@@ -6,10 +6,10 @@ Needs: pip install torch==2.11.0 torchvision==0.26.0 diffusers==0.35.2 huggingfa
 Usage: python check_latents.py --ditrun ../../bin/ditrun [--photos DIR] [--count 6] [--image-size 256] [--vae FOLDER]
        python check_latents.py --golden [--out ../../vae/encode/testdata]
 
-The pictures are a class folder tree of JPEG files of every kind that Pillow writes, PNG and WebP, cut from the photos
-in DIR, else drawn; the VAE is FOLDER, else Stable Diffusion's configuration with the weights of philox_weights.py. The
-shards that ditrun writes are read with the safetensors package. Ids and labels must be those of torchvision's
-ImageFolder, mean and log variance of both views equal to 1e-4.
+The pictures are a class folder tree of JPEG files of every kind that Pillow writes, PNG and WebP. They are cut from the
+photos in DIR, or drawn. The VAE is FOLDER, or Stable Diffusion's configuration with the weights of philox_weights.py.
+The safetensors package reads the shards that ditrun writes. Ids and labels must be those of torchvision's ImageFolder;
+mean and log variance of both views must agree to 1e-4.
 
 --golden writes what TestLatentsEqualDiffusers reads: pictures/ and latents.safetensors, made with vae/testdata/tiny at
 16 pixels: moments, moments_flip [n, 8, 8, 8], labels [n], in the order of ImageFolder.

@@ -1,15 +1,15 @@
 """Writes dit/testdata/blocks.safetensors: the paper's four blocks under each condition, from a plain composition of
 PyTorch.
 
-The authors released adaLN-Zero alone. What is composed here is the text of the paper (section 3.2, figure 3) with what
-docs/blocks.md adds to it, spelled in the simplest way: one sample at a time, attention as softmax of a product, padding
-of captions cut off instead of masked, no module shared with the program under test.
+The authors released only adaLN-Zero. This script follows the text of the paper (section 3.2, figure 3) and the
+additions of docs/blocks.md in the simplest way: one sample at a time, attention as softmax of a product, padding of
+captions cut off instead of masked, no module shared with the program under test.
 
 Needs: pip install torch==2.11.0 safetensors numpy
 Usage: python gen_goldens_blocks.py [--out ../../dit/testdata]
 
-x t y text lengths w      what all models are given, as far as they take it, and what the loss sum(out * w) weighs
-                          outputs with
+x t y text lengths w      the inputs of all models, as far as they take them, and the weights w of the loss
+                          sum(out * w)
 BLOCK/CONDITION.out       computed in float64, but for the timestep code, which is float32 by definition
 BLOCK/CONDITION.grad.KEY  of the loss
 config                    model: sizes; keys: [name, shape] of each model in the order of its state dict. Weights are

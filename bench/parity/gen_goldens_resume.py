@@ -1,4 +1,4 @@
-"""Writes a training checkpoint of the original DiT code, and what PyTorch makes of it in further steps.
+"""Writes a training checkpoint of the original DiT code, and the further steps that PyTorch takes from it.
 
 Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 safetensors numpy
        git clone https://github.com/facebookresearch/DiT

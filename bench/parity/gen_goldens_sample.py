@@ -24,7 +24,7 @@ Guidance makes some starting noise a watershed, where rounding decides: with see
 when its weights move by an ulp. The seeds are those from 0, 10, 20, ... (plus the number of the case) on for which the
 original moves by less than 3e-6.
 
-Models that are there already are used: remove them to train again.
+Existing models are used again: remove them to train new ones.
 """
 import argparse
 import os

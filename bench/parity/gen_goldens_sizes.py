@@ -4,8 +4,8 @@ Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 safetensors nu
        git clone https://github.com/facebookresearch/DiT
 Usage: python gen_goldens_sizes.py --dit-src DIR [--out ../../dit/testdata]
 
-x [2,4,32,32] t y        the input of all
-NAME.out                 what model NAME gives, its weights being those of philox_weights.py by their index in the state
+x [2,4,32,32] t y        the input of all models
+NAME.out                 the output of model NAME with the weights of philox_weights.py, by their index in the state
                          dict (pos_embed, index 0, is the model's own)
 config.f64               distance of NAME's float32 run from float64, for the sizes S and B
 """

@@ -1,10 +1,10 @@
-"""Writes vae/testdata/compvis_names.json: what diffusers makes of each tensor name of a CompVis autoencoder.
+"""Writes vae/testdata/compvis_names.json: the name that diffusers gives to each tensor of a CompVis autoencoder.
 
 Needs: pip install torch==2.11.0 diffusers==0.35.2 huggingface_hub==0.36.0
 Usage: python gen_goldens_vae_names.py [--out ../../vae/testdata/compvis_names.json]
 
 The CompVis names are those of latent-diffusion's kl-f8 (ldm/modules/diffusionmodules/model.py), listed below; the
-answer is that of diffusers.loaders.single_file_utils.convert_ldm_vae_checkpoint.
+new names are those of diffusers.loaders.single_file_utils.convert_ldm_vae_checkpoint.
 """
 import argparse
 import json

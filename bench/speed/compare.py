@@ -1,12 +1,12 @@
-"""Runs step_pytorch.py and step (ours) in turn, one step each, and prints one line with the ratio.
+"""Runs step_pytorch.py and our step in turn, one step each, and prints one line with the ratio.
 
 Needs what step_pytorch.py needs, and bin/ditrun-step: go build -o bin/ditrun-step ./bench/speed/step
 Usage: python compare.py --dit-src DIR [--model DiT-S/2] [--batch 8] [--threads 2] [--rounds 8] [--adamw default|fused]
 
-Both programs stay loaded; their steps alternate, so that a slow minute of the machine meets both. The figure is the
-smallest step of each, the memory the peak of each process. OpenMP is as users have it: PyTorch's default, and for ours
-what the ditrun command sets. --passive gives both OMP_WAIT_POLICY=passive, which is the fairer one where other programs
-share the cores.
+Both programs stay loaded and their steps alternate, so that a slow minute of the machine affects both. The figure is
+the fastest step of each; memory is the peak of each process. OpenMP runs as users have it: with PyTorch's default, and
+for ours with the setting of the ditrun command. --passive sets OMP_WAIT_POLICY=passive for both, which is fairer when
+other programs share the cores.
 """
 import argparse
 import json

@@ -1,5 +1,4 @@
-"""Times one training step of the original DiT in plain eager PyTorch on the CPU, as its train.py does it, latents
-given.
+"""Times one training step of the original DiT in plain eager PyTorch on the CPU, as in its train.py, from latents.
 
 Needs: pip install torch==2.11.0 torchvision==0.26.0 timm==0.9.16 numpy
        git clone https://github.com/facebookresearch/DiT
@@ -7,13 +6,13 @@ Usage: python step_pytorch.py --dit-src DIR [--model DiT-S/2] [--batch 8] [--thr
        [--rounds 5]
        python step_pytorch.py --dit-src DIR --stdin ...
 
-A step is: timesteps and noise drawn, forward with label dropout, loss, zero_grad, backward, AdamW (lr 1e-4, no weight
-decay), EMA 0.9999 over every parameter, loss read back. Float32. The first two steps (allocation, optimizer state) are
-not counted.
+A step draws timesteps and noise, runs forward with label dropout, loss, zero_grad, backward, AdamW (lr 1e-4, no weight
+decay) and EMA 0.9999 over every parameter, and reads back the loss, all in float32. The first two steps (allocation,
+optimizer state) do not count.
 
-Alone it prints one JSON line {"seconds": smallest of the rounds, "rounds": [...], "peak_rss_kb": ...}.
-With --stdin it prints "ready", then for each line "go" it reads runs one step and prints its seconds, so a driver can
-alternate it with another program on the same cores; at the end of input it prints the JSON line.
+Without --stdin it prints one JSON line {"seconds": fastest round, "rounds": [...], "peak_rss_kb": ...}. With --stdin it
+prints "ready"; for each line "go" that it reads, it runs one step and prints the seconds, so that a driver can
+alternate it with another program on the same cores. At the end of input it prints the JSON line.
 """
 import argparse
 import copy

@@ -1,4 +1,4 @@
-// Plot draws the study's loss against steps and against arithmetic, and prints a table of it.
+// Command plot draws the loss of the study against steps and against arithmetic, and prints a table of it.
 //
 //	plot DIR   reads DIR/models.json and DIR/runs/BLOCK-MODEL-SEED/log.jsonl, writes DIR/ablation.png
 package main
@@ -25,12 +25,12 @@ import (
 	"gonum.org/v1/plot/vg/vgimg"
 )
 
-// A row is a model as `ditrun models --json` has it, with what became of it here.
+// A row is a model from `ditrun models --json`, with its results in the study.
 type row struct {
 	Model  string  `json:"model"`
 	Block  string  `json:"block"`
 	GMACs  float64 `json:"gmacs"`
-	params int     // as the run says, which has fewer classes
+	params int     // from the run, which has fewer classes
 	runs   []plotter.XYs
 }
 

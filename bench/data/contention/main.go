@@ -2,10 +2,9 @@
 //
 //	contention PHOTOS [ROUNDS] [THREADS]
 //
-// PHOTOS is a class folder tree of JPEG files. By turns an autoencoder, small enough for
-// decoding to be felt, encodes the photos from their files, with one decoder as by default, and their crops from
-// memory. The fastest of ROUNDS (7) counts for each. Decoding may cost the encoder no more than the processor time that
-// it takes.
+// PHOTOS is a class folder tree of JPEG files. An autoencoder, so small that decoding matters, encodes in turn the
+// photos from their files, with one decoder as by default, and their crops from memory. The fastest of ROUNDS (7)
+// counts for each. Decoding must not slow the encoder by more than its own processor time.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command crops prints, for each picture named, the SHA-256 of its centre crop, or why it was refused. It is what
-// parity.py compares with the original's pixels.
+// Command crops prints the SHA-256 of the centre crop of each picture, or why it was refused. parity.py compares the
+// output with the original's pixels.
 package main
 
 import (

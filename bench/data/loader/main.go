@@ -1,11 +1,12 @@
-// Command loader times the pictures of a folder through package data: loader.py runs it beside the original.
+// Command loader times how the packages below data read the pictures of a folder. loader.py compares it with the
+// original.
 //
 //	loader decode|crop|read DIR       one goroutine: pictures a second
 //	loader batches DIR WORKERS        shuffled, mirrored batches of 32 crops of 256
 //	loader latents DIR                records a second of a set of latents, shuffled
-//	loader cold DIR shuffle|block N   as latents, N batches, after the system was told to forget the files
-//	loader write-latents DIR N        makes such a set of N records of 4 x 32 x 32 latents in both views
-//	loader stdlib DIR                 as crop, with Go's image/jpeg and disintegration/imaging
+//	loader cold DIR shuffle|block N   the same for N batches, after the files were dropped from the page cache
+//	loader write-latents DIR N        writes such a set of N records of 4 x 32 x 32 latents in both views
+//	loader stdlib DIR                 like crop, with Go's image/jpeg and disintegration/imaging
 package main
 
 import (

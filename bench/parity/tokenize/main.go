@@ -1,5 +1,5 @@
-// Command tokenize prints the ids of the texts it is given, for bench/parity/check_tokenizer.py: standard input is one
-// JSON string a line, standard output the ids of its content in a line, without start, end, padding and any limit.
+// Command tokenize prints the ids of texts, for bench/parity/check_tokenizer.py. It reads one JSON string a line and
+// prints the ids of its content in a line, without start, end and padding, and without a limit.
 //
 //	tokenize FOLDER-OR-FILE
 package main

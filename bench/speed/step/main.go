@@ -1,6 +1,6 @@
-// Command step times one training step of a DiT as `ditrun train` does it, latents given. It is the
-// other half of step_pytorch.py and speaks the same protocol: it prints "ready", then for each line
-// "go" on standard input runs one step and prints its seconds, at the end of input a JSON line.
+// Command step times one training step of a DiT as in `ditrun train`, from given latents. It is the counterpart of
+// step_pytorch.py and uses the same protocol: it prints "ready"; for each line "go" on standard input it runs one step
+// and prints the seconds; at the end of input it prints a JSON line.
 //
 //	go run ./bench/speed/step -model DiT-S/2 -batch 8 -threads 2
 package main

@@ -1,5 +1,5 @@
-"""Writes matrix.zip: small files of every kind of the formats that are met as pictures, and matrix.txt in it, which
-says of each what Pillow makes of it: size and SHA-256 of convert("RGB"), or "refused".
+"""Writes matrix.zip: small files of every kind of the usual picture formats, and in it matrix.txt, which gives Pillow's
+result for each: size and SHA-256 of convert("RGB"), or "refused".
 
 Usage: python3 matrix.py   (needs numpy, tifffile, imagecodecs, and a Pillow older than 12.2 with AVIF and JPEG 2000)
 """

@@ -1,4 +1,4 @@
-"""Makes pictures.zip: small pictures with an EXIF orientation, and golden.txt, what Pillow makes of them.
+"""Makes pictures.zip: small pictures with an EXIF orientation, and golden.txt, how Pillow reads them.
 
 A line of golden.txt: file, whether Pillow sees an orientation other than 1, width, height and hex RGB of the picture as
 stored, and the same of ImageOps.exif_transpose.
