@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ditrun/ditrun/internal/testtool"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -259,7 +260,7 @@ func TestDoctor(t *testing.T) {
 		if code != 1 || d.OK || len(d.Problems) == 0 || !strings.Contains(errs.String(), "ditrun: hint: `make build`") {
 			t.Errorf("without libtorch: code %d, %+v, errors %q", code, d, errs.String())
 		}
-		t.Skip("libtorch is not there: ", torch.Available())
+		testtool.Missing(t, "libtorch is not there: ", torch.Available())
 	}
 	if (d.NCCL.Version == "") == (d.NCCL.WhyNot == "") {
 		t.Errorf("NCCL is of version %q, or not there: %q", d.NCCL.Version, d.NCCL.WhyNot)

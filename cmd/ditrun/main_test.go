@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ditrun/ditrun/internal/testtool"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -45,7 +46,7 @@ func TestMain(m *testing.M) {
 func needTorch(t *testing.T) {
 	t.Helper()
 	if err := torch.Available(); err != nil {
-		t.Skip("libtorch is not there: ", err)
+		testtool.Missing(t, "libtorch is not there: ", err)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/testtool"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -217,7 +218,7 @@ func (c *child) Write(p []byte) (int, error) {
 func (t task) start(tb testing.TB, world int) []*child {
 	tb.Helper()
 	if err := torch.Available(); err != nil {
-		tb.Skip("libtorch is not there: ", err)
+		testtool.Missing(tb, "libtorch is not there: ", err)
 	}
 	self, err := os.Executable()
 	if err != nil {

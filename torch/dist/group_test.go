@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ditrun/ditrun/internal/testtool"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -249,7 +250,7 @@ func TestCollectives(t *testing.T) {
 
 func TestAlone(t *testing.T) {
 	if err := torch.Available(); err != nil {
-		t.Skip("libtorch is not there: ", err)
+		testtool.Missing(t, "libtorch is not there: ", err)
 	}
 	g, err := Open(t.Context(), Env{World: 1, LocalWorld: 1}, "gloo", time.Second, nil)
 	if err != nil {
@@ -359,7 +360,7 @@ func TestMissingRank(t *testing.T) {
 func TestNobodyServes(t *testing.T) {
 	t.Parallel() // it mostly waits
 	if err := torch.Available(); err != nil {
-		t.Skip("libtorch is not there: ", err)
+		testtool.Missing(t, "libtorch is not there: ", err)
 	}
 	e := Env{Rank: 1, World: 2, LocalRank: 1, LocalWorld: 2, Port: freePort(t)}
 	start := time.Now()

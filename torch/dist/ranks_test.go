@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ditrun/ditrun/internal/testtool"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
@@ -93,7 +94,7 @@ func freePort(t *testing.T) int {
 func ranks(t *testing.T, n, world, seconds int, task string, more ...string) []result {
 	t.Helper()
 	if err := torch.Available(); err != nil {
-		t.Skip("libtorch is not there: ", err)
+		testtool.Missing(t, "libtorch is not there: ", err)
 	}
 	self, err := os.Executable()
 	if err != nil {

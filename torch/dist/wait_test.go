@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ditrun/ditrun/internal/testtool"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -84,7 +85,7 @@ func TestMissingRankIsNamed(t *testing.T) {
 func opening(t *testing.T, e Env, timeout, cancelAfter time.Duration) (told []string, cause, err error) {
 	t.Helper()
 	if err := torch.Available(); err != nil {
-		t.Skip("libtorch is not there: ", err)
+		testtool.Missing(t, "libtorch is not there: ", err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/ditrun/ditrun/internal/testtool"
 )
 
 // The known answers of Random123 (tests/kat_vectors, philox4x32 10), their
@@ -209,7 +211,7 @@ func TestPanics(t *testing.T) {
 func TestCppTwin(t *testing.T) {
 	cxx, err := exec.LookPath("g++")
 	if err != nil {
-		t.Skip("no g++ to compile the twin with")
+		testtool.Missing(t, "no g++ to compile the twin with")
 	}
 	bin := filepath.Join(t.TempDir(), "twin")
 	build := exec.Command(cxx, "-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-I../shim/kernels",

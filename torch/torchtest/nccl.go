@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/ditrun/ditrun/internal/testtool"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -45,7 +46,8 @@ var fakeNCCL []byte
 
 // FakeNCCL compiles a stand-in for NCCL that works on tensors of the CPU, between processes of this machine. A
 // process that has the folder it returns in LD_LIBRARY_PATH takes it for NCCL; testdata/nccl.c says what else it
-// can do. Without a compiler, or on a GPU, where NCCL itself is loaded, the test is skipped.
+// can do. On a GPU, where NCCL itself is loaded, the test is skipped; without a C compiler it ends as by
+// testtool.Missing.
 func FakeNCCL(t testing.TB) string {
 	t.Helper()
 	if dev := Device(t); dev != torch.CPU {
@@ -53,7 +55,7 @@ func FakeNCCL(t testing.TB) string {
 	}
 	cc, err := exec.LookPath("cc")
 	if err != nil {
-		t.Skip("no C compiler for the stand-in for NCCL: ", err)
+		testtool.Missing(t, "no C compiler for the stand-in for NCCL: ", err)
 	}
 	dir := t.TempDir()
 	source, library := filepath.Join(dir, "nccl.c"), filepath.Join(dir, "libnccl.so.2")
