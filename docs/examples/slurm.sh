@@ -9,6 +9,6 @@
 #SBATCH --open-mode=append
 # Two minutes before the end the processes get SIGTERM: they save and stop.
 #SBATCH --signal=TERM@120
-# Not run on a cluster yet. The folders must be the same on all machines.
+# Not tried on a cluster yet. The folders must be the same on all machines.
 export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
 srun --kill-on-bad-exit=1 ditrun train --data latents --model DiT-XL/2 --resume auto
