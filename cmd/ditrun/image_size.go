@@ -31,8 +31,8 @@ func (v *sizeValue) String() string {
 // Get is for configurations, where a size that was not given is 0.
 func (v *sizeValue) Get() any { return picture.Size(*v) }
 
-// imageSizeVar is --image-size, kept in size, which stays zero where the flag is not given. byDefault says in words what
-// it is then.
+// imageSizeVar is --image-size, kept in size, which stays zero where the flag is not given. byDefault says in words
+// what it is then.
 func imageSizeVar(size *picture.Size, byDefault, usage string) cli.Flag {
 	return &cli.GenericFlag{Name: "image-size", Value: (*sizeValue)(size), DefaultText: byDefault, Usage: usage}
 }

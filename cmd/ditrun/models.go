@@ -148,7 +148,8 @@ func (o *modelsOptions) row(cfg dit.Config) (modelRow, error) {
 	return modelRow{
 		Model: cfg.Name(), Block: cfg.Block.String(), Condition: cfg.Condition.String(),
 		ImageSize: o.imageSize.String(),
-		Params:    int64(cfg.NumParams()), GMACs: cfg.MACs() / 1e9, GFLOPs: 2 * cfg.MACs() / 1e9, Tokens: cfg.NumTokens(),
+		Params:    int64(cfg.NumParams()), GMACs: cfg.MACs() / 1e9, GFLOPs: 2 * cfg.MACs() / 1e9,
+		Tokens: cfg.NumTokens(),
 		Memory: int64(memory), StateMemory: int64(state), ActivationMemory: int64(each),
 	}, nil
 }
