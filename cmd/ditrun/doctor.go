@@ -19,6 +19,7 @@ import (
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/dist"
 )
 
 func doctorCommand() *cli.Command {
@@ -144,10 +145,10 @@ func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 	if n == 0 && d.CUDA.Driver != "" {
 		e.warn("an NVIDIA driver (%s) is installed but CUDA is not usable: %s", d.CUDA.Driver, d.CUDA.WhyNot)
 	}
-	version, why := torch.NCCLVersion()
+	version, why := dist.NCCLVersion()
 	d.NCCL.Version = version
 	if why != nil {
-		d.NCCL.WhyNot = strings.TrimPrefix(why.Error(), "torch: NCCLVersion: ")
+		d.NCCL.WhyNot = why.Error()
 	}
 	dev, err := e.openDevice()
 	if err != nil {

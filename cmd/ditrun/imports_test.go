@@ -20,10 +20,10 @@ import (
 var layers = [][]string{
 	{"internal/disk", "internal/mmap", "internal/names", "internal/testtool", "internal/transfer"},
 	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/table", "data/store",
-		"data/store/storetest", "dit/text/bpe"},
+		"data/store/storetest", "dit/text/bpe", "torch/internal/native"},
 	{"torch"},
-	{"torch/nn", "torch/internal/genops"},
-	{"torch/optim", "torch/dist", "torch/torchtest"},
+	{"torch/nn", "torch/dist", "torch/internal/genops"},
+	{"torch/optim", "torch/torchtest"},
 	{"dit", "dit/text", "diffusion", "vae", "data/picture"},
 	{"data/catalog", "data/internal/datatest"},
 	{"data/captions"},

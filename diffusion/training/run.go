@@ -157,7 +157,7 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 	}
 	adamw := optim.DefaultConfig
 	adamw.WeightDecay = cfg.WeightDecay
-	if r.opt, err = optim.NewAdamW(nn.List(r.model), adamw, optim.Sharding{Group: r.group.Torch()}); err != nil {
+	if r.opt, err = optim.NewAdamW(nn.List(r.model), adamw, optim.Sharding{Group: r.group}); err != nil {
 		nn.Close(r.model)
 		return nil, err
 	}

@@ -14,14 +14,20 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/internal/native"
 )
 
 // Reductions of the AllReduce methods.
 const (
-	Sum = torch.Sum
-	Min = torch.Min
-	Max = torch.Max
+	Sum = native.Sum
+	Min = native.Min
+	Max = native.Max
 )
+
+var lent = native.Borrow[*torch.Scope, *torch.Tensor, torch.Device]()
+
+// A nativeGroup is the part of a group that is on one kind of device.
+type nativeGroup = native.Group[*torch.Tensor]
 
 // A Group is the processes of a run. All ranks call its collectives in the same order, each from one goroutine at a
 // time; a collective returns when this rank's part is done. One that fails, because a rank ended or the time-out
@@ -30,8 +36,8 @@ const (
 type Group struct {
 	env     Env
 	timeout time.Duration
-	cpu     *torch.Group // Gloo; nil alone
-	gpu     *torch.Group // NCCL, for tensors on device; nil with Gloo only
+	cpu     nativeGroup // Gloo; nil alone
+	gpu     nativeGroup // NCCL, for tensors on device; nil with Gloo only
 	device  torch.Device
 	store   *Store      // nil alone
 	watch   *watchdog   // nil alone
@@ -102,8 +108,8 @@ func (g *Group) open(ctx context.Context, nccl bool) error {
 		return err
 	}
 	stop := g.waiting.during("connecting the ranks")
-	g.cpu, err = within(ctx, g.timeout, func() (*torch.Group, error) {
-		return torch.NewGloo(g.store.raw, g.env.Rank, g.env.World, os.Getenv("GLOO_SOCKET_IFNAME"), own,
+	g.cpu, err = within(ctx, g.timeout, func() (nativeGroup, error) {
+		return lent.NewGloo(g.store.raw, g.env.Rank, g.env.World, os.Getenv("GLOO_SOCKET_IFNAME"), own,
 			g.timeout.Milliseconds())
 	}, nil)
 	stop()
@@ -235,9 +241,9 @@ func (g *Group) Store() *Store {
 	return g.store
 }
 
-// Torch returns the group for operations that compute and communicate in one, on the device that the group was opened
-// for; nil for a process alone.
-func (g *Group) Torch() *torch.Group {
+// Native returns the group for operations that compute and communicate in one, as those of package optim, on the device
+// that the group was opened for; nil for a process alone.
+func (g *Group) Native() native.Group[*torch.Tensor] {
 	if g.alone() {
 		return nil
 	}
@@ -245,17 +251,9 @@ func (g *Group) Torch() *torch.Group {
 }
 
 // of returns the group for t.
-func (g *Group) of(t *torch.Tensor) *torch.Group {
-	if !g.alone() && g.gpu != nil && t.Device() == g.device {
+func (g *Group) of(t *torch.Tensor) nativeGroup {
+	if g.gpu != nil && t.Device() == g.device {
 		return g.gpu
-	}
-	return g.host()
-}
-
-// host returns the group for what is in Go memory.
-func (g *Group) host() *torch.Group {
-	if g.alone() {
-		return nil
 	}
 	return g.cpu
 }
@@ -274,18 +272,24 @@ func (g *Group) AllReduce(t *torch.Tensor, op int) error {
 
 // AllReduceFloats is AllReduce for numbers in Go memory: a few, in one small message.
 func (g *Group) AllReduceFloats(v []float64, op int) error {
-	return g.collective("all-reduce", func() error { return g.host().AllReduceFloats(v, op) })
+	return g.collective("all-reduce", func() error { return g.cpu.AllReduceFloats(v, op) })
 }
 
 // ReduceScatter sums in over all ranks and leaves to each its part of the sum, in rank order: out has the elements of
 // in divided by the number of ranks. Both are contiguous.
 func (g *Group) ReduceScatter(out, in *torch.Tensor) error {
+	if g.alone() {
+		return wrap("reduce-scatter", lent.Copy(out, in))
+	}
 	return g.collective("reduce-scatter", func() error { return g.of(in).ReduceScatter(out, in) })
 }
 
 // AllGather joins the ranks' in, in rank order, in out, which has the elements of in times the number of ranks. Both
 // are contiguous.
 func (g *Group) AllGather(out, in *torch.Tensor) error {
+	if g.alone() {
+		return wrap("all-gather", lent.Copy(out, in))
+	}
 	return g.collective("all-gather", func() error { return g.of(in).AllGather(out, in) })
 }
 
@@ -306,7 +310,7 @@ func (g *Group) Barrier(timeout time.Duration) error {
 	if timeout == 0 {
 		timeout = g.limit()
 	}
-	return g.collective("barrier", func() error { return g.host().Barrier(max(1, timeout.Milliseconds())) })
+	return g.collective("barrier", func() error { return g.cpu.Barrier(max(1, timeout.Milliseconds())) })
 }
 
 func (g *Group) limit() time.Duration {
@@ -316,8 +320,12 @@ func (g *Group) limit() time.Duration {
 	return g.timeout
 }
 
+// collective makes a call in which all ranks take part. A process alone does not make it.
 func (g *Group) collective(what string, call func() error) error {
-	if !g.alone() && g.closed {
+	if g.alone() {
+		return nil
+	}
+	if g.closed {
 		return fmt.Errorf("%s: the group is closed", what)
 	}
 	// What the CPU sends may come of a collective on the GPU that has failed since.
@@ -326,9 +334,17 @@ func (g *Group) collective(what string, call func() error) error {
 		err = call()
 	}
 	if err != nil {
-		return g.fail(fmt.Errorf("%s: %w", what, reason(err)), true)
+		return g.fail(wrap(what, err), true)
 	}
 	return nil
+}
+
+// wrap says which collective an error, which may be nil, comes from.
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, reason(err))
 }
 
 // Fail is for an error that ends this rank's work. It refuses further collectives and lets those fail that wait for

@@ -152,14 +152,15 @@ func collectives(g *Group) error {
 			}
 		}
 		// What does not fit is refused on every rank before anything is sent.
+		if g.World() == 1 {
+			return nil
+		}
 		a, b := torch.From(s, []float32{1, 2, 3}, 3), torch.From(s, []float32{1, 2, 3}, 3)
-		if err := g.Torch().ReduceScatter(a, b); g.World() > 1 &&
-			(err == nil || !strings.Contains(err.Error(), "do not make")) {
+		if err := g.Native().ReduceScatter(a, b); err == nil || !strings.Contains(err.Error(), "do not make") {
 			return fmt.Errorf("reduce-scatter of 3 elements: %v", err)
 		}
 		m := s.Transpose(torch.From(s, []float32{1, 2, 3, 4}, 2, 2), 0, 1)
-		if err := g.Torch().AllReduce(m, Sum); g.World() > 1 &&
-			(err == nil || !strings.Contains(err.Error(), "contiguous")) {
+		if err := g.Native().AllReduce(m, Sum); err == nil || !strings.Contains(err.Error(), "contiguous") {
 			return fmt.Errorf("all-reduce of a transposed tensor: %v", err)
 		}
 		return nil
@@ -262,7 +263,7 @@ func TestAlone(t *testing.T) {
 		if err := collectives(g); err != nil {
 			t.Error(err)
 		}
-		if g.Store() != nil || g.Torch() != nil || g.Rank() != 0 || g.World() != 1 || g.Env().LocalWorld != 1 {
+		if g.Store() != nil || g.Native() != nil || g.Rank() != 0 || g.World() != 1 || g.Env().LocalWorld != 1 {
 			t.Error("a process alone has a store, a group or others beside it")
 		}
 		if err := g.Fail(why); err != why {

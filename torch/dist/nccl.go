@@ -21,10 +21,16 @@ type gpu struct {
 	Err     string `json:"err,omitempty"`     // why it cannot be used
 }
 
+// NCCLVersion returns the version of the NCCL found, such as "2.28.9", or why there is none to use.
+func NCCLVersion() (string, error) {
+	version, err := lent.NCCLVersion()
+	return version, reason(err)
+}
+
 func readGPU(dev torch.Device) (g gpu) {
 	var err error
-	if g.NCCL, err = torch.NCCLVersion(); err == nil && dev.IsCUDA() {
-		g.Address, err = torch.GPUAddress(dev)
+	if g.NCCL, err = NCCLVersion(); err == nil && dev.IsCUDA() {
+		g.Address, err = lent.GPUAddress(dev)
 	}
 	if err != nil {
 		g.Err = reason(err).Error()
@@ -82,7 +88,7 @@ func (g *Group) openNCCL(ctx context.Context) error {
 	}
 	const key = "nccl"
 	if g.env.Rank == 0 {
-		id, err := torch.NCCLID()
+		id, err := lent.NCCLID()
 		if err != nil {
 			return reason(err)
 		}
@@ -94,8 +100,8 @@ func (g *Group) openNCCL(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.gpu, err = within(ctx, g.timeout, func() (*torch.Group, error) {
-		return torch.NewNCCL(id, g.env.Rank, g.env.World, g.device, g.timeout.Milliseconds())
+	g.gpu, err = within(ctx, g.timeout, func() (nativeGroup, error) {
+		return lent.NewNCCL(id, g.env.Rank, g.env.World, g.device, g.timeout.Milliseconds())
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("connect the GPUs: %w", err)
@@ -105,9 +111,9 @@ func (g *Group) openNCCL(ctx context.Context) error {
 	return nil
 }
 
-// check returns why a collective on the GPU has failed.
+// check returns why a collective on the GPU has failed, nil where none has.
 func (g *Group) check() error {
-	if g.alone() || g.gpu == nil {
+	if g.gpu == nil {
 		return nil
 	}
 	return g.gpu.Check()

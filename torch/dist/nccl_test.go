@@ -61,7 +61,7 @@ func init() {
 			if data := torch.Data[float32](x); data[0] != 3 || data[700_000] != 3 {
 				return fmt.Errorf("the ends of a long tensor: %v, %v", data[0], data[700_000])
 			}
-			if err := g.Torch().AllReduce(s.Zeros(torch.Bool, 1), Sum); err == nil ||
+			if err := g.Native().AllReduce(s.Zeros(torch.Bool, 1), Sum); err == nil ||
 				!strings.Contains(err.Error(), "NCCL does not take Bool") {
 				return fmt.Errorf("an all-reduce of bools: %v", err)
 			}
@@ -70,11 +70,11 @@ func init() {
 	}
 	// A process alone that goes through NCCL all the same, of which Open knows nothing.
 	tasks["one"] = func(*Group) error {
-		id, err := torch.NCCLID()
+		id, err := lent.NCCLID()
 		if err != nil {
 			return err
 		}
-		raw, err := torch.NewNCCL(id, 0, 1, taskDevice, 60_000)
+		raw, err := lent.NewNCCL(id, 0, 1, taskDevice, 60_000)
 		if err != nil {
 			return err
 		}
@@ -103,7 +103,7 @@ func init() {
 				time.Sleep(8 * time.Second)
 				return fmt.Errorf("late")
 			}
-			go func() { done <- g.Torch().AllReduce(s.Zeros(torch.Float32, 1), Sum) }()
+			go func() { done <- g.Native().AllReduce(s.Zeros(torch.Float32, 1), Sum) }()
 			return <-g.Stuck()
 		})
 	}
@@ -227,7 +227,7 @@ func TestNCCLNotUsable(t *testing.T) {
 	for _, res := range fakeRanks(t, 2, 30, "collectives", "FAKE_NCCL_VERSION=2408") {
 		failed(t, 0, res, 20*time.Second, "libnccl.so.2 is NCCL of before 2.9 (2408)")
 	}
-	if _, err := torch.NCCLVersion(); err == nil {
+	if _, err := NCCLVersion(); err == nil {
 		t.Skip("NCCL is there")
 	}
 	for _, res := range ranks(t, 2, 2, 30, "collectives", torchtest.BackendVar+"=nccl:cpu") {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/internal/native"
 )
 
 // A Store keeps small values by name for all processes of a run. It is gone when the process that keeps it ends: rank
@@ -24,7 +25,7 @@ type Store struct {
 	timeout time.Duration // of a call
 
 	mu   sync.Mutex // one call at a time
-	raw  *torch.Store
+	raw  native.Store
 	lost error // once set, no call is made any more
 }
 
@@ -98,9 +99,9 @@ func dial(ctx context.Context, addr string, serve, local bool, prefix string, ti
 		}
 	}
 	// libtorch gives up by itself, with a better text.
-	raw, err := within(ctx, timeout+5*time.Second, func() (*torch.Store, error) {
-		return torch.NewStore(host, number, serve, listener, prefix, timeout.Milliseconds())
-	}, (*torch.Store).Close)
+	raw, err := within(ctx, timeout+5*time.Second, func() (native.Store, error) {
+		return lent.NewStore(host, number, serve, listener, prefix, timeout.Milliseconds())
+	}, native.Store.Close)
 	if err != nil {
 		verb := "connect"
 		if serve {

@@ -8,8 +8,12 @@ import (
 	"sync/atomic"
 
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/dist"
+	"github.com/ditrun/ditrun/torch/internal/native"
 	"github.com/ditrun/ditrun/torch/nn"
 )
+
+var lent = native.Borrow[*torch.Scope, *torch.Tensor, torch.Device]()
 
 // Config holds AdamW's constants (Loshchilov and Hutter 2019).
 type Config struct {
@@ -24,16 +28,16 @@ var DefaultConfig = Config{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8}
 type AdamW struct {
 	params   []nn.Param
 	layout   *layout
-	fused    *torch.AdamW
+	fused    native.AdamW[*torch.Scope, *torch.Tensor]
 	snapshot atomic.Bool // one is open
 }
 
 // Sharding says how the ranks of a group train one model together. The zero value is for a process
 // that trains alone.
 type Sharding struct {
-	// Group is what dist.Group.Torch returns, nil alone. It must stay open as long as the optimizer is
-	// used. Where a call fails because of another rank, dist.Group.Fail says which.
-	Group *torch.Group
+	// Group is nil for a process alone. It must stay open as long as the optimizer is used. Where a call
+	// fails because of another rank, dist.Group.Fail says which.
+	Group *dist.Group
 	// BucketBytes is about how many bytes of gradients travel at a time; 0 is 25 MiB.
 	BucketBytes int
 	// Plain makes each rank keep and update everything. The default is ZeRO-1 (Rajbhandari et al. 2020):
@@ -48,24 +52,26 @@ const defaultBucketBytes = 25 << 20
 // of them before stay behind. In a group, all ranks take the first one's values, and all must make the
 // same calls. The average starts as a copy of the parameters.
 func NewAdamW(params []nn.Param, cfg Config, share Sharding) (*AdamW, error) {
+	return newAdamW(params, cfg, share, share.Group.Native())
+}
+
+// newAdamW takes the group that share.Group stands for, in a test another one.
+func newAdamW(params []nn.Param, cfg Config, share Sharding, group native.Group[*torch.Tensor]) (*AdamW, error) {
 	tensors, names := make([]*torch.Tensor, len(params)), make([]string, len(params))
 	for i, p := range params {
 		tensors[i], names[i] = p.Tensor, p.Name
-	}
-	rank, ranks := 0, 1
-	if share.Group != nil {
-		rank, ranks = share.Group.Rank, share.Group.Size
 	}
 	bucket := cmp.Or(share.BucketBytes, defaultBucketBytes)
 	if bucket < 0 {
 		return nil, fmt.Errorf("adamw: buckets of %d bytes, want a positive number", bucket)
 	}
-	o := &AdamW{params: params, layout: newLayout(params, bucket/4, rank, ranks, share.Group != nil && !share.Plain)}
+	o := &AdamW{params: params,
+		layout: newLayout(params, bucket/4, share.Group.Rank(), share.Group.World(), group != nil && !share.Plain)}
 	var err error
-	o.fused, err = torch.NewAdamW(tensors, torch.AdamWConfig{
+	o.fused, err = lent.NewAdamW(tensors, native.AdamWConfig[*torch.Tensor]{
 		Beta1: cfg.Beta1, Beta2: cfg.Beta2, Eps: cfg.Eps, WeightDecay: cfg.WeightDecay,
 		Names: names, Offsets: o.layout.offsets, Buckets: o.layout.buckets(), Total: o.layout.total,
-		Group: share.Group, Plain: share.Plain,
+		Group: group, Plain: share.Plain,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("adamw: %w", err)
@@ -107,7 +113,7 @@ type StepResult struct {
 // gradients and of all weights; results are equal on all ranks.
 func (o *AdamW) Step(s *torch.Scope, opt StepOptions) StepResult {
 	var r StepResult
-	r.Norm, r.Skipped, r.UpdateNorm = o.fused.Step(s, torch.AdamWStep(opt))
+	r.Norm, r.Skipped, r.UpdateNorm = o.fused.Step(s, native.Step[*torch.Tensor](opt))
 	return r
 }
 

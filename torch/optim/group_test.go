@@ -249,7 +249,7 @@ func trainAsRank(t *testing.T, task string, r *rank, steps int) {
 		m := newNetwork(s, uint64(1+r.rank)) // all take the first rank's
 		defer nn.Close(m)
 		o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig,
-			optim.Sharding{Group: r.Torch(), BucketBytes: w.bucketBytes, Plain: w.plain})
+			optim.Sharding{Group: r.Group, BucketBytes: w.bucketBytes, Plain: w.plain})
 		if err != nil {
 			return err
 		}
@@ -377,7 +377,7 @@ func TestStateMovesBetweenWorldSizes(t *testing.T) {
 			m := newNetwork(s, 5)
 			defer nn.Close(m)
 			o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig,
-				optim.Sharding{Group: r.Torch(), BucketBytes: smallBuckets / r.size, Plain: to == "plain"})
+				optim.Sharding{Group: r.Group, BucketBytes: smallBuckets / r.size, Plain: to == "plain"})
 			if err != nil {
 				return err
 			}
@@ -477,7 +477,7 @@ func TestRanksMustAgree(t *testing.T) {
 			m := newNetwork(s, 1)
 			defer nn.Close(m)
 			_, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig,
-				optim.Sharding{Group: r.Torch(), BucketBytes: smallBuckets << r.rank})
+				optim.Sharding{Group: r.Group, BucketBytes: smallBuckets << r.rank})
 			if err == nil || !strings.Contains(err.Error(),
 				"do not train the same model in the same buckets: this one has 7 parameters, 1") {
 				t.Errorf("buckets of two sizes: %v", err)
@@ -496,7 +496,7 @@ func TestKilledRankEndsTheStep(t *testing.T) {
 			m := newNetwork(s, 1)
 			defer nn.Close(m)
 			o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig,
-				optim.Sharding{Group: r.Torch(), BucketBytes: smallBuckets})
+				optim.Sharding{Group: r.Group, BucketBytes: smallBuckets})
 			if err != nil {
 				return err
 			}
@@ -541,8 +541,8 @@ func TestGroupErrors(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := newNetwork(s, 1)
 		defer nn.Close(m)
-		o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig,
-			optim.Sharding{Group: groupOfOne(t), BucketBytes: smallBuckets})
+		o, err := optim.NewAdamWIn(nn.List(m), optim.DefaultConfig, optim.Sharding{BucketBytes: smallBuckets},
+			groupOfOne(t))
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/internal/native"
 )
 
 // Load restores what [Snapshot.Optimizer] gave, from the files of all processes of the run that saved,
@@ -31,14 +32,14 @@ func (o *AdamW) Load(s *torch.Scope, files []checkpoint.Source, ema checkpoint.S
 	held := o.layout.held()
 	moments := slices.DeleteFunc(slices.Clone(held), func(p piece) bool { return o.layout.bucket[p.param] < 0 })
 	for _, load := range []struct {
-		buffer torch.AdamWBuffer
+		buffer native.Buffer
 		pieces []piece
 		prefix string
 		from   map[string]joined
 	}{
-		{torch.AdamWExpAvg, moments, expAvg, state},
-		{torch.AdamWExpAvgSq, moments, expAvgSq, state},
-		{torch.AdamWEMA, held, "", averages},
+		{native.ExpAvg, moments, expAvg, state},
+		{native.ExpAvgSq, moments, expAvgSq, state},
+		{native.EMA, held, "", averages},
 	} {
 		for _, p := range load.pieces {
 			name := load.prefix + o.params[p.param].Name
@@ -60,7 +61,7 @@ func (o *AdamW) Load(s *torch.Scope, files []checkpoint.Source, ema checkpoint.S
 		}
 	}
 	return s.NoGrad().Try(func(s *torch.Scope) error {
-		o.fused.Buffer(s, torch.AdamWStepNum).CopyFromBytes(step)
+		o.fused.Buffer(s, native.StepCount).CopyFromBytes(step)
 		return nil
 	})
 }

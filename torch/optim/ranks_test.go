@@ -13,6 +13,7 @@ import (
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
+	"github.com/ditrun/ditrun/torch/internal/native"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
@@ -87,26 +88,27 @@ func freePort(t *testing.T) int {
 }
 
 // groupOfOne is a group in which this process is alone, yet which communicates.
-func groupOfOne(t *testing.T) *torch.Group {
+func groupOfOne(t *testing.T) native.Group[*torch.Tensor] {
 	t.Helper()
+	lent := native.Borrow[*torch.Scope, *torch.Tensor, torch.Device]()
 	const host, timeout = "127.0.0.1", 20_000
 	if dev := torchtest.Device(t); dev.IsCUDA() {
-		id, err := torch.NCCLID()
+		id, err := lent.NCCLID()
 		if err != nil {
 			t.Fatal(err)
 		}
-		g, err := torch.NewNCCL(id, 0, 1, dev, timeout)
+		g, err := lent.NewNCCL(id, 0, 1, dev, timeout)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(g.Close)
 		return g
 	}
-	store, err := torch.NewStore(host, freePort(t), true, -1, "optim", timeout)
+	store, err := lent.NewStore(host, freePort(t), true, -1, "optim", timeout)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := torch.NewGloo(store, 0, 1, "", host, timeout)
+	g, err := lent.NewGloo(store, 0, 1, "", host, timeout)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/internal/native"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
@@ -33,8 +34,8 @@ func (o *AdamW) EMA(s *torch.Scope) []nn.Param {
 // the optimizer's own tensors. Frozen parameters have none. In a group it is what this rank saves, of
 // some parameters a part, in one dimension.
 func (o *AdamW) State(s *torch.Scope) []nn.Param {
-	out := []nn.Param{{Name: stepName, Tensor: o.fused.Buffer(s, torch.AdamWStepNum)}}
-	m, v := o.fused.Buffer(s, torch.AdamWExpAvg), o.fused.Buffer(s, torch.AdamWExpAvgSq)
+	out := []nn.Param{{Name: stepName, Tensor: o.fused.Buffer(s, native.StepCount)}}
+	m, v := o.fused.Buffer(s, native.ExpAvg), o.fused.Buffer(s, native.ExpAvgSq)
 	for _, p := range o.layout.moments() {
 		like := o.params[p.param]
 		out = append(out, nn.Param{Name: expAvg + like.Name, Tensor: view(s, m, p, like.Tensor)},
@@ -58,7 +59,7 @@ func view(s *torch.Scope, buffer *torch.Tensor, p piece, like *torch.Tensor) *to
 // in host memory, to be saved while training goes on. It may be used and closed on any goroutine.
 type Snapshot struct {
 	opt     *AdamW
-	tensors []*torch.Tensor // as torch.AdamW.Snapshot gives them
+	tensors []*torch.Tensor // as native.AdamW gives them
 }
 
 // Snapshot copies the state, in a group on all ranks at the same step. There is one at a time, whose
@@ -104,7 +105,7 @@ func (p *Snapshot) whole(tensor int) (out []checkpoint.Tensor) {
 	if tensor >= len(p.tensors) {
 		return nil
 	}
-	data := p.tensors[tensor].HostBytes()
+	data := lent.HostBytes(p.tensors[tensor])
 	for i := range p.opt.params {
 		out = append(out, p.tensor("", data, p.opt.layout.whole(i)))
 	}
@@ -114,9 +115,9 @@ func (p *Snapshot) whole(tensor int) (out []checkpoint.Tensor) {
 // Optimizer returns this rank's part of the moments and the step count, and the metadata of their
 // file. Tensors that are not whole have one dimension; the metadata says where they belong.
 func (p *Snapshot) Optimizer() ([]checkpoint.Tensor, map[string]string) {
-	m, v := p.tensors[1].HostBytes(), p.tensors[2].HostBytes()
+	m, v := lent.HostBytes(p.tensors[1]), lent.HostBytes(p.tensors[2])
 	out := []checkpoint.Tensor{
-		{Info: checkpoint.Info{Name: stepName, DType: checkpoint.F32}, Data: p.tensors[0].HostBytes()}}
+		{Info: checkpoint.Info{Name: stepName, DType: checkpoint.F32}, Data: lent.HostBytes(p.tensors[0])}}
 	cut := map[string][2]int{}
 	for _, at := range p.opt.layout.moments() {
 		for _, t := range []checkpoint.Tensor{p.tensor(expAvg, m, at), p.tensor(expAvgSq, v, at)} {
