@@ -26,7 +26,7 @@ func (s *Scope) Grad(p *Tensor) *Tensor {
 	return s.wrap(&out)
 }
 
-// ClearGrad forgets the gradient of p.
+// ClearGrad forgets the gradient of t. It panics with an *Error where t is closed.
 func (t *Tensor) ClearGrad() {
 	check("ClearGrad", C.dt_clear_grad(t.handle("ClearGrad")), t)
 	runtime.KeepAlive(t)

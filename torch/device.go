@@ -73,5 +73,5 @@ func ParseDevice(name string) (Device, error) {
 	return CPU, fmt.Errorf("device %q: want auto, cpu, cuda or cuda:N", name)
 }
 
-// Synchronize waits until all work given to d is done. It returns at once on the CPU.
+// Synchronize waits until all work given to the scope's device is done. It returns at once on the CPU.
 func (s *Scope) Synchronize() { check("Synchronize", C.dt_synchronize(C.dt_device(s.dev.index))) }

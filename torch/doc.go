@@ -21,8 +21,10 @@
 //
 // # Errors
 //
-// A failing operation panics with an [*Error]; [Run] and [Scope.Try] turn it into a returned error.
-// Operations exist only on a Scope and a Scope only inside Run, so callers never meet the panic.
+// A failing operation panics with an [*Error]; [Run] and [Scope.Try] turn it into a returned error. So
+// whoever computes on a Scope, which exists only inside Run, never meets the panic. What needs no Scope
+// can be called outside of Run too, where nothing turns the panic into an error: of each such function
+// and method the comment says when "it panics with an *Error".
 //
 // # Threads
 //

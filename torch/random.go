@@ -17,7 +17,7 @@ type Generator struct {
 	net runtime.Cleanup
 }
 
-// NewGenerator returns a generator on dev that starts at seed.
+// NewGenerator returns a generator on dev that starts at seed. It is freed when nothing refers to it any more.
 func NewGenerator(dev Device, seed uint64) (*Generator, error) {
 	if err := Available(); err != nil {
 		return nil, err

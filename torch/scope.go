@@ -202,7 +202,8 @@ func (s *Scope) Release(ts ...*Tensor) {
 	}
 }
 
-// Persist takes t out of its scope: it lives until [Tensor.Close]. It returns t.
+// Persist takes t out of its scope: it lives until [Tensor.Close]. It returns t. It panics with an *Error where t is
+// closed.
 func Persist(t *Tensor) *Tensor {
 	t.handle("Persist")
 	if t.a == nil {
@@ -217,7 +218,7 @@ func Persist(t *Tensor) *Tensor {
 // Persist is the function [Persist] as a method, for chains.
 func (s *Scope) Persist(t *Tensor) *Tensor { return Persist(t) }
 
-// Close frees a persistent tensor; closing twice does nothing.
+// Close frees a persistent tensor; closing twice does nothing. It panics with an *Error where t belongs to a scope.
 func (t *Tensor) Close() {
 	if t.h == nil {
 		return

@@ -269,6 +269,32 @@ func TestFillInParts(t *testing.T) {
 	})
 }
 
+// Outside Run, Fill returns what goes wrong, and the others panic with it.
+func TestErrorsOutsideRun(t *testing.T) {
+	var closed *torch.Tensor
+	torchtest.Run(t, func(s *torch.Scope) error { closed = s.Ones(torch.Float32, 2); return nil })
+	var e *torch.Error
+	err := closed.Fill(func([]byte, int64) error { t.Error("read was called"); return nil })
+	if !errors.As(err, &e) || e.Op != "Fill" || !strings.Contains(err.Error(), "after its scope ended") {
+		t.Errorf("Fill returns %v", err)
+	}
+	for op, f := range map[string]func(){
+		"Item": func() { closed.Item() }, "Bytes": func() { closed.Bytes() },
+		"CopyFromBytes":   func() { closed.CopyFromBytes(make([]byte, 8)) },
+		"SetRequiresGrad": func() { closed.SetRequiresGrad(true) },
+		"Persist":         func() { torch.Persist(closed) },
+	} {
+		func() {
+			defer func() {
+				if e, ok := recover().(*torch.Error); !ok || e.Op != op {
+					t.Errorf("%s: panic %v", op, e)
+				}
+			}()
+			f()
+		}()
+	}
+}
+
 func TestTensorDescription(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		x := s.Zeros(torch.BFloat16, 2, 3, 4)

@@ -19,7 +19,8 @@ import (
 )
 
 // A Tensor is a handle on a libtorch tensor. Its description is kept on the Go side, so asking for
-// it costs no C call. Using a tensor after its scope ended is reported by the operation's name.
+// it costs no C call and is always possible. All else is possible until the tensor is closed: by the end
+// of its scope, by [Scope.Release] or, where it is persistent, by [Tensor.Close].
 type Tensor struct {
 	h     C.dt_tensor
 	a     *arena // nil where persistent
@@ -33,7 +34,8 @@ type Tensor struct {
 // Shape returns the sizes of the dimensions. The slice must not be changed.
 func (t *Tensor) Shape() []int { return t.shape }
 
-// Dim returns the size of dimension i; negative i counts from the end.
+// Dim returns the size of dimension i; negative i counts from the end. It panics where there is no
+// such dimension, as an index out of range does.
 func (t *Tensor) Dim(i int) int {
 	if i < 0 {
 		i += len(t.shape)
@@ -67,14 +69,15 @@ func (t *Tensor) String() string {
 	return fmt.Sprintf("%v %v on %v", t.dtype, t.shape, t.dev)
 }
 
-// RequiresGrad reports whether autograd tracks the tensor.
+// RequiresGrad reports whether autograd tracks the tensor. It panics with an *Error where t is closed.
 func (t *Tensor) RequiresGrad() bool {
 	on := C.dt_requires_grad(t.handle("RequiresGrad")) != 0
 	runtime.KeepAlive(t)
 	return on
 }
 
-// SetRequiresGrad makes autograd track a leaf tensor, or stop doing so.
+// SetRequiresGrad makes autograd track a leaf tensor, or stop doing so. It panics with an *Error where
+// t is closed, is the result of an operation that autograd recorded, or holds integers.
 func (t *Tensor) SetRequiresGrad(on bool) {
 	check("SetRequiresGrad", C.dt_set_requires_grad(t.handle("SetRequiresGrad"), cbool(on)), t)
 	runtime.KeepAlive(t)
@@ -100,7 +103,8 @@ func (s *Scope) fromHost(op string, p unsafe.Pointer, nbytes int, dt DType, shap
 	return s.wrap(&out)
 }
 
-// Data copies the elements to Go memory; T must match the dtype.
+// Data copies the elements to Go memory. It panics with an *Error where t is closed, has another dtype
+// than T, or cannot be read from its device.
 func Data[T Element](t *Tensor) []T {
 	t.handle("Data")
 	if want := dtypeOf[T](); t.dtype != want {
@@ -111,7 +115,8 @@ func Data[T Element](t *Tensor) []T {
 	return out
 }
 
-// Bytes copies the elements to Go memory as little-endian bytes in row-major order.
+// Bytes copies the elements to Go memory as little-endian bytes in row-major order. It panics with an
+// *Error where t is closed or cannot be read from its device.
 func (t *Tensor) Bytes() []byte {
 	t.handle("Bytes")
 	out := make([]byte, t.NumElements()*t.dtype.Size())
@@ -124,7 +129,8 @@ func (t *Tensor) read(op string, p unsafe.Pointer) {
 	runtime.KeepAlive(t)
 }
 
-// Item returns the value of a tensor of one element. It waits for the device.
+// Item returns the value of a tensor of one element. It waits for the device. It panics with an *Error
+// where t is closed, has more elements or none, is Float16 or BFloat16, or cannot be read from its device.
 func (t *Tensor) Item() float64 {
 	t.handle("Item")
 	if t.NumElements() != 1 {
@@ -146,7 +152,8 @@ func (t *Tensor) Item() float64 {
 	return 0
 }
 
-// CopyFromBytes overwrites the tensor with little-endian elements of its dtype, row-major.
+// CopyFromBytes overwrites the tensor with little-endian elements of its dtype, row-major. It panics with
+// an *Error where t is closed, data has another length, or its device fails; [Tensor.Fill] returns errors.
 func (t *Tensor) CopyFromBytes(data []byte) {
 	check("CopyFromBytes", C.dt_copy_from_host(t.handle("CopyFromBytes"), unsafe.Pointer(unsafe.SliceData(data)),
 		C.int64_t(len(data))), t)
@@ -155,12 +162,14 @@ func (t *Tensor) CopyFromBytes(data []byte) {
 
 // Fill overwrites the tensor with little-endian elements of its dtype, row-major, that read gives: it is
 // asked for the bytes from off on, of ascending parts. On the CPU they go straight into the tensor's memory,
-// which must not be read from elsewhere meanwhile; else host memory holds a part of them at a time. After an
-// error the tensor holds anything.
-func (t *Tensor) Fill(read func(p []byte, off int64) error) error {
+// which must not be read from elsewhere meanwhile; else host memory holds a part of them at a time. It returns
+// read's error, or an *Error where t is closed or its device fails. After an error the tensor holds anything.
+func (t *Tensor) Fill(read func(p []byte, off int64) error) (err error) {
+	defer recoverError(&err)
+	h := t.handle("Fill")
 	size := t.NumElements() * t.dtype.Size()
 	var p unsafe.Pointer
-	check("Fill", C.dt_host_bytes(t.handle("Fill"), &p), t)
+	check("Fill", C.dt_host_bytes(h, &p), t)
 	if p != nil {
 		err := read(unsafe.Slice((*byte)(p), size), 0)
 		runtime.KeepAlive(t)

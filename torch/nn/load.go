@@ -78,11 +78,12 @@ func sameShape(a []int64, b []int) bool {
 	return slices.EqualFunc(a, b, func(x int64, y int) bool { return x == int64(y) })
 }
 
-// State copies the parameters of m to host memory in the form that checkpoint.Write takes.
+// State copies the parameters of m to host memory in the form that checkpoint.Write takes. It panics as
+// [Snapshot] does.
 func State(m any) []checkpoint.Tensor { return Snapshot(List(m)) }
 
-// Snapshot copies named tensors to host memory in the form that checkpoint.Write takes. They must be
-// of a type that a checkpoint can hold.
+// Snapshot copies named tensors to host memory in the form that checkpoint.Write takes. It panics with a
+// *torch.Error where a tensor is closed or cannot be read from its device.
 func Snapshot(params []Param) []checkpoint.Tensor {
 	var out []checkpoint.Tensor
 	for _, p := range params {

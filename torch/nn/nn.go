@@ -37,7 +37,8 @@ var tensorType = reflect.TypeFor[*torch.Tensor]()
 
 // Params yields the parameters and buffers of the module m (a pointer to a struct) with their names
 // in the state dict, in order of declaration. A tensor that occurs twice is yielded once. It panics
-// on a struct whose tags are wrong, which is a mistake in the program.
+// where a tag in the struct is wrong or a tensor that is not optional is missing, which are mistakes in
+// the program. So does whatever else takes a module.
 func Params(m any) iter.Seq2[string, *torch.Tensor] {
 	return func(yield func(string, *torch.Tensor) bool) {
 		for _, p := range List(m) {
@@ -164,7 +165,7 @@ func holdsTensors(t reflect.Type, seen map[reflect.Type]bool) bool {
 }
 
 // Bind makes the fields of the module m refer to other tensors, found by name. The old ones are not
-// closed. It panics if a name of m is not among params, which is a mistake in the program.
+// closed. It panics where a name of m is not among params, which is a mistake in the program.
 func Bind(m any, params []Param) {
 	byName := map[string]*torch.Tensor{}
 	for _, p := range params {
@@ -252,7 +253,7 @@ func NumParams(m any) int {
 	return n
 }
 
-// Close frees every parameter of m.
+// Close frees every parameter of m. It panics with a *torch.Error where one belongs to a scope.
 func Close(m any) {
 	for _, t := range Params(m) {
 		t.Close()

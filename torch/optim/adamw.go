@@ -50,7 +50,8 @@ const defaultBucketBytes = 25 << 20
 
 // NewAdamW makes an optimizer over params, whose storage it moves into one flat buffer: views taken
 // of them before stay behind. In a group, all ranks take the first one's values, and all must make the
-// same calls. The average starts as a copy of the parameters.
+// same calls. The average starts as a copy of the parameters. It panics with a *torch.Error where a
+// parameter is closed.
 func NewAdamW(params []nn.Param, cfg Config, share Sharding) (*AdamW, error) {
 	return newAdamW(params, cfg, share, share.Group.Native())
 }
@@ -79,7 +80,9 @@ func newAdamW(params []nn.Param, cfg Config, share Sharding, group native.Group[
 	return o, nil
 }
 
-// Close frees the optimizer's state. The parameters stay, and so does an open [Snapshot].
+// Close frees the optimizer's state. The parameters stay, and so does an open [Snapshot]. All other
+// methods fail after it, and where the group is closed: those without an error result panic with a
+// *torch.Error.
 func (o *AdamW) Close() { o.fused.Close() }
 
 // LastBackward says that the backward pass that follows is the last one before the step. In a group the

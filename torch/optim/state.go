@@ -83,7 +83,7 @@ func (o *AdamW) Snapshot(s *torch.Scope) (*Snapshot, error) {
 	return p, nil
 }
 
-// Close ends the use of the snapshot. What its methods gave is not to be used any more.
+// Close ends the use of the snapshot: its methods are not called any more, nor what they gave used.
 func (p *Snapshot) Close() {
 	if p.tensors == nil {
 		return
