@@ -28,8 +28,15 @@ demo: build
 with_torch = $(shell go list -f '{{.ImportPath}} {{.Deps}}' ./... | awk '/ditrun\/torch[] ]/ { print $$1 }')
 without_torch = $(filter-out $(with_torch),$(shell go list ./...))
 
+# What is quick of the packages that start goroutines beside libtorch runs under it too; libtorch is not instrumented.
+slow_torch = ^Test(StepsDoNotLeak|ActivationsReuseTheirPages|FillInParts)$$
+race_ranks = ^Test(Alone|Store|NoGoroutineStays|RankThatGaveUp|InterruptedWhileWaiting|TellsAgain|NCCLCalls|$\
+	NCCLRankThatGaveUp|SaveLoadContinueIsBitEqual|OptimizerErrorsAndLifetime|RanksMustAgree|GroupErrors|SnapshotStays)$$
+
 test: build check
 	.ci/gotest race -race $(without_torch)
+	.ci/gotest race-torch -race -skip '$(slow_torch)' ./torch
+	.ci/gotest race-ranks -race -p 1 -run '$(race_ranks)' ./torch/dist ./torch/optim
 	.ci/gotest torch -p 1 $(with_torch)
 	@$(MAKE) shim-asan
 

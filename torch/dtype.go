@@ -32,7 +32,7 @@ func (d DType) String() string {
 	return dtypes[d].name
 }
 
-// Size returns the bytes of one element.
+// Size returns the bytes of one element. It panics where d is none of the types above, as an index out of range does.
 func (d DType) Size() int { return dtypes[d].size }
 
 // Element is the Go types that [From] and [Data] convert.

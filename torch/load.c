@@ -8,13 +8,16 @@
 const char *dt_stubs_load(void *lib);
 
 const char *dt_load(const char *path) {
-  static char missing[160];
+  static char why[4096];
   void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  if (!lib) return dlerror();
-  const char *name = dt_stubs_load(lib);
-  if (!name) return NULL;
-  snprintf(missing, sizeof missing, "function %s is missing", name);
-  return missing;
+  const char *name = NULL;
+  if (!lib)
+    snprintf(why, sizeof why, "%s", dlerror()); /* its text is the thread's, which Go may change */
+  else if ((name = dt_stubs_load(lib)))
+    snprintf(why, sizeof why, "function %s is missing", name);
+  else
+    return NULL;
+  return why;
 }
 
 /* glibc gives each large activation its own mapping and returns it to the system when it is freed,

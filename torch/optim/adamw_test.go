@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -266,5 +267,12 @@ func TestOptimizerErrorsAndLifetime(t *testing.T) {
 			t.Fatal(err)
 		}
 		runtime.GC()
+	}
+	for end := time.Now().Add(10 * time.Second); torch.Live() != before && time.Now().Before(end); {
+		runtime.GC()
+		torch.Run(dev, func(*torch.Scope) error { return nil }) // frees what was collected
+	}
+	if n := torch.Live() - before; n != 0 {
+		t.Errorf("%d dropped tensors left", n)
 	}
 }
