@@ -33,13 +33,6 @@ func DefaultConfig() Config {
 	}
 }
 
-// ViTL14 is the text encoder of CLIP ViT-L/14, which Stable Diffusion 1 uses.
-func ViTL14() Config {
-	c := DefaultConfig()
-	c.HiddenSize, c.IntermediateSize, c.NumAttentionHeads = 768, 3072, 12
-	return c
-}
-
 // maxParams keeps a hostile config from making this program allocate without end.
 const maxParams = 1 << 30
 

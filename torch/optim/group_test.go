@@ -367,38 +367,43 @@ func sameOnAllRanks(t *testing.T, dir string, n int) {
 	}
 }
 
+// moveState is a rank that reads what was saved, trains or does not, and saves. A task is FROM>TO, two folders.
+func moveState(t *testing.T, task string, r *rank) {
+	from, to, _ := strings.Cut(task, ">")
+	w := way{r.rank, r.size, 1, true, 0.3}
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m := newNetwork(s, 5)
+		defer nn.Close(m)
+		o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig,
+			optim.Sharding{Group: r.Group, BucketBytes: smallBuckets / r.size, Plain: to == "plain"})
+		if err != nil {
+			return err
+		}
+		defer o.Close()
+		switch from {
+		case "":
+			m.train(s, o, 0, 3, w)
+		default:
+			if err := read(t, s, m, o, filepath.Join(r.dir, from)); err != nil {
+				return err
+			}
+		}
+		if err := write(s, o, folder(t, r.dir, to), r.rank, r.size); err != nil {
+			return err
+		}
+		if to != "first" && to != "last" {
+			return nil
+		}
+		m.train(s, o, 3, 5, w)
+		return write(s, o, folder(t, r.dir, to+"+"), r.rank, r.size)
+	})
+}
+
 // What four ranks saved goes through two, three, one and plain ones and back to four without the change
 // of a bit, and training goes on as if nothing had been.
 func TestStateMovesBetweenWorldSizes(t *testing.T) {
 	if task, r := childRank(t); r != nil {
-		from, to, _ := strings.Cut(task, ">")
-		w := way{r.rank, r.size, 1, true, 0.3}
-		torchtest.Run(t, func(s *torch.Scope) error {
-			m := newNetwork(s, 5)
-			defer nn.Close(m)
-			o, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig,
-				optim.Sharding{Group: r.Group, BucketBytes: smallBuckets / r.size, Plain: to == "plain"})
-			if err != nil {
-				return err
-			}
-			defer o.Close()
-			switch from {
-			case "":
-				m.train(s, o, 0, 3, w)
-			default:
-				if err := read(t, s, m, o, filepath.Join(r.dir, from)); err != nil {
-					return err
-				}
-			}
-			if err := write(s, o, folder(t, r.dir, to), r.rank, r.size); err != nil {
-				return err
-			}
-			if to != "first" && to != "last" {
-				return nil
-			}
-			m.train(s, o, 3, 5, w)
-			return write(s, o, folder(t, r.dir, to+"+"), r.rank, r.size)
-		})
+		moveState(t, task, r)
 		return
 	}
 	dir := t.TempDir()
@@ -437,38 +442,42 @@ func TestStateMovesBetweenWorldSizes(t *testing.T) {
 				t.Errorf("training on: %s differs", p.Name)
 			}
 		}
-
-		// Files that do not make one state.
-		open := func(names ...string) (out []checkpoint.Source) {
-			for _, name := range names {
-				out = append(out, torchtest.Open(t, filepath.Join(dir, name+".safetensors")).File)
-			}
-			return out
-		}
-		ema := open("first/ema")[0]
-		before := everything(s, o, nn.List(m))
-		for problem, files := range map[string][]checkpoint.Source{
-			"optimizer state: no files":                       nil,
-			"are in no file: want the files of all processes": open("two/optimizer-001-of-002"),
-			"are in two files: want each file once": open("two/optimizer-000-of-002",
-				"two/optimizer-001-of-002", "two/optimizer-001-of-002"),
-			"optimizer-001-of-004.safetensors is of another step": open("two/optimizer-000-of-002",
-				"first+/optimizer-001-of-004"),
-		} {
-			if err := o.Load(s, files, ema); err == nil || !strings.Contains(err.Error(), problem) {
-				t.Errorf("error %v, want %q", err, problem)
-			}
-		}
-		if err := o.Load(s, open("two/optimizer-000-of-002", "two/optimizer-001-of-002"),
-			open("two/optimizer-000-of-002")[0]); err == nil ||
-			!strings.Contains(err.Error(), "ema: weights do not fit") {
-			t.Errorf("averages that are none: %v", err)
-		}
-		if !sameBytes(before, everything(s, o, nn.List(m))) {
-			t.Error("a load that failed changed something")
-		}
+		stateThatDoesNotFit(t, s, dir, m, o)
 		return nil
 	})
+}
+
+// stateThatDoesNotFit loads files that do not make one state.
+func stateThatDoesNotFit(t *testing.T, s *torch.Scope, dir string, m *network, o *optim.AdamW) {
+	t.Helper()
+	open := func(names ...string) (out []checkpoint.Source) {
+		for _, name := range names {
+			out = append(out, torchtest.Open(t, filepath.Join(dir, name+".safetensors")).File)
+		}
+		return out
+	}
+	ema := open("first/ema")[0]
+	before := everything(s, o, nn.List(m))
+	for problem, files := range map[string][]checkpoint.Source{
+		"optimizer state: no files":                       nil,
+		"are in no file: want the files of all processes": open("two/optimizer-001-of-002"),
+		"are in two files: want each file once": open("two/optimizer-000-of-002",
+			"two/optimizer-001-of-002", "two/optimizer-001-of-002"),
+		"optimizer-001-of-004.safetensors is of another step": open("two/optimizer-000-of-002",
+			"first+/optimizer-001-of-004"),
+	} {
+		if err := o.Load(s, files, ema); err == nil || !strings.Contains(err.Error(), problem) {
+			t.Errorf("error %v, want %q", err, problem)
+		}
+	}
+	if err := o.Load(s, open("two/optimizer-000-of-002", "two/optimizer-001-of-002"),
+		open("two/optimizer-000-of-002")[0]); err == nil ||
+		!strings.Contains(err.Error(), "ema: weights do not fit") {
+		t.Errorf("averages that are none: %v", err)
+	}
+	if !sameBytes(before, everything(s, o, nn.List(m))) {
+		t.Error("a load that failed changed something")
+	}
 }
 
 func TestRanksMustAgree(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
-	"github.com/ditrun/ditrun/torch/internal/native"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
@@ -26,20 +25,6 @@ func (o *AdamW) EMA(s *torch.Scope) []nn.Param {
 	out := make([]nn.Param, len(o.params))
 	for i, p := range o.params {
 		out[i] = nn.Param{Name: p.Name, Tensor: view(s, all, o.layout.whole(i), p.Tensor), Buffer: p.Buffer}
-	}
-	return out
-}
-
-// State returns the moments as exp_avg.NAME and exp_avg_sq.NAME and the count as step, views in s of
-// the optimizer's own tensors. Frozen parameters have none. In a group it is what this rank saves, of
-// some parameters a part, in one dimension.
-func (o *AdamW) State(s *torch.Scope) []nn.Param {
-	out := []nn.Param{{Name: stepName, Tensor: o.fused.Buffer(s, native.StepCount)}}
-	m, v := o.fused.Buffer(s, native.ExpAvg), o.fused.Buffer(s, native.ExpAvgSq)
-	for _, p := range o.layout.moments() {
-		like := o.params[p.param]
-		out = append(out, nn.Param{Name: expAvg + like.Name, Tensor: view(s, m, p, like.Tensor)},
-			nn.Param{Name: expAvgSq + like.Name, Tensor: view(s, v, p, like.Tensor)})
 	}
 	return out
 }
