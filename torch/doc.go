@@ -3,8 +3,8 @@
 // # Scopes
 //
 // Whatever makes a tensor is a method of [Scope] (or takes one); methods of [Tensor] only describe
-// it or read it back. A scope frees everything it made, in one C call, when it ends; what shall
-// live on leaves it by being returned from [Scope.Sub], or by [Persist]. Nothing waits for Go's
+// it or read it back. A scope frees everything it made, in one C call, when it ends; what is to
+// live longer is returned from [Scope.Sub] or made persistent by [Persist]. Nothing waits for Go's
 // garbage collector.
 //
 //	err := torch.Run(torch.CPU, func(s *torch.Scope) error {

@@ -160,10 +160,11 @@ func (t *Tensor) CopyFromBytes(data []byte) {
 	runtime.KeepAlive(t)
 }
 
-// Fill overwrites the tensor with little-endian elements of its dtype, row-major, that read gives: it is
-// asked for the bytes from off on, of ascending parts. On the CPU they go straight into the tensor's memory,
-// which must not be read from elsewhere meanwhile; else host memory holds a part of them at a time. It returns
-// read's error, or an *Error where t is closed or its device fails. After an error the tensor holds anything.
+// Fill overwrites the tensor with little-endian elements of its dtype, row-major, from read, which fills p
+// with the bytes from off on: once for the whole, or for one part after the other. On the CPU p is the
+// tensor's own memory, which nothing else may read meanwhile; for a GPU, host memory holds one part at a
+// time. Fill returns read's error, or an *Error where t is closed or its device fails. After an error the
+// tensor holds anything.
 func (t *Tensor) Fill(read func(p []byte, off int64) error) (err error) {
 	defer recoverError(&err)
 	h := t.handle("Fill")
@@ -196,7 +197,7 @@ func (t *Tensor) Fill(read func(p []byte, off int64) error) (err error) {
 	return nil
 }
 
-// fillBytes is about how much host memory Fill takes for tensors that are elsewhere; one row may take more.
+// fillBytes is about how much host memory Fill takes for tensors on a GPU; one row may take more.
 const fillBytes = 64 << 20
 
 // copyRows overwrites n rows, which are what the first dimension counts, from row first on.

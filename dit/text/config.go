@@ -25,7 +25,7 @@ type Config struct {
 	LayerNormEps          float64 `json:"layer_norm_eps"`
 }
 
-// DefaultConfig holds what a config.json means by leaving a key out.
+// DefaultConfig holds the values of the keys that a config.json leaves out.
 func DefaultConfig() Config {
 	return Config{
 		ModelType: "clip_text_model", VocabSize: 49408, HiddenSize: 512, IntermediateSize: 2048, NumHiddenLayers: 12,
@@ -78,8 +78,8 @@ func (c Config) NumParams() int { return nn.NumParams(build(torch.Shapes(), c)) 
 // maxConfigSize is far above the size of any config.json.
 const maxConfigSize = 1 << 20
 
-// readConfig reads the config.json of a folder: that of a CLIPTextModel, or of a whole CLIPModel, whose
-// part text_config counts. Unknown keys are ignored, missing ones mean the defaults.
+// readConfig reads the config.json of a folder: that of a CLIPTextModel, or of a whole CLIPModel, of which
+// it takes the part text_config. Unknown keys are ignored, missing ones have the defaults.
 func readConfig(dir string) (Config, []byte, error) {
 	fail := func(err error) (Config, []byte, error) { return Config{}, nil, fmt.Errorf("%s: %w", configName, err) }
 	f, err := os.Open(filepath.Join(dir, configName))

@@ -36,7 +36,7 @@ type Encoder struct {
 
 // Open loads an encoder onto dev: from a folder with the subfolders text_encoder and tokenizer, as diffusers has
 // them, or from one that holds the files of both, as transformers has them. The weights are those of a
-// CLIPTextModel or of a whole CLIPModel, of which the rest is left alone; they become Float32. The caller
+// CLIPTextModel or of a whole CLIPModel, whose other parts are not read; they become Float32. The caller
 // closes the encoder.
 func Open(dir string, dev torch.Device) (*Encoder, error) {
 	e, err := open(dir, dev)
@@ -117,23 +117,23 @@ func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 	}
 	defer file.Close()
 	const table = "embeddings.token_embedding.weight"
-	found := checkpoint.Models(file, table)
-	if len(found) == 0 {
+	models := checkpoint.Models(file, table)
+	if len(models) == 0 {
 		return nil, fmt.Errorf("found %d tensors, none of them text_model.%s: want the text encoder of CLIP in "+
 			"transformers' names", len(file.Tensors()), table)
 	}
-	place, err := checkpoint.First(found)
+	part, err := checkpoint.First(models)
 	if err != nil {
 		return nil, err
 	}
-	tensors, _, err := place.Tensors(file)
+	tensors, _, err := part.Tensors(file)
 	if err != nil {
 		return nil, err
 	}
 	if info, ok := tensors.Lookup(table); ok {
 		if want := []int64{int64(cfg.VocabSize), int64(cfg.HiddenSize)}; !slices.Equal(info.Shape, want) {
 			return nil, fmt.Errorf("tensor %s has the shape %v, %s says %v: want weights and config of one model",
-				place.Prefix+table, info.Shape, configName, want)
+				part.Prefix+table, info.Shape, configName, want)
 		}
 	}
 	var elements int64
@@ -161,7 +161,7 @@ func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 		src, err := checkpoint.Map(tensors, entries, func(name string) bool {
 			return !strings.HasPrefix(name, "encoder.layers.") // more of them than the config says are a mistake
 		})
-		if err = place.InFile(err); err == nil {
+		if err = part.InFile(err); err == nil {
 			err = nn.Load(s, m, src, false)
 		}
 		if err != nil {

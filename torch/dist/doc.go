@@ -13,7 +13,7 @@
 //	}
 //
 // A process alone has a group too, nil or one of World 1, in which every collective is the identity; nothing is opened
-// for it. Collectives are libtorch's (c10d): Gloo, for tensors on the CPU.
+// for it. Collectives are libtorch's: Gloo for tensors on the CPU, NCCL for those on a GPU (see [Open]).
 //
 // A collective fails when a rank ends, at once, or does not come within the group's time-out. Its error says which rank
 // is at fault and at which step it was:
@@ -21,5 +21,5 @@
 //	rank 0 of 4: all-reduce: Connection closed by peer [127.0.0.1]:4242:
 //	rank 1 has not been heard of for 3 s: its last step was 1204
 //
-// An error from elsewhere goes through [Group.Fail], so that the other ranks learn of it.
+// Pass an error from elsewhere through [Group.Fail], so that the other ranks learn of it.
 package dist

@@ -10,7 +10,8 @@ import (
 // An Env says which of several processes, started together, this one is.
 type Env struct {
 	Rank, World int // of all processes; World is 1 for a process started alone
-	// of those on this machine; where its launcher does not count these, LocalWorld is the least they can be
+	// of the processes on this machine; where the launcher does not say how many these are, LocalWorld is the least
+	// that it can be
 	LocalRank, LocalWorld int
 	Addr                  string // where rank 0, or the agent, keeps the store; "" where nothing says so
 	Port                  int
@@ -23,7 +24,7 @@ type Env struct {
 // OneHost reports whether all processes run on this machine.
 func (e Env) OneHost() bool { return e.LocalWorld == e.World }
 
-// A vars reads numbers from the environment and keeps the first mistake.
+// A vars reads numbers from the environment and keeps the first error.
 type vars struct {
 	getenv func(string) string
 	err    error
@@ -35,14 +36,15 @@ func (v *vars) fail(format string, args ...any) {
 	}
 }
 
-// number reads a variable of at least low; without one it is otherwise, or, where that is negative, missing.
-func (v *vars) number(name string, low, otherwise int) int {
+// number reads a variable whose value is at least low. One that is not set has the value unset; where that is negative,
+// it must be set.
+func (v *vars) number(name string, low, unset int) int {
 	text := v.getenv(name)
 	if text == "" {
-		if otherwise < 0 {
+		if unset < 0 {
 			v.fail("%s is not set", name)
 		}
-		return otherwise
+		return unset
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < low || n > 1<<30 {
@@ -52,7 +54,7 @@ func (v *vars) number(name string, low, otherwise int) int {
 	return n
 }
 
-// ranks reads a rank and the number of ranks, the first of which may stand under several names.
+// ranks reads a rank and the number of ranks, which may have several names: the first that is set counts.
 func (v *vars) ranks(rank string, sizes ...string) (r, n int) {
 	size := sizes[0]
 	for _, name := range sizes {
@@ -70,8 +72,8 @@ func (v *vars) ranks(rank string, sizes ...string) (r, n int) {
 
 // Detect reads what the launcher says in the environment: torchrun and its like (RANK, WORLD_SIZE, LOCAL_RANK,
 // LOCAL_WORLD_SIZE), else srun (SLURM_PROCID and others, inside a job step), else mpirun of Open MPI
-// (OMPI_COMM_WORLD_RANK and others). Without any of them it is a process alone. MASTER_ADDR and MASTER_PORT win over
-// what follows from the rest. An error names the variable at fault.
+// (OMPI_COMM_WORLD_RANK and others). Without any of them this is a process alone. MASTER_ADDR and MASTER_PORT win over
+// the address and the port that follow from the others. An error names the variable at fault.
 func Detect(getenv func(string) string) (Env, error) {
 	v := &vars{getenv: getenv}
 	var e Env
@@ -122,9 +124,9 @@ func (v *vars) torchrun() Env {
 	return e
 }
 
-// inStep reports whether this is the number of a job step that srun started. A batch script or the shell of salloc has
-// the job's variables too, but is one process that stands for all: it has no step, or one of Slurm's own from
-// SLURM_BATCH_SCRIPT (2^32 - 5) on or just below.
+// inStep reports whether id is the number of a job step that srun started. A batch script or the shell of salloc has
+// the job's variables too, but runs once for the whole job: it has no step, or one of Slurm's special steps, whose
+// numbers lie around SLURM_BATCH_SCRIPT (2^32 - 5).
 func inStep(id string) bool {
 	n, err := strconv.ParseUint(id, 10, 64)
 	return id != "" && (err != nil || n < 1<<32-16)
@@ -174,18 +176,18 @@ func (v *vars) first(names ...string) string {
 // firstHost returns the first host of a Slurm node list, such as node[07-09,12],login1 or rack[1-2]n[01-04].
 func firstHost(list string) (string, error) {
 	var b strings.Builder
-	rest := list
-	for rest != "" && rest[0] != ',' {
-		if rest[0] != '[' {
-			n := strings.IndexAny(rest, "[,")
+	left := list
+	for left != "" && left[0] != ',' {
+		if left[0] != '[' {
+			n := strings.IndexAny(left, "[,")
 			if n < 0 {
-				n = len(rest)
+				n = len(left)
 			}
-			b.WriteString(rest[:n])
-			rest = rest[n:]
+			b.WriteString(left[:n])
+			left = left[n:]
 			continue
 		}
-		inside, after, closed := strings.Cut(rest[1:], "]")
+		inside, after, closed := strings.Cut(left[1:], "]")
 		if !closed {
 			return "", fmt.Errorf("a bracket is not closed")
 		}
@@ -197,7 +199,7 @@ func firstHost(list string) (string, error) {
 			return "", fmt.Errorf("%q in brackets is not a list of numbers", inside)
 		}
 		b.WriteString(number)
-		rest = after
+		left = after
 	}
 	host := b.String()
 	if host == "" || strings.ContainsAny(host, " ]/:") {
@@ -206,8 +208,8 @@ func firstHost(list string) (string, error) {
 	return host, nil
 }
 
-// loopback returns the address of the store, and whether it is one that this machine alone can reach: where all
-// processes are on it no other needs to.
+// loopback returns the address of the store, and whether only this machine can reach it there, which is enough where
+// all processes run on it.
 func (e Env) loopback(addr string) (string, bool) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil || e.AgentStore {

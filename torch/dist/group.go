@@ -41,9 +41,9 @@ type Group struct {
 	device  torch.Device
 	store   *Store      // nil alone
 	watch   *watchdog   // nil alone
-	waiting *waiting    // while it opens
+	wait    *waitReport // while it opens
 	serves  bool        // this process keeps the store
-	failed  atomic.Bool // so others will fail, not come to Close
+	failed  atomic.Bool // the group has: other ranks fail too and may not come to Close
 	closed  bool
 
 	stuck    chan error    // of Stuck
@@ -52,11 +52,11 @@ type Group struct {
 }
 
 // Open joins the group that env describes. Backend is "gloo", for tensors on the CPU, or "nccl:" and a GPU that no
-// other rank uses, such as "nccl:cuda:0": then those on it travel over NCCL, and what is on the CPU over Gloo as
-// ever. Open waits for the other ranks up to timeout, and so does every collective. While it waits it tells say,
-// which may be nil, for whom and where, first after some seconds. A process alone opens no connection.
+// other rank uses, such as "nccl:cuda:0": then tensors on that GPU travel over NCCL, and those on the CPU over Gloo.
+// Open waits for the other ranks up to timeout, and so does every collective. While it waits it calls say, which may
+// be nil, with a text that names those it waits for, first after some seconds. A process alone opens no connection.
 func Open(ctx context.Context, env Env, backend string, timeout time.Duration, say func(text string)) (*Group, error) {
-	g := &Group{env: env, timeout: timeout, waiting: newWaiting(say)}
+	g := &Group{env: env, timeout: timeout, wait: newWaitReport(say)}
 	kind, device, named := strings.Cut(backend, ":")
 	switch {
 	case backend == "gloo":
@@ -107,7 +107,7 @@ func (g *Group) open(ctx context.Context, nccl bool) error {
 	if err != nil {
 		return err
 	}
-	stop := g.waiting.during("connecting the ranks")
+	stop := g.wait.during("connecting the ranks")
 	g.cpu, err = within(ctx, g.timeout, func() (nativeGroup, error) {
 		return lent.NewGloo(g.store.raw, g.env.Rank, g.env.World, os.Getenv("GLOO_SOCKET_IFNAME"), own,
 			g.timeout.Milliseconds())
@@ -123,16 +123,17 @@ func (g *Group) open(ctx context.Context, nccl bool) error {
 	if !nccl {
 		return nil
 	}
-	defer g.waiting.during("connecting the GPUs")()
+	defer g.wait.during("connecting the GPUs")()
 	if err := g.openNCCL(ctx); err != nil {
 		return &GPUError{err}
 	}
 	return nil
 }
 
-// A GPUError says why NCCL does not connect the GPUs of the ranks.
+// A GPUError is why NCCL does not connect the GPUs of the ranks.
 type GPUError struct{ error }
 
+// Unwrap returns the cause.
 func (e *GPUError) Unwrap() error { return e.error }
 
 // meet waits until all ranks are there and returns the address of this machine at which they reach this rank.
@@ -170,7 +171,7 @@ func (g *Group) meet(ctx context.Context, store string) (string, error) {
 	return own, nil
 }
 
-// await waits until all ranks have said that they are here.
+// await waits until the store has the key that each rank sets when it is here.
 func (g *Group) await(ctx context.Context, store string, here func(r int) string) error {
 	keys := make([]string, g.env.World)
 	for r := range keys {
@@ -181,8 +182,8 @@ func (g *Group) await(ctx context.Context, store string, here func(r int) string
 		if has || err != nil {
 			return err
 		}
-		if g.waiting.due() {
-			g.waiting.tell("waiting for %s of %d at %s", g.missing(keys), g.env.World, store)
+		if g.wait.due() {
+			g.wait.tell("waiting for %s of %d at %s", g.missing(keys), g.env.World, store)
 		}
 		select {
 		case <-ctx.Done():
@@ -195,7 +196,7 @@ func (g *Group) await(ctx context.Context, store string, here func(r int) string
 	}
 }
 
-// missing words the ranks whose keys are not in the store.
+// missing names the ranks whose keys are not in the store.
 func (g *Group) missing(keys []string) string {
 	var ranks []string
 	for r, key := range keys {
@@ -206,7 +207,7 @@ func (g *Group) missing(keys []string) string {
 	return "rank " + shorten(ranks, 8, ", ")
 }
 
-// localAddress returns the address of this machine from which it speaks to the other. It sends nothing.
+// localAddress returns the address from which this machine sends to the other. It sends nothing.
 func localAddress(other string) (string, error) {
 	c, err := net.Dial("udp", other)
 	if err != nil {
@@ -265,7 +266,7 @@ func (g *Group) AtStep(step int) {
 	}
 }
 
-// AllReduce combines t of all ranks by op, element by element, in place. T is contiguous.
+// AllReduce combines t of all ranks by op, element by element, in place. t must be contiguous.
 func (g *Group) AllReduce(t *torch.Tensor, op int) error {
 	return g.collective("all-reduce", func() error { return g.of(t).AllReduce(t, op) })
 }
@@ -276,7 +277,7 @@ func (g *Group) AllReduceFloats(v []float64, op int) error {
 }
 
 // ReduceScatter sums in over all ranks and leaves to each its part of the sum, in rank order: out has the elements of
-// in divided by the number of ranks. Both are contiguous.
+// in divided by the number of ranks. Both must be contiguous.
 func (g *Group) ReduceScatter(out, in *torch.Tensor) error {
 	if g.alone() {
 		return wrap("reduce-scatter", lent.Copy(out, in))
@@ -285,7 +286,7 @@ func (g *Group) ReduceScatter(out, in *torch.Tensor) error {
 }
 
 // AllGather joins the ranks' in, in rank order, in out, which has the elements of in times the number of ranks. Both
-// are contiguous.
+// must be contiguous.
 func (g *Group) AllGather(out, in *torch.Tensor) error {
 	if g.alone() {
 		return wrap("all-gather", lent.Copy(out, in))
@@ -293,7 +294,7 @@ func (g *Group) AllGather(out, in *torch.Tensor) error {
 	return g.collective("all-gather", func() error { return g.of(in).AllGather(out, in) })
 }
 
-// Broadcast overwrites tensors, which are contiguous, with those of rank root.
+// Broadcast overwrites tensors, which must be contiguous, with those of rank root.
 func (g *Group) Broadcast(root int, ts ...*torch.Tensor) error {
 	return g.collective("broadcast", func() error {
 		for _, t := range ts {
@@ -305,7 +306,7 @@ func (g *Group) Broadcast(root int, ts ...*torch.Tensor) error {
 	})
 }
 
-// Barrier waits until all ranks have come to it, up to timeout; 0 is the group's. Its error names those that have not.
+// Barrier waits until all ranks have called it, up to timeout; 0 is the group's. Its error names those that have not.
 func (g *Group) Barrier(timeout time.Duration) error {
 	if timeout == 0 {
 		timeout = g.limit()
@@ -328,7 +329,7 @@ func (g *Group) collective(what string, call func() error) error {
 	if g.closed {
 		return fmt.Errorf("%s: the group is closed", what)
 	}
-	// What the CPU sends may come of a collective on the GPU that has failed since.
+	// What the CPU sends may be the result of a collective on the GPU that has failed since.
 	err := g.check()
 	if err == nil {
 		err = call()
@@ -347,10 +348,11 @@ func wrap(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, reason(err))
 }
 
-// Fail is for an error that ends this rank's work. It refuses further collectives and lets those fail that wait for
-// this rank. Where err comes of a collective inside another operation, it returns err with the rank at fault, as far as
-// the watchdog knows, after some seconds; else it tells the other ranks that this one gave up, and why. Errors of the
-// methods of Group it returns as they are.
+// Fail is for an error that ends this rank's work. It refuses further collectives and makes those fail in which other
+// ranks wait for this one. Where err comes from a collective inside another operation, such as a step of package optim,
+// Fail finds the rank at fault, as far as the watchdog knows, which takes some seconds, and returns err with it.
+// Otherwise it tells the other ranks that this one gave up, and why. Errors of Group's own methods it returns as they
+// are.
 func (g *Group) Fail(err error) error {
 	if g.alone() || g.closed || g.failed.Load() {
 		return err
@@ -368,13 +370,13 @@ func (g *Group) fail(err error, collective bool) error {
 		g.abort()
 		return err
 	}
-	g.abort() // so that ranks which wait for this one fail now too
+	g.abort() // so that ranks that wait for this one fail now too
 	err = fmt.Errorf("rank %d of %d: %w", g.env.Rank, g.env.World, err)
 	g.watch.say(beat{Left: err.Error()})
 	g.tellFailure()
 	if why := g.watch.explain(); why != "" {
 		err = fmt.Errorf("%w: %s", err, why)
-		g.watch.say(beat{Left: err.Error()}) // for those that come later
+		g.watch.say(beat{Left: err.Error()}) // for ranks that ask later
 	}
 	return err
 }

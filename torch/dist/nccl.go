@@ -13,7 +13,7 @@ import (
 	"github.com/ditrun/ditrun/torch"
 )
 
-// A gpu is what a rank says of its GPU before NCCL connects them.
+// A gpu is what a rank tells the others of its GPU before NCCL connects them.
 type gpu struct {
 	NCCL    string `json:"nccl"`              // version
 	Machine string `json:"machine"`           // the same for all ranks on it, whatever containers they are in
@@ -41,7 +41,7 @@ func readGPU(dev torch.Device) (g gpu) {
 	return g
 }
 
-// unfit says why NCCL would not connect these, in words of its own or not at all.
+// unfit says why NCCL would not connect these GPUs, since NCCL itself says it in riddles or hangs.
 func unfit(gpus []gpu) error {
 	taken := map[gpu]int{}
 	for r, g := range gpus {
@@ -56,7 +56,7 @@ func unfit(gpus []gpu) error {
 		}
 		if other, is := taken[g]; is {
 			return fmt.Errorf("ranks %d and %d both use GPU %s of one machine, NCCL wants one for each: start no "+
-				"more processes than there are GPUs, and name no GPU that all would take", other, r, g.Address)
+				"more processes than there are GPUs, and do not name one GPU for all", other, r, g.Address)
 		}
 		taken[g] = r
 	}
@@ -119,8 +119,8 @@ func (g *Group) check() error {
 	return g.gpu.Check()
 }
 
-// failedKey is in the store once a rank has failed. To close a connection, as for Gloo, tells the others nothing:
-// in NCCL they would wait up to the time-out.
+// failedKey is in the store once a rank has failed. Gloo's ranks notice that a connection was closed; NCCL's do not,
+// and would wait up to the time-out.
 const failedKey = "failed"
 
 func (g *Group) tellFailure() {
@@ -129,8 +129,9 @@ func (g *Group) tellFailure() {
 	}
 }
 
-// watchGPU ends this rank's collectives on the GPU when another rank has failed, and looks whether a failure of its own
-// goes unnoticed: an abort ends what the host waits for; if that does not work, nothing inside the process will.
+// watchGPU aborts this rank's collectives on the GPU when another rank has failed. It also notices where the process
+// does not leave a collective that has failed: an abort should end what the host waits for, and where it does not,
+// nothing inside the process can.
 func (g *Group) watchGPU() {
 	limit := min(time.Minute, g.timeout)
 	tick := time.NewTicker(time.Second)
@@ -160,9 +161,9 @@ func (g *Group) watchGPU() {
 	}
 }
 
-// Stuck tells, a minute (or the time-out, if less) after a collective on the GPU failed, that this process has not
-// closed the group since: it hangs in CUDA or NCCL, and to end it is all that can be done. The error is that of the
-// collective, with the rank at fault. Close closes the channel, which is nil without NCCL.
+// Stuck returns a channel that gets an error where this process has not closed the group a minute (or the time-out, if
+// less) after a collective on the GPU failed: then it hangs in CUDA or NCCL, and all that helps is to end it. The error
+// is that of the collective, with the rank at fault. Close closes the channel, which is nil without NCCL.
 func (g *Group) Stuck() <-chan error {
 	if g.alone() {
 		return nil
@@ -170,7 +171,7 @@ func (g *Group) Stuck() <-chan error {
 	return g.stuck
 }
 
-// patiently makes a call to NCCL that may hang where a rank is gone.
+// patiently makes a call to NCCL that may hang where a rank is gone; then it leaves the call behind.
 func (g *Group) patiently(call func()) {
 	within(context.Background(), min(closeWait, g.timeout), func() (struct{}, error) {
 		call()

@@ -34,8 +34,8 @@ const callTimeout = time.Minute
 // errLeft says that a call has not returned.
 var errLeft = errors.New("no answer")
 
-// within makes a call that may hang, where the network swallows what was sent: then it is left behind, and what it
-// still gives is dropped.
+// within makes a call that may hang, as where the network loses packets. A call that takes longer than the time-out, or
+// than ctx lasts, is left behind: what it returns later goes to drop, which may be nil.
 func within[T any](ctx context.Context, timeout time.Duration, call func() (T, error), drop func(T)) (T, error) {
 	type outcome struct {
 		value T
@@ -95,7 +95,7 @@ func dial(ctx context.Context, addr string, serve, local bool, prefix string, ti
 	listener := -1
 	if serve && local {
 		if listener, err = listen(addr); err != nil {
-			return nil, fmt.Errorf("store %s: serve: %w", addr, bare(err))
+			return nil, fmt.Errorf("store %s: serve: %w", addr, withoutAddress(err))
 		}
 	}
 	// libtorch gives up by itself, with a better text.

@@ -151,7 +151,7 @@ func TestUnknownName(t *testing.T) {
 // It tells again and again for how long it has waited.
 func TestTellsAgain(t *testing.T) {
 	told := make(chan string, 10)
-	w := newWaiting(func(text string) { told <- text })
+	w := newWaitReport(func(text string) { told <- text })
 	w.start = time.Now().Add(-95 * time.Second)
 	w.next = time.Now()
 	stop := w.during("connecting the ranks")
@@ -159,7 +159,7 @@ func TestTellsAgain(t *testing.T) {
 		t.Errorf("told %q", text)
 	}
 	stop()
-	if w.due() || time.Until(w.next) > nextWord {
+	if w.due() || time.Until(w.next) > nextReport {
 		t.Errorf("tells again in %v", time.Until(w.next))
 	}
 }

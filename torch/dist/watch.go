@@ -12,31 +12,32 @@ import (
 	"time"
 )
 
-// Each rank says every second that it is alive, and sooner when it begins a step, but not more often than that.
+// Each rank tells the others every second that it is alive, and sooner when it begins a step, but leaves a gap between
+// two beats.
 const (
 	beatEvery = time.Second
-	beatRest  = 200 * time.Millisecond
+	beatGap   = 200 * time.Millisecond
 )
 
-// A beat is what a rank last said of itself.
+// A beat is what a rank last told of itself.
 type beat struct {
 	N      int64     `json:"n"`                // counts the beats
 	At     time.Time `json:"at"`               // by the rank's clock
 	Step   int64     `json:"step"`             // the last one it began, -1 before the first
 	Since  time.Time `json:"since"`            // when it began it
-	Failed string    `json:"failed,omitempty"` // why it gave up of itself
+	Failed string    `json:"failed,omitempty"` // why it gave up by itself
 	Left   string    `json:"left,omitempty"`   // why it ends because of another
 }
 
-// A watchdog tells the others through the store, over a connection of its own, that this rank is alive and where it is,
-// and reads what they tell when something went wrong.
+// A watchdog tells the other ranks, through a second connection to the store, that this one is alive and at which step
+// it is. When something has gone wrong, it reads what they told.
 type watchdog struct {
 	rank, world int
 	keeper      string // who keeps the store
 	store       *Store
 	step        atomic.Int64
 	since       atomic.Int64  // Unix nanoseconds
-	stepped     chan struct{} // a step that was not told yet
+	stepped     chan struct{} // a step began that the others have not been told of
 	stop        chan struct{}
 	stopped     sync.WaitGroup
 
@@ -58,7 +59,7 @@ func startWatchdog(s *Store, env Env) *watchdog {
 			select {
 			case <-w.stop:
 				return
-			case <-time.After(beatRest):
+			case <-time.After(beatGap):
 			}
 			select {
 			case <-w.stop:
@@ -82,7 +83,7 @@ func (w *watchdog) at(step int) {
 
 func beatKey(rank int) string { return fmt.Sprintf("beat/%d", rank) }
 
-// say writes the next beat. Reasons in news stay in those that follow; later ones win.
+// say writes the next beat. The reasons in news stay in the beats that follow; later ones win.
 func (w *watchdog) say(news beat) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -96,7 +97,7 @@ func (w *watchdog) say(news beat) error {
 	return w.store.Set(beatKey(w.rank), value)
 }
 
-// read returns the beats of the other ranks, nil for one that never said anything.
+// read returns the beats of the other ranks, nil for a rank that has none.
 func (w *watchdog) read() ([]*beat, error) {
 	beats := make([]*beat, w.world)
 	for r := range beats {
@@ -122,10 +123,10 @@ func (w *watchdog) read() ([]*beat, error) {
 	return beats, nil
 }
 
-// verdict says which ranks are at fault, from what they said at one moment and some beats later: those that fell
-// silent; those that gave up of themselves; those that do not wait in a collective, as they would have noticed that it
-// failed; those that noticed that. Silence is judged by whether the beat went on, so that the clocks of the machines do
-// not matter; they only tell for how long. It returns "" where nothing stands out.
+// verdict says which ranks are at fault, from their beats at one moment and some beats later. It names the ranks that
+// fell silent; if there are none, those that gave up by themselves; then those that are alive, but not in the collective,
+// as they would have noticed that it failed; then those that noticed. A rank is silent where its beat did not go on,
+// so that the clocks of the machines do not matter: they only tell for how long. It returns "" where nothing stands out.
 func verdict(before, after []*beat, self int, now time.Time) string {
 	age := func(t time.Time) string { return fmt.Sprintf("%.0f s", max(0, now.Sub(t).Seconds())) }
 	var silent, failed, busy, left []string
@@ -158,7 +159,7 @@ func verdict(before, after []*beat, self int, now time.Time) string {
 	return ""
 }
 
-// shorten joins a list, of which it leaves out what is more than n.
+// shorten joins the first n of a list and says how many more there are.
 func shorten(list []string, n int, sep string) string {
 	if len(list) > n {
 		list = append(slices.Clone(list[:n]), fmt.Sprintf("and %d more", len(list)-n))

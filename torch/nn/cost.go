@@ -8,7 +8,7 @@ type Cost struct {
 	Saved float64
 }
 
-// Costs adds up.
+// Costs returns the sum of parts.
 func Costs(parts ...Cost) (sum Cost) {
 	for _, p := range parts {
 		sum.MACs += p.MACs
@@ -17,27 +17,28 @@ func Costs(parts ...Cost) (sum Cost) {
 	return sum
 }
 
-// Cost is that of rows inputs, which are kept for the gradient of the weight.
+// Cost returns the cost of rows inputs, which are kept for the gradient of the weight.
 func (l *Linear) Cost(rows float64) Cost {
 	out, in := float64(l.Weight.Dim(0)), float64(l.Weight.Dim(1))
 	return Cost{rows * in * out, rows * in}
 }
 
-// Cost is that of outputs positions of the output, each made from a patch of its own, as where the stride is the kernel
-// size: the patches are kept for the gradient of the weight.
+// Cost returns the cost of so many positions of the output, each computed from a patch of its own, as where the stride
+// is the kernel size: the patches are kept for the gradient of the weight.
 func (c *Conv2d) Cost(outputs float64) Cost {
 	patch := float64(c.Weight.NumElements() / c.Weight.Dim(0))
 	return Cost{outputs * patch * float64(c.Weight.Dim(0)), outputs * patch}
 }
 
-// Cost is that of rows inputs, which are kept.
+// Cost returns the cost of rows inputs, which are kept.
 func (l *LayerNorm) Cost(rows float64) Cost { return Cost{0, rows * float64(l.Weight.Dim(0))} }
 
-// Cost is that of rows inputs of dim numbers, which are kept.
+// Cost returns the cost of rows inputs of dim numbers, which are kept.
 func (n AdaLayerNorm) Cost(rows, dim float64) Cost { return Cost{0, rows * dim} }
 
-// AttentionCost is that of scaled dot-product attention of queries over keys, all of dim numbers in all heads: queries,
-// keys and values are kept. Kernels of attention keep no matrix of queries by keys; the output is kept by who takes it.
+// AttentionCost returns the cost of scaled dot-product attention of queries over keys, each of dim numbers in all heads:
+// queries, keys and values are kept. Attention kernels keep no matrix of queries by keys, and the layer that takes the
+// output keeps that.
 func AttentionCost(queries, keys, dim float64) Cost {
 	return Cost{2 * queries * keys * dim, (queries + 2*keys) * dim}
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/ditrun/ditrun/torch"
 )
 
-// XavierUniform fills the weight w, seen as a matrix [out, rest], with uniforms of bound
+// XavierUniform fills the weight w, seen as a matrix [out, in], with uniforms of bound
 // sqrt(6 / (in + out)) (Glorot and Bengio 2010; torch.nn.init.xavier_uniform_ of the flattened
 // matrix). It draws on the CPU, so that a seed gives the same weights on every device.
 func XavierUniform(s *torch.Scope, gen *torch.Generator, w *torch.Tensor) {

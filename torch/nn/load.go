@@ -21,8 +21,8 @@ func DType(d checkpoint.DType) (torch.DType, bool) {
 
 // Load copies the tensors of src into the parameters of m by name, converting the type. All missing,
 // mis-shaped and, unless ignoreExtra is set, unexpected names are reported in one error, and nothing
-// is changed then. That the file is not what was once written (see [checkpoint.File.Verify]) is an error
-// that comes last: the parameters are of no use after it.
+// is changed then. A file whose contents have changed since it was written (see [checkpoint.File.Verify]) is
+// an error too, which comes last: the parameters are of no use then.
 func Load(s *torch.Scope, m any, src checkpoint.Source, ignoreExtra bool) error {
 	return LoadParams(s, List(m), src, ignoreExtra)
 }
@@ -30,9 +30,9 @@ func Load(s *torch.Scope, m any, src checkpoint.Source, ignoreExtra bool) error 
 // LoadParams is [Load] for named tensors.
 func LoadParams(s *torch.Scope, params []Param, src checkpoint.Source, ignoreExtra bool) error {
 	var wrong checkpoint.Mismatch
-	known := map[string]bool{}
+	wanted := map[string]bool{}
 	for _, p := range params {
-		known[p.Name] = true
+		wanted[p.Name] = true
 		info, ok := src.Lookup(p.Name)
 		if !ok {
 			wrong.Missing = append(wrong.Missing, p.Name)
@@ -46,7 +46,7 @@ func LoadParams(s *torch.Scope, params []Param, src checkpoint.Source, ignoreExt
 		}
 	}
 	for _, info := range src.Tensors() {
-		if !ignoreExtra && !known[info.Name] {
+		if !ignoreExtra && !wanted[info.Name] {
 			wrong.Unexpected = append(wrong.Unexpected, info.Name)
 		}
 	}
@@ -58,11 +58,11 @@ func LoadParams(s *torch.Scope, params []Param, src checkpoint.Source, ignoreExt
 		read := func(b []byte, off int64) error { return src.ReadAt(b, p.Name, off) }
 		err := s.NoGrad().Try(func(s *torch.Scope) error {
 			if dt := dtypes[info.DType]; dt != p.Tensor.DType() {
-				given := s.Zeros(dt, p.Tensor.Shape()...)
-				if err := given.Fill(read); err != nil {
+				loaded := s.Zeros(dt, p.Tensor.Shape()...)
+				if err := loaded.Fill(read); err != nil {
 					return err
 				}
-				s.Copy_(p.Tensor, given)
+				s.Copy_(p.Tensor, loaded)
 				return nil
 			}
 			return p.Tensor.Fill(read)

@@ -85,10 +85,10 @@ func newAdamW(params []nn.Param, cfg Config, share Sharding, group native.Group[
 // *torch.Error.
 func (o *AdamW) Close() { o.fused.Close() }
 
-// LastBackward says that the backward pass that follows is the last one before the step. In a group the
-// gradients then travel while it goes on, those of a bucket as soon as each of its parameters has had one
-// in this pass, which must be its whole; without this call they travel in [AdamW.Step]. Between the two
-// the ranks use the group for nothing else.
+// LastBackward says that the backward pass that follows is the last one before the step. In a group,
+// gradients then travel during that pass: those of a bucket as soon as each of its parameters has got one,
+// to which the pass must add nothing after that. Without this call they travel in [AdamW.Step]. Between the two
+// calls the ranks use the group for nothing else.
 func (o *AdamW) LastBackward() { o.fused.LastBackward() }
 
 // StepOptions says how a step is made.
@@ -97,7 +97,7 @@ type StepOptions struct {
 	MaxNorm    float64       // greater than 0: gradients are scaled down to this total norm
 	EMADecay   float64       // the average becomes EMADecay average + (1 - EMADecay) parameters; below 0 it stays
 	Skip       *torch.Tensor // Float32 scalar on the device, 1 on any rank to skip the step; nil is 0
-	UpdateNorm bool          // find the norm of the change, for one more copy of the weights meanwhile
+	UpdateNorm bool          // compute the norm of the change, which takes a second copy of the weights
 }
 
 // StepResult says what a step did, in Float32 scalars on the device.
@@ -120,8 +120,8 @@ func (o *AdamW) Step(s *torch.Scope, opt StepOptions) StepResult {
 	return r
 }
 
-// ExposeGrad lets torch.Scope.Grad see the gradients of this rank since the last step, to look for what is wrong
-// with them; ZeroGrad has to follow. A process alone sees them anyway.
+// ExposeGrad lets torch.Scope.Grad return the gradients of this rank since the last step, to look for what is
+// wrong with them; ZeroGrad must follow. A process alone needs no such call.
 func (o *AdamW) ExposeGrad() { o.fused.ExposeGrad() }
 
 // ZeroGrad forgets the gradients without applying them.

@@ -36,7 +36,7 @@ func newLayout(params []nn.Param, bucketSize, rank, ranks int, sharded bool) *la
 			l.begin = append(l.begin, l.total)
 		}
 	}
-	place := func(i int) {
+	put := func(i int) {
 		l.offsets[i] = l.total
 		l.total += padded(params[i].Tensor.NumElements(), alignParam)
 	}
@@ -47,13 +47,13 @@ func newLayout(params []nn.Param, bucketSize, rank, ranks int, sharded bool) *la
 				end()
 			}
 			l.bucket[i] = len(l.begin) - 1
-			place(i)
+			put(i)
 		}
 	}
 	end()
 	for i := range params {
 		if l.bucket[i] < 0 {
-			place(i)
+			put(i)
 		}
 	}
 	return l
@@ -79,7 +79,7 @@ func (l *layout) whole(i int) piece {
 }
 
 // moments lists what of the trained parameters lies in this rank's shares, in order of declaration,
-// and its place in the rank's buffer.
+// and where in the rank's buffer.
 func (l *layout) moments() (out []piece) {
 	for i := range l.params {
 		b := l.bucket[i]

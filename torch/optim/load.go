@@ -14,9 +14,9 @@ import (
 	"github.com/ditrun/ditrun/torch/internal/native"
 )
 
-// Load restores what [Snapshot.Optimizer] gave, from the files of all processes of the run that saved,
-// however many they were, and the averages. Nothing is changed unless everything is there once. That a file is not what
-// was once written is an error that comes last.
+// Load restores what [Snapshot.Optimizer] returned, from the files of all processes of the run that saved,
+// however many they were, and the averages from ema. Nothing is changed unless every element is there exactly once.
+// A file whose contents have changed since it was written is an error too, which comes last: the state is of no use then.
 func (o *AdamW) Load(s *torch.Scope, files []checkpoint.Source, ema checkpoint.Source) error {
 	step, state, err := join(files)
 	if err == nil {
@@ -45,8 +45,7 @@ func (o *AdamW) Load(s *torch.Scope, files []checkpoint.Source, ema checkpoint.S
 			name := load.prefix + o.params[p.param].Name
 			err := s.NoGrad().Try(func(s *torch.Scope) error {
 				x := s.Narrow(o.fused.Buffer(s, load.buffer), 0, p.at, p.length)
-				return x.Fill(func(b []byte,
-					off int64) error {
+				return x.Fill(func(b []byte, off int64) error {
 					return load.from[name].ReadAt(b, 4*int64(p.offset)+off)
 				})
 			})
@@ -94,21 +93,21 @@ func (j joined) ReadAt(p []byte, off int64) error {
 	return nil
 }
 
-// join finds the tensors of all files, and the step count, on which they must agree.
+// join finds the tensors of all files, and the step count, which must be the same in all.
 func join(files []checkpoint.Source) (step []byte, state map[string]joined, err error) {
 	if len(files) == 0 {
 		return nil, nil, errors.New("no files")
 	}
 	state = map[string]joined{}
 	for i, f := range files {
-		called := fmt.Sprintf("file %d of %d", i+1, len(files))
+		fileName := fmt.Sprintf("file %d of %d", i+1, len(files))
 		if f, ok := f.(interface{ Path() string }); ok {
-			called = filepath.Base(f.Path())
+			fileName = filepath.Base(f.Path())
 		}
 		count, ok := f.Lookup(stepName)
 		if !ok || count.DType != checkpoint.F32 || len(count.Shape) != 0 {
 			return nil, nil, fmt.Errorf("%s holds no step count: want a file that the optimizer wrote, with a "+
-				"scalar %q of type F32", called, stepName)
+				"scalar %q of type F32", fileName, stepName)
 		}
 		have, err := checkpoint.Read(f, stepName)
 		if err != nil {
@@ -118,11 +117,11 @@ func join(files []checkpoint.Source) (step []byte, state map[string]joined, err 
 			step = have
 		} else if !bytes.Equal(step, have) {
 			return nil, nil, fmt.Errorf(
-				"%s is of another step than the first of %d files: want those of one checkpoint", called, len(files))
+				"%s is of another step than the first of %d files: want those of one checkpoint", fileName, len(files))
 		}
 		cut, err := cutTensors(f)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", called, err)
+			return nil, nil, fmt.Errorf("%s: %w", fileName, err)
 		}
 		for _, info := range f.Tensors() {
 			if info.Name == stepName {
@@ -167,16 +166,16 @@ func cutTensors(f checkpoint.Source) (map[string][2]int64, error) {
 	return cut, nil
 }
 
-// fits compares what was found with the optimizer's parameters. Afterwards the spans are in order.
+// fits compares the state that the files hold with the optimizer's parameters. It puts the spans in order.
 func (o *AdamW) fits(state map[string]joined) error {
 	var wrong checkpoint.Mismatch
-	known := map[string]bool{}
+	wanted := map[string]bool{}
 	for _, p := range o.params {
 		if !p.Tensor.RequiresGrad() {
 			continue
 		}
 		for _, name := range []string{expAvg + p.Name, expAvgSq + p.Name} {
-			known[name] = true
+			wanted[name] = true
 			j, ok := state[name]
 			if !ok {
 				wrong.Missing = append(wrong.Missing, name)
@@ -186,7 +185,7 @@ func (o *AdamW) fits(state map[string]joined) error {
 		}
 	}
 	for name := range state {
-		if !known[name] {
+		if !wanted[name] {
 			wrong.Unexpected = append(wrong.Unexpected, name)
 		}
 	}

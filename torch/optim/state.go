@@ -44,7 +44,7 @@ func view(s *torch.Scope, buffer *torch.Tensor, p piece, like *torch.Tensor) *to
 // in host memory, to be saved while training goes on. It may be used and closed on any goroutine.
 type Snapshot struct {
 	opt     *AdamW
-	tensors []*torch.Tensor // as native.AdamW gives them
+	tensors []*torch.Tensor // in the order of native.AdamW's Snapshot
 }
 
 // Snapshot copies the state, in a group on all ranks at the same step. There is one at a time, whose
@@ -68,7 +68,7 @@ func (o *AdamW) Snapshot(s *torch.Scope) (*Snapshot, error) {
 	return p, nil
 }
 
-// Close ends the use of the snapshot: its methods are not called any more, nor what they gave used.
+// Close ends the use of the snapshot and of what its methods returned.
 func (p *Snapshot) Close() {
 	if p.tensors == nil {
 		return

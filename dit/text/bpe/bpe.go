@@ -30,8 +30,8 @@ type pair struct{ left, right int32 }
 // A merge is what two neighbouring symbols become; those of the lowest rank go first.
 type merge struct{ rank, id int32 }
 
-// A special token is one id wherever it occurs. Folded ones are found in the text after its
-// normalisation, in any case of letters that is, others before it.
+// A special token is one id wherever it occurs. Folded ones are found in the normalised text, so in upper
+// or lower case, others in the text as it is.
 type special struct {
 	text   string
 	id     int64
@@ -118,8 +118,8 @@ func (t *Tokenizer) word(ids []int64, word string) []int64 {
 	return ids
 }
 
-// split yields the parts of text between special tokens of one kind, and in their places the tokens,
-// with no text. The leftmost token goes first, of several at one place the longest.
+// split yields the parts of text between special tokens of one kind and, between them, the tokens' ids,
+// without a text. The leftmost token goes first, and of several that begin there the longest.
 func (t *Tokenizer) split(text string, folded bool, yield func(text string, id int64)) {
 	begin := 0
 	for i := 0; i < len(text); {
@@ -170,7 +170,7 @@ func piece(text string) int {
 // A node is a symbol of a piece being merged, in a list of neighbours; -1 ends the list.
 type node struct{ id, previous, next int32 }
 
-// A candidate is a pair of neighbours that may be merged, at the place of its left one.
+// A candidate is a pair of neighbours that may be merged; at is the left one.
 type candidate struct {
 	merge
 	at int32

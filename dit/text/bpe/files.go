@@ -55,7 +55,7 @@ func Open(path string) (*Tokenizer, error) {
 func open(path string) (*Tokenizer, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, bare(err)
+		return nil, disk.Bare(err)
 	}
 	dir, names := filepath.Dir(path), []string{filepath.Base(path)}
 	if info.IsDir() {
@@ -93,12 +93,12 @@ type reader struct {
 func (r *reader) read(name string) ([]byte, error) {
 	f, err := os.Open(filepath.Join(r.dir, name))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, bare(err))
+		return nil, fmt.Errorf("%s: %w", name, disk.Bare(err))
 	}
 	defer f.Close()
 	data, err := readAll(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, bare(err))
+		return nil, fmt.Errorf("%s: %w", name, disk.Bare(err))
 	}
 	one := sha256.Sum256(data)
 	fmt.Fprintf(r.sum, "%s %x\n", name, one)
@@ -205,7 +205,7 @@ func (t *Tokenizer) load(r *reader, name string, data []byte) error {
 			return err
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(cfg.Added)) { // of two entries of one token the first counts
+	for _, id := range slices.Sorted(maps.Keys(cfg.Added)) { // where a token has two entries the first counts
 		added = append(added, cfg.Added[id])
 	}
 	return t.configure(vocab, cfg, added)
@@ -341,15 +341,15 @@ func (t *Tokenizer) configure(vocab map[string]int, cfg settings, added []token)
 		}
 	}
 	var err error
-	// What no file says is said by transformers.
-	set := func(id *int64, given *token, standard string, folded bool) {
-		if given == nil {
-			given = &token{Content: standard}
+	// What no file gives is as in transformers.
+	set := func(id *int64, tok *token, standard string, folded bool) {
+		if tok == nil {
+			tok = &token{Content: standard}
 		}
-		if e := t.add(vocab, *given, folded); e != nil && err == nil {
+		if e := t.add(vocab, *tok, folded); e != nil && err == nil {
 			err = e
 		}
-		*id = int64(vocab[given.Content])
+		*id = int64(vocab[tok.Content])
 	}
 	set(&t.start, cfg.BOS, startToken, true)
 	set(&t.end, cfg.EOS, endToken, true)
@@ -357,7 +357,7 @@ func (t *Tokenizer) configure(vocab map[string]int, cfg settings, added []token)
 	return err
 }
 
-// add makes a token special, unless it is already; folded says how it is found where its entry does not.
+// add makes a token special, unless it is already. folded is for tokens whose entry does not say it.
 func (t *Tokenizer) add(vocab map[string]int, a token, folded bool) error {
 	id, ok := vocab[a.Content]
 	if !ok {
@@ -384,13 +384,4 @@ func (t *Tokenizer) add(vocab map[string]int, a token, folded bool) error {
 	}
 	t.specials = append(t.specials, s)
 	return nil
-}
-
-// bare drops the path from an error of the os package whose caller has named it.
-func bare(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
 }

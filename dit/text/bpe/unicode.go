@@ -146,7 +146,7 @@ func nfc(s string) []rune {
 	// Each character joins with the last one of class zero, unless something of its class or a higher one is
 	// between them.
 	var out []rune
-	starter, before := -1, -1 // place in out, and the class of what was put there last; -1 right after the starter
+	starter, before := -1, -1 // index in out, and the class of the last mark in out; -1 right after the starter
 	for i, r := range text {
 		class := int(classes[i])
 		if starter >= 0 && before < class {
