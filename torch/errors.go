@@ -18,7 +18,7 @@ var (
 
 // An Error is a failed operation.
 type Error struct {
-	Op     string  // the method of Scope
+	Op     string  // the method or function
 	Msg    string  // first line of libtorch's message
 	Shapes [][]int // of the operands
 	kind   error

@@ -151,10 +151,7 @@ func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 		var entries []checkpoint.Entry
 		for _, p := range nn.List(m) {
 			p.Tensor.SetRequiresGrad(false)
-			shape := make([]int64, p.Tensor.Rank())
-			for i, d := range p.Tensor.Shape() {
-				shape[i] = int64(d)
-			}
+			shape := nn.Shape(p.Tensor)
 			entries = append(entries, checkpoint.Entry{Name: p.Name, Shape: shape,
 				Parts: []checkpoint.Part{checkpoint.Whole(p.Name, shape...)}})
 		}

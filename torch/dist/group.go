@@ -242,7 +242,7 @@ func (g *Group) Store() *Store {
 	return g.store
 }
 
-// Native returns the group for operations that compute and communicate in one, as those of package optim, on the device
+// Native returns the group for operations that compute and communicate in one, such as package optim's, on the device
 // that the group was opened for; nil for a process alone.
 func (g *Group) Native() native.Group[*torch.Tensor] {
 	if g.alone() {

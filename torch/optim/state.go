@@ -47,8 +47,8 @@ type Snapshot struct {
 	tensors []*torch.Tensor // in the order of native.AdamW's Snapshot
 }
 
-// Snapshot copies the state, in a group on all ranks at the same step. There is one at a time, whose
-// memory is used again: close it first.
+// Snapshot copies the state, in a group on all ranks at the same step. One is open at a time, as the next
+// one uses its memory: close it first.
 func (o *AdamW) Snapshot(s *torch.Scope) (*Snapshot, error) {
 	if !o.snapshot.CompareAndSwap(false, true) {
 		return nil, errors.New("snapshot: the one before is still open")

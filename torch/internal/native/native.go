@@ -1,6 +1,6 @@
 // Package native is what package torch lends to its sister packages and shows to nobody else: the fused AdamW behind
 // package optim, and the process group and the store behind package dist. Their calls into C stand in package torch,
-// since types of C cannot cross a package border; it says here, before main begins, how they are made:
+// since types of C cannot cross a package border. Before main begins, it leaves here the functions that make them:
 //
 //	var lent = native.Borrow[*torch.Scope, *torch.Tensor, torch.Device]()
 //
