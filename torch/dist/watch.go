@@ -123,10 +123,11 @@ func (w *watchdog) read() ([]*beat, error) {
 	return beats, nil
 }
 
-// verdict says which ranks are at fault, from their beats at one moment and some beats later. It names the ranks that
-// fell silent; if there are none, those that gave up by themselves; then those that are alive, but not in the collective,
-// as they would have noticed that it failed; then those that noticed. A rank is silent where its beat did not go on,
-// so that the clocks of the machines do not matter: they only tell for how long. It returns "" where nothing stands out.
+// verdict says which ranks are at fault, from their beats at one moment and some beats later. It names the ranks
+// that fell silent; if there are none, those that gave up by themselves; then those that are alive, but not in the
+// collective, as they would have noticed that it failed; then those that noticed. A rank is silent where its beat
+// did not go on, so that the clocks of the machines do not matter: they only tell for how long. It returns "" where
+// nothing stands out.
 func verdict(before, after []*beat, self int, now time.Time) string {
 	age := func(t time.Time) string { return fmt.Sprintf("%.0f s", max(0, now.Sub(t).Seconds())) }
 	var silent, failed, busy, left []string

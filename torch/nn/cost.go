@@ -36,9 +36,9 @@ func (l *LayerNorm) Cost(rows float64) Cost { return Cost{0, rows * float64(l.We
 // Cost returns the cost of rows inputs of dim numbers, which are kept.
 func (n AdaLayerNorm) Cost(rows, dim float64) Cost { return Cost{0, rows * dim} }
 
-// AttentionCost returns the cost of scaled dot-product attention of queries over keys, each of dim numbers in all heads:
-// queries, keys and values are kept. Attention kernels keep no matrix of queries by keys, and the layer that takes the
-// output keeps that.
+// AttentionCost returns the cost of scaled dot-product attention of queries over keys, each of dim numbers in all
+// heads: queries, keys and values are kept. Attention kernels keep no matrix of queries by keys, and the layer that
+// takes the output keeps that.
 func AttentionCost(queries, keys, dim float64) Cost {
 	return Cost{2 * queries * keys * dim, (queries + 2*keys) * dim}
 }

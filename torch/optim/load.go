@@ -14,9 +14,9 @@ import (
 	"github.com/ditrun/ditrun/torch/internal/native"
 )
 
-// Load restores what [Snapshot.Optimizer] returned, from the files of all processes of the run that saved,
-// however many they were, and the averages from ema. Nothing is changed unless every element is there exactly once.
-// A file whose contents have changed since it was written is an error too, which comes last: the state is of no use then.
+// Load restores what [Snapshot.Optimizer] returned, from the files of all processes of the run that saved, however
+// many they were, and the averages from ema. Nothing is changed unless every element is there exactly once. A file
+// whose contents have changed since it was written is an error too, which comes last: the state is of no use then.
 func (o *AdamW) Load(s *torch.Scope, files []checkpoint.Source, ema checkpoint.Source) error {
 	step, state, err := join(files)
 	if err == nil {

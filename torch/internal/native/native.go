@@ -15,16 +15,16 @@ package native
 type Lent[S, T, D any] struct {
 	// NewAdamW makes the optimizer of params (Float32, on one device) and moves their storage into one flat buffer.
 	NewAdamW func(params []T, cfg AdamWConfig[T]) (AdamW[S, T], error)
-	// HostBytes returns the memory of a contiguous tensor on the CPU, which is not to be used after the tensor is closed.
-	// It panics where the tensor is another one.
+	// HostBytes returns the memory of a contiguous tensor on the CPU, which is not to be used after the tensor is
+	// closed. It panics where the tensor is another one.
 	HostBytes func(t T) []byte
 
-	// NewStore connects to the store at host:port, or serves one there; names get prefix in front. It waits up to the
-	// time-out for a store to answer. One that is served is open to every network, unless listenFD, else -1, is a socket
-	// that listens on the port: the store takes it over.
+	// NewStore connects to the store at host:port, or serves one there; names get prefix in front. It waits up to
+	// the time-out for a store to answer. One that is served is open to every network, unless listenFD, else -1, is
+	// a socket that listens on the port: the store takes it over.
 	NewStore func(host string, port int, serve bool, listenFD int, prefix string, timeoutMS int64) (Store, error)
-	// NewGloo makes the group for CPU tensors. Gloo listens on the network interfaces named, separated by commas, or else
-	// on the address of host.
+	// NewGloo makes the group for CPU tensors. Gloo listens on the network interfaces named, separated by commas,
+	// or else on the address of host.
 	NewGloo func(s Store, rank, size int, interfaces, host string, timeoutMS int64) (Group[T], error)
 	// NewNCCL makes the group for tensors on dev, which no other rank uses, from what NCCLID gave on one rank. It waits
 	// for the other ranks without limit; a collective that is not done within the time-out ends the group.
@@ -49,8 +49,8 @@ func Borrow[S, T, D any]() Lent[S, T, D] { return lent.(Lent[S, T, D]) }
 
 // An AdamW is the fused optimizer: package optim says what its methods do, and adds the names and the files.
 type AdamW[S, T any] interface {
-	// Step returns the norm of the gradients, whether the step was skipped, and the norm of the change, nil unless asked
-	// for. In a group it panics where a trained parameter has no gradient.
+	// Step returns the norm of the gradients, whether the step was skipped, and the norm of the change, nil unless
+	// asked for. In a group it panics where a trained parameter has no gradient.
 	Step(s S, opt Step[T]) (norm, skipped, update T)
 	// LastBackward makes the backward pass that follows send gradients to the other ranks.
 	LastBackward()
@@ -60,8 +60,8 @@ type AdamW[S, T any] interface {
 	ZeroGrad()
 	// Buffer returns a buffer itself, not a copy of it.
 	Buffer(s S, which Buffer) T
-	// Averages returns the averages of all parameters as the weights lie: gathered from the ranks where they hold shares,
-	// else the buffer itself.
+	// Averages returns the averages of all parameters as the weights lie: gathered from the ranks where they hold
+	// shares, else the buffer itself.
 	Averages(s S) T
 	// Snapshot copies the step count, this rank's moments and, on the first rank, the weights and the averages of all
 	// parameters to host memory. The next snapshot overwrites them.
@@ -131,8 +131,8 @@ type Group[T any] interface {
 	Abort() error
 	// Failed reports whether a collective has failed, by whatever operation it was started.
 	Failed() bool
-	// Check returns why a collective failed that was waited for before, as those on a GPU may; what was computed with its
-	// result is worth nothing then.
+	// Check returns why a collective failed that was waited for before, as those on a GPU may; what was computed
+	// with its result is worth nothing then.
 	Check() error
 	// Close ends the group.
 	Close()
