@@ -16,7 +16,7 @@ type Lent[S, T, D any] struct {
 	// NewAdamW makes the optimizer of params (Float32, on one device) and moves their storage into one flat buffer.
 	NewAdamW func(params []T, cfg AdamWConfig[T]) (AdamW[S, T], error)
 	// HostBytes returns the memory of a contiguous tensor on the CPU, which is not to be used after the tensor is
-	// closed. It panics where the tensor is another one.
+	// closed. It panics where the tensor is not contiguous or not on the CPU.
 	HostBytes func(t T) []byte
 
 	// NewStore connects to the store at host:port, or serves one there; names get prefix in front. It waits up to
