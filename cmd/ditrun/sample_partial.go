@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
+	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/sheet"
+	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/vae"
 )

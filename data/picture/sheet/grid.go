@@ -1,6 +1,10 @@
-// Package sheet arranges sampled images: as the plain grid that DiT's
-// sample.py writes, and as a labelled sheet in which small images are enlarged
-// so that a person can judge them. Files are written whole or not at all.
+// Package sheet arranges pictures on one sheet: in the plain grid that DiT's sample.py writes, or with words beside them
+// and small ones enlarged, so that a person can judge them.
+//
+//	images, err := sheet.Batch(pix, n, width, height)           // uint8 [n, height, width, 3]
+//	grid, err := sheet.Grid(images, 4, 2)                       // as torchvision's make_grid
+//	drawn, err := sheet.Draw(images, labels, 8, "step 1,000")
+//	err = sheet.WritePNG("samples.png", drawn)                  // whole or not at all
 package sheet
 
 import (
