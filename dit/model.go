@@ -164,7 +164,7 @@ func ParseGuidedChannels(text string) (GuidedChannels, error) {
 	case "all":
 		return GuideAll, nil
 	}
-	return 0, fmt.Errorf("guided channels %q: want 3 or all", text)
+	return 0, fmt.Errorf("cfg-channels %q: want 3 or all", text)
 }
 
 // ForwardWithCFG is Forward under classifier-free guidance: uncond + scale (cond - uncond) on the

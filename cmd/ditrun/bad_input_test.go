@@ -494,7 +494,7 @@ func TestBadClassLabels(t *testing.T) {
 		ditrun(t, r.sample(out, "--class-labels", list)...).refused(t, 2, texts...)
 	}
 	ditrun(t, r.sample(out, "--rng", "torch", "--batch-size", "3")...).refused(t, 2,
-		"--batch-size 3: with --rng torch all 4 pictures are drawn at once")
+		"--batch-size 3: with rng torch all 4 pictures are drawn at once")
 	if exists(out) {
 		t.Error("a picture was drawn")
 	}

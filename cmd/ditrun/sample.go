@@ -153,7 +153,7 @@ func runSample(e *env) error {
 		r.BatchSize = defaultSampleBatch
 	}
 	if r.RNG == "torch" && r.BatchSize > 0 && r.BatchSize < n {
-		return usagef("--batch-size %d: with --rng torch all %s are drawn at once, as the original does", r.BatchSize,
+		return usagef("--batch-size %d: with rng torch all %s are drawn at once, as the original does", r.BatchSize,
 			plural(n, "picture"))
 	}
 	r.BatchSize = min(r.BatchSize, n)

@@ -336,16 +336,16 @@ func TestLatentsRefuses(t *testing.T) {
 			{m, Request{Labels: []int{0, 11}}, "class label 11"},
 			{noNull, Request{Labels: []int{10}}, "class label 10"},
 			{noNull, Request{Labels: []int{1}, CFGScale: 4}, "without dropping its condition"},
-			{m, Request{Labels: []int{1}, CFGScale: math.NaN()}, "guidance scale NaN"},
-			{m, Request{Labels: []int{1}, CFGScale: math.Inf(1)}, "guidance scale +Inf"},
+			{m, Request{Labels: []int{1}, CFGScale: math.NaN()}, "cfg-scale NaN"},
+			{m, Request{Labels: []int{1}, CFGScale: math.Inf(1)}, "cfg-scale +Inf"},
 			{m, Request{Labels: []int{1}, First: -1}, "first picture -1"},
 			{m, Request{Labels: []int{1}, Sampler: "euler"}, `sampler "euler"`},
 			{m, Request{Labels: []int{1}, Steps: "1001"}, "1001"},
 			{m, Request{Labels: []int{1}, Steps: "0"}, "keeps no step"},
 			{m, Request{Labels: []int{1}, Steps: "many"}, "many"},
-			{m, Request{Labels: []int{1}, RNG: "dice"}, `random numbers "dice"`},
+			{m, Request{Labels: []int{1}, RNG: "dice"}, `rng "dice": want image, torch`},
 			{m, Request{Labels: []int{1, 2}, RNG: "torch", BatchSize: 1},
-				"the batch size 1 is below the number of pictures 2"},
+				"batch-size 1: with rng torch all 2 pictures are drawn at once"},
 		} {
 			if _, err := Latents(context.Background(), s, c.model, c.r); err == nil ||
 				!strings.Contains(err.Error(), c.want) {

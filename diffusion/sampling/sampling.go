@@ -72,12 +72,12 @@ func (r *Request) defaults(cfg dit.Config) error {
 	}
 	switch {
 	case r.RNG != rngImage && r.RNG != rngTorch:
-		return fmt.Errorf("random numbers %q: want image or torch", r.RNG)
+		return fmt.Errorf("rng %q: want image, torch", r.RNG)
 	case r.RNG == rngTorch && r.BatchSize < r.count():
-		return fmt.Errorf("random numbers torch: the batch size %d is below the number of pictures %d, which the "+
-			"original draws at once", r.BatchSize, r.count())
+		return fmt.Errorf("batch-size %d: with rng torch all %d pictures are drawn at once, as the original does",
+			r.BatchSize, r.count())
 	case math.IsNaN(r.CFGScale) || math.IsInf(r.CFGScale, 0):
-		return fmt.Errorf("guidance scale %v: want a number", r.CFGScale)
+		return fmt.Errorf("cfg-scale %v: want a number", r.CFGScale)
 	case r.First < 0:
 		return fmt.Errorf("first picture %d: want 0 or more", r.First)
 	case r.guided() && cfg.ClassDropoutProb == 0:
