@@ -58,7 +58,7 @@ func TestGuidanceOfEachCondition(t *testing.T) {
 				m := conditioned(t, s, block, condition)
 				s = s.NoGrad()
 				r := requestOf(s, m.Config())
-				if err := r.defaults(m.Config()); err != nil {
+				if err := r.prepare(m.Config()); err != nil {
 					return err
 				}
 				x, steps := s.PhiloxNormal(1, 0, 0, []int64{0, 1}, 4, 4, 8), torch.From(s, []int64{500, 500}, 2)

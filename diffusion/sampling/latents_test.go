@@ -92,7 +92,7 @@ func TestSamplesEqualOriginal(t *testing.T) {
 				return out
 			}
 			r := Request{Labels: []int{2, 7}, CFGScale: scale}
-			if err := r.defaults(m.Config()); err != nil {
+			if err := r.prepare(m.Config()); err != nil {
 				return err
 			}
 			x, err := draw(context.Background(), s, m, process, checked, &r, 0, len(r.Labels), n, func(int) {})
@@ -199,7 +199,7 @@ func TestTorchNoiseIsInTheOriginalsOrder(t *testing.T) {
 		}
 		for _, scale := range []float64{4, 1} {
 			r := Request{Labels: []int{2, 7}, CFGScale: scale, Steps: "6", Seed: 11, RNG: "torch"}
-			if err := r.defaults(m.Config()); err != nil {
+			if err := r.prepare(m.Config()); err != nil {
 				return err
 			}
 			gen, err := torch.NewGenerator(s.Device(), 11)
@@ -252,7 +252,7 @@ func TestOnlyNoiseThatIsUsedIsDrawn(t *testing.T) {
 					return err
 				}
 				r := Request{Labels: []int{2, 7}, CFGScale: 4, Steps: "6", Seed: 11, Sampler: name, RNG: rng}
-				if err := r.defaults(m.Config()); err != nil {
+				if err := r.prepare(m.Config()); err != nil {
 					return err
 				}
 				noise, err := newSource(s.Device(), &r, 0, 2, m.Config())

@@ -149,7 +149,7 @@ func (p *Pipeline) Batches(ctx context.Context, r Request) iter.Seq2[Pictures, e
 // Key names the pictures that r asks for: by the weights of both models and everything in the request that they
 // depend on. What depends on the machine alone, such as the number of threads, is not in it.
 func (p *Pipeline) Key(r Request) (string, error) {
-	if err := r.defaults(p.info.Config); err != nil {
+	if err := r.prepare(p.info.Config); err != nil {
 		return "", err
 	}
 	h := sha256.New()

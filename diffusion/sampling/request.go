@@ -1,0 +1,157 @@
+package sampling
+
+import (
+	"fmt"
+
+	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/dit"
+)
+
+// A Request says what to sample: as many pictures as there are labels or captions, of which it holds those that
+// the model takes. In the other fields the zero value stands for the default.
+type Request struct {
+	Labels     []int     // for models of classes: one a picture
+	Captions   []Caption // for models of text: one a picture, see [Pipeline.Encode]
+	Null       Caption   // for models of text under guidance: what to lead away from, the empty or a negative prompt
+	NumSamples int       // for models without condition: the number of pictures
+
+	CFGScale  float64            // classifier-free guidance; 1, or 0, is none
+	Guided    dit.GuidedChannels // default GuideThree, as the original
+	Steps     string             // of the reverse process, as diffusion.New reads it; default "250"
+	Sampler   string             // ddpm (default) or ddim
+	Seed      uint64
+	RNG       string                // "image" (default) or "torch"
+	BatchSize int                   // pictures at a time; default all, which RNG "torch" requires
+	First     int                   // index of the first picture: the noise of a picture depends on its index
+	Progress  func(done, total int) // sampling steps over all batches; may be nil
+}
+
+// A Caption is a text that an encoder has encoded.
+type Caption struct {
+	States []float32 // [L, W], L and W being those of the model
+	Length int       // of the L tokens, how many are no padding, the first ones
+}
+
+// RNG "image" gives each picture noise that depends on the seed and the picture's index alone. RNG
+// "torch" draws from libtorch's generator in the order of the original's sample.py.
+const (
+	rngImage = "image"
+	rngTorch = "torch"
+)
+
+// maxCFGScale is far above what shows anything, and keeps the arithmetic finite.
+const maxCFGScale = 1e6
+
+// setDefaults gives the fields of value zero their defaults.
+func (r *Request) setDefaults() {
+	if r.CFGScale == 0 {
+		r.CFGScale = 1
+	}
+	if r.Guided == 0 {
+		r.Guided = dit.GuideThree
+	}
+	if r.Steps == "" {
+		r.Steps = "250"
+	}
+	if r.Sampler == "" {
+		r.Sampler = "ddpm"
+	}
+	if r.RNG == "" {
+		r.RNG = rngImage
+	}
+	if n := r.count(); r.BatchSize == 0 || r.BatchSize > n && n > 0 {
+		r.BatchSize = n
+	}
+}
+
+// Validate returns an error for the first value that is wrong whatever the model. It begins with the term that the
+// command has for it: "cfg-scale 0.5: want ...".
+func (r Request) Validate() error {
+	r.setDefaults()
+	switch {
+	case !(r.CFGScale >= 1): // NaN too
+		return fmt.Errorf("cfg-scale %v: want a number from 1 (no guidance) up", r.CFGScale)
+	case r.CFGScale > maxCFGScale:
+		return fmt.Errorf("cfg-scale %v: want at most %.0f", r.CFGScale, maxCFGScale)
+	}
+	if _, err := diffusion.New(r.Steps); err != nil {
+		return err
+	}
+	if _, err := diffusion.ParseSampler(r.Sampler); err != nil {
+		return err
+	}
+	switch {
+	case r.RNG != rngImage && r.RNG != rngTorch:
+		return fmt.Errorf("rng %q: want image, torch", r.RNG)
+	case r.BatchSize < 0:
+		return fmt.Errorf("batch-size %d: want at least 0", r.BatchSize)
+	case r.RNG == rngTorch && r.BatchSize < r.count():
+		return fmt.Errorf("batch-size %d: with rng torch all %d pictures are drawn at once, as the original does",
+			r.BatchSize, r.count())
+	case r.First < 0:
+		return fmt.Errorf("first picture %d: want 0 or more", r.First)
+	}
+	return nil
+}
+
+// prepare fills in the defaults and holds the request against a model.
+func (r *Request) prepare(cfg dit.Config) error {
+	r.setDefaults()
+	if err := r.Validate(); err != nil {
+		return err
+	}
+	if err := r.checkCondition(cfg); err != nil {
+		return err
+	}
+	if r.guided() && cfg.ClassDropoutProb == 0 {
+		return fmt.Errorf("guidance scale %v: the model was trained without dropping its condition, so there is "+
+			"nothing to lead away from", r.CFGScale)
+	}
+	return nil
+}
+
+// checkCondition holds labels and captions against what the model takes.
+func (r *Request) checkCondition(cfg dit.Config) error {
+	switch {
+	case cfg.HasClass() && len(r.Labels) == 0:
+		return fmt.Errorf("sample: no labels")
+	case !cfg.HasClass() && len(r.Labels) > 0:
+		return fmt.Errorf("sample: class labels for a model of %s", cfg.Conditions())
+	case cfg.HasText() && len(r.Captions) == 0:
+		return fmt.Errorf("sample: no captions")
+	case !cfg.HasText() && len(r.Captions) > 0:
+		return fmt.Errorf("sample: captions for a model of %s", cfg.Conditions())
+	case cfg.HasClass() && cfg.HasText() && len(r.Labels) != len(r.Captions):
+		return fmt.Errorf("sample: %d labels and %d captions: want one of each a picture", len(r.Labels),
+			len(r.Captions))
+	case r.NumSamples != 0 && cfg.Condition != dit.OnNothing:
+		return fmt.Errorf("sample: %d pictures, the number is that of labels or captions", r.NumSamples)
+	case r.count() < 1:
+		return fmt.Errorf("sample: %d pictures: want at least 1", r.count())
+	case !r.guided() || !cfg.HasText():
+	case len(r.Null.States) == 0:
+		return fmt.Errorf("guidance scale %v: the states of the empty caption, or of a negative prompt, are missing",
+			r.CFGScale)
+	}
+	for _, y := range r.Labels {
+		if y < 0 || y > cfg.NumClasses || y == cfg.NumClasses && cfg.ClassDropoutProb == 0 {
+			return fmt.Errorf("class label %d: the model has classes 0 to %d", y, cfg.NumClasses-1)
+		}
+	}
+	captions := r.Captions
+	if cfg.HasText() && r.guided() {
+		captions = append(captions[:len(captions):len(captions)], r.Null)
+	}
+	for _, c := range captions {
+		if len(c.States) != cfg.TextLength*cfg.TextWidth || c.Length < 1 || c.Length > cfg.TextLength {
+			return fmt.Errorf("caption of %d numbers, %d tokens: the model takes %d tokens of width %d", len(c.States),
+				c.Length, cfg.TextLength, cfg.TextWidth)
+		}
+	}
+	return nil
+}
+
+// count is the number of pictures.
+func (r *Request) count() int { return max(len(r.Labels), len(r.Captions), r.NumSamples) }
+
+func (r *Request) guided() bool { return r.CFGScale != 1 }
