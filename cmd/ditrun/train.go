@@ -121,7 +121,7 @@ func (t *trainJob) train(job training.Job, start runStart, metrics net.Listener)
 		t.warn("%s", note)
 	}
 	t.describe(folder.Dir())
-	preview, err := newPreviewer(t.env, t.trainInput)
+	preview, err := newPreviewer(t.trainInput)
 	if err != nil {
 		return err
 	}

@@ -103,12 +103,12 @@ func TestLatentsOfEachCondition(t *testing.T) {
 			m := conditioned(t, s, dit.AdaLNZero, condition)
 			s = s.NoGrad()
 			r := requestOf(s, m.Config())
-			all := latents(t, s, m, r)
+			all := latentsOf(t, s, m, r)
 			if got := all.Shape(); got[0] != 3 || got[2] != 4 || got[3] != 8 {
 				t.Fatalf("%s: latents of shape %v", condition, got)
 			}
 			r.BatchSize = 2
-			if e := torchtest.Relative(s, latents(t, s, m, r), all); !(e < 1e-4) {
+			if e := torchtest.Relative(s, latentsOf(t, s, m, r), all); !(e < 1e-4) {
 				t.Errorf("%s: relative error %.2g in batches of 2", condition, e)
 			}
 			if condition == dit.OnNothing {
@@ -116,7 +116,7 @@ func TestLatentsOfEachCondition(t *testing.T) {
 			}
 			if m.Config().HasText() {
 				r.Null = caption(s, 7, 4)
-				if e := torchtest.Relative(s, latents(t, s, m, r), all); !(e > 0.01) {
+				if e := torchtest.Relative(s, latentsOf(t, s, m, r), all); !(e > 0.01) {
 					t.Errorf("%s: a negative prompt changes the latents by %.2g", condition, e)
 				}
 				r.Null, r.Captions[0] = caption(s, 0, 1), caption(s, 9, 3)
@@ -124,7 +124,7 @@ func TestLatentsOfEachCondition(t *testing.T) {
 			if m.Config().HasClass() {
 				r.Labels[0] = 1
 			}
-			other := latents(t, s, m, r)
+			other := latentsOf(t, s, m, r)
 			if e := torchtest.Relative(s, s.Narrow(other, 0, 0, 1), s.Narrow(all, 0, 0, 1)); !(e > 0.01) {
 				t.Errorf("%s: another condition changes the picture by %.2g", condition, e)
 			}

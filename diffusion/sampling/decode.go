@@ -3,7 +3,9 @@ package sampling
 import (
 	"context"
 	"fmt"
+	"image"
 
+	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -12,10 +14,28 @@ import (
 // pictures.
 const decodeBatch = 16
 
-// Pictures are 8-bit RGB: Height*Width*3 bytes after another.
+// Pictures are 8-bit RGB of one size.
 type Pictures struct {
-	Pix           []uint8
+	Pix           []uint8 // [n, Height, Width, 3]
 	Height, Width int
+}
+
+// Len is the number of pictures.
+func (p Pictures) Len() int {
+	if p.Height < 1 || p.Width < 1 {
+		return 0
+	}
+	return len(p.Pix) / (3 * p.Height * p.Width)
+}
+
+// Images returns the pictures one by one, in memory of their own: [sheet.WritePNG] writes one to a file.
+func (p Pictures) Images() []image.Image {
+	images := make([]image.Image, p.Len())
+	size := 3 * p.Height * p.Width
+	for i := range images {
+		images[i], _ = sheet.FromRGB(p.Pix[i*size:(i+1)*size], p.Width, p.Height) // fails for another size alone
+	}
+	return images
 }
 
 // Decode turns scaled latents [n, C, I, J] into n pictures, with the rounding of the original (127.5 x + 128, cut off).

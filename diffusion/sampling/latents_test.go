@@ -35,7 +35,7 @@ func trained(t *testing.T, s *torch.Scope) (*torchtest.Goldens, *dit.DiT) {
 	return g, m
 }
 
-func latents(t *testing.T, s *torch.Scope, m *dit.DiT, r Request) *torch.Tensor {
+func latentsOf(t *testing.T, s *torch.Scope, m *dit.DiT, r Request) *torch.Tensor {
 	t.Helper()
 	x, err := Latents(context.Background(), s, m, r)
 	if err != nil {
@@ -115,12 +115,12 @@ func TestSameSeedSameLatents(t *testing.T) {
 		_, m := trained(t, s)
 		for _, rng := range []string{"image", "torch"} {
 			r := Request{Labels: []int{0, 3, 9}, CFGScale: 4, Steps: "6", Seed: 5, RNG: rng}
-			first := latents(t, s, m, r)
-			if !bytes.Equal(first.Bytes(), latents(t, s, m, r).Bytes()) {
+			first := latentsOf(t, s, m, r)
+			if !bytes.Equal(first.Bytes(), latentsOf(t, s, m, r).Bytes()) {
 				t.Errorf("%s: two samples of one seed differ", rng)
 			}
 			r.Seed++
-			if torchtest.Relative(s, latents(t, s, m, r), first) < 0.1 {
+			if torchtest.Relative(s, latentsOf(t, s, m, r), first) < 0.1 {
 				t.Errorf("%s: another seed gives the same picture", rng)
 			}
 		}
@@ -133,19 +133,19 @@ func TestPictureDoesNotDependOnItsBatch(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		_, m := trained(t, s)
 		r := Request{Labels: []int{0, 3, 9, 5, 10}, CFGScale: 4, Steps: "6", Seed: 5}
-		all := latents(t, s, m, r)
+		all := latentsOf(t, s, m, r)
 		// Matrix products of another size round otherwise, which six guided steps multiply.
 		const limit = 1e-4
 		for _, size := range []int{1, 2, 3, 4, 100} {
 			r := r
 			r.BatchSize = size
-			if e := torchtest.Relative(s, latents(t, s, m, r), all); !(e <= limit) {
+			if e := torchtest.Relative(s, latentsOf(t, s, m, r), all); !(e <= limit) {
 				t.Errorf("batch size %d: relative error %.2g", size, e)
 			}
 		}
 		one := r
 		one.Labels, one.First = r.Labels[3:4], 3
-		if e := torchtest.Relative(s, latents(t, s, m, one), s.Narrow(all, 0, 3, 1)); !(e <= limit) {
+		if e := torchtest.Relative(s, latentsOf(t, s, m, one), s.Narrow(all, 0, 3, 1)); !(e <= limit) {
 			t.Errorf("picture 3 alone: relative error %.2g", e)
 		}
 		cfg := m.Config()
@@ -218,7 +218,7 @@ func TestTorchNoiseIsInTheOriginalsOrder(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if !bytes.Equal(latents(t, s, m, r).Bytes(), want.Bytes()) {
+			if !bytes.Equal(latentsOf(t, s, m, r).Bytes(), want.Bytes()) {
 				t.Errorf("scale %v: the noise is not in the original's order", scale)
 			}
 		}
@@ -267,7 +267,7 @@ func TestOnlyNoiseThatIsUsedIsDrawn(t *testing.T) {
 				if n.draws != want {
 					t.Errorf("%s, %s: %d draws, want %d", name, rng, n.draws, want)
 				}
-				if !bytes.Equal(x.Bytes(), latents(t, s, m, r).Bytes()) {
+				if !bytes.Equal(x.Bytes(), latentsOf(t, s, m, r).Bytes()) {
 					t.Errorf("%s, %s: counting changed the latents", name, rng)
 				}
 			}
@@ -296,20 +296,20 @@ func TestNoGuidanceIsTheModelItself(t *testing.T) {
 		for step := 5; step >= 0; step-- {
 			x = process.DDIMStep(s, plain, x, nil, step, 0)
 		}
-		if !bytes.Equal(latents(t, s, m, r).Bytes(), x.Bytes()) || calls != 6 {
+		if !bytes.Equal(latentsOf(t, s, m, r).Bytes(), x.Bytes()) || calls != 6 {
 			t.Error("scale 1 is not the plain model")
 		}
 		r.CFGScale = 0
-		if !bytes.Equal(latents(t, s, m, r).Bytes(), x.Bytes()) {
+		if !bytes.Equal(latentsOf(t, s, m, r).Bytes(), x.Bytes()) {
 			t.Error("scale 0, the zero value, is not the plain model")
 		}
 		r.CFGScale = 4
-		if torchtest.Relative(s, latents(t, s, m, r), x) < 0.01 {
+		if torchtest.Relative(s, latentsOf(t, s, m, r), x) < 0.01 {
 			t.Error("guidance changes nothing")
 		}
-		three := latents(t, s, m, r)
+		three := latentsOf(t, s, m, r)
 		r.Guided = dit.GuideAll
-		if torchtest.Relative(s, latents(t, s, m, r), three) < 1e-3 {
+		if torchtest.Relative(s, latentsOf(t, s, m, r), three) < 1e-3 {
 			t.Error("guiding all channels is guiding three")
 		}
 		return nil
@@ -368,7 +368,7 @@ func TestProgressAndCancel(t *testing.T) {
 		var seen [][2]int
 		r := Request{Labels: []int{1, 2, 3}, BatchSize: 2, Steps: "3",
 			Progress: func(done, total int) { seen = append(seen, [2]int{done, total}) }}
-		latents(t, s, m, r)
+		latentsOf(t, s, m, r)
 		if fmt.Sprint(seen) != "[[1 6] [2 6] [3 6] [4 6] [5 6] [6 6]]" {
 			t.Errorf("progress %v", seen)
 		}
@@ -402,7 +402,7 @@ func TestStepsKeepNothing(t *testing.T) {
 		live := map[int]int64{}
 		r := Request{Labels: []int{1}, CFGScale: 4, Steps: "20",
 			Progress: func(done, _ int) { live[done] = torch.Live() }}
-		latents(t, s, m, r)
+		latentsOf(t, s, m, r)
 		if live[3] != live[20] {
 			t.Errorf("%d tensors live after step 3, %d after step 20", live[3], live[20])
 		}

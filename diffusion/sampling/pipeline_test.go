@@ -85,7 +85,7 @@ func TestPipeline(t *testing.T) {
 	// The last picture by hand.
 	torchtest.Run(t, func(s *torch.Scope) error {
 		s = s.NoGrad()
-		z := latents(t, s, p.model, r)
+		z := latentsOf(t, s, p.model, r)
 		n := len(r.Labels)
 		x := torch.Data[float32](s.Contiguous(v.Decode(s, s.MulScalar(s.Narrow(z, 0, n-2, 2), 2)))) // 1/0.5
 		got, wrong, distinct := pix[(n-1)*16*16*3:], 0, map[uint8]bool{}

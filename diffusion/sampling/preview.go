@@ -1,0 +1,104 @@
+package sampling
+
+import (
+	"context"
+
+	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/data/tokens"
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/vae"
+)
+
+// A Preview is what a person follows a training run by: pictures of up to ten classes or captions of the data, from
+// noise that stays the same throughout the run.
+type Preview struct {
+	Request Request
+	Words   []string // under the pictures: names of classes or captions; nil for a model without condition
+	Columns int      // pictures in a row
+}
+
+const (
+	previewShown = 10 // classes or captions
+	previewEach  = 4  // pictures of each
+	previewSteps = "50"
+	previewScale = 4
+)
+
+// NewPreview chooses what to draw with a model that is trained on data with these names of classes. Captions are those
+// of set, which is read for a model of text alone.
+func NewPreview(model dit.Config, classes []string, set *latents.Set, seed uint64) (*Preview, error) {
+	p := &Preview{Columns: previewShown,
+		Request: Request{CFGScale: previewScale, Guided: dit.GuideAll, Steps: previewSteps, Seed: seed}}
+	if model.ClassDropoutProb == 0 {
+		p.Request.CFGScale = 1
+	}
+	switch {
+	case model.HasText():
+		return p, p.addCaptions(set, model.HasClass())
+	case model.HasClass():
+		p.Columns = min(len(classes), previewShown)
+		for range previewEach {
+			for i := range p.Columns {
+				label := i * len(classes) / p.Columns
+				p.Request.Labels = append(p.Request.Labels, label)
+				p.Words = append(p.Words, classes[label])
+			}
+		}
+	default:
+		p.Request.NumSamples = previewShown * previewEach
+	}
+	return p, nil
+}
+
+// addCaptions takes captions from records that lie far from each other, a caption a row.
+func (p *Preview) addCaptions(set *latents.Set, withLabels bool) error {
+	captions, err := tokens.Of(set)
+	if err != nil {
+		return err
+	}
+	texts, err := captions.Texts()
+	if err != nil {
+		return err
+	}
+	read := func(row int32) (c Caption, err error) {
+		c.States = make([]float32, captions.Encoder().Length*captions.Encoder().Width)
+		c.Length, err = captions.Read(int(row), c.States)
+		return c, err
+	}
+	if p.Request.Null, err = read(0); err != nil {
+		return err
+	}
+	p.Columns = previewEach
+	shown := map[int32]bool{}
+	const tries = 10 * previewShown // since neighbours in that order may share a caption
+	for i := 0; i < tries && len(shown) < previewShown; i++ {
+		record := i * 37 % tries * set.Len() / tries
+		row := captions.Captions(record)[0]
+		if shown[row] {
+			continue
+		}
+		shown[row] = true
+		c, err := read(row)
+		if err != nil {
+			return err
+		}
+		for range previewEach {
+			p.Request.Captions, p.Words = append(p.Request.Captions, c), append(p.Words, texts[row])
+			if withLabels {
+				p.Request.Labels = append(p.Request.Labels, int(set.Label(record)))
+			}
+		}
+	}
+	return nil
+}
+
+// Draw draws the pictures in the scope s, from latents of a scaling factor.
+func (p *Preview) Draw(ctx context.Context, s *torch.Scope, model *dit.DiT, v *vae.AutoencoderKL,
+	scalingFactor float64) (Pictures, error) {
+	z, err := Latents(ctx, s, model, p.Request)
+	if err != nil {
+		return Pictures{}, err
+	}
+	return Decode(ctx, s, v, z, scalingFactor)
+}

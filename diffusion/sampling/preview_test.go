@@ -1,0 +1,83 @@
+package sampling
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/ditrun/ditrun/data/captions"
+	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/data/latents/latentstest"
+	"github.com/ditrun/ditrun/data/tokens"
+	"github.com/ditrun/ditrun/dit"
+)
+
+func TestNewPreview(t *testing.T) {
+	dir := latentstest.Make(t, latentstest.Plan(30))
+	set, err := latents.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer set.Close()
+	texts, err := captions.OfClasses([]string{"class:a photo of {}"}, set.Classes(), set.LabelsByID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &lengthEncoder{info: tokens.EncoderInfo{Name: "toy", SHA256: "1234", Length: 2, Width: 3}}
+	if _, err := tokens.Write(context.Background(), dir, texts, e, tokens.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := dit.XL2
+	var many []string
+	for i := range 1000 {
+		many = append(many, fmt.Sprint("class ", i))
+	}
+	for _, c := range []struct {
+		condition dit.ConditionKind
+		classes   []string
+		columns   int
+		first     []string // of the words
+		total     int
+		scale     float64
+	}{
+		{dit.OnClass, set.Classes(), 3, []string{"a", "b", "c", "a"}, 12, 4},
+		{dit.OnClass, many, 10, []string{"class 0", "class 100", "class 200"}, 40, 4},
+		{dit.OnText, nil, 4, []string{"a photo of a", "a photo of a", "a photo of a", "a photo of a", "a photo of c"},
+			12, 4},
+		{dit.OnTextAndClass, set.Classes(), 4, []string{"a photo of a"}, 12, 4},
+		{dit.OnNothing, nil, 10, nil, 40, 1},
+	} {
+		cfg.SetCondition(c.condition, len(c.classes), 3, 2)
+		p, err := NewPreview(cfg, c.classes, set, 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := p.Request
+		if p.Columns != c.columns || r.count() != c.total || r.Seed != 5 || r.CFGScale != c.scale ||
+			!slices.Equal(p.Words[:min(len(p.Words), len(c.first))], c.first) {
+			t.Errorf("%v: %d pictures in rows of %d, %q, %+v", c.condition, r.count(), p.Columns, p.Words, r)
+		}
+		if n := len(p.Words); n != r.count() && c.condition != dit.OnNothing {
+			t.Errorf("%v: %d words under %d pictures", c.condition, n, r.count())
+		}
+		if err := r.prepare(cfg); err != nil {
+			t.Errorf("%v: %v", c.condition, err)
+		}
+	}
+	cfg.SetCondition(dit.OnClass, 3, 0, 0)
+	cfg.ClassDropoutProb = 0
+	if p, err := NewPreview(cfg, set.Classes(), set, 0); err != nil || p.Request.CFGScale != 1 {
+		t.Errorf("without a null class: %v, %+v", err, p)
+	}
+}
+
+func TestPicturesToImages(t *testing.T) {
+	p := Pictures{Pix: []uint8{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, Height: 2, Width: 1}
+	if p.Len() != 2 || (Pictures{}).Len() != 0 {
+		t.Errorf("%d pictures, want 2", p.Len())
+	}
+	if r, g, b, a := p.Images()[1].At(0, 1).RGBA(); r>>8 != 10 || g>>8 != 11 || b>>8 != 12 || a>>8 != 255 {
+		t.Errorf("%d, %d, %d, %d", r>>8, g>>8, b>>8, a>>8)
+	}
+}
