@@ -31,6 +31,7 @@ var layers = [][]string{
 	{"data/tokens", "data/latents/latentstest"},
 	{"data/stream", "data"},
 	{"diffusion/runs", "diffusion/training", "diffusion/sampling", "vae/encode", "data/interop"},
+	{"diffusion/samples"},
 	{"cmd", "bench"}, // with all below them
 }
 

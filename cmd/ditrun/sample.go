@@ -1,26 +1,118 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/samples"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/torch"
 )
 
+// sampleOptions are the flags of sample.
+type sampleOptions struct {
+	ckpt, model, vae        string
+	classes, prompts        textList
+	negativePrompt          string
+	textEncoder, textStates string
+	numSamples              int    // 0: one a class or prompt
+	channels                string // that are guided
+	request                 sampling.Request
+	out                     string
+
+	scaleGiven bool // by --cfg-scale
+	textGiven  bool // by a flag that belongs to --prompt
+}
+
+func (o *sampleOptions) flags() []cli.Flag {
+	r := &o.request
+	return []cli.Flag{
+		&cli.StringFlag{Name: "ckpt", Destination: &o.ckpt,
+			Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
+		&cli.StringFlag{Name: "model", Destination: &o.model, DefaultText: "as the file says",
+			Usage: "`NAME`, for a .pt of a width that is not the paper's"},
+		&cli.StringFlag{Name: "vae", Destination: &o.vae, DefaultText: "the pipeline's",
+			Usage: "the autoencoder in `DIR` that made the latents"},
+		&cli.GenericFlag{Name: "class-labels", Value: &o.classes, DefaultText: "all, at most 20",
+			Usage: "numbers or names as in `LIST` 3,7,cat, repeatable"},
+		&cli.GenericFlag{Name: "prompt", Value: &o.prompts, DefaultText: "none",
+			Usage: "`TEXT` to draw, repeatable, for models of text"},
+		&cli.StringFlag{Name: "negative-prompt", Destination: &o.negativePrompt, DefaultText: "the empty one",
+			Usage: "`TEXT` to lead away from"},
+		&cli.StringFlag{Name: "text-encoder", Destination: &o.textEncoder,
+			Usage: "the CLIP text encoder in `DIR` that encoded the captions"},
+		&cli.StringFlag{Name: "text-states", Destination: &o.textStates,
+			Usage: "prompts by another program: their token states in `FILE`"},
+		&cli.IntFlag{Name: "num-samples", Destination: &o.numSamples, DefaultText: "one a class or prompt",
+			Usage: "`N` pictures, spread over them in order"},
+		&cli.Float64Flag{Name: "cfg-scale", Destination: &r.CFGScale, Value: 4.0,
+			Usage: "guidance: 1 is none; more obeys the class and varies less"},
+		&cli.StringFlag{Name: "cfg-channels", Destination: &o.channels, Value: "3",
+			Usage: "guide 3 latent channels, as the original, or all"},
+		&cli.StringFlag{Name: "num-sampling-steps", Destination: &r.Steps, Value: "250",
+			Usage: "a number, ddimN, or counts by section as in `STEPS` 10,15,20"},
+		&cli.StringFlag{Name: "sampler", Destination: &r.Sampler, Value: "ddpm", Usage: "ddpm or ddim"},
+		&cli.Uint64Flag{Name: "seed", Destination: &r.Seed, Usage: "of the noise"},
+		&cli.StringFlag{Name: "rng", Destination: &r.RNG, Value: "image",
+			Usage: "noise by picture (image) or in the original's order (torch)"},
+		&cli.IntFlag{Name: "batch-size", Destination: &r.BatchSize, DefaultText: "at most 50; all with --rng torch",
+			Usage: "`N` pictures at a time"},
+		&cli.StringFlag{Name: "out", Destination: &o.out, Value: "sample.png",
+			Usage: "`PATH` of a .png, a .npz or a folder"},
+	}
+}
+
+func (o *sampleOptions) check(given func(string) bool) (err error) {
+	if err := require("sample", required{"ckpt", o.ckpt}, required{"out", o.out}); err != nil {
+		return err
+	}
+	r := &o.request
+	if r.CFGScale == 0 { // which stands for none in a request
+		return usagef("--cfg-scale 0: want a number from 1 (no guidance) up")
+	}
+	if err := r.Validate(); err != nil {
+		return ofFlag(err)
+	}
+	if r.Guided, err = dit.ParseGuidedChannels(o.channels); err != nil {
+		return ofFlag(err)
+	}
+	if given("negative-prompt") && r.CFGScale == 1 {
+		return usagef("--negative-prompt: has no effect without guidance, --cfg-scale 1")
+	}
+	if given("num-samples") {
+		if err := atLeast(1, "num-samples", o.numSamples); err != nil {
+			return err
+		}
+	}
+	o.scaleGiven = given("cfg-scale")
+	o.textGiven = slices.ContainsFunc([]string{"prompt", "negative-prompt", "text-encoder", "text-states"}, given)
+	return o.checkOut()
+}
+
+// checkOut refuses an output that cannot be written, before the work instead of after it.
+func (o *sampleOptions) checkOut() error {
+	switch err := samples.Check(o.out); {
+	case errors.Is(err, samples.ErrName):
+		return ofFlag(err)
+	case errors.Is(err, samples.ErrIsFile):
+		return withHint(fmt.Errorf("--%w", err), "a single sheet is written to a name that ends in .png")
+	case err != nil:
+		return fmt.Errorf("--%w", err)
+	}
+	return disk.Try(o.out)
+}
+
 func sampleCommand() *cli.Command {
+	o := &sampleOptions{}
 	return newCommand(spec{
 		name:  "sample",
 		usage: "draw pictures from a checkpoint",
@@ -35,38 +127,10 @@ func sampleCommand() *cli.Command {
 			"ditrun sample --ckpt ema.safetensors --vae vae --class-labels 207,360 --num-samples 8 --out dogs.png\n" +
 			"ditrun sample --ckpt results/001-DiT-S-2 --vae vae --text-encoder clip --prompt 'a red shoe' " +
 			"--num-samples 4",
-		flags: []cli.Flag{
-			&cli.StringFlag{Name: "ckpt",
-				Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
-			&cli.StringFlag{Name: "model", DefaultText: "as the file says",
-				Usage: "`NAME`, for a .pt of a width that is not the paper's"},
-			&cli.StringFlag{Name: "vae", DefaultText: "the pipeline's",
-				Usage: "the autoencoder in `DIR` that made the latents"},
-			&cli.GenericFlag{Name: "class-labels", Value: &textList{}, DefaultText: "all, at most 20",
-				Usage: "numbers or names as in `LIST` 3,7,cat, repeatable"},
-			&cli.GenericFlag{Name: "prompt", Value: &textList{}, DefaultText: "none",
-				Usage: "`TEXT` to draw, repeatable, for models of text"},
-			&cli.StringFlag{Name: "negative-prompt", DefaultText: "the empty one", Usage: "`TEXT` to lead away from"},
-			&cli.StringFlag{Name: "text-encoder", Usage: "the CLIP text encoder in `DIR` that encoded the captions"},
-			&cli.StringFlag{Name: "text-states", Usage: "prompts by another program: their token states in `FILE`"},
-			&cli.IntFlag{Name: "num-samples", DefaultText: "one a class or prompt",
-				Usage: "`N` pictures, spread over them in order"},
-			&cli.Float64Flag{Name: "cfg-scale", Value: 4.0,
-				Usage: "guidance: 1 is none; more obeys the class and varies less"},
-			&cli.StringFlag{Name: "cfg-channels", Value: "3",
-				Usage: "guide 3 latent channels, as the original, or all"},
-			&cli.StringFlag{Name: "num-sampling-steps", Value: "250",
-				Usage: "a number, ddimN, or counts by section as in `STEPS` 10,15,20"},
-			&cli.StringFlag{Name: "sampler", Value: "ddpm", Usage: "ddpm or ddim"},
-			&cli.Uint64Flag{Name: "seed", Usage: "of the noise"},
-			&cli.StringFlag{Name: "rng", Value: "image",
-				Usage: "noise by picture (image) or in the original's order (torch)"},
-			&cli.IntFlag{Name: "batch-size", DefaultText: "at most 50; all with --rng torch",
-				Usage: "`N` pictures at a time"},
-			&cli.StringFlag{Name: "out", Value: "sample.png", Usage: "`PATH` of a .png, a .npz or a folder"},
-		},
+		flags: o.flags(),
+		check: o.check,
 		alone: true,
-		run:   runSample,
+		run:   func(e *env) error { return runSample(e, o) },
 	})
 }
 
@@ -75,108 +139,38 @@ const defaultSampleBatch = 50
 // maxSamples is above any data set, and bounds the lists of labels and prompts.
 const maxSamples = 10_000_000
 
-func runSample(e *env) error {
-	c := e.flags
-	if err := e.require("ckpt", "out"); err != nil {
-		return err
-	}
-	if v := c.Float64("cfg-scale"); !(v >= 1) {
-		return usagef("--cfg-scale %g: want a number from 1 (no guidance) up", v)
-	} else if v > 1e6 {
-		return usagef("--cfg-scale %g: want at most 1000000", v)
-	} else if c.IsSet("negative-prompt") && v == 1 {
-		return usagef("--negative-prompt: has no effect without guidance, --cfg-scale 1")
-	}
-	guided, err := dit.ParseGuidedChannels(c.String("cfg-channels"))
-	if err != nil {
-		return usagef("--cfg-channels %q: want 3 or all", c.String("cfg-channels"))
-	}
-	process, err := diffusion.New(c.String("num-sampling-steps"))
-	if err != nil {
-		return usageError{fmt.Errorf("--%w", err)} // it begins with num-sampling-steps
-	}
-	if _, err := diffusion.ParseSampler(c.String("sampler")); err != nil {
-		return usageError{fmt.Errorf("--%w", err)} // it begins with sampler
-	}
-	if err := e.oneOf("rng", "image", "torch"); err != nil {
-		return err
-	}
-	if err := e.atLeast(0, "batch-size"); err != nil {
-		return err
-	}
-	if c.IsSet("num-samples") {
-		if err := e.atLeast(1, "num-samples"); err != nil {
-			return err
-		}
-	}
-	if err := checkOut(c.String("out")); err != nil {
-		return err
-	}
+func runSample(e *env, o *sampleOptions) error {
 	dev, err := e.openDevice()
 	if err != nil {
 		return err
 	}
-	p, err := sampling.Open(dev, c.String("ckpt"), c.String("vae"), c.String("model"))
-	if errors.Is(err, sampling.ErrNoVAE) {
-		return withHint(err, "give the autoencoder of its latents with --vae; `ditrun fetch sd-vae-ft-ema` gets "+
-			"that of the published models")
-	}
+	p, err := o.open(dev)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	info := p.Info()
-	what, err := e.parseCondition(info)
+	show, err := o.subjects(e, p.Info())
 	if err != nil {
 		return err
 	}
-	n := what.len()
-	if c.IsSet("num-samples") {
-		n = c.Int("num-samples")
+	r, err := o.complete(p, show, dev)
+	if err != nil {
+		return err
 	}
-	what = what.spread(n)
-	r := sampling.Request{CFGScale: c.Float64("cfg-scale"), Guided: guided, Steps: c.String("num-sampling-steps"),
-		Sampler: c.String("sampler"),
-		Seed:    c.Uint64("seed"), RNG: c.String("rng"), BatchSize: c.Int("batch-size")}
-	r.Labels = what.labels
-	if info.Config.Condition == dit.OnNothing {
-		if r.NumSamples = n; !c.IsSet("cfg-scale") {
-			r.CFGScale = 1
-		}
-	}
-	if info.Config.HasText() {
-		if r.Captions, r.Null, err = e.encodePrompts(info, what.prompts, dev); err != nil {
-			return err
-		}
-	}
-	if r.BatchSize == 0 && r.RNG == "image" {
-		r.BatchSize = defaultSampleBatch
-	}
-	if r.RNG == "torch" && r.BatchSize > 0 && r.BatchSize < n {
-		return usagef("--batch-size %d: with rng torch all %s are drawn at once, as the original does", r.BatchSize,
-			plural(n, "picture"))
-	}
-	r.BatchSize = min(r.BatchSize, n)
 	e.printf("device  %s", describeDevice(dev))
 	found, notes := p.Found()
 	e.printf("model   %s", found)
 	for _, note := range notes {
 		e.printf("        %s", note)
 	}
-	height, width := p.PictureSize()
-	size := sampleSize{n, height, width}
-	key := func() (string, error) { return p.Key(r) }
-	out, err := e.openSampleOutput(size, cmp.Or(r.BatchSize, n), what, info.Classes, key)
+	out, err := o.openOutput(e, p, r, show)
 	if err != nil {
 		return err
 	}
-	e.describeOutput(size)
-	began := time.Now()
-	drawn, err := e.drawSamples(p, r, n, process.Len(), out)
-	if err == nil {
-		err = out.finish()
-	}
-	if kept := out.close(); kept > 0 {
+	n := r.Len()
+	began, drawn := time.Now(), n-out.Done()
+	err = drawSamples(e, p, r, out)
+	if kept := out.Close(); kept > 0 {
 		return withHint(err, "%d of %s are kept; the same command continues", kept, plural(n, "picture"))
 	}
 	if err != nil {
@@ -184,97 +178,125 @@ func runSample(e *env) error {
 	}
 	seconds := time.Since(began).Seconds()
 	rate := float64(drawn) / seconds
-	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(rate),
-		c.String("out"))
-	return e.result(map[string]any{"out": c.String("out"), "num_samples": n, "seconds": seconds,
-		"images_per_second": rate,
-		"model":             info.Config.Name()})
+	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(rate), o.out)
+	return e.result(map[string]any{"out": o.out, "num_samples": n, "seconds": seconds, "images_per_second": rate,
+		"model": p.Info().Config.Name()})
 }
 
-// drawSamples draws those of n pictures that the output does not have, in so many steps each, and returns their number.
-func (e *env) drawSamples(p *sampling.Pipeline, r sampling.Request, n, steps int, out sampleOutput) (int, error) {
-	have := out.have()
+// open opens the checkpoint with its autoencoder.
+func (o *sampleOptions) open(dev torch.Device) (*sampling.Pipeline, error) {
+	p, err := sampling.Open(dev, o.ckpt, o.vae, o.model)
+	if errors.Is(err, sampling.ErrNoVAE) {
+		return nil, withHint(err, "give the autoencoder of its latents with --vae; `ditrun fetch sd-vae-ft-ema` gets "+
+			"that of the published models")
+	}
+	return p, err
+}
+
+// complete returns the request for pictures of what they are to show.
+func (o *sampleOptions) complete(p *sampling.Pipeline, show subjects, dev torch.Device) (sampling.Request, error) {
+	r, model := o.request, p.Info().Config
+	r.Labels = show.labels
+	if model.Condition == dit.OnNothing {
+		if r.NumSamples = show.n; !o.scaleGiven {
+			r.CFGScale = 1
+		}
+	}
+	if model.HasText() {
+		var err error
+		if r.Captions, r.Null, err = o.encodePrompts(p, show.prompts, dev); err != nil {
+			return r, err
+		}
+	}
+	if r.BatchSize == 0 && r.RNG != "torch" {
+		r.BatchSize = defaultSampleBatch
+	}
+	return r, ofFlag(r.Validate())
+}
+
+// openOutput opens the output that --out names and says what much work will take.
+func (o *sampleOptions) openOutput(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) (samples.Output,
+	error) {
+	set := samples.Set{Count: r.Len(), BatchSize: r.BatchSize, Labels: show.labels, Prompts: show.prompts,
+		Classes: p.Info().Classes, Key: func() (string, error) { return p.Key(r) }}
+	set.Height, set.Width = p.PictureSize()
+	out, err := samples.Open(e.ctx, o.out, set)
+	switch {
+	case err == nil:
+	case samples.IsSheet(o.out):
+		return nil, withHint(fmt.Errorf("--%w", err), "give --out a folder, or a name that ends in .npz")
+	default:
+		return nil, err
+	}
+	for _, other := range out.Others() {
+		e.warn("%s: %d of %s of another request for this output; the folder is removed when this command is done",
+			other.Dir, other.Done, plural(other.Total, "picture"))
+	}
+	o.describeOutput(e, set.Bytes())
+	return out, nil
+}
+
+// drawSamples draws the pictures that the output does not have.
+func drawSamples(e *env, p *sampling.Pipeline, r sampling.Request, out samples.Output) error {
+	have, n := out.Done(), r.Len()
 	if have > 0 {
 		e.printf("%s of %s are there already", format.Count(int64(have)), plural(n, "picture"))
 	}
 	if have == n {
-		return 0, nil
+		return samples.Draw(e.ctx, p, r, out)
 	}
-	batch := cmp.Or(r.BatchSize, n)
-	before := have / batch * steps
-	bar := e.progress("sample", "steps", int64((n+batch-1)/batch*steps))
-	if before > 0 {
-		bar.Start(int64(before))
+	total, err := r.NumSteps()
+	if err != nil {
+		return err
 	}
-	r.Progress = func(done, _ int) { bar.Set(int64(before + done)) }
-	for made, err := range p.Batches(e.ctx, r.After(have)) {
-		if err == nil {
-			err = out.add(made)
-		}
-		if err != nil {
-			return 0, err
-		}
+	left, err := r.After(have).NumSteps()
+	if err != nil {
+		return err
+	}
+	bar := e.progress("sample", "steps", int64(total))
+	if have > 0 {
+		bar.Start(int64(total - left))
+	}
+	r.Progress = func(done, _ int) { bar.Set(int64(done)) }
+	if err := samples.Draw(e.ctx, p, r, out); err != nil {
+		return err
 	}
 	bar.Finish()
-	return n - have, nil
+	return nil
 }
 
 // largeOutput is from how many bytes of pictures on their size is worth a line.
 const largeOutput = 256 << 20
 
 // describeOutput says what much work will take: memory for a sheet, room on the disk for the others.
-func (e *env) describeOutput(size sampleSize) {
-	out, bytes := e.flags.String("out"), size.bytes()
+func (o *sampleOptions) describeOutput(e *env, bytes int64) {
 	if bytes < largeOutput {
 		return
 	}
-	if filepath.Ext(out) == ".png" {
+	if samples.IsSheet(o.out) {
 		e.printf("output  a sheet takes more than %s of memory; a folder or an .npz takes none", format.Bytes(2*bytes))
 		return
 	}
-	about := "up to"
-	if filepath.Ext(out) == ".npz" {
-		about = "takes"
+	takes := "takes"
+	if samples.IsFolder(o.out) {
+		takes = "takes up to"
 	}
-	free := disk.Free(filepath.Dir(out))
+	free := disk.Free(filepath.Dir(o.out))
 	if free < 0 {
-		e.printf("output  %s %s", about, format.Bytes(bytes))
+		e.printf("output  %s %s", takes, format.Bytes(bytes))
 		return
 	}
-	e.printf("output  %s %s, %s are free", about, format.Bytes(bytes), format.Bytes(free))
+	e.printf("output  %s %s, %s are free", takes, format.Bytes(bytes), format.Bytes(free))
 	if free < bytes {
 		e.warn("--out %s: %s of pictures where %s are free; what is drawn until the disk is full is kept",
-			out, format.Bytes(bytes), format.Bytes(free))
+			o.out, format.Bytes(bytes), format.Bytes(free))
 	}
 }
 
-// otherPictures are endings that nobody gives to a folder.
-var otherPictures = []string{".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
-
-// checkOut refuses an output that cannot be written, before the work instead of after it, and removes what killed
-// commands left of it.
-func checkOut(out string) error {
-	if st, err := os.Stat(filepath.Dir(out)); err != nil || !st.IsDir() {
-		return fmt.Errorf("--out %s: the folder %s does not exist", out, filepath.Dir(out))
+// className is the name of a label, the number where there is none.
+func className(names []string, label int) string {
+	if label < len(names) {
+		return names[label]
 	}
-	sweepPartials(out)
-	disk.Sweep(filepath.Clean(out))
-	switch ext := strings.ToLower(filepath.Ext(out)); {
-	case filepath.Ext(out) == ".png", filepath.Ext(out) == ".npz":
-		if err := checkNoFolder(out); err != nil {
-			return err
-		}
-		return disk.Try(out)
-	case slices.Contains(otherPictures, ext):
-		return usagef("--out %s: want a name that ends in .png or .npz, or a folder", out)
-	}
-	switch entries, err := os.ReadDir(out); {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return withHint(fmt.Errorf("--out %s: exists and is not a folder", out),
-			"a single sheet is written to a name that ends in .png")
-	case len(entries) > 0:
-		return fmt.Errorf("--out %s: the folder is not empty", out)
-	}
-	return disk.Try(out)
+	return strconv.Itoa(label)
 }

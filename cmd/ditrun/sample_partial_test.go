@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ditrun/ditrun/diffusion/samples"
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
@@ -23,9 +24,9 @@ func (r road) many(out string, more ...string) []string {
 func thePartial(t *testing.T, out string, least int) string {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		for _, dir := range partialsOf(out) {
-			if readPartial(dir).Done >= least {
-				return dir
+		for _, p := range samples.Partials(out) {
+			if p.Done >= least {
+				return p.Dir
 			}
 		}
 	}
@@ -33,8 +34,15 @@ func thePartial(t *testing.T, out string, least int) string {
 	return ""
 }
 
-// samples returns the bytes of an output, of a folder those of all its files.
-func samples(t *testing.T, out string) []byte {
+// The files of a partial.
+const (
+	partialFile  = "state.json"
+	partialLock  = "lock"
+	partialItems = "pictures"
+)
+
+// written returns the bytes of an output, of a folder those of all its files.
+func written(t *testing.T, out string) []byte {
 	t.Helper()
 	if st, err := os.Stat(out); err == nil && !st.IsDir() {
 		return read(t, out)
@@ -75,11 +83,14 @@ func TestStoppedSampleContinues(t *testing.T) {
 			if i > 0 && !strings.Contains(o.stdout, " of 100 pictures are there already\n") {
 				t.Errorf("%s: printed\n%s", name, o.stdout)
 			}
-			if done = readPartial(partial).Done; done == 0 || done%5 != 0 {
+			if partial != samples.Partials(out)[0].Dir {
+				t.Fatalf("%s: %v", name, samples.Partials(out))
+			}
+			if done = samples.Partials(out)[0].Done; done == 0 || done%5 != 0 {
 				t.Fatalf("%s: %v keeps %d pictures", name, sig, done)
 			}
 		}
-		lock, err := disk.TryLock(filepath.Join(partialsOf(out)[0], partialLock))
+		lock, err := disk.TryLock(filepath.Join(samples.Partials(out)[0].Dir, partialLock))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +98,7 @@ func TestStoppedSampleContinues(t *testing.T) {
 			ditrun(t, r.many(out)...).refused(t, 1, "another process is drawing these pictures")
 		}
 		lock.Unlock()
-		first := filepath.Join(partialsOf(out)[0], partialItems)
+		first := filepath.Join(samples.Partials(out)[0].Dir, partialItems)
 		if name == "folder" {
 			first = filepath.Join(first, "000000.png")
 		}
@@ -96,7 +107,7 @@ func TestStoppedSampleContinues(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustRun(t, r.many(out)...)
-		if !bytes.Equal(samples(t, out), samples(t, whole)) {
+		if !bytes.Equal(written(t, out), written(t, whole)) {
 			t.Errorf("%s: stopped and continued it has other bytes", name)
 		}
 		if name == "folder" {
@@ -144,7 +155,7 @@ func TestDamagedPartial(t *testing.T) {
 	for _, name := range []string{"x.npz", "folder"} {
 		out := filepath.Join(t.TempDir(), name)
 		mustRun(t, r.many(out)...)
-		whole[name] = samples(t, out)
+		whole[name] = written(t, out)
 	}
 	for _, c := range []struct {
 		name   string
@@ -169,7 +180,7 @@ func TestDamagedPartial(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustRun(t, r.many(out)...)
-		if !bytes.Equal(samples(t, out), whole[c.name]) {
+		if !bytes.Equal(written(t, out), whole[c.name]) {
 			t.Errorf("%s: continued from damaged pictures", c.name)
 		}
 	}
@@ -181,7 +192,7 @@ func TestKilledAtTheEnd(t *testing.T) {
 	dir := t.TempDir()
 	out := filepath.Join(dir, "folder")
 	mustRun(t, r.sample(out)...)
-	left := filepath.Join(dir, ".folder.0123456789ab"+partialEnd)
+	left := filepath.Join(dir, ".folder.0123456789ab.partial")
 	write(t, filepath.Join(left, partialFile), []byte(`{"key": "0123456789ab", "done": 4, "total": 4}`))
 	ditrun(t, r.sample(out)...).refused(t, 1, "the folder is not empty")
 	if exists(left) {

@@ -156,7 +156,7 @@ func runTrainVAE(e *env) error {
 	defer lock.Remove()
 	disk.SweepFolder(out)
 	saves := vae.Saves{
-		Dir: filepath.Join(out, vaeRun), Every: c.Int("ckpt-every"), Resume: state, Pauses: momentaryPauses(),
+		Dir: filepath.Join(out, vaeRun), Every: c.Int("ckpt-every"), Resume: state, Pauses: disk.Pauses(),
 		Data:    e.vaeData(src),
 		OnError: func(err error) { e.warn("%v; training goes on", err) },
 	}
@@ -213,7 +213,7 @@ func runTrainVAE(e *env) error {
 		return err
 	}
 	model.SetScalingFactor(1 / std)
-	if err := disk.Retry(ctx, momentaryPauses(), func() error { return model.Save(out) }); err != nil {
+	if err := disk.Retry(ctx, disk.Pauses(), func() error { return model.Save(out) }); err != nil {
 		return withHint(err, "%s holds the run; the same command with --resume auto continues it", saves.Dir)
 	}
 	e.printf("latents have a standard deviation of %.4f: scaling_factor %.4f", std, 1/std)

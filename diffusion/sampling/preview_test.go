@@ -54,12 +54,12 @@ func TestNewPreview(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := p.Request
-		if p.Columns != c.columns || r.count() != c.total || r.Seed != 5 || r.CFGScale != c.scale ||
+		if p.Columns != c.columns || r.Len() != c.total || r.Seed != 5 || r.CFGScale != c.scale ||
 			!slices.Equal(p.Words[:min(len(p.Words), len(c.first))], c.first) {
-			t.Errorf("%v: %d pictures in rows of %d, %q, %+v", c.condition, r.count(), p.Columns, p.Words, r)
+			t.Errorf("%v: %d pictures in rows of %d, %q, %+v", c.condition, r.Len(), p.Columns, p.Words, r)
 		}
-		if n := len(p.Words); n != r.count() && c.condition != dit.OnNothing {
-			t.Errorf("%v: %d words under %d pictures", c.condition, n, r.count())
+		if n := len(p.Words); n != r.Len() && c.condition != dit.OnNothing {
+			t.Errorf("%v: %d words under %d pictures", c.condition, n, r.Len())
 		}
 		if err := r.prepare(cfg); err != nil {
 			t.Errorf("%v: %v", c.condition, err)

@@ -59,7 +59,7 @@ func (r *Request) setDefaults() {
 	if r.RNG == "" {
 		r.RNG = rngImage
 	}
-	if n := r.count(); r.BatchSize == 0 || r.BatchSize > n && n > 0 {
+	if n := r.Len(); r.BatchSize == 0 || r.BatchSize > n && n > 0 {
 		r.BatchSize = n
 	}
 }
@@ -85,13 +85,23 @@ func (r Request) Validate() error {
 		return fmt.Errorf("rng %q: want image, torch", r.RNG)
 	case r.BatchSize < 0:
 		return fmt.Errorf("batch-size %d: want at least 0", r.BatchSize)
-	case r.RNG == rngTorch && r.BatchSize < r.count():
+	case r.RNG == rngTorch && r.BatchSize < r.Len():
 		return fmt.Errorf("batch-size %d: with rng torch all %d pictures are drawn at once, as the original does",
-			r.BatchSize, r.count())
+			r.BatchSize, r.Len())
 	case r.First < 0:
 		return fmt.Errorf("first picture %d: want 0 or more", r.First)
 	}
 	return nil
+}
+
+// NumSteps is the number of sampling steps over all batches, which Progress counts.
+func (r Request) NumSteps() (int, error) {
+	r.setDefaults()
+	process, err := diffusion.New(r.Steps)
+	if err != nil || r.Len() == 0 {
+		return 0, err
+	}
+	return (r.Len() + r.BatchSize - 1) / r.BatchSize * process.Len(), nil
 }
 
 // prepare fills in the defaults and holds the request against a model.
@@ -126,8 +136,8 @@ func (r *Request) checkCondition(cfg dit.Config) error {
 			len(r.Captions))
 	case r.NumSamples != 0 && cfg.Condition != dit.OnNothing:
 		return fmt.Errorf("sample: %d pictures, the number is that of labels or captions", r.NumSamples)
-	case r.count() < 1:
-		return fmt.Errorf("sample: %d pictures: want at least 1", r.count())
+	case r.Len() < 1:
+		return fmt.Errorf("sample: %d pictures: want at least 1", r.Len())
 	case !r.guided() || !cfg.HasText():
 	case len(r.Null.States) == 0:
 		return fmt.Errorf("guidance scale %v: the states of the empty caption, or of a negative prompt, are missing",
@@ -151,7 +161,7 @@ func (r *Request) checkCondition(cfg dit.Config) error {
 	return nil
 }
 
-// count is the number of pictures.
-func (r *Request) count() int { return max(len(r.Labels), len(r.Captions), r.NumSamples) }
+// Len is the number of pictures.
+func (r Request) Len() int { return max(len(r.Labels), len(r.Captions), r.NumSamples) }
 
 func (r *Request) guided() bool { return r.CFGScale != 1 }

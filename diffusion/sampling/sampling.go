@@ -1,7 +1,11 @@
-// Package sampling turns a checkpoint, an autoencoder and labels into pictures.
+// Package sampling turns a checkpoint, an autoencoder and labels or prompts into pictures.
 //
 //	p, err := sampling.Open(torch.CPU, "results/000-DiT-XL-2", "vae", "")
-//	images, err := p.Sample(ctx, sampling.Request{Labels: []int{207, 360}, CFGScale: 4, Steps: "250"})
+//	pictures, err := p.Sample(ctx, sampling.Request{Labels: []int{207, 360}, CFGScale: 4, Steps: "250"})
+//	err = sheet.WritePNG("dog.png", pictures.Images()[0])
+//
+// [Pipeline.Encode] makes a request of prompts, [Pipeline.Batches] yields many pictures batch by batch, and [Preview] is
+// what a training run shows of itself.
 package sampling
 
 import (
@@ -56,11 +60,11 @@ func newDrawing(model *dit.DiT, r Request) (*drawing, error) {
 	return &drawing{r, model, process, sampler}, nil
 }
 
-func (d *drawing) batches() int { return (d.count() + d.BatchSize - 1) / d.BatchSize }
+func (d *drawing) batches() int { return (d.Len() + d.BatchSize - 1) / d.BatchSize }
 
 // latents draws those of batch b.
 func (d *drawing) latents(ctx context.Context, s *torch.Scope, b int) (*torch.Tensor, error) {
-	lo, hi := b*d.BatchSize, min((b+1)*d.BatchSize, d.count())
+	lo, hi := b*d.BatchSize, min((b+1)*d.BatchSize, d.Len())
 	noise, err := newSource(s.Device(), &d.Request, lo, hi, d.model.Config())
 	if err != nil {
 		return nil, err

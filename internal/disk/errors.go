@@ -50,6 +50,10 @@ func Advise(err error, advice string) error {
 	return fmt.Errorf("%w: %s", err, advice)
 }
 
+// Pauses are what writers of work that took long give [Retry]: a disk that is full, or a server that restarts, may be
+// back within seconds.
+func Pauses() []time.Duration { return []time.Duration{time.Second, 3 * time.Second, 10 * time.Second} }
+
 // Retry calls f until it succeeds, its error is not momentary, or all pauses have passed, with one of them before
 // each new try. It returns the last error; when ctx ends it makes no further try.
 func Retry(ctx context.Context, pauses []time.Duration, f func() error) error {

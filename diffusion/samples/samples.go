@@ -1,0 +1,161 @@
+// Package samples writes sampled pictures as they are drawn: as one sheet for people (NAME.png), as files in a folder
+// with a table of what they show, or as an array for programs that evaluate them (NAME.npz).
+//
+//	if err := samples.Check("pictures.npz"); err != nil {
+//		return err
+//	}
+//	out, err := samples.Open(ctx, "pictures.npz", samples.Set{Count: 50000, Height: 256, Width: 256, ...})
+//	if err != nil {
+//		return err
+//	}
+//	defer out.Close()
+//	err = samples.Draw(ctx, pipeline, request, out)
+//
+// A folder or an .npz takes no memory for its pictures, and drawing that was cut short is continued by the same calls.
+package samples
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/internal/disk"
+)
+
+// A Set says what is to be written.
+type Set struct {
+	Count, Height, Width int
+	// pictures that come at once, 0 for all: of drawing that is cut short whole batches are kept
+	BatchSize int
+	Labels    []int    // one a picture; nil for a model without classes
+	Prompts   []string // one a picture; nil for a model without text
+	Classes   []string // names by label, as far as there are any
+	// Key names the request, see [sampling.Pipeline.Key]. It is called for outputs that can be continued.
+	Key func() (string, error)
+}
+
+// Bytes is the size of the pixels.
+func (s Set) Bytes() int64 { return 3 * int64(s.Count) * int64(s.Height) * int64(s.Width) }
+
+// className is the name of a label, the number where there is none.
+func (s Set) className(label int) string {
+	if label < len(s.Classes) {
+		return s.Classes[label]
+	}
+	return strconv.Itoa(label)
+}
+
+// An Output takes pictures as they come. It is used by one goroutine.
+type Output interface {
+	// Done is how many pictures are there; after Open those that were drawn before, which are whole batches.
+	Done() int
+	// Add writes the next pictures.
+	Add(sampling.Pictures) error
+	// Finish gives the output its name. All pictures are there.
+	Finish() error
+	// Close ends the use, after Finish or without it, and returns how many pictures are kept to be continued with.
+	Close() int
+	// Others are pictures of other requests for this output, which Finish removes.
+	Others() []Partial
+}
+
+// Open opens the output at a path that [Check] let pass.
+func Open(ctx context.Context, path string, set Set) (Output, error) {
+	if kindOf(path) == sheetKind {
+		return openSheet(path, set)
+	}
+	return openPartial(ctx, path, set)
+}
+
+// Draw draws the pictures of r that the output lacks, and finishes it. The progress is that of all pictures.
+func Draw(ctx context.Context, p *sampling.Pipeline, r sampling.Request, out Output) error {
+	total, err := r.NumSteps()
+	if err != nil {
+		return err
+	}
+	if left := r.After(out.Done()); left.Len() > 0 {
+		steps, err := left.NumSteps()
+		if err != nil {
+			return err
+		}
+		if r.Progress != nil {
+			left.Progress = func(done, _ int) { r.Progress(total-steps+done, total) }
+		}
+		for pictures, err := range p.Batches(ctx, left) {
+			if err == nil {
+				err = out.Add(pictures)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return out.Finish()
+}
+
+type kind int
+
+const (
+	folderKind kind = iota
+	sheetKind
+	npzKind
+)
+
+func kindOf(path string) kind {
+	switch filepath.Ext(path) {
+	case ".png":
+		return sheetKind
+	case ".npz":
+		return npzKind
+	}
+	return folderKind
+}
+
+// IsSheet says whether the output at path is one sheet, which is kept in memory.
+func IsSheet(path string) bool { return kindOf(path) == sheetKind }
+
+// IsFolder says whether the output at path is a folder, whose files are smaller than their pixels.
+func IsFolder(path string) bool { return kindOf(path) == folderKind }
+
+// What [Check] refuses by the name alone, and a file where the name is that of a folder.
+var (
+	ErrName   = errors.New("want a name that ends in .png or .npz, or a folder")
+	ErrIsFile = errors.New("exists and is not a folder")
+)
+
+// otherPictures are endings that nobody gives to a folder.
+var otherPictures = []string{".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
+
+// Check refuses an output that does not fit what stands at its path, before the work instead of after it, and removes
+// what killed processes left there that nobody can continue.
+func Check(path string) error {
+	if st, err := os.Stat(filepath.Dir(path)); err != nil || !st.IsDir() {
+		return fmt.Errorf("out %s: the folder %s does not exist", path, filepath.Dir(path))
+	}
+	sweepPartials(path)
+	disk.Sweep(filepath.Clean(path))
+	if kindOf(path) != folderKind {
+		if st, err := os.Stat(path); err == nil && st.IsDir() {
+			return fmt.Errorf("out %s: is a folder, want a file", path)
+		}
+		return nil
+	}
+	if slices.Contains(otherPictures, strings.ToLower(filepath.Ext(path))) {
+		return fmt.Errorf("out %s: %w", path, ErrName)
+	}
+	switch entries, err := os.ReadDir(path); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("out %s: %w", path, ErrIsFile)
+	case len(entries) > 0:
+		return fmt.Errorf("out %s: the folder is not empty", path)
+	}
+	return nil
+}
