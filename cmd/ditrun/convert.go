@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
@@ -18,7 +20,68 @@ import (
 	"github.com/ditrun/ditrun/vae"
 )
 
+// convertOptions are the flags of convert.
+type convertOptions struct {
+	ckpt, latents  string // one of them
+	model          string
+	to, out        string
+	vae            string
+	changes        dit.Changes
+	imageSize      picture.Size
+	learnSigma     string
+	frequencyShift string
+}
+
+func (o *convertOptions) flags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "ckpt", Destination: &o.ckpt,
+			Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
+		&cli.StringFlag{Name: "latents", Destination: &o.latents, Usage: "instead of --ckpt: latents at `PATH`"},
+		&cli.StringFlag{Name: "model", Destination: &o.model, DefaultText: "as the file says",
+			Usage: "`NAME`, for a .pt whose width is not the paper's"},
+		&cli.StringFlag{Name: "to", Destination: &o.to,
+			Usage: "official, diffusers or ditrun; fast-dit, lightningdit, edm2 or ditrun"},
+		&cli.StringFlag{Name: "out", Destination: &o.out,
+			Usage: "`PATH` of a .pt, a .safetensors, a .zip or a new folder"},
+		&cli.StringFlag{Name: "vae", Destination: &o.vae, DefaultText: "the pipeline's",
+			Usage: "autoencoder at `PATH`, for a diffusers folder"},
+		&cli.IntFlag{Name: "num-classes", Destination: &o.changes.NumClasses, DefaultText: "as it is",
+			Usage: "`N` classes; another number draws their embeddings anew"},
+		imageSizeVar(&o.imageSize, "as it is", "`PIXELS` a side, or HEIGHTxWIDTH; positions are computed"),
+		&cli.StringFlag{Name: "learn-sigma", Destination: &o.learnSigma, DefaultText: "as it is",
+			Usage: "`true` adds a variance, false drops it"},
+		&cli.StringFlag{Name: "timestep-frequency-shift", Destination: &o.frequencyShift, DefaultText: "as it is",
+			Usage: "`N`: 1 for weights that diffusers trained, else 0"},
+		&cli.Uint64Flag{Name: "seed", Destination: &o.changes.Seed, Usage: "of embeddings or latents that are drawn"},
+	}
+}
+
+func (o *convertOptions) check(given func(string) bool) error {
+	if o.latents != "" {
+		return o.checkLatents(given)
+	}
+	if err := require("convert", required{"ckpt", o.ckpt}, required{"to", o.to}, required{"out", o.out}); err != nil {
+		return err
+	}
+	if err := oneOf("to", o.to, "official", "diffusers", "ditrun"); err != nil {
+		return err
+	}
+	if o.learnSigma != "" {
+		on, err := strconv.ParseBool(o.learnSigma)
+		if err != nil {
+			return usagef("--learn-sigma %q: want true or false", o.learnSigma)
+		}
+		o.changes.LearnSigma = &on
+	}
+	if !slices.Contains([]string{"", "0", "1"}, o.frequencyShift) {
+		return usagef("--timestep-frequency-shift %q: want 0 or 1", o.frequencyShift)
+	}
+	o.out = filepath.Clean(o.out)
+	return checkTarget(o.to, o.out)
+}
+
 func convertCommand() *cli.Command {
+	o := &convertOptions{}
 	return newCommand(spec{
 		name:  "convert",
 		usage: "write a checkpoint or latents in the form of another program",
@@ -31,75 +94,38 @@ func convertCommand() *cli.Command {
 		example: "ditrun convert --ckpt results/000-DiT-XL-2 --to diffusers --vae vae --out dit-diffusers\n" +
 			"ditrun convert --ckpt DiT-XL-2-256x256.pt --to ditrun --image-size 512 --out start.safetensors\n" +
 			"ditrun convert --latents features --to ditrun --vae sd-vae-ft-ema --out latents",
-		flags: []cli.Flag{
-			&cli.StringFlag{Name: "ckpt",
-				Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
-			&cli.StringFlag{Name: "latents", Usage: "instead of --ckpt: latents at `PATH`"},
-			&cli.StringFlag{Name: "model", DefaultText: "as the file says",
-				Usage: "`NAME`, for a .pt whose width is not the paper's"},
-			&cli.StringFlag{Name: "to", Usage: "official, diffusers or ditrun; fast-dit, lightningdit, edm2 or ditrun"},
-			&cli.StringFlag{Name: "out", Usage: "`PATH` of a .pt, a .safetensors, a .zip or a new folder"},
-			&cli.StringFlag{Name: "vae", DefaultText: "the pipeline's",
-				Usage: "autoencoder at `PATH`, for a diffusers folder"},
-			&cli.IntFlag{Name: "num-classes", DefaultText: "as it is",
-				Usage: "`N` classes; another number draws their embeddings anew"},
-			imageSizeFlag("as it is", "`PIXELS` a side, or HEIGHTxWIDTH; positions are computed"),
-			&cli.StringFlag{Name: "learn-sigma", DefaultText: "as it is",
-				Usage: "`true` adds a variance, false drops it"},
-			&cli.StringFlag{Name: "timestep-frequency-shift", DefaultText: "as it is",
-				Usage: "`N`: 1 for weights that diffusers trained, else 0"},
-			&cli.Uint64Flag{Name: "seed", Usage: "of embeddings or latents that are drawn"},
-		},
+		flags: o.flags(),
+		check: o.check,
 		alone: true,
-		run:   runConvert,
+		run:   func(e *env) error { return runConvert(e, o) },
 	})
 }
 
-// extensions of files by the value of --to; a folder has none.
-var extensions = map[string]string{"official": ".pt", "diffusers": "", "ditrun": ".safetensors"}
+func runConvert(e *env, o *convertOptions) error {
+	switch {
+	case o.latents == "":
+		return o.convertWeights(e)
+	case o.to == "ditrun":
+		return o.importLatents(e)
+	}
+	return o.exportLatents(e)
+}
 
-func runConvert(e *env) error {
-	c := e.flags
-	if latents, err := convertsLatents(e); latents || err != nil {
-		if err != nil {
-			return err
-		}
-		return convertLatents(e)
-	}
-	if err := e.require("ckpt", "to", "out"); err != nil {
-		return err
-	}
-	if err := e.oneOf("to", "official", "diffusers", "ditrun"); err != nil {
-		return err
-	}
-	if err := e.atLeast(0, "num-classes"); err != nil {
-		return err
-	}
-	to, out := c.String("to"), filepath.Clean(c.String("out"))
-	if err := checkTarget(to, out); err != nil {
-		return err
-	}
-	w, err := dit.Read(c.String("ckpt"), c.String("model"))
+// convertWeights writes a checkpoint in another form.
+func (o *convertOptions) convertWeights(e *env) error {
+	w, err := dit.Read(o.ckpt, o.model)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
 	e.printf("found   %s", w)
-	notes, err := adaptAsAsked(e, w)
+	notes, err := o.adapt(w)
 	if err != nil {
 		return err
 	}
 	var encoder *vae.Weights
-	if to == "diffusers" {
-		path := c.String("vae")
-		if path == "" {
-			path = w.PipelineVAE()
-		}
-		if path == "" {
-			return withHint(usagef("convert: a diffusers folder needs the autoencoder of the model's latents: --vae"),
-				"`ditrun fetch sd-vae-ft-ema` gets that of the published models")
-		}
-		if encoder, err = vae.Read(path); err != nil {
+	if o.to == "diffusers" {
+		if encoder, err = o.openVAE(w); err != nil {
 			return err
 		}
 		defer encoder.Close()
@@ -111,31 +137,46 @@ func runConvert(e *env) error {
 		e.printf("        %s", n)
 	}
 	w.Source = checkpoint.Until(e.ctx, w.Source)
-	disk.Sweep(out)
-	switch to {
-	case "official":
-		err = w.SaveOfficial(out)
-	case "ditrun":
-		err = w.Save(out)
-	case "diffusers":
-		err = disk.WriteFolder(out, func(dir string) error {
-			if err := encoder.Save(filepath.Join(dir, "vae")); err != nil {
-				return err
-			}
-			return w.SaveDiffusers(dir)
-		})
+	disk.Sweep(o.out)
+	if err := o.save(w, encoder); err != nil {
+		return err
 	}
+	size, err := sizeOf(o.out)
 	if err != nil {
 		return err
 	}
-	size, err := sizeOf(out)
-	if err != nil {
-		return err
-	}
-	e.printf("wrote   %s, %s", out, format.Bytes(size))
-	return e.result(map[string]any{"out": out, "to": to, "model": w.Config.Name(), "found": w.String(), "notes": notes,
-		"bytes": size})
+	e.printf("wrote   %s, %s", o.out, format.Bytes(size))
+	return e.result(map[string]any{"out": o.out, "to": o.to, "model": w.Config.Name(), "found": w.String(),
+		"notes": notes, "bytes": size})
 }
+
+// openVAE opens the autoencoder that a diffusers folder has beside the model.
+func (o *convertOptions) openVAE(w *dit.Weights) (*vae.Weights, error) {
+	path := cmp.Or(o.vae, w.PipelineVAE())
+	if path == "" {
+		return nil, withHint(usagef("convert: a diffusers folder needs the autoencoder of the model's latents: --vae"),
+			"`ditrun fetch sd-vae-ft-ema` gets that of the published models")
+	}
+	return vae.Read(path)
+}
+
+func (o *convertOptions) save(w *dit.Weights, encoder *vae.Weights) error {
+	switch o.to {
+	case "official":
+		return w.SaveOfficial(o.out)
+	case "ditrun":
+		return w.Save(o.out)
+	}
+	return disk.WriteFolder(o.out, func(dir string) error {
+		if err := encoder.Save(filepath.Join(dir, "vae")); err != nil {
+			return err
+		}
+		return w.SaveDiffusers(dir)
+	})
+}
+
+// extensions of files by the value of --to; a folder has none.
+var extensions = map[string]string{"official": ".pt", "diffusers": "", "ditrun": ".safetensors"}
 
 // checkTarget refuses an output that does not fit its form, or exists as something else.
 func checkTarget(to, out string) error {
@@ -167,47 +208,39 @@ func checkNoFolder(out string) error {
 	return nil
 }
 
-// adaptAsAsked makes the changes that flags ask for, and returns what there is to say.
-func adaptAsAsked(e *env, w *dit.Weights) (notes []string, err error) {
-	c := e.flags
-	ch := dit.Changes{NumClasses: c.Int("num-classes"), Seed: c.Uint64("seed")}
-	if size := e.imageSize(picture.Size{}); size != (picture.Size{}) {
+// adapt makes the changes that flags ask for, and returns notes on them and on what was assumed.
+func (o *convertOptions) adapt(w *dit.Weights) (notes []string, err error) {
+	changes := o.changes
+	if size := o.imageSize; size != (picture.Size{}) {
 		pixels := w.ImageSize / w.Config.InputSize
 		if pixels < 1 || size.Height%pixels != 0 || size.Width%pixels != 0 {
 			return nil, usagef("--image-size %s: want a multiple of %d, the pixels that become one of the latent", size,
 				max(pixels, 1))
 		}
-		ch.InputSize, ch.InputWidth = size.Height/pixels, size.Width/pixels
-	}
-	if text := c.String("learn-sigma"); text != "" {
-		on, err := strconv.ParseBool(text)
-		if err != nil {
-			return nil, usagef("--learn-sigma %q: want true or false", text)
-		}
-		ch.LearnSigma = &on
+		changes.InputSize, changes.InputWidth = size.Height/pixels, size.Width/pixels
 	}
 	notes = append(notes, w.Notes...)
-	did, err := w.Adapt(ch)
+	changed, err := w.Adapt(changes)
 	if err != nil {
-		return nil, fmt.Errorf("convert %s: %w", c.String("ckpt"), err)
+		return nil, fmt.Errorf("convert %s: %w", o.ckpt, err)
 	}
-	notes = append(notes, did...)
-	switch text := c.String("timestep-frequency-shift"); text {
-	case "":
+	notes = append(notes, changed...)
+	switch o.frequencyShift {
 	case "0":
 		w.Config.TimestepFrequencyShift, w.Config.MLPNormEps = 0, 0
 		notes = append(notes, "arithmetic of the original")
 	case "1":
 		w.Config = w.Config.WithDiffusersArithmetic(dit.DiffusersNormEps)
 		notes = append(notes, "arithmetic of diffusers: timestep frequencies and the norm before the MLP")
-	default:
-		return nil, usagef("--timestep-frequency-shift %q: want 0 or 1", text)
 	}
-	if (w.Config.Block != dit.AdaLNZero || w.Config.Condition != dit.OnClass) && c.String("to") == "official" {
+	if o.to != "official" {
+		return notes, nil
+	}
+	if w.Config.Block != dit.AdaLNZero || w.Config.Condition != dit.OnClass {
 		notes = append(notes, "the original has adaln-zero blocks on classes alone: it will not load this file, "+
 			"ditrun does")
 	}
-	if w.Config.TimestepFrequencyShift != 0 && c.String("to") == "official" {
+	if w.Config.TimestepFrequencyShift != 0 {
 		notes = append(notes, "a .pt does not say that the model has diffusers' arithmetic: the original will "+
 			"compute something else")
 	}

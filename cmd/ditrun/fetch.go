@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 
@@ -11,7 +12,20 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 )
 
+// fetchOptions are the flags of fetch.
+type fetchOptions struct{ out, sha256 string }
+
+func (o *fetchOptions) flags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "out", Destination: &o.out, DefaultText: "the cache",
+			Usage: "`DIR` for the file of an https address"},
+		&cli.StringFlag{Name: "sha256", Destination: &o.sha256,
+			Usage: "`HEX` that the file of an https address must have"},
+	}
+}
+
 func fetchCommand() *cli.Command {
+	o := &fetchOptions{}
 	return newCommand(spec{
 		name:  "fetch",
 		usage: "get known weights, or those of a hub repository or an address",
@@ -22,11 +36,8 @@ func fetchCommand() *cli.Command {
 			"the same command. Checksums that the server gives are checked.",
 		example: "ditrun fetch sd-vae-ft-ema\n" +
 			"ditrun fetch hf:facebook/DiT-XL-2-256",
-		flags: []cli.Flag{
-			&cli.StringFlag{Name: "out", DefaultText: "the cache", Usage: "`DIR` for the file of an https address"},
-			&cli.StringFlag{Name: "sha256", Usage: "`HEX` that the file of an https address must have"},
-		},
-		run: runFetch,
+		flags: o.flags(),
+		run:   func(e *env) error { return runFetch(e, o) },
 	})
 }
 
@@ -37,44 +48,28 @@ type fetchResult struct {
 	Files   []hub.File `json:"files"`
 }
 
-func runFetch(e *env) error {
-	if e.flags.NArg() == 0 {
+func runFetch(e *env, o *fetchOptions) error {
+	switch args := e.flags.Args(); args.Len() {
+	case 0:
 		return listKnown(e)
+	case 1:
+		return o.fetch(e, args.First())
+	default:
+		return usagef("fetch: one name at a time, found %q too", args.Get(1))
 	}
-	if e.flags.NArg() > 1 {
-		return usagef("fetch: one name at a time, found %q too", e.flags.Args().Get(1))
+}
+
+// fetch gets what a name, a repository or an address stands for.
+func (o *fetchOptions) fetch(e *env, name string) error {
+	if err := checkName(name); err != nil {
+		return err
 	}
-	text := e.flags.Args().First()
-	if _, err := hub.Parse(text); err != nil {
-		var names []string
-		for _, k := range hub.Names() {
-			names = append(names, k.Name)
-		}
-		if n := nearest(text, names); n != "" {
-			return withHint(usageError{err}, "did you mean %s?", n)
-		}
-		return withHint(usageError{err}, "`ditrun fetch` lists the names")
-	}
-	var bar *progress.Bar
-	current := ""
-	r, err := hub.Resolve(e.ctx, text, hub.Options{
-		Out: e.flags.String("out"), SHA256: e.flags.String("sha256"),
-		License: func(license string) {
-			if license == "" {
-				license = "not stated"
-			}
-			e.printf("licence %s", plain(license))
-		},
-		Waiting: func(text string) { e.warn("%s", text) },
-		Progress: func(name string, done, total int64) {
-			if bar == nil || name != current {
-				if bar != nil {
-					bar.Finish()
-				}
-				bar, current = e.progress("fetch "+plain(name), "bytes", max(total, done)), name
-			}
-			bar.Set(done)
-		},
+	bar := &fetchBar{env: e}
+	r, err := hub.Resolve(e.ctx, name, hub.Options{
+		Out: o.out, SHA256: o.sha256,
+		License:  func(license string) { e.printf("licence %s", plain(cmp.Or(license, "not stated"))) },
+		Waiting:  func(text string) { e.warn("%s", text) },
+		Progress: bar.set,
 	})
 	if err != nil {
 		if partial := (*hub.PartialError)(nil); errors.As(err, &partial) {
@@ -82,9 +77,7 @@ func runFetch(e *env) error {
 		}
 		return err
 	}
-	if bar != nil {
-		bar.Finish()
-	}
+	bar.finish()
 	if r.Offline {
 		e.printf("without network: what the cache has")
 	}
@@ -105,6 +98,43 @@ func runFetch(e *env) error {
 	}
 	e.printf("path    %s", r.Path)
 	return e.result(fetchResult{r.Path, r.License, r.Offline, r.Files})
+}
+
+// checkName refuses what is no name, repository or address that fetch knows.
+func checkName(name string) error {
+	_, err := hub.Parse(name)
+	if err == nil {
+		return nil
+	}
+	var names []string
+	for _, k := range hub.Names() {
+		names = append(names, k.Name)
+	}
+	if n := nearest(name, names); n != "" {
+		return withHint(usageError{err}, "did you mean %s?", n)
+	}
+	return withHint(usageError{err}, "`ditrun fetch` lists the names")
+}
+
+// A fetchBar is the progress bar of one file after another.
+type fetchBar struct {
+	env  *env
+	bar  *progress.Bar // nil before the first file
+	file string
+}
+
+func (b *fetchBar) set(file string, done, total int64) {
+	if b.bar == nil || file != b.file {
+		b.finish()
+		b.bar, b.file = b.env.progress("fetch "+plain(file), "bytes", max(total, done)), file
+	}
+	b.bar.Set(done)
+}
+
+func (b *fetchBar) finish() {
+	if b.bar != nil {
+		b.bar.Finish()
+	}
 }
 
 // listKnown prints the names that fetch knows.

@@ -17,7 +17,25 @@ import (
 	"github.com/ditrun/ditrun/vae"
 )
 
+// inspectOptions are the flags of inspect.
+type inspectOptions struct {
+	all, sha256 bool
+	model       string
+}
+
+func (o *inspectOptions) flags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "all", Destination: &o.all, DisableDefaultText: true,
+			Usage: "list every tensor and every value"},
+		&cli.StringFlag{Name: "model", Destination: &o.model, DefaultText: "as the file says",
+			Usage: "`NAME`, for a .pt of a width that is not the paper's"},
+		&cli.BoolFlag{Name: "sha256", Destination: &o.sha256, DisableDefaultText: true,
+			Usage: "read the whole file and print its SHA-256"},
+	}
+}
+
 func inspectCommand() *cli.Command {
+	o := &inspectOptions{}
 	return newCommand(spec{
 		name:  "inspect",
 		usage: "say what a weight file or model folder holds",
@@ -27,13 +45,8 @@ func inspectCommand() *cli.Command {
 			"number of their block alone are shown as one line; --all shows each.",
 		example: "ditrun inspect DiT-XL-2-256x256.pt\n" +
 			"ditrun inspect --sha256 --json results/000-DiT-XL-2",
-		flags: []cli.Flag{
-			&cli.BoolFlag{Name: "all", DisableDefaultText: true, Usage: "list every tensor and every value"},
-			&cli.StringFlag{Name: "model", DefaultText: "as the file says",
-				Usage: "`NAME`, for a .pt of a width that is not the paper's"},
-			&cli.BoolFlag{Name: "sha256", DisableDefaultText: true, Usage: "read the whole file and print its SHA-256"},
-		},
-		run: runInspect,
+		flags: o.flags(),
+		run:   func(e *env) error { return runInspect(e, o) },
 	})
 }
 
@@ -66,21 +79,21 @@ type inspection struct {
 	Tensors    []tensorInfo      `json:"tensors"`
 }
 
-func runInspect(e *env) error {
-	if e.flags.NArg() != 1 {
+func runInspect(e *env, o *inspectOptions) error {
+	if e.flags.Args().Len() != 1 {
 		return withHint(usagef("inspect: want one file or folder"), "as in `ditrun inspect DiT-XL-2-256x256.pt`")
 	}
-	in, err := inspect(e.flags.Args().First(), e.flags.String("model"))
+	in, err := inspect(e.flags.Args().First(), o.model)
 	if err != nil {
 		return err
 	}
-	if e.flags.Bool("sha256") {
+	if o.sha256 {
 		if in.SHA256, err = disk.SHA256(in.Path); err != nil {
 			return err
 		}
 	}
 	if !e.json {
-		in.print(e)
+		in.print(e, o.all)
 	}
 	return e.result(in)
 }
@@ -144,7 +157,7 @@ func reason(err error) string {
 }
 
 // print writes what was found for people.
-func (in *inspection) print(e *env) {
+func (in *inspection) print(e *env, all bool) {
 	row := func(label, text string) { e.printf("%-9s%s", label, text) }
 	row("file", fmt.Sprintf("%s: %s, %s", in.Path, in.Format, format.Bytes(in.Bytes)))
 	if in.SHA256 != "" {
@@ -159,7 +172,7 @@ func (in *inspection) print(e *env) {
 	}
 	row("tensors", fmt.Sprintf("%s, %s numbers", format.Count(int64(len(in.Tensors))), format.Count(in.Params)))
 	rows := collapse(in.Tensors)
-	if e.flags.Bool("all") {
+	if all {
 		rows = nil
 		for _, t := range in.Tensors {
 			rows = append(rows, tensorRow{plain(t.Name), t, 1})
@@ -168,12 +181,12 @@ func (in *inspection) print(e *env) {
 	const most = 60
 	width := 0
 	for i, r := range rows {
-		if i < most || e.flags.Bool("all") {
+		if i < most || all {
 			width = max(width, len(r.name))
 		}
 	}
 	for i, r := range rows {
-		if i == most && !e.flags.Bool("all") {
+		if i == most && !all {
 			e.printf("  and %d more: --all lists them", len(rows)-i)
 			break
 		}
@@ -183,17 +196,17 @@ func (in *inspection) print(e *env) {
 		}
 		e.printf("  %-*s  %-4s %v%s", width, r.name, r.t.DType, r.t.Shape, count)
 	}
-	in.printBesides(e)
+	in.printBesides(e, all)
 }
 
 // printBesides writes metadata and values, of which a training checkpoint can have very many.
-func (in *inspection) printBesides(e *env) {
+func (in *inspection) printBesides(e *env, all bool) {
 	var lines []string
 	for k, v := range in.Metadata {
 		lines = append(lines, fmt.Sprintf("%s = %s", plain(k), plain(v)))
 	}
 	for k, v := range in.Values {
-		if strings.Contains(k, ".param_groups.") && !e.flags.Bool("all") {
+		if strings.Contains(k, ".param_groups.") && !all {
 			continue
 		}
 		lines = append(lines, fmt.Sprintf("%s = %s", plain(k), plain(shown(v))))
@@ -205,7 +218,7 @@ func (in *inspection) printBesides(e *env) {
 	e.printf("%-9s", "besides")
 	const most = 40
 	for i, line := range lines {
-		if i == most && !e.flags.Bool("all") {
+		if i == most && !all {
 			e.printf("  and %d more: --all lists them", len(lines)-i)
 			break
 		}
