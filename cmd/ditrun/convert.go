@@ -38,7 +38,7 @@ func (o *convertOptions) flags() []cli.Flag {
 			Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
 		&cli.StringFlag{Name: "latents", Destination: &o.latents, Usage: "instead of --ckpt: latents at `PATH`"},
 		&cli.StringFlag{Name: "model", Destination: &o.model, DefaultText: "as the file says",
-			Usage: "`NAME`, for a .pt whose width is not the paper's"},
+			Usage: "`NAME`, for a .pt whose width is not in the paper"},
 		&cli.StringFlag{Name: "to", Destination: &o.to,
 			Usage: "official, diffusers or ditrun; fast-dit, lightningdit, edm2 or ditrun"},
 		&cli.StringFlag{Name: "out", Destination: &o.out,
@@ -46,13 +46,14 @@ func (o *convertOptions) flags() []cli.Flag {
 		&cli.StringFlag{Name: "vae", Destination: &o.vae, DefaultText: "the pipeline's",
 			Usage: "autoencoder at `PATH`, for a diffusers folder"},
 		&cli.IntFlag{Name: "num-classes", Destination: &o.changes.NumClasses, DefaultText: "as it is",
-			Usage: "`N` classes; another number draws their embeddings anew"},
+			Usage: "`N` classes; for another number new embeddings are drawn"},
 		imageSizeVar(&o.imageSize, "as it is", "`PIXELS` a side, or HEIGHTxWIDTH; positions are computed"),
 		&cli.StringFlag{Name: "learn-sigma", Destination: &o.learnSigma, DefaultText: "as it is",
 			Usage: "`true` adds a variance, false drops it"},
 		&cli.StringFlag{Name: "timestep-frequency-shift", Destination: &o.frequencyShift, DefaultText: "as it is",
-			Usage: "`N`: 1 for weights that diffusers trained, else 0"},
-		&cli.Uint64Flag{Name: "seed", Destination: &o.changes.Seed, Usage: "of embeddings or latents that are drawn"},
+			Usage: "`N`: 1 for weights trained by diffusers, else 0"},
+		&cli.Uint64Flag{Name: "seed", Destination: &o.changes.Seed,
+			Usage: "seed of embeddings or latents that are drawn"},
 	}
 }
 
@@ -85,12 +86,12 @@ func convertCommand() *cli.Command {
 	return newCommand(spec{
 		name:  "convert",
 		usage: "write a checkpoint or latents in the form of another program",
-		description: "--to official is a .pt that facebookresearch/DiT loads, --to diffusers a\n" +
-			"folder for DiTPipeline.from_pretrained, --to ditrun a safetensors file.\n" +
-			"The numbers stay what they are, except where flags ask for another number\n" +
-			"of classes, another image size, or a variance more or less. --latents\n" +
-			"become those of fast-dit, lightningdit or edm2 (REPA), and the other way\n" +
-			"round with --to ditrun; what a form does not keep is said.",
+		description: "--to official writes a .pt that facebookresearch/DiT loads, --to diffusers\n" +
+			"a folder for DiTPipeline.from_pretrained, --to ditrun a safetensors file.\n" +
+			"The weights keep their values, except where flags ask for another number\n" +
+			"of classes, another image size, or a variance added or dropped. --latents\n" +
+			"converts latents to the form of fast-dit, lightningdit or edm2 (REPA), or\n" +
+			"back with --to ditrun; a warning names what a form does not keep.",
 		example: "ditrun convert --ckpt results/000-DiT-XL-2 --to diffusers --vae vae --out dit-diffusers\n" +
 			"ditrun convert --ckpt DiT-XL-2-256x256.pt --to ditrun --image-size 512 --out start.safetensors\n" +
 			"ditrun convert --latents features --to ditrun --vae sd-vae-ft-ema --out latents",
@@ -237,8 +238,8 @@ func (o *convertOptions) adapt(w *dit.Weights) (notes []string, err error) {
 		return notes, nil
 	}
 	if w.Config.Block != dit.AdaLNZero || w.Config.Condition != dit.OnClass {
-		notes = append(notes, "the original has adaln-zero blocks on classes alone: it will not load this file, "+
-			"ditrun does")
+		notes = append(notes, "the original knows only adaln-zero blocks conditioned on classes: it will not load "+
+			"this file, ditrun does")
 	}
 	if w.Config.TimestepFrequencyShift != 0 {
 		notes = append(notes, "a .pt does not say that the model has diffusers' arithmetic: the original will "+

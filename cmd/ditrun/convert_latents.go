@@ -87,7 +87,7 @@ func (o *convertOptions) importLatents(e *env) error {
 	if err != nil {
 		return e.continues(err, "whole shards are kept")
 	}
-	// Latents that were scaled by another factor, or not at all, are seen by their size.
+	// Latents that were scaled by another factor, or not at all, show by their size.
 	std := 0.0
 	for _, v := range m.Std {
 		std = max(std, v*cfg.ScalingFactor)

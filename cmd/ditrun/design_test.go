@@ -83,9 +83,9 @@ func TestNoCondition(t *testing.T) {
 	mustRun(t, append(sample, "--out", filepath.Join(dir, "a.npz"))...)
 	mustRun(t, r.train("--init-from", run, "--run-dir", filepath.Join(dir, "more"), "--max-steps", "2")...)
 	ditrun(t, append(sample, "--class-labels", "1", "--out", filepath.Join(dir, "a.png"))...).refused(t, 2,
-		"--class-labels: the model has no classes, it is one of no condition")
+		"--class-labels: the model has no classes, it is a model of no condition")
 	ditrun(t, append(sample, "--cfg-scale", "2", "--out", filepath.Join(dir, "a.png"))...).refused(t, 1,
-		"there is nothing to lead away from")
+		"there is nothing to steer away from")
 	ditrun(t, r.train("--unconditional", "--condition", "class", "--run-dir", filepath.Join(dir, "no"))...).refused(t,
 		2, "--unconditional and --condition class exclude each other")
 }
@@ -179,7 +179,7 @@ func TestPrompts(t *testing.T) {
 		t, 2, "--negative-prompt: has no effect")
 	ditrun(t, sample(both, "n.png", "--prompt", "boots")...).refused(t, 2, "--class-labels is required beside --prompt")
 	ditrun(t, r.sample(filepath.Join(dir, "n.png"), "--prompt", "boots")...).refused(t, 2,
-		"the model takes no text, it is one of 4 classes")
+		"the model takes no text, it is a model of 4 classes")
 	ditrun(t, r.train("--condition", "text", "--run-dir", filepath.Join(dir, "no"))...).refused(t, 1,
 		"has no captions, for --condition text")
 }

@@ -31,9 +31,9 @@ func fetchCommand() *cli.Command {
 		usage: "get known weights, or those of a hub repository or an address",
 		args:  "[NAME | hf:ORG/REPO[@REVISION][/FILE] | https://...]",
 		description: "Without an argument it lists the names it knows. Files of a repository go\n" +
-			"to the cache of Python's huggingface_hub, and are taken from there where\n" +
-			"they are; others to ditrun's cache. A broken download is continued by\n" +
-			"the same command. Checksums that the server gives are checked.",
+			"to the cache of Python's huggingface_hub, or are taken from there; other\n" +
+			"files go to ditrun's cache. The same command continues a download that\n" +
+			"was cut short. Checksums that the server gives are checked.",
 		example: "ditrun fetch sd-vae-ft-ema\n" +
 			"ditrun fetch hf:facebook/DiT-XL-2-256",
 		flags: o.flags(),
@@ -73,13 +73,13 @@ func (o *fetchOptions) fetch(e *env, name string) error {
 	})
 	if err != nil {
 		if partial := (*hub.PartialError)(nil); errors.As(err, &partial) {
-			return withKept(err, "%s are kept; the same command continues there", format.Bytes(partial.Bytes))
+			return withKept(err, "%s are kept; the same command continues from there", format.Bytes(partial.Bytes))
 		}
 		return err
 	}
 	bar.finish()
 	if r.Offline {
-		e.printf("without network: what the cache has")
+		e.printf("no network: these are the files in the cache")
 	}
 	if r.Unlisted {
 		e.warn("whether the cache has all files of the repository is not known: another program fetched it")
@@ -92,7 +92,7 @@ func (o *fetchOptions) fetch(e *env, name string) error {
 		case f.Cached:
 			how = "was there, sha256 " + f.SHA256
 		case !f.Checked:
-			how = "fetched; nobody gave a checksum to compare with, its sha256 is " + f.SHA256
+			how = "fetched; there is no checksum to compare with, its sha256 is " + f.SHA256
 		}
 		e.printf("file    %s, %s, %s", plain(f.Name), format.Bytes(f.Size), how)
 	}

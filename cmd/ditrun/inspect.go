@@ -28,7 +28,7 @@ func (o *inspectOptions) flags() []cli.Flag {
 		&cli.BoolFlag{Name: "all", Destination: &o.all, DisableDefaultText: true,
 			Usage: "list every tensor and every value"},
 		&cli.StringFlag{Name: "model", Destination: &o.model, DefaultText: "as the file says",
-			Usage: "`NAME`, for a .pt of a width that is not the paper's"},
+			Usage: "`NAME`, for a .pt whose width is not in the paper"},
 		&cli.BoolFlag{Name: "sha256", Destination: &o.sha256, DisableDefaultText: true,
 			Usage: "read the whole file and print its SHA-256"},
 	}
@@ -41,8 +41,8 @@ func inspectCommand() *cli.Command {
 		usage: "say what a weight file or model folder holds",
 		args:  "PATH",
 		description: "Reads names, shapes and types, not the numbers, and needs no libtorch.\n" +
-			"Nothing in a file is run, pickles included. Tensors that differ in the\n" +
-			"number of their block alone are shown as one line; --all shows each.",
+			"Nothing in a file is run, pickles included. Tensors that differ only in\n" +
+			"the number of their block are shown as one line; --all shows each.",
 		example: "ditrun inspect DiT-XL-2-256x256.pt\n" +
 			"ditrun inspect --sha256 --json results/000-DiT-XL-2",
 		flags: o.flags(),
@@ -62,7 +62,7 @@ type inspection struct {
 	Format     string            `json:"format"`
 	Bytes      int64             `json:"bytes"`
 	SHA256     string            `json:"sha256,omitempty"`
-	Signed     string            `json:"signed,omitempty"` // the file beside it whose checksum it has
+	Signed     string            `json:"signed,omitempty"` // the file beside it that has its checksum
 	Family     string            `json:"family"`
 	Found      string            `json:"found"`
 	Notes      []string          `json:"notes,omitempty"`
@@ -114,7 +114,7 @@ func inspect(path, model string) (*inspection, error) {
 	} else if st, err := os.Stat(path); err != nil || st.IsDir() {
 		return nil, modelErr
 	} else {
-		in.Family, in.Found = "unknown", "neither a DiT nor an autoencoder that ditrun has: "+
+		in.Family, in.Found = "unknown", "neither a DiT nor an autoencoder that ditrun knows: "+
 			strings.TrimPrefix(reason(modelErr), "open "+path+": ")
 	}
 	f, err := checkpoint.Open(in.Path)
@@ -164,7 +164,7 @@ func (in *inspection) print(e *env, all bool) {
 		row("sha256", in.SHA256)
 	}
 	if in.Signed != "" {
-		row("checked", "the whole file has the checksum that stands in "+in.Signed)
+		row("checked", "the whole file has the checksum in "+in.Signed)
 	}
 	row("found", in.Found)
 	for _, n := range in.Notes {
@@ -196,11 +196,11 @@ func (in *inspection) print(e *env, all bool) {
 		}
 		e.printf("  %-*s  %-4s %v%s", width, r.name, r.t.DType, r.t.Shape, count)
 	}
-	in.printBesides(e, all)
+	in.printValues(e, all)
 }
 
-// printBesides writes metadata and values, of which a training checkpoint can have very many.
-func (in *inspection) printBesides(e *env, all bool) {
+// printValues writes metadata and values, of which a training checkpoint can have very many.
+func (in *inspection) printValues(e *env, all bool) {
 	var lines []string
 	for k, v := range in.Metadata {
 		lines = append(lines, fmt.Sprintf("%s = %s", plain(k), plain(v)))
@@ -215,7 +215,7 @@ func (in *inspection) printBesides(e *env, all bool) {
 		return
 	}
 	sort.Strings(lines)
-	e.printf("%-9s", "besides")
+	e.printf("%-9s", "values")
 	const most = 40
 	for i, line := range lines {
 		if i == most && !all {
@@ -240,10 +240,10 @@ type tensorRow struct {
 	count int
 }
 
-// collapse joins tensors that differ in the first number of their name alone.
+// collapse joins tensors that differ only in the first number of their name.
 func collapse(tensors []tensorInfo) []tensorRow {
 	var rows []tensorRow
-	place := map[string]int{}
+	index := map[string]int{}
 	for _, t := range tensors {
 		parts := strings.Split(t.Name, ".")
 		for i, p := range parts {
@@ -254,12 +254,12 @@ func collapse(tensors []tensorInfo) []tensorRow {
 		}
 		pattern := strings.Join(parts, ".")
 		key := fmt.Sprint(pattern, t.DType, t.Shape)
-		if at, ok := place[key]; ok {
+		if at, ok := index[key]; ok {
 			rows[at].count++
 			rows[at].name = plain(pattern)
 			continue
 		}
-		place[key] = len(rows)
+		index[key] = len(rows)
 		rows = append(rows, tensorRow{plain(t.Name), t, 1})
 	}
 	return rows

@@ -25,13 +25,13 @@ func (o *sampleOptions) subjects(e *env, info dit.Info) (show subjects, err erro
 	cfg := info.Config
 	switch {
 	case !cfg.HasText() && o.textGiven:
-		return show, usagef("--prompt and what belongs to it: the model takes no text, it is one of %s",
+		return show, usagef("--prompt and the flags for it: the model takes no text, it is a model of %s",
 			cfg.Conditions())
 	case cfg.HasText() && len(o.prompts) == 0:
 		return show, withHint(usagef("sample: --prompt is required: the model takes %s", cfg.Conditions()),
 			"as in --prompt 'a red shoe'")
 	case !cfg.HasClass() && len(o.classes) > 0:
-		return show, usagef("--class-labels: the model has no classes, it is one of %s", cfg.Conditions())
+		return show, usagef("--class-labels: the model has no classes, it is a model of %s", cfg.Conditions())
 	case cfg.HasClass() && cfg.HasText() && len(o.classes) == 0:
 		return show, usagef("sample: --class-labels is required beside --prompt: the model takes %s", cfg.Conditions())
 	}
@@ -62,7 +62,7 @@ func spread[T any](list []T, n int) (spread []T) {
 	return spread
 }
 
-// encodePrompts encodes the prompts and what guidance leads away from.
+// encodePrompts encodes the prompts and what guidance steers away from.
 func (o *sampleOptions) encodePrompts(p *sampling.Pipeline, prompts []string, dev torch.Device) (
 	captions []sampling.Caption, null sampling.Caption, err error) {
 	encoder, closeEncoder, err := o.openTextEncoder(p.Info(), dev)

@@ -39,29 +39,29 @@ func (o *sampleOptions) flags() []cli.Flag {
 		&cli.StringFlag{Name: "ckpt", Destination: &o.ckpt,
 			Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
 		&cli.StringFlag{Name: "model", Destination: &o.model, DefaultText: "as the file says",
-			Usage: "`NAME`, for a .pt of a width that is not the paper's"},
+			Usage: "`NAME`, for a .pt whose width is not in the paper"},
 		&cli.StringFlag{Name: "vae", Destination: &o.vae, DefaultText: "the pipeline's",
 			Usage: "the autoencoder in `DIR` that made the latents"},
 		&cli.GenericFlag{Name: "class-labels", Value: &o.classes, DefaultText: "all, at most 20",
-			Usage: "numbers or names as in `LIST` 3,7,cat, repeatable"},
+			Usage: "`LIST` of numbers or names, as in 3,7,cat; repeatable"},
 		&cli.GenericFlag{Name: "prompt", Value: &o.prompts, DefaultText: "none",
 			Usage: "`TEXT` to draw, repeatable, for models of text"},
 		&cli.StringFlag{Name: "negative-prompt", Destination: &o.negativePrompt, DefaultText: "the empty one",
-			Usage: "`TEXT` to lead away from"},
+			Usage: "`TEXT` to steer away from"},
 		&cli.StringFlag{Name: "text-encoder", Destination: &o.textEncoder,
 			Usage: "the CLIP text encoder in `DIR` that encoded the captions"},
 		&cli.StringFlag{Name: "text-states", Destination: &o.textStates,
-			Usage: "prompts by another program: their token states in `FILE`"},
-		&cli.IntFlag{Name: "num-samples", Destination: &o.numSamples, DefaultText: "one a class or prompt",
-			Usage: "`N` pictures, spread over them in order"},
+			Usage: "token states of the prompts, made by another program, in `FILE`"},
+		&cli.IntFlag{Name: "num-samples", Destination: &o.numSamples, DefaultText: "one each",
+			Usage: "`N` pictures, spread in order over the classes or prompts"},
 		&cli.Float64Flag{Name: "cfg-scale", Destination: &r.CFGScale, Value: 4.0,
-			Usage: "guidance: 1 is none; more obeys the class and varies less"},
+			Usage: "guidance: 1 is none; more follows the class closer and varies less"},
 		&cli.StringFlag{Name: "cfg-channels", Destination: &o.channels, Value: "3",
-			Usage: "guide 3 latent channels, as the original, or all"},
+			Usage: "guide 3 latent channels, as the original does, or all"},
 		&cli.StringFlag{Name: "num-sampling-steps", Destination: &r.Steps, Value: "250",
-			Usage: "a number, ddimN, or counts by section as in `STEPS` 10,15,20"},
+			Usage: "`STEPS`: a number, ddimN, or one number a section, as in 10,15,20"},
 		&cli.StringFlag{Name: "sampler", Destination: &r.Sampler, Value: "ddpm", Usage: "ddpm or ddim"},
-		&cli.Uint64Flag{Name: "seed", Destination: &r.Seed, Usage: "of the noise"},
+		&cli.Uint64Flag{Name: "seed", Destination: &r.Seed, Usage: "seed of the noise"},
 		&cli.StringFlag{Name: "rng", Destination: &r.RNG, Value: "image",
 			Usage: "noise by picture (image) or in the original's order (torch)"},
 		&cli.IntFlag{Name: "batch-size", Destination: &r.BatchSize, DefaultText: "at most 50; all with --rng torch",
@@ -116,11 +116,11 @@ func sampleCommand() *cli.Command {
 	return newCommand(spec{
 		name:  "sample",
 		usage: "draw pictures from a checkpoint",
-		description: "Samples the averaged weights of a checkpoint with classifier-free\n" +
-			"guidance. --out PICTURE.png is one sheet with all pictures, a class a row\n" +
-			"where the number allows; --out DIR is a folder of single pictures with\n" +
-			"their labels or prompts in labels.csv; --out FILE.npz holds the pixels\n" +
-			"(arr_0) and the labels (arr_1). Models of text take --prompt.\n" +
+		description: "Draws pictures with the averaged weights of a checkpoint, under\n" +
+			"classifier-free guidance. --out PICTURE.png is one sheet of all pictures,\n" +
+			"where possible with a class in each row; --out DIR is a folder of single\n" +
+			"pictures, with their labels or prompts in labels.csv; --out FILE.npz holds\n" +
+			"the pixels (arr_0) and the labels (arr_1). Models of text need --prompt.\n" +
 			"A word of --class-labels is a number, a name, or whole words of one name;\n" +
 			"label:2 and name:2 say which is meant. `ditrun classes` lists them.",
 		example: "ditrun sample --ckpt results/000-DiT-XL-2 --vae vae --cfg-scale 4.0\n" +
@@ -229,7 +229,7 @@ func (o *sampleOptions) openOutput(e *env, p *sampling.Pipeline, r sampling.Requ
 		return nil, err
 	}
 	for _, other := range out.Others() {
-		e.warn("%s: %d of %s of another request for this output; the folder is removed when this command is done",
+		e.warn("%s holds %d of %s of another request for this output; the folder is removed when this command is done",
 			other.Dir, other.Done, plural(other.Total, "picture"))
 	}
 	o.describeOutput(e, set.Bytes())

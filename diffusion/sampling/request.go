@@ -12,7 +12,7 @@ import (
 type Request struct {
 	Labels     []int     // for models of classes: one a picture
 	Captions   []Caption // for models of text: one a picture, see [Pipeline.Encode]
-	Null       Caption   // for models of text under guidance: what to lead away from, the empty or a negative prompt
+	Null       Caption   // for models of text under guidance: what to steer away from, the empty or a negative prompt
 	NumSamples int       // for models without condition: the number of pictures
 
 	CFGScale  float64            // classifier-free guidance; 1, or 0, is none
@@ -115,7 +115,7 @@ func (r *Request) prepare(cfg dit.Config) error {
 	}
 	if r.guided() && cfg.ClassDropoutProb == 0 {
 		return fmt.Errorf("guidance scale %v: the model was trained without dropping its condition, so there is "+
-			"nothing to lead away from", r.CFGScale)
+			"nothing to steer away from", r.CFGScale)
 	}
 	return nil
 }
