@@ -52,8 +52,8 @@ type partialState struct {
 
 // A pictureStore keeps the pictures of a partial.
 type pictureStore interface {
-	// add writes the next pictures, the first of them being number at, and syncs them. Bytes is that of partialState.
-	add(at int, p sampling.Pictures) (bytes int64, err error)
+	// add writes and syncs the next pictures, of which the first has this number. Bytes is that of partialState.
+	add(first int, p sampling.Pictures) (bytes int64, err error)
 	// finish ends the file or folder and returns its path.
 	finish() (path string, err error)
 	close()
@@ -151,8 +151,8 @@ func partialsOf(out string) (dirs []string) {
 	return dirs
 }
 
-// sweepPartials removes partials that nobody uses and whose pictures have their name already: of a command that was
-// killed in its last moment.
+// sweepPartials removes partials that no process uses and whose pictures have their name already: they are of processes
+// that were killed in their last moment.
 func sweepPartials(out string) {
 	out, err := filepath.Abs(out)
 	if err != nil {

@@ -37,8 +37,22 @@ type Set struct {
 	Labels    []int    // one a picture; nil for a model without classes
 	Prompts   []string // one a picture; nil for a model without text
 	Classes   []string // names by label, as far as there are any
-	// Key names the request, see [sampling.Pipeline.Key]. It is called for outputs that can be continued.
+	// Key names the request, see [sampling.Pipeline.Key]. It is called for folders and .npz files, and takes a while.
 	Key func() (string, error)
+}
+
+func (s Set) validate() error {
+	if s.Count < 1 || s.Height < 1 || s.Width < 1 || s.BatchSize < 0 {
+		return fmt.Errorf("%d pictures of %dx%d in batches of %d: want at least one, of one pixel", s.Count, s.Height,
+			s.Width, s.BatchSize)
+	}
+	for _, n := range []int{len(s.Labels), len(s.Prompts)} {
+		if n != 0 && n != s.Count {
+			return fmt.Errorf("%d labels and %d prompts for %d pictures: want one each, or none", len(s.Labels),
+				len(s.Prompts), s.Count)
+		}
+	}
+	return nil
 }
 
 // Bytes is the size of the pixels.
@@ -46,7 +60,7 @@ func (s Set) Bytes() int64 { return 3 * int64(s.Count) * int64(s.Height) * int64
 
 // className is the name of a label, the number where there is none.
 func (s Set) className(label int) string {
-	if label < len(s.Classes) {
+	if label >= 0 && label < len(s.Classes) {
 		return s.Classes[label]
 	}
 	return strconv.Itoa(label)
@@ -68,6 +82,9 @@ type Output interface {
 
 // Open opens the output at a path that [Check] let pass.
 func Open(ctx context.Context, path string, set Set) (Output, error) {
+	if err := set.validate(); err != nil {
+		return nil, err
+	}
 	if kindOf(path) == sheetKind {
 		return openSheet(path, set)
 	}

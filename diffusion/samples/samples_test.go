@@ -118,6 +118,14 @@ func TestOtherRequests(t *testing.T) {
 		t.Errorf("opened twice: %v", err)
 	}
 	first.Close()
+	for _, change := range []func(*Set){func(s *Set) { s.Count = 0 }, func(s *Set) { s.Width = 0 },
+		func(s *Set) { s.Labels = s.Labels[1:] }, func(s *Set) { s.Prompts = []string{"one"} }} {
+		set := setOf("a")
+		change(&set)
+		if _, err := Open(context.Background(), path, set); err == nil {
+			t.Errorf("opened for %+v", set)
+		}
+	}
 	out := open(t, path, "b")
 	if others := out.Others(); out.Done() != 0 || len(others) != 1 || others[0].Done != 3 || others[0].Total != 8 {
 		t.Errorf("%d pictures are there, others %+v", out.Done(), others)

@@ -146,8 +146,8 @@ func (p *Pipeline) Batches(ctx context.Context, r Request) iter.Seq2[Pictures, e
 	}
 }
 
-// Key names the pictures that r asks for: by the weights of both models and everything in the request that they
-// depend on. What depends on the machine alone, such as the number of threads, is not in it.
+// Key names the pictures of r, by the weights of both models and everything in the request that they depend on. What
+// depends on the machine alone, such as the number of threads, is not in it.
 func (p *Pipeline) Key(r Request) (string, error) {
 	if err := r.prepare(p.info.Config); err != nil {
 		return "", err
@@ -155,8 +155,7 @@ func (p *Pipeline) Key(r Request) (string, error) {
 	h := sha256.New()
 	err := json.NewEncoder(h).Encode([]any{
 		"pictures 1", p.info.Config, p.info.ScalingFactor, p.vae.Config(), p.vae.WeightsSHA256(), r.NumSamples,
-		r.CFGScale,
-		r.Guided, r.Steps, r.Sampler, r.Seed, r.RNG, r.BatchSize, r.First, len(r.Labels), len(r.Captions),
+		r.CFGScale, r.Guided, r.Steps, r.Sampler, r.Seed, r.RNG, r.BatchSize, r.First, len(r.Labels), len(r.Captions),
 	})
 	if err != nil {
 		return "", err
@@ -176,15 +175,15 @@ func (p *Pipeline) Key(r Request) (string, error) {
 		write(int64(y))
 	}
 	// Pictures of one prompt share its states.
-	seen := map[*float32]int64{}
+	numbers := map[*float32]int64{}
 	caption := func(c Caption) {
 		if len(c.States) == 0 {
 			return
 		}
-		number, ok := seen[&c.States[0]]
+		number, ok := numbers[&c.States[0]]
 		if !ok {
-			number = int64(len(seen))
-			seen[&c.States[0]] = number
+			number = int64(len(numbers))
+			numbers[&c.States[0]] = number
 			write(c.States)
 		}
 		write([2]int64{number, int64(c.Length)})
@@ -196,8 +195,8 @@ func (p *Pipeline) Key(r Request) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// After returns the request for what is left of r when its first n pictures are there, which are whole batches: the
-// batches to come are those that r would have had.
+// After returns the request for what is left of r after its first n pictures, which are whole batches: the batches to
+// come are those that r would have had.
 func (r Request) After(n int) Request {
 	r.Labels, r.Captions = r.Labels[min(n, len(r.Labels)):], r.Captions[min(n, len(r.Captions)):]
 	r.NumSamples = max(r.NumSamples-n, 0)

@@ -4,8 +4,8 @@
 //	pictures, err := p.Sample(ctx, sampling.Request{Labels: []int{207, 360}, CFGScale: 4, Steps: "250"})
 //	err = sheet.WritePNG("dog.png", pictures.Images()[0])
 //
-// [Pipeline.Encode] makes a request of prompts, [Pipeline.Batches] yields many pictures batch by batch, and [Preview] is
-// what a training run shows of itself.
+// [Pipeline.Encode] makes a request of prompts, [Pipeline.Batches] yields many pictures batch by batch, and
+// [Preview] is what a training run shows of itself.
 package sampling
 
 import (
