@@ -70,30 +70,39 @@ func textBelow(name string) (string, error) {
 	return all.String(), err
 }
 
-// TestDocsShowCodeThatIsBuilt: the Go code in docs/extending.md is that of tests, line by line.
+// TestDocsShowCodeThatIsBuilt: the Go code of these pages is that of tests, line by line.
 func TestDocsShowCodeThatIsBuilt(t *testing.T) {
 	root := filepath.Join("..", "..")
-	page, err := os.ReadFile(filepath.Join(root, "docs", "extending.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var tests string
-	for _, name := range []string{"dit/extend_test.go", "vae/encode/extend_test.go"} {
-		text, err := os.ReadFile(filepath.Join(root, name))
+	indent := regexp.MustCompile(`(?m)^\t+`)
+	for _, p := range []struct {
+		page   string
+		tests  []string
+		pieces int
+	}{
+		{"extending.md", []string{"dit/extend_test.go", "vae/encode/extend_test.go"}, 4},
+		{"sampling.md", []string{"diffusion/sampling/example_test.go"}, 3},
+	} {
+		page, err := os.ReadFile(filepath.Join(root, "docs", p.page))
 		if err != nil {
 			t.Fatal(err)
 		}
-		tests += string(text)
-	}
-	indent := regexp.MustCompile(`(?m)^\t+`)
-	tests = indent.ReplaceAllString(tests, "")
-	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(page), -1)
-	if len(blocks) < 4 {
-		t.Errorf("%d pieces of code, want those of both walks", len(blocks))
-	}
-	for _, b := range blocks {
-		if !strings.Contains(tests, indent.ReplaceAllString(b[1], "")) {
-			t.Errorf("not in a test:\n%s", b[1])
+		var tests string
+		for _, name := range p.tests {
+			text, err := os.ReadFile(filepath.Join(root, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			tests += string(text)
+		}
+		tests = indent.ReplaceAllString(tests, "")
+		blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(page), -1)
+		if len(blocks) < p.pieces {
+			t.Errorf("%s: %d pieces of code, want %d", p.page, len(blocks), p.pieces)
+		}
+		for _, b := range blocks {
+			if !strings.Contains(tests, indent.ReplaceAllString(b[1], "")) {
+				t.Errorf("%s: not in a test:\n%s", p.page, b[1])
+			}
 		}
 	}
 }

@@ -1,15 +1,10 @@
 // Package samples writes sampled pictures as they are drawn: as one sheet for people (NAME.png), as files in a folder
 // with a table of what they show, or as an array for programs that evaluate them (NAME.npz).
 //
-//	if err := samples.Check("pictures.npz"); err != nil {
-//		return err
-//	}
+//	err := samples.Check("pictures.npz")
 //	out, err := samples.Open(ctx, "pictures.npz", samples.Set{Count: 50000, Height: 256, Width: 256, ...})
-//	if err != nil {
-//		return err
-//	}
-//	defer out.Close()
 //	err = samples.Draw(ctx, pipeline, request, out)
+//	out.Close()
 //
 // A folder or an .npz takes no memory for its pictures, and drawing that was cut short is continued by the same calls.
 package samples
