@@ -1,5 +1,5 @@
-// Package sheet arranges pictures on one sheet: in the plain grid that DiT's sample.py writes, or with words beside them
-// and small ones enlarged, so that a person can judge them.
+// Package sheet arranges pictures on one sheet: in the plain grid that DiT's sample.py writes, or with words beside
+// them and small ones enlarged, so that a person can judge them.
 //
 //	images, err := sheet.Batch(pix, n, width, height)           // uint8 [n, height, width, 3]
 //	grid, err := sheet.Grid(images, 4, 2)                       // as torchvision's make_grid
