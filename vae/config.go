@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"strings"
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -65,7 +66,7 @@ func StableDiffusion() Config {
 // latents have latentChannels channels and a side of imageSize / downsample.
 func SmallConfig(imageSize, latentChannels, downsample int) (Config, error) {
 	if downsample < 1 || downsample > 64 || bits.OnesCount(uint(downsample)) != 1 {
-		return Config{}, fmt.Errorf("downsampling %d: want a power of two from 1 to 64", downsample)
+		return Config{}, fmt.Errorf("downsample %d: want a power of two from 1 to 64", downsample)
 	}
 	var widths []int
 	for i := range bits.Len(uint(downsample)) {
@@ -73,10 +74,10 @@ func SmallConfig(imageSize, latentChannels, downsample int) (Config, error) {
 	}
 	c := DefaultConfig().withLevels(widths)
 	c.LatentChannels, c.NormNumGroups, c.SampleSize = latentChannels, 8, imageSize
-	if err := c.Validate(); err != nil {
+	if err := c.CheckImageSize(imageSize); err != nil {
 		return Config{}, err
 	}
-	return c, c.CheckImageSize(imageSize)
+	return c, c.validate(asFlag)
 }
 
 // WithLevels returns c with other widths, one for each level.
@@ -98,7 +99,7 @@ func (c Config) Downsample() int { return 1 << (len(c.BlockOutChannels) - 1) }
 func (c Config) CheckImageSize(sides ...int) error {
 	for _, side := range sides {
 		if d := c.Downsample(); side < d || side%d != 0 {
-			return fmt.Errorf("image size %d: want a multiple of %d, the downsampling of the autoencoder", side, d)
+			return fmt.Errorf("image-size %d: want a multiple of %d, the downsampling of the autoencoder", side, d)
 		}
 	}
 	return nil
@@ -111,29 +112,42 @@ const (
 	maxParams = 1 << 29
 )
 
-// Validate returns an error that gives the value and the rule it breaks.
-func (c Config) Validate() error {
+// Validate returns an error that gives the key in config.json, its value and the rule it breaks.
+func (c Config) Validate() error { return c.validate(func(key string) string { return key }) }
+
+// asFlag spells a key of config.json as the flag that sets it.
+func asFlag(key string) string {
+	if key == "sample_size" {
+		return "image-size"
+	}
+	return strings.ReplaceAll(key, "_", "-")
+}
+
+// validate is Validate of a configuration that came from elsewhere than a config.json: spell names its keys there.
+func (c Config) validate(spell func(key string) string) error {
+	const widths = "block_out_channels"
 	for _, f := range []struct {
 		name        string
 		value, most int
 	}{
-		{"block_out_channels: number of levels", len(c.BlockOutChannels), maxLevels}, {"in_channels", c.InChannels, 64},
-		{"out_channels", c.OutChannels, 64},
+		{"in_channels", c.InChannels, 64}, {"out_channels", c.OutChannels, 64},
 		{"latent_channels", c.LatentChannels, 1024}, {"layers_per_block", c.LayersPerBlock, 64},
-		{"norm_num_groups", c.NormNumGroups, 1 << 13},
-		{"sample_size", c.SampleSize, 1 << 16},
+		{"norm_num_groups", c.NormNumGroups, 1 << 13}, {"sample_size", c.SampleSize, 1 << 16},
 	} {
 		if f.value < 1 || f.value > f.most {
-			return fmt.Errorf("%s %d: want 1 to %d", f.name, f.value, f.most)
+			return fmt.Errorf("%s %d: want 1 to %d", spell(f.name), f.value, f.most)
 		}
+	}
+	if n := len(c.BlockOutChannels); n < 1 || n > maxLevels {
+		return fmt.Errorf("%s: %d levels, want 1 to %d", spell(widths), n, maxLevels)
 	}
 	for _, width := range c.BlockOutChannels {
 		if width < 1 || width > 1<<13 {
-			return fmt.Errorf("block_out_channels %v: want each from 1 to %d", c.BlockOutChannels, 1<<13)
+			return fmt.Errorf("%s %v: want each from 1 to %d", spell(widths), c.BlockOutChannels, 1<<13)
 		}
 		if width%c.NormNumGroups != 0 {
-			return fmt.Errorf("block_out_channels %v: %d is not divisible by norm_num_groups %d", c.BlockOutChannels,
-				width, c.NormNumGroups)
+			return fmt.Errorf("%s %v: %d is not divisible by %s %d", spell(widths), c.BlockOutChannels, width,
+				spell("norm_num_groups"), c.NormNumGroups)
 		}
 	}
 	if err := c.checkKind(); err != nil {
@@ -143,7 +157,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("scaling_factor %v: want a positive number", c.ScalingFactor)
 	}
 	if n := c.NumParams(); n > maxParams {
-		return fmt.Errorf("a model of %d parameters: want at most %d", n, maxParams)
+		return fmt.Errorf("%s %v and %s %d: %d parameters: want at most %d", spell(widths),
+			c.BlockOutChannels, spell("layers_per_block"), c.LayersPerBlock, n, maxParams)
 	}
 	return nil
 }

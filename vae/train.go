@@ -65,46 +65,45 @@ func DefaultTrainConfig(cfg Config) TrainConfig {
 // betas of the optimizer: the second one is short because runs are.
 const beta1, beta2 = 0.9, 0.99
 
-// Validate returns an error that gives the value and the rule it breaks.
+// Validate returns an error for the first field whose value is not allowed: the field as the command's flag spells
+// it, the value and the rule.
 func (c TrainConfig) Validate() error {
-	if err := c.Model.Validate(); err != nil {
+	if err := c.Model.validate(asFlag); err != nil {
 		return err
 	}
 	if err := c.Model.CheckImageSize(c.ImageSize); err != nil {
 		return err
 	}
 	if c.Model.InChannels != 3 || c.Model.OutChannels != 3 {
-		return fmt.Errorf("in_channels %d, out_channels %d: training wants 3, for RGB", c.Model.InChannels,
+		return fmt.Errorf("in-channels %d and out-channels %d: want 3, for RGB", c.Model.InChannels,
 			c.Model.OutChannels)
 	}
 	for _, f := range []struct {
-		name  string
-		value int
-		least int
-	}{{"max steps", c.MaxSteps, 1}, {"batch size", c.BatchSize, 1}, {"log interval", c.LogEvery, 1},
-		{"warm-up steps", c.WarmupSteps, 0}} {
+		name         string
+		value, least int
+	}{
+		{"max-steps", c.MaxSteps, 1}, {"batch-size", c.BatchSize, 1}, {"log-every", c.LogEvery, 1},
+		{"warmup-steps", c.WarmupSteps, 0},
+	} {
 		if f.value < f.least {
 			return fmt.Errorf("%s %d: want at least %d", f.name, f.value, f.least)
 		}
 	}
-	for _, f := range []struct {
-		name       string
-		value      float64
-		least, top float64
-	}{
-		{"learning rate", c.LR, 0, math.MaxFloat64}, {"final learning rate", c.FinalLR, 0, 1},
-		{"KL weight", c.KLWeight, 0, 1e6}, {"initial log variance", c.InitLogvar, -20, 20},
-		{"EMA decay", c.EMADecay, 0, 1}, {"gradient norm", c.MaxGradNorm, 0, math.MaxFloat64},
-	} {
-		if !(f.value >= f.least && f.value <= f.top) {
-			return fmt.Errorf("%s %v: want %v to %v", f.name, f.value, f.least, f.top)
-		}
-	}
-	if c.LR == 0 || c.EMADecay == 1 {
-		return fmt.Errorf("learning rate %v, EMA decay %v: nothing would be learned", c.LR, c.EMADecay)
-	}
-	if c.Loss != "mse" && c.Loss != "l1" {
+	switch {
+	case !(c.LR > 0) || math.IsInf(c.LR, 0):
+		return fmt.Errorf("lr %v: want a positive number", c.LR)
+	case !(c.FinalLR >= 0 && c.FinalLR <= 1):
+		return fmt.Errorf("final-lr %v: want a share from 0 to 1", c.FinalLR)
+	case c.Loss != "mse" && c.Loss != "l1":
 		return fmt.Errorf("loss %q: want mse or l1", c.Loss)
+	case !(c.KLWeight >= 0 && c.KLWeight <= 1e6):
+		return fmt.Errorf("kl-weight %v: want 0 to %v", c.KLWeight, 1e6)
+	case !(c.InitLogvar >= -20 && c.InitLogvar <= 20):
+		return fmt.Errorf("init-logvar %v: want -20 to 20", c.InitLogvar)
+	case !(c.EMADecay >= 0 && c.EMADecay < 1):
+		return fmt.Errorf("ema-decay %v: want at least 0 and less than 1", c.EMADecay)
+	case !(c.MaxGradNorm >= 0) || math.IsInf(c.MaxGradNorm, 0):
+		return fmt.Errorf("max-grad-norm %v: want a number, 0 for no limit", c.MaxGradNorm)
 	}
 	return nil
 }

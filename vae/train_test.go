@@ -150,10 +150,10 @@ func TestTrainingErrors(t *testing.T) {
 		"batches fail": {testTrainConfig(t, 3), failing, "disk on fire"},
 		"wrong batch":  {testTrainConfig(t, 3), rectangles(3, 16), "step 1: a batch of 2304 bytes, want 3072"},
 		"not a number": {wild, rectangles(4, 16), "step 2: the loss is NaN"},
-		"no steps":     {testTrainConfig(t, 0), rectangles(4, 16), "max steps 0: want at least 1"},
+		"no steps":     {testTrainConfig(t, 0), rectangles(4, 16), "max-steps 0: want at least 1"},
 		"size not fitting": {func() TrainConfig { c := testTrainConfig(t, 3); c.ImageSize = 15; return c }(),
 			rectangles(4, 15),
-			"image size 15: want a multiple of 2"},
+			"image-size 15: want a multiple of 2"},
 	} {
 		live := torch.Live()
 		m, err := Train(t.Context(), dev, tc.cfg, tc.batches, nil)
@@ -222,5 +222,50 @@ func TestLatentStdIsThatOfDrawnLatents(t *testing.T) {
 	}
 	if _, err := LatentStd(t.Context(), m, 15, 10, rectangles(n, 15)); err == nil {
 		t.Error("no error for a size that does not fit")
+	}
+}
+
+func TestTrainConfigValidate(t *testing.T) {
+	model, err := SmallConfig(32, 4, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := DefaultTrainConfig(model)
+	if err := good.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		change func(*TrainConfig)
+		want   string
+	}{
+		{func(c *TrainConfig) { c.Model.InChannels = 4 }, "in-channels 4 and out-channels 3: want 3"},
+		{func(c *TrainConfig) { c.Model.LatentChannels = 0 }, "latent-channels 0: want 1 to 1024"},
+		{func(c *TrainConfig) { c.Model.LayersPerBlock = -1 }, "layers-per-block -1: want 1 to 64"},
+		{func(c *TrainConfig) { c.Model.SampleSize = 0 }, "image-size 0: want 1 to 65536"},
+		{func(c *TrainConfig) { c.Model = model.WithLevels() }, "block-out-channels: 0 levels, want 1 to 10"},
+		{func(c *TrainConfig) { c.Model = model.WithLevels(8, 12) },
+			"block-out-channels [8 12]: 12 is not divisible by norm-num-groups 8"},
+		{func(c *TrainConfig) { c.Model = model.WithLevels(8192, 8192, 8192) },
+			"block-out-channels [8192 8192 8192] and layers-per-block 1: "},
+		{func(c *TrainConfig) { c.ImageSize = 30 }, "image-size 30: want a multiple of 4"},
+		{func(c *TrainConfig) { c.MaxSteps = 0 }, "max-steps 0: want at least 1"},
+		{func(c *TrainConfig) { c.BatchSize = 0 }, "batch-size 0: want at least 1"},
+		{func(c *TrainConfig) { c.LogEvery = 0 }, "log-every 0: want at least 1"},
+		{func(c *TrainConfig) { c.WarmupSteps = -1 }, "warmup-steps -1: want at least 0"},
+		{func(c *TrainConfig) { c.LR = 0 }, "lr 0: want a positive number"},
+		{func(c *TrainConfig) { c.LR = math.NaN() }, "lr NaN: want a positive number"},
+		{func(c *TrainConfig) { c.LR = math.Inf(1) }, "lr +Inf: want a positive number"},
+		{func(c *TrainConfig) { c.FinalLR = 2 }, "final-lr 2: want a share from 0 to 1"},
+		{func(c *TrainConfig) { c.Loss = "huber" }, `loss "huber": want mse or l1`},
+		{func(c *TrainConfig) { c.KLWeight = -1 }, "kl-weight -1: want 0 to 1e+06"},
+		{func(c *TrainConfig) { c.InitLogvar = 21 }, "init-logvar 21: want -20 to 20"},
+		{func(c *TrainConfig) { c.EMADecay = 1 }, "ema-decay 1: want at least 0 and less than 1"},
+		{func(c *TrainConfig) { c.MaxGradNorm = math.NaN() }, "max-grad-norm NaN: want "},
+	} {
+		cfg := good
+		c.change(&cfg)
+		if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("error %v, want %q", err, c.want)
+		}
 	}
 }

@@ -197,7 +197,7 @@ func TestBadVAE(t *testing.T) {
 	ditrun(t, "encode-latents", "--data", r.pictures, "--vae", other, "--out", r.latents).refused(t, 1,
 		"it holds latents made with")
 	ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", out, "--image-size", "9").refused(t, 2,
-		"image size 9: want a multiple of 2")
+		"--image-size 9: want a multiple of 2")
 	for vae, texts := range map[string][]string{
 		filepath.Join(out, "none"):               {"none: no such file or directory"},
 		r.pictures:                               {"no " + vaeWeights + " in the folder"},
@@ -310,7 +310,8 @@ func TestBadLatents(t *testing.T) {
 	train(r.latents, "--num-classes", "3").refused(t, 1, "latents have 4 classes, the model has 3")
 	train(r.latents, "--global-batch-size", "65").refused(t, 1,
 		"global batch size 65 is larger than the data set of 64 samples")
-	train(r.latents, "--model", "DiT-16x1x2/3").refused(t, 2, "latent size 4 is not divisible by patch size 3")
+	train(r.latents, "--model", "DiT-16x1x2/3").refused(t, 2,
+		"--model DiT-16x1x2/3: latent size 4 is not divisible by patch size 3")
 	if exists(out) {
 		t.Errorf("refused runs leave %q", list(t, out))
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/ditrun/ditrun/data/captions"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch"
-	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/vae"
 	"github.com/ditrun/ditrun/vae/encode"
@@ -24,7 +23,6 @@ type encodeOptions struct {
 	encode   encode.Options
 
 	data    string
-	dtype   string
 	preview int
 	verify  bool
 }
@@ -39,7 +37,7 @@ func (o *encodeOptions) flags() []cli.Flag {
 		&cli.IntFlag{Name: "batch-size", Destination: &o.encode.BatchSize, Value: 32, Usage: "`N` pictures at a time"},
 		&cli.StringFlag{Name: "flip", Destination: &o.encode.Flip, Value: "both",
 			Usage: "both keeps the latents of mirrored pictures too, none does not"},
-		&cli.StringFlag{Name: "dtype", Destination: &o.dtype, Value: "fp16",
+		&cli.StringFlag{Name: "dtype", Destination: &o.encode.DType, Value: "fp16",
 			Usage: "of the stored latents: fp16 or fp32"},
 		&cli.StringFlag{Name: "precision", Destination: &o.encode.Precision, DefaultText: "tf32 on CUDA, else fp32",
 			Usage: "of the encoder: fp32, tf32, bf16 or fp16"},
@@ -76,7 +74,7 @@ func (o *encodeOptions) check(func(string) bool) error {
 		choices     []string
 	}{
 		{"flip", o.encode.Flip, []string{"both", "none"}},
-		{"dtype", o.dtype, []string{"fp16", "fp32"}},
+		{"dtype", o.encode.DType, []string{"fp16", "fp32"}},
 		{"precision", o.encode.Precision, []string{"", "fp32", "tf32", "bf16", "fp16"}},
 		{"resampler", string(o.encode.Resampler), []string{string(picture.PillowClassic), string(picture.Pillow13),
 			string(picture.Imaging)}},
@@ -216,13 +214,12 @@ func (in *encodeInput) open(e *env, o *encodeOptions) error {
 	l := &in.encode
 	l.Source, l.VAE = src, model
 	l.NumWorkers, l.OnError = o.numWorkers, o.onError
-	l.DType = map[string]checkpoint.DType{"fp16": checkpoint.F16, "fp32": checkpoint.F32}[o.dtype]
 	l.Rank, l.World, l.LocalWorld = in.process.Rank, in.process.World, in.process.LocalWorld
 	l.Tool = "ditrun " + readVersion().Ditrun
 	l.Unlocked = e.unlocked(l.OutDir, l.World)
 	*l = l.WithDefaults()
 	if err := model.Config().CheckImageSize(l.ImageSize.Height, l.ImageSize.Width); err != nil {
-		return usageError{err}
+		return ofFlag(err)
 	}
 	return nil
 }

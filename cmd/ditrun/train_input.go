@@ -127,7 +127,7 @@ func (t *trainInput) openPictures(e *env, o *trainOptions, process dist.Env) (er
 	t.catalogue = src
 	t.workers = cmp.Or(o.pictures.numWorkers, max(1, (runtime.GOMAXPROCS(0)-1)/max(1, process.LocalWorld)))
 	if t.source, err = training.Pictures(src, t.vae, size, t.workers); err != nil {
-		return usageError{err}
+		return ofFlag(err)
 	}
 	if process.Rank == 0 {
 		e.warn("pictures are encoded again at every step: encode-latents does it once (%s-pixel pictures, the log's "+

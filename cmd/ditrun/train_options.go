@@ -210,7 +210,7 @@ func (o *trainOptions) complete(set training.Set, dev torch.Device) (err error) 
 		}
 	}
 	if err := c.Validate(); err != nil {
-		return usageError{fmt.Errorf("train: %w", err)}
+		return ofFlag(err)
 	}
 	o.imageSize, o.numClasses = c.ImageSize, c.Model.NumClasses
 	o.block, o.condition = c.Model.Block.String(), c.Model.Condition.String()

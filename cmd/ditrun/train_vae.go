@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -84,7 +83,7 @@ func runTrainVAE(e *env) error {
 	}
 	cfg, err := vaeTrainConfig(c)
 	if err != nil {
-		return usageError{fmt.Errorf("train-vae: %w", err)}
+		return ofFlag(err)
 	}
 	if p := c.Float64("flip-prob"); !(p >= 0 && p <= 1) {
 		return usagef("--flip-prob %v: want 0 to 1", p)
@@ -298,9 +297,6 @@ func vaeTrainConfig(c *cli.Context) (vae.TrainConfig, error) {
 		}
 	}
 	model.LayersPerBlock, model.NormNumGroups = c.Int("layers-per-block"), c.Int("norm-num-groups")
-	if lr := c.Float64("lr"); !(lr > 0) || math.IsInf(lr, 0) {
-		return vae.TrainConfig{}, fmt.Errorf("learning rate %v: want a positive number", lr)
-	}
 	cfg := vae.DefaultTrainConfig(model)
 	cfg.ImageSize, cfg.MaxSteps, cfg.BatchSize = c.Int("image-size"), c.Int("max-steps"), c.Int("batch-size")
 	cfg.LR, cfg.Loss, cfg.KLWeight, cfg.EMADecay = c.Float64("lr"), c.String("loss"), c.Float64("kl-weight"),

@@ -7,6 +7,7 @@
 package training
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -74,48 +75,78 @@ var DefaultConfig = Config{
 	Accumulation: 1, OnBadStep: "stop", LogEvery: 100, CkptEvery: 50000,
 }
 
-// Validate returns an error that gives the value and the rule it breaks.
+// Validate returns an error for the first field whose value is not allowed: the field as the command's flag spells
+// it, the value and the rule. A model that cannot be built is named by its sizes: "model DiT-192x6x7/2: ...".
 func (c Config) Validate() error {
-	if err := c.Model.Validate(); err != nil {
+	if err := c.ValidateRecipe(); err != nil {
 		return err
 	}
-	switch {
-	case c.GlobalBatchSize < 1:
-		return fmt.Errorf("global batch size %d: want at least 1", c.GlobalBatchSize)
-	case c.Epochs < 1 && c.MaxSteps < 1:
-		return fmt.Errorf("epochs %d and max steps %d: want at least one of them positive", c.Epochs, c.MaxSteps)
-	case !(c.LR > 0) || math.IsInf(c.LR, 0):
-		return fmt.Errorf("learning rate %v: want a positive number", c.LR)
-	case !slices.Contains([]string{"constant", "linear", "cosine"}, c.LRSchedule):
-		return fmt.Errorf("learning rate schedule %q: want constant, linear or cosine", c.LRSchedule)
-	case c.WarmupSteps < 0:
-		return fmt.Errorf("warm-up of %d steps: want 0 or more", c.WarmupSteps)
-	case !(c.FinalLR >= 0 && c.FinalLR <= 1):
-		return fmt.Errorf("final learning rate %v: want a share from 0 to 1", c.FinalLR)
-	case !(c.EMADecay >= 0 && c.EMADecay < 1):
-		return fmt.Errorf("ema decay %v: want 0 <= decay < 1", c.EMADecay)
-	case !(c.WeightDecay >= 0), !(c.MaxGradNorm >= 0):
-		return fmt.Errorf("weight decay %v, gradient norm %v: want 0 or more", c.WeightDecay, c.MaxGradNorm)
-	case !(c.FlipProb >= 0 && c.FlipProb <= 1):
-		return fmt.Errorf("flip probability %v: want 0 to 1", c.FlipProb)
-	case !slices.Contains([]string{"", stream.ShuffleOrder, stream.BlockOrder}, c.DataOrder):
-		return fmt.Errorf("data order %q: want %s or %s", c.DataOrder, stream.ShuffleOrder, stream.BlockOrder)
-	case !slices.Contains([]string{"fp32", "tf32", "bf16"}, c.Precision):
-		return fmt.Errorf("precision %q: want fp32, tf32 or bf16", c.Precision)
-	case c.Accumulation < 0 || c.Accumulation > 0 && c.GlobalBatchSize%c.Accumulation != 0:
-		return fmt.Errorf("gradient accumulation over %d parts: want a number that divides the global batch size %d",
-			c.Accumulation, c.GlobalBatchSize)
-	case !slices.Contains([]string{"", "stop", "skip", "rollback"}, c.OnBadStep):
-		return fmt.Errorf("on bad step %q: want stop, skip or rollback", c.OnBadStep)
-	case !(c.SpikeFactor == 0 || c.SpikeFactor > 1) || math.IsInf(c.SpikeFactor, 0):
-		return fmt.Errorf("spike factor %v: want a number above 1, or 0 for none", c.SpikeFactor)
-	case c.KeepLast < 0 || c.KeepEvery < 0:
-		return fmt.Errorf("keep last %d, keep every %d: want 0 or more", c.KeepLast, c.KeepEvery)
-	case c.LogEvery < 1 || c.CkptEvery < 1 || c.SampleEvery < 0:
-		return fmt.Errorf("log every %d, checkpoint every %d, sample every %d steps: want at least 1, 1 and 0",
-			c.LogEvery, c.CkptEvery, c.SampleEvery)
+	switch p := c.Model.ClassDropoutProb; {
+	case !(p >= 0 && p < 1):
+		return fmt.Errorf("class-dropout-prob %v: want at least 0 and less than 1", p)
+	case c.Model.HasClass() && c.Model.NumClasses < 1:
+		return fmt.Errorf("num-classes %d: want at least 1", c.Model.NumClasses)
+	}
+	if err := c.Model.Validate(); err != nil {
+		return fmt.Errorf("model %s: %w", c.Model.Name(), err)
 	}
 	return nil
+}
+
+// ValidateRecipe is Validate of all but Model, whose sizes are known only once the latents are open: mistakes are to
+// be found before.
+func (c Config) ValidateRecipe() error {
+	for _, f := range []struct {
+		name         string
+		value, least int
+	}{
+		{"global-batch-size", c.GlobalBatchSize, 1}, {"epochs", c.Epochs, 0}, {"max-steps", c.MaxSteps, 0},
+		{"warmup-steps", c.WarmupSteps, 0}, {"log-every", c.LogEvery, 1}, {"ckpt-every", c.CkptEvery, 1},
+		{"sample-every", c.SampleEvery, 0}, {"keep-last", c.KeepLast, 0}, {"keep-every", c.KeepEvery, 0},
+	} {
+		if f.value < f.least {
+			return fmt.Errorf("%s %d: want at least %d", f.name, f.value, f.least)
+		}
+	}
+	switch {
+	case c.Epochs == 0 && c.MaxSteps == 0:
+		return errors.New("epochs 0 and max-steps 0: want at least one of them positive")
+	case c.Accumulation < 0:
+		return fmt.Errorf("gradient-accumulation-steps %d: want at least 1", c.Accumulation)
+	case c.GlobalBatchSize%c.parts() != 0:
+		return fmt.Errorf("gradient-accumulation-steps %d: want a number that divides global-batch-size %d",
+			c.Accumulation, c.GlobalBatchSize)
+	case !(c.LR > 0) || math.IsInf(c.LR, 0):
+		return fmt.Errorf("lr %v: want a positive number", c.LR)
+	case !(c.FinalLR >= 0 && c.FinalLR <= 1):
+		return fmt.Errorf("final-lr %v: want a share from 0 to 1", c.FinalLR)
+	case !(c.WeightDecay >= 0):
+		return fmt.Errorf("weight-decay %v: want at least 0", c.WeightDecay)
+	case !(c.EMADecay >= 0 && c.EMADecay < 1):
+		return fmt.Errorf("ema-decay %v: want at least 0 and less than 1", c.EMADecay)
+	case !(c.MaxGradNorm >= 0):
+		return fmt.Errorf("max-grad-norm %v: want at least 0", c.MaxGradNorm)
+	case !(c.FlipProb >= 0 && c.FlipProb <= 1):
+		return fmt.Errorf("flip-prob %v: want 0 to 1", c.FlipProb)
+	case !(c.SpikeFactor == 0 || c.SpikeFactor > 1) || math.IsInf(c.SpikeFactor, 0):
+		return fmt.Errorf("spike-factor %v: want a number above 1, or 0 for none", c.SpikeFactor)
+	}
+	return c.validateChoices()
+}
+
+// validateChoices is Validate of the fields that take one of a few words.
+func (c Config) validateChoices() error {
+	switch {
+	case !slices.Contains([]string{"constant", "linear", "cosine"}, c.LRSchedule):
+		return fmt.Errorf("lr-schedule %q: want constant, linear or cosine", c.LRSchedule)
+	case !slices.Contains([]string{"", stream.ShuffleOrder, stream.BlockOrder}, c.DataOrder):
+		return fmt.Errorf("data-order %q: want %s or %s", c.DataOrder, stream.ShuffleOrder, stream.BlockOrder)
+	case !slices.Contains([]string{"fp32", "tf32", "bf16"}, c.Precision):
+		return fmt.Errorf("precision %q: want fp32, tf32 or bf16", c.Precision)
+	case !slices.Contains([]string{"", "stop", "skip", "rollback"}, c.OnBadStep):
+		return fmt.Errorf("on-bad-step %q: want stop, skip or rollback", c.OnBadStep)
+	}
+	return c.Orientation.Validate()
 }
 
 // Steps returns the number of steps of a run over n samples.

@@ -67,30 +67,51 @@ func TestConfigValidate(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		{func(c *Config) { c.Model.Depth = 0 }, "depth 0"},
-		{func(c *Config) { c.GlobalBatchSize = 0 }, "global batch size 0"},
-		{func(c *Config) { c.Epochs = 0 }, "epochs 0 and max steps 0"},
-		{func(c *Config) { c.LR = 0 }, "learning rate 0"},
-		{func(c *Config) { c.LR = math.NaN() }, "learning rate NaN"},
-		{func(c *Config) { c.LR = math.Inf(1) }, "learning rate +Inf"},
-		{func(c *Config) { c.LRSchedule = "" }, `learning rate schedule ""`},
-		{func(c *Config) { c.WarmupSteps = -1 }, "warm-up of -1 steps"},
-		{func(c *Config) { c.FinalLR = 1.5 }, "final learning rate 1.5"},
-		{func(c *Config) { c.FinalLR = math.NaN() }, "final learning rate NaN"},
-		{func(c *Config) { c.EMADecay = 1 }, "ema decay 1"},
-		{func(c *Config) { c.EMADecay = -1 }, "ema decay -1"},
-		{func(c *Config) { c.WeightDecay = -1 }, "weight decay -1"},
-		{func(c *Config) { c.MaxGradNorm = math.NaN() }, "gradient norm NaN"},
-		{func(c *Config) { c.FlipProb = 2 }, "flip probability 2"},
-		{func(c *Config) { c.Precision = "fp64" }, `precision "fp64"`},
-		{func(c *Config) { c.LogEvery = 0 }, "log every 0"},
-		{func(c *Config) { c.CkptEvery = 0 }, "checkpoint every 0"},
-		{func(c *Config) { c.SampleEvery = -1 }, "sample every -1"},
+		{func(c *Config) { c.Model.Depth = 0 }, "model DiT-1152x0x16/2: depth 0: want "},
+		{func(c *Config) { c.Model.InputSize = 31 }, "model DiT-XL/2: latent size 31 is not divisible by patch size 2"},
+		{func(c *Config) { c.Model.ClassDropoutProb = 1 }, "class-dropout-prob 1: want "},
+		{func(c *Config) { c.Model.ClassDropoutProb = math.NaN() }, "class-dropout-prob NaN: want "},
+		{func(c *Config) { c.Model.NumClasses = 0 }, "num-classes 0: want at least 1"},
+		{func(c *Config) { c.GlobalBatchSize = 0 }, "global-batch-size 0: want at least 1"},
+		{func(c *Config) { c.Epochs = 0 }, "epochs 0 and max-steps 0: want "},
+		{func(c *Config) { c.Epochs, c.MaxSteps = -1, 5 }, "epochs -1: want at least 0"},
+		{func(c *Config) { c.MaxSteps = -1 }, "max-steps -1: want at least 0"},
+		{func(c *Config) { c.LR = 0 }, "lr 0: want a positive number"},
+		{func(c *Config) { c.LR = -1 }, "lr -1: want a positive number"},
+		{func(c *Config) { c.LR = math.NaN() }, "lr NaN: want "},
+		{func(c *Config) { c.LR = math.Inf(1) }, "lr +Inf: want "},
+		{func(c *Config) { c.LRSchedule = "" }, `lr-schedule "": want constant, linear or cosine`},
+		{func(c *Config) { c.WarmupSteps = -1 }, "warmup-steps -1: want at least 0"},
+		{func(c *Config) { c.FinalLR = 1.5 }, "final-lr 1.5: want "},
+		{func(c *Config) { c.FinalLR = math.NaN() }, "final-lr NaN: want "},
+		{func(c *Config) { c.EMADecay = 1 }, "ema-decay 1: want at least 0 and less than 1"},
+		{func(c *Config) { c.EMADecay = -1 }, "ema-decay -1: want "},
+		{func(c *Config) { c.WeightDecay = -1 }, "weight-decay -1: want at least 0"},
+		{func(c *Config) { c.MaxGradNorm = math.NaN() }, "max-grad-norm NaN: want at least 0"},
+		{func(c *Config) { c.FlipProb = 2 }, "flip-prob 2: want 0 to 1"},
+		{func(c *Config) { c.DataOrder = "none" }, `data-order "none": want shuffle or block`},
+		{func(c *Config) { c.Precision = "int4" }, `precision "int4": want fp32, tf32 or bf16`},
+		{func(c *Config) { c.Orientation = "up" }, `orientation "up": want exif or as-stored`},
+		{func(c *Config) { c.Accumulation = -1 }, "gradient-accumulation-steps -1: want at least 1"},
+		{func(c *Config) { c.Accumulation = 3 },
+			"gradient-accumulation-steps 3: want a number that divides global-batch-size 256"},
+		{func(c *Config) { c.OnBadStep = "cry" }, `on-bad-step "cry": want stop, skip or rollback`},
+		{func(c *Config) { c.SpikeFactor = 0.5 }, "spike-factor 0.5: want "},
+		{func(c *Config) { c.SpikeFactor = math.Inf(1) }, "spike-factor +Inf: want "},
+		{func(c *Config) { c.LogEvery = 0 }, "log-every 0: want at least 1"},
+		{func(c *Config) { c.CkptEvery = 0 }, "ckpt-every 0: want at least 1"},
+		{func(c *Config) { c.SampleEvery = -1 }, "sample-every -1: want at least 0"},
+		{func(c *Config) { c.KeepLast = -1 }, "keep-last -1: want at least 0"},
+		{func(c *Config) { c.KeepEvery = -1 }, "keep-every -1: want at least 0"},
 	} {
 		cfg := good
 		c.change(&cfg)
-		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("error %v, want %q", err, c.want)
 		}
+	}
+	recipe := DefaultConfig // before the latents are open
+	if err := recipe.ValidateRecipe(); err != nil {
+		t.Error(err)
 	}
 }

@@ -33,7 +33,7 @@ type Options struct {
 	// cores to libtorch, and else the cores of this process but one.
 	NumWorkers int
 	Flip       string            // "both" (also "") keeps the latents of mirrored pictures too, "none" does not
-	DType      checkpoint.DType  // of the moments; "" means F16
+	DType      string            // of the stored latents: fp16 (also "") or fp32
 	Precision  string            // of the encoder: fp32, tf32, bf16 or fp16; "" means tf32 on CUDA, else fp32
 	ShardSize  int               // pictures in a shard; 0 means latents.DefaultShardSize
 	Tool       string            // name and version of the program, for the manifest
@@ -53,6 +53,46 @@ type Options struct {
 	Unlocked func() error
 	// OnBad, which may be nil, is told each picture that cannot be decoded, as it is met.
 	OnBad func(bad catalog.Bad)
+}
+
+// Validate returns an error for the first field whose value is not allowed: the field as the command's flag spells
+// it, the value and the rule. What Run requires may be missing still, so that mistakes are found before files are
+// opened; where the VAE is there the size of the crops is held against it.
+func (o Options) Validate() error {
+	if o.VAE != nil && o.ImageSize != (picture.Size{}) {
+		if err := o.VAE.Config().CheckImageSize(o.ImageSize.Height, o.ImageSize.Width); err != nil {
+			return err
+		}
+	}
+	for _, f := range []struct {
+		name  string
+		value int
+	}{
+		{"batch-size", o.BatchSize}, {"num-workers", o.NumWorkers}, {"shard-size", o.ShardSize},
+		{"local-world", o.LocalWorld},
+	} {
+		if f.value < 0 {
+			return fmt.Errorf("%s %d: want at least 1", f.name, f.value)
+		}
+	}
+	if o.World < 0 || o.Rank < 0 || o.Rank > 0 && o.Rank >= o.World {
+		return fmt.Errorf("rank %d and world %d: want a rank from 0 to world - 1", o.Rank, o.World)
+	}
+	switch {
+	case !slices.Contains([]string{"", "both", "none"}, o.Flip):
+		return fmt.Errorf("flip %q: want both or none", o.Flip)
+	case !slices.Contains([]string{"", "fp16", "fp32"}, o.DType):
+		return fmt.Errorf("dtype %q: want fp16 or fp32", o.DType)
+	case !slices.Contains([]string{"", "fp32", "tf32", "bf16", "fp16"}, o.Precision):
+		return fmt.Errorf("precision %q: want fp32, tf32, bf16 or fp16", o.Precision)
+	case !slices.Contains([]picture.Resampler{"", picture.PillowClassic, picture.Pillow13, picture.Imaging},
+		o.Resampler):
+		return fmt.Errorf("resampler %q: want %s, %s or %s", o.Resampler, picture.PillowClassic, picture.Pillow13,
+			picture.Imaging)
+	case !slices.Contains([]string{"", "fail", "skip"}, o.OnError):
+		return fmt.Errorf("on-error %q: want fail or skip", o.OnError)
+	}
+	return nil
 }
 
 // Progress is how far the work is. Counts include the finished shards of earlier runs and of other
@@ -158,7 +198,7 @@ func (o Options) WithDefaults() Options {
 	o.NumWorkers = cmp.Or(o.NumWorkers, workers)
 	o.Resampler = cmp.Or(o.Resampler, picture.PillowClassic)
 	o.Flip = cmp.Or(o.Flip, "both")
-	o.DType = cmp.Or(o.DType, checkpoint.F16)
+	o.DType = cmp.Or(o.DType, "fp16")
 	o.Precision = cmp.Or(o.Precision, precision)
 	o.OnError = cmp.Or(o.OnError, "fail")
 	if o.OnProgress == nil {
@@ -177,39 +217,28 @@ func (o *Options) checkRequired() error {
 	return nil
 }
 
+// stored names the types of stored latents as their files do.
+var stored = map[string]checkpoint.DType{"fp16": checkpoint.F16, "fp32": checkpoint.F32}
+
 // plan describes the set of latents that o asks for.
 func (o *Options) plan() (latents.Plan, error) {
-	cfg := o.VAE.Config()
-	if err := cfg.CheckImageSize(o.ImageSize.Height, o.ImageSize.Width); err != nil {
+	if err := o.Validate(); err != nil {
 		return latents.Plan{}, err
 	}
+	cfg := o.VAE.Config()
 	if cfg.InChannels != 3 {
 		return latents.Plan{}, fmt.Errorf("the VAE takes images of %d channels, want 3", cfg.InChannels)
 	}
 	if o.VAE.WeightsSHA256() == "" {
 		return latents.Plan{}, errors.New("the VAE is in no file: save it first")
 	}
-	for _, c := range []struct {
-		name, value string
-		choices     []string
-	}{
-		{"flip", o.Flip, []string{"both", "none"}},
-		{"precision", o.Precision, []string{"fp32", "tf32", "bf16", "fp16"}},
-		{"on error", o.OnError, []string{"fail", "skip"}},
-	} {
-		if !slices.Contains(c.choices, c.value) {
-			return latents.Plan{}, fmt.Errorf("%s %q: want %s", c.name, c.value, strings.Join(c.choices, " or "))
-		}
-	}
-	if o.BatchSize < 1 || o.NumWorkers < 1 {
-		return latents.Plan{}, fmt.Errorf("batch size %d, workers %d: want at least 1", o.BatchSize, o.NumWorkers)
-	}
 	return latents.Plan{
 		Dataset: latents.DatasetOf(o.Source),
 		VAE: latents.VAE{Name: filepath.Base(o.VAEName), SHA256: o.VAE.WeightsSHA256(),
 			ScalingFactor: cfg.ScalingFactor},
 		Channels: cfg.LatentChannels, Height: o.ImageSize.Height / cfg.Downsample(),
-		Width: o.ImageSize.Width / cfg.Downsample(), DType: o.DType, Flip: o.Flip == "both", Precision: o.Precision,
+		Width: o.ImageSize.Width / cfg.Downsample(), DType: stored[o.DType], Flip: o.Flip == "both",
+		Precision: o.Precision,
 		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Orientation: catalog.OrientationOf(o.Source),
 		Decoder: picture.Decoders, ShardSize: o.ShardSize,
 		Tool: strings.TrimPrefix(o.Tool+", "+picture.DecoderVersions(), ", "),

@@ -90,7 +90,7 @@ func TestDefaults(t *testing.T) {
 	}
 	o := Options{VAE: m, LocalWorld: 2}.WithDefaults()
 	if o.ImageSize != picture.Square(m.Config().SampleSize) || o.NumWorkers != workers || o.Precision != precision ||
-		o.BatchSize != 32 || o.Flip != "both" || o.DType != checkpoint.F16 || o.OnError != "fail" {
+		o.BatchSize != 32 || o.Flip != "both" || o.DType != "fp16" || o.OnError != "fail" {
 		t.Errorf("defaults %+v", o)
 	}
 	o = Options{VAE: m, ImageSize: picture.Square(4), NumWorkers: 3, Precision: "bf16"}.WithDefaults()
@@ -108,7 +108,7 @@ func TestLatentsEqualDirectEncoding(t *testing.T) {
 
 func testDirectEncoding(t *testing.T, size picture.Size) {
 	o := testOptions(t, t.TempDir())
-	o.DType, o.ImageSize = checkpoint.F32, size
+	o.DType, o.ImageSize = "fp32", size
 	var seen []int
 	o.OnProgress = func(p Progress) { seen = append(seen, p.Done, p.Total) }
 	manifest, err := Run(t.Context(), o)
@@ -177,7 +177,7 @@ func TestLatentsEqualDiffusers(t *testing.T) {
 	}
 	defer src.Close()
 	o := testOptions(t, t.TempDir())
-	o.Source, o.DType, o.NumWorkers = src, checkpoint.F32, 2
+	o.Source, o.DType, o.NumWorkers = src, "fp32", 2
 	if _, err := Run(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
@@ -319,15 +319,20 @@ func TestErrors(t *testing.T) {
 		"no options":  {Options{}, "Source, VAE, VAEName and OutDir are required"},
 		"unsaved VAE": {change(func(o *Options) { o.VAE = unsaved }), "save it first"},
 		"image size": {change(func(o *Options) { o.ImageSize = picture.Square(15) }),
-			"image size 15: want a multiple of 2"},
+			"image-size 15: want a multiple of 2"},
 		"flip":       {change(func(o *Options) { o.Flip = "maybe" }), `flip "maybe": want both or none`},
-		"batch size": {change(func(o *Options) { o.BatchSize = -1 }), "batch size -1"},
+		"batch size": {change(func(o *Options) { o.BatchSize = -1 }), "batch-size -1: want at least 1"},
+		"workers":    {change(func(o *Options) { o.NumWorkers = -1 }), "num-workers -1: want at least 1"},
+		"shard size": {change(func(o *Options) { o.ShardSize = -1 }), "shard-size -1: want at least 1"},
+		"rank":       {change(func(o *Options) { o.Rank, o.World = 2, 2 }), "rank 2 and world 2: want "},
+		"resampler": {change(func(o *Options) { o.Resampler = "mine" }),
+			`resampler "mine": want pillow-classic, pillow13 or imaging`},
 		"precision": {change(func(o *Options) { o.Precision = "int4" }),
-			`precision "int4": want fp32 or tf32 or bf16 or fp16`},
-		"on error": {change(func(o *Options) { o.OnError = "cry" }), `on error "cry": want fail or skip`},
+			`precision "int4": want fp32, tf32, bf16 or fp16`},
+		"on error": {change(func(o *Options) { o.OnError = "cry" }), `on-error "cry": want fail or skip`},
 		"lost, skipping": {change(func(o *Options) { o.Source, o.OnError = pictures{n: 21, broken: 13}, "skip" }),
 			"picture 13: not a picture"},
-		"dtype": {change(func(o *Options) { o.DType = "I64" }), "dtype"},
+		"dtype": {change(func(o *Options) { o.DType = "I64" }), `dtype "I64": want fp16 or fp32`},
 		"broken picture": {change(func(o *Options) { o.Source = pictures{n: 21, broken: 13} }),
 			"picture 13: not a picture"},
 		"another VAE": {change(func(o *Options) {
@@ -422,7 +427,7 @@ func TestFloat16Overflow(t *testing.T) {
 	}
 	read := func(precision string, want int) []float32 {
 		o := testOptions(t, t.TempDir())
-		o.VAE, o.Precision, o.DType = m, precision, checkpoint.F32
+		o.VAE, o.Precision, o.DType = m, precision, "fp32"
 		overflows := 0
 		o.OnProgress = func(p Progress) { overflows = p.Overflows }
 		if _, err := Run(t.Context(), o); err != nil {
@@ -562,7 +567,7 @@ func TestOrientedPictures(t *testing.T) {
 		defer src.Close()
 		o := testOptions(t, t.TempDir())
 		last := Progress{}
-		o.Source, o.DType, o.OnProgress = src, checkpoint.F32, func(p Progress) { last = p }
+		o.Source, o.DType, o.OnProgress = src, "fp32", func(p Progress) { last = p }
 		m, err := Run(t.Context(), o)
 		if err != nil {
 			t.Fatal(err)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/data/latents"
-	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 // childEnv makes a test process an encoder: folder of the latents, rank and world.
@@ -21,7 +20,7 @@ const childEnv = "DITRUN_TEST_ENCODE"
 func killOptions(t *testing.T, dir string) Options {
 	o := testOptions(t, dir)
 	o.Source, o.BatchSize = pictures{n: 250, bad: []int{77, 200}}, 4
-	o.OnError, o.DType = "skip", checkpoint.F32
+	o.OnError, o.DType = "skip", "fp32"
 	return o
 }
 
