@@ -136,7 +136,7 @@ func TestEveryError(t *testing.T) {
 		// A bad step is done, without having changed anything.
 		{"a loss is no number", nan, "step 6: the gradient of x_embedder.proj.weight", "", n + 1},
 		{"it is met late, as on a GPU", func(j *Job) {
-			j.looksLate, j.Config.LogEvery = true, total
+			j.CheckSteps, j.Config.LogEvery = CheckWhenLogging, total
 			nan(j)
 		}, "step 8: the loss or a gradient was not a finite number", "", total},
 		{"one bad step is passed over", func(j *Job) { j.Config.OnBadStep = onBadSkip; nan(j) }, "", "", total},
@@ -201,7 +201,7 @@ func TestEveryError(t *testing.T) {
 			}
 			switch {
 			// other numbers
-			case job.Config.Accumulation == 2 || job.Config.OnBadStep == onBadSkip || job.looksLate || c.step == 0:
+			case job.Config.Accumulation == 2 || job.Config.OnBadStep == onBadSkip || job.CheckSteps == CheckWhenLogging || c.step == 0:
 			case c.step == n+1: // a step that was not applied
 				sameTensors(t, filepath.Join(want, modelFile), filepath.Join(straight, stepName(n), modelFile))
 			default:
@@ -252,21 +252,55 @@ func TestBadStepsInARow(t *testing.T) {
 		}
 	}
 	l := synthetic(t, syntheticPlan(60))
-	for _, late := range []bool{true, false} {
+	ends := map[StepCheck]int{CheckWhenLogging: 120, CheckEveryStep: maxBadSteps}
+	for check, want := range ends {
 		cfg := small(3 * maxBadSteps)
 		cfg.OnBadStep, cfg.LogEvery = onBadSkip, 2
-		job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: t.TempDir(), looksLate: late,
+		job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: t.TempDir(), CheckSteps: check,
 			poison: every(2)}
 		if result, err := Run(t.Context(), job); err != nil || result.Step != cfg.MaxSteps {
-			t.Errorf("late %v: every other step bad: %+v, %v", late, result, err)
+			t.Errorf("check %s: every other step bad: %+v, %v", check, result, err)
 		}
 		job.Dir, job.poison = t.TempDir(), every(1)
 		job.Config.LogEvery = 40
 		result, err := Run(t.Context(), job)
-		want := map[bool]int{true: 120, false: maxBadSteps}[late]
 		if err == nil || !strings.HasSuffix(err.Error(),
 			fmt.Sprintf("none of %d steps in a row could be applied", want)) || result.Step != want {
-			t.Errorf("late %v: every step bad: %+v, %v", late, result, err)
+			t.Errorf("check %s: every step bad: %+v, %v", check, result, err)
+		}
+	}
+}
+
+// TestStepCheckChangesNoBits: when a run looks at its steps is of no consequence for what it computes, a step that is
+// passed over included.
+func TestStepCheckChangesNoBits(t *testing.T) {
+	l, dirs := synthetic(t, syntheticPlan(20)), map[StepCheck]string{}
+	for _, check := range []StepCheck{CheckByDevice, CheckEveryStep, CheckWhenLogging} {
+		cfg := small(8)
+		cfg.OnBadStep, cfg.LogEvery = onBadSkip, 3
+		bad := 0
+		job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: t.TempDir(), CheckSteps: check,
+			Hooks: Hooks{BadStep: func(b BadStep) { bad = b.Step }},
+			poison: func(_ *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor {
+				if batch == 3 {
+					return s.MulScalar(loss, math.NaN())
+				}
+				return loss
+			}}
+		result, err := Run(t.Context(), job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dirs[check] = result.Checkpoint
+		want := 6 // the next log step
+		if check.everyStep(job.Device) {
+			want = 4
+		}
+		if bad != want {
+			t.Errorf("check %q: the bad step was noticed at step %d, want %d", check, bad, want)
+		}
+		for _, name := range []string{modelFile, emaFile, optimizerAlone} {
+			sameFile(t, string(check), filepath.Join(dirs[check], name), filepath.Join(dirs[CheckByDevice], name))
 		}
 	}
 }

@@ -24,15 +24,32 @@ type Job struct {
 	// Group joins the processes that train together; nil means this one alone. Each calls Run with the same job.
 	Group *dist.Group
 	Hooks Hooks
+	// CheckSteps says when the run learns that a step was not applied: how soon it stops or rolls back. What its steps
+	// compute does not depend on it.
+	CheckSteps StepCheck
 
 	// For tests: poison changes the loss of a batch of the stream, memory is called before n samples go through the
 	// model.
 	poison func(r *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor
 	memory func(n int) error
-	// Fault fails what a saver does as a file system would; looksLate makes the CPU notice bad steps as late as a GPU.
-	fault     func(what string) error
-	looksLate bool
-	pauses    *pauses // nil: those of real runs
+	// Fault fails what a saver does as a file system would.
+	fault  func(what string) error
+	pauses *pauses // nil: those of real runs
+}
+
+// A StepCheck says when a run looks whether its steps were applied, see [Config.OnBadStep]. To look is to wait for
+// the device.
+type StepCheck string
+
+const (
+	CheckByDevice    StepCheck = ""             // CheckEveryStep on the CPU, CheckWhenLogging on a GPU
+	CheckEveryStep   StepCheck = "every-step"   // at once, for which a GPU would stand still between steps
+	CheckWhenLogging StepCheck = "when-logging" // at log steps and before checkpoints, where the run waits anyway
+)
+
+// everyStep says whether the run looks after every step on dev.
+func (c StepCheck) everyStep(dev torch.Device) bool {
+	return c == CheckEveryStep || c == CheckByDevice && !dev.IsCUDA()
 }
 
 // Hooks are called on the training goroutine; nil ones are skipped. They show a run, and cannot end it. Of several
@@ -107,7 +124,7 @@ type runner struct {
 	saved   int   // the step of the last checkpoint written, begun or loaded
 	unsaved retry // of a checkpoint that could not be written
 	ending  bool  // nothing comes after the checkpoint that is written next
-	looks   bool  // at each step whether it was applied, not only where that is read anyway
+	checked bool  // after every step: whether it was applied
 	pauses  *pauses
 	busy    bool          // between the beginning and the end of a change of the state
 	trend   *torch.Tensor // running mean of the loss, for spikes
@@ -168,7 +185,7 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 		r.pauses = defaultPauses()
 	}
 	r.saver.pauses, r.saver.fault = r.pauses.file, job.fault
-	r.looks = !job.Device.IsCUDA() && !job.looksLate // there is nothing to wait for on the CPU
+	r.checked = job.CheckSteps.everyStep(job.Device)
 	return r, nil
 }
 
@@ -308,7 +325,7 @@ func (r *runner) stepDone(ctx context.Context, s *torch.Scope, b Batch) error {
 	r.pollSave()
 	end := r.step == r.total
 	logs, saves := r.logs(r.step), end || r.step%r.cfg.CkptEvery == 0
-	if logs || saves || r.looks {
+	if logs || saves || r.checked {
 		if err := r.checkSteps(s, b); err != nil {
 			return err
 		}
