@@ -32,11 +32,15 @@ without_torch = $(filter-out $(with_torch),$(shell go list ./...))
 slow_torch = ^Test(StepsDoNotLeak|ActivationsReuseTheirPages|FillInParts)$$
 race_ranks = ^Test(Alone|Store|NoGoroutineStays|RankThatGaveUp|InterruptedWhileWaiting|TellsAgain|NCCLCalls|$\
 	NCCLRankThatGaveUp|SaveLoadContinueIsBitEqual|OptimizerErrorsAndLifetime|RanksMustAgree|GroupErrors|SnapshotStays)$$
+# Of the training loop and the encoder of latents those of savers, readers and ranks.
+race_loops = Cancel|EveryError|ResumeEquals|Save|Retention|Compares|BadData|StopOnOne|EqualsDisk|Stopped|BadPictures|$\
+	DirectEncoding
 
 test: build check
 	.ci/gotest race -race $(without_torch)
 	.ci/gotest race-torch -race -skip '$(slow_torch)' ./torch
 	.ci/gotest race-ranks -race -p 1 -run '$(race_ranks)' ./torch/dist ./torch/optim
+	.ci/gotest race-loops -race -p 1 -run '$(race_loops)' ./diffusion/training ./vae/encode
 	.ci/gotest torch -p 1 $(with_torch)
 	@$(MAKE) shim-asan
 

@@ -75,7 +75,7 @@ func (o Options) Validate() error {
 			return fmt.Errorf("%s %d: want at least 1", f.name, f.value)
 		}
 	}
-	if o.World < 0 || o.Rank < 0 || o.Rank > 0 && o.Rank >= o.World {
+	if o.World < 0 || o.Rank < 0 || o.World > 1 && o.Rank >= o.World { // a rank of a world of one has no effect
 		return fmt.Errorf("rank %d and world %d: want a rank from 0 to world - 1", o.Rank, o.World)
 	}
 	switch {
