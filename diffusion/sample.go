@@ -30,7 +30,7 @@ func ParseSampler(name string) (Sampler, error) {
 }
 
 // Sample runs the reverse process from x (noise, [N, C, H, W]) to data. noise(s, k) gives the noise
-// of the k-th step from 0, and is not asked at the last one, nor by a sampler that adds none. after is
+// of the k-th step from 0, and is not called for the last one, nor for a sampler that adds none. after is
 // called when k steps are done; its error ends the run.
 func (d *Diffusion) Sample(s *torch.Scope, sampler Sampler, model Denoiser, x *torch.Tensor,
 	noise func(s *torch.Scope, k int) *torch.Tensor, after func(k int) error) (*torch.Tensor, error) {

@@ -46,9 +46,9 @@ func (w *Weights) Adapt(ch Changes) (did []string, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	labels, said := w.keptLabels(ch, cfg)
-	if said != "" {
-		did = append(did, said)
+	labels, change := w.labelRows(ch, cfg)
+	if change != "" {
+		did = append(did, change)
 	}
 	var entries []checkpoint.Entry
 	was := old.layout()
@@ -59,8 +59,8 @@ func (w *Weights) Adapt(ch Changes) (did []string, err error) {
 		case p.name == posEmbed && cfg.Size() != old.Size():
 			e.Parts = []checkpoint.Part{checkpoint.New(cfg.positions())}
 			did = append(did, fmt.Sprintf("positions computed for latents of %s instead of %s", cfg.Size(), old.Size()))
-		case p.name == labelTable && said != "":
-			e.Parts = labelRows(part, labels, ch.Seed)
+		case p.name == labelTable && change != "":
+			e.Parts = rowsOfTable(part, labels, ch.Seed)
 		case strings.HasPrefix(p.name, "final_layer.linear.") && cfg.LearnSigma != old.LearnSigma:
 			e.Parts = variance(part, old, cfg)
 		}
@@ -79,15 +79,15 @@ func (w *Weights) Adapt(ch Changes) (did []string, err error) {
 		w.ImageSize = w.ImageSize / old.InputSize * cfg.InputSize
 	}
 	w.Source, w.Config = src, cfg
-	if said != "" {
+	if change != "" {
 		w.Classes = ch.Classes
 	}
 	return did, nil
 }
 
-// keptLabels returns for each row of the new label table the row of the old one that it is, -1 for one
-// to be drawn. said is empty where the table stays as it is.
-func (w *Weights) keptLabels(ch Changes, cfg Config) (rows []int, said string) {
+// labelRows returns for each row of the new label table the row of the old one that it takes, -1 for one to be drawn,
+// and a sentence about the change, "" where the table stays as it is.
+func (w *Weights) labelRows(ch Changes, cfg Config) (rows []int, change string) {
 	old := w.Config
 	byName := len(ch.Classes) > 0 && len(w.Classes) > 0
 	hadNull, hasNull := old.ClassDropoutProb > 0, cfg.ClassDropoutProb > 0
@@ -95,7 +95,7 @@ func (w *Weights) keptLabels(ch Changes, cfg Config) (rows []int, said string) {
 	if !cfg.HasClass() || sameNumber && !byName && hadNull == hasNull {
 		return nil, ""
 	}
-	place := placesOf(w.Classes)
+	labels := labelsOf(w.Classes)
 	kept, same := 0, true
 	for i := range cfg.NumClasses {
 		row := -1
@@ -103,7 +103,7 @@ func (w *Weights) keptLabels(ch Changes, cfg Config) (rows []int, said string) {
 			row = i
 		}
 		if byName {
-			if row = place.of(ch.Classes[i]); row >= 0 {
+			if row = labels.of(ch.Classes[i]); row >= 0 {
 				kept++
 			}
 		}
@@ -120,35 +120,35 @@ func (w *Weights) keptLabels(ch Changes, cfg Config) (rows []int, said string) {
 		}
 		rows = append(rows, null)
 	}
-	said = fmt.Sprintf("%d classes instead of %d: ", cfg.NumClasses, old.NumClasses)
+	change = fmt.Sprintf("%d classes instead of %d: ", cfg.NumClasses, old.NumClasses)
 	if byName {
-		said += fmt.Sprintf("%d kept by name, %d drawn anew", kept, cfg.NumClasses-kept)
+		change += fmt.Sprintf("%d kept by name, %d drawn anew", kept, cfg.NumClasses-kept)
 	} else if sameNumber {
-		said += "all kept"
+		change += "all kept"
 	} else {
-		said += "all drawn anew"
+		change += "all drawn anew"
 	}
 	switch {
 	case hadNull && hasNull:
-		said += ", the null class kept"
+		change += ", the null class kept"
 	case hasNull:
-		said += ", a null class drawn"
+		change += ", a null class drawn"
 	case hadNull:
-		said += ", the null class dropped"
+		change += ", the null class dropped"
 	}
-	return rows, said
+	return rows, change
 }
 
-// classPlaces finds the labels of classes by their names: by the canonical one, else by one without regard to case.
-type classPlaces struct{ exact, folded map[string]int }
+// classLabels finds the labels of classes by their names: by the canonical one, else by one without regard to case.
+type classLabels struct{ exact, folded map[string]int }
 
-func placesOf(classes []string) classPlaces {
-	p := classPlaces{map[string]int{}, map[string]int{}}
+func labelsOf(classes []string) classLabels {
+	p := classLabels{map[string]int{}, map[string]int{}}
 	for i, name := range classes {
 		p.exact[names.Canonical(name)] = i
 		key := fold(name)
 		if other, taken := p.folded[key]; taken && other != i {
-			i = -1 // which of them a third way of writing means is not known
+			i = -1 // it is not clear which of them a third way of writing means
 		}
 		p.folded[key] = i
 	}
@@ -167,7 +167,7 @@ func placesOf(classes []string) classPlaces {
 func fold(name string) string { return strings.ToLower(names.Canonical(name)) }
 
 // of returns the label of a name, -1 if there is none.
-func (p classPlaces) of(name string) int {
+func (p classLabels) of(name string) int {
 	if at, ok := p.exact[names.Canonical(name)]; ok {
 		return at
 	}
@@ -177,8 +177,8 @@ func (p classPlaces) of(name string) int {
 	return -1
 }
 
-// labelRows gathers the rows of a label table.
-func labelRows(table checkpoint.Part, rows []int, seed uint64) []checkpoint.Part {
+// rowsOfTable gathers the rows of a label table.
+func rowsOfTable(table checkpoint.Part, rows []int, seed uint64) []checkpoint.Part {
 	var parts []checkpoint.Part
 	for i, row := range rows {
 		if row >= 0 {

@@ -109,7 +109,7 @@ func TestAdaptClasses(t *testing.T) {
 
 // A name is the same in both forms of Unicode. The case counts where two names differ in nothing else.
 func TestPlacesOfClasses(t *testing.T) {
-	p := placesOf([]string{"Cat", "cat", "caf\u00e9", "tench, Tinca tinca", "tinca tinca", "Ox"})
+	p := labelsOf([]string{"Cat", "cat", "caf\u00e9", "tench, Tinca tinca", "tinca tinca", "Ox"})
 	for name, want := range map[string]int{"Cat": 0, "cat": 1, "CAT": -1, "cafe\u0301": 2, "CAFE\u0301": 2, "cafe": -1,
 		"tench": 3, "Tinca tinca": 4, "ox": 5, "": -1} {
 		if got := p.of(name); got != want {

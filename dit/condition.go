@@ -131,7 +131,7 @@ type Condition struct {
 	Lengths *torch.Tensor // Int64 [N], how many of the L tokens are real, the first ones; nil: all of them
 }
 
-// validateCondition holds what a configuration says of its blocks and its condition against the rest.
+// validateCondition checks the condition, and the sizes that only some conditions have.
 func (c Config) validateCondition() error {
 	if !slices.Contains(ConditionKinds(), c.Condition) {
 		return fmt.Errorf("condition %q: not a kind of condition", string(c.Condition))

@@ -4,6 +4,11 @@
 //
 // Shape letters: N batch, C latent channels, I x J height and width of the latent, P patch size,
 // T = (I/P) (J/P) tokens, D hidden size, H heads, K classes, L text tokens of W numbers.
+//
+// The model and its weight files are one package, large as it is: both go by one list of parameters and one table of
+// blocks, which a package of files could only have if a dozen private names were public. The model is in config.go,
+// model.go, embed.go, layers.go and a file a block; its files in [Read] and what that calls: names.go, weights.go,
+// infer.go, diffusers.go, original.go, adapt.go.
 package dit
 
 import (
@@ -102,9 +107,9 @@ func published(p int) bool { return p == 2 || p == 4 || p == 8 }
 
 // scan is fmt.Sscanf that wants all of text used.
 func scan(text, format string, args ...any) bool {
-	var rest string
-	n, _ := fmt.Sscanf(text+" end", format+" %s", append(args, &rest)...)
-	return n == len(args)+1 && rest == "end"
+	var end string
+	n, _ := fmt.Sscanf(text+" end", format+" %s", append(args, &end)...)
+	return n == len(args)+1 && end == "end"
 }
 
 // Name returns what [Named] reads for the sizes of c.

@@ -28,8 +28,8 @@ func (c Config) cost() nn.Cost {
 	cost := nn.Costs(m.XEmbedder.Proj.Cost(tokens), m.TEmbedder.Cost(), m.Final.Cost(tokens, 0))
 	if m.Text != nil {
 		length := float64(c.TextLength)
-		kept := nn.Cost{Saved: length * float64(c.HiddenSize)} // what all blocks take
-		cost = nn.Costs(cost, m.Text.Cost(length), kept)
+		shared := nn.Cost{Saved: length * float64(c.HiddenSize)} // what all blocks take
+		cost = nn.Costs(cost, m.Text.Cost(length), shared)
 	}
 	if m.design.InSequence {
 		tokens, context = tokens+context, 0

@@ -112,8 +112,8 @@ func Open(s *torch.Scope, path string) (*DiT, Info, error) {
 }
 
 // fits holds a configuration from a file against the file's own tensors before anything is allocated,
-// so that a hostile configuration cannot ask for much more memory than the file has. Which tensors are
-// missing or of another shape is for nn.Load to say.
+// so that a hostile configuration cannot take much more memory than the file has. nn.Load says which tensors are
+// missing or of another shape.
 func fits(cfg Config, src checkpoint.Source) error {
 	if err := cfg.Validate(); err != nil {
 		return err

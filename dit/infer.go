@@ -81,7 +81,7 @@ func (w *Weights) infer(src checkpoint.Source, model string) error {
 }
 
 // inferBlock tells the kind of blocks by the names and shapes of the tensors of the first one: that of the design
-// which has just these. Where none has, whoever compares the tensors with the configuration says what differs.
+// that has exactly these. Where none has, the comparison of the tensors with the configuration says what differs.
 func inferBlock(c *Config, src checkpoint.Source) {
 	found := map[string][]int64{}
 	for _, t := range src.Tensors() {

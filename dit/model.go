@@ -11,7 +11,7 @@ import (
 // normEps is the epsilon of every LayerNorm of the model.
 const normEps = 1e-6
 
-// DiT is the model. Its fields stand in the order of the published state dict.
+// DiT is the model. Its fields are in the order of the published state dict.
 type DiT struct {
 	PosEmbed  *torch.Tensor    `dit:"pos_embed"` // [1, T, D], fixed
 	XEmbedder PatchEmbed       `dit:"x_embedder"`
@@ -169,7 +169,7 @@ func ParseGuidedChannels(text string) (GuidedChannels, error) {
 
 // ForwardWithCFG is Forward under classifier-free guidance: uncond + scale (cond - uncond) on the
 // guided channels of the noise (DiT paper, section 3.1). The batch is [z; z'] of 2n under the
-// conditions [asked; null], null being the null class and the tokens of an empty or a negative prompt:
+// conditions [wanted; null], null being the null class and the tokens of an empty or a negative prompt:
 // the first half of x is used for both, and both halves of the result hold the guided noise. Other
 // channels pass through for each half.
 func (m *DiT) ForwardWithCFG(s *torch.Scope, x, t *torch.Tensor, cond Condition, scale float64,
@@ -181,8 +181,8 @@ func (m *DiT) ForwardWithCFG(s *torch.Scope, x, t *torch.Tensor, cond Condition,
 	if guided == GuideAll {
 		k = m.cfg.InChannels
 	}
-	eps, rest := s.Narrow(out, 1, 0, k), s.Narrow(out, 1, k, out.Dim(1)-k)
-	asked, null := s.Narrow(eps, 0, 0, n), s.Narrow(eps, 0, n, n)
-	guidedEps := s.Add(null, s.MulScalar(s.Subtract(asked, null), scale))
-	return s.Cat([]*torch.Tensor{s.Cat([]*torch.Tensor{guidedEps, guidedEps}, 0), rest}, 1)
+	eps, others := s.Narrow(out, 1, 0, k), s.Narrow(out, 1, k, out.Dim(1)-k)
+	wanted, null := s.Narrow(eps, 0, 0, n), s.Narrow(eps, 0, n, n)
+	guidedEps := s.Add(null, s.MulScalar(s.Subtract(wanted, null), scale))
+	return s.Cat([]*torch.Tensor{s.Cat([]*torch.Tensor{guidedEps, guidedEps}, 0), others}, 1)
 }

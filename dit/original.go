@@ -103,7 +103,7 @@ func (t *Training) readOptimizer(state checkpoint.Source) error {
 		return fmt.Errorf("its optimizer is AdamW with amsgrad, which this program does not have")
 	}
 	params := t.Config.layout()
-	if numbered == len(params)-1 { // an optimizer that was given what is trained alone
+	if numbered == len(params)-1 { // an optimizer of the trained parameters alone
 		params = params[1:]
 	}
 	if numbered != len(params) {

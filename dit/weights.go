@@ -193,7 +193,7 @@ func (w *Weights) note(format string, args ...any) {
 	w.Notes = append(w.Notes, fmt.Sprintf(format, args...))
 }
 
-// leftOver reports whether a tensor may be in the file though the model has no place for it.
+// leftOver reports whether a tensor may be in the file though the model has no parameter of that name.
 func (w *Weights) leftOver(name string) bool {
 	switch {
 	case w.Layout == "diffusers": // the copies of other blocks; sameInEveryBlock looks at them

@@ -11,8 +11,8 @@
 //		...
 //	})
 //
-// Latents here are unscaled. A diffusion model sees them times Config().ScalingFactor, and whoever
-// hands its samples to Decode divides by that.
+// Latents here are unscaled. A diffusion model works on them times Config().ScalingFactor: divide its samples by
+// that before Decode.
 //
 // Shape letters: N batch, C latent channels, D width of a level, H and W image height and width,
 // h and w latent height and width, S side of a square image.
@@ -25,7 +25,7 @@ import (
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
-// AutoencoderKL is the model. Its fields stand in the order of the published state dict.
+// AutoencoderKL is the model. Its fields are in the order of the published state dict.
 type AutoencoderKL struct {
 	Encoder       Encoder   `dit:"encoder"`
 	Decoder       Decoder   `dit:"decoder"`

@@ -24,10 +24,10 @@ type Config struct {
 	LayersPerBlock   int      `json:"layers_per_block"` // of the encoder; the decoder has one more
 	NormNumGroups    int      `json:"norm_num_groups"`
 	SampleSize       int      `json:"sample_size"` // side of the images it was trained on
-	// ScalingFactor takes latents to about unit variance; whoever uses the latents applies it.
+	// ScalingFactor takes latents to about unit variance; the user of the latents applies it.
 	ScalingFactor float64 `json:"scaling_factor"`
 
-	// What diffusers has switches for and this package does not: read so that it can be refused.
+	// Switches of diffusers that this package does not have: read so that others than its own are refused.
 	ShiftFactor          *float64  `json:"shift_factor"`
 	LatentsMean          []float64 `json:"latents_mean"`
 	LatentsStd           []float64 `json:"latents_std"`

@@ -24,13 +24,13 @@ import (
 // there. The zero value keeps nothing.
 type Saves struct {
 	Dir    string
-	Every  int             // steps between two saves; one at the start tries the place, and there is one at the end
+	Every  int             // steps between two saves; one at the start tries whether Dir can be written, and there is one at the end
 	Data   string          // names the pictures and their order
 	Resume *State          // where the run goes on, of [ReadState]; nil starts it
 	Pauses []time.Duration // before new tries of a save that failed for a reason which may pass
 
 	OnSave func(step int) // after a save; may be nil
-	// OnError is told of a save that failed, and training goes on; may be nil. One at the start ends the run.
+	// OnError is called when a save failed, and training goes on; may be nil. A failure at the start ends the run.
 	OnError func(error)
 }
 
@@ -41,7 +41,7 @@ const (
 	stateName     = "train-vae.json" // the checksums of the others, and its own
 )
 
-// A State is what a save knows of its run.
+// A State describes the run that a save is of.
 type State struct {
 	Step   int                `json:"step"` // the number of steps done
 	Config TrainConfig        `json:"config"`
@@ -52,7 +52,7 @@ type State struct {
 	dir string
 }
 
-// names are the files that a save of the run has.
+// names are those of the files of a save.
 func (c TrainConfig) names() []string {
 	names := []string{WeightsName, optimizerName, ConfigName}
 	if c.EMADecay > 0 {
@@ -116,7 +116,7 @@ func (st *State) Fits(cfg TrainConfig) error {
 
 // save writes the state after step steps.
 func (t *trainer) save(s *torch.Scope, step int) error {
-	if err := t.sound(s); err != nil {
+	if err := t.checkFinite(s); err != nil {
 		return err
 	}
 	shot, err := t.opt.Snapshot(s.NoGrad())
@@ -172,7 +172,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// trySave saves, with more than one try if need be. That it could not is told, and the save before stays.
+// trySave saves, with more than one try if need be. A save that fails is reported, and the one before stays.
 func (t *trainer) trySave(ctx context.Context, s *torch.Scope, step int) {
 	err := disk.Retry(ctx, t.saves.Pauses, func() error { return t.save(s, step) })
 	if err != nil && t.saves.OnError != nil {
@@ -180,8 +180,8 @@ func (t *trainer) trySave(ctx context.Context, s *torch.Scope, step int) {
 	}
 }
 
-// sound returns an error where weights are not finite.
-func (t *trainer) sound(s *torch.Scope) error {
+// checkFinite returns an error where weights are not finite.
+func (t *trainer) checkFinite(s *torch.Scope) error {
 	return s.NoGrad().Try(func(s *torch.Scope) error {
 		for name, p := range nn.Params(t.model) {
 			if v := s.Sum(s.Abs(p)).Item(); math.IsNaN(v) || math.IsInf(v, 0) {
@@ -192,7 +192,7 @@ func (t *trainer) sound(s *torch.Scope) error {
 	})
 }
 
-// load takes the run up where the save has it.
+// load continues the run where the save has it.
 func (t *trainer) load(s *torch.Scope, st *State) error {
 	files := map[string]*checkpoint.File{}
 	defer func() {
@@ -211,7 +211,7 @@ func (t *trainer) load(s *torch.Scope, st *State) error {
 		files[name] = f
 	}
 	averages := files[averageName]
-	if averages == nil { // there is no average, and what stands for it is not used
+	if averages == nil { // there is no average, and what takes its place is not used
 		averages = files[WeightsName]
 	}
 	if err := nn.Load(s, t.model, files[WeightsName], false); err != nil {

@@ -41,7 +41,7 @@ func resumed(t *testing.T, dir string, cfg TrainConfig) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 4, Resume: st},
+	m, err := Train(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 4, Resume: st},
 		after(st.Step, -1), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func TestContinuedTrainingIsBitEqual(t *testing.T) {
 	for _, decay := range []float64{0, 0.9} {
 		cfg := testTrainConfig(t, 14)
 		cfg.EMADecay = decay
-		m, err := Train(t.Context(), torchtest.Device(t), cfg, after(0, -1), nil)
+		m, err := Train(t.Context(), torchtest.Device(t), cfg, Saves{}, after(0, -1), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestContinuedTrainingIsBitEqual(t *testing.T) {
 		// Killed after step 9: what was there is the save of step 8.
 		dir, killed := filepath.Join(t.TempDir(), "new", "training"), filepath.Join(t.TempDir(), "training")
 		var saves []int
-		m, err = TrainWith(t.Context(), torchtest.Device(t), cfg,
+		m, err = Train(t.Context(), torchtest.Device(t), cfg,
 			Saves{Dir: dir, Every: 4, OnSave: func(n int) { saves = append(saves, n) }}, after(0, -1), func(s Step) {
 				if s.Step == 9 {
 					if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
@@ -108,7 +108,7 @@ func TestContinuedTrainingIsBitEqual(t *testing.T) {
 		}
 
 		// An error of the pictures.
-		m, err = TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 4}, after(0, 6), nil)
+		m, err = Train(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 4}, after(0, 6), nil)
 		if err == nil || !strings.Contains(err.Error(), "a picture vanished") || m != nil {
 			t.Fatalf("error %v", err)
 		}
@@ -121,7 +121,7 @@ func TestContinuedTrainingIsBitEqual(t *testing.T) {
 
 		// An interrupt, which gives the averages away: the save has the weights.
 		ctx, cancel := context.WithCancel(t.Context())
-		m, err = TrainWith(ctx, torchtest.Device(t), cfg, Saves{Dir: dir, Every: 100}, after(0, -1), func(s Step) {
+		m, err = Train(ctx, torchtest.Device(t), cfg, Saves{Dir: dir, Every: 100}, after(0, -1), func(s Step) {
 			if s.Step == 7 {
 				cancel()
 			}
@@ -147,7 +147,7 @@ func TestWhatIsNotSaved(t *testing.T) {
 	cfg := testTrainConfig(t, 30)
 	cfg.LR, cfg.WarmupSteps, cfg.LogEvery = 1e30, 0, 3
 	dir := filepath.Join(t.TempDir(), "training")
-	if _, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 1}, after(0, -1),
+	if _, err := Train(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 1}, after(0, -1),
 		nil); err == nil || !strings.Contains(err.Error(), "the loss is NaN") {
 		t.Fatalf("error %v", err)
 	}
@@ -155,7 +155,7 @@ func TestWhatIsNotSaved(t *testing.T) {
 		t.Errorf("a save of step %d, whose loss is not finite", st.Step)
 	}
 	dir = filepath.Join(t.TempDir(), "training")
-	if _, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 1}, after(0, 0),
+	if _, err := Train(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 1}, after(0, 0),
 		nil); err == nil {
 		t.Error("no error")
 	}
@@ -163,7 +163,7 @@ func TestWhatIsNotSaved(t *testing.T) {
 		t.Errorf("a run without a step leaves %s (%v)", dir, err)
 	}
 	cfg.LogEvery = 30
-	if _, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 100}, after(0, 5),
+	if _, err := Train(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 100}, after(0, 5),
 		nil); err == nil {
 		t.Error("no error")
 	}
@@ -180,7 +180,7 @@ func TestFailedSaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	steps := 0
-	_, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: filepath.Join(file, "training"), Every: 2},
+	_, err := Train(t.Context(), torchtest.Device(t), cfg, Saves{Dir: filepath.Join(file, "training"), Every: 2},
 		after(0, -1), func(Step) { steps++ })
 	if err == nil || !strings.Contains(err.Error(), "save VAE: ") || steps > 0 {
 		t.Errorf("%d steps, error %v", steps, err)
@@ -190,7 +190,7 @@ func TestFailedSaves(t *testing.T) {
 	dir := filepath.Join(parent, "training")
 	var told []error
 	var saves []int
-	m, err := TrainWith(t.Context(), torchtest.Device(t), cfg,
+	m, err := Train(t.Context(), torchtest.Device(t), cfg,
 		Saves{Dir: dir, Every: 2, Pauses: []time.Duration{time.Millisecond},
 			OnSave: func(n int) { saves = append(saves, n) }, OnError: func(err error) { told = append(told, err) }},
 		after(0, -1), func(s Step) {
@@ -219,7 +219,7 @@ func TestDamagedSaves(t *testing.T) {
 	cfg := testTrainConfig(t, 6)
 	cfg.EMADecay = 0.5
 	dir := filepath.Join(t.TempDir(), "training")
-	if _, err := TrainWith(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 2}, after(0, 3),
+	if _, err := Train(t.Context(), torchtest.Device(t), cfg, Saves{Dir: dir, Every: 2}, after(0, 3),
 		nil); err == nil {
 		t.Fatal("no error")
 	}
@@ -264,7 +264,7 @@ func TestDamagedSaves(t *testing.T) {
 	} {
 		other := cfg
 		change(&other)
-		if _, err := TrainWith(t.Context(), torchtest.Device(t), other, Saves{Dir: dir, Resume: st}, after(3, -1),
+		if _, err := Train(t.Context(), torchtest.Device(t), other, Saves{Dir: dir, Resume: st}, after(3, -1),
 			nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}

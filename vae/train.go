@@ -128,7 +128,7 @@ func (c TrainConfig) emaDecay(step int) float64 {
 
 // Batch is the input of one training step.
 type Batch struct {
-	Pixels []uint8 // [N, S, S, 3]; read before the next batch is asked for
+	Pixels []uint8 // [N, S, S, 3]; read before the next batch is
 }
 
 // Step reports a finished step.
@@ -154,18 +154,14 @@ type Losses struct {
 // batches has at least MaxSteps batches. onStep, which may be nil, is called after each step.
 //
 // The weights depend on the configuration, the batches, the device and the number of threads
-// alone. When ctx ends, Train returns the model trained so far along with ctx's error; with any
+// alone. When ctx ends, Train returns the model trained so far and ctx's error; with any
 // other error the model is nil. A loss that is not a number is an error that names the step.
-func Train(ctx context.Context, dev torch.Device, cfg TrainConfig, batches iter.Seq2[*Batch, error],
-	onStep func(Step)) (*AutoencoderKL, error) {
-	return TrainWith(ctx, dev, cfg, Saves{}, batches, onStep)
-}
-
-// TrainWith is [Train] of a run that saves as it goes. One that a save continues, whose batches begin with the one
+//
+// Where saves has a folder the run saves as it goes. A run that a save continues, whose batches begin with the one
 // after its step, ends with the bits of one that nothing cut short. Whatever ends the run, what it did since the
 // last save is saved unless the weights are no longer finite.
-func TrainWith(ctx context.Context, dev torch.Device, cfg TrainConfig, saves Saves,
-	batches iter.Seq2[*Batch, error], onStep func(Step)) (*AutoencoderKL, error) {
+func Train(ctx context.Context, dev torch.Device, cfg TrainConfig, saves Saves, batches iter.Seq2[*Batch, error],
+	onStep func(Step)) (*AutoencoderKL, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("train VAE: %w", err)
 	}
@@ -189,7 +185,7 @@ func TrainWith(ctx context.Context, dev torch.Device, cfg TrainConfig, saves Sav
 		}
 		defer opt.Close()
 		t := &trainer{cfg: cfg, model: m, opt: opt, saves: saves}
-		defer t.forget()
+		defer t.closeUnread()
 		if err := t.begin(s); err != nil {
 			return err
 		}
@@ -244,7 +240,7 @@ type trainer struct {
 	diverged bool // a loss was not finite
 }
 
-// begin takes the run up where it was, and tries whether it can be saved.
+// begin continues the run that a save holds, and tries whether it can be saved.
 func (t *trainer) begin(s *torch.Scope) error {
 	if t.saves.Resume != nil {
 		if err := t.saves.Resume.Fits(t.cfg); err != nil {
@@ -285,7 +281,7 @@ func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Ba
 	if t.done == t.cfg.MaxSteps {
 		return nil
 	}
-	asked := time.Now()
+	waiting := time.Now()
 	for b, err := range batches {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -294,7 +290,7 @@ func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Ba
 			return err
 		}
 		step := t.done
-		waited := time.Since(asked)
+		waited := time.Since(waiting)
 		if want := t.cfg.BatchSize * t.cfg.ImageSize * t.cfg.ImageSize * 3; len(b.Pixels) != want {
 			return fmt.Errorf("step %d: a batch of %d bytes, want %d (%d images of %d x %d x 3)", step+1, len(b.Pixels),
 				want, t.cfg.BatchSize, t.cfg.ImageSize, t.cfg.ImageSize)
@@ -306,7 +302,7 @@ func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Ba
 		report := Step{Step: t.done, LR: t.cfg.lr(step), WaitSeconds: waited.Seconds()}
 		last := t.done == t.cfg.MaxSteps
 		due := t.saves.Dir != "" && t.saves.Every > 0 && t.done%t.saves.Every == 0
-		if t.done%t.cfg.LogEvery == 0 || last || due { // nothing is saved whose losses nobody has looked at
+		if t.done%t.cfg.LogEvery == 0 || last || due { // nothing is saved whose losses were not checked
 			losses, err := t.read(s, step)
 			if err != nil {
 				return err
@@ -322,7 +318,7 @@ func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Ba
 		if last {
 			return nil
 		}
-		asked = time.Now()
+		waiting = time.Now()
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -377,7 +373,7 @@ func (t *trainer) read(s *torch.Scope, step int) (*Losses, error) {
 		return nil, err
 	}
 	first := step + 1 - len(t.unread)
-	t.forget()
+	t.closeUnread()
 	for i := 0; i < len(rows); i += 4 {
 		for k, what := range []string{"loss", "reconstruction loss", "KL", "gradient norm"} {
 			if v := float64(rows[i+k]); math.IsNaN(v) || math.IsInf(v, 0) {
@@ -391,7 +387,7 @@ func (t *trainer) read(s *torch.Scope, step int) (*Losses, error) {
 	return t.losses, nil
 }
 
-func (t *trainer) forget() {
+func (t *trainer) closeUnread() {
 	for _, u := range t.unread {
 		u.Close()
 	}

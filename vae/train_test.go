@@ -68,7 +68,7 @@ func TestTrainingLearnsAndRepeats(t *testing.T) {
 		var first []byte
 		for run := range 2 {
 			var steps []Step
-			m, err := Train(t.Context(), torchtest.Device(t), cfg, rectangles(4, 16),
+			m, err := Train(t.Context(), torchtest.Device(t), cfg, Saves{}, rectangles(4, 16),
 				func(s Step) { steps = append(steps, s) })
 			if err != nil {
 				t.Fatal(err)
@@ -94,13 +94,13 @@ func TestTrainingLearnsAndRepeats(t *testing.T) {
 	}
 	cfg.Seed++
 	cfg.MaxSteps = 1
-	a, err := Train(t.Context(), torchtest.Device(t), cfg, rectangles(4, 16), nil)
+	a, err := Train(t.Context(), torchtest.Device(t), cfg, Saves{}, rectangles(4, 16), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.Close()
 	cfg.Seed++
-	b, err := Train(t.Context(), torchtest.Device(t), cfg, rectangles(4, 16), nil)
+	b, err := Train(t.Context(), torchtest.Device(t), cfg, Saves{}, rectangles(4, 16), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestTrainingReturnsTheAverage(t *testing.T) {
 	cfg := testTrainConfig(t, 3)
 	train := func(decay float64) []byte {
 		cfg.EMADecay = decay
-		m, err := Train(t.Context(), torchtest.Device(t), cfg, rectangles(4, 16), nil)
+		m, err := Train(t.Context(), torchtest.Device(t), cfg, Saves{}, rectangles(4, 16), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +156,7 @@ func TestTrainingErrors(t *testing.T) {
 			"image-size 15: want a multiple of 2"},
 	} {
 		live := torch.Live()
-		m, err := Train(t.Context(), dev, tc.cfg, tc.batches, nil)
+		m, err := Train(t.Context(), dev, tc.cfg, Saves{}, tc.batches, nil)
 		if err == nil || !strings.Contains(err.Error(), tc.want) || m != nil {
 			t.Errorf("%s: error %v and model %v, want %q and none", name, err, m != nil, tc.want)
 		}
@@ -170,7 +170,7 @@ func TestCancelledTrainingReturnsTheModelSoFar(t *testing.T) {
 	cfg := testTrainConfig(t, 1000)
 	ctx, cancel := context.WithCancel(t.Context())
 	live := torch.Live()
-	m, err := Train(ctx, torchtest.Device(t), cfg, rectangles(4, 16), func(s Step) {
+	m, err := Train(ctx, torchtest.Device(t), cfg, Saves{}, rectangles(4, 16), func(s Step) {
 		if s.Step == 7 {
 			cancel()
 		}

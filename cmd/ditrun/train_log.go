@@ -32,7 +32,7 @@ type trainLog struct {
 // hooks are what the loop reports to. Processes of rank above 0 report to nobody.
 func (l *trainLog) hooks() training.Hooks {
 	return training.Hooks{Start: l.start, Step: l.step, Log: l.log, Preview: l.sample, Saved: l.saved, Warn: l.warn,
-		BadStep: l.badStep, Rollback: l.rollback, Place: l.place}
+		BadStep: l.badStep, Rollback: l.rollback, Dir: l.place}
 }
 
 // plotInterval keeps the redrawing of the loss curve a small share of a run.

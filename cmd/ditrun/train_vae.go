@@ -181,7 +181,7 @@ func runTrainVAE(e *env) error {
 	began := time.Now()
 	bar := e.progressOnTerminal("train-vae", "steps", int64(cfg.MaxSteps))
 	batches := batchesOf(stream.Images(e.ctx, src, pictures))
-	model, err := vae.TrainWith(e.ctx, dev, cfg, saves, batches, func(s vae.Step) {
+	model, err := vae.Train(e.ctx, dev, cfg, saves, batches, func(s vae.Step) {
 		steps = s.Step
 		bar.Set(int64(steps))
 		if s.Losses != nil {

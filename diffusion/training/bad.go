@@ -77,8 +77,8 @@ func (r *runner) checkSteps(s *torch.Scope, b Batch) error {
 	return agreed{fmt.Errorf("step %d: %s", r.step, bad.Why)}
 }
 
-// unstable is the way out where the data are not at fault.
-const unstable = ": lower the learning rate or set a gradient norm limit and continue from a checkpoint of before, " +
+// unstableAdvice is what to do where the data are not at fault.
+const unstableAdvice = ": lower the learning rate or set a gradient norm limit and continue from a checkpoint of before, " +
 	"or let the run skip such steps or roll back"
 
 // rollback goes back to the last checkpoint. The batches since then, the bad one last, are passed over.
@@ -142,7 +142,7 @@ func (r *runner) explain(s *torch.Scope, b Batch) (string, error) {
 	if why := r.badData(s, p.x0, b.IDs); why != "" {
 		return why, nil
 	}
-	losses, rest := r.losses(s, p)
+	losses, finish := r.losses(s, p)
 	total := torch.Data[float32](losses.Total)
 	worst := 0
 	for i, v := range total {
@@ -152,10 +152,10 @@ func (r *runner) explain(s *torch.Scope, b Batch) (string, error) {
 	}
 	sample := fmt.Sprintf("%s at timestep %d", r.sampleName(b.IDs[worst]), p.t[worst])
 	if loss := float64(total[worst]); math.IsNaN(loss) || math.IsInf(loss, 0) {
-		return fmt.Sprintf("the loss of %s is %v", sample, loss) + unstable, nil
+		return fmt.Sprintf("the loss of %s is %v", sample, loss) + unstableAdvice, nil
 	}
 	s.Backward(r.loss(s, losses, b.Position.Batch))
-	rest()
+	finish()
 	r.opt.ExposeGrad()
 	var broken []string
 	for _, param := range nn.List(r.model) {
@@ -167,14 +167,14 @@ func (r *runner) explain(s *torch.Scope, b Batch) (string, error) {
 		}
 	}
 	if len(broken) > 0 {
-		return fmt.Sprintf("the gradient of %s is not a finite number", some(broken, 4)) + unstable, nil
+		return fmt.Sprintf("the gradient of %s is not a finite number", some(broken, 4)) + unstableAdvice, nil
 	}
 	if trend := r.trend.Item(); r.cfg.SpikeFactor > 0 && trend > 0 {
 		return fmt.Sprintf("the loss is above %g times its running mean of %.4g; here %s has the largest, %.4g"+
-			unstable, r.cfg.SpikeFactor, trend, sample, total[worst]), nil
+			unstableAdvice, r.cfg.SpikeFactor, trend, sample, total[worst]), nil
 	}
 	return "the loss or a gradient was not a finite number, which does not show again on the last batch of this " +
-		"process" + unstable, nil
+		"process" + unstableAdvice, nil
 }
 
 // some lists the first n of values.
@@ -208,9 +208,9 @@ func (r *runner) tooLarge(s *torch.Scope, b Batch, cause error) error {
 				return err
 			}
 			p = p.first(s, k)
-			losses, rest := r.losses(s, p)
+			losses, finish := r.losses(s, p)
 			s.Backward(r.loss(s, losses, b.Position.Batch))
-			rest()
+			finish()
 			s.Synchronize()
 			return nil
 		}) == nil

@@ -10,7 +10,7 @@ import (
 // Changes says in words in what a run that goes on with cfg after step differs from the one that was, over the same
 // samples, as far as its results do: "lr 0.0001 before, 0.0003 now". The names are those of the flags. Another length
 // is no difference, unless the rate depends on it: then it is said with both rates. What must not differ is not
-// looked at, since a run does not begin with it (see [Check]).
+// compared, since [Check] refuses it.
 func Changes(before, now Config, samples, step int) []string {
 	var list []string
 	for _, f := range before.differing(now) {

@@ -12,16 +12,16 @@ const healthSteps = 100
 
 // health looks for the usual faults of a run in its first steps and names them in words.
 type health struct {
-	labels map[int64]int // how often each was seen
-	pairs  *labelCheck   // of labels and latents; nil where there is nothing to tell
-	said   map[string]bool
-	held   []string // warnings that wait for the latents to be compared with their checksums
-	done   bool
+	labels  map[int64]int   // how many samples had each
+	pairs   *labelCheck     // of labels and latents; nil where it could find nothing
+	warned  map[string]bool // by kind of warning
+	delayed []string        // warnings that wait for the latents to be compared with their checksums
+	done    bool
 }
 
-// before looks at what is known without a step.
-func (h *health) before(r *runner) {
-	h.labels, h.said = map[int64]int{}, map[string]bool{}
+// begin warns of what is wrong with the configuration and the set.
+func (h *health) begin(r *runner) {
+	h.labels, h.warned = map[int64]int{}, map[string]bool{}
 	if r.hooks.Warn != nil && r.cfg.Model.HasClass() && len(r.set.Classes) > 1 && r.step < healthSteps {
 		h.pairs = &labelCheck{}
 	}
@@ -36,10 +36,10 @@ func (h *health) before(r *runner) {
 }
 
 func (h *health) warn(r *runner, key, text string, args ...any) {
-	if h.said[key] || r.hooks.Warn == nil {
+	if h.warned[key] || r.hooks.Warn == nil {
 		return
 	}
-	h.said[key] = true
+	h.warned[key] = true
 	r.hooks.Warn(fmt.Sprintf(text, args...))
 }
 
@@ -49,28 +49,28 @@ func (h *health) warnOfData(r *runner, key, text string, args ...any) {
 	c := r.comparison()
 	if c == nil || !c.underWay() {
 		h.warn(r, key, text, args...)
-	} else if !h.said[key] && r.hooks.Warn != nil {
-		h.said[key] = true
-		h.held = append(h.held, fmt.Sprintf(text, args...))
+	} else if !h.warned[key] && r.hooks.Warn != nil {
+		h.warned[key] = true
+		h.delayed = append(h.delayed, fmt.Sprintf(text, args...))
 	}
 }
 
-// flush warns of what was held back, if nothing is wrong with the latents.
+// flush gives the delayed warnings, if nothing is wrong with the latents.
 func (h *health) flush(r *runner) {
-	if len(h.held) == 0 {
+	if len(h.delayed) == 0 {
 		return
 	}
 	if c := r.comparison(); c.underWay() || c.damage() != nil {
 		return
 	}
-	for _, text := range h.held {
+	for _, text := range h.delayed {
 		r.hooks.Warn(text)
 	}
-	h.held = nil
+	h.delayed = nil
 }
 
-// saw counts the labels of a batch.
-func (h *health) saw(r *runner, b Batch) {
+// countLabels counts those of a batch.
+func (h *health) countLabels(r *runner, b Batch) {
 	h.flush(r)
 	if r.step >= healthSteps {
 		return
@@ -80,10 +80,10 @@ func (h *health) saw(r *runner, b Batch) {
 	}
 }
 
-// sawLatents looks at what the labels of a batch came with.
-func (h *health) sawLatents(s *torch.Scope, r *runner, x0 *torch.Tensor, labels []int64) {
+// observe takes the latents of a batch with their labels.
+func (h *health) observe(s *torch.Scope, r *runner, x0 *torch.Tensor, labels []int64) {
 	if h.pairs != nil && r.step < healthSteps {
-		h.pairs.add(s, x0, labels, r.cfg.Model.NumClasses)
+		h.pairs.observe(s, x0, labels, r.cfg.Model.NumClasses)
 	}
 }
 
@@ -94,8 +94,8 @@ func (h *health) close() {
 	}
 }
 
-// health looks at a record of the first steps.
-func (r *runner) health(rec Record) {
+// checkHealth looks at a record of the first steps.
+func (r *runner) checkHealth(rec Record) {
 	h := &r.checks
 	if h.done {
 		return

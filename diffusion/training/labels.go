@@ -27,8 +27,8 @@ func (l *labelCheck) close() {
 	}
 }
 
-// add counts latents x0 [N, C, h, w] with their labels, of K classes. The features are means over rows, C h of them.
-func (l *labelCheck) add(s *torch.Scope, x0 *torch.Tensor, labels []int64, classes int) {
+// observe counts latents x0 [N, C, h, w] with their labels, of K classes. The features are means over rows, C h of them.
+func (l *labelCheck) observe(s *torch.Scope, x0 *torch.Tensor, labels []int64, classes int) {
 	s = s.NoGrad()
 	n := len(labels)
 	x := s.Reshape(s.MeanDims(x0, false, 3), n, -1) // [N, F]
@@ -48,7 +48,7 @@ func (l *labelCheck) add(s *torch.Scope, x0 *torch.Tensor, labels []int64, class
 
 // chance says whether the labels tell no more of the latents than labels drawn at random would: whether the
 // variance between classes over that within them is less than two standard deviations above 1. samples is how many
-// were seen; none where they are too few to judge.
+// it judges by, 0 where they are too few.
 func (l *labelCheck) chance() (samples int, ratio float64, chance bool) {
 	if l.sums == nil {
 		return 0, 0, false

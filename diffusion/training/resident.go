@@ -11,7 +11,7 @@ import (
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
-// Resident is the source of encoded latents that all lie in the memory of dev: ImageNet's at 256 pixels take 21 GB,
+// Resident is the source of encoded latents that are all in the memory of dev: ImageNet's at 256 pixels take 21 GB,
 // with mirrored views 42. Nothing is read after the start, and a batch is gathered on the device. The caller closes
 // it.
 func Resident(l *latents.Set, dev torch.Device) (*ResidentLatents, error) {
@@ -68,7 +68,7 @@ func (r *ResidentLatents) Set() Set { return r.set }
 // Batches gathers the same batches as the latents would give from disk.
 func (r *ResidentLatents) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	o.Records = true
-	return r.beside(o, func(yield func(Batch, error) bool) {
+	return r.during(o, func(yield func(Batch, error) bool) {
 		for b, err := range stream.Batches(ctx, r.latents, o) {
 			if err != nil {
 				yield(Batch{}, err)

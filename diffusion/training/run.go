@@ -53,7 +53,7 @@ func (c StepCheck) everyStep(dev torch.Device) bool {
 }
 
 // Hooks are called on the training goroutine; nil ones are skipped. They show a run, and cannot end it. Of several
-// processes that of rank 0 alone calls Log, Preview, Saved, Warn and Place.
+// processes that of rank 0 alone calls Log, Preview, Saved, Warn and Dir.
 type Hooks struct {
 	Start    func(numParams, firstStep, totalSteps int)
 	Step     func(step int)                               // after each step
@@ -63,8 +63,9 @@ type Hooks struct {
 	Warn     func(text string)                            // what looks wrong with the run
 	BadStep  func(BadStep)                                // after steps that were not applied
 	Rollback func(step int)                               // when the run goes on from this earlier step
-	// Place is asked before each checkpoint for the folder that now stands for Job.Dir, which may have been moved.
-	Place func() string
+	// Dir is called before each checkpoint and returns the folder that takes the place of Job.Dir, which may have been
+	// moved.
+	Dir func() string
 }
 
 // Result says how a run ended.
@@ -74,8 +75,8 @@ type Result struct {
 	Saved      int    // its step
 }
 
-// ErrStopped is the error of a run that ended early, with a checkpoint, because another process of its group was
-// told to.
+// ErrStopped is the error of a run that ended early, with a checkpoint, because another process of its group was to
+// stop.
 var ErrStopped = errors.New("stopped with another process of the run")
 
 // Run trains and writes checkpoints below job.Dir, from the beginning or from job.Resume. When ctx is cancelled on any
@@ -205,7 +206,7 @@ func (r *runner) run(ctx context.Context, s *torch.Scope) error {
 	if r.hooks.Start != nil {
 		r.hooks.Start(nn.NumParams(r.model), r.step, r.total)
 	}
-	r.checks.before(r)
+	r.checks.begin(r)
 	if r.saved != r.step { // taken up from a file of another program: from here on the run stands on its own
 		if err := s.Try(r.save); err != nil {
 			return r.group.Fail(err)
@@ -236,12 +237,12 @@ func (r *runner) run(ctx context.Context, s *torch.Scope) error {
 	}
 }
 
-// stopped says whether err is that of a run that ended because it was told to.
+// stopped says whether err is that of a run that was to stop.
 func stopped(ctx context.Context, err error) bool {
 	return errors.Is(err, ErrStopped) || ctx.Err() != nil && errors.Is(err, context.Cause(ctx))
 }
 
-// train makes steps until the run is done, is told to stop or cannot go on.
+// train makes steps until the run is done, is to stop or cannot go on.
 func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 	parts := r.cfg.parts()
 	r.group.AtStep(r.step)
@@ -280,7 +281,7 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 						return err
 					}
 				}
-				r.checks.sawLatents(s, r, p.x0, b.Labels)
+				r.checks.observe(s, r, p.x0, b.Labels)
 				skip, err := r.backward(s, p, b.Micro, b.Position.Batch)
 				if err == nil && last {
 					r.busy = true
@@ -296,7 +297,7 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 				return fmt.Errorf("step %d: %w", r.step+1, err)
 			}
 			r.window.wait += b.WaitSeconds
-			r.checks.saw(r, b)
+			r.checks.countLabels(r, b)
 			if !last {
 				continue
 			}
@@ -309,7 +310,7 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 		}
 	}
 	if r.step == r.total {
-		return r.compared(ctx)
+		return r.finishComparison(ctx)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -352,30 +353,29 @@ func (r *runner) stepDone(ctx context.Context, s *torch.Scope, b Batch) error {
 // logs says whether there is a record of this step.
 func (r *runner) logs(step int) bool { return step == r.total || step%r.cfg.LogEvery == 0 }
 
-// agree tells the processes of each other: whether one was told to stop, whether one has failed (as this one has
-// where failed is not nil), and whether a checkpoint is to be tried again, which is done here. All learn it at the
-// same place.
+// agree lets all processes learn after the same step whether one of them is to stop, whether one has failed (as this
+// one has where failed is not nil), and whether a checkpoint is to be tried again, which is done here.
 func (r *runner) agree(ctx context.Context, s *torch.Scope, failed error) (stop bool, err error) {
 	const stops, fails, saves = 0, 1, 2
-	told := make([]float64, 3)
+	votes := make([]float64, 3)
 	for i, is := range []bool{ctx.Err() != nil, failed != nil, r.unsaved.due(time.Now())} {
 		if is {
-			told[i] = 1
+			votes[i] = 1
 		}
 	}
 	if r.group.World() > 1 {
-		if err := r.group.AllReduceFloats(told, dist.Max); err != nil {
+		if err := r.group.AllReduceFloats(votes, dist.Max); err != nil {
 			return false, err
 		}
 	}
 	switch {
-	case told[stops] > 0:
+	case votes[stops] > 0:
 		return true, nil // a failure to read does not matter any more
 	case failed != nil:
 		return false, agreed{failed}
-	case told[fails] > 0:
+	case votes[fails] > 0:
 		return false, agreed{ErrStopped}
-	case told[saves] > 0:
+	case votes[saves] > 0:
 		return false, r.save(s)
 	}
 	return false, nil

@@ -16,8 +16,8 @@ func (r *runner) save(s *torch.Scope) error {
 	began := time.Now()
 	defer func() { r.window.saving += time.Since(began).Seconds() }()
 	r.finishSave()
-	if r.hooks.Place != nil {
-		r.saver.dir = r.hooks.Place()
+	if r.hooks.Dir != nil {
+		r.saver.dir = r.hooks.Dir()
 	}
 	shot, err := r.opt.Snapshot(s.NoGrad())
 	if err != nil {

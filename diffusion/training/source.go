@@ -17,7 +17,7 @@ type Source interface {
 	// Set describes what is trained on.
 	Set() Set
 	// Batches yields this process's parts of the batches, in the order that o asks for. A batch is overwritten when the
-	// next is asked for.
+	// next is read.
 	Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error]
 }
 
@@ -64,7 +64,7 @@ type Batch struct {
 	Moments func(s *torch.Scope) *torch.Tensor
 }
 
-// Latents is the source of encoded latents, read batch by batch. Beside that they are held against their checksums,
+// Latents is the source of encoded latents, read batch by batch. Meanwhile they are compared with their checksums,
 // once; damage ends the batches with an error.
 func Latents(l *latents.Set) Source { return stored{l, SetOf(l), &comparison{latents: l}} }
 
@@ -94,7 +94,7 @@ func SetOf(l *latents.Set) Set {
 
 func (l stored) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	m := l.encoded.Manifest()
-	return l.beside(o, func(yield func(Batch, error) bool) {
+	return l.during(o, func(yield func(Batch, error) bool) {
 		for b, err := range stream.Batches(ctx, l.encoded, o) {
 			if err != nil {
 				yield(Batch{}, err)
@@ -110,7 +110,7 @@ func (l stored) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, 
 	})
 }
 
-// check holds the configuration against what there is to train on.
+// check compares the configuration with what there is to train on.
 func (c Config) check(set Set, world int) error {
 	if err := c.Validate(); err != nil {
 		return err

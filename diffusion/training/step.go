@@ -83,17 +83,17 @@ func (t *Text) tokens(s *torch.Scope, b Batch, dropped []bool) (states, lengths 
 	return torch.From(s, values, n, t.Encoder.Length, t.Encoder.Width), torch.From(s, counts, n)
 }
 
-// losses scores the model on p. After the Backward of a loss of them, rest completes the gradients.
-func (r *runner) losses(s *torch.Scope, p part) (losses diffusion.Losses, rest func()) {
-	rest = func() {}
+// losses scores the model on p. After the Backward of a loss of them, finish completes the gradients.
+func (r *runner) losses(s *torch.Scope, p part) (losses diffusion.Losses, finish func()) {
+	finish = func() {}
 	losses = r.process.TrainingLosses(s, func(s *torch.Scope, x, t *torch.Tensor) (out *torch.Tensor) {
 		if r.cfg.Recompute {
-			out, rest = r.model.ForwardRecomputing(s, x, t, p.cond)
+			out, finish = r.model.ForwardRecomputing(s, x, t, p.cond)
 			return out
 		}
 		return r.model.Forward(s, x, t, p.cond)
 	}, p.x0, p.noise, p.t)
-	return losses, rest
+	return losses, finish
 }
 
 // loss is what gradients are of.
@@ -109,7 +109,7 @@ func (r *runner) loss(s *torch.Scope, losses diffusion.Losses, batch int) *torch
 // exchange theirs, and skip says whether to make no step of them (nil: no).
 func (r *runner) backward(s *torch.Scope, p part, i, batch int) (skip *torch.Tensor, err error) {
 	count := r.cfg.parts()
-	losses, rest := r.losses(s, p)
+	losses, finish := r.losses(s, p)
 	loss := r.loss(s, losses, batch)
 	if count > 1 {
 		loss = s.MulScalar(loss, 1/float64(count))
@@ -124,7 +124,7 @@ func (r *runner) backward(s *torch.Scope, p part, i, batch int) (skip *torch.Ten
 		r.opt.LastBackward()
 	}
 	s.Backward(loss)
-	rest()
+	finish()
 	return skip, nil
 }
 

@@ -14,18 +14,18 @@ import (
 	"github.com/ditrun/ditrun/torch"
 )
 
-// A comparison holds the latents of a run against their checksums, once, in the background of its first batches. Each
+// A comparison compares the latents of a run with their checksums, once, in the background of its first batches. Each
 // process of a run does its share.
 type comparison struct {
 	latents *latents.Set
 	mu      sync.Mutex
 	running *latents.Comparison
-	over    bool // with the error that follows
+	done    bool // with the error that follows
 	err     error
 }
 
-// beside passes batches on. Once damage is found, the next batch is an error instead.
-func (c *comparison) beside(o stream.Options, batches iter.Seq2[Batch, error]) iter.Seq2[Batch, error] {
+// during passes batches on while latents are compared. Once damage is found, the next batch is an error instead.
+func (c *comparison) during(o stream.Options, batches iter.Seq2[Batch, error]) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		c.start(o.Share)
 		for b, err := range batches {
@@ -46,7 +46,7 @@ func (c *comparison) beside(o stream.Options, batches iter.Seq2[Batch, error]) i
 func (c *comparison) start(share stream.Share) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.running == nil && !c.over {
+	if c.running == nil && !c.done {
 		c.running = c.latents.Compare(share.Rank, share.World)
 	}
 }
@@ -65,7 +65,7 @@ func (c *comparison) damage() error {
 	defer c.mu.Unlock()
 	if c.running != nil {
 		if done, err := c.running.Result(); done {
-			c.running, c.over, c.err = nil, true, err
+			c.running, c.done, c.err = nil, true, err
 		}
 	}
 	return c.err
@@ -84,8 +84,10 @@ func (c *comparison) wait(ctx context.Context) error {
 	return c.damage()
 }
 
-// of compares the shards of the given samples now.
-func (c *comparison) of(ids []int) error { return c.latents.VerifySamples(context.Background(), ids) }
+// verify compares the shards of the given samples now.
+func (c *comparison) verify(ids []int) error {
+	return c.latents.VerifySamples(context.Background(), ids)
+}
 
 // stop ends it.
 func (c *comparison) stop() {
@@ -111,9 +113,9 @@ func (r *runner) comparison() *comparison {
 	return nil
 }
 
-// compared waits until all latents have been held against their checksums: what a run has made of damaged ones does not
-// count. It says so where that takes longer than a moment.
-func (r *runner) compared(ctx context.Context) error {
+// finishComparison waits until all latents have been compared with their checksums: what a run has made of damaged
+// ones does not count. It warns where that takes longer than a moment.
+func (r *runner) finishComparison(ctx context.Context) error {
 	c := r.comparison()
 	if c == nil {
 		return nil
@@ -137,7 +139,7 @@ func (r *runner) compared(ctx context.Context) error {
 func (r *runner) badData(s *torch.Scope, x0 *torch.Tensor, ids []int) string {
 	c := r.comparison()
 	if c != nil {
-		if err := c.of(ids); err != nil {
+		if err := c.verify(ids); err != nil {
 			return err.Error()
 		}
 	}
@@ -149,11 +151,11 @@ func (r *runner) badData(s *torch.Scope, x0 *torch.Tensor, ids []int) string {
 			bad = append(bad, strings.TrimPrefix(r.sampleName(ids[i]), "sample "))
 		}
 	}
-	what, wayOut := "samples", "encode them again"
+	what, advice := "samples", "encode them again"
 	if _, ok := r.source.(pictures); ok { // which are encoded at every step
-		what, wayOut = "pictures", "look at them, since the autoencoder can encode others"
+		what, advice = "pictures", "look at them, since the autoencoder can encode others"
 		if len(bad) == n {
-			wayOut = "the autoencoder is damaged, or its precision is too narrow"
+			advice = "the autoencoder is damaged, or its precision is too narrow"
 		}
 	}
 	switch {
@@ -161,10 +163,10 @@ func (r *runner) badData(s *torch.Scope, x0 *torch.Tensor, ids []int) string {
 		return ""
 	case len(bad) == n:
 		return fmt.Sprintf("the latents of %s %s are not finite numbers: %s (they are all %d of the batch)", what,
-			some(bad, 8), wayOut, n)
+			some(bad, 8), advice, n)
 	}
 	return fmt.Sprintf("the latents of %s %s are not finite numbers: %s (those of the other %d of the batch are)",
-		what, some(bad, 8), wayOut, n-len(bad))
+		what, some(bad, 8), advice, n-len(bad))
 }
 
 // sampleName is what people know a sample by.

@@ -170,7 +170,7 @@ func (r *runner) record(s *torch.Scope) error {
 	}
 	w.reset(now)
 	defer func() { w.logging = time.Since(now).Seconds() }()
-	r.health(rec)
+	r.checkHealth(rec)
 	if r.hooks.Log != nil {
 		r.hooks.Log(rec)
 	}

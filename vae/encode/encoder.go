@@ -36,8 +36,8 @@ type encoder struct {
 // lookEvery is how often an encoder without work looks what the others have done.
 const lookEvery = 2 * time.Second
 
-// fed is what the feeder hands over: a batch of a claim, or, with no batch, that the claim has no more.
-type fed struct {
+// A delivery is what the feeder sends: a batch of a claim, or, with no batch, that the claim has no more.
+type delivery struct {
 	claim *latents.Claim
 	batch *stream.ImageBatch
 	err   error
@@ -53,12 +53,12 @@ func (e *encoder) run(ctx context.Context, w *latents.Writer) (err error) {
 		defer e.model.Close()
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	items, taken := make(chan fed), make(chan struct{}, 1)
+	deliveries, taken := make(chan delivery), make(chan struct{}, 1)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		defer close(items)
-		e.feed(ctx, w, items, taken)
+		defer close(deliveries)
+		e.feed(ctx, w, deliveries, taken)
 	}()
 	defer func() {
 		cancel()
@@ -69,16 +69,16 @@ func (e *encoder) run(ctx context.Context, w *latents.Writer) (err error) {
 	}()
 	e.last = time.Now()
 	return torch.Run(e.VAE.Device(), func(s *torch.Scope) error {
-		return e.encode(ctx, s.NoGrad(), w, items, taken)
+		return e.encode(ctx, s.NoGrad(), w, deliveries, taken)
 	})
 }
 
 // feed decodes the pictures of one claim after the other, so that the first batch of the next shard is ready when the
 // encoder is done with this one. A batch belongs to the encoder until it says that it has taken it.
-func (e *encoder) feed(ctx context.Context, w *latents.Writer, items chan<- fed, taken <-chan struct{}) {
-	send := func(f fed) bool {
+func (e *encoder) feed(ctx context.Context, w *latents.Writer, deliveries chan<- delivery, taken <-chan struct{}) {
+	send := func(d delivery) bool {
 		select {
-		case items <- f:
+		case deliveries <- d:
 			return true
 		case <-ctx.Done():
 			return false
@@ -87,7 +87,7 @@ func (e *encoder) feed(ctx context.Context, w *latents.Writer, items chan<- fed,
 	e.claiming.Store(true)
 	for claim, err := range w.Claims(ctx, e.Rank, e.World) {
 		if err != nil {
-			send(fed{err: err})
+			send(delivery{err: err})
 			return
 		}
 		e.claiming.Store(false)
@@ -95,7 +95,7 @@ func (e *encoder) feed(ctx context.Context, w *latents.Writer, items chan<- fed,
 		pictures := stream.ImageRange(ctx, e.Source, claim.Lo, claim.Hi, stream.ImageOptions{
 			Size: e.ImageSize, Batch: e.BatchSize, Workers: e.NumWorkers, Resampler: e.Resampler, KeepGoing: true})
 		for b, err := range pictures {
-			if !send(fed{claim, b, err}) || err != nil {
+			if !send(delivery{claim, b, err}) || err != nil {
 				return
 			}
 			select {
@@ -105,33 +105,33 @@ func (e *encoder) feed(ctx context.Context, w *latents.Writer, items chan<- fed,
 			}
 		}
 		e.claiming.Store(true)
-		if !send(fed{claim: claim}) {
+		if !send(delivery{claim: claim}) {
 			return
 		}
 	}
 }
 
-// encode makes the latents of what it is fed. Batches start at a shard's first picture, so that its bytes do not depend
+// encode makes the latents of the batches that are delivered. Batches start at a shard's first picture, so that its bytes do not depend
 // on which shards were made before.
-func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *latents.Writer, items <-chan fed,
+func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *latents.Writer, deliveries <-chan delivery,
 	taken chan<- struct{}) error {
 	spoilt := false // the shard has a bad picture: only look for more of them
 	for {
-		f, ok, err := e.next(w, items)
+		d, ok, err := e.next(w, deliveries)
 		if err != nil {
 			return err
 		}
 		if !ok {
 			return ctx.Err()
 		}
-		if f.err != nil {
-			return f.err
+		if d.err != nil {
+			return d.err
 		}
-		if f.batch == nil {
+		if d.batch == nil {
 			if spoilt {
-				e.spoilt += f.claim.Hi - f.claim.Lo
-				f.claim.Abandon()
-			} else if err := f.claim.Commit(); err != nil {
+				e.spoilt += d.claim.Hi - d.claim.Lo
+				d.claim.Abandon()
+			} else if err := d.claim.Commit(); err != nil {
 				return err
 			}
 			spoilt = false
@@ -140,13 +140,13 @@ func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *latents.Writer,
 			}
 			continue
 		}
-		b := f.batch
+		b := d.batch
 		for _, bad := range b.Bad {
 			e.bad = append(e.bad, bad)
 			e.OnBad(bad)
 			if e.OnError == "fail" {
 				spoilt = true
-			} else if err := f.claim.Skip(bad.ID, e.Source.Sample(bad.ID), bad.Err.Error()); err != nil {
+			} else if err := d.claim.Skip(bad.ID, e.Source.Sample(bad.ID), bad.Err.Error()); err != nil {
 				return err
 			}
 		}
@@ -155,7 +155,7 @@ func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *latents.Writer,
 		n := len(b.IDs) + len(b.Bad)
 		if spoilt || len(b.IDs) == 0 {
 			taken <- struct{}{}
-		} else if err := s.Try(func(s *torch.Scope) error { return e.add(s, f.claim, b, taken) }); err != nil {
+		} else if err := s.Try(func(s *torch.Scope) error { return e.add(s, d.claim, b, taken) }); err != nil {
 			return err
 		}
 		e.done += n
@@ -163,25 +163,25 @@ func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *latents.Writer,
 	}
 }
 
-// next waits for what the feeder hands over; ok is false when there is no more.
-func (e *encoder) next(w *latents.Writer, items <-chan fed) (f fed, ok bool, err error) {
+// next waits for a delivery; ok is false when there is none left.
+func (e *encoder) next(w *latents.Writer, deliveries <-chan delivery) (d delivery, ok bool, err error) {
 	start := time.Now()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for {
 		select {
-		case f, ok = <-items:
+		case d, ok = <-deliveries:
 			e.waited += time.Since(start)
-			return f, ok, nil
+			return d, ok, nil
 		case <-look.C:
 			if e.claiming.Load() {
 				if err := e.recount(w); err != nil {
-					return fed{}, false, err
+					return delivery{}, false, err
 				}
 				p := e.progress()
 				p.Others = true
 				e.OnProgress(p)
-				start, e.last = time.Now(), time.Now() // no fault of the pictures
+				start, e.last = time.Now(), time.Now() // the pictures were not what it waited for
 			}
 		}
 	}
@@ -261,7 +261,7 @@ func momentsBy(s *torch.Scope, m *vae.AutoencoderKL, x *torch.Tensor) []float32 
 	return out
 }
 
-// recount takes over what other processes have done.
+// recount counts what other processes have done too.
 func (e *encoder) recount(w *latents.Writer) error {
 	missing, err := w.Missing()
 	if err != nil {
