@@ -150,7 +150,7 @@ func (r *runner) explain(s *torch.Scope, b Batch) (string, error) {
 			worst = i
 		}
 	}
-	sample := fmt.Sprintf("%s at timestep %d", r.sampleName(b.IDs[worst]), p.t[worst])
+	sample := fmt.Sprintf("%s at timestep %d", NameOf(r.source, b.IDs[worst]), p.t[worst])
 	if loss := float64(total[worst]); math.IsNaN(loss) || math.IsInf(loss, 0) {
 		return fmt.Sprintf("the loss of %s is %v", sample, loss) + unstableAdvice, nil
 	}

@@ -149,6 +149,38 @@ func (c Config) validateChoices() error {
 	return c.Orientation.Validate()
 }
 
+// check compares the configuration with what there is to train on.
+func (c Config) check(set Set, world int) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	switch {
+	case set.Channels != c.Model.InChannels || set.Height != c.Model.InputSize || set.Width != c.Model.Width():
+		return fmt.Errorf("latents are %dx%dx%d, the model wants %dx%dx%d", set.Channels, set.Height, set.Width,
+			c.Model.InChannels, c.Model.InputSize, c.Model.Width())
+	case c.Model.HasText() && set.Text == nil:
+		return fmt.Errorf("latents %s have no captions: encode-latents --captions adds them", set.Name)
+	case c.Model.HasText() &&
+		(set.Text.Encoder.Width != c.Model.TextWidth || set.Text.Encoder.Length > c.Model.TextLength):
+		return fmt.Errorf("captions of %d tokens of width %d, the model wants up to %d of width %d",
+			set.Text.Encoder.Length, set.Text.Encoder.Width, c.Model.TextLength, c.Model.TextWidth)
+	case c.Model.HasClass() && len(set.Classes) > c.Model.NumClasses:
+		return fmt.Errorf("latents have %d classes, the model has %d", len(set.Classes), c.Model.NumClasses)
+	case set.Samples < c.GlobalBatchSize:
+		return fmt.Errorf("global batch size %d is larger than the data set of %d samples", c.GlobalBatchSize,
+			set.Samples)
+	case c.GlobalBatchSize%(world*c.parts()) != 0:
+		return fmt.Errorf("global batch size %d is not divisible by %d processes times %d accumulated parts",
+			c.GlobalBatchSize, world, c.parts())
+	case c.FlipProb > 0 && !set.Flip:
+		return fmt.Errorf("flip probability %v, but the latents hold no mirrored view: encode them with --flip "+
+			"both, or train without flips", c.FlipProb)
+	case !(set.ScalingFactor > 0):
+		return fmt.Errorf("latents have a scaling factor of %v, want a positive number", set.ScalingFactor)
+	}
+	return nil
+}
+
 // Steps returns the number of steps of a run over n samples.
 func (c Config) Steps(n int) int {
 	steps := c.Epochs * (n / c.GlobalBatchSize)

@@ -46,8 +46,8 @@ func (h *health) warn(r *runner, key, text string, args ...any) {
 // warnOfData is warn for what blames the autoencoder or the data, which damaged latents would make wrong: as long as
 // these are being compared with their checksums, it waits.
 func (h *health) warnOfData(r *runner, key, text string, args ...any) {
-	c := r.comparison()
-	if c == nil || !c.underWay() {
+	c := ComparisonOf(r.source)
+	if c == nil || !c.UnderWay() {
 		h.warn(r, key, text, args...)
 	} else if !h.warned[key] && r.hooks.Warn != nil {
 		h.warned[key] = true
@@ -60,7 +60,7 @@ func (h *health) flush(r *runner) {
 	if len(h.delayed) == 0 {
 		return
 	}
-	if c := r.comparison(); c.underWay() || c.damage() != nil {
+	if c := ComparisonOf(r.source); c.UnderWay() || c.Damage() != nil {
 		return
 	}
 	for _, text := range h.delayed {

@@ -2,6 +2,7 @@ package training
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
 	"github.com/ditrun/ditrun/data/catalog"
@@ -57,4 +58,18 @@ func (p pictures) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch
 			}
 		}
 	}
+}
+
+// EncodesPictures says whether a source encodes pictures at every step.
+func EncodesPictures(src Source) bool {
+	_, ok := src.(pictures)
+	return ok
+}
+
+// NameOf returns what people know a sample of a source by: the name of its picture, or its number.
+func NameOf(src Source, id int) string {
+	if p, ok := src.(pictures); ok {
+		return p.src.Sample(id).Name
+	}
+	return fmt.Sprintf("sample %d", id)
 }

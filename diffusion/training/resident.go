@@ -19,7 +19,7 @@ func Resident(l *latents.Set, dev torch.Device) (*ResidentLatents, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &ResidentLatents{latents: l, set: set, comparison: &comparison{latents: l}}
+	r := &ResidentLatents{latents: l, set: set, comparison: &Comparison{latents: l}}
 	m := l.Manifest()
 	dtype := torch.Float32
 	if m.DType == checkpoint.F16 {
@@ -48,10 +48,10 @@ func Resident(l *latents.Set, dev torch.Device) (*ResidentLatents, error) {
 
 // ResidentLatents is what [Resident] returns.
 type ResidentLatents struct {
-	*comparison
-	latents *latents.Set
-	set     Set
-	views   []*torch.Tensor // [N, 2C, h, w], as they are stored
+	latents    *latents.Set
+	set        Set
+	comparison *Comparison
+	views      []*torch.Tensor // [N, 2C, h, w], as they are stored
 }
 
 // Close frees the memory.
@@ -68,7 +68,7 @@ func (r *ResidentLatents) Set() Set { return r.set }
 // Batches gathers the same batches as the latents would give from disk.
 func (r *ResidentLatents) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	o.Records = true
-	return r.during(o, func(yield func(Batch, error) bool) {
+	return r.comparison.during(o, func(yield func(Batch, error) bool) {
 		for b, err := range stream.Batches(ctx, r.latents, o) {
 			if err != nil {
 				yield(Batch{}, err)

@@ -191,7 +191,7 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 }
 
 func (r *runner) close() {
-	r.comparison().stop()
+	ComparisonOf(r.source).Stop()
 	r.checks.close()
 	r.saver.close()
 	r.window.close()

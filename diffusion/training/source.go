@@ -2,7 +2,6 @@ package training
 
 import (
 	"context"
-	"fmt"
 	"iter"
 
 	"github.com/ditrun/ditrun/data/latents"
@@ -46,6 +45,22 @@ type Text struct {
 	NullTokens int
 }
 
+// Tokens returns the states [N, L, W] of the captions of a batch and their lengths [N], those of the empty caption
+// where they are dropped.
+func (t *Text) Tokens(s *torch.Scope, b Batch, dropped []bool) (states, lengths *torch.Tensor) {
+	n, size := len(dropped), t.Encoder.Length*t.Encoder.Width
+	values, counts := make([]float32, n*size), make([]int64, n)
+	copy(values, b.Tokens)
+	for i, drop := range dropped {
+		counts[i] = int64(b.TokenLengths[i])
+		if drop {
+			copy(values[i*size:(i+1)*size], t.Null)
+			counts[i] = int64(t.NullTokens)
+		}
+	}
+	return torch.From(s, values, n, t.Encoder.Length, t.Encoder.Width), torch.From(s, counts, n)
+}
+
 // WithText adds the captions of l to its description.
 func (set Set) WithText(l *latents.Set) (Set, error) {
 	t, err := tokens.Of(l)
@@ -66,18 +81,18 @@ type Batch struct {
 
 // Latents is the source of encoded latents, read batch by batch. Meanwhile they are compared with their checksums,
 // once; damage ends the batches with an error.
-func Latents(l *latents.Set) Source { return stored{l, SetOf(l), &comparison{latents: l}} }
+func Latents(l *latents.Set) Source { return stored{l, SetOf(l), &Comparison{latents: l}} }
 
 // Captioned is [Latents] with the captions that the set has.
 func Captioned(l *latents.Set) (Source, error) {
 	set, err := SetOf(l).WithText(l)
-	return stored{l, set, &comparison{latents: l}}, err
+	return stored{l, set, &Comparison{latents: l}}, err
 }
 
 type stored struct {
-	encoded *latents.Set
-	set     Set
-	*comparison
+	encoded    *latents.Set
+	set        Set
+	comparison *Comparison
 }
 
 func (l stored) Set() Set { return l.set }
@@ -94,7 +109,7 @@ func SetOf(l *latents.Set) Set {
 
 func (l stored) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	m := l.encoded.Manifest()
-	return l.during(o, func(yield func(Batch, error) bool) {
+	return l.comparison.during(o, func(yield func(Batch, error) bool) {
 		for b, err := range stream.Batches(ctx, l.encoded, o) {
 			if err != nil {
 				yield(Batch{}, err)
@@ -108,36 +123,4 @@ func (l stored) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, 
 			}
 		}
 	})
-}
-
-// check compares the configuration with what there is to train on.
-func (c Config) check(set Set, world int) error {
-	if err := c.Validate(); err != nil {
-		return err
-	}
-	switch {
-	case set.Channels != c.Model.InChannels || set.Height != c.Model.InputSize || set.Width != c.Model.Width():
-		return fmt.Errorf("latents are %dx%dx%d, the model wants %dx%dx%d", set.Channels, set.Height, set.Width,
-			c.Model.InChannels, c.Model.InputSize, c.Model.Width())
-	case c.Model.HasText() && set.Text == nil:
-		return fmt.Errorf("latents %s have no captions: encode-latents --captions adds them", set.Name)
-	case c.Model.HasText() &&
-		(set.Text.Encoder.Width != c.Model.TextWidth || set.Text.Encoder.Length > c.Model.TextLength):
-		return fmt.Errorf("captions of %d tokens of width %d, the model wants up to %d of width %d",
-			set.Text.Encoder.Length, set.Text.Encoder.Width, c.Model.TextLength, c.Model.TextWidth)
-	case c.Model.HasClass() && len(set.Classes) > c.Model.NumClasses:
-		return fmt.Errorf("latents have %d classes, the model has %d", len(set.Classes), c.Model.NumClasses)
-	case set.Samples < c.GlobalBatchSize:
-		return fmt.Errorf("global batch size %d is larger than the data set of %d samples", c.GlobalBatchSize,
-			set.Samples)
-	case c.GlobalBatchSize%(world*c.parts()) != 0:
-		return fmt.Errorf("global batch size %d is not divisible by %d processes times %d accumulated parts",
-			c.GlobalBatchSize, world, c.parts())
-	case c.FlipProb > 0 && !set.Flip:
-		return fmt.Errorf("flip probability %v, but the latents hold no mirrored view: encode them with --flip "+
-			"both, or train without flips", c.FlipProb)
-	case !(set.ScalingFactor > 0):
-		return fmt.Errorf("latents have a scaling factor of %v, want a positive number", set.ScalingFactor)
-	}
-	return nil
 }

@@ -62,25 +62,9 @@ func (r *runner) inputs(s *torch.Scope, b Batch) (part, error) {
 		p.cond.Labels = torch.From(s, labels, n)
 	}
 	if cfg.Model.HasText() {
-		p.cond.Tokens, p.cond.Lengths = set.Text.tokens(s, b, dropped)
+		p.cond.Tokens, p.cond.Lengths = set.Text.Tokens(s, b, dropped)
 	}
 	return p, nil
-}
-
-// tokens returns the states [N, L, W] of the captions of a batch and their lengths [N], those of the empty caption
-// where they are dropped.
-func (t *Text) tokens(s *torch.Scope, b Batch, dropped []bool) (states, lengths *torch.Tensor) {
-	n, size := len(dropped), t.Encoder.Length*t.Encoder.Width
-	values, counts := make([]float32, n*size), make([]int64, n)
-	copy(values, b.Tokens)
-	for i, drop := range dropped {
-		counts[i] = int64(b.TokenLengths[i])
-		if drop {
-			copy(values[i*size:(i+1)*size], t.Null)
-			counts[i] = int64(t.NullTokens)
-		}
-	}
-	return torch.From(s, values, n, t.Encoder.Length, t.Encoder.Width), torch.From(s, counts, n)
 }
 
 // losses scores the model on p. After the Backward of a loss of them, finish completes the gradients.
