@@ -287,7 +287,8 @@ func TestEncodeAllBad(t *testing.T) {
 		if n := strings.Count(o.stderr, first); n != 1 {
 			t.Errorf("%q: a bad picture is named %d times", more, n)
 		}
-		if !strings.Contains(o.stderr, "want JPEG, PNG, GIF, BMP, TIFF, WebP or netpbm files that other programs open") {
+		if !strings.Contains(o.stderr,
+			"want JPEG, PNG, GIF, BMP, TIFF, WebP or netpbm files that other programs open") {
 			t.Errorf("%q: errors\n%s", more, o.stderr)
 		}
 		if got := list(t, dir); len(got) != 0 {

@@ -18,15 +18,16 @@ type encodeAccount struct {
 	*env
 	options *pictureOptions
 
-	bar               *progress.Bar // nil until there is something to encode
-	wait              float64       // share of the time that the encoder waits for pictures, smoothed; negative at first
+	bar *progress.Bar // nil until there is something to encode
+	// share of the time that the encoder waits for pictures, smoothed; negative at first
+	wait              float64
 	numBad, numNamed  int
 	unnamed           []catalog.Bad // until it is known that some picture is good
 	clipped, oriented int
 }
 
-// bad takes note of a picture that is left out. With --on-error fail the error at the end names it, and so it does where
-// no picture is good.
+// bad takes note of a picture that is left out. With --on-error fail the error at the end names it, and so it does
+// where no picture is good.
 func (a *encodeAccount) bad(b catalog.Bad) {
 	a.numBad++
 	if a.options.onError == "skip" && a.numBad <= catalog.MaxListed+1 {

@@ -30,6 +30,7 @@ var layers = [][]string{
 	{"data/latents"},
 	{"data/tokens", "data/latents/latentstest"},
 	{"data/stream", "data"},
+	{"diffusion/training/samples"},
 	{"diffusion/runs", "diffusion/training", "diffusion/sampling", "vae/encode", "data/interop"},
 	{"diffusion/samples"},
 	{"cmd", "bench"}, // with all below them

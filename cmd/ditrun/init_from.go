@@ -3,13 +3,13 @@ package main
 import (
 	"fmt"
 
-	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 )
 
 // initialWeights opens the weights of --init-from, fits them to the latents, and makes the model theirs; nil without
 // that flag. What had to be changed is printed.
-func (o *trainOptions) initialWeights(e *env, set training.Set) (*dit.Weights, error) {
+func (o *trainOptions) initialWeights(e *env, set samples.Set) (*dit.Weights, error) {
 	from, named := o.initFrom, o.config.Model
 	if from == "" {
 		return nil, nil

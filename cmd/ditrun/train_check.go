@@ -8,7 +8,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/stream"
-	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/torch/dist"
 )
 
@@ -48,7 +48,7 @@ func (t *trainJob) checkPictures() error {
 	if err != nil {
 		return err
 	}
-	if t.source, err = training.Pictures(left, t.vae, t.set.ImageSize, t.workers); err != nil {
+	if t.source, err = samples.Pictures(left, t.vae, t.set.ImageSize, t.workers); err != nil {
 		return err
 	}
 	name := t.set.Name

@@ -10,6 +10,7 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/vae"
@@ -18,9 +19,9 @@ import (
 // A trainInput is what a run is made of.
 type trainInput struct {
 	dev      torch.Device
-	source   training.Source
+	source   samples.Source
 	latents  *latents.Set // nil for pictures
-	set      training.Set
+	set      samples.Set
 	config   *training.Config
 	vae      *vae.AutoencoderKL // for pictures and previews, else nil
 	pictures bool               // that are encoded as they are needed
@@ -82,10 +83,10 @@ func (t *trainInput) openLatents(e *env, o *trainOptions, process dist.Env) (err
 			return withHint(err, "give the --vae that encode-latents was given")
 		}
 	}
-	if t.source, err = training.Captioned(set); err != nil || !o.dataOnDevice {
+	if t.source, err = samples.Latents(set); err != nil || !o.dataOnDevice {
 		return err
 	}
-	resident, err := training.Resident(set, t.dev)
+	resident, err := samples.Resident(set, t.dev)
 	if err != nil {
 		return err
 	}
@@ -126,7 +127,7 @@ func (t *trainInput) openPictures(e *env, o *trainOptions, process dist.Env) (er
 	size := cmp.Or(o.imageSize, picture.Square(t.vae.Config().SampleSize))
 	t.catalogue = src
 	t.workers = cmp.Or(o.pictures.numWorkers, max(1, (runtime.GOMAXPROCS(0)-1)/max(1, process.LocalWorld)))
-	if t.source, err = training.Pictures(src, t.vae, size, t.workers); err != nil {
+	if t.source, err = samples.Pictures(src, t.vae, size, t.workers); err != nil {
 		return ofFlag(err)
 	}
 	if process.Rank == 0 {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 )
@@ -182,7 +183,7 @@ func (o *trainOptions) check(given func(string) bool) error {
 
 // complete decides what flags leave to the data and the device: the input and the condition of the model, the share of
 // mirrored views, the precision. The flags then have these values, so that config.yaml does.
-func (o *trainOptions) complete(set training.Set, dev torch.Device) (err error) {
+func (o *trainOptions) complete(set samples.Set, dev torch.Device) (err error) {
 	c := &o.config
 	c.Model.ClassDropoutProb = o.classDropoutProb
 	if c.Model, err = training.FitModel(c.Model, set, o.numClasses); err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
 )
@@ -44,7 +45,7 @@ type badSteps struct {
 
 // checkSteps looks whether steps were left out since it last did, and does what the configuration says. B is the last
 // part of the last step.
-func (r *runner) checkSteps(s *torch.Scope, b Batch) error {
+func (r *runner) checkSteps(s *torch.Scope, b samples.Batch) error {
 	all, inARow := r.window.bad(s)
 	count := all - r.bad.known
 	r.bad.known = all
@@ -78,7 +79,8 @@ func (r *runner) checkSteps(s *torch.Scope, b Batch) error {
 }
 
 // unstableAdvice is what to do where the data are not at fault.
-const unstableAdvice = ": lower the learning rate or set a gradient norm limit and continue from a checkpoint of before, " +
+const unstableAdvice = ": lower the learning rate or set a gradient norm limit and continue from a checkpoint of " +
+	"before, " +
 	"or let the run skip such steps or roll back"
 
 // rollback goes back to the last checkpoint. The batches since then, the bad one last, are passed over.
@@ -128,7 +130,7 @@ func (r *runner) lastCheckpoint() (string, error) {
 
 // explain goes through a batch once more to find what is wrong, on this process alone. On a GPU, where bad steps are
 // noticed late, it may be an innocent one.
-func (r *runner) explain(s *torch.Scope, b Batch) (string, error) {
+func (r *runner) explain(s *torch.Scope, b samples.Batch) (string, error) {
 	r.opt.ZeroGrad()
 	defer r.opt.ZeroGrad()
 	finite := func(x *torch.Tensor) bool {
@@ -150,7 +152,7 @@ func (r *runner) explain(s *torch.Scope, b Batch) (string, error) {
 			worst = i
 		}
 	}
-	sample := fmt.Sprintf("%s at timestep %d", NameOf(r.source, b.IDs[worst]), p.t[worst])
+	sample := fmt.Sprintf("%s at timestep %d", r.sampleName(b.IDs[worst]), p.t[worst])
 	if loss := float64(total[worst]); math.IsNaN(loss) || math.IsInf(loss, 0) {
 		return fmt.Sprintf("the loss of %s is %v", sample, loss) + unstableAdvice, nil
 	}
@@ -192,7 +194,7 @@ func some[T any](values []T, n int) string {
 // tooLarge finds by trial how many samples at a time would have fitted into memory. It ends the work of the group:
 // meanwhile other processes would wait for the gradients of this one, and this one for those of others that are out
 // of memory too.
-func (r *runner) tooLarge(s *torch.Scope, b Batch, cause error) error {
+func (r *runner) tooLarge(s *torch.Scope, b samples.Batch, cause error) error {
 	_ = r.group.Fail(fmt.Errorf("step %d: %w", r.step+1, cause)) // this process has more to say
 	n := len(b.Labels)
 	fits := func(k int) bool {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 )
 
 // Changes says in words in what a run that goes on with cfg after step differs from the one that was, over the same
@@ -64,7 +65,7 @@ func (c Config) differing(now Config) []setting {
 
 // ChangesSince is [Changes] since a checkpoint, of this program or of the original (see [IsOriginal]), over the
 // samples of set.
-func ChangesSince(path string, now Config, set Set) ([]string, error) {
+func ChangesSince(path string, now Config, set samples.Set) ([]string, error) {
 	if IsOriginal(path) {
 		t, err := openOriginal(path, now, set)
 		if err != nil {

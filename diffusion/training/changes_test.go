@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 )
 
 func TestChanges(t *testing.T) {
@@ -80,7 +81,7 @@ func TestOtherPicturesLeftOut(t *testing.T) {
 		{5, 6, "it was trained on another data set, or other bad pictures were left out (5 then, 6 now)"},
 	} {
 		st := state{Config: cfg, Dataset: "a", LeftOut: c.before}
-		err := st.fits(cfg, Set{Hash: "b", LeftOut: c.now, Samples: 80}, "run")
+		err := st.fits(cfg, samples.Set{Hash: "b", LeftOut: c.now, Samples: 80}, "run")
 		if err == nil || err.Error() != "resume from run: "+c.want {
 			t.Errorf("%d left out, then %d: %v, want %s", c.before, c.now, err, c.want)
 		}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
@@ -92,7 +93,7 @@ func (st state) sameStep(dir string) error {
 }
 
 // fits returns an error unless a run with cfg on set can go on from the checkpoint in dir.
-func (st state) fits(cfg Config, set Set, dir string) error {
+func (st state) fits(cfg Config, set samples.Set, dir string) error {
 	switch {
 	case st.Config.Model != cfg.Model:
 		return fmt.Errorf("resume from %s: it holds %s (%s, latent size %s), this run is %s (%s, latent size %s)", dir,
@@ -127,7 +128,7 @@ func (st state) fits(cfg Config, set Set, dir string) error {
 // Check returns the error with which Run would refuse to start with world processes, found without computing: cfg
 // that does not fit what it trains on, or a checkpoint that is not of such a run or not whole. Step is that of the
 // checkpoint, 0 without one.
-func Check(cfg Config, set Set, world int, resume string) (step int, err error) {
+func Check(cfg Config, set samples.Set, world int, resume string) (step int, err error) {
 	if err := cfg.check(set, world); err != nil {
 		return 0, err
 	}
@@ -232,7 +233,7 @@ func (r *runner) state() state {
 }
 
 // textEncoder identifies what made the captions that a run is conditioned on, "" without.
-func (c Config) textEncoder(set Set) string {
+func (c Config) textEncoder(set samples.Set) string {
 	if !c.Model.HasText() {
 		return ""
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 )
 
 // copyDir copies the files of a checkpoint.
@@ -177,13 +178,13 @@ func TestStepOfTheAverages(t *testing.T) {
 	if err := signAnew(copied, func(*state) {}); err != nil {
 		t.Fatal(err)
 	}
-	if step, err := Check(small(4), SetOf(l), 1, copied); step != 2 || err != nil {
+	if step, err := Check(small(4), samples.SetOf(l), 1, copied); step != 2 || err != nil {
 		t.Errorf("without a checksum: step %d, %v", step, err)
 	}
 	if err := signAnew(copied, func(st *state) { st.Step = 3 }); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Check(small(4), SetOf(l), 1, copied); err == nil || !strings.Contains(err.Error(),
+	if _, err := Check(small(4), samples.SetOf(l), 1, copied); err == nil || !strings.Contains(err.Error(),
 		"state.json is of step 3, ema.safetensors of step 2") {
 		t.Errorf("error %v", err)
 	}

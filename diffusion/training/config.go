@@ -1,6 +1,6 @@
 // Package training is the loop that trains a Diffusion Transformer on latents: noise, loss, AdamW,
-// the average of the weights, checkpoints. It reports through [Hooks] and writes no text and no
-// pictures itself.
+// the average of the weights, checkpoints. It takes them from a source of package samples, reports through [Hooks] and
+// writes no text and no pictures itself.
 //
 // Everything random in a run is a function of its seed and of the position of a sample in the run
 // (package philox), so that a run can be stopped at any step and continued with the same stream.
@@ -14,6 +14,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
@@ -150,7 +151,7 @@ func (c Config) validateChoices() error {
 }
 
 // check compares the configuration with what there is to train on.
-func (c Config) check(set Set, world int) error {
+func (c Config) check(set samples.Set, world int) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}

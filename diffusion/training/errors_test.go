@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -22,14 +23,14 @@ import (
 // A faulty source fails when the batch of a step (from 0) is asked for, the last part of it where there are
 // several. Fails is given how often it did, and may return nil.
 type faulty struct {
-	Source
+	samples.Source
 	step  int
 	fails func(times int) error
 	times int
 }
 
-func (f *faulty) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
-	return func(yield func(Batch, error) bool) {
+func (f *faulty) Batches(ctx context.Context, o stream.Options) iter.Seq2[samples.Batch, error] {
+	return func(yield func(samples.Batch, error) bool) {
 		for b, err := range f.Source.Batches(ctx, o) {
 			if err == nil && b.Step == f.step && b.Micro == max(o.MicroBatches, 1)-1 {
 				if err = f.fails(f.times); err != nil {
@@ -169,7 +170,7 @@ func TestEveryError(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			var said []string
-			job := Job{Device: torchtest.Device(t), Config: small(total), Source: Latents(l), Dir: dir, pauses: quick(),
+			job := Job{Device: torchtest.Device(t), Config: small(total), Source: allOf(l), Dir: dir, pauses: quick(),
 				Hooks: Hooks{Warn: func(text string) { said = append(said, text) }}}
 			c.inject(&job)
 			var ctx context.Context
@@ -201,7 +202,8 @@ func TestEveryError(t *testing.T) {
 			}
 			switch {
 			// other numbers
-			case job.Config.Accumulation == 2 || job.Config.OnBadStep == onBadSkip || job.CheckSteps == CheckWhenLogging || c.step == 0:
+			case job.Config.Accumulation == 2 || job.Config.OnBadStep == onBadSkip ||
+				job.CheckSteps == CheckWhenLogging || c.step == 0:
 			case c.step == n+1: // a step that was not applied
 				sameTensors(t, filepath.Join(want, modelFile), filepath.Join(straight, stepName(n), modelFile))
 			default:
@@ -223,12 +225,12 @@ func TestEveryError(t *testing.T) {
 
 // mislabelled gives a sample of one step the label 9.
 type mislabelled struct {
-	Source
+	samples.Source
 	step int
 }
 
-func (m *mislabelled) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
-	return func(yield func(Batch, error) bool) {
+func (m *mislabelled) Batches(ctx context.Context, o stream.Options) iter.Seq2[samples.Batch, error] {
+	return func(yield func(samples.Batch, error) bool) {
 		for b, err := range m.Source.Batches(ctx, o) {
 			if err == nil && b.Step == m.step {
 				b.Labels[0] = 9
@@ -256,7 +258,7 @@ func TestBadStepsInARow(t *testing.T) {
 	for check, want := range ends {
 		cfg := small(3 * maxBadSteps)
 		cfg.OnBadStep, cfg.LogEvery = onBadSkip, 2
-		job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: t.TempDir(), CheckSteps: check,
+		job := Job{Device: torchtest.Device(t), Config: cfg, Source: allOf(l), Dir: t.TempDir(), CheckSteps: check,
 			poison: every(2)}
 		if result, err := Run(t.Context(), job); err != nil || result.Step != cfg.MaxSteps {
 			t.Errorf("check %s: every other step bad: %+v, %v", check, result, err)
@@ -279,7 +281,7 @@ func TestStepCheckChangesNoBits(t *testing.T) {
 		cfg := small(8)
 		cfg.OnBadStep, cfg.LogEvery = onBadSkip, 3
 		bad := 0
-		job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: t.TempDir(), CheckSteps: check,
+		job := Job{Device: torchtest.Device(t), Config: cfg, Source: allOf(l), Dir: t.TempDir(), CheckSteps: check,
 			Hooks: Hooks{BadStep: func(b BadStep) { bad = b.Step }},
 			poison: func(_ *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor {
 				if batch == 3 {

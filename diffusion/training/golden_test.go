@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -21,8 +22,11 @@ const goldens = "../testdata/"
 // noSource is for runs whose steps are made one by one.
 type noSource struct{}
 
-func (noSource) Set() Set                                                        { return Set{Samples: 100} }
-func (noSource) Batches(context.Context, stream.Options) iter.Seq2[Batch, error] { return nil }
+func (noSource) Set() samples.Set {
+	return samples.Set{
+		Samples: 100}
+}
+func (noSource) Batches(context.Context, stream.Options) iter.Seq2[samples.Batch, error] { return nil }
 
 // goldenRunner makes a run with the settings and from the weights of a golden file.
 func goldenRunner(t *testing.T, s *torch.Scope, g *torchtest.Goldens, weights checkpoint.Source) *runner {

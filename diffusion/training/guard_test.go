@@ -12,6 +12,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -45,7 +46,7 @@ func TestNewestPassesOverDamage(t *testing.T) {
 		!strings.Contains(damaged[1].Error(), "0000004: ema.safetensors: 50 bytes") {
 		t.Errorf("%q, %v, %v", path, damaged, err)
 	}
-	if _, err := Check(cfg, SetOf(l), 1, filepath.Join(dir, "0000006")); err == nil ||
+	if _, err := Check(cfg, samples.SetOf(l), 1, filepath.Join(dir, "0000006")); err == nil ||
 		!strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a damaged checkpoint that is named: error %v", err)
 	}
@@ -67,7 +68,7 @@ func TestNewestPassesOverDamage(t *testing.T) {
 		0o666); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Check(cfg, SetOf(l), 1, filepath.Join(dir, "0000002")); err == nil ||
+	if _, err := Check(cfg, samples.SetOf(l), 1, filepath.Join(dir, "0000002")); err == nil ||
 		!strings.Contains(err.Error(), `want "ema.safetensors"`) {
 		t.Errorf("error %v", err)
 	}
@@ -96,7 +97,7 @@ func TestRetention(t *testing.T) {
 // TestOutOfMemoryNamesWhatFits with a memory that holds no more than five samples.
 func TestOutOfMemoryNamesWhatFits(t *testing.T) {
 	l, cfg := synthetic(t, syntheticPlan(20)), small(3)
-	job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: t.TempDir(),
+	job := Job{Device: torchtest.Device(t), Config: cfg, Source: allOf(l), Dir: t.TempDir(),
 		memory: func(n int) error {
 			if n > 5 {
 				return fmt.Errorf("allocate: %w", torch.ErrOutOfMemory)
@@ -121,7 +122,7 @@ func TestSpikeIsPassedOver(t *testing.T) {
 	cfg.SpikeFactor, cfg.OnBadStep = 3, onBadSkip
 	var bad []BadStep
 	var records []Record
-	job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), poison: spike, Dir: t.TempDir(),
+	job := Job{Device: torchtest.Device(t), Config: cfg, Source: allOf(l), poison: spike, Dir: t.TempDir(),
 		Hooks: Hooks{
 			BadStep: func(b BadStep) { bad = append(bad, b) },
 			Log:     func(r Record) { records = append(records, r) },
@@ -151,11 +152,11 @@ func spike(_ *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tens
 
 // TestHealthIsSaid: the usual faults of a set are named in words, once; a sound one gets no warning.
 func TestHealthIsSaid(t *testing.T) {
-	warnings := func(change func(*latents.Plan, *Config), src func(Source) Source) string {
+	warnings := func(change func(*latents.Plan, *Config), src func(samples.Source) samples.Source) string {
 		plan, cfg := syntheticPlan(60), small(20)
 		change(&plan, &cfg)
 		var said []string
-		job := Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(synthetic(t, plan)), Dir: t.TempDir(),
+		job := Job{Device: torchtest.Device(t), Config: cfg, Source: allOf(synthetic(t, plan)), Dir: t.TempDir(),
 			Hooks: Hooks{Warn: func(text string) { said = append(said, text) }}}
 		if src != nil {
 			job.Source = src(job.Source)
@@ -168,7 +169,7 @@ func TestHealthIsSaid(t *testing.T) {
 	long := func(p *latents.Plan, c *Config) { p.Dataset.Samples, c.GlobalBatchSize = 600, 30 }
 	for _, c := range []struct {
 		change func(*latents.Plan, *Config)
-		src    func(Source) Source
+		src    func(samples.Source) samples.Source
 		want   string
 	}{
 		{func(*latents.Plan, *Config) {}, nil, ""},
@@ -177,13 +178,13 @@ func TestHealthIsSaid(t *testing.T) {
 				"1: the scale of another VAE? this set wants 0.5"},
 		{func(p *latents.Plan, c *Config) { c.Model.ClassDropoutProb = 0 }, nil,
 			"the null class is missing: no labels are dropped"},
-		{func(p *latents.Plan, c *Config) {}, func(s Source) Source { return sameLabel{s} },
+		{func(p *latents.Plan, c *Config) {}, func(s samples.Source) samples.Source { return sameLabel{s} },
 			`all samples so far are of class 1, "b", of 3: are the labels right?`},
-		{func(p *latents.Plan, c *Config) {}, func(s Source) Source { return oneClass{s} },
+		{func(p *latents.Plan, c *Config) {}, func(s samples.Source) samples.Source { return oneClass{s} },
 			`all samples are of one class, "all", and the model has 3`},
 		{func(p *latents.Plan, c *Config) { c.Model.SetCondition(dit.OnNothing, 0, 0, 0) }, nil, ""},
 		{long, nil, ""},
-		{long, func(s Source) Source { return swapped{s} },
+		{long, func(s samples.Source) samples.Source { return swapped{s} },
 			"the labels of the first 600 samples tell nothing of their latents, as if they were swapped: the " +
 				"variance between classes is "},
 	} {
@@ -195,20 +196,20 @@ func TestHealthIsSaid(t *testing.T) {
 }
 
 // oneClass has one class for all samples.
-type oneClass struct{ Source }
+type oneClass struct{ samples.Source }
 
-func (o oneClass) Set() Set {
+func (o oneClass) Set() samples.Set {
 	set := o.Source.Set()
 	set.Classes = []string{"all"}
 	return set
 }
 
 // swapped gives the labels of each batch to other samples of it.
-type swapped struct{ Source }
+type swapped struct{ samples.Source }
 
-func (w swapped) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
+func (w swapped) Batches(ctx context.Context, o stream.Options) iter.Seq2[samples.Batch, error] {
 	rng := rand.New(rand.NewPCG(1, 2))
-	return func(yield func(Batch, error) bool) {
+	return func(yield func(samples.Batch, error) bool) {
 		for b, err := range w.Source.Batches(ctx, o) {
 			rng.Shuffle(len(b.Labels), func(i, j int) { b.Labels[i], b.Labels[j] = b.Labels[j], b.Labels[i] })
 			if !yield(b, err) {
@@ -219,10 +220,10 @@ func (w swapped) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch,
 }
 
 // sameLabel gives every sample the label 1.
-type sameLabel struct{ Source }
+type sameLabel struct{ samples.Source }
 
-func (l sameLabel) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
-	return func(yield func(Batch, error) bool) {
+func (l sameLabel) Batches(ctx context.Context, o stream.Options) iter.Seq2[samples.Batch, error] {
+	return func(yield func(samples.Batch, error) bool) {
 		for b, err := range l.Source.Batches(ctx, o) {
 			for i := range b.Labels {
 				b.Labels[i] = 1
@@ -237,7 +238,7 @@ func (l sameLabel) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batc
 // TestLabelOutOfRange is found before it reaches the device.
 func TestLabelOutOfRange(t *testing.T) {
 	l, cfg := synthetic(t, syntheticPlan(20)), small(3)
-	src := labelled{Latents(l)}
+	src := labelled{allOf(l)}
 	_, err := Run(context.Background(), Job{Device: torchtest.Device(t), Config: cfg, Source: src, Dir: t.TempDir()})
 	if err == nil || !strings.Contains(err.Error(),
 		"has label 9, which is out of range: the model has classes 0 to 2") {
@@ -246,10 +247,10 @@ func TestLabelOutOfRange(t *testing.T) {
 }
 
 // labelled gives one sample the label 9.
-type labelled struct{ Source }
+type labelled struct{ samples.Source }
 
-func (l labelled) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
-	return func(yield func(Batch, error) bool) {
+func (l labelled) Batches(ctx context.Context, o stream.Options) iter.Seq2[samples.Batch, error] {
+	return func(yield func(samples.Batch, error) bool) {
 		for b, err := range l.Source.Batches(ctx, o) {
 			b.Labels[0] = 9
 			if !yield(b, err) {

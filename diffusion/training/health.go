@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -46,7 +47,7 @@ func (h *health) warn(r *runner, key, text string, args ...any) {
 // warnOfData is warn for what blames the autoencoder or the data, which damaged latents would make wrong: as long as
 // these are being compared with their checksums, it waits.
 func (h *health) warnOfData(r *runner, key, text string, args ...any) {
-	c := ComparisonOf(r.source)
+	c := samples.ComparisonOf(r.source)
 	if c == nil || !c.UnderWay() {
 		h.warn(r, key, text, args...)
 	} else if !h.warned[key] && r.hooks.Warn != nil {
@@ -60,7 +61,7 @@ func (h *health) flush(r *runner) {
 	if len(h.delayed) == 0 {
 		return
 	}
-	if c := ComparisonOf(r.source); c.UnderWay() || c.Damage() != nil {
+	if c := samples.ComparisonOf(r.source); c.UnderWay() || c.Damage() != nil {
 		return
 	}
 	for _, text := range h.delayed {
@@ -70,7 +71,7 @@ func (h *health) flush(r *runner) {
 }
 
 // countLabels counts those of a batch.
-func (h *health) countLabels(r *runner, b Batch) {
+func (h *health) countLabels(r *runner, b samples.Batch) {
 	h.flush(r)
 	if r.step >= healthSteps {
 		return

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/philox"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -16,7 +17,7 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 	l, cfg := synthetic(t, syntheticPlan(20)), small(5)
 	cfg.Model.ClassDropoutProb = 0.5
 	const n, size, step = 8, 4 * 4 * 4, 3
-	b := Batch{Batch: &stream.Batch{Position: stream.Position{Batch: step}, IDs: make([]int, n),
+	b := samples.Batch{Batch: &stream.Batch{Position: stream.Position{Batch: step}, IDs: make([]int, n),
 		Labels: make([]int64, n), Moments: make([]float32, n*2*size)}}
 	b.Moments = func(s *torch.Scope) *torch.Tensor { return torch.From(s, b.Batch.Moments, n, 8, 4, 4) }
 	for i := range b.Labels {
@@ -24,7 +25,7 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 	}
 	philox.Normals(b.Batch.Moments, 1, 0, 0, 0)
 	torchtest.Run(t, func(s *torch.Scope) error {
-		r, err := newRunner(s, Job{Config: cfg, Source: Latents(l)})
+		r, err := newRunner(s, Job{Config: cfg, Source: allOf(l)})
 		if err != nil {
 			return err
 		}

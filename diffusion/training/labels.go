@@ -27,7 +27,8 @@ func (l *labelCheck) close() {
 	}
 }
 
-// observe counts latents x0 [N, C, h, w] with their labels, of K classes. The features are means over rows, C h of them.
+// observe counts latents x0 [N, C, h, w] with their labels, of K classes. The features are means over rows, C h of
+// them.
 func (l *labelCheck) observe(s *torch.Scope, x0 *torch.Tensor, labels []int64, classes int) {
 	s = s.NoGrad()
 	n := len(labels)

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/ditrun/ditrun/data/tokens"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 )
 
@@ -13,7 +14,7 @@ var ErrNoCaptions = errors.New("the set has no captions")
 
 // FitModel gives m the input and the condition of set: the size and channels of its latents, numClasses classes (0:
 // those of the set), the length and width of its captions.
-func FitModel(m dit.Config, set Set, numClasses int) (dit.Config, error) {
+func FitModel(m dit.Config, set samples.Set, numClasses int) (dit.Config, error) {
 	m.SetInput(set.Height, set.Width)
 	m.InChannels = set.Channels
 	var text tokens.EncoderInfo

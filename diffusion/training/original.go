@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -23,7 +24,7 @@ func IsOriginal(path string) bool {
 }
 
 // openOriginal opens such a file for a run with cfg on set.
-func openOriginal(path string, cfg Config, set Set) (*dit.Training, error) {
+func openOriginal(path string, cfg Config, set samples.Set) (*dit.Training, error) {
 	w, err := dit.Read(path, cfg.Model.Name())
 	if err != nil {
 		// Where the file holds another model than the one by which it was asked for the heads, that is what is wrong.
@@ -46,7 +47,7 @@ func openOriginal(path string, cfg Config, set Set) (*dit.Training, error) {
 }
 
 // originalFits returns an error unless a run with cfg on set can go on from t.
-func originalFits(t *dit.Training, cfg Config, set Set) error {
+func originalFits(t *dit.Training, cfg Config, set samples.Set) error {
 	held := t.Config
 	if held.ClassDropoutProb > 0 && cfg.Model.ClassDropoutProb > 0 {
 		held.ClassDropoutProb = cfg.Model.ClassDropoutProb // the file does not say how many are dropped
@@ -101,7 +102,7 @@ func (r *runner) loadOriginal(s *torch.Scope, path string) error {
 
 // originalChanges says in words in what a run with cfg on set differs from the one that saved t, as far as the file
 // says.
-func originalChanges(t *dit.Training, cfg Config, set Set) (list []string) {
+func originalChanges(t *dit.Training, cfg Config, set samples.Set) (list []string) {
 	adamw := optim.DefaultConfig
 	for _, f := range []struct {
 		name, before string
@@ -127,7 +128,7 @@ func originalChanges(t *dit.Training, cfg Config, set Set) (list []string) {
 }
 
 // OriginalNotes says what is to be known of a run with cfg that goes on from the file of another program.
-func OriginalNotes(path string, cfg Config, set Set) ([]string, error) {
+func OriginalNotes(path string, cfg Config, set samples.Set) ([]string, error) {
 	t, err := openOriginal(path, cfg, set)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -124,7 +125,7 @@ func TestFormsOfTheOriginal(t *testing.T) {
 	l := synthetic(t, syntheticPlan(20))
 	var forms []*dit.Training
 	for _, path := range []string{originalFile, goldens + "resume/older.pt"} {
-		training, err := openOriginal(path, ofOriginal(4), SetOf(l))
+		training, err := openOriginal(path, ofOriginal(4), samples.SetOf(l))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,7 +245,7 @@ func TestOriginalRefused(t *testing.T) {
 	} {
 		cfg := ofOriginal(4)
 		c.change(&cfg)
-		_, err := Check(cfg, SetOf(l), 1, c.file)
+		_, err := Check(cfg, samples.SetOf(l), 1, c.file)
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(),
 			"resume from "+c.file) {
 			t.Errorf("%s: error %v, want one with %q that names the file", c.what, err, c.want)
@@ -253,11 +254,11 @@ func TestOriginalRefused(t *testing.T) {
 			t.Errorf("%s: taken for a file of weights alone: %v, want %v", c.what, IsNoTraining(err), c.incomplete)
 		}
 	}
-	if _, err := Check(ofOriginal(4), SetOf(l), 1, originalFile); err != nil {
+	if _, err := Check(ofOriginal(4), samples.SetOf(l), 1, originalFile); err != nil {
 		t.Error(err)
 	}
 	sit := write("SiT.pt", text)
-	if _, err := Check(ofOriginal(4), SetOf(l), 1, sit); err == nil || !strings.Contains(err.Error(),
+	if _, err := Check(ofOriginal(4), samples.SetOf(l), 1, sit); err == nil || !strings.Contains(err.Error(),
 		"of SiT, which learns a velocity") {
 		t.Errorf("a SiT: error %v, want one that says what it learns", err)
 	}
@@ -276,18 +277,19 @@ func TestOriginalRefused(t *testing.T) {
 func TestOriginalChanges(t *testing.T) {
 	l := synthetic(t, syntheticPlan(20))
 	cfg := ofOriginal(4)
-	got, err := ChangesSince(originalFile, cfg, SetOf(l))
+	got, err := ChangesSince(originalFile, cfg, samples.SetOf(l))
 	want := "global-batch-size 16 before, 8 now; global-seed 5 before, 7 now; latents scaled by 0.18215 before, by " +
 		"0.5 now"
 	if err != nil || strings.Join(got, "; ") != want {
 		t.Errorf("changes %q, %v; want %q", got, err, want)
 	}
 	cfg.LR, cfg.WeightDecay = 2e-3, 0.1
-	if got, err = ChangesSince(originalFile, cfg, SetOf(l)); err != nil || !strings.Contains(strings.Join(got, "; "),
-		"lr 0.001 before, 0.002 now; weight-decay 0 before, 0.1 now") {
+	if got, err = ChangesSince(originalFile, cfg, samples.SetOf(l)); err != nil ||
+		!strings.Contains(strings.Join(got, "; "),
+			"lr 0.001 before, 0.002 now; weight-decay 0 before, 0.1 now") {
 		t.Errorf("changes %q, %v", got, err)
 	}
-	notes, err := OriginalNotes(originalFile, cfg, SetOf(l))
+	notes, err := OriginalNotes(originalFile, cfg, samples.SetOf(l))
 	if err != nil || len(notes) != 1 || !strings.Contains(notes[0], "whose order of the data is another") {
 		t.Errorf("notes %q, %v", notes, err)
 	}
@@ -299,7 +301,7 @@ func TestOriginalChanges(t *testing.T) {
 	if err := os.WriteFile(path, text, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	notes, err = OriginalNotes(path, cfg, SetOf(l))
+	notes, err = OriginalNotes(path, cfg, samples.SetOf(l))
 	if err != nil || len(notes) != 2 || !strings.Contains(notes[1], "is called 0050000, its optimizer counts 3 steps") {
 		t.Errorf("notes %q, %v", notes, err)
 	}

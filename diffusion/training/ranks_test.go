@@ -131,7 +131,7 @@ func runTask(text string) int {
 		if group.Rank() > 0 {
 			hooks.Start = nil
 		}
-		job := Job{Device: torch.CPU, Config: t.Config, Source: Latents(l), Dir: t.Dir, Resume: resume, Group: group,
+		job := Job{Device: torch.CPU, Config: t.Config, Source: allOf(l), Dir: t.Dir, Resume: resume, Group: group,
 			Hooks: hooks}
 		if t.NaNStep > 0 && group.Rank() == group.World()-1 {
 			job.poison = poisonAt(t.NaNStep)

@@ -6,20 +6,21 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // batches yields the parts of the batches from the present step on. Where a read fails that may succeed a little
 // later, the stream is opened again at the same place, which gives the same samples. An error is the last that it
 // yields.
-func (r *runner) batches(ctx context.Context) iter.Seq2[Batch, error] {
+func (r *runner) batches(ctx context.Context) iter.Seq2[samples.Batch, error] {
 	parts := r.cfg.parts()
 	options := stream.Options{
 		Seed: r.cfg.GlobalSeed, GlobalBatch: r.cfg.GlobalBatchSize, MaxSteps: r.total, FlipProb: r.cfg.FlipProb,
 		Order: r.cfg.DataOrder, Captions: r.cfg.Model.HasText(), Workers: 1,
 		Share: stream.Share{Rank: r.group.Rank(), World: r.group.World(), MicroBatches: parts, Offset: r.offset},
 	}
-	return func(yield func(Batch, error) bool) {
+	return func(yield func(samples.Batch, error) bool) {
 		step, part := r.step, 0 // of the batch that comes next
 		failures := 0           // since the last batch
 		for {
@@ -46,7 +47,7 @@ func (r *runner) batches(ctx context.Context) iter.Seq2[Batch, error] {
 			case failed == nil:
 				return
 			case ctx.Err() != nil || failures == len(r.pauses.read) || !disk.Momentary(failed):
-				yield(Batch{}, failed)
+				yield(samples.Batch{}, failed)
 				return
 			}
 			pause := r.pauses.read[failures]

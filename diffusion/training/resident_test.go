@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -19,7 +20,7 @@ func TestResidentEqualsDisk(t *testing.T) {
 			l, cfg, dir := synthetic(t, plan), small(12), t.TempDir()
 			cfg.DataOrder = order
 			want, _ := run(t, cfg, l, dir, "", Hooks{})
-			src, err := Resident(l, torchtest.Device(t))
+			src, err := samples.Resident(l, torchtest.Device(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -35,7 +36,7 @@ func TestResidentEqualsDisk(t *testing.T) {
 			cfg.MaxSteps++
 			cfg.DataOrder = map[string]string{stream.ShuffleOrder: stream.BlockOrder,
 				stream.BlockOrder: stream.ShuffleOrder}[order]
-			if _, err := Check(cfg, SetOf(l), 1, want.Checkpoint); err == nil {
+			if _, err := Check(cfg, samples.SetOf(l), 1, want.Checkpoint); err == nil {
 				t.Error("a run goes on in another order")
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -18,7 +19,7 @@ import (
 type Job struct {
 	Device torch.Device
 	Config Config
-	Source Source
+	Source samples.Source
 	Dir    string // of the checkpoints; shared by all processes
 	Resume string // the checkpoint to go on from, see also IsOriginal; "" to begin
 	// Group joins the processes that train together; nil means this one alone. Each calls Run with the same job.
@@ -111,8 +112,8 @@ func Run(ctx context.Context, job Job) (Result, error) {
 // A runner is a run in progress.
 type runner struct {
 	cfg     Config
-	source  Source
-	set     Set
+	source  samples.Source
+	set     samples.Set
 	group   *dist.Group
 	hooks   Hooks
 	process *diffusion.Diffusion
@@ -191,7 +192,7 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 }
 
 func (r *runner) close() {
-	ComparisonOf(r.source).Stop()
+	samples.ComparisonOf(r.source).Stop()
 	r.checks.close()
 	r.saver.close()
 	r.window.close()
@@ -319,7 +320,7 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 }
 
 // stepDone does what is due after a step. The checkpoint comes first: what only shows the run could fail.
-func (r *runner) stepDone(ctx context.Context, s *torch.Scope, b Batch) error {
+func (r *runner) stepDone(ctx context.Context, s *torch.Scope, b samples.Batch) error {
 	if r.hooks.Step != nil {
 		r.hooks.Step(r.step)
 	}

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -34,7 +35,7 @@ func (p part) first(s *torch.Scope, n int) part {
 // inputs draws what the samples of b are trained with: latents from their posteriors, noise, timesteps and labels
 // and captions, some of which are dropped, both of a sample at once, for the null class and the empty caption. All
 // of it depends on the seed and the samples' places in the run alone.
-func (r *runner) inputs(s *torch.Scope, b Batch) (part, error) {
+func (r *runner) inputs(s *torch.Scope, b samples.Batch) (part, error) {
 	cfg, n := r.cfg, len(b.Labels)
 	p := part{t: make([]int, n)}
 	indices, labels, dropped := make([]int64, n), make([]int64, n), make([]bool, n)

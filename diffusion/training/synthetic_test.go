@@ -10,6 +10,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
@@ -25,6 +26,15 @@ func syntheticPlan(n int) latents.Plan {
 		ImageSize: picture.Square(32), Crop: picture.PillowClassic.Crop(), Decoder: picture.Decoders, ShardSize: 16,
 		Tool: "test",
 	}
+}
+
+// allOf is the source of latents whose captions, if they have any, can be read.
+func allOf(l *latents.Set) samples.Source {
+	src, err := samples.Latents(l)
+	if err != nil {
+		panic(err)
+	}
+	return src
 }
 
 // synthetic writes and opens latents: each class is one smooth pattern with little noise around it.
@@ -108,7 +118,7 @@ func tryRun(t testing.TB, ctx context.Context, cfg Config, l *latents.Set, dir, 
 	t.Helper()
 	var records []Record
 	hooks.Log = func(r Record) { records = append(records, r) }
-	result, err := Run(ctx, Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: dir, Resume: resume,
+	result, err := Run(ctx, Job{Device: torchtest.Device(t), Config: cfg, Source: allOf(l), Dir: dir, Resume: resume,
 		Hooks: hooks})
 	return result, records, err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/data/tokens"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/philox"
@@ -71,7 +72,7 @@ func onText(steps int, block dit.BlockKind, condition dit.ConditionKind) Config 
 // dropped too.
 func TestCaptionsOfABatch(t *testing.T) {
 	l := captioned(t)
-	src, err := Captioned(l)
+	src, err := samples.Latents(l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,11 +131,11 @@ func TestTrainsOnText(t *testing.T) {
 	for i, block := range dit.BlockKinds() {
 		cfg := onText(60, block, []dit.ConditionKind{dit.OnText, dit.OnTextAndClass}[i%2])
 		cfg.GlobalBatchSize, cfg.LogEvery = 16, 20
-		src, err := Captioned(l)
+		src, err := samples.Latents(l)
 		if err != nil {
 			t.Fatal(err)
 		}
-		train := func(src Source) (Result, []float64) {
+		train := func(src samples.Source) (Result, []float64) {
 			var losses []float64
 			result, err := Run(context.Background(),
 				Job{Device: torchtest.Device(t), Config: cfg, Source: src, Dir: t.TempDir(),
@@ -148,7 +149,7 @@ func TestTrainsOnText(t *testing.T) {
 		if !(losses[2] < 0.7*losses[0]) {
 			t.Errorf("%s: errors %.3f: they hardly fall", block, losses)
 		}
-		resident, err := Resident(l, torchtest.Device(t))
+		resident, err := samples.Resident(l, torchtest.Device(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,7 +166,7 @@ func TestTrainsOnText(t *testing.T) {
 			return nil
 		})
 	}
-	if _, err := Check(onText(3, dit.AdaLN, dit.OnText), SetOf(l), 1, ""); err == nil {
+	if _, err := Check(onText(3, dit.AdaLN, dit.OnText), samples.SetOf(l), 1, ""); err == nil {
 		t.Error("a set without captions is taken")
 	}
 }

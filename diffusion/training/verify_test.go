@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -56,10 +56,10 @@ func TestRunComparesLatents(t *testing.T) {
 		change func([]byte)
 	}{{"the lowest bit", lowest}, {"a number that is none", nan}, {"an exponent", huge}} {
 		damaged := changedMoment(t, l, 0, c.change)
-		for what, source := range map[string]func() Source{
-			"from disk": func() Source { return Latents(damaged) },
-			"resident": func() Source {
-				r, err := Resident(damaged, torchtest.Device(t))
+		for what, source := range map[string]func() samples.Source{
+			"from disk": func() samples.Source { return allOf(damaged) },
+			"resident": func() samples.Source {
+				r, err := samples.Resident(damaged, torchtest.Device(t))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -93,7 +93,7 @@ func TestRunComparesLatents(t *testing.T) {
 func TestBadDataIsNamed(t *testing.T) {
 	l, cfg := synthetic(t, syntheticPlan(20)), small(1)
 	torchtest.Run(t, func(s *torch.Scope) error {
-		r, err := newRunner(s, Job{Device: torchtest.Device(t), Config: cfg, Source: Latents(l), Dir: t.TempDir()})
+		r, err := newRunner(s, Job{Device: torchtest.Device(t), Config: cfg, Source: allOf(l), Dir: t.TempDir()})
 		if err != nil {
 			return err
 		}
@@ -115,7 +115,7 @@ func TestBadDataIsNamed(t *testing.T) {
 			"are all 4 of the batch)"; got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
-		r.source = pictures{src: named{}}
+		r.source = named{}
 		if got, want := why(), "the latents of pictures cat/3.png, cat/5.png, cat/8.png, cat/13.png are not finite "+
 			"numbers: the autoencoder is damaged, or its precision is too narrow (they are all 4 of the "+
 			"batch)"; got != want {
@@ -125,7 +125,7 @@ func TestBadDataIsNamed(t *testing.T) {
 	})
 }
 
-// named is a source of names.
-type named struct{ catalog.Source }
+// named is a source of pictures that have names alone.
+type named struct{ samples.Source }
 
-func (named) Sample(i int) catalog.Sample { return catalog.Sample{Name: fmt.Sprintf("cat/%d.png", i)} }
+func (named) PictureName(id int) string { return fmt.Sprintf("cat/%d.png", id) }

@@ -1,4 +1,8 @@
-package training
+// Package samples is where the samples of a training run come from: encoded latents, read batch by batch or all in
+// the memory of the device, with the captions that they have, or pictures that are encoded as they are needed. It joins
+// the packages below data, which read, with the tensors of package torch; package training asks for a [Source] and
+// knows no more of them. While a run begins, its latents are compared with their checksums ([Comparison]).
+package samples
 
 import (
 	"context"
@@ -18,6 +22,12 @@ type Source interface {
 	// Batches yields this process's parts of the batches, in the order that o asks for. A batch is overwritten when the
 	// next is read.
 	Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error]
+}
+
+// A PictureSource is a source that encodes pictures at every step: where one cannot be trained on it is named.
+type PictureSource interface {
+	Source
+	PictureName(id int) string // of a sample
 }
 
 // Set describes the samples of a source.
@@ -79,12 +89,9 @@ type Batch struct {
 	Moments func(s *torch.Scope) *torch.Tensor
 }
 
-// Latents is the source of encoded latents, read batch by batch. Meanwhile they are compared with their checksums,
-// once; damage ends the batches with an error.
-func Latents(l *latents.Set) Source { return stored{l, SetOf(l), &Comparison{latents: l}} }
-
-// Captioned is [Latents] with the captions that the set has.
-func Captioned(l *latents.Set) (Source, error) {
+// Latents is the source of encoded latents, with the captions that they have, read batch by batch. Meanwhile they are
+// compared with their checksums, once; damage ends the batches with an error.
+func Latents(l *latents.Set) (Source, error) {
 	set, err := SetOf(l).WithText(l)
 	return stored{l, set, &Comparison{latents: l}}, err
 }

@@ -1,8 +1,7 @@
-package training
+package samples
 
 import (
 	"context"
-	"fmt"
 	"iter"
 
 	"github.com/ditrun/ditrun/data/catalog"
@@ -36,6 +35,9 @@ type pictures struct {
 
 func (p pictures) Set() Set { return p.set }
 
+// PictureName returns that of a sample.
+func (p pictures) PictureName(id int) string { return p.src.Sample(id).Name }
+
 func (p pictures) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	images := stream.ImageOptions{Size: p.set.ImageSize, Batch: o.GlobalBatch, Workers: p.workers, Seed: o.Seed,
 		FlipProb:  o.FlipProb,
@@ -58,18 +60,4 @@ func (p pictures) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch
 			}
 		}
 	}
-}
-
-// EncodesPictures says whether a source encodes pictures at every step.
-func EncodesPictures(src Source) bool {
-	_, ok := src.(pictures)
-	return ok
-}
-
-// NameOf returns what people know a sample of a source by: the name of its picture, or its number.
-func NameOf(src Source, id int) string {
-	if p, ok := src.(pictures); ok {
-		return p.src.Sample(id).Name
-	}
-	return fmt.Sprintf("sample %d", id)
 }
