@@ -23,8 +23,10 @@ import (
 // optimizer, and a list of the files with their checksums. It is replaced whole, so at every moment a whole one is
 // there. The zero value keeps nothing.
 type Saves struct {
-	Dir    string
-	Every  int             // steps between two saves; one at the start tries whether Dir can be written, and there is one at the end
+	Dir string
+	// Every is the number of steps between two saves. There is one at the start too, which tries whether Dir can be
+	// written, and one at the end.
+	Every  int
 	Data   string          // names the pictures and their order
 	Resume *State          // where the run goes on, of [ReadState]; nil starts it
 	Pauses []time.Duration // before new tries of a save that failed for a reason which may pass

@@ -111,8 +111,8 @@ func (e *encoder) feed(ctx context.Context, w *latents.Writer, deliveries chan<-
 	}
 }
 
-// encode makes the latents of the batches that are delivered. Batches start at a shard's first picture, so that its bytes do not depend
-// on which shards were made before.
+// encode makes the latents of the batches that are delivered. Batches start at a shard's first picture, so that its
+// bytes do not depend on which shards were made before.
 func (e *encoder) encode(ctx context.Context, s *torch.Scope, w *latents.Writer, deliveries <-chan delivery,
 	taken chan<- struct{}) error {
 	spoilt := false // the shard has a bad picture: only look for more of them
