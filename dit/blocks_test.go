@@ -314,7 +314,7 @@ func TestNoOtherDesignsInDiffusers(t *testing.T) {
 	}
 	path := write(t, filepath.Join(t.TempDir(), "diffusion_pytorch_model.safetensors"), checkpoint.From(src), meta)
 	if _, err := Read(path, ""); err == nil ||
-		!strings.Contains(err.Error(), "diffusers has DiT with adaln-zero blocks on classes alone") {
+		!strings.Contains(err.Error(), "diffusers only has DiT with adaln-zero blocks on classes") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -175,12 +175,12 @@ func (w *Weights) DiffusersNotes() (notes []string) {
 func (c Config) fitsDiffusers() error {
 	switch {
 	case c.Block != AdaLNZero || c.Condition != OnClass:
-		return fmt.Errorf("%s on %s: diffusers has DiT with adaln-zero blocks on classes alone", c.Design(),
+		return fmt.Errorf("%s on %s: diffusers only has DiT with adaln-zero blocks on classes", c.Design(),
 			c.Conditions())
 	case c.Width() != c.InputSize:
-		return fmt.Errorf("latents of %s: diffusers has square ones alone", c.Size())
+		return fmt.Errorf("latents of %s: diffusers only has square ones", c.Size())
 	case c.mlpHidden() != 4*c.HiddenSize:
-		return fmt.Errorf("MLP ratio %v: diffusers has models of ratio 4 alone", c.MLPRatio)
+		return fmt.Errorf("MLP ratio %v: diffusers only has models of ratio 4", c.MLPRatio)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (w *Weights) Training() (*Training, error) {
 func (t *Training) read() error {
 	switch {
 	case t.Family != "":
-		return fmt.Errorf("a checkpoint of %s, which learns a velocity: this program trains DiT alone, which learns "+
+		return fmt.Errorf("a checkpoint of %s, which learns a velocity: this program only trains DiT, which learns "+
 			"the noise", t.Family)
 	case t.Layout == "diffusers":
 		return &NoTrainingError{[]string{"opt"}}

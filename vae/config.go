@@ -188,8 +188,8 @@ func (c Config) checkKind() error {
 	}
 	switch {
 	case c.ShiftFactor != nil && *c.ShiftFactor != 0, c.LatentsMean != nil, c.LatentsStd != nil:
-		return fmt.Errorf("shift_factor, latents_mean or latents_std is set: want latents that are scaled by " +
-			"scaling_factor alone")
+		return fmt.Errorf("shift_factor, latents_mean or latents_std is set: want latents that only " +
+			"scaling_factor scales")
 	case !c.UseQuantConv || !c.UsePostQuantConv || !c.MidBlockAddAttention:
 		return fmt.Errorf("use_quant_conv %v, use_post_quant_conv %v, mid_block_add_attention %v: want all true",
 			c.UseQuantConv, c.UsePostQuantConv, c.MidBlockAddAttention)

@@ -122,7 +122,8 @@ func (w *Weights) recognise(folder bool) error {
 // infer reads the sizes of a model off its tensors.
 func infer(src checkpoint.Source, names naming) (Config, error) {
 	fail := func(name string) (Config, error) {
-		return Config{}, fmt.Errorf("no %s, and tensor %s, which would tell, is missing or of another rank", ConfigName,
+		return Config{}, fmt.Errorf("no %s, and tensor %s, which would give the sizes, is missing or of another rank",
+			ConfigName,
 			name)
 	}
 	// The names that are asked for do not depend on the number of levels.

@@ -79,9 +79,8 @@ func (r *runner) checkSteps(s *torch.Scope, b samples.Batch) error {
 }
 
 // unstableAdvice is what to do where the data are not at fault.
-const unstableAdvice = ": lower the learning rate or set a gradient norm limit and continue from a checkpoint of " +
-	"before, " +
-	"or let the run skip such steps or roll back"
+const unstableAdvice = ": lower the learning rate or set a gradient norm limit and continue from an earlier " +
+	"checkpoint, or let the run skip such steps or roll back"
 
 // rollback goes back to the last checkpoint. The batches since then, the bad one last, are passed over.
 func (r *runner) rollback(s *torch.Scope) error {
@@ -175,7 +174,7 @@ func (r *runner) explain(s *torch.Scope, b samples.Batch) (string, error) {
 		return fmt.Sprintf("the loss is above %g times its running mean of %.4g; here %s has the largest, %.4g"+
 			unstableAdvice, r.cfg.SpikeFactor, trend, sample, total[worst]), nil
 	}
-	return "the loss or a gradient was not a finite number, which does not show again on the last batch of this " +
+	return "the loss or a gradient was not a finite number, but both are for the last batch of this " +
 		"process" + unstableAdvice, nil
 }
 

@@ -21,7 +21,8 @@ func (r *runner) finishComparison(ctx context.Context) error {
 	if r.hooks.Warn != nil && c.UnderWay() {
 		const moment = 2 * time.Second
 		tell := time.AfterFunc(moment, func() {
-			r.hooks.Warn("the steps are done and saved; what is left of the latents is compared with its checksums")
+			r.hooks.Warn("the steps are done and saved; the rest of the latents is still being compared with its " +
+				"checksums")
 		})
 		defer tell.Stop()
 	}
@@ -33,7 +34,7 @@ func (r *runner) finishComparison(ctx context.Context) error {
 }
 
 // badData says what is wrong with the latents of a batch, "" where nothing is: that their files are damaged, or which
-// of them are not finite numbers, and whether it is all.
+// of them are not finite numbers, and whether that is all of them.
 func (r *runner) badData(s *torch.Scope, x0 *torch.Tensor, ids []int) string {
 	c := samples.ComparisonOf(r.source)
 	if c != nil {

@@ -185,7 +185,7 @@ func TestHealthIsSaid(t *testing.T) {
 		{func(p *latents.Plan, c *Config) { c.Model.SetCondition(dit.OnNothing, 0, 0, 0) }, nil, ""},
 		{long, nil, ""},
 		{long, func(s samples.Source) samples.Source { return swapped{s} },
-			"the labels of the first 600 samples tell nothing of their latents, as if they were swapped: the " +
+			"the labels of the first 600 samples say nothing about their latents, as if they were swapped: the " +
 				"variance between classes is "},
 	} {
 		got := warnings(c.change, c.src)

@@ -120,7 +120,7 @@ func (r *runner) checkHealth(rec Record) {
 	}
 	if h.pairs != nil && (h.done || rec.Step == r.total) {
 		if n, ratio, chance := h.pairs.chance(); chance {
-			h.warnOfData(r, "swapped", "the labels of the first %d samples tell nothing of their latents, as if "+
+			h.warnOfData(r, "swapped", "the labels of the first %d samples say nothing about their latents, as if "+
 				"they were swapped: the variance between classes is %.3g times that within, by chance it would be "+
 				"1; do labels and pictures come in the same order?", n, ratio)
 		}

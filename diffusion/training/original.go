@@ -134,8 +134,8 @@ func OriginalNotes(path string, cfg Config, set samples.Set) ([]string, error) {
 		return nil, err
 	}
 	defer t.Close()
-	notes := []string{fmt.Sprintf("%s is a checkpoint of DiT's own training script, whose order of the data is "+
-		"another: the data go on in the order that step %d of this program has", path, t.Step)}
+	notes := []string{fmt.Sprintf("%s is a checkpoint of DiT's own training script, which has another order "+
+		"of the data: they go on in the order that this program has from step %d", path, t.Step)}
 	name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	if n, err := strconv.Atoi(name); err == nil && n != t.Step {
 		notes = append(notes, fmt.Sprintf("the file is called %s, its optimizer counts %d steps: the run goes on at "+

@@ -290,7 +290,7 @@ func TestOriginalChanges(t *testing.T) {
 		t.Errorf("changes %q, %v", got, err)
 	}
 	notes, err := OriginalNotes(originalFile, cfg, samples.SetOf(l))
-	if err != nil || len(notes) != 1 || !strings.Contains(notes[0], "whose order of the data is another") {
+	if err != nil || len(notes) != 1 || !strings.Contains(notes[0], "which has another order of the data") {
 		t.Errorf("notes %q, %v", notes, err)
 	}
 	text, err := os.ReadFile(originalFile)

@@ -256,7 +256,7 @@ func (w *saver) partOf(ctx context.Context, dir, key string, rank int) (savedFil
 	}
 	info, err := os.Stat(filepath.Join(dir, part.File.File))
 	if err != nil || info.Size() != part.File.Bytes {
-		return savedFile{}, fmt.Errorf("%s: rank %d has written it, but it is not here: the run folder must lie on "+
+		return savedFile{}, fmt.Errorf("%s: rank %d has written it, but it is not here: the run folder must be on "+
 			"a file system that all machines share", part.File.File, rank)
 	}
 	return part.File, w.group.Store().Delete(key)

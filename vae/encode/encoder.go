@@ -228,7 +228,7 @@ func (e *encoder) explain(bad *latents.Unstorable) error {
 		if n > 1 {
 			others = fmt.Sprintf(" and of %d others", n-1)
 		}
-		return fmt.Errorf("the latents of %s%s %s, those of the other %d pictures at its side are fine: look at "+
+		return fmt.Errorf("the latents of %s%s %s, those of the other %d pictures in its batch are fine: look at "+
 			"this picture",
 			first, others, what, bad.Of-n)
 	case bad.Of == 1 && e.stored > 0:

@@ -18,11 +18,11 @@ func TestUnstorableIsNamed(t *testing.T) {
 		want   string
 	}{
 		{0, latents.Unstorable{IDs: []int{7}, Of: 8, Value: nan},
-			"the latents of " + name(7) + " are not finite numbers (NaN), those of the other 7 pictures at its side " +
+			"the latents of " + name(7) + " are not finite numbers (NaN), those of the other 7 pictures in its batch " +
 				"are fine: look at this picture"},
 		{0, latents.Unstorable{IDs: []int{7, 9, 12}, Of: 8, Value: 1e5, Mirrored: true},
 			"the latents of " + name(7) + " (mirrored) and of 2 others are too large for float16 (100000), those of " +
-				"the other 5 pictures at its side are fine: look at this picture"},
+				"the other 5 pictures in its batch are fine: look at this picture"},
 		{24, latents.Unstorable{IDs: []int{20}, Of: 1, Value: nan},
 			"the latents of " + name(20) + " are not finite numbers (NaN), those of the 24 pictures before it are " +
 				"fine: look at this picture"},
