@@ -22,6 +22,7 @@ import (
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
 	"github.com/ditrun/ditrun/vae/encode"
+	"github.com/ditrun/ditrun/vae/training"
 )
 
 // spoil adds to the pictures of writeTree bad ones of every kind, and a class of nothing else, and returns their paths.
@@ -361,59 +362,6 @@ func TestOrientationFlag(t *testing.T) {
 	}
 }
 
-// manyPictures is a source of n pictures of 8 x 8, which counts how often each is asked for.
-type manyPictures struct {
-	n    int
-	seen []int
-}
-
-func (p *manyPictures) Len() int                  { return p.n }
-func (p *manyPictures) Classes() []string         { return []string{"x"} }
-func (p *manyPictures) Sample(int) catalog.Sample { return catalog.Sample{Name: "x"} }
-func (p *manyPictures) Order() string             { return "test" }
-func (p *manyPictures) Hash() string              { return "test" }
-func (p *manyPictures) Notes() []string           { return nil }
-func (p *manyPictures) Close() error              { return nil }
-func (p *manyPictures) Image(i int) (*picture.Image, error) {
-	p.seen[i]++
-	return picture.NewImage(8, 8), nil
-}
-
-// TestMeasuredPictures: small sets are measured once, of large ones the pictures that training begins with, as ever.
-func TestMeasuredPictures(t *testing.T) {
-	o := stream.ImageOptions{Size: picture.Square(8), Batch: 24, Workers: 1, Seed: 3, FlipProb: 0.5}
-	for _, n := range []int{1, 24, 64, measured} {
-		src := &manyPictures{n, make([]int, n)}
-		for _, err := range measuredBatches(t.Context(), src, o) {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if slices.Max(src.seen) != 1 || slices.Min(src.seen) != 1 {
-			t.Errorf("%d pictures: each is taken %d to %d times, want once", n, slices.Min(src.seen),
-				slices.Max(src.seen))
-		}
-	}
-	src := &manyPictures{measured + 1000, make([]int, measured+1000)}
-	var got, want []int
-	for b, err := range measuredBatches(t.Context(), src, o) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, b.IDs...)
-	}
-	o.MaxSteps = 171 // of 24 make 4,096
-	for b, err := range stream.Images(t.Context(), src, o) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		want = append(want, b.IDs...)
-	}
-	if !slices.Equal(got, want) || len(got) != 171*24 {
-		t.Errorf("%d pictures of a large set, others than the first of the training", len(got))
-	}
-}
-
 // TestScalingFactorOfSmallSet: it is that of every picture, once, whatever the batch size, and the measuring is shown.
 func TestScalingFactorOfSmallSet(t *testing.T) {
 	r := theRoad(t)
@@ -434,7 +382,7 @@ func TestScalingFactorOfSmallSet(t *testing.T) {
 	}
 	defer model.Close()
 	all := stream.ImageOptions{Size: picture.Square(8), Batch: 64}
-	batches := batchesOf(stream.ImageRange(t.Context(), src, 0, src.Len(), all))
+	batches := training.Batches(stream.ImageRange(t.Context(), src, 0, src.Len(), all))
 	std, err := vae.LatentStd(t.Context(), model, 8, 64, batches)
 	if err != nil {
 		t.Fatal(err)

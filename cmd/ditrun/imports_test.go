@@ -32,7 +32,7 @@ var layers = [][]string{
 	{"data/stream", "data"},
 	{"diffusion/training/samples"},
 	{"diffusion/runs", "diffusion/training", "diffusion/sampling", "vae/encode", "data/interop"},
-	{"diffusion/samples"},
+	{"diffusion/samples", "vae/training"},
 	{"cmd", "bench"}, // with all below them
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/vae"
+	"github.com/ditrun/ditrun/vae/training"
 )
 
 // vaeOutput are the files of a model.
@@ -30,7 +31,7 @@ func (r road) trainVAE(out string, more ...string) []string {
 func savedVAE(t *testing.T, out string, least int) int {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if st, err := vae.ReadState(filepath.Join(out, vaeRun)); err == nil && st.Step >= least {
+		if st, err := vae.ReadState(training.RunDir(out)); err == nil && st.Step >= least {
 			return st.Step
 		}
 	}
@@ -86,10 +87,10 @@ func TestStoppedTrainVAEContinues(t *testing.T) {
 	}
 	ditrun(t, r.trainVAE(out, "--resume", "auto")...).refused(t, 1, "there is a model already")
 
-	weights := filepath.Join(out, vaeRun, vaeWeights)
+	weights := filepath.Join(training.RunDir(out), vaeWeights)
 	write(t, weights, []byte("not it"))
-	write(t, filepath.Join(out, vaeRun, "train-vae.json"), []byte("{}"))
-	ditrun(t, r.trainVAE(out, "--resume", "auto")...).refused(t, 1, "resume from "+filepath.Join(out, vaeRun),
+	write(t, filepath.Join(training.RunDir(out), "train-vae.json"), []byte("{}"))
+	ditrun(t, r.trainVAE(out, "--resume", "auto")...).refused(t, 1, "resume from "+training.RunDir(out),
 		"damaged", "hint: without ")
 }
 
@@ -124,7 +125,7 @@ func TestTrainVAEKeepsWhatAnErrorEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := p.wait()
-	o.refused(t, 1, "3.png", "hint: "+filepath.Join(out, vaeRun)+" holds the run after ",
+	o.refused(t, 1, "3.png", "hint: "+training.RunDir(out)+" holds the run after ",
 		"the same command with --resume auto continues it")
 	if step := savedVAE(t, out, 7); !strings.Contains(o.stderr, fmt.Sprintf("the run after %d steps", step)) ||
 		step == 150 {
