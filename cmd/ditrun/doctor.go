@@ -22,7 +22,18 @@ import (
 	"github.com/ditrun/ditrun/torch/dist"
 )
 
+// doctorOptions are the flags of doctor.
+type doctorOptions struct{ noTest bool }
+
+func (o *doctorOptions) flags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "no-test", Destination: &o.noTest, DisableDefaultText: true,
+			Usage: "only look, do not compute"},
+	}
+}
+
 func doctorCommand() *cli.Command {
+	o := &doctorOptions{}
 	return newCommand(spec{
 		name:  "doctor",
 		usage: "say what is installed and what is missing, and test it",
@@ -31,10 +42,8 @@ func doctorCommand() *cli.Command {
 			"is 1 when something needed is missing or a test fails; each problem is\n" +
 			"printed with the way out.",
 		example: "ditrun doctor\nditrun doctor --device cuda --json",
-		flags: []cli.Flag{
-			&cli.BoolFlag{Name: "no-test", DisableDefaultText: true, Usage: "only look, do not compute"},
-		},
-		run: runDoctor,
+		flags:   o.flags(),
+		run:     func(e *env) error { return runDoctor(e, o) },
 	})
 }
 
@@ -86,7 +95,7 @@ type tool struct {
 // checkpoint of DiT-XL/2 is 10 GB.
 const little = 2e9
 
-func runDoctor(e *env) error {
+func runDoctor(e *env, o *doctorOptions) error {
 	var d diagnosis
 	d.Versions = readVersion()
 	d.CPU, d.Memory = machine.ReadCPU(), machine.ReadMemory()
@@ -102,7 +111,7 @@ func runDoctor(e *env) error {
 		}
 	}
 	d.print(e)
-	if usable && !e.flags.Bool("no-test") {
+	if usable && !o.noTest {
 		if err := d.test(e, dev); err != nil {
 			return err
 		}

@@ -18,7 +18,27 @@ import (
 // launchName is the command whose arguments are the command line of another.
 const launchName = "launch"
 
+// launchOptions are the flags of launch.
+type launchOptions struct{ numProcesses, maxRestarts int }
+
+func (o *launchOptions) flags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "num-processes", Aliases: []string{"n"}, Destination: &o.numProcesses,
+			DefaultText: "required", Usage: "start `N` processes, one for each GPU"},
+		&cli.IntFlag{Name: "max-restarts", Destination: &o.maxRestarts,
+			Usage: "start all again up to `K` times after one failed"},
+	}
+}
+
+func (o *launchOptions) check(given func(string) bool) error {
+	if !given("num-processes") {
+		return require(launchName, required{"num-processes", ""})
+	}
+	return atLeast(1, "num-processes", o.numProcesses)
+}
+
 func launchCommand() *cli.Command {
+	o := &launchOptions{}
 	return newCommand(spec{
 		name:  launchName,
 		usage: "run a command as several processes on this machine",
@@ -28,38 +48,19 @@ func launchCommand() *cli.Command {
 			"always; what the others say carries their number.",
 		example: "ditrun launch -n 2 train --data latents --model DiT-S/2 --resume auto",
 		args:    "COMMAND [options]",
-		flags: []cli.Flag{
-			&cli.IntFlag{Name: "num-processes", Aliases: []string{"n"}, DefaultText: "required",
-				Usage: "start `N` processes, one for each GPU"},
-			&cli.IntFlag{Name: "max-restarts", Usage: "start all again up to `K` times after one failed"},
-		},
-		run: runLaunch,
+		flags:   o.flags(),
+		check:   o.check,
+		run:     func(e *env) error { return runLaunch(e, o) },
 	})
 }
 
-// launchGrace is for the other processes to say what they saw of a failure, and again to save after SIGTERM.
+// launchGrace is how long the other processes may take to report a failure, and again to save after SIGTERM.
 const launchGrace = 15 * time.Second
 
-func runLaunch(e *env) error {
-	c := e.flags
-	if !c.IsSet("num-processes") {
-		return withHint(usagef("launch: --num-processes is required"), "`ditrun launch --help` shows an example")
-	}
-	if err := e.atLeast(1, "num-processes"); err != nil {
+func runLaunch(e *env, o *launchOptions) error {
+	args, err := e.launched()
+	if err != nil {
 		return err
-	}
-	if err := e.atLeast(0, "max-restarts"); err != nil {
-		return err
-	}
-	args := c.Args().Slice()
-	if len(args) == 0 {
-		return withHint(usagef("launch: no command to run"), "`ditrun launch --help` shows an example")
-	}
-	if c.App.Command(args[0]) == nil {
-		return unknownCommand(c.App, args[0])
-	}
-	if args[0] == c.Command.Name {
-		return usagef("launch: cannot launch itself")
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -73,8 +74,8 @@ func runLaunch(e *env) error {
 	}
 	defer signal.Stop(signals)
 	job := launcher.Job{
-		Path: self, Args: slices.Concat(e.globalArgs(), args), N: c.Int("num-processes"),
-		MaxRestarts: c.Int("max-restarts"),
+		Path: self, Args: slices.Concat(e.globalArgs(), args), N: o.numProcesses,
+		MaxRestarts: o.maxRestarts,
 		Stdout:      direct(e.stdout), Stderr: e.stderr, Signals: signals, Grace: launchGrace, Log: e.warn,
 	}
 	err = job.Run(e.ctx)
@@ -85,6 +86,20 @@ func runLaunch(e *env) error {
 		return codeError{err, exit.Code}
 	}
 	return err
+}
+
+// launched returns the command line that is to be launched.
+func (e *env) launched() ([]string, error) {
+	args, app := e.flags.Args().Slice(), e.flags.App
+	switch {
+	case len(args) == 0:
+		return nil, withHint(usagef("launch: no command to run"), "`ditrun launch --help` shows an example")
+	case app.Command(args[0]) == nil:
+		return nil, unknownCommand(app, args[0])
+	case args[0] == launchName:
+		return nil, usagef("launch: cannot launch itself")
+	}
+	return args, nil
 }
 
 // globalArgs returns the global flags as another ditrun takes them.
