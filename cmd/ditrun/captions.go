@@ -178,7 +178,7 @@ func addCaptions(e *env, o *encodeOptions) error {
 	began := time.Now()
 	var src catalog.Source
 	if o.data != "" {
-		if src, err = e.openPictures(o.data, o.labels, picture.AsStored); err != nil {
+		if src, err = e.openPictures(o.data, o.pictures.labels, picture.AsStored); err != nil {
 			return err
 		}
 		defer src.Close()

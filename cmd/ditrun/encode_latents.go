@@ -18,7 +18,7 @@ import (
 
 // encodeOptions are the flags of encode-latents.
 type encodeOptions struct {
-	pictureOptions
+	pictures pictureOptions
 	captions captionOptions
 	encode   encode.Options
 
@@ -48,7 +48,7 @@ func (o *encodeOptions) flags() []cli.Flag {
 		&cli.BoolFlag{Name: "verify", Destination: &o.verify, DisableDefaultText: true,
 			Usage: "only read the latents in --out and compare their checksums"},
 	}
-	list = append(list, o.pictureOptions.flags("1 on a CPU, else the cores less one")...)
+	list = append(list, o.pictures.flags("1 on a CPU, else the cores less one")...)
 	return append(list, o.captions.flags()...)
 }
 
@@ -83,7 +83,7 @@ func (o *encodeOptions) check(func(string) bool) error {
 			return err
 		}
 	}
-	return o.pictureOptions.check()
+	return o.pictures.check()
 }
 
 // captionsAlone says whether captions are to be added to latents that are there.
@@ -131,7 +131,7 @@ func runEncodeLatents(e *env, o *encodeOptions) error {
 		}
 	}
 	began := time.Now()
-	account := &encodeAccount{env: e, options: &o.pictureOptions, wait: -1}
+	account := &encodeAccount{env: e, options: &o.pictures, wait: -1}
 	in.encode.OnBad, in.encode.OnProgress = account.bad, account.progress
 	manifest, err := encode.Run(e.ctx, in.encode)
 	if err != nil {
@@ -186,7 +186,7 @@ func openEncodeInput(e *env, o *encodeOptions) (*encodeInput, error) {
 }
 
 func (in *encodeInput) open(e *env, o *encodeOptions) error {
-	src, err := o.pictureOptions.open(e, o.data)
+	src, err := o.pictures.open(e, o.data)
 	if err != nil {
 		return err
 	}
@@ -213,7 +213,7 @@ func (in *encodeInput) open(e *env, o *encodeOptions) error {
 	}
 	l := &in.encode
 	l.Source, l.VAE = src, model
-	l.NumWorkers, l.OnError = o.numWorkers, o.onError
+	l.NumWorkers, l.OnError = o.pictures.numWorkers, o.pictures.onError
 	l.Rank, l.World, l.LocalWorld = in.process.Rank, in.process.World, in.process.LocalWorld
 	l.Tool = "ditrun " + readVersion().Ditrun
 	l.Unlocked = e.unlocked(l.OutDir, l.World)
@@ -233,6 +233,20 @@ func (in *encodeInput) describe(e *env, o *encodeOptions) {
 	if l.World > 1 {
 		e.printf("process %d of %d", l.Rank, l.World)
 	}
+}
+
+// previewCrops writes the sheet of n crops.
+func (e *env) previewCrops(o encode.Options, n int) error {
+	path, err := encode.WritePreview(e.ctx, o, n)
+	switch {
+	case err != nil:
+		return err
+	case path == "":
+		e.warn("no preview: none of the pictures that were tried can be decoded")
+	default:
+		e.printf("preview %s", path)
+	}
+	return nil
 }
 
 // unlocked returns what is called where the file system of dir has no locks: one process goes on, several of one job

@@ -22,8 +22,8 @@ import (
 
 // trainVAEOptions are the flags of train-vae.
 type trainVAEOptions struct {
-	pictureOptions
-	train training.Options
+	pictures pictureOptions
+	train    training.Options
 
 	data   string
 	resume string // auto or none
@@ -36,7 +36,7 @@ type trainVAEOptions struct {
 func (o *trainVAEOptions) flags() []cli.Flag {
 	c := &o.train.Config
 	*c = vae.DefaultTrainConfig(vae.DefaultConfig())
-	o.numWorkers = 1
+	o.pictures.numWorkers = 1
 	list := []cli.Flag{
 		&cli.StringFlag{Name: "data", Destination: &o.data,
 			Usage: "pictures at `PATH`: a folder, an archive, a pattern, or s3://bucket/key"},
@@ -71,7 +71,7 @@ func (o *trainVAEOptions) flags() []cli.Flag {
 		&cli.StringFlag{Name: "resume", Destination: &o.resume, Value: "auto",
 			Usage: "auto: continue the run in --out if there is one; or none"},
 	}
-	return append(list, o.pictureOptions.flags("")...)
+	return append(list, o.pictures.flags("")...)
 }
 
 func (o *trainVAEOptions) check(func(string) bool) error {
@@ -86,7 +86,7 @@ func (o *trainVAEOptions) check(func(string) bool) error {
 		{"image-size", c.ImageSize}, {"latent-channels", o.latentChannels}, {"downsample", o.downsample},
 		{"layers-per-block", o.layersPerBlock}, {"norm-num-groups", o.normNumGroups}, {"max-steps", c.MaxSteps},
 		{"batch-size", c.BatchSize}, {"log-every", c.LogEvery}, {"ckpt-every", o.train.SaveEvery},
-		{"num-workers", o.numWorkers},
+		{"num-workers", o.pictures.numWorkers},
 	} {
 		if err := atLeast(1, f.name, f.value); err != nil {
 			return err
@@ -102,7 +102,7 @@ func (o *trainVAEOptions) check(func(string) bool) error {
 	if err := oneOf("resume", o.resume, "none", "auto"); err != nil {
 		return err
 	}
-	return o.pictureOptions.check()
+	return o.pictures.check()
 }
 
 // model is the one that the flags describe.
@@ -214,7 +214,7 @@ func (o *trainVAEOptions) findRun() error {
 // openPictures opens the pictures and the device, prints what they are, and leaves out bad pictures, unless that was
 // done when the run began. The pictures are to be closed by done.
 func (o *trainVAEOptions) openPictures(e *env) (done func(), err error) {
-	src, err := o.pictureOptions.open(e, o.data)
+	src, err := o.pictures.open(e, o.data)
 	if err != nil {
 		return nil, err
 	}
@@ -224,7 +224,7 @@ func (o *trainVAEOptions) openPictures(e *env) (done func(), err error) {
 		}
 	}()
 	t := &o.train
-	t.Source, t.NumWorkers = src, o.numWorkers
+	t.Source, t.NumWorkers = src, o.pictures.numWorkers
 	if err := o.enough(); err != nil {
 		return nil, err
 	}
@@ -233,11 +233,11 @@ func (o *trainVAEOptions) openPictures(e *env) (done func(), err error) {
 	}
 	o.describe(e)
 	if t.Resume == nil || t.Resume.Data != t.DataName() {
-		found, err := o.findBad(e, src, 0, src.Len(), 1)
+		found, err := o.pictures.findBad(e, src, 0, src.Len(), 1)
 		if err != nil {
 			return nil, err
 		}
-		if t.Source, err = o.leaveOut(e, src, found); err != nil {
+		if t.Source, err = o.pictures.leaveOut(e, src, found); err != nil {
 			return nil, err
 		}
 		if err := o.enough(); err != nil {

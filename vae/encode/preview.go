@@ -3,10 +3,52 @@ package encode
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/picture/sheet"
+	"github.com/ditrun/ditrun/internal/disk"
 )
+
+// PreviewName is the sheet of crops in the folder of the latents.
+const PreviewName = "preview.png"
+
+// previewsPerRow is the width of the sheet, in crops.
+const previewsPerRow = 8
+
+// WritePreview draws n crops from all over the source of o, each over the name of its class, into the sheet
+// [PreviewName] of OutDir, and returns its path. Where none of those that were tried can be decoded it draws no sheet
+// and returns "". A folder with a sheet is one that [Run] takes.
+func WritePreview(ctx context.Context, o Options, n int) (path string, err error) {
+	o = o.WithDefaults()
+	pix, ids, err := Preview(ctx, o.Source, n, o.ImageSize, o.Resampler)
+	if err != nil || len(ids) == 0 {
+		return "", err
+	}
+	images, err := sheet.Batch(pix, len(ids), o.ImageSize.Width, o.ImageSize.Height)
+	if err != nil {
+		return "", err
+	}
+	labels := make([]string, len(ids))
+	for i, id := range ids {
+		labels[i], _, _ = strings.Cut(catalog.ClassWords(o.Source.Classes()[o.Source.Sample(id).Label]), ",")
+	}
+	drawn, err := sheet.Draw(images, labels, min(previewsPerRow, len(images)),
+		fmt.Sprintf("%d of %d pictures, cropped to %s", len(ids), o.Source.Len(), o.ImageSize))
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(o.OutDir, 0o777); err != nil {
+		return "", err
+	}
+	path = filepath.Join(o.OutDir, PreviewName)
+	disk.Sweep(path)
+	return path, sheet.WritePNG(path, drawn)
+}
 
 // previewTries is how many neighbours are tried in place of a bad picture.
 const previewTries = 16
