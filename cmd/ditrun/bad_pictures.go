@@ -76,13 +76,14 @@ func (e *env) warnOfEmptied(src catalog.Source, ids []int) {
 	if n := len(labels) - named; n > 0 {
 		text += fmt.Sprintf(" and %d more", n)
 	}
-	e.warn("no picture is left of %s, all are bad: %s", plural(len(labels), "class"), text)
+	e.warn("%s without a good picture: %s", plural(len(labels), "class"), text)
 }
 
 // remark says once how many pictures lost gray levels, and how many have an EXIF orientation.
 func (o *pictureOptions) remark(e *env, clipped, oriented int) {
 	if clipped > 0 {
-		e.warn("%s of 16 bits: levels above 255 became 255, as Pillow does it; convert them to 8 bits to keep them",
+		e.warn("%s of 16 bits: levels above 255 became 255, as in Pillow; convert the pictures to 8 bits to keep "+
+			"the levels",
 			plural(clipped, "gray picture"))
 	}
 	switch {

@@ -72,7 +72,7 @@ func succeed(t *testing.T, args ...string) outcome {
 func leavesAllOut(t *testing.T, o outcome) {
 	t.Helper()
 	for _, want := range []string{"ditrun: warning: left out 5 bad pictures: ",
-		`ditrun: warning: no picture is left of 1 class, all are bad: "n01449999"`} {
+		`ditrun: warning: 1 class without a good picture: "n01449999"`} {
 		if o.code != 0 || strings.Count(o.stderr, want) != 1 {
 			t.Errorf("code %d, errors\n%swant %q once", o.code, o.stderr, want)
 		}

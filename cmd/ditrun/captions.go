@@ -43,14 +43,14 @@ func (o *captionOptions) flags() []cli.Flag {
 		&cli.StringFlag{Name: "text-encoder", Destination: &o.textEncoder,
 			Usage: "encode the captions by the CLIP text encoder in `DIR`"},
 		&cli.StringFlag{Name: "text-states", Destination: &o.states,
-			Usage: "take the captions' token states, made by another program, from `FILE`"},
+			Usage: "token states of the captions, made by another program, in `FILE`"},
 	}
 }
 
 func (o *captionOptions) check() error {
 	switch {
 	case len(o.specs) == 0 && (o.textEncoder != "" || o.states != ""):
-		return usagef("--text-encoder and --text-states are for captions: --captions names them")
+		return usagef("--text-encoder and --text-states need --captions")
 	case o.textEncoder != "" && o.states != "":
 		return usagef("--text-encoder and --text-states: want one of them")
 	}
@@ -77,7 +77,8 @@ func (o *captionOptions) open(e *env, texts *captions.Set, device func() (torch.
 		if err := states.Check(texts.Texts); err != nil {
 			states.Close()
 			return nil, withHint(err,
-				"--captions without --text-states and --text-encoder lists all captions in %s of --out", captionsName)
+				"--captions without --text-states and --text-encoder writes all captions into %s in --out",
+				captionsName)
 		}
 		w.encoder, w.close = states, func() { states.Close() }
 	case o.textEncoder != "":
@@ -97,19 +98,18 @@ func (o *captionOptions) open(e *env, texts *captions.Set, device func() (torch.
 // describeCaptions prints how many captions there are, and warns of those that are lost or changed.
 func (e *env) describeCaptions(texts *captions.Set) {
 	s := texts.Stats
-	e.printf("captions %s, without one: %s", plural(len(texts.Texts)-1, "distinct caption"),
-		plural(s.Without, "picture"))
+	e.printf("captions %s, pictures without a caption: %d", plural(len(texts.Texts)-1, "distinct caption"), s.Without)
 	for _, w := range []struct {
 		n    int
 		text string
 	}{
-		{s.Unmatched, fmt.Sprintf("of no picture here, the first of them for %q", s.FirstUnmatched)},
-		{s.Empty, "empty, which count as none"},
-		{s.Invalid, "not in UTF-8: the bytes became U+FFFD"},
-		{s.Cut, fmt.Sprintf("cut to %d bytes", captions.MaxLength)},
+		{s.Unmatched, fmt.Sprintf("captions of pictures that are not here, such as %q", s.FirstUnmatched)},
+		{s.Empty, "empty captions, which count as none"},
+		{s.Invalid, "captions that are not UTF-8, whose bad bytes became U+FFFD"},
+		{s.Cut, fmt.Sprintf("captions cut to %d bytes", captions.MaxLength)},
 	} {
 		if w.n > 0 {
-			e.warn("%s %s", plural(w.n, "caption"), w.text)
+			e.warn("%s: %d", w.text, w.n)
 		}
 	}
 }
@@ -121,7 +121,7 @@ func (w *captionWork) store(e *env, out string) (map[string]any, error) {
 		if err := tokens.WriteCaptions(path, w.texts); err != nil {
 			return nil, err
 		}
-		e.printf("%s: %s to encode; --text-states takes their states", path, plural(len(w.texts.Texts), "caption"))
+		e.printf("%s lists %s to encode; --text-states takes their states", path, plural(len(w.texts.Texts), "caption"))
 		return map[string]any{"captions_listed": len(w.texts.Texts)}, nil
 	}
 	var bar *progress.Bar
@@ -145,12 +145,12 @@ func (w *captionWork) store(e *env, out string) (map[string]any, error) {
 	info := w.encoder.Info()
 	kept := ""
 	if summary.Kept {
-		kept = ", all of them there already"
+		kept = ", all there already"
 	}
 	e.printf("%s of %s by %s: %d tokens of width %d%s", plural(summary.Captions, "caption"),
 		plural(summary.Rows, "distinct text"), info.Name, info.Length, info.Width, kept)
 	if summary.Without > 0 {
-		e.warn("%s without a caption: the empty one is theirs", plural(summary.Without, "latent"))
+		e.warn("%s without a caption: they get the empty one", plural(summary.Without, "latent"))
 	}
 	return map[string]any{"captions": summary.Captions, "distinct_captions": summary.Rows,
 		"without_caption": summary.Without,
@@ -170,7 +170,7 @@ func addCaptions(e *env, o *encodeOptions) error {
 	out := o.encode.OutDir
 	set, err := latents.Open(out)
 	if isMissing(err) {
-		return withHint(err, "--data and --vae make the latents first")
+		return withHint(err, "make the latents first, with --data and --vae")
 	} else if err != nil {
 		return err
 	}

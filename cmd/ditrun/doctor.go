@@ -28,7 +28,7 @@ type doctorOptions struct{ noTest bool }
 func (o *doctorOptions) flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "no-test", Destination: &o.noTest, DisableDefaultText: true,
-			Usage: "only look, do not compute"},
+			Usage: "only look, run no tests"},
 	}
 }
 
@@ -36,11 +36,11 @@ func doctorCommand() *cli.Command {
 	o := &doctorOptions{}
 	return newCommand(spec{
 		name:  "doctor",
-		usage: "say what is installed and what is missing, and test it",
+		usage: "show what is installed and what is missing, and test it",
 		description: "Prints what was found, then computes for some seconds on the device:\n" +
 			"a matrix product, a small training run, random numbers. The exit code\n" +
-			"is 1 when something needed is missing or a test fails; each problem is\n" +
-			"printed with the way out.",
+			"is 1 when something that is needed is missing or a test fails; each\n" +
+			"problem comes with what to do.",
 		example: "ditrun doctor\nditrun doctor --device cuda --json",
 		flags:   o.flags(),
 		run:     func(e *env) error { return runDoctor(e, o) },

@@ -69,7 +69,7 @@ func (a *encodeAccount) progress(p encode.Progress) {
 		note = fmt.Sprintf("encoder waits %.0f %%", 100*a.wait)
 	}
 	if p.Overflows > 0 {
-		note += fmt.Sprintf(", %s past fp16", plural(p.Overflows, "batch"))
+		note += fmt.Sprintf(", %s too large for fp16", plural(p.Overflows, "batch"))
 	}
 	if a.numBad > 0 {
 		note += fmt.Sprintf(", %s", plural(a.numBad, "bad picture"))

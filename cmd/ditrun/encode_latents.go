@@ -42,9 +42,9 @@ func (o *encodeOptions) flags() []cli.Flag {
 		&cli.StringFlag{Name: "precision", Destination: &o.encode.Precision, DefaultText: "tf32 on CUDA, else fp32",
 			Usage: "of the encoder: fp32, tf32, bf16 or fp16"},
 		&cli.StringFlag{Name: "resampler", Destination: (*string)(&o.encode.Resampler),
-			Value: string(picture.PillowClassic), Usage: "whose crop: pillow-classic, as DiT, pillow13 or imaging"},
+			Value: string(picture.PillowClassic), Usage: "how to crop: pillow-classic as in DiT, pillow13 or imaging"},
 		&cli.IntFlag{Name: "preview", Destination: &o.preview, DefaultText: "none",
-			Usage: "first draw `N` of the crops into preview.png of --out"},
+			Usage: "first draw `N` of the crops into preview.png in --out"},
 		&cli.BoolFlag{Name: "verify", Destination: &o.verify, DisableDefaultText: true,
 			Usage: "only read the latents in --out and compare their checksums"},
 	}
@@ -97,12 +97,12 @@ func encodeLatentsCommand() *cli.Command {
 		name:  "encode-latents",
 		usage: "turn pictures into latents to train on",
 		description: "Crops every picture to one size, encodes it and its mirror image, and\n" +
-			"keeps the posteriors in checksummed shards. Started again after an\n" +
-			"interrupt it makes what is missing; started several times, by hand, by\n" +
-			"torchrun or by Slurm, it shares the work. The pictures may be class\n" +
-			"folders, tar archives, parquet or IDX files, here or at s3://.\n" +
-			"With --captions the set gets their token states too; without --vae they\n" +
-			"are added to latents that are there.",
+			"writes the posteriors into shards with checksums. After an interrupt the\n" +
+			"same command makes what is missing. Several processes, started by hand, by\n" +
+			"torchrun or by Slurm, share the work. The pictures may be class folders,\n" +
+			"tar archives, parquet or IDX files, on disk or at s3://. With --captions\n" +
+			"the captions are encoded too; without --vae they are added to latents that\n" +
+			"are finished.",
 		example: "ditrun encode-latents --data pictures --vae vae --out latents --image-size 256",
 		flags:   o.flags(),
 		check:   o.check,

@@ -26,7 +26,7 @@ func (o *launchOptions) flags() []cli.Flag {
 		&cli.IntFlag{Name: "num-processes", Aliases: []string{"n"}, Destination: &o.numProcesses,
 			DefaultText: "required", Usage: "start `N` processes, one for each GPU"},
 		&cli.IntFlag{Name: "max-restarts", Destination: &o.maxRestarts,
-			Usage: "start all again up to `K` times after one failed"},
+			Usage: "start all again up to `K` times when one fails"},
 	}
 }
 
@@ -42,10 +42,10 @@ func launchCommand() *cli.Command {
 	return newCommand(spec{
 		name:  launchName,
 		usage: "run a command as several processes on this machine",
-		description: "Starts the command N times, with what each must know in its environment,\n" +
-			"as torchrun does. When one fails the others are ended, and all are\n" +
-			"started again as often as --max-restarts allows. Process 0 writes as\n" +
-			"always; what the others say carries their number.",
+		description: "Starts the command N times and tells each process its number by the\n" +
+			"environment, as torchrun does. When one fails the others are ended, and\n" +
+			"all start again as often as --max-restarts allows. Process 0 prints as it\n" +
+			"would alone; lines of the others begin with their number.",
 		example: "ditrun launch -n 2 train --data latents --model DiT-S/2 --resume auto",
 		args:    "COMMAND [options]",
 		flags:   o.flags(),

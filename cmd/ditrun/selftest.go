@@ -51,7 +51,7 @@ func (d *diagnosis) test(e *env, dev torch.Device) error {
 		if err != nil {
 			r.OK, r.Text = false, "FAILED: "+err.Error()
 			d.problem(fmt.Sprintf("self-test %s failed: %v", t.name, err),
-				"run `make build` again; if it stays, report it with the output of `ditrun doctor --json`")
+				"run `make build` again; if the test still fails, report it with the output of `ditrun doctor --json`")
 		}
 		d.SelfTest = append(d.SelfTest, r)
 		e.printf("%-*s%s", labelWidth, t.name, r.Text)

@@ -61,15 +61,15 @@ func (o *trainVAEOptions) flags() []cli.Flag {
 		&cli.Float64Flag{Name: "kl-weight", Destination: &c.KLWeight, Value: c.KLWeight,
 			Usage: "weight of the KL term"},
 		&cli.Float64Flag{Name: "ema-decay", Destination: &c.EMADecay, Value: c.EMADecay,
-			Usage: "of an average of the weights to keep; 0 keeps the last weights"},
+			Usage: "decay of the average of the weights to keep; 0 keeps the last ones"},
 		&cli.Float64Flag{Name: "flip-prob", Destination: &o.train.FlipProb, Value: 0.5,
 			Usage: "share of mirrored pictures"},
-		&cli.Uint64Flag{Name: "global-seed", Destination: &c.Seed, Usage: "of weights, order and noise"},
+		&cli.Uint64Flag{Name: "global-seed", Destination: &c.Seed, Usage: "seed of weights, order and noise"},
 		&cli.IntFlag{Name: "log-every", Destination: &c.LogEvery, Value: 100, Usage: "steps between log lines"},
 		&cli.IntFlag{Name: "ckpt-every", Destination: &o.train.SaveEvery, Value: 500,
 			Usage: "steps between saves of the run"},
 		&cli.StringFlag{Name: "resume", Destination: &o.resume, Value: "auto",
-			Usage: "auto: continue the run in --out if there is one; or none"},
+			Usage: "auto continues the run in --out if there is one, none begins anew"},
 	}
 	return append(list, o.pictures.flags("")...)
 }
@@ -139,8 +139,8 @@ func trainVAECommand() *cli.Command {
 		description: "Trains the autoencoder whose latents a DiT works on: reconstruction and\n" +
 			"KL loss, the architecture of Stable Diffusion at any size. The result is\n" +
 			"a folder as diffusers writes it, whose scaling factor is one over the\n" +
-			"standard deviation of the latents. It saves as it goes, and the same command\n" +
-			"continues what was cut short; an interrupt keeps a model too.",
+			"standard deviation of the latents. It saves as it goes: the same command\n" +
+			"continues a run that was cut short, and an interrupt leaves a usable model.",
 		example: "ditrun train-vae --data pictures --out vae --image-size 64 --downsample 8 --max-steps 5000",
 		flags:   o.flags(),
 		check:   o.check,
@@ -195,9 +195,9 @@ func (o *trainVAEOptions) findRun() error {
 	case errors.Is(err, fs.ErrNotExist), err == nil && state.Step == 0: // nothing was done yet
 	case o.resume == "none":
 		return withHint(fmt.Errorf("--out %s: there is a run that was cut short (%s)", out, filepath.Base(dir)),
-			"--resume auto continues it; without %s a new one begins", dir)
+			"--resume auto continues it; to begin a new one, remove %s", dir)
 	case err != nil:
-		return withHint(err, "without %s a new run begins", dir)
+		return withHint(err, "to begin a new run, remove %s", dir)
 	default:
 		o.train.Resume = state
 		return withHint(state.Fits(o.train.Config), "give the flags that it was started with, or another --out")
@@ -343,6 +343,6 @@ func (a *vaeAccount) written(r training.Result) {
 		a.printf("written to %s", out)
 		return
 	}
-	a.printf("written to %s; %s shows pictures above what is left of them", out,
+	a.printf("written to %s; %s shows pictures above their reconstructions", out,
 		filepath.Join(out, training.ReconstructionsName))
 }

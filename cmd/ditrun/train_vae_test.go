@@ -91,7 +91,7 @@ func TestStoppedTrainVAEContinues(t *testing.T) {
 	write(t, weights, []byte("not it"))
 	write(t, filepath.Join(training.RunDir(out), "train-vae.json"), []byte("{}"))
 	ditrun(t, r.trainVAE(out, "--resume", "auto")...).refused(t, 1, "resume from "+training.RunDir(out),
-		"damaged", "hint: without ")
+		"damaged", "hint: to begin a new run, remove ")
 }
 
 // TestTrainVAEKeepsWhatAnErrorEnds: a picture that vanishes costs no step.
