@@ -229,23 +229,24 @@ func TestBadPicturesAreNamedOnce(t *testing.T) {
 		want int // lines
 	}{
 		{"no good picture", func(a *encodeAccount) {
-			a.failed(&catalog.BadPicturesError{Bad: []catalog.Bad{bad(0)}, Of: 1})
+			a.explain(&catalog.BadPicturesError{Bad: []catalog.Bad{bad(0)}, Of: 1})
 		}, 0},
-		{"another error", func(a *encodeAccount) { a.failed(errors.New("full disk")) }, 3},
-		{"a good picture", func(a *encodeAccount) { a.progress(encode.Progress{Done: 4, Total: 99, Encoded: 1}) }, 3},
+		{"another error", func(a *encodeAccount) { a.explain(errors.New("full disk")) }, 3},
+		{"a good picture", func(a *encodeAccount) { a.showProgress(encode.Progress{Done: 4, Total: 99, Encoded: 1}) },
+			3},
 		{"many more", func(a *encodeAccount) {
 			for i := range 100 {
-				a.bad(bad(i))
-				a.progress(encode.Progress{Done: i, Total: 999, Encoded: 1})
+				a.noteBad(bad(i))
+				a.showProgress(encode.Progress{Done: i, Total: 999, Encoded: 1})
 			}
 		}, catalog.MaxListed + 1},
 	} {
 		var stderr bytes.Buffer
 		e := &env{ctx: t.Context(), stdout: io.Discard, stderr: &stderr, quiet: true}
 		a := &encodeAccount{env: e, options: &pictureOptions{onError: "skip"}}
-		a.progress(encode.Progress{Total: 999})
+		a.showProgress(encode.Progress{Total: 999})
 		for i := range 3 {
-			a.bad(bad(i))
+			a.noteBad(bad(i))
 		}
 		c.work(a)
 		if got := strings.Count(stderr.String(), "warning: left out: "); got != c.want {

@@ -126,7 +126,7 @@ func (w *captionWork) store(e *env, out string) (map[string]any, error) {
 	}
 	var bar *progress.Bar
 	summary, err := tokens.Write(e.ctx, out, w.texts, w.encoder,
-		tokens.Options{Unlocked: e.unlocked(out, 1), OnProgress: func(done, total int) {
+		tokens.Options{Unlocked: e.onNoLocks(out, 1), OnProgress: func(done, total int) {
 			if bar == nil {
 				bar = e.progress("encode captions", "captions", int64(total))
 				bar.Start(int64(done))

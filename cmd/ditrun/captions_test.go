@@ -57,7 +57,8 @@ func TestEncodeCaptions(t *testing.T) {
 	if o.code != 0 {
 		t.Fatalf("code %d: %s", o.code, o.stderr)
 	}
-	for _, want := range []string{`captions of pictures that are not here, such as "other.png": 1`, "empty captions, which count as none: 1",
+	for _, want := range []string{`captions of pictures that are not here, such as "other.png": 1`,
+		"empty captions, which count as none: 1",
 		"captions that are not UTF-8, whose bad bytes became U+FFFD: 1", "captions cut to 4096 bytes: 1"} {
 		if !strings.Contains(o.stderr, want) {
 			t.Errorf("errors\n%swant %q", o.stderr, want)

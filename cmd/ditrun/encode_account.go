@@ -19,16 +19,16 @@ type encodeAccount struct {
 	options *pictureOptions
 
 	bar *progress.Bar // nil until there is something to encode
-	// share of the time that the encoder waits for pictures, smoothed; negative at first
+	// wait is the share of the time that the encoder waits for pictures, smoothed; negative before it is known.
 	wait              float64
 	numBad, numNamed  int
 	unnamed           []catalog.Bad // until it is known that some picture is good
 	clipped, oriented int
 }
 
-// bad takes note of a picture that is left out. With --on-error fail the error at the end names it, and so it does
+// noteBad takes note of a picture that is left out. With --on-error fail the error at the end names it, and so it does
 // where no picture is good.
-func (a *encodeAccount) bad(b catalog.Bad) {
+func (a *encodeAccount) noteBad(b catalog.Bad) {
 	a.numBad++
 	if a.options.onError == "skip" && a.numBad <= catalog.MaxListed+1 {
 		a.unnamed = append(a.unnamed, b)
@@ -47,13 +47,13 @@ func (a *encodeAccount) nameBad() {
 	a.unnamed = nil
 }
 
-func (a *encodeAccount) progress(p encode.Progress) {
+func (a *encodeAccount) showProgress(p encode.Progress) {
 	if a.bar == nil {
 		if p.Done == p.Total {
 			a.printf("nothing is left to encode")
 			return
 		}
-		a.bar = a.env.progress("encode", "pictures", int64(p.Total))
+		a.bar = a.progress("encode", "pictures", int64(p.Total))
 		a.bar.Start(int64(p.Done))
 		return
 	}
@@ -78,8 +78,8 @@ func (a *encodeAccount) progress(p encode.Progress) {
 	a.bar.Set(int64(p.Done))
 }
 
-// failed adds to the error of the work what to do.
-func (a *encodeAccount) failed(err error) error {
+// explain adds to the error of the work what to do.
+func (a *encodeAccount) explain(err error) error {
 	if !errors.As(err, new(*catalog.BadPicturesError)) {
 		a.nameBad()
 	}
@@ -92,8 +92,8 @@ func (a *encodeAccount) failed(err error) error {
 	return err
 }
 
-// finished prints what was made by the options o.
-func (a *encodeAccount) finished(m *latents.Manifest, o encode.Options) {
+// summarize prints what was made by the options o.
+func (a *encodeAccount) summarize(m *latents.Manifest, o encode.Options) {
 	a.nameBad()
 	if a.bar != nil {
 		a.bar.Finish()

@@ -132,12 +132,12 @@ func runEncodeLatents(e *env, o *encodeOptions) error {
 	}
 	began := time.Now()
 	account := &encodeAccount{env: e, options: &o.pictures, wait: -1}
-	in.encode.OnBad, in.encode.OnProgress = account.bad, account.progress
+	in.encode.OnBad, in.encode.OnProgress = account.noteBad, account.showProgress
 	manifest, err := encode.Run(e.ctx, in.encode)
 	if err != nil {
-		return account.failed(err)
+		return account.explain(err)
 	}
-	account.finished(manifest, in.encode)
+	account.summarize(manifest, in.encode)
 	result := map[string]any{}
 	if in.captions != nil {
 		if result, err = in.captions.store(e, in.encode.OutDir); err != nil {
@@ -216,7 +216,7 @@ func (in *encodeInput) open(e *env, o *encodeOptions) error {
 	l.NumWorkers, l.OnError = o.pictures.numWorkers, o.pictures.onError
 	l.Rank, l.World, l.LocalWorld = in.process.Rank, in.process.World, in.process.LocalWorld
 	l.Tool = "ditrun " + readVersion().Ditrun
-	l.Unlocked = e.unlocked(l.OutDir, l.World)
+	l.Unlocked = e.onNoLocks(l.OutDir, l.World)
 	*l = l.WithDefaults()
 	if err := model.Config().CheckImageSize(l.ImageSize.Height, l.ImageSize.Width); err != nil {
 		return ofFlag(err)
@@ -249,9 +249,9 @@ func (e *env) previewCrops(o encode.Options, n int) error {
 	return nil
 }
 
-// unlocked returns what is called where the file system of dir has no locks: one process goes on, several of one job
+// onNoLocks returns what is called where the file system of dir has no locks: one process goes on, several of one job
 // cannot know what the others do.
-func (e *env) unlocked(dir string, world int) func() error {
+func (e *env) onNoLocks(dir string, world int) func() error {
 	return func() error {
 		if world > 1 {
 			return withHint(fmt.Errorf("%s: the file system has no locks, by which %d processes share the work", dir,

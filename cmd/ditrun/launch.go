@@ -58,7 +58,7 @@ func launchCommand() *cli.Command {
 const launchGrace = 15 * time.Second
 
 func runLaunch(e *env, o *launchOptions) error {
-	args, err := e.launched()
+	args, err := e.commandToLaunch()
 	if err != nil {
 		return err
 	}
@@ -88,8 +88,8 @@ func runLaunch(e *env, o *launchOptions) error {
 	return err
 }
 
-// launched returns the command line that is to be launched.
-func (e *env) launched() ([]string, error) {
+// commandToLaunch returns the command line of the processes.
+func (e *env) commandToLaunch() ([]string, error) {
 	args, app := e.flags.Args().Slice(), e.flags.App
 	switch {
 	case len(args) == 0:

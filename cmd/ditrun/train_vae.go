@@ -163,15 +163,15 @@ func runTrainVAE(e *env, o *trainVAEOptions) error {
 	defer closePictures()
 	o.describeResume(e)
 	account := newVAEAccount(e, o)
-	o.train.OnStep, o.train.OnMeasure = account.step, account.measured
+	o.train.OnStep, o.train.OnMeasure = account.showStep, account.showMeasuring
 	o.train.OnWarning = func(err error) { e.warn("%v", err) }
 	o.train.Pauses = disk.Pauses()
 	result, err := training.Run(e.ctx, o.train)
 	if result.LatentStd > 0 && (err == nil || e.ctx.Err() != nil) {
-		account.written(result)
+		account.summarize(result)
 	}
 	if err != nil {
-		return o.failed(err, result)
+		return o.explain(err, result)
 	}
 	return e.result(map[string]any{"out": o.train.OutDir, "loss": result.Losses.Rec, "kl": result.Losses.KL,
 		"skipped": catalog.Missing(o.train.Source), "scaling_factor": 1 / result.LatentStd,
@@ -212,8 +212,8 @@ func (o *trainVAEOptions) findRun() error {
 }
 
 // openPictures opens the pictures and the device, prints what they are, and leaves out bad pictures, unless that was
-// done when the run began. The pictures are to be closed by done.
-func (o *trainVAEOptions) openPictures(e *env) (done func(), err error) {
+// done when the run began. closePictures closes them.
+func (o *trainVAEOptions) openPictures(e *env) (closePictures func(), err error) {
 	src, err := o.pictures.open(e, o.data)
 	if err != nil {
 		return nil, err
@@ -278,8 +278,8 @@ func (o *trainVAEOptions) describeResume(e *env) {
 	e.printf("Continuing from step %d", state.Step)
 }
 
-// failed adds to the error of a run what is left of it.
-func (o *trainVAEOptions) failed(err error, r training.Result) error {
+// explain adds to the error of a run what is left of it.
+func (o *trainVAEOptions) explain(err error, r training.Result) error {
 	out := o.train.OutDir
 	switch {
 	case errors.As(err, new(*training.InUseError)):
@@ -313,7 +313,7 @@ func newVAEAccount(e *env, o *trainVAEOptions) *vaeAccount {
 	return a
 }
 
-func (a *vaeAccount) step(s vae.Step) {
+func (a *vaeAccount) showStep(s vae.Step) {
 	a.training.Set(int64(s.Step))
 	if s.Losses == nil {
 		return
@@ -323,7 +323,7 @@ func (a *vaeAccount) step(s vae.Step) {
 		format.Rate(rate))
 }
 
-func (a *vaeAccount) measured(done, total int) {
+func (a *vaeAccount) showMeasuring(done, total int) {
 	if a.measuring == nil {
 		a.training.Finish()
 		a.measuring = a.progress("measure latents", "pictures", int64(total))
@@ -334,8 +334,8 @@ func (a *vaeAccount) measured(done, total int) {
 	}
 }
 
-// written says where the model is.
-func (a *vaeAccount) written(r training.Result) {
+// summarize says where the model is.
+func (a *vaeAccount) summarize(r training.Result) {
 	out := a.options.train.OutDir
 	a.printf("latents have a standard deviation of %.4f: scaling_factor %.4f", r.LatentStd, 1/r.LatentStd)
 	if r.Reconstructions == 0 {

@@ -9,28 +9,28 @@ import (
 	"github.com/ditrun/ditrun/vae"
 )
 
-// measured is the number of pictures that the scaling factor is measured on, where there are more.
-const measured = 4096
+// maxMeasured is the number of pictures that the scaling factor is measured on, where there are more.
+const maxMeasured = 4096
 
-// measuredBatches are these pictures: all, each once, or the first of the training o where there are many. Pictures
+// batchesToMeasure are these pictures: all, each once, or the first of the training o where there are many. Pictures
 // that went bad since they were checked do not count.
-func measuredBatches(ctx context.Context, src catalog.Source,
+func batchesToMeasure(ctx context.Context, src catalog.Source,
 	o stream.ImageOptions) iter.Seq2[*stream.ImageBatch, error] {
-	if src.Len() <= measured {
+	if src.Len() <= maxMeasured {
 		o.KeepGoing = true
 		return stream.ImageRange(ctx, src, 0, src.Len(), o)
 	}
-	o.StartStep, o.MaxSteps = 0, (measured+o.Batch-1)/o.Batch
+	o.StartStep, o.MaxSteps = 0, (maxMeasured+o.Batch-1)/o.Batch
 	return stream.Images(ctx, src, o)
 }
 
 // measure returns the standard deviation of the latents of these pictures.
 func (o *Options) measure(ctx context.Context, model *vae.AutoencoderKL) (float64, error) {
-	total := min(o.Source.Len(), measured)
+	total := min(o.Source.Len(), maxMeasured)
 	o.OnMeasure(0, total)
 	counted := func(yield func(*stream.ImageBatch, error) bool) {
 		done := 0
-		for b, err := range measuredBatches(ctx, o.Source, o.pictures(0)) {
+		for b, err := range batchesToMeasure(ctx, o.Source, o.pictures(0)) {
 			if err == nil && len(b.IDs) == 0 {
 				continue
 			}
@@ -42,7 +42,7 @@ func (o *Options) measure(ctx context.Context, model *vae.AutoencoderKL) (float6
 			}
 		}
 	}
-	std, err := vae.LatentStd(ctx, model, o.Config.ImageSize, measured, Batches(counted))
+	std, err := vae.LatentStd(ctx, model, o.Config.ImageSize, maxMeasured, Batches(counted))
 	if err == nil {
 		o.OnMeasure(total, total)
 	}

@@ -34,9 +34,9 @@ func (p *manyPictures) Image(i int) (*picture.Image, error) {
 // TestMeasuredPictures: small sets are measured once, of large ones the pictures that training begins with, as ever.
 func TestMeasuredPictures(t *testing.T) {
 	o := stream.ImageOptions{Size: picture.Square(8), Batch: 24, Workers: 1, Seed: 3, FlipProb: 0.5}
-	for _, n := range []int{1, 24, 64, measured} {
+	for _, n := range []int{1, 24, 64, maxMeasured} {
 		src := &manyPictures{n, make([]int, n)}
-		for _, err := range measuredBatches(t.Context(), src, o) {
+		for _, err := range batchesToMeasure(t.Context(), src, o) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -46,9 +46,9 @@ func TestMeasuredPictures(t *testing.T) {
 				slices.Max(src.seen))
 		}
 	}
-	src := &manyPictures{measured + 1000, make([]int, measured+1000)}
+	src := &manyPictures{maxMeasured + 1000, make([]int, maxMeasured+1000)}
 	var got, want []int
-	for b, err := range measuredBatches(t.Context(), src, o) {
+	for b, err := range batchesToMeasure(t.Context(), src, o) {
 		if err != nil {
 			t.Fatal(err)
 		}
