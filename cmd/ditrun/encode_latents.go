@@ -69,19 +69,8 @@ func (o *encodeOptions) check(func(string) bool) error {
 	if err := atLeast(1, "batch-size", o.encode.BatchSize); err != nil {
 		return err
 	}
-	for _, f := range []struct {
-		name, value string
-		choices     []string
-	}{
-		{"flip", o.encode.Flip, []string{"both", "none"}},
-		{"dtype", o.encode.DType, []string{"fp16", "fp32"}},
-		{"precision", o.encode.Precision, []string{"", "fp32", "tf32", "bf16", "fp16"}},
-		{"resampler", string(o.encode.Resampler), []string{string(picture.PillowClassic), string(picture.Pillow13),
-			string(picture.Imaging)}},
-	} {
-		if err := oneOf(f.name, f.value, f.choices...); err != nil {
-			return err
-		}
+	if err := o.encode.Validate(); err != nil {
+		return ofFlag(err)
 	}
 	return o.pictures.check()
 }
@@ -218,10 +207,7 @@ func (in *encodeInput) open(e *env, o *encodeOptions) error {
 	l.Tool = "ditrun " + readVersion().Ditrun
 	l.Unlocked = e.onNoLocks(l.OutDir, l.World)
 	*l = l.WithDefaults()
-	if err := model.Config().CheckImageSize(l.ImageSize.Height, l.ImageSize.Width); err != nil {
-		return ofFlag(err)
-	}
-	return nil
+	return ofFlag(l.Validate())
 }
 
 // describe prints what was found, before the work starts.

@@ -74,7 +74,7 @@ func TestFirstBadFlagIsNamed(t *testing.T) {
 	for range 30 {
 		ditrun(t, "encode-latents", "--data", none, "--vae", none, "--out", none,
 			"--resampler", "r", "--precision", "p", "--on-error", "e", "--dtype", "d", "--flip", "f").
-			refused(t, 2, `--flip "f": want both, none`)
+			refused(t, 2, `--flip "f": want both or none`)
 		ditrun(t, "train", "--data", none,
 			"--ckpt-every", "-1", "--log-every", "-1", "--epochs", "-1", "--global-batch-size", "-1").
 			refused(t, 2, "--global-batch-size -1: want at least ")
