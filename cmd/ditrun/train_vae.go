@@ -78,24 +78,17 @@ func (o *trainVAEOptions) check(func(string) bool) error {
 	if err := require("train-vae", required{"data", o.data}, required{"out", o.train.OutDir}); err != nil {
 		return err
 	}
-	c := &o.train.Config
-	for _, f := range []struct {
-		name  string
-		value int
-	}{
-		{"image-size", c.ImageSize}, {"latent-channels", o.latentChannels}, {"downsample", o.downsample},
-		{"layers-per-block", o.layersPerBlock}, {"norm-num-groups", o.normNumGroups}, {"max-steps", c.MaxSteps},
-		{"batch-size", c.BatchSize}, {"log-every", c.LogEvery}, {"ckpt-every", o.train.SaveEvery},
-		{"num-workers", o.pictures.numWorkers},
-	} {
-		if err := atLeast(1, f.name, f.value); err != nil {
-			return err
-		}
+	if err := atLeast(1, "ckpt-every", o.train.SaveEvery); err != nil {
+		return err
 	}
-	var err error
-	if c.Model, err = o.model(); err != nil {
+	if err := atLeast(1, "num-workers", o.pictures.numWorkers); err != nil {
+		return err
+	}
+	model, err := o.model()
+	if err != nil {
 		return ofFlag(err)
 	}
+	o.train.Config.Model = model
 	if err := o.train.Validate(); err != nil {
 		return ofFlag(err)
 	}
