@@ -90,8 +90,8 @@ func encodeLatentsCommand() *cli.Command {
 			"same command makes what is missing. Several processes, started by hand, by\n" +
 			"torchrun or by Slurm, share the work. The pictures may be class folders,\n" +
 			"tar archives, parquet or IDX files, on disk or at s3://. With --captions\n" +
-			"the captions are encoded too; without --vae they are added to latents that\n" +
-			"are finished.",
+			"the captions are encoded too; without --vae they are added to finished\n" +
+			"latents.",
 		example: "ditrun encode-latents --data pictures --vae vae --out latents --image-size 256",
 		flags:   o.flags(),
 		check:   o.check,

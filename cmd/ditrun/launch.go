@@ -42,8 +42,8 @@ func launchCommand() *cli.Command {
 	return newCommand(spec{
 		name:  launchName,
 		usage: "run a command as several processes on this machine",
-		description: "Starts the command N times and tells each process its number by the\n" +
-			"environment, as torchrun does. When one fails the others are ended, and\n" +
+		description: "Starts the command N times and gives each process its number in the\n" +
+			"environment, as torchrun does. When one fails, the others are ended, and\n" +
 			"all start again as often as --max-restarts allows. Process 0 prints as it\n" +
 			"would alone; lines of the others begin with their number.",
 		example: "ditrun launch -n 2 train --data latents --model DiT-S/2 --resume auto",
