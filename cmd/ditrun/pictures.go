@@ -30,7 +30,7 @@ func (o *pictureOptions) flags(workersByDefault string) []cli.Flag {
 		&cli.StringFlag{Name: "orientation", Destination: (*string)(&o.orientation), Value: string(picture.AsStored),
 			Usage: "exif turns pictures upright, as-stored leaves them"},
 		&cli.StringFlag{Name: "on-error", Destination: &o.onError, Value: "fail",
-			Usage: "fail names all bad pictures and ends, skip leaves them out"},
+			Usage: "fail names all bad pictures, skip leaves them out"},
 	}
 }
 

@@ -69,7 +69,7 @@ func (o *trainVAEOptions) flags() []cli.Flag {
 		&cli.IntFlag{Name: "ckpt-every", Destination: &o.train.SaveEvery, Value: 500,
 			Usage: "steps between saves of the run"},
 		&cli.StringFlag{Name: "resume", Destination: &o.resume, Value: "auto",
-			Usage: "auto continues the run in --out if there is one, none begins anew"},
+			Usage: "auto continues the run in --out, none begins anew"},
 	}
 	return append(list, o.pictures.flags("")...)
 }
