@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/internal/names"
 )
 
@@ -83,7 +84,7 @@ func (x *nameIndex) class(s catalog.Sample) string {
 
 // trimPicture drops the extension of a picture, which programs that repack data sets change.
 func trimPicture(name string) string {
-	if catalog.IsPicture(name) {
+	if filename.IsPicture(name) {
 		return strings.TrimSuffix(name, path.Ext(name))
 	}
 	return name

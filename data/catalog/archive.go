@@ -11,8 +11,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // indexWorkers is how many archives are listed at once. Listing waits for the disk or the network, not the processor.
@@ -52,10 +54,10 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 	var err error
 	nested, labelled, flat := 0, 0, true
 	total := 0
-	left, differ := leftOut{}, 0
+	left, differ := filename.LeftOut{}, 0
 	var notes, empty []string
 	for i, l := range listings {
-		left.add(l.left)
+		left.Add(l.left)
 		differ += l.differ
 		if l.empty {
 			empty = append(empty, path.Base(files[i].path))
@@ -77,7 +79,7 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 	case total == 0:
 		err = errors.New("no pictures: " + wanted)
 		if len(empty) > 0 {
-			err = fmt.Errorf("%w; without members: %s", err, fewOf(empty))
+			err = fmt.Errorf("%w; without members: %s", err, names.Few(empty))
 		}
 		if len(left) > 0 {
 			err = fmt.Errorf("%w; %s", err, left)
@@ -94,7 +96,7 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 		var without []string
 		entries, classes, without, err = treeClasses(listings)
 		if len(without) > 0 {
-			notes = append(notes, fmt.Sprintf("folders without pictures are no classes: %s", fewOf(without)))
+			notes = append(notes, fmt.Sprintf("folders without pictures are no classes: %s", names.Few(without)))
 		}
 		if err == nil {
 			parts, err := checkArchiveParts(location, entries, classes)
@@ -115,21 +117,14 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 	}
 	if differ > 0 {
 		notes = append(notes, fmt.Sprintf("%s whose .json says another label than .cls, which is taken",
-			plural(differ, "sample")))
+			names.Plural(differ, "sample")))
 	}
 	if len(empty) > 0 {
-		notes = append(notes, fmt.Sprintf("archives and tables without members are left out: %s", fewOf(empty)))
+		notes = append(notes, fmt.Sprintf("archives and tables without members are left out: %s", names.Few(empty)))
 	}
-	notes = append(notes, left.notes()...)
+	notes = append(notes, left.Notes()...)
 	c.notes = notes
 	return c, nil
-}
-
-// add adds the counts of others.
-func (l leftOut) add(others leftOut) {
-	for kind, n := range others {
-		l[kind] += n
-	}
 }
 
 // twice is the error of members of one name in one archive, which follow each other: tar would leave only the last.
@@ -155,7 +150,7 @@ func allEntries(listings []*listing) []entry {
 
 // nestedClasses lists the archives within the archives: each is a class.
 func nestedClasses(
-	ctx context.Context, files []container, listings []*listing, left leftOut, o *Options,
+	ctx context.Context, files []container, listings []*listing, left filename.LeftOut, o *Options,
 ) ([]entry, []string, error) {
 	type part struct {
 		inner
@@ -206,9 +201,9 @@ func nestedClasses(
 	total := 0
 	for _, l := range found {
 		total += len(l.pictures)
-		left.add(l.left)
+		left.Add(l.left)
 		for _, other := range l.others {
-			left.leave(kindLeftOut(other.name))
+			left.Count(filename.WhyLeftOut(other.name))
 		}
 	}
 	entries := make([]entry, 0, total)
@@ -268,7 +263,7 @@ func labelledClasses(listings []*listing) ([]entry, []string, error) {
 func classArchives(files []container, listings []*listing) ([]entry, []string, error) {
 	var classes []string
 	for i := range files {
-		classes = append(classes, stem(files[i].path))
+		classes = append(classes, filename.Stem(files[i].path))
 	}
 	sorted := slices.Sorted(slices.Values(classes))
 	if len(slices.Compact(slices.Clone(sorted))) < len(classes) {
@@ -320,7 +315,7 @@ func treeClasses(listings []*listing) (entries []entry, sorted, without []string
 		for folder := range l.folders {
 			below, ok := strings.CutPrefix(folder+"/", common)
 			class, _, _ := strings.Cut(below, "/")
-			if _, known := slices.BinarySearch(sorted, class); ok && class != "" && !known && !isSystem(class) {
+			if _, known := slices.BinarySearch(sorted, class); ok && class != "" && !known && !filename.IsSystem(class) {
 				without = append(without, class)
 			}
 		}

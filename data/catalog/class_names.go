@@ -26,16 +26,7 @@ func alikeNames(classes []string) (notes []string, err error) {
 		folded[key] = c
 	}
 	if len(pairs) > 0 {
-		notes = append(notes, fmt.Sprintf("classes %s differ by case alone", fewOf(pairs)))
+		notes = append(notes, fmt.Sprintf("classes %s differ by case alone", names.Few(pairs)))
 	}
 	return notes, nil
-}
-
-// fewOf lists the first items, and says how many others there are.
-func fewOf(items []string) string {
-	const most = 3
-	if len(items) <= most {
-		return strings.Join(items, ", ")
-	}
-	return fmt.Sprintf("%s (and %d others)", strings.Join(items[:most], ", "), len(items)-most)
 }

@@ -8,19 +8,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/store"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
-// pictureExtensions are the names torchvision's ImageFolder takes for pictures, and GIF. What a file holds is still
-// told by its content.
-var pictureExtensions = []string{".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
-
-func IsPicture(name string) bool {
-	return slices.Contains(pictureExtensions, strings.ToLower(path.Ext(name)))
-}
-
 // openFolder opens a tree of class folders: every folder in root is a class, numbered in byte order of the names;
-// pictures are the files below it, at any depth, with one of pictureExtensions in any case; links are followed.
+// pictures are the files below it, at any depth, with one of [filename.PictureExtensions] in any case; links are followed.
 // Within a class the samples are sorted by folder path, then by file name. So far these are the rules of
 // torchvision's ImageFolder.
 //
@@ -29,7 +23,7 @@ func IsPicture(name string) bool {
 // composed. A class folder without pictures is an error, as in torchvision.
 func openFolder(set *store.Set) (*catalogue, error) {
 	pictures, out := pictures(set)
-	classes := slices.DeleteFunc(slices.Sorted(slices.Values(set.Folders)), isSystem)
+	classes := slices.DeleteFunc(slices.Sorted(slices.Values(set.Folders)), filename.IsSystem)
 	number := make(map[string]int32, len(classes))
 	for i, c := range classes {
 		number[c] = int32(i)
@@ -45,7 +39,7 @@ func openFolder(set *store.Set) (*catalogue, error) {
 		class, name, ok := strings.Cut(o.Name, "/")
 		if !ok {
 			loose = o.Name
-			out.leave("in no class folder")
+			out.Count("in no class folder")
 			continue
 		}
 		entries = append(entries, entry{name: name, label: number[class], file: int32(i), length: o.Size})
@@ -55,7 +49,7 @@ func openFolder(set *store.Set) (*catalogue, error) {
 	}
 	c := newCatalogue(containers(pictures, false), entries, classes)
 	c.remote = set.Remote
-	c.notes = append(out.notes(), notes...)
+	c.notes = append(out.Notes(), notes...)
 	return c, nil
 }
 
@@ -65,7 +59,7 @@ func checkFolders(set *store.Set, classes []string, in map[string]*classFolder) 
 		return nil, err
 	}
 	for _, o := range set.Objects { // a link that leads nowhere may have been a class
-		if o.Err != nil && !strings.Contains(o.Name, "/") && kindLeftOut(o.Name) == kindLeftOut("none") {
+		if o.Err != nil && !strings.Contains(o.Name, "/") && filename.WhyLeftOut(o.Name) == filename.WhyLeftOut("none") {
 			return nil, fmt.Errorf("open %s: %w: mend it, or remove it", set.Path(o.Name), o.Err)
 		}
 	}
@@ -80,7 +74,7 @@ func checkFolders(set *store.Set, classes []string, in map[string]*classFolder) 
 	}
 	if len(twins) > 0 {
 		notes = append(notes, fmt.Sprintf(
-			"classes %s are one folder by way of a link: its pictures are in both classes", fewOf(twins)))
+			"classes %s are one folder by way of a link: its pictures are in both classes", names.Few(twins)))
 	}
 	for _, c := range classes {
 		if in[c].pictures == 0 {
@@ -97,14 +91,14 @@ var convertible = []string{
 
 // noPictures is the error of a class folder without pictures.
 func noPictures(set *store.Set, class string) error {
-	out := leftOut{}
+	out := filename.LeftOut{}
 	for _, o := range set.Objects {
-		if kind := kindLeftOut(o.Name); kind != "" && strings.HasPrefix(o.Name, class+"/") {
-			out.leave(kind)
+		if kind := filename.WhyLeftOut(o.Name); kind != "" && strings.HasPrefix(o.Name, class+"/") {
+			out.Count(kind)
 		}
 	}
 	text := fmt.Sprintf("open %s: class folder %q holds no pictures (%s)",
-		set.Location, class, strings.Join(pictureExtensions, " "))
+		set.Location, class, filename.PictureExtensions)
 	if len(out) == 0 {
 		return fmt.Errorf("%s: put pictures into it, or remove it", text)
 	}
@@ -116,7 +110,7 @@ func noPictures(set *store.Set, class string) error {
 		}
 	}
 	if i := slices.IndexFunc(set.Objects, func(o store.Object) bool {
-		return strings.HasPrefix(o.Name, class+"/") && isArchive(o.Name) && !ofSystem(o.Name)
+		return strings.HasPrefix(o.Name, class+"/") && filename.IsArchive(o.Name) && !filename.BelongsToSystem(o.Name)
 	}); i >= 0 {
 		dir, base := path.Split(set.Objects[i].Name)
 		advice = "to open archives, name them with a pattern: " + set.Path(dir+"*"+path.Ext(base))
@@ -125,7 +119,7 @@ func noPictures(set *store.Set, class string) error {
 }
 
 // noClasses is the error of a set without class folders. loose is a picture that lies directly in it, if there is one.
-func noClasses(set *store.Set, loose string, out leftOut) error {
+func noClasses(set *store.Set, loose string, out filename.LeftOut) error {
 	switch {
 	case loose != "":
 		return fmt.Errorf("open %s: pictures such as %s lie directly in it: "+
@@ -156,8 +150,8 @@ func openFlat(set *store.Set, labels *labelFile) (*catalogue, error) {
 	}
 	c := newCatalogue(containers(pictures, false), entries, classes)
 	c.remote = set.Remote
-	c.notes = append(out.notes(), labels.notes...)
-	if parts := findParts(set.Folders); len(parts) > 0 {
+	c.notes = append(out.Notes(), labels.notes...)
+	if parts := filename.Parts(set.Folders); len(parts) > 0 {
 		c.notes = append(c.notes, fmt.Sprintf("the pictures of several parts of the data set are taken together: %s",
 			strings.Join(parts, ", ")))
 	}
@@ -169,4 +163,19 @@ func isFile(a, b string) bool {
 	absA, errA := filepath.Abs(a)
 	absB, errB := filepath.Abs(b)
 	return errors.Join(errA, errB) == nil && absA == absB
+}
+
+// pictures returns the pictures of a set, and counts its other files.
+func pictures(set *store.Set) (*store.Set, filename.LeftOut) {
+	out := filename.LeftOut{}
+	return set.Select(func(o *store.Object) bool {
+		kind := filename.WhyLeftOut(o.Name)
+		if kind != "" && o.Err != nil && !filename.BelongsToSystem(o.Name) {
+			kind = "that cannot be read"
+		}
+		if kind != "" {
+			out.Count(kind)
+		}
+		return kind == ""
+	}), out
 }

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
@@ -77,13 +78,13 @@ func besideIDX(set *store.Set) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := leftOut{}
+	out := filename.LeftOut{}
 	for _, o := range set.Objects {
 		if o.Name != ClassesName && !slices.Contains(images, o.Name) && !slices.Contains(labels, o.Name) {
-			out.leave(cmp.Or(kindLeftOut(o.Name), strings.ToLower(path.Ext(o.Name))))
+			out.Count(cmp.Or(filename.WhyLeftOut(o.Name), strings.ToLower(path.Ext(o.Name))))
 		}
 	}
-	return out.notes(), nil
+	return out.Notes(), nil
 }
 
 // imagesName is the usual name of an IDX file of pictures.
@@ -95,7 +96,7 @@ func belowIDX(set *store.Set) (*store.Set, error) {
 	var found []string
 	for _, o := range set.Objects {
 		dir := path.Dir(o.Name)
-		if imagesName.MatchString(o.Name) && !ofSystem(o.Name) && !slices.Contains(found, dir) {
+		if imagesName.MatchString(o.Name) && !filename.BelongsToSystem(o.Name) && !slices.Contains(found, dir) {
 			found = append(found, dir)
 		}
 	}
@@ -201,7 +202,7 @@ func listIDX(set *store.Set) (images, labels []string, err error) {
 	seen := 0
 	for i, o := range set.Objects {
 		if o.Err != nil || strings.Contains(o.Name, "/") || seen == maxSniff ||
-			isSystem(o.Name) || IsPicture(o.Name) || isArchive(o.Name) {
+			filename.IsSystem(o.Name) || filename.IsPicture(o.Name) || filename.IsArchive(o.Name) {
 			continue
 		}
 		seen++

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/internal/names"
 )
@@ -104,7 +105,7 @@ func parseLabels(text []byte) (*labelFile, error) {
 	}
 	if ignored > 0 {
 		l.notes = append(l.notes, fmt.Sprintf("what follows the class is ignored in %s, as %s",
-			plural(ignored, "line"), example))
+			names.Plural(ignored, "line"), example))
 	}
 	return l, nil
 }
@@ -121,11 +122,11 @@ func (l *labelFile) add(name, class string) error {
 	i := len(l.lines)
 	l.lines, l.names = append(l.lines, class), append(l.names, name)
 	l.byPath[written] = i
-	switch old, ok := l.byStem[stem(written)]; {
+	switch old, ok := l.byStem[filename.Stem(written)]; {
 	case !ok:
-		l.byStem[stem(written)] = i
+		l.byStem[filename.Stem(written)] = i
 	case old >= 0 && l.lines[old] != class:
-		l.byStem[stem(written)] = -1
+		l.byStem[filename.Stem(written)] = -1
 	}
 	return nil
 }
@@ -211,12 +212,6 @@ func (h *labelHeader) pick(f []string) (name, class, more string, err error) {
 	return name, class, more, nil
 }
 
-// stem is a file name without folder and extension.
-func stem(name string) string {
-	base := path.Base(name)
-	return strings.TrimSuffix(base, path.Ext(base))
-}
-
 // find returns the line for a picture: of its path, of the end of its path, or of its name without extension.
 func (l *labelFile) find(name string) (int, error) {
 	composed := names.Canonical(name)
@@ -232,13 +227,13 @@ func (l *labelFile) find(name string) (int, error) {
 		}
 		end = after
 	}
-	i, ok := l.byStem[stem(composed)]
+	i, ok := l.byStem[filename.Stem(composed)]
 	switch {
 	case !ok:
 		return 0, fmt.Errorf("%s has no line for %s", l.path, name)
 	case i < 0:
 		return 0, fmt.Errorf("%s has lines of several classes for pictures called %s, but none for %s",
-			l.path, stem(name), name)
+			l.path, filename.Stem(name), name)
 	}
 	return i, nil
 }
@@ -272,7 +267,7 @@ func (l *labelFile) apply(entries []entry) ([]string, error) {
 	if n := len(l.lines) - len(entries); n > 0 {
 		unused := l.names[slices.Index(taken, "")]
 		l.notes = append(l.notes, fmt.Sprintf("%s of %s for pictures that are not there, such as %s",
-			plural(n, "line"), l.path, unused))
+			names.Plural(n, "line"), l.path, unused))
 	}
 	classes := slices.Compact(slices.Sorted(slices.Values(of)))
 	if !slices.ContainsFunc(classes, func(c string) bool { _, ok := imagenetLabel(c); return !ok }) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/store"
 )
 
@@ -42,7 +43,7 @@ func ownOutput(set *store.Set) (folder, what string) {
 		case base == "labels.csv" && dir != "" && beside("000000.png"):
 			what = "pictures drawn by sample"
 		}
-		if what != "" && systemFolder(dir) == "" {
+		if what != "" && filename.SystemFolder(dir) == "" {
 			return strings.TrimSuffix(dir, "/"), what
 		}
 	}

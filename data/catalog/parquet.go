@@ -16,10 +16,12 @@ import (
 	"github.com/parquet-go/parquet-go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/data/table"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // parquetColumns are the leaf columns of a table of pictures, as Hugging Face's datasets writes it; -1 where there
@@ -244,7 +246,7 @@ func (c *parquetColumns) parse(v parquet.Value) (l label, err error) {
 		return l, err
 	}
 	if n := len(c.classes); n > 0 && l.class == "" && int(l.number) >= n {
-		return l, fmt.Errorf("label %d: the file names %d classes, 0 to %d (%s)", l.number, n, n-1, fewOf(c.classes))
+		return l, fmt.Errorf("label %d: the file names %d classes, 0 to %d (%s)", l.number, n, n-1, names.Few(c.classes))
 	}
 	return l, nil
 }
@@ -273,7 +275,7 @@ func writeRow(t *tar.Writer, c *parquetColumns, row int, values [3]parquet.Value
 	case name == "" || name == "." || name == "/":
 		name = fmt.Sprintf("%08d", row)
 		name += "." + strings.ToLower(cmp.Or(picture.FormatOf(content), "png"))
-	case !IsPicture(name):
+	case !filename.IsPicture(name):
 		name += ".png" // content decides in the end
 	default:
 		name = synsetSuffix.ReplaceAllString(strings.TrimSuffix(name, ext), "") + ext
@@ -327,30 +329,30 @@ func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []str
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	first := slices.IndexFunc(all, func(names []string) bool { return names != nil })
+	first := slices.IndexFunc(all, func(list []string) bool { return list != nil })
 	if first < 0 {
 		return nil
 	}
-	for i, names := range all {
-		if names != nil && !slices.Equal(names, all[first]) {
+	for i, list := range all {
+		if list != nil && !slices.Equal(list, all[first]) {
 			return fmt.Errorf(
 				"open %s: it names %d classes (%s), and %s names %d (%s): want the same in all tables of a set",
-				set.Path(set.Objects[i].Name), len(names), fewOf(names),
-				set.Path(set.Objects[first].Name), len(all[first]), fewOf(all[first]))
+				set.Path(set.Objects[i].Name), len(list), names.Few(list),
+				set.Path(set.Objects[first].Name), len(all[first]), names.Few(all[first]))
 		}
 	}
-	names := all[first]
+	list := all[first]
 	switch {
 	case isSynset(c.classes[0]): // as the file names say
 	case !tables:
 		c.notes = append(c.notes,
 			fmt.Sprintf("the class names in %s are not used: there are archives beside the tables",
 				set.Path(set.Objects[first].Name)))
-	case len(names) < len(c.classes):
+	case len(list) < len(c.classes):
 		return fmt.Errorf("open %s: there are labels up to %d, but names of %d classes (%s)",
-			set.Location, len(c.classes)-1, len(names), fewOf(names))
+			set.Location, len(c.classes)-1, len(list), names.Few(list))
 	default:
-		c.classes = names
+		c.classes = list
 	}
 	return nil
 }

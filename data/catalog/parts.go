@@ -2,60 +2,12 @@ package catalog
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/store"
 )
-
-// partName finds the name of a part in that of a folder, as a word of its own: Training, val2017, seg_test.
-var partName = regexp.MustCompile(`(?i)^(|.*[-_. ])` +
-	`(train|training|val|valid|validation|dev|eval|evaluation|test|testing)(|[-_. 0-9].*)$`)
-
-// partOf returns which part of a data set a folder is by its name, "" if by none, and what else the name has in it.
-// Parts of one set agree in that, as seg_train and seg_test do, and bullet_train and test_tube do not.
-func partOf(folder string) (part, others string) {
-	m := partName.FindStringSubmatch(strings.ToLower(folder))
-	if m == nil {
-		return "", ""
-	}
-	switch m[2][0] {
-	case 'v', 'd', 'e':
-		part = "val"
-	default:
-		part = strings.TrimSuffix(m[2], "ing")
-	}
-	return part, m[1] + "/" + m[3]
-}
-
-// findParts returns those of the folders that are parts of one data set, none where fewer than two are.
-func findParts(folders []string) []string {
-	type group struct{ names, parts []string }
-	groups := map[string]*group{}
-	for _, name := range folders {
-		part, others := partOf(name)
-		if part == "" {
-			continue
-		}
-		g := groups[others]
-		if g == nil {
-			g = &group{}
-			groups[others] = g
-		}
-		g.names = append(g.names, name)
-		if !slices.Contains(g.parts, part) {
-			g.parts = append(g.parts, part)
-		}
-	}
-	var most []string
-	for _, g := range groups {
-		if len(g.parts) > 1 && (len(g.names) > len(most) || len(g.names) == len(most) && g.names[0] < most[0]) {
-			most = g.names
-		}
-	}
-	return most
-}
 
 // A classFolder is what lies in a folder that may be a class.
 type classFolder struct {
@@ -90,7 +42,7 @@ func classFolders(pictures *store.Set, classes []string) map[string]*classFolder
 // checkParts refuses a set whose folders are not classes but parts of a data set, and remarks on one that may be such.
 func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (notes []string, err error) {
 	filled := slices.DeleteFunc(slices.Clone(classes), func(c string) bool { return in[c].pictures == 0 })
-	parts := findParts(classes)
+	parts := filename.Parts(classes)
 	if len(parts) > 0 {
 		others := slices.DeleteFunc(slices.Clone(filled), func(c string) bool { return slices.Contains(parts, c) })
 		deep := slices.ContainsFunc(parts, func(p string) bool { return in[p].direct == 0 && len(in[p].folders) > 1 })
@@ -102,7 +54,7 @@ func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (n
 			strings.Join(parts, " and "), len(others), set.Path(parts[0])))
 	}
 	whole := slices.DeleteFunc(slices.Clone(filled), func(c string) bool { // parts with class folders in them
-		part, _ := partOf(c)
+		part := filename.FolderPart(c)
 		return part == "" || in[c].direct > 0
 	})
 	if len(whole) > 0 && len(whole) == len(filled) {
@@ -118,7 +70,7 @@ func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (n
 	example := ""
 	for _, c := range filled {
 		f := in[c]
-		if inner := findParts(f.folders); len(inner) > 0 {
+		if inner := filename.Parts(f.folders); len(inner) > 0 {
 			if within++; example == "" {
 				example = fmt.Sprintf("%s of class %q", strings.Join(inner, " and "), c)
 			}
@@ -130,7 +82,7 @@ func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (n
 		}
 	}
 	c := append(filled, "")[0]
-	part, _ := partOf(c)
+	part := filename.FolderPart(c)
 	switch {
 	case within > 0:
 		notes = append(notes, fmt.Sprintf("pictures of several parts of the data set are in one class, "+
@@ -167,7 +119,7 @@ func shareFolders(parts, others []string, in map[string]*classFolder) bool {
 // and the training part rather than others.
 func refuseParts(set *store.Set, parts []string, in map[string]*classFolder) error {
 	rank := func(p string) (n int) {
-		if part, _ := partOf(p); part == "train" {
+		if part := filename.FolderPart(p); part == "train" {
 			n++
 		}
 		if len(in[p].folders) > 0 {

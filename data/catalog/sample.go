@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/ditrun/ditrun/data/filename"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // label says of which class a picture is: by a number, or by a name where there is one.
@@ -188,7 +191,7 @@ func (l *listing) resolve(byMembers bool) error {
 		k, ok := number[sampleKey(o.name)]
 		switch cls := strings.EqualFold(path.Ext(o.name), ".cls"); {
 		case !ok:
-			l.left.leave(kindLeftOut(o.name))
+			l.left.Count(filename.WhyLeftOut(o.name))
 			if dir := path.Dir(o.name); dir != "." {
 				l.folders[dir] = true
 			}
@@ -226,7 +229,7 @@ func (l *listing) resolve(byMembers bool) error {
 	return nil
 }
 
-// furtherPictures is the kind of leftOut of pictures such as image.mask.png.
+// furtherPictures is the kind of filename.LeftOut of pictures such as image.mask.png.
 const furtherPictures = "further pictures of a sample"
 
 // labelOf returns the member with the label of a sample, nil if it has none.
@@ -283,12 +286,5 @@ func (l *listing) clashError(key string) error {
 	}
 	return fmt.Errorf("sample %q has %s (%s) and %s (%s), want one of each: "+
 		"the names of its members are cut at the first dot: give each picture a name of its own before it",
-		key, plural(len(pictures), "picture"), fewOf(pictures), plural(len(labels), "label"), fewOf(labels))
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
+		key, names.Plural(len(pictures), "picture"), names.Few(pictures), names.Plural(len(labels), "label"), names.Few(labels))
 }

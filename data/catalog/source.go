@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
@@ -123,7 +122,7 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 		return nil, fmt.Errorf("open %s: empty: %s", location, wanted)
 	}
 	for _, folder := range set.Unlisted {
-		if systemFolder(folder.Name) == "" {
+		if filename.SystemFolder(folder.Name) == "" {
 			return nil, fmt.Errorf("open %s: the folder cannot be listed: %w: make it readable, or move it out of %s",
 				set.Path(folder.Name), folder.Err, location)
 		}
@@ -155,13 +154,13 @@ func openKind(ctx context.Context, set *store.Set, labels *labelFile, o *Options
 		if err != nil {
 			return nil, err
 		}
-		if kind == "IDX" || kind == "" && !isArchive(set.Objects[0].Name) {
+		if kind == "IDX" || kind == "" && !filename.IsArchive(set.Objects[0].Name) {
 			return openIDXSet(ctx, set, "")
 		}
 		return openPacked(ctx, set, labels, o)
 	}
-	archives := set.Select(func(o *store.Object) bool { return isArchive(o.Name) && !ofSystem(o.Name) })
-	pictures := slices.ContainsFunc(set.Objects, func(o store.Object) bool { return kindLeftOut(o.Name) == "" })
+	archives := set.Select(func(o *store.Object) bool { return filename.IsArchive(o.Name) && !filename.BelongsToSystem(o.Name) })
+	pictures := slices.ContainsFunc(set.Objects, func(o store.Object) bool { return filename.WhyLeftOut(o.Name) == "" })
 	if len(archives.Objects) > 0 && !pictures {
 		return openBeside(ctx, set, archives, labels, o)
 	}
@@ -197,22 +196,16 @@ func openKind(ctx context.Context, set *store.Set, labels *labelFile, o *Options
 	return c, nil
 }
 
-// ofSystem says whether a file is hidden or in a hidden folder, or in one of a system.
-func ofSystem(name string) bool {
-	dir, base := path.Split(name)
-	return isSystem(base) || systemFolder(dir) != ""
-}
-
 // openBeside opens the archives of a set, and counts the files beside them.
 func openBeside(ctx context.Context, set, archives *store.Set, labels *labelFile, o *Options) (Source, error) {
 	c, err := openPacked(ctx, archives, labels, o)
 	if err != nil {
 		return nil, err
 	}
-	out := leftOut{}
+	out := filename.LeftOut{}
 	for _, f := range set.Objects {
-		if (ofSystem(f.Name) || !isArchive(f.Name)) && (labels == nil || !isFile(set.Path(f.Name), labels.path)) {
-			out.leave(kindLeftOut(f.Name))
+		if (filename.BelongsToSystem(f.Name) || !filename.IsArchive(f.Name)) && (labels == nil || !isFile(set.Path(f.Name), labels.path)) {
+			out.Count(filename.WhyLeftOut(f.Name))
 		}
 	}
 	if len(out) > 0 {
@@ -220,11 +213,6 @@ func openBeside(ctx context.Context, set, archives *store.Set, labels *labelFile
 	}
 	return c, nil
 }
-
-// archiveName are the endings of files that hold many pictures.
-var archiveName = regexp.MustCompile(`(?i)\.(tar|tar\.gz|tgz|tar\.zst|tzst|parquet)$`)
-
-func isArchive(name string) bool { return archiveName.MatchString(name) }
 
 // trainingPart steps down to the training pictures of ImageNet as Kaggle packs it, and says so.
 func trainingPart(set *store.Set) (part *store.Set, note string) {
@@ -268,27 +256,18 @@ func kindOf(set *store.Set, i int) (string, error) {
 	return "", nil
 }
 
-// splitName finds the part of a data set that a file name says it belongs to.
-var splitName = regexp.MustCompile(`(?i)(?:^|[-_/.])(train|training|val|valid|validation|test)(?:[-_/.0-9]|$)`)
-
 // chooseSplit keeps the training files where there are others beside them.
 func chooseSplit(set *store.Set) (*store.Set, string) {
-	of := func(o *store.Object) string {
-		if m := splitName.FindStringSubmatch(o.Name); m != nil {
-			return strings.TrimSuffix(strings.ToLower(m[1]), "ing")
-		}
-		return ""
-	}
 	var found []string
 	for i := range set.Objects {
-		if s := of(&set.Objects[i]); !slices.Contains(found, s) {
+		if s := filename.FilePart(set.Objects[i].Name); !slices.Contains(found, s) {
 			found = append(found, s)
 		}
 	}
 	if len(found) < 2 || !slices.Contains(found, "train") {
 		return set, ""
 	}
-	chosen := set.Select(func(o *store.Object) bool { return of(o) == "train" })
+	chosen := set.Select(func(o *store.Object) bool { return filename.FilePart(o.Name) == "train" })
 	return chosen, fmt.Sprintf(
 		"of %d files in %s the %d of the training part are used; a pattern such as %s names others",
 		len(set.Objects), set.Location, len(chosen.Objects), set.Path("val*"))

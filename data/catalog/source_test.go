@@ -16,6 +16,7 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
+	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/internal/datatest"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store/storetest"
@@ -76,7 +77,7 @@ func TestContainersAgree(t *testing.T) {
 	inTree = append(inTree, datatest.File{"data/", nil}, datatest.File{"data/train/", nil})
 	for _, i := range shuffled {
 		s, b := samples[i], files[i]
-		class, key := synsets[s.Label], stem(s.Name)
+		class, key := synsets[s.Label], filename.Stem(s.Name)
 		tree[class+"/"+s.Name] = b
 		flatFiles[s.Name] = b
 		inTree = append(inTree, datatest.File{"data/train/" + class + "/" + s.Name, b})
@@ -162,7 +163,7 @@ func TestContainersAgree(t *testing.T) {
 					t.Errorf("%s: classes %q", round, src.Classes()[:3])
 				}
 				for i, want := range samples {
-					if got := src.Sample(i); stem(got.Name) != stem(want.Name) || got.Label != want.Label {
+					if got := src.Sample(i); filename.Stem(got.Name) != filename.Stem(want.Name) || got.Label != want.Label {
 						t.Errorf("%s: sample %d is %v, want %v", round, i, got, want)
 					}
 					img, err := src.Image(i)

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
 )
@@ -33,7 +34,7 @@ type listing struct {
 	inner    []inner
 	others   []other         // members that are neither
 	folders  map[string]bool // of which the archive says that they are there, or of members that are left out
-	left     leftOut
+	left     filename.LeftOut
 	differ   int  // labels of which .cls and .json say different ones
 	empty    bool // it has no members at all
 }
@@ -47,7 +48,7 @@ const maxLabelBytes = 1 << 20
 // listTar lists the pictures of an uncompressed tar archive, which is size bytes from offset of r, by reading the
 // headers alone. What labels them in WebDataset archives, the members .cls and .json, is for listing.resolve.
 func listTar(ctx context.Context, r io.ReaderAt, offset, size int64, file int32) (*listing, error) {
-	l := &listing{folders: map[string]bool{}, left: leftOut{}}
+	l := &listing{folders: map[string]bool{}, left: filename.LeftOut{}}
 	section := io.NewSectionReader(r, offset, size)
 	t := tar.NewReader(section)
 	for n := 0; ; n++ {
@@ -78,10 +79,10 @@ func listTar(ctx context.Context, r io.ReaderAt, offset, size int64, file int32)
 			return nil, err
 		}
 		name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
-		switch kind := kindLeftOut(name); h.Typeflag {
+		switch kind := filename.WhyLeftOut(name); h.Typeflag {
 		case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
-			if kind != "" && (isSystem(path.Base(name)) || strings.HasPrefix(kind, "in ")) {
-				l.left.leave(kind)
+			if kind != "" && (filename.IsSystem(path.Base(name)) || strings.HasPrefix(kind, "in ")) {
+				l.left.Count(kind)
 				continue
 			}
 		case tar.TypeDir:
@@ -95,10 +96,10 @@ func listTar(ctx context.Context, r io.ReaderAt, offset, size int64, file int32)
 				}
 				return nil, fmt.Errorf("%s is a link to %s: pack the archive with %s", name, h.Linkname, option)
 			}
-			l.left.leave("links")
+			l.left.Count("links")
 			continue
 		default:
-			l.left.leave("pipes or devices")
+			l.left.Count("pipes or devices")
 			continue
 		}
 		if h.Size > size-at {
@@ -107,7 +108,7 @@ func listTar(ctx context.Context, r io.ReaderAt, offset, size int64, file int32)
 		}
 		ext := strings.ToLower(path.Ext(name))
 		switch {
-		case IsPicture(name):
+		case filename.IsPicture(name):
 			if _, ok := h.PAXRecords["GNU.sparse.major"]; ok || h.Typeflag == tar.TypeGNUSparse {
 				return nil, fmt.Errorf("%s is stored with holes: pack the archive without --sparse", name)
 			}
