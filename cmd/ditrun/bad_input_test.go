@@ -490,7 +490,7 @@ func TestBadClassLabels(t *testing.T) {
 		"1,owl":  {`--class-labels: no class is named "owl"`, "hint: the classes are ramp, slope, stripes, valley"},
 		"4":      {"--class-labels: 4: the model has classes 0 to 3"},
 		"-1":     {"--class-labels: -1: the model has classes 0 to 3"},
-		"ramp,,": {`--class-labels "ramp,,": want numbers or names of classes, separated by commas`},
+		"ramp,,": {`--class-labels: "ramp,,": want numbers or names of classes, separated by commas`},
 	} {
 		ditrun(t, r.sample(out, "--class-labels", list)...).refused(t, 2, texts...)
 	}

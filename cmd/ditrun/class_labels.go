@@ -91,7 +91,7 @@ func (f *classFinder) words(value string) (labels []int, err error) {
 // word finds the class of one word of a value.
 func (f *classFinder) word(word, value string) (int, error) {
 	if strings.TrimSpace(word) == "" && (word != value || !slices.Contains(f.names, word)) {
-		return 0, usagef("--class-labels %q: want numbers or names of classes, separated by commas", value)
+		return 0, usagef("--class-labels: %q: want numbers or names of classes, separated by commas", value)
 	}
 	if number, ok := strings.CutPrefix(word, labelPrefix); ok {
 		label, err := strconv.Atoi(strings.TrimSpace(number))
