@@ -13,6 +13,7 @@ import (
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/dist"
 )
 
@@ -99,12 +100,12 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 }
 
 func unknownCommand(app *cli.App, name string) error {
-	var names []string
+	var commands []string
 	for _, c := range app.VisibleCommands() {
-		names = append(names, c.Name)
+		commands = append(commands, c.Name)
 	}
-	hint := "the commands are " + strings.Join(names, ", ")
-	if n := nearest(name, names); n != "" {
+	hint := "the commands are " + strings.Join(commands, ", ")
+	if n := names.Nearest(name, commands); n != "" {
 		hint = fmt.Sprintf("did you mean `ditrun %s`?", n)
 	}
 	return withHint(usagef("unknown command %q", name), "%s", hint)

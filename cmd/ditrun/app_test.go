@@ -234,18 +234,6 @@ func TestPlural(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	names := []string{"train", "train-vae", "sample", "doctor", "data", "lr"}
-	for word, want := range map[string]string{
-		"trian": "train", "trainvae": "train-vae", "smaple": "sample", "dcotor": "doctor", "zzz": "", "xy": "",
-		"date": "data",
-	} {
-		if got := nearest(word, names); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", word, got, want)
-		}
-	}
-}
-
 func TestDoctor(t *testing.T) {
 	var out, errs bytes.Buffer
 	code := run(t.Context(), []string{"ditrun", "doctor", "--json", "--device", "cpu"}, &out, &errs)

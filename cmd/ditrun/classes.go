@@ -6,10 +6,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
-	"github.com/ditrun/ditrun/internal/names"
 )
 
 func classesCommand() *cli.Command {
@@ -44,43 +43,29 @@ func runClasses(e *env) error {
 	}
 	found := []classLine{}
 	for label, name := range list {
+		if !classes.Has(name, e.flags.Args().Slice()) {
+			continue
+		}
 		c := classLine{Label: label, Name: name}
-		if words := catalog.ClassWords(name); words != name {
+		if words := classes.Words(name); words != name {
 			c.Words = words
 		}
-		if matches(c, e.flags.Args().Slice()) {
-			found = append(found, c)
-		}
+		found = append(found, c)
 	}
 	if len(found) == 0 {
 		return fmt.Errorf("no class of %d has %q", len(list), strings.Join(e.flags.Args().Slice(), " "))
 	}
 	width := len(fmt.Sprint(len(list) - 1))
 	for _, c := range found {
-		e.printf("%s", strings.TrimRight(fmt.Sprintf("%*d  %s  %s", width, c.Label, shownName(c.Name), c.Words), " "))
+		e.printf("%s", strings.TrimRight(fmt.Sprintf("%*d  %s  %s", width, c.Label, classes.Shown(c.Name), c.Words), " "))
 	}
 	return e.result(found)
 }
 
-// matches says whether a class has all words, in any case, anywhere in its name, as it is or as it is shown, or
-// meaning.
-func matches(c classLine, words []string) bool {
-	text := strings.ToLower(names.Canonical(c.Name + "\n" + shownName(c.Name) + "\n" + c.Words))
-	for _, w := range words {
-		if !strings.Contains(text, strings.ToLower(names.Canonical(names.Given(w)))) {
-			return false
-		}
-	}
-	return true
-}
-
+// classNamesAt returns the names of the classes of latents or pictures at a location, ImageNet's where that is "".
 func classNamesAt(e *env, location string) ([]string, error) {
 	if location == "" {
-		var list []string
-		for _, c := range catalog.ImageNetClasses() {
-			list = append(list, c.Synset)
-		}
-		return list, nil
+		return classes.ImageNetNames(), nil
 	}
 	if m, err := latents.ReadManifest(location); err == nil {
 		return m.Dataset.Classes, nil

@@ -12,6 +12,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // notConfigured are flags that say how to talk to the user, not what to do.
@@ -108,10 +110,10 @@ func applyConfig(c *cli.Context, path string) error {
 		return fmt.Errorf("config %s: want a mapping from flag names to values", path)
 	}
 	given := c.LocalFlagNames()
-	var names []string
+	var keys []string
 	for _, f := range c.Command.Flags {
 		if name := f.Names()[0]; !slices.Contains(notConfigured, name) {
-			names = append(names, name)
+			keys = append(keys, name)
 		}
 	}
 	seen := map[string]bool{}
@@ -119,9 +121,9 @@ func applyConfig(c *cli.Context, path string) error {
 		key, value := pairs[0], pairs[1]
 		name := key.Value
 		at := fmt.Sprintf("config %s: line %d", path, key.Line)
-		if !slices.Contains(names, name) {
+		if !slices.Contains(keys, name) {
 			err := fmt.Errorf("%s: unknown key %q", at, name)
-			if n := nearest(name, names); n != "" {
+			if n := names.Nearest(name, keys); n != "" {
 				err = withHint(err, "did you mean %s?", n)
 			}
 			return err

@@ -10,6 +10,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/hub"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // fetchOptions are the flags of fetch.
@@ -106,11 +107,11 @@ func checkName(name string) error {
 	if err == nil {
 		return nil
 	}
-	var names []string
+	var known []string
 	for _, k := range hub.Names() {
-		names = append(names, k.Name)
+		known = append(known, k.Name)
 	}
-	if n := nearest(name, names); n != "" {
+	if n := names.Nearest(name, known); n != "" {
 		return withHint(usageError{err}, "did you mean %s?", n)
 	}
 	return withHint(usageError{err}, "`ditrun fetch` lists the names")

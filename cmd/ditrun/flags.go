@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 const globalCategory = "Global options"
@@ -206,11 +208,11 @@ func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 	switch {
 	case undefinedFlag.MatchString(msg):
 		name := undefinedFlag.FindStringSubmatch(msg)[1]
-		var names []string
+		var flags []string
 		for _, f := range c.Command.VisibleFlags() {
-			names = append(names, f.Names()[0])
+			flags = append(flags, f.Names()[0])
 		}
-		if n := nearest(name, names); n != "" {
+		if n := names.Nearest(name, flags); n != "" {
 			hint = fmt.Sprintf("did you mean --%s?", n)
 		}
 		msg = fmt.Sprintf("unknown flag --%s", name)
@@ -250,36 +252,4 @@ func wanted(c *cli.Context, name string) string {
 		}
 	}
 	return "another value"
-}
-
-// nearest returns the one of names that a typing slip turns into word, or "".
-func nearest(word string, names []string) string {
-	best, bestDistance := "", len(word)/3+1
-	for _, n := range names {
-		if d := distance(word, n); d <= bestDistance && d < len(n) {
-			best, bestDistance = n, d-1
-		}
-	}
-	return best
-}
-
-// distance counts the letters to insert, remove or replace between a and b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

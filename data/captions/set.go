@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
@@ -285,15 +286,15 @@ func (b *captionBuilder) addClasses(template string) error {
 			return fmt.Errorf("template %d, %.100q: want {} in the place of the class name", i+1, t)
 		}
 	}
-	classes := b.samples.Classes()
-	texts := make([][]int32, len(classes)) // by label, made when the class is met
+	list := b.samples.Classes()
+	texts := make([][]int32, len(list)) // by label, made when the class is met
 	for i := range b.samples.Len() {
 		label := b.samples.Sample(i).Label
 		if label < 0 {
 			continue
 		}
 		if texts[label] == nil {
-			words, _, _ := strings.Cut(catalog.ClassWords(classes[label]), ",")
+			words, _, _ := strings.Cut(classes.Words(list[label]), ",")
 			for _, t := range templates {
 				n, err := b.intern(strings.ReplaceAll(t, "{}", words))
 				if err != nil {

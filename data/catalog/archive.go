@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
@@ -257,6 +258,29 @@ func labelledClasses(listings []*listing) ([]entry, []string, error) {
 		entries[i].label = int32(number)
 	}
 	return entries, classes, nil
+}
+
+// classNames names n labels where only the files say what they are: by the WordNet id that all names of a label begin
+// with, as ImageNet's do, else by numbers.
+func classNames(n int, entries []entry) []string {
+	names := make([]string, n)
+	for _, e := range entries {
+		base := e.name[strings.LastIndexByte(e.name, '/')+1:]
+		synset, _, ok := strings.Cut(base, "_")
+		if !ok || !classes.IsSynset(synset) || names[e.label] != "" && names[e.label] != synset {
+			return classes.Numbered(n)
+		}
+		names[e.label] = synset
+	}
+	for label, name := range names {
+		if name == "" { // no picture of it: ImageNet's name if the others are ImageNet's
+			if n != len(classes.ImageNet()) {
+				return classes.Numbered(n)
+			}
+			names[label] = classes.ImageNet()[label].Synset
+		}
+	}
+	return names
 }
 
 // classArchives takes each archive for a class.

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
@@ -160,7 +161,7 @@ func (d *idx) readClasses(set *store.Set) error {
 	k := int(slices.Max(d.labels)) + 1
 	i := indexOf(set, ClassesName)
 	if i < 0 {
-		d.classes = numbered(k)
+		d.classes = classes.Numbered(k)
 		return nil
 	}
 	f, err := set.File(i)

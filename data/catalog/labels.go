@@ -12,6 +12,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/internal/names"
@@ -204,7 +205,7 @@ func (h *labelHeader) pick(f []string) (name, class, more string, err error) {
 	isNumber := func(w string) bool { _, err := strconv.Atoi(w); return err == nil }
 	boxes := len(words) > 2 && !slices.ContainsFunc(words[1:], func(w string) bool { return !isNumber(w) })
 	switch {
-	case isSynset(words[0]): // as in Kaggle's LOC_val_solution.csv
+	case classes.IsSynset(words[0]): // as in Kaggle's LOC_val_solution.csv
 		class = words[0]
 	case boxes:
 		class, more = words[0], strings.Join(words[1:], " ")
@@ -269,18 +270,15 @@ func (l *labelFile) apply(entries []entry) ([]string, error) {
 		l.notes = append(l.notes, fmt.Sprintf("%s of %s for pictures that are not there, such as %s",
 			names.Plural(n, "line"), l.path, unused))
 	}
-	classes := slices.Compact(slices.Sorted(slices.Values(of)))
-	if !slices.ContainsFunc(classes, func(c string) bool { _, ok := imagenetLabel(c); return !ok }) {
-		classes = classes[:0]
-		for _, c := range ImageNetClasses() {
-			classes = append(classes, c.Synset)
-		}
+	list := slices.Compact(slices.Sorted(slices.Values(of)))
+	if !slices.ContainsFunc(list, func(c string) bool { _, ok := classes.ImageNetLabel(c); return !ok }) {
+		list = classes.ImageNetNames()
 	}
 	for i := range entries {
-		label, _ := slices.BinarySearch(classes, of[i])
+		label, _ := slices.BinarySearch(list, of[i])
 		entries[i].label = int32(label)
 	}
-	return classes, nil
+	return list, nil
 }
 
 // applyArchive is apply for members of archives, whose folders then do not count as part of their names.

@@ -16,6 +16,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
@@ -343,7 +344,7 @@ func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []str
 	}
 	list := all[first]
 	switch {
-	case isSynset(c.classes[0]): // as the file names say
+	case classes.IsSynset(c.classes[0]): // as the file names say
 	case !tables:
 		c.notes = append(c.notes,
 			fmt.Sprintf("the class names in %s are not used: there are archives beside the tables",

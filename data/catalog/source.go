@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
@@ -133,17 +134,17 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 	}
 	switch c := c.(type) {
 	case *idx:
-		c.classes = asText(c.classes)
+		c.classes = classes.AsText(c.classes)
 	case *catalogue:
-		c.classes = asText(c.classes)
+		c.classes = classes.AsText(c.classes)
 		c.orientation = o.Orientation
 		c.budget = newBudget(cmp.Or(o.DecodeMemory, defaultDecodeMemory))
-		alike, err := alikeNames(c.classes)
+		alike, err := classes.Alike(c.classes)
 		if err != nil {
 			c.Close()
 			return nil, fmt.Errorf("open %s: %w", location, err)
 		}
-		c.notes = append(append(c.notes, alike...), ClassNotes(c.classes)...)
+		c.notes = append(append(c.notes, alike...), classes.Notes(c.classes)...)
 	}
 	return c, nil
 }

@@ -353,32 +353,6 @@ func TestLabelFiles(t *testing.T) {
 	}
 }
 
-func TestImageNetClasses(t *testing.T) {
-	list := ImageNetClasses()
-	if len(list) != 1000 || list[0] != (Class{"n01440764", "tench, Tinca tinca"}) || list[999].Synset != "n15075141" {
-		t.Fatalf("%d classes, the first %v", len(list), list[0])
-	}
-	if !slices.IsSortedFunc(list, func(a, b Class) int { return strings.Compare(a.Synset, b.Synset) }) {
-		t.Error("not in the order of the folder names")
-	}
-	all := make([]string, len(list))
-	for i, c := range list {
-		all[i] = c.Synset
-	}
-	for _, c := range []struct {
-		classes []string
-		want    string
-	}{
-		{all, ""}, {all[:10], ""}, {all[1:], "is class 0 here and 1 there"}, {[]string{"cat", "dog"}, ""},
-		{[]string{"n00000001"}, ""},
-	} {
-		notes := strings.Join(ClassNotes(c.classes), "\n")
-		if (c.want == "") != (notes == "") || !strings.Contains(notes, c.want) {
-			t.Errorf("%d classes from %s: %q, want %q", len(c.classes), c.classes[0], notes, c.want)
-		}
-	}
-}
-
 // An archive of the shape of ILSVRC2012_img_train.tar, at full size under DITRUN_SOAK: 1,281,167 pictures in 1,000
 // class archives.
 func TestIndexManyPictures(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 
 	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -261,7 +262,7 @@ func (p *Plan) differs(found *Plan) string {
 				want.value)
 		}
 	}
-	if other := catalog.OtherClasses(p.Dataset.Classes, found.Dataset.Classes); other != "" {
+	if other := classes.Difference(p.Dataset.Classes, found.Dataset.Classes); other != "" {
 		return "made with other class names: " + other
 	}
 	return ""

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/internal/disk"
@@ -35,7 +36,7 @@ func WritePreview(ctx context.Context, o Options, n int) (path string, err error
 	}
 	labels := make([]string, len(ids))
 	for i, id := range ids {
-		labels[i], _, _ = strings.Cut(catalog.ClassWords(o.Source.Classes()[o.Source.Sample(id).Label]), ",")
+		labels[i], _, _ = strings.Cut(classes.Words(o.Source.Classes()[o.Source.Sample(id).Label]), ",")
 	}
 	drawn, err := sheet.Draw(images, labels, min(previewsPerRow, len(images)),
 		fmt.Sprintf("%d of %d pictures, cropped to %s", len(ids), o.Source.Len(), o.ImageSize))

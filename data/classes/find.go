@@ -1,0 +1,261 @@
+package classes
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ditrun/ditrun/internal/names"
+)
+
+// What stands before a number or a name that could be either.
+const (
+	labelPrefix = "label:"
+	namePrefix  = "name:"
+)
+
+// Find returns the labels of the classes that a user names, in the order given. A value is a number ("3"), a name
+// ("cat") or several of these with commas between them; "label:3" is the number and "name:3" the name where both are
+// possible. A name is looked for as it is, in any case, among the words of a synset ("golden retriever") and, last, as
+// a part of a name ("boot" for "Ankle boot"). It has to mean a single class.
+//
+// The model has n classes, called classNames by label: there may be fewer names than classes, or none. Found has a line
+// for each class that was given neither by its number nor by its very name, such as "boot is 9, Ankle boot". Errors are
+// of type [*FindError].
+func Find(n int, classNames, values []string) (labels []int, found []string, err error) {
+	f := finder{n: n, names: classNames}
+	for _, value := range values {
+		of, err := f.value(value)
+		if err != nil {
+			return nil, nil, err
+		}
+		labels = append(labels, of...)
+	}
+	return labels, f.found, nil
+}
+
+// Showcase returns labels of n classes that are worth looking at: of ImageNet's 1,000 those that DiT's sample.py shows,
+// else the first, at most 20.
+func Showcase(n int) []int {
+	if n == len(ImageNet()) {
+		return []int{207, 360, 387, 974, 88, 979, 417, 279}
+	}
+	labels := make([]int, min(n, 20))
+	for i := range labels {
+		labels[i] = i
+	}
+	return labels
+}
+
+// A FindError is that of a value which means no class, or several.
+type FindError struct {
+	Text string
+	Hint string // what to do, such as "did you mean cat?", or ""
+}
+
+func (e *FindError) Error() string { return e.Text }
+
+func findError(hint, format string, args ...any) error {
+	return &FindError{Text: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+type finder struct {
+	n     int
+	names []string // by label
+	found []string // see Find
+}
+
+// value finds the classes of a value: a name with commas in it, else of what stands between the commas.
+func (f *finder) value(value string) ([]int, error) {
+	if !strings.Contains(value, ",") {
+		label, err := f.word(value, value)
+		return []int{label}, err
+	}
+	labels, level := f.called(strings.TrimPrefix(value, namePrefix), upToSynonym)
+	if len(labels) > 1 {
+		return nil, f.several(value, labels, level)
+	}
+	parts := *f // its lines count only where its classes do
+	ofParts, err := parts.words(value)
+	if len(labels) == 1 {
+		if level != exact || err == nil {
+			f.note(value, labels[0])
+		}
+		return labels, nil
+	}
+	f.found = parts.found
+	return ofParts, err
+}
+
+// words finds the classes of the words between the commas of a value.
+func (f *finder) words(value string) (labels []int, err error) {
+	for _, word := range strings.Split(value, ",") {
+		label, err := f.word(strings.TrimSpace(word), value)
+		if err != nil {
+			return nil, err
+		}
+		labels = append(labels, label)
+	}
+	return labels, nil
+}
+
+// word finds the class of one word of a value.
+func (f *finder) word(word, value string) (int, error) {
+	if strings.TrimSpace(word) == "" && (word != value || !slices.Contains(f.names, word)) {
+		return 0, findError("", "%q: want numbers or names of classes, separated by commas", value)
+	}
+	if number, ok := strings.CutPrefix(word, labelPrefix); ok {
+		label, err := strconv.Atoi(strings.TrimSpace(number))
+		if err != nil {
+			return 0, findError("", "%s: want a number after %s", word, labelPrefix)
+		}
+		f.note(word, label)
+		return label, f.inRange(label)
+	}
+	if name, ok := strings.CutPrefix(word, namePrefix); ok {
+		return f.name(name)
+	}
+	label, err := strconv.Atoi(strings.TrimSpace(word))
+	if err != nil {
+		return f.name(word)
+	}
+	return f.number(word, label)
+}
+
+// number finds the class of a word that is a number: that of this label, or one whose name it is.
+func (f *finder) number(word string, label int) (int, error) {
+	called, level := f.called(word, upToCase)
+	tooHigh := f.inRange(label)
+	switch {
+	case len(called) == 0:
+		return label, tooHigh
+	case tooHigh != nil && len(called) == 1: // no class has this number
+		return called[0], nil
+	case tooHigh != nil:
+		return 0, f.several(word, called, level)
+	case len(called) == 1 && called[0] == label:
+		return label, nil
+	}
+	others := slices.DeleteFunc(slices.Clone(called), func(l int) bool { return l == label })
+	name := strconv.Itoa(label)
+	if label < len(f.names) {
+		name = f.names[label]
+	}
+	return 0, findError("", "%s is the label of class %q, and the name of class %s: write %s%d or %s%s", word,
+		name, joined(others), labelPrefix, label, namePrefix, word)
+}
+
+// name finds the class that a name means.
+func (f *finder) name(name string) (int, error) {
+	labels, level := f.called(name, upToPart)
+	switch {
+	case len(labels) == 0:
+		return 0, f.unknown(name)
+	case len(labels) > 1:
+		return 0, f.several(name, labels, level)
+	case level != exact:
+		f.note(name, labels[0])
+	}
+	return labels[0], nil
+}
+
+func (f *finder) inRange(label int) error {
+	if label < 0 || label >= f.n {
+		return findError("", "%d: the model has classes 0 to %d", label, f.n-1)
+	}
+	return nil
+}
+
+// called returns the classes whose names are closest to a word, down to a level.
+func (f *finder) called(word string, lowest nameLevel) ([]int, nameLevel) {
+	for level := exact; level <= lowest; level++ {
+		var labels []int
+		for label, name := range f.names[:min(len(f.names), f.n)] {
+			if isCalled(name, word, level) {
+				labels = append(labels, label)
+			}
+		}
+		if labels != nil {
+			return labels, level
+		}
+	}
+	return nil, numLevels
+}
+
+// note keeps a line about the class that was found for a word.
+func (f *finder) note(word string, label int) {
+	f.found = append(f.found, fmt.Sprintf("%s is %s", Shown(word), f.describe(label)))
+}
+
+// describe is the number of a class and its name, with the words of a synset: "207, n02099601 (golden retriever)".
+func (f *finder) describe(label int) string {
+	text := strconv.Itoa(label)
+	if label >= 0 && label < len(f.names) {
+		text += ", " + Shown(f.names[label])
+		if words := Words(f.names[label]); words != f.names[label] {
+			text += " (" + words + ")"
+		}
+	}
+	return text
+}
+
+// mostListed is how many classes a message lists.
+const mostListed = 20
+
+// several is the error of a word that means several classes.
+func (f *finder) several(word string, labels []int, level nameLevel) error {
+	how := map[nameLevel]string{exact: "the name", trimmed: "the name", upToCase: "but for the case the name",
+		upToSynonym: "a name", upToPart: "part of the name"}[level]
+	var list []string
+	for _, label := range labels[:min(len(labels), mostListed)] {
+		list = append(list, f.describe(label))
+	}
+	if n := len(labels) - len(list); n > 0 {
+		list = append(list, fmt.Sprintf("and %d more", n))
+	}
+	return findError(fmt.Sprintf("give the number of one, as in %s%d", labelPrefix, labels[0]),
+		"%s is %s of several classes: %s", Shown(word), how, strings.Join(list, "; "))
+}
+
+// unknown is the error of a name that no class has.
+func (f *finder) unknown(name string) error {
+	if len(f.names) == 0 {
+		hint := fmt.Sprintf("the numbers are 0 to %d", f.n-1)
+		if f.n == len(ImageNet()) {
+			hint += "; if they are ImageNet's, `ditrun classes WORD` finds them"
+		}
+		return findError(hint, "%q: the checkpoint holds no names of classes, want numbers", name)
+	}
+	given := names.Canonical(strings.TrimSpace(names.Given(name)))
+	var all, longer, shown []string
+	for _, n := range f.names {
+		shown = append(shown, Shown(n))
+		all = append(all, names.Canonical(n))
+		for _, s := range synonyms(n)[1:] {
+			all = append(all, s)
+			if len(longer) < mostListed && wordsOf(given) != noWords &&
+				strings.Contains(strings.ToLower(s), strings.ToLower(given)) {
+				longer = append(longer, Shown(s))
+			}
+		}
+	}
+	hint := "the classes are " + strings.Join(shown, ", ")
+	if len(shown) > mostListed {
+		hint = "the first classes are " + strings.Join(shown[:mostListed], ", ")
+	}
+	if n := names.Nearest(given, all); len(longer) > 0 {
+		hint = "longer words have it: " + strings.Join(longer, ", ")
+	} else if n != "" {
+		hint = fmt.Sprintf("did you mean %s?", Shown(n))
+	}
+	return findError(hint, "no class is named %q", name)
+}
+
+func joined(labels []int) string {
+	var list []string
+	for _, l := range labels {
+		list = append(list, strconv.Itoa(l))
+	}
+	return strings.Join(list, ", ")
+}
