@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/data/filename"
+	"github.com/ditrun/ditrun/data/labels"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/names"
 )
@@ -132,11 +133,13 @@ func noClasses(set *store.Set, loose string, out filename.LeftOut) error {
 }
 
 // openFlat opens pictures that lie in one folder, their classes in a file.
-func openFlat(set *store.Set, labels *labelFile) (*catalogue, error) {
+func openFlat(set *store.Set, labelFile *labels.File) (*catalogue, error) {
 	if err := refuseOwn(set); err != nil {
 		return nil, err
 	}
-	pictures, out := pictures(set.Select(func(o *store.Object) bool { return !isFile(set.Path(o.Name), labels.path) }))
+	pictures, out := pictures(set.Select(func(o *store.Object) bool {
+		return !isFile(set.Path(o.Name), labelFile.Path)
+	}))
 	if len(pictures.Objects) == 0 && len(out) > 0 {
 		return nil, fmt.Errorf("open %s: no pictures: %s; %v", set.Location, wanted, out)
 	}
@@ -144,13 +147,13 @@ func openFlat(set *store.Set, labels *labelFile) (*catalogue, error) {
 	for i, o := range pictures.Objects {
 		entries[i] = entry{name: o.Name, file: int32(i), length: o.Size}
 	}
-	classes, err := labels.apply(entries)
+	classes, notes, err := applyLabels(labelFile, entries)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", set.Location, err)
 	}
 	c := newCatalogue(containers(pictures, false), entries, classes)
 	c.remote = set.Remote
-	c.notes = append(out.Notes(), labels.notes...)
+	c.notes = append(out.Notes(), notes...)
 	if parts := filename.Parts(set.Folders); len(parts) > 0 {
 		c.notes = append(c.notes, fmt.Sprintf("the pictures of several parts of the data set are taken together: %s",
 			strings.Join(parts, ", ")))

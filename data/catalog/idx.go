@@ -18,6 +18,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/filename"
+	"github.com/ditrun/ditrun/data/labels"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
@@ -169,8 +170,8 @@ func (d *idx) readClasses(set *store.Set) error {
 		return err
 	}
 	defer f.Close()
-	text := io.NewSectionReader(f, 0, min(set.Objects[i].Size, maxLabelFile))
-	for line, err := range disk.Lines(text, maxLabelFile) {
+	text := io.NewSectionReader(f, 0, min(set.Objects[i].Size, labels.MaxFile))
+	for line, err := range disk.Lines(text, labels.MaxFile) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", ClassesName, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/ditrun/ditrun/data/labels"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
 )
@@ -25,14 +26,14 @@ type savedIndex struct {
 }
 
 // indexKey identifies what a catalogue was made from.
-func indexKey(set *store.Set, labels *labelFile) string {
+func indexKey(set *store.Set, labelFile *labels.File) string {
 	h := sha256.New()
 	fmt.Fprintln(h, "ditrun index 2")
 	for i := range set.Objects {
 		fmt.Fprintln(h, cacheKey("index", set, &set.Objects[i]))
 	}
-	if labels != nil {
-		fmt.Fprintf(h, "%q %q\n", labels.lines, labels.names)
+	if labelFile != nil {
+		io.WriteString(h, labelFile.Text())
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }

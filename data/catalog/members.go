@@ -1,19 +1,17 @@
 package catalog
 
 import (
-	"archive/tar"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"path"
 	"slices"
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
 
+	"github.com/ditrun/ditrun/data/archive"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/data/table"
 )
@@ -99,65 +97,9 @@ func (c *catalogue) membersOf(ctx context.Context, file int, ids []int, want Wan
 	for _, i := range ids {
 		at[c.entries[i].offset] = i
 	}
-	return tarMembers(ctx, f, at, want, found)
-}
-
-// tarMembers yields the members of a WebDataset archive, wherever those of a sample are in it; at are the samples
-// by the offset of their pictures.
-func tarMembers(ctx context.Context, r io.ReaderAt, at map[int64]int, want WantedMembers,
-	found func(Member) error) error {
-	section := io.NewSectionReader(r, 0, math.MaxInt64)
-	t := tar.NewReader(section)
-	pictures := map[string][]int{} // by key
-	type kept struct {
-		key string
-		Member
-	}
-	var members []kept
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		h, err := t.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
-		key := sampleKey(name)
-		offset, err := section.Seek(0, io.SeekCurrent)
-		if err != nil {
-			return err
-		}
-		if i, ok := at[offset]; ok {
-			pictures[key] = append(pictures[key], i)
-			continue
-		}
-		kind := strings.TrimPrefix(strings.TrimPrefix(name, key), ".")
-		if !want.Kind(kind) {
-			continue
-		}
-		if h.Size > want.MaxBytes {
-			return fmt.Errorf("%s: %d bytes: want at most %d", name, h.Size, want.MaxBytes)
-		}
-		content := make([]byte, h.Size)
-		if _, err := io.ReadFull(t, content); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		members = append(members, kept{key, Member{Kind: kind, Name: name, Content: content}})
-	}
-	for _, m := range members {
-		m.Samples = pictures[m.key]
-		if err := found(m.Member); err != nil {
-			return fmt.Errorf("%s: %w", m.Name, err)
-		}
-	}
-	return nil
+	return archive.Members(ctx, f, at, want.Kind, want.MaxBytes, func(m archive.Member) error {
+		return found(Member{Samples: m.Pictures, Kind: m.Kind, Name: m.Name, Content: m.Content})
+	})
 }
 
 // columnMembers yields the values of a column of text of a parquet file, one a row or a list of them; ids are the

@@ -16,8 +16,10 @@ import (
 	"github.com/parquet-go/parquet-go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ditrun/ditrun/data/archive"
 	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/filename"
+	"github.com/ditrun/ditrun/data/labels"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/data/table"
@@ -122,8 +124,8 @@ func unpackParquet(ctx context.Context, f io.ReaderAt, size int64, out io.Writer
 				break
 			}
 			row++
-			if total += n; total > maxUnpacked(size) {
-				err = fmt.Errorf("%d bytes unpack to more than %d", size, maxUnpacked(size))
+			if total += n; total > archive.MaxUnpacked(size) {
+				err = fmt.Errorf("%d bytes unpack to more than %d", size, archive.MaxUnpacked(size))
 				break
 			}
 		}
@@ -234,20 +236,20 @@ func (r *tableRows) close() {
 const badRow = "ditrun: no picture: "
 
 // parse returns the label of a row.
-func (c *parquetColumns) parse(v parquet.Value) (l label, err error) {
+func (c *parquetColumns) parse(v parquet.Value) (l labels.Label, err error) {
 	switch {
 	case v.IsNull():
 		return l, fmt.Errorf("%s is null: want a label in each row", c.labelName)
 	case v.Kind() == parquet.ByteArray:
-		l, err = parseLabel(string(v.ByteArray()))
+		l, err = labels.Parse(string(v.ByteArray()))
 	default:
-		l, err = numberLabel(v.Int64())
+		l, err = labels.Number(v.Int64())
 	}
 	if err != nil {
 		return l, err
 	}
-	if n := len(c.classes); n > 0 && l.class == "" && int(l.number) >= n {
-		return l, fmt.Errorf("label %d: the file names %d classes, 0 to %d (%s)", l.number, n, n-1, names.Few(c.classes))
+	if n := len(c.classes); n > 0 && l.Class == "" && int(l.Number) >= n {
+		return l, fmt.Errorf("label %d: the file names %d classes, 0 to %d (%s)", l.Number, n, n-1, names.Few(c.classes))
 	}
 	return l, nil
 }
@@ -281,7 +283,7 @@ func writeRow(t *tar.Writer, c *parquetColumns, row int, values [3]parquet.Value
 	default:
 		name = synsetSuffix.ReplaceAllString(strings.TrimSuffix(name, ext), "") + ext
 	}
-	return int64(len(content)), writeMember(t, name, l, content)
+	return int64(len(content)), archive.Write(t, name, l, content)
 }
 
 // parquetClasses returns the class names that Hugging Face's datasets keeps in the metadata, nil if there are none.

@@ -61,8 +61,8 @@ func TestPyarrowTables(t *testing.T) {
 			if rows == 2 && strings.Contains(name, "-null") {
 				want = "ditrun: no picture: row 2 has no picture"
 			}
-			if string(body) != want || h.PAXRecords[labelRecord] != fmt.Sprint(rows%3) {
-				t.Errorf("%s: row %d holds %.20q... with label %s", name, rows, body, h.PAXRecords[labelRecord])
+			if string(body) != want || h.PAXRecords["DITRUN.label"] != fmt.Sprint(rows%3) {
+				t.Errorf("%s: row %d holds %.20q... with label %s", name, rows, body, h.PAXRecords["DITRUN.label"])
 			}
 		}
 		if rows != 7 {

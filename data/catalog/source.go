@@ -13,8 +13,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ditrun/ditrun/data/archive"
 	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/filename"
+	"github.com/ditrun/ditrun/data/labels"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
@@ -110,9 +112,9 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 	if err != nil {
 		return nil, disk.OpenError(location, err)
 	}
-	var labels *labelFile
+	var labelFile *labels.File
 	if o.Labels != "" {
-		if labels, err = readLabels(o.Labels); err != nil {
+		if labelFile, err = labels.Read(o.Labels); err != nil {
 			return nil, err
 		}
 	}
@@ -128,7 +130,7 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 				set.Path(folder.Name), folder.Err, location)
 		}
 	}
-	c, err := openKind(ctx, set, labels, &o)
+	c, err := openKind(ctx, set, labelFile, &o)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +151,7 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 	return c, nil
 }
 
-func openKind(ctx context.Context, set *store.Set, labels *labelFile, o *Options) (Source, error) {
+func openKind(ctx context.Context, set *store.Set, labelFile *labels.File, o *Options) (Source, error) {
 	if set.Single {
 		kind, err := kindOf(set, 0)
 		if err != nil {
@@ -158,12 +160,12 @@ func openKind(ctx context.Context, set *store.Set, labels *labelFile, o *Options
 		if kind == "IDX" || kind == "" && !filename.IsArchive(set.Objects[0].Name) {
 			return openIDXSet(ctx, set, "")
 		}
-		return openPacked(ctx, set, labels, o)
+		return openPacked(ctx, set, labelFile, o)
 	}
 	archives := set.Select(func(o *store.Object) bool { return filename.IsArchive(o.Name) && !filename.BelongsToSystem(o.Name) })
 	pictures := slices.ContainsFunc(set.Objects, func(o store.Object) bool { return filename.WhyLeftOut(o.Name) == "" })
 	if len(archives.Objects) > 0 && !pictures {
-		return openBeside(ctx, set, archives, labels, o)
+		return openBeside(ctx, set, archives, labelFile, o)
 	}
 	if has, err := hasIDX(set); err != nil || has {
 		if err != nil {
@@ -183,8 +185,8 @@ func openKind(ctx context.Context, set *store.Set, labels *labelFile, o *Options
 	}
 	var c *catalogue
 	var err error
-	if labels != nil {
-		c, err = openFlat(set, labels)
+	if labelFile != nil {
+		c, err = openFlat(set, labelFile)
 	} else {
 		c, err = openFolder(set)
 	}
@@ -198,14 +200,15 @@ func openKind(ctx context.Context, set *store.Set, labels *labelFile, o *Options
 }
 
 // openBeside opens the archives of a set, and counts the files beside them.
-func openBeside(ctx context.Context, set, archives *store.Set, labels *labelFile, o *Options) (Source, error) {
-	c, err := openPacked(ctx, archives, labels, o)
+func openBeside(ctx context.Context, set, archives *store.Set, labelFile *labels.File, o *Options) (Source, error) {
+	c, err := openPacked(ctx, archives, labelFile, o)
 	if err != nil {
 		return nil, err
 	}
 	out := filename.LeftOut{}
 	for _, f := range set.Objects {
-		if (filename.BelongsToSystem(f.Name) || !filename.IsArchive(f.Name)) && (labels == nil || !isFile(set.Path(f.Name), labels.path)) {
+		isLabels := labelFile != nil && isFile(set.Path(f.Name), labelFile.Path)
+		if (filename.BelongsToSystem(f.Name) || !filename.IsArchive(f.Name)) && !isLabels {
 			out.Count(filename.WhyLeftOut(f.Name))
 		}
 	}
@@ -242,7 +245,7 @@ func kindOf(set *store.Set, i int) (string, error) {
 	switch {
 	case starts("PAR1"):
 		return "parquet", nil
-	case isTar(head):
+	case archive.IsTar(head):
 		return "tar", nil
 	case starts("\x28\xb5\x2f\xfd"):
 		return "zstd", nil
@@ -275,7 +278,7 @@ func chooseSplit(set *store.Set) (*store.Set, string) {
 }
 
 // openPacked opens archives of any kind, the compressed ones by unpacking them.
-func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Options) (*catalogue, error) {
+func openPacked(ctx context.Context, set *store.Set, labelFile *labels.File, o *Options) (*catalogue, error) {
 	set, note := chooseSplit(set)
 	files, sizes, err := archiveContainers(set)
 	if err != nil {
@@ -292,7 +295,7 @@ func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Optio
 	}
 	tables := true // there are no others
 	for i, kind := range kinds {
-		unpack := map[string]unpackTo{"gzip": unpackGzip, "zstd": unpackZstd, "parquet": unpackParquet}[kind]
+		unpack := map[string]unpackTo{"gzip": archive.Gunzip, "zstd": archive.Unzstd, "parquet": unpackParquet}[kind]
 		if kind == "" {
 			empty, err := isEmptyObject(set, i)
 			if err != nil || !empty {
@@ -314,10 +317,10 @@ func openPacked(ctx context.Context, set *store.Set, labels *labelFile, o *Optio
 		files[i], sizes[i] = localContainer(path, set.Path(set.Objects[i].Name)), size
 	}
 	dir, unkept := o.cacheFolder("index")
-	key := indexKey(set, labels)
+	key := indexKey(set, labelFile)
 	c := loadIndex(dir, key, files, sizes)
 	if c == nil {
-		if c, err = openArchives(ctx, set.Location, files, sizes, labels, o); err != nil {
+		if c, err = openArchives(ctx, set.Location, files, sizes, labelFile, o); err != nil {
 			return nil, err
 		}
 		if err := c.nameClasses(ctx, set, kinds, tables); err != nil {

@@ -318,41 +318,6 @@ func TestSourceVanishes(t *testing.T) {
 	}
 }
 
-func TestLabelFiles(t *testing.T) {
-	entries := func() []entry { return []entry{{name: "b.jpg"}, {name: "a.jpg"}, {name: "c.jpg"}} }
-	for text, want := range map[string]string{
-		"cat\ndog\ncat\n":                    "cat dog | a.jpg 0 b.jpg 1 c.jpg 0",
-		"a.png dog\nb x\nc,cat 1 2\n":        "cat dog x | a.jpg 1 b.jpg 2 c.jpg 0",
-		"cat\ndog\n":                         "has 2 lines for 3 pictures",
-		"a cat\nb cat\n":                     "has no line for c.jpg",
-		"1\n2\n3\n":                          "development kit",
-		"a cat\ndog\n":                       "want in all lines either",
-		"a cat\na dog\n":                     "a is of class dog, and was of class cat",
-		"":                                   "no labels",
-		"n01443537\nn01440764\nn01443537\n":  "n01440764 n01443537 n01484850",
-		"n01443537\nn01440764\nnot-a-synset": "n01440764 n01443537 not-a-synset | a.jpg 1 b.jpg 0 c.jpg 2",
-	} {
-		l, err := parseLabels([]byte(text))
-		got := ""
-		if err == nil {
-			e := entries()
-			var classes []string
-			if classes, err = l.apply(e); err == nil {
-				got = strings.Join(classes, " ") + " |"
-				for _, e := range e {
-					got += fmt.Sprintf(" %s %d", e.name, e.label)
-				}
-			}
-		}
-		if err != nil {
-			got = err.Error()
-		}
-		if !strings.Contains(got, want) {
-			t.Errorf("%q: %s, want %s", text, got, want)
-		}
-	}
-}
-
 // An archive of the shape of ILSVRC2012_img_train.tar, at full size under DITRUN_SOAK: 1,281,167 pictures in 1,000
 // class archives.
 func TestIndexManyPictures(t *testing.T) {
@@ -417,33 +382,4 @@ func TestIndexManyPictures(t *testing.T) {
 		}
 		src.Close()
 	}
-}
-
-func FuzzListTar(f *testing.F) {
-	p := []byte("\x89PNG")
-	good := datatest.Tar(f, []datatest.File{{"a/a.png", p}, {"a/a.cls", []byte("3")},
-		{strings.Repeat("long/", 40) + "b.jpg", p}, {"c.tar", nil}, {"b.json", []byte(`{"label": 2}`)}})
-	f.Add(good)
-	f.Add(good[:600])
-	f.Add(datatest.Tar(f, []datatest.File{{"a.x.png", p}, {"a.y.png", p}, {"a.x.cls", []byte("cat")}}))
-	f.Add(datatest.Tar(f, []datatest.File{{"a.png", p}, {"b.png", p}, {"b.json", []byte(`{"label": "dog"}`)},
-		{"a.mask.png", p}, {"a.cls", []byte("cat")}, {"._a.cls", nil}}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		l, err := listTar(t.Context(), bytes.NewReader(b), 0, int64(len(b)), 0)
-		if err != nil {
-			return
-		}
-		before := len(l.pictures)
-		if err := l.resolve(true); err != nil {
-			return
-		}
-		if n := len(l.pictures) + l.left[furtherPictures]; n != before {
-			t.Errorf("%d pictures of %d", n, before)
-		}
-		for _, m := range l.pictures {
-			if m.offset < 0 || m.length < 0 || m.offset+m.length > int64(len(b)) || m.label < 0 || m.label > maxLabel {
-				t.Errorf("%+v in %d bytes", m, len(b))
-			}
-		}
-	})
 }

@@ -1,9 +1,7 @@
 package catalog
 
 import (
-	"archive/tar"
 	"bufio"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,8 +12,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/klauspost/compress/zstd"
-
+	"github.com/ditrun/ditrun/data/archive"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
 )
@@ -106,64 +103,17 @@ func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack un
 	return path, info.Size(), nil
 }
 
-// maxUnpacked bounds what a compressed archive may grow to: pictures are compressed already.
-func maxUnpacked(size int64) int64 { return 200*size + 1<<26 }
-
-func decompressed(open func(io.Reader) (io.Reader, func(), error)) unpackTo {
-	return func(ctx context.Context, f io.ReaderAt, size int64, out io.Writer) error {
-		in := bufio.NewReaderSize(io.NewSectionReader(f, 0, size), 1<<22)
-		r, done, err := open(in)
-		if err != nil {
-			return err
-		}
-		defer done()
-		for total := int64(0); ; {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			n, err := io.CopyN(out, r, 1<<24)
-			if total += n; total > maxUnpacked(size) {
-				return fmt.Errorf("%d bytes unpack to more than %d", size, maxUnpacked(size))
-			}
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if errors.Is(err, io.ErrUnexpectedEOF) {
-				return fmt.Errorf("truncated: the compressed data of %d bytes end early", size)
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-}
-
-var (
-	unpackGzip = decompressed(func(r io.Reader) (io.Reader, func(), error) {
-		z, err := gzip.NewReader(r)
-		return z, func() {}, err
-	})
-	unpackZstd = decompressed(func(r io.Reader) (io.Reader, func(), error) {
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30))
-		if err != nil {
-			return nil, nil, err
-		}
-		return z, z.Close, nil
-	})
-)
-
-// writeMember adds a labelled picture to an archive of our own.
-func writeMember(t *tar.Writer, name string, l label, picture []byte) error {
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(picture)), Mode: 0o644, Format: tar.FormatPAX,
-		PAXRecords: map[string]string{labelRecord: l.String()}}
-	if err := t.WriteHeader(h); err != nil {
-		return err
-	}
-	_, err := t.Write(picture)
-	return err
-}
-
 // localContainer reads an unpacked file.
 func localContainer(path, original string) container {
 	return container{path: original, keep: true, open: func() (store.File, error) { return os.Open(path) }}
+}
+
+// isEmptyObject says whether object i of a set holds what is written where there is nothing to pack.
+func isEmptyObject(set *store.Set, i int) (bool, error) {
+	f, err := set.File(i)
+	if err != nil {
+		return false, disk.OpenError(set.Path(set.Objects[i].Name), err)
+	}
+	defer f.Close()
+	return archive.IsEmpty(f, 0, set.Objects[i].Size), nil
 }
