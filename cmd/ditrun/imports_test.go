@@ -20,7 +20,7 @@ import (
 var layers = [][]string{
 	{"internal/disk", "internal/mmap", "internal/names", "internal/testtool", "internal/transfer"},
 	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/picture/sheet", "data/table", "data/store",
-		"data/store/storetest", "data/filename", "data/classes", "dit/text/bpe", "torch/internal/native"},
+		"data/store/storetest", "data/filename", "data/classes", "data/idx", "dit/text/bpe", "torch/internal/native"},
 	{"data/labels"},
 	{"data/archive"},
 	{"torch"},
@@ -42,7 +42,8 @@ var layers = [][]string{
 var (
 	withoutTorch = []string{"internal/disk", "internal/mmap", "internal/names", "torch/checkpoint", "torch/philox",
 		"diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/picture",
-		"data/picture/codec", "data/picture/sheet", "data/filename", "data/classes", "data/labels", "data/archive", "data/table",
+		"data/picture/codec", "data/picture/sheet", "data/filename", "data/classes", "data/labels", "data/archive", "data/idx",
+		"data/table",
 		"data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/store", "diffusion/runs"}
 	withoutC = withoutTorch[:7]
 )

@@ -174,16 +174,3 @@ func damaged(zipped []byte) []byte {
 	zipped[len(zipped)-5] ^= 0xff // in the checksum
 	return zipped
 }
-
-func FuzzIDX(f *testing.F) {
-	f.Add(idxFour)
-	f.Add(datatest.Gzip(f, idxFour))
-	f.Add(idxFour[:20])
-	f.Add(idxFile([]int{1 << 31, 1 << 31, 1 << 31}, nil))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		dims, elements, err := parseIDX(bytes.NewReader(b), int64(len(b)), idxImages, 3)
-		if err == nil && (len(dims) != 3 || len(elements) != dims[0]*dims[1]*dims[2] || len(elements) > 1032*len(b)) {
-			t.Errorf("dimensions %v, %d elements from %d bytes", dims, len(elements), len(b))
-		}
-	})
-}

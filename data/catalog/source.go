@@ -16,6 +16,7 @@ import (
 	"github.com/ditrun/ditrun/data/archive"
 	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/filename"
+	"github.com/ditrun/ditrun/data/idx"
 	"github.com/ditrun/ditrun/data/labels"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
@@ -135,7 +136,7 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 		return nil, err
 	}
 	switch c := c.(type) {
-	case *idx:
+	case *idxSource:
 		c.classes = classes.AsText(c.classes)
 	case *catalogue:
 		c.classes = classes.AsText(c.classes)
@@ -250,7 +251,7 @@ func kindOf(set *store.Set, i int) (string, error) {
 	case starts("\x28\xb5\x2f\xfd"):
 		return "zstd", nil
 	case starts("\x1f\x8b"):
-		if m := magicIDX(io.NewSectionReader(f, 0, set.Objects[i].Size)); m == idxImages || m == idxLabels {
+		if k := idx.KindOf(io.NewSectionReader(f, 0, set.Objects[i].Size)); k == idx.Images || k == idx.Labels {
 			return "IDX", nil
 		}
 		return "gzip", nil
