@@ -2,7 +2,10 @@
 // ground up, each knowing those before it alone:
 //
 //	picture    decodes and crops
-//	table      reads parquet files
+//	filename   tells pictures, archives and parts of a data set by their names
+//	classes    what classes are called, and which of them a user means
+//	labels     which class a picture is of, as files say it
+//	archive    reads tar archives of pictures, table parquet files, idx those of MNIST
 //	catalog    lists what a location holds: pictures, labels, classes (store reads files here and at S3)
 //	captions   finds the texts of the samples of a catalogue
 //	latents    keeps encoded pictures in checksummed shards that several processes make together

@@ -19,10 +19,10 @@ import (
 // without libtorch.
 var layers = [][]string{
 	{"internal/disk", "internal/mmap", "internal/names", "internal/testtool", "internal/transfer"},
-	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/picture/sheet", "data/table", "data/store",
+	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/picture/sheet", "data/store",
 		"data/store/storetest", "data/filename", "data/classes", "data/idx", "dit/text/bpe", "torch/internal/native"},
 	{"data/labels"},
-	{"data/archive"},
+	{"data/archive", "data/table"},
 	{"torch"},
 	{"torch/nn", "torch/dist", "torch/internal/genops"},
 	{"torch/optim", "torch/torchtest"},

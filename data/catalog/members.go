@@ -5,11 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"strings"
-
-	"github.com/parquet-go/parquet-go"
 
 	"github.com/ditrun/ditrun/data/archive"
 	"github.com/ditrun/ditrun/data/store"
@@ -82,7 +78,9 @@ func (c *catalogue) membersOf(ctx context.Context, file int, ids []int, want Wan
 			return err
 		}
 		defer f.Close()
-		return columnMembers(ctx, f, set.Objects[0].Size, ids, want.Columns, found)
+		return table.Texts(ctx, f, set.Objects[0].Size, want.Columns, len(ids), func(row int, text []byte) error {
+			return found(Member{Samples: ids[row : row+1], Content: text})
+		})
 	}
 	var f store.File
 	if set.Remote && kind == "tar" { // its headers are asked for in blocks, as in openPacked
@@ -100,102 +98,4 @@ func (c *catalogue) membersOf(ctx context.Context, file int, ids []int, want Wan
 	return archive.Members(ctx, f, at, want.Kind, want.MaxBytes, func(m archive.Member) error {
 		return found(Member{Samples: m.Pictures, Kind: m.Kind, Name: m.Name, Content: m.Content})
 	})
-}
-
-// columnMembers yields the values of a column of text of a parquet file, one a row or a list of them; ids are the
-// samples by row.
-func columnMembers(ctx context.Context, f io.ReaderAt, size int64, ids []int, names []string,
-	found func(Member) error) (err error) {
-	defer func() {
-		if r := recover(); r != nil { // the library panics at some damaged files
-			err = fmt.Errorf("damaged: %v", r)
-		}
-	}()
-	file, err := table.Open(f, size)
-	if err != nil {
-		return err
-	}
-	index, err := findTextColumn(file.Schema(), names)
-	if err != nil {
-		return err
-	}
-	leaf, err := table.ColumnAt(file, index)
-	if err != nil {
-		return err
-	}
-	if leaf.Kind() != parquet.ByteArray {
-		return fmt.Errorf("column %s is of type %s: want text", leaf.Name, leaf.Kind())
-	}
-	if file.NumRows() != int64(len(ids)) {
-		return fmt.Errorf("%d rows for %d pictures: the file was changed since it was unpacked", file.NumRows(),
-			len(ids))
-	}
-	row := -1
-	values := make([]parquet.Value, 64)
-	for g := range file.Groups() {
-		err := func() error {
-			pages, err := leaf.Pages(f, size, file, g)
-			if err != nil {
-				return err
-			}
-			defer pages.Close()
-			for {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				page, err := pages.ReadPage()
-				if errors.Is(err, io.EOF) {
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-				for r := page.Values(); ; {
-					n, err := r.ReadValues(values)
-					for _, v := range values[:n] {
-						if v.RepetitionLevel() == 0 {
-							row++
-						}
-						if v.IsNull() {
-							continue
-						}
-						if row < 0 || row >= len(ids) {
-							return fmt.Errorf("damaged: a value for row %d of %d", row, len(ids))
-						}
-						if err := found(Member{Samples: ids[row : row+1], Content: v.ByteArray()}); err != nil {
-							return err
-						}
-					}
-					if errors.Is(err, io.EOF) {
-						break
-					}
-					if err != nil {
-						return err
-					}
-				}
-				parquet.Release(page)
-			}
-		}()
-		if err != nil {
-			return fmt.Errorf("row %d: %w", max(row, 0), err)
-		}
-	}
-	return nil
-}
-
-// findTextColumn returns the leaf column of the first of the names that is there.
-func findTextColumn(schema *parquet.Schema, names []string) (int, error) {
-	var all []string
-	for _, p := range schema.Columns() {
-		all = append(all, strings.Join(p, "."))
-	}
-	for _, n := range names {
-		for i, p := range schema.Columns() {
-			if p[0] == n && (len(p) == 1 || len(p) == 3 && (p[1] == "list" || p[1] == "bag")) {
-				return i, nil
-			}
-		}
-	}
-	return 0, fmt.Errorf("columns %s: want a column of text called %s (data:COLUMN names another)",
-		strings.Join(all, ", "), strings.Join(names, ", "))
 }

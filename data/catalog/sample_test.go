@@ -289,9 +289,9 @@ func TestEmptyParts(t *testing.T) {
 	some := func(key string) []byte {
 		return datatest.Tar(t, []datatest.File{{key + ".png", p}, {key + ".cls", []byte("0")}})
 	}
-	row := parquetRow{Label: 1}
+	row := datatest.TableRow{Label: 1}
 	row.Image.Bytes = p
-	table, none := parquetOf(t, []parquetRow{row}), parquetOf(t, nil)
+	table, none := datatest.Table(t, []datatest.TableRow{row}), datatest.Table(t, nil)
 	const left = " | archives and tables without members are left out: "
 	for name, c := range map[string]struct {
 		files map[string][]byte
@@ -423,7 +423,7 @@ func TestParquetLabels(t *testing.T) {
 			"columns image.list.element, label: want image {bytes, path} and label: column image holds a list in a row",
 		},
 		"damaged names": {
-			map[string][]byte{"a.parquet": parquetOf(t, nil, parquet.KeyValueMetadata("huggingface", "{"))},
+			map[string][]byte{"a.parquet": datatest.Table(t, nil, parquet.KeyValueMetadata("huggingface", "{"))},
 			"the metadata that name the classes (huggingface) cannot be read",
 		},
 		"archive beside": {map[string][]byte{"a.parquet": tableWith(t, []string{"a", "b"}, one),
@@ -468,10 +468,10 @@ func TestParquetLabels(t *testing.T) {
 
 // A row without picture is a bad picture, the others are read.
 func TestParquetRowsWithoutPicture(t *testing.T) {
-	var rows []parquetRow
+	var rows []datatest.TableRow
 	name := "shots/b.png"
 	for i := range 4 {
-		row := parquetRow{Label: int64(i)}
+		row := datatest.TableRow{Label: int64(i)}
 		if i < 2 {
 			row.Image.Bytes = datatest.PNG(t, 2, 2)
 		} else if i == 3 {
@@ -479,7 +479,7 @@ func TestParquetRowsWithoutPicture(t *testing.T) {
 		}
 		rows = append(rows, row)
 	}
-	dir := datatest.WriteFiles(t, map[string][]byte{"a.parquet": parquetOf(t, rows)})
+	dir := datatest.WriteFiles(t, map[string][]byte{"a.parquet": datatest.Table(t, rows)})
 	src, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)

@@ -296,7 +296,7 @@ func openPacked(ctx context.Context, set *store.Set, labelFile *labels.File, o *
 	}
 	tables := true // there are no others
 	for i, kind := range kinds {
-		unpack := map[string]unpackTo{"gzip": archive.Gunzip, "zstd": archive.Unzstd, "parquet": unpackParquet}[kind]
+		unpack := map[string]unpackTo{"gzip": archive.Gunzip, "zstd": archive.Unzstd, "parquet": unpackTable}[kind]
 		if kind == "" {
 			empty, err := isEmptyObject(set, i)
 			if err != nil || !empty {

@@ -22,30 +22,6 @@ import (
 	"github.com/ditrun/ditrun/data/store/storetest"
 )
 
-// parquetRow is a picture as Hugging Face's datasets stores it.
-type parquetRow struct {
-	Image struct {
-		Bytes []byte  `parquet:"bytes,optional"`
-		Path  *string `parquet:"path,optional"`
-	} `parquet:"image"`
-	Label int64 `parquet:"label"`
-}
-
-func parquetOf(t testing.TB, rows []parquetRow, options ...parquet.WriterOption) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := parquet.NewGenericWriter[parquetRow](&b,
-		append([]parquet.WriterOption{parquet.MaxRowsPerRowGroup(3), parquet.Compression(&parquet.Snappy)},
-			options...)...)
-	if _, err := w.Write(rows); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
 // synsets are the first classes of ImageNet.
 var synsets = []string{"n01440764", "n01443537", "n01484850"}
 
@@ -72,7 +48,7 @@ func TestContainersAgree(t *testing.T) {
 	tree, flatFiles := map[string][]byte{}, map[string][]byte{}
 	var inTree, wds, wdsJSON, flat []datatest.File
 	classTars := map[string][]datatest.File{}
-	var rows, nameless []parquetRow
+	var rows, nameless []datatest.TableRow
 	labels := "ImageId,PredictionString\n"
 	inTree = append(inTree, datatest.File{"data/", nil}, datatest.File{"data/train/", nil})
 	for _, i := range shuffled {
@@ -88,7 +64,7 @@ func TestContainersAgree(t *testing.T) {
 			datatest.File{"a/" + key + ".json", fmt.Appendf(nil, `{"label": %d, "text": "x"}`, s.Label)})
 		flat = append(flat, datatest.File{"val/" + s.Name, b})
 		labels += fmt.Sprintf("%s,%s 1 2 3 4\n", key, class)
-		row := parquetRow{Label: int64(s.Label)}
+		row := datatest.TableRow{Label: int64(s.Label)}
 		row.Image.Bytes = b
 		nameless = append(nameless, row)
 		name := key + "_" + class + ".JPEG"
@@ -130,13 +106,13 @@ func TestContainersAgree(t *testing.T) {
 		{"gzip", map[string][]byte{"x-000.tar.gz": datatest.Gzip(t, datatest.Tar(t, wds[:12])),
 			"x-001.tgz": datatest.Gzip(t, datatest.Tar(t, wds[12:]))}, "", Options{}},
 		{"zstd", map[string][]byte{"x-000.tar.zst": datatest.Zstd(t, datatest.Tar(t, wds))}, "", Options{}},
-		{"parquet", map[string][]byte{"data/train-00000-of-00002.parquet": parquetOf(t, rows[:5]),
-			"data/train-00001-of-00002.parquet": parquetOf(t, rows[5:]),
+		{"parquet", map[string][]byte{"data/train-00000-of-00002.parquet": datatest.Table(t, rows[:5]),
+			"data/train-00001-of-00002.parquet": datatest.Table(t, rows[5:]),
 			"data/test-00000-of-00001.parquet":  []byte("PAR1")}, "", Options{}},
 		{"flat archive", map[string][]byte{"val.tar": datatest.Tar(t, flat)}, "val.tar", Options{Labels: side}},
 		{"flat folder", flatFiles, "", Options{Labels: side}},
 		{"Kaggle", prefixed(tree, "ILSVRC/Data/CLS-LOC/train/"), "", Options{}},
-		{"nameless parquet", map[string][]byte{"a.parquet": parquetOf(t, nameless)}, "", Options{}},
+		{"nameless parquet", map[string][]byte{"a.parquet": datatest.Table(t, nameless)}, "", Options{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.CacheDir = t.TempDir()
@@ -195,12 +171,12 @@ func prefixed(files map[string][]byte, prefix string) map[string][]byte {
 
 // Class names of tables that have no WordNet ids are those in the metadata of Hugging Face's datasets.
 func TestParquetClassNames(t *testing.T) {
-	row := parquetRow{Label: 1}
+	row := datatest.TableRow{Label: 1}
 	row.Image.Bytes = datatest.PNG(t, 1, 1)
 	meta := `{"info": {"features": {"image": {"_type": "Image"}, ` +
 		`"label": {"names": ["cat", "dog", "emu"], "_type": "ClassLabel"}}}}`
 	dir := datatest.WriteFiles(t,
-		map[string][]byte{"a.parquet": parquetOf(t, []parquetRow{row}, parquet.KeyValueMetadata("huggingface", meta))})
+		map[string][]byte{"a.parquet": datatest.Table(t, []datatest.TableRow{row}, parquet.KeyValueMetadata("huggingface", meta))})
 	src, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -220,9 +196,9 @@ func TestArchiveBadInput(t *testing.T) {
 	}
 	w.Close()
 	bomb := datatest.Gzip(t, make([]byte, 1<<28))
-	unlabelled := parquetRow{Label: -1}
+	unlabelled := datatest.TableRow{Label: -1}
 	unlabelled.Image.Bytes = p
-	table := parquetOf(t, []parquetRow{unlabelled})
+	table := datatest.Table(t, []datatest.TableRow{unlabelled})
 	for name, c := range map[string]struct {
 		files map[string][]byte
 		path  string

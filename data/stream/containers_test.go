@@ -11,36 +11,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/parquet-go/parquet-go"
-
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/internal/datatest"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store/storetest"
 )
-
-// tableRow is a picture as Hugging Face's datasets stores it.
-type tableRow struct {
-	Image struct {
-		Bytes []byte  `parquet:"bytes,optional"`
-		Path  *string `parquet:"path,optional"`
-	} `parquet:"image"`
-	Label int64 `parquet:"label"`
-}
-
-// tableOf is a parquet table in row groups of three.
-func tableOf(t testing.TB, rows []tableRow) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := parquet.NewGenericWriter[tableRow](&b, parquet.MaxRowsPerRowGroup(3), parquet.Compression(&parquet.Snappy))
-	if _, err := w.Write(rows); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
 
 // below returns files with a folder before their names.
 func below(folder string, files map[string][]byte) map[string][]byte {
@@ -74,7 +49,7 @@ func TestRangesOfContainers(t *testing.T) {
 	inTree := []datatest.File{{"data/", nil}, {"data/train/", nil}}
 	var wds, wdsJSON, flat []datatest.File
 	classTars := map[string][]datatest.File{}
-	var rows []tableRow
+	var rows []datatest.TableRow
 	lines := "ImageId,PredictionString\n"
 	for _, i := range []int{5, 0, 8, 3, 1, 7, 2, 6, 4} {
 		key, class, b := keys[i], synsets[labels[i]], pictures[i]
@@ -89,7 +64,7 @@ func TestRangesOfContainers(t *testing.T) {
 		flat = append(flat, datatest.File{"val/" + file, b})
 		lines += fmt.Sprintf("%s,%s 1 2 3 4\n", key, class)
 		name := key + "_" + class + ".JPEG"
-		row := tableRow{Label: int64(labels[i])}
+		row := datatest.TableRow{Label: int64(labels[i])}
 		row.Image.Bytes, row.Image.Path = b, &name
 		rows = append(rows, row)
 	}
@@ -127,8 +102,8 @@ func TestRangesOfContainers(t *testing.T) {
 		{"gzip", named{"x-000.tar.gz": datatest.Gzip(t, half), "x-001.tgz": datatest.Gzip(t, rest)}, "", ""},
 		{"zstd", named{"x-000.tar.zst": datatest.Zstd(t, datatest.Tar(t, wds))}, "", ""},
 		{"parquet", named{
-			"data/train-00000-of-00002.parquet": tableOf(t, rows[:5]),
-			"data/train-00001-of-00002.parquet": tableOf(t, rows[5:]),
+			"data/train-00000-of-00002.parquet": datatest.Table(t, rows[:5]),
+			"data/train-00001-of-00002.parquet": datatest.Table(t, rows[5:]),
 			"data/test-00000-of-00001.parquet":  []byte("PAR1"),
 		}, "", ""},
 		{"flat archive", named{"val.tar": val}, "val.tar", side},
@@ -182,10 +157,10 @@ func TestRangesOfContainers(t *testing.T) {
 
 // TestRangeOfRowsWithoutPicture: rows of a table that have no picture are listed as bad pictures, the others are read.
 func TestRangeOfRowsWithoutPicture(t *testing.T) {
-	var rows []tableRow
+	var rows []datatest.TableRow
 	name := "shots/b.png"
 	for i := range 4 {
-		row := tableRow{Label: int64(i)}
+		row := datatest.TableRow{Label: int64(i)}
 		if i < 2 {
 			row.Image.Bytes = datatest.PNG(t, 2, 2)
 		} else if i == 3 {
@@ -193,7 +168,7 @@ func TestRangeOfRowsWithoutPicture(t *testing.T) {
 		}
 		rows = append(rows, row)
 	}
-	dir := datatest.WriteFiles(t, map[string][]byte{"a.parquet": tableOf(t, rows)})
+	dir := datatest.WriteFiles(t, map[string][]byte{"a.parquet": datatest.Table(t, rows)})
 	src, err := catalog.Open(t.Context(), dir, catalog.Options{CacheDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)

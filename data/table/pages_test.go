@@ -1,11 +1,12 @@
-package catalog
+package table
 
 import (
 	"bytes"
 	"encoding/binary"
-	"io"
 	"math"
+	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,13 +15,15 @@ import (
 	"github.com/parquet-go/parquet-go/compress"
 	"github.com/parquet-go/parquet-go/encoding/thrift"
 	meta "github.com/parquet-go/parquet-go/format"
+
+	"github.com/ditrun/ditrun/data/internal/datatest"
 )
 
 // tableOf is a parquet file of n pictures, of which several are the same.
 func tableOf(t testing.TB, n int, options ...parquet.WriterOption) []byte {
-	var rows []parquetRow
+	var rows []datatest.TableRow
 	for i := range n {
-		row := parquetRow{Label: int64(i % 3)}
+		row := datatest.TableRow{Label: int64(i % 3)}
 		row.Image.Bytes = append([]byte("\x89PNG"), bytes.Repeat([]byte{byte(i % 7)}, 40*i)...)
 		if i%2 > 0 {
 			name := "n01440764_1_n01440764.JPEG"
@@ -28,12 +31,22 @@ func tableOf(t testing.TB, n int, options ...parquet.WriterOption) []byte {
 		}
 		rows = append(rows, row)
 	}
-	return parquetOf(t, rows, options...)
+	return datatest.Table(t, rows, options...)
 }
 
-// Every way to write a table that the library has is read to the same archive.
+// picturesOf returns all pictures of a table.
+func picturesOf(t testing.TB, table []byte) (rows []Picture, err error) {
+	err = Pictures(t.Context(), bytes.NewReader(table), int64(len(table)), func(p Picture) error {
+		p.Content = bytes.Clone(p.Content)
+		rows = append(rows, p)
+		return nil
+	})
+	return rows, err
+}
+
+// Every way to write a table that the library has is read to the same pictures.
 func TestParquetCodecs(t *testing.T) {
-	want := ""
+	var want []Picture
 	for _, codec := range []compress.Codec{&parquet.Uncompressed, &parquet.Snappy, &parquet.Gzip, &parquet.Brotli,
 		&parquet.Zstd, &parquet.Lz4Raw} {
 		for version := 1; version <= 2; version++ {
@@ -45,21 +58,21 @@ func TestParquetCodecs(t *testing.T) {
 			} {
 				table := tableOf(t, 50, parquet.Compression(codec), parquet.DataPageVersion(version), encoding,
 					parquet.MaxRowsPerRowGroup(20), parquet.PageBufferSize(512))
-				var out bytes.Buffer
-				if err := unpackParquet(t.Context(), bytes.NewReader(table), int64(len(table)), &out); err != nil {
+				rows, err := picturesOf(t, table)
+				if err != nil {
 					t.Errorf("%s, pages of version %d: %v", codec, version, err)
 					continue
 				}
-				if want == "" {
-					want = out.String()
+				if want == nil {
+					want = rows
 				}
-				if out.String() != want {
-					t.Errorf("%s, pages of version %d: another archive than uncompressed", codec, version)
+				if !reflect.DeepEqual(rows, want) {
+					t.Errorf("%s, pages of version %d: other pictures than uncompressed", codec, version)
 				}
 			}
 		}
 	}
-	if n := strings.Count(want, "\x89PNG"); n != 50 {
+	if n := len(want); n != 50 || !bytes.HasPrefix(want[49].Content, []byte("\x89PNG")) {
 		t.Errorf("%d pictures, want 50", n)
 	}
 }
@@ -232,7 +245,7 @@ func TestHostileParquet(t *testing.T) {
 		size := int64(len(c.table))
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		err := unpackParquet(t.Context(), bytes.NewReader(c.table), size, io.Discard)
+		err := Pictures(t.Context(), bytes.NewReader(c.table), size, func(Picture) error { return nil })
 		runtime.ReadMemStats(&after)
 		if err == nil || !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: error %v, want %q", name, err, c.err)
@@ -243,11 +256,10 @@ func TestHostileParquet(t *testing.T) {
 	}
 	// The other readers of tables.
 	for _, read := range []func(b []byte) error{
-		func(b []byte) error { _, err := parquetClasses(bytes.NewReader(b), int64(len(b))); return err },
+		func(b []byte) error { _, err := ClassNames(bytes.NewReader(b), int64(len(b))); return err },
 		func(b []byte) error {
-			found := func(Member) error { return nil }
-			return columnMembers(t.Context(), bytes.NewReader(b), int64(len(b)), make([]int, 3), []string{"text"},
-				found)
+			found := func(int, []byte) error { return nil }
+			return Texts(t.Context(), bytes.NewReader(b), int64(len(b)), []string{"text"}, 3, found)
 		},
 	} {
 		if err := read(footerSays(t, 0xfffffff0)); err == nil ||
@@ -262,18 +274,43 @@ func TestParquetPagesAreWhole(t *testing.T) {
 	body := snappy.Encode(nil,
 		append([]byte{2, 0, 0, 0, 6, 1}, "\x04\x00\x00\x00\x89PNG\x01\x00\x00\x00a\x01\x00\x00\x00b"...))
 	table := hostilePages(t, 0, meta.Snappy, dataPage(t, 25, 3, meta.Plain, body))
-	var out bytes.Buffer
-	if err := unpackParquet(t.Context(), bytes.NewReader(table), int64(len(table)), &out); err != nil {
+	rows, err := picturesOf(t, table)
+	if err != nil {
 		t.Error(err)
 	}
-	if !bytes.Contains(out.Bytes(), []byte("\x89PNG")) {
+	if !slices.ContainsFunc(rows, func(p Picture) bool { return string(p.Content) == "\x89PNG" }) {
 		t.Error("the picture is not there")
 	}
 	// Columns of different lengths.
 	table = hostilePages(t, 0, meta.Snappy,
 		dataPage(t, 11, 1, meta.Plain, snappy.Encode(nil, append([]byte{2, 0, 0, 0, 2, 1}, "\x01\x00\x00\x00b"...))))
-	if err := unpackParquet(t.Context(), bytes.NewReader(table), int64(len(table)), io.Discard); err == nil ||
+	if _, err := picturesOf(t, table); err == nil ||
 		!strings.Contains(err.Error(), "columns of different lengths") {
 		t.Errorf("columns of 1 and 3 values: %v", err)
 	}
+}
+
+// FuzzPictures reads tables: neither a crash nor much memory, whatever is in them.
+func FuzzPictures(f *testing.F) {
+	whole := tableOf(f, 4)
+	f.Add(whole)
+	f.Add(whole[:len(whole)/2])
+	for _, h := range hostileTables(f) {
+		if len(h.table) < 1<<14 {
+			f.Add(h.table)
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		size := int64(len(b))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := ClassNames(bytes.NewReader(b), size); err == nil && !bytes.HasPrefix(b, []byte("PAR1")) {
+			t.Error("not parquet, and read")
+		}
+		_ = Pictures(t.Context(), bytes.NewReader(b), size, func(Picture) error { return nil })
+		runtime.ReadMemStats(&after)
+		if took, most := int64(after.TotalAlloc-before.TotalAlloc), 512<<20+200*size; took > most {
+			t.Errorf("%d bytes took %d of memory, want at most %d", size, took, most)
+		}
+	})
 }
