@@ -14,6 +14,7 @@ import (
 	"github.com/ditrun/ditrun/data/archive"
 	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/filename"
+	"github.com/ditrun/ditrun/data/labels"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/names"
 )
@@ -251,4 +252,29 @@ func checkArchiveParts(location string, entries []entry, classes []string) (note
 		}
 	}
 	return checkParts(&store.Set{Location: location, Root: "an archive of ./"}, classes, in)
+}
+
+// applyLabelsInArchive is applyLabels for members of archives, whose folders do not count as part of their names: the
+// lines of file may name them with folders all the same.
+func applyLabelsInArchive(file *labels.File, entries []entry) (classes, notes []string, err error) {
+	cutFolders := func() {
+		for i := range entries {
+			entries[i].name = path.Base(entries[i].name)
+		}
+	}
+	if file.HasNames() {
+		classes, notes, err = applyLabels(file, entries)
+		cutFolders()
+		return classes, notes, err
+	}
+	cutFolders()
+	if classes, notes, err = applyLabels(file, entries); err != nil {
+		return nil, nil, err
+	}
+	for i := range len(entries) - 1 {
+		if entries[i].name == entries[i+1].name {
+			return nil, nil, fmt.Errorf("two pictures are called %s: want lines of file name and class", entries[i].name)
+		}
+	}
+	return classes, notes, nil
 }

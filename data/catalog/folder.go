@@ -182,3 +182,20 @@ func pictures(set *store.Set) (*store.Set, filename.LeftOut) {
 		return kind == ""
 	}), out
 }
+
+// applyLabels sorts the entries by their names, labels them by a file and returns the names of the classes.
+func applyLabels(file *labels.File, entries []entry) (classes, notes []string, err error) {
+	if len(entries) == 0 {
+		return nil, nil, errors.New("no pictures: " + wanted)
+	}
+	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.name, b.name) })
+	pictures := make([]string, len(entries))
+	for i, e := range entries {
+		pictures[i] = e.name
+	}
+	classes, numbers, notes, err := file.Assign(pictures)
+	for i, number := range numbers {
+		entries[i].label = number
+	}
+	return classes, notes, err
+}

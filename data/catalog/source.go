@@ -1,26 +1,12 @@
 package catalog
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/ditrun/ditrun/data/archive"
-	"github.com/ditrun/ditrun/data/classes"
-	"github.com/ditrun/ditrun/data/filename"
-	"github.com/ditrun/ditrun/data/idx"
-	"github.com/ditrun/ditrun/data/labels"
 	"github.com/ditrun/ditrun/data/picture"
-	"github.com/ditrun/ditrun/data/store"
-	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Sample describes one picture of a source.
@@ -89,287 +75,27 @@ func (o *Options) cacheFolder(name string) (string, error) {
 	return dir, os.MkdirAll(dir, 0o777)
 }
 
-const wanted = "want class folders with pictures (jpg, png, ...), tar archives, parquet or IDX files " +
-	"(train-images-idx3-ubyte)"
-
-// Open opens the pictures at location, which is a folder, a file, a pattern of files (train-*.tar) or one of these in
-// S3-compatible storage (s3://bucket/key). What it holds is told by content:
-//
-//   - class folders with pictures, with the rules of torchvision's ImageFolder, see openFolder for where they differ;
-//   - ILSVRC2012_img_train.tar, an archive of class archives, read in place; or a folder of class archives;
-//   - WebDataset archives; an archive of class folders; a flat archive or folder with o.Labels;
-//   - any of these archives compressed with gzip or zstd, and parquet files as of Hugging Face's datasets, which are
-//     unpacked into the cache first;
-//   - IDX files of the MNIST family, plain or gzip, also in the only folder below location that has such files.
-//
-// Of several archives or IDX files in one folder that are parts of a data set the training part is opened. Files that
-// are not taken for pictures are counted in a line of Notes.
-func Open(ctx context.Context, location string, o Options) (Source, error) {
-	o.Orientation = cmp.Or(o.Orientation, picture.AsStored)
-	if err := o.Orientation.Validate(); err != nil {
-		return nil, fmt.Errorf("open %s: %w", location, err)
-	}
-	set, err := store.Open(ctx, location)
-	if err != nil {
-		return nil, disk.OpenError(location, err)
-	}
-	var labelFile *labels.File
-	if o.Labels != "" {
-		if labelFile, err = labels.Read(o.Labels); err != nil {
-			return nil, err
-		}
-	}
-	if slices.ContainsFunc(set.Objects, func(o store.Object) bool { return o.Name == latentsManifest }) && !set.Single {
-		return nil, fmt.Errorf("open %s: holds encoded latents (%s), want pictures", location, latentsManifest)
-	}
-	if len(set.Objects) == 0 && len(set.Folders) == 0 {
-		return nil, fmt.Errorf("open %s: empty: %s", location, wanted)
-	}
-	for _, folder := range set.Unlisted {
-		if filename.SystemFolder(folder.Name) == "" {
-			return nil, fmt.Errorf("open %s: the folder cannot be listed: %w: make it readable, or move it out of %s",
-				set.Path(folder.Name), folder.Err, location)
-		}
-	}
-	c, err := openKind(ctx, set, labelFile, &o)
-	if err != nil {
-		return nil, err
-	}
-	switch c := c.(type) {
-	case *idxSource:
-		c.classes = classes.AsText(c.classes)
-	case *catalogue:
-		c.classes = classes.AsText(c.classes)
-		c.orientation = o.Orientation
-		c.budget = newBudget(cmp.Or(o.DecodeMemory, defaultDecodeMemory))
-		alike, err := classes.Alike(c.classes)
-		if err != nil {
-			c.Close()
-			return nil, fmt.Errorf("open %s: %w", location, err)
-		}
-		c.notes = append(append(c.notes, alike...), classes.Notes(c.classes)...)
-	}
-	return c, nil
+// RawSource is what a [Source] may be beside: one that gives the bytes of its pictures apart from decoding them.
+// Those who read many pictures then use their memory again, and read ahead what takes long to come.
+type RawSource interface {
+	Source
+	// Remote says that reading a picture is a request to another machine, of which many should be under way at once.
+	Remote() bool
+	// Bytes reads the file of sample i into buf, which it may replace by a larger one. Its errors are those of Image.
+	Bytes(i int, buf []byte) ([]byte, error)
+	// Decode overwrites img with the picture of sample i, whose file is b, when there is memory for it. Done is to be
+	// called after the last use of the picture.
+	Decode(ctx context.Context, img *picture.Image, i int, b []byte) (done func(), err error)
 }
 
-func openKind(ctx context.Context, set *store.Set, labelFile *labels.File, o *Options) (Source, error) {
-	if set.Single {
-		kind, err := kindOf(set, 0)
-		if err != nil {
-			return nil, err
-		}
-		if kind == "IDX" || kind == "" && !filename.IsArchive(set.Objects[0].Name) {
-			return openIDXSet(ctx, set, "")
-		}
-		return openPacked(ctx, set, labelFile, o)
+// Raw returns the RawSource that src is or, after [Without], is a part of, nil if there is none, and what the id of
+// sample i is there.
+func Raw(src Source) (raw RawSource, id func(i int) int) {
+	id = func(i int) int { return i }
+	for part, ok := src.(*remainder); ok; part, ok = src.(*remainder) {
+		inner, part := id, part
+		src, id = part.Source, func(i int) int { return part.id(inner(i)) }
 	}
-	archives := set.Select(func(o *store.Object) bool { return filename.IsArchive(o.Name) && !filename.BelongsToSystem(o.Name) })
-	pictures := slices.ContainsFunc(set.Objects, func(o store.Object) bool { return filename.WhyLeftOut(o.Name) == "" })
-	if len(archives.Objects) > 0 && !pictures {
-		return openBeside(ctx, set, archives, labelFile, o)
-	}
-	if has, err := hasIDX(set); err != nil || has {
-		if err != nil {
-			return nil, err
-		}
-		return openIDXSet(ctx, set, "")
-	}
-	set, note := trainingPart(set)
-	if !pictures {
-		below, err := belowIDX(set)
-		if err != nil {
-			return nil, err
-		}
-		if below != nil {
-			return openIDXBelow(ctx, below)
-		}
-	}
-	var c *catalogue
-	var err error
-	if labelFile != nil {
-		c, err = openFlat(set, labelFile)
-	} else {
-		c, err = openFolder(set)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if note != "" {
-		c.notes = append(c.notes, note)
-	}
-	return c, nil
+	raw, _ = src.(RawSource)
+	return raw, id
 }
-
-// openBeside opens the archives of a set, and counts the files beside them.
-func openBeside(ctx context.Context, set, archives *store.Set, labelFile *labels.File, o *Options) (Source, error) {
-	c, err := openPacked(ctx, archives, labelFile, o)
-	if err != nil {
-		return nil, err
-	}
-	out := filename.LeftOut{}
-	for _, f := range set.Objects {
-		isLabels := labelFile != nil && isFile(set.Path(f.Name), labelFile.Path)
-		if (filename.BelongsToSystem(f.Name) || !filename.IsArchive(f.Name)) && !isLabels {
-			out.Count(filename.WhyLeftOut(f.Name))
-		}
-	}
-	if len(out) > 0 {
-		c.notes = append(c.notes, fmt.Sprintf("beside the archives %v", out))
-	}
-	return c, nil
-}
-
-// trainingPart steps down to the training pictures of ImageNet as Kaggle packs it, and says so.
-func trainingPart(set *store.Set) (part *store.Set, note string) {
-	for _, dir := range []string{"Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/train"} {
-		if slices.ContainsFunc(set.Objects, func(o store.Object) bool { return strings.HasPrefix(o.Name, dir+"/") }) {
-			return set.Below(dir), fmt.Sprintf("the training part is used, %s", set.Path(dir))
-		}
-	}
-	return set, ""
-}
-
-// kindOf tells what a file is by its first bytes: parquet, tar, gzip (of a tar), zstd, IDX, or "".
-func kindOf(set *store.Set, i int) (string, error) {
-	f, err := set.File(i)
-	if err != nil {
-		return "", disk.OpenError(set.Path(set.Objects[i].Name), err)
-	}
-	defer f.Close()
-	head := make([]byte, 512)
-	n, err := f.ReadAt(head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return "", disk.OpenError(set.Path(set.Objects[i].Name), err)
-	}
-	head = head[:n]
-	starts := func(s string) bool { return strings.HasPrefix(string(head), s) }
-	switch {
-	case starts("PAR1"):
-		return "parquet", nil
-	case archive.IsTar(head):
-		return "tar", nil
-	case starts("\x28\xb5\x2f\xfd"):
-		return "zstd", nil
-	case starts("\x1f\x8b"):
-		if k := idx.KindOf(io.NewSectionReader(f, 0, set.Objects[i].Size)); k == idx.Images || k == idx.Labels {
-			return "IDX", nil
-		}
-		return "gzip", nil
-	case starts("\x00\x00\x08\x01"), starts("\x00\x00\x08\x03"):
-		return "IDX", nil
-	}
-	return "", nil
-}
-
-// chooseSplit keeps the training files where there are others beside them.
-func chooseSplit(set *store.Set) (*store.Set, string) {
-	var found []string
-	for i := range set.Objects {
-		if s := filename.FilePart(set.Objects[i].Name); !slices.Contains(found, s) {
-			found = append(found, s)
-		}
-	}
-	if len(found) < 2 || !slices.Contains(found, "train") {
-		return set, ""
-	}
-	chosen := set.Select(func(o *store.Object) bool { return filename.FilePart(o.Name) == "train" })
-	return chosen, fmt.Sprintf(
-		"of %d files in %s the %d of the training part are used; a pattern such as %s names others",
-		len(set.Objects), set.Location, len(chosen.Objects), set.Path("val*"))
-}
-
-// openPacked opens archives of any kind, the compressed ones by unpacking them.
-func openPacked(ctx context.Context, set *store.Set, labelFile *labels.File, o *Options) (*catalogue, error) {
-	set, note := chooseSplit(set)
-	files, sizes, err := archiveContainers(set)
-	if err != nil {
-		return nil, err
-	}
-	kinds, err := kindsOf(ctx, set)
-	if err != nil {
-		return nil, err
-	}
-	direct := files
-	if set.Remote {
-		// Headers lie far apart only in archives of large files: asking for each alone would be slower than reading on.
-		files = containers(set.Cached(remoteBlock, remoteCache), true)
-	}
-	tables := true // there are no others
-	for i, kind := range kinds {
-		unpack := map[string]unpackTo{"gzip": archive.Gunzip, "zstd": archive.Unzstd, "parquet": unpackTable}[kind]
-		if kind == "" {
-			empty, err := isEmptyObject(set, i)
-			if err != nil || !empty {
-				return nil, cmp.Or(err, fmt.Errorf("open %s: not a tar archive or parquet file",
-					set.Path(set.Objects[i].Name)))
-			}
-		} else if kind != "tar" && unpack == nil {
-			return nil, fmt.Errorf("open %s: not a tar archive or parquet file", set.Path(set.Objects[i].Name))
-		}
-		tables = tables && (kind == "parquet" || kind == "")
-		if unpack == nil {
-			continue
-		}
-		o.progress("unpack into the cache", int64(i), int64(len(set.Objects)))
-		path, size, err := unpacked(ctx, set, i, kind, unpack, o)
-		if err != nil {
-			return nil, err
-		}
-		files[i], sizes[i] = localContainer(path, set.Path(set.Objects[i].Name)), size
-	}
-	dir, unkept := o.cacheFolder("index")
-	key := indexKey(set, labelFile)
-	c := loadIndex(dir, key, files, sizes)
-	if c == nil {
-		if c, err = openArchives(ctx, set.Location, files, sizes, labelFile, o); err != nil {
-			return nil, err
-		}
-		if err := c.nameClasses(ctx, set, kinds, tables); err != nil {
-			return nil, err
-		}
-		if unkept == nil {
-			unkept = c.saveIndex(dir, key)
-		}
-		if unkept != nil {
-			c.notes = append(c.notes,
-				fmt.Sprintf("the archives are indexed again each time: %v; XDG_CACHE_HOME names a folder for the index",
-					unkept))
-		}
-	}
-	c.remote = set.Remote && slices.ContainsFunc(kinds, func(k string) bool { return k == "tar" })
-	if c.remote && !c.inOrder(remoteBlock, remoteCache) {
-		for i := range direct {
-			if kinds[i] == "tar" {
-				files[i] = container{path: direct[i].path, keep: true, open: direct[i].open}
-			}
-		}
-	}
-	if note != "" {
-		c.notes = append(c.notes, note)
-	}
-	return c, nil
-}
-
-// Archives in remote storage are read in blocks of this size, of which so much is kept.
-const (
-	remoteBlock = 4 << 20
-	remoteCache = 512 << 20
-)
-
-// kindsOf tells what the files of a set are.
-func kindsOf(ctx context.Context, set *store.Set) ([]string, error) {
-	kinds := make([]string, len(set.Objects))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(indexWorkers)
-	for i := range kinds {
-		g.Go(func() (err error) {
-			if ctx.Err() == nil {
-				kinds[i], err = kindOf(set, i)
-			}
-			return err
-		})
-	}
-	return kinds, g.Wait()
-}
-
-func isRemote(location string) bool { return strings.Contains(location, "://") }

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,12 +11,111 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/ditrun/ditrun/data/archive"
+	"github.com/ditrun/ditrun/data/labels"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
 )
+
+// openPacked opens archives of any kind, the compressed ones by unpacking them.
+func openPacked(ctx context.Context, set *store.Set, labelFile *labels.File, o *Options) (*catalogue, error) {
+	set, note := chooseSplit(set)
+	files, sizes, err := archiveContainers(set)
+	if err != nil {
+		return nil, err
+	}
+	kinds, err := kindsOf(ctx, set)
+	if err != nil {
+		return nil, err
+	}
+	direct := files
+	if set.Remote {
+		// Headers lie far apart only in archives of large files: asking for each alone would be slower than reading on.
+		files = containers(set.Cached(remoteBlock, remoteCache), true)
+	}
+	tables := true // there are no others
+	for i, kind := range kinds {
+		unpack := map[string]unpackTo{"gzip": archive.Gunzip, "zstd": archive.Unzstd, "parquet": unpackTable}[kind]
+		if kind == "" {
+			empty, err := isEmptyObject(set, i)
+			if err != nil || !empty {
+				return nil, cmp.Or(err, fmt.Errorf("open %s: not a tar archive or parquet file",
+					set.Path(set.Objects[i].Name)))
+			}
+		} else if kind != "tar" && unpack == nil {
+			return nil, fmt.Errorf("open %s: not a tar archive or parquet file", set.Path(set.Objects[i].Name))
+		}
+		tables = tables && (kind == "parquet" || kind == "")
+		if unpack == nil {
+			continue
+		}
+		o.progress("unpack into the cache", int64(i), int64(len(set.Objects)))
+		path, size, err := unpacked(ctx, set, i, kind, unpack, o)
+		if err != nil {
+			return nil, err
+		}
+		files[i], sizes[i] = localContainer(path, set.Path(set.Objects[i].Name)), size
+	}
+	dir, unkept := o.cacheFolder("index")
+	key := indexKey(set, labelFile)
+	c := loadIndex(dir, key, files, sizes)
+	if c == nil {
+		if c, err = openArchives(ctx, set.Location, files, sizes, labelFile, o); err != nil {
+			return nil, err
+		}
+		if err := c.nameClasses(ctx, set, kinds, tables); err != nil {
+			return nil, err
+		}
+		if unkept == nil {
+			unkept = c.saveIndex(dir, key)
+		}
+		if unkept != nil {
+			c.notes = append(c.notes,
+				fmt.Sprintf("the archives are indexed again each time: %v; XDG_CACHE_HOME names a folder for the index",
+					unkept))
+		}
+	}
+	c.remote = set.Remote && slices.ContainsFunc(kinds, func(k string) bool { return k == "tar" })
+	if c.remote && !c.inOrder(remoteBlock, remoteCache) {
+		for i := range direct {
+			if kinds[i] == "tar" {
+				files[i] = container{path: direct[i].path, keep: true, open: direct[i].open}
+			}
+		}
+	}
+	if note != "" {
+		c.notes = append(c.notes, note)
+	}
+	return c, nil
+}
+
+// Archives in remote storage are read in blocks of this size, of which so much is kept.
+const (
+	remoteBlock = 4 << 20
+	remoteCache = 512 << 20
+)
+
+// kindsOf tells what the files of a set are.
+func kindsOf(ctx context.Context, set *store.Set) ([]string, error) {
+	kinds := make([]string, len(set.Objects))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(indexWorkers)
+	for i := range kinds {
+		g.Go(func() (err error) {
+			if ctx.Err() == nil {
+				kinds[i], err = kindOf(set, i)
+			}
+			return err
+		})
+	}
+	return kinds, g.Wait()
+}
 
 // What cannot be read at random places, compressed archives and parquet, is unpacked once into an uncompressed tar
 // archive in the cache, which is then read in place like any other.
@@ -117,3 +217,5 @@ func isEmptyObject(set *store.Set, i int) (bool, error) {
 	defer f.Close()
 	return archive.IsEmpty(f, 0, set.Objects[i].Size), nil
 }
+
+func isRemote(location string) bool { return strings.Contains(location, "://") }
