@@ -2,6 +2,7 @@ package picture
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -136,25 +137,39 @@ func (d *tiffDirectory) value(tag, otherwise int) int {
 
 // unread names the kind of a picture that is not read, "" for one that is.
 func (d *tiffDirectory) unread() string {
-	samples, colour := d.value(tagSamples, 1), d.value(tagPhotometric, 0)
-	bits, formats := d.values[tagBits], d.values[tagSampleFormat]
-	if len(bits) == 0 {
-		bits = []int{1}
+	if _, isDNG := d.values[tagDNGVersion]; isDNG {
+		return "a camera's raw picture (DNG)"
 	}
-	_, isDNG := d.values[tagDNGVersion]
+	if d.value(tagSubfileType, 0)&1 != 0 {
+		return "a small copy of a picture that is elsewhere in the file, as cameras' raw pictures (NEF, ARW) begin"
+	}
+	const yCbCr = 6 // named as such only where the compression is one that is read
+	colour := d.value(tagPhotometric, 0)
 	name, known := tiffColours[colour]
 	switch {
-	case isDNG:
-		return "a camera's raw picture (DNG)"
-	case d.value(tagSubfileType, 0)&1 != 0:
-		return "a small copy of a picture that is elsewhere in the file, as cameras' raw pictures (NEF, ARW) begin"
-	case known && name != "YCbCr":
+	case known && colour != yCbCr:
 		return name
-	case colour != 6 && colour > 3:
+	case colour != yCbCr && colour > 3:
 		return fmt.Sprintf("colour of kind %d", colour)
 	}
+	if kind := d.unreadCompression(); kind != "" {
+		return kind
+	}
+	if colour == yCbCr {
+		return name
+	}
+	return cmp.Or(d.unreadSamples(), d.unreadPredictor())
+}
+
+// isFax says whether a picture is compressed as fax.
+func (d *tiffDirectory) isFax() bool {
+	c := d.value(tagCompression, compressionNone)
+	return c == compressionG3 || c == compressionG4
+}
+
+// unreadCompression is that part of unread.
+func (d *tiffDirectory) unreadCompression() string {
 	compression := d.value(tagCompression, compressionNone)
-	fax := compression == compressionG3 || compression == compressionG4
 	switch compression {
 	case compressionNone, compressionAdobe, compressionZIP, compressionBits:
 	case compressionLZW:
@@ -162,14 +177,17 @@ func (d *tiffDirectory) unread() string {
 		if at+1 < len(d.b) && d.b[at] == 0 && d.b[at+1]&1 != 0 {
 			return "compressed as the LZW of before TIFF 5"
 		}
-	case compressionG3, compressionG4:
-		switch {
-		case d.value(tagT4Options, 0)&1 != 0 && compression == compressionG3:
+	case compressionG3:
+		switch options := d.value(tagT4Options, 0); {
+		case options&1 != 0:
 			return "fax group 3 in two dimensions"
-		case d.value(tagT4Options, 0)&4 != 0 && compression == compressionG3:
+		case options&4 != 0:
 			return "fax group 3 with fill bits"
-		case d.value(tagT4Options, 0)&2 != 0 && compression == compressionG3,
-			d.value(tagT6Options, 0)&2 != 0 && compression == compressionG4:
+		case options&2 != 0:
+			return "fax with uncompressed parts"
+		}
+	case compressionG4:
+		if d.value(tagT6Options, 0)&2 != 0 {
 			return "fax with uncompressed parts"
 		}
 	default:
@@ -178,9 +196,22 @@ func (d *tiffDirectory) unread() string {
 		}
 		return fmt.Sprintf("compressed in way %d", compression)
 	}
+	return ""
+}
+
+// bitsOfSamples are the bits of each sample of a pixel.
+func (d *tiffDirectory) bitsOfSamples() []int {
+	if bits := d.values[tagBits]; len(bits) > 0 {
+		return bits
+	}
+	return []int{1}
+}
+
+// unreadSamples is that part of unread.
+func (d *tiffDirectory) unreadSamples() string {
+	samples, colour, fax := d.value(tagSamples, 1), d.value(tagPhotometric, 0), d.isFax()
+	bits, formats := d.bitsOfSamples(), d.values[tagSampleFormat]
 	switch {
-	case colour == 6:
-		return name
 	case d.value(tagPlanar, 1) != 1 && samples > 1:
 		return "planar samples (all of a channel, then the next)"
 	case slices.ContainsFunc(formats, func(f int) bool { return f == 3 || f == 6 }):
@@ -206,11 +237,17 @@ func (d *tiffDirectory) unread() string {
 	case d.value(tagFillOrder, 1) != 1 && !fax:
 		return "bits in reverse order"
 	}
+	return ""
+}
+
+// unreadPredictor is that part of unread.
+func (d *tiffDirectory) unreadPredictor() string {
+	compression := d.value(tagCompression, compressionNone)
 	switch p := d.value(tagPredictor, 1); {
 	case p == 1:
 	case p == 3:
 		return "the predictor of floating-point samples"
-	case p != 2 || bits[0] == 1:
+	case p != 2 || d.bitsOfSamples()[0] == 1:
 		return fmt.Sprintf("predictor %d", p)
 	case compression == compressionNone || compression == compressionBits:
 		return "a predictor without LZW or Deflate"
@@ -244,9 +281,7 @@ func decodeTIFF(img *Image, b []byte, _, _ int) error {
 		return plain(err)
 	}
 	// Of a fax whose zero is black the decoder turns black and white.
-	compression := d.value(tagCompression, compressionNone)
-	if gray, ok := m.(*image.Gray); ok && (compression == compressionG3 || compression == compressionG4) &&
-		d.value(tagPhotometric, 0) == 1 {
+	if gray, ok := m.(*image.Gray); ok && d.isFax() && d.value(tagPhotometric, 0) == 1 {
 		for i := range gray.Pix {
 			gray.Pix[i] = ^gray.Pix[i]
 		}
