@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/torch/philox"
 )
 
@@ -101,75 +102,15 @@ type Batch struct {
 // goroutines end with the loop. An error, that of a cancelled ctx included, ends the sequence.
 func Batches(ctx context.Context, l *latents.Set, o Options) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
-		n := l.RecordLen()
-		if err := checkSteps(l.Len(), o.GlobalBatch, o.StartStep, o.MaxSteps, o.Epochs, o.FlipProb,
-			o.Share); err != nil {
-			yield(nil, fmt.Errorf("latents %s: %w", l.Dir(), err))
-			return
-		}
-		if o.FlipProb > 0 && !l.Manifest().Flip {
-			yield(nil, fmt.Errorf("latents %s: no mirrored latents in this set: encode with --flip both, or train "+
-				"without flips", l.Dir()))
-			return
-		}
-		permute := Permutation
-		var blocks *blockReader
-		switch o.Order {
-		case "", ShuffleOrder:
-		case BlockOrder:
-			blocks = newBlockReader(l, o.GlobalBatch, o.FlipProb > 0)
-			permute = blocks.permute
-		default:
-			yield(nil, fmt.Errorf("latents %s: order %q: want %s or %s", l.Dir(), o.Order, ShuffleOrder, BlockOrder))
-			return
-		}
-		text, err := textFor(l, &o)
+		m, err := newBatchMaker(l, o)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		size := o.GlobalBatch / o.pieces()
-		newBuffer := func() *Batch {
-			b := &Batch{IDs: make([]int, size), Labels: make([]int64, size)}
-			if o.Records {
-				b.Records, b.Mirrored = make([]int, size), make([]bool, size)
-			} else {
-				b.Moments = make([]float32, size*n)
-			}
-			if text != nil {
-				b.makeTokens(text, size)
-			}
-			return b
-		}
-		newWorker := func(context.Context) func(task, *Batch) error {
-			return func(t task, b *Batch) error {
-				b.Position = t.at
-				for slot, i := range t.items {
-					b.IDs[slot], b.Labels[slot] = l.ID(i), l.Label(i)
-					index := t.at.index(o.GlobalBatch, slot)
-					flip := mirrored(o.Seed, o.FlipProb, index)
-					if o.Records {
-						b.Records[slot], b.Mirrored[slot] = i, flip
-					} else if err := l.Read(i, flip, b.Moments[slot*n:(slot+1)*n]); err != nil {
-						return err
-					}
-					if text != nil {
-						if err := b.addCaption(text, slot, i, o.Seed, index); err != nil {
-							return err
-						}
-					}
-				}
-				return nil
-			}
-		}
-		tasks := epochTasks(l.Len(), o.GlobalBatch, o.Seed, o.StartStep,
-			lastStep(o.MaxSteps, o.Epochs, l.Len()/o.GlobalBatch), o.Share, permute)
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		if blocks != nil && !o.Records {
-			tasks = blocks.ahead(ctx, tasks)
-		}
-		for r, err := range prefetch(ctx, numWorkers(o.Workers), tasks, newBuffer, newWorker) {
+		newWorker := func(context.Context) func(task, *Batch) error { return m.fill }
+		for r, err := range prefetch(ctx, numWorkers(o.Workers), m.tasks(ctx), m.buffer, newWorker) {
 			if err != nil {
 				yield(nil, err)
 				return
@@ -181,6 +122,84 @@ func Batches(ctx context.Context, l *latents.Set, o Options) iter.Seq2[*Batch, e
 			}
 		}
 	}
+}
+
+// batchMaker makes the batches of a set.
+type batchMaker struct {
+	l       *latents.Set
+	o       Options
+	size    int          // samples in a part of a batch
+	text    *tokens.Set  // nil where no captions are asked for
+	blocks  *blockReader // nil but for BlockOrder
+	permute func(seed uint32, epoch, n int) []int
+}
+
+func newBatchMaker(l *latents.Set, o Options) (*batchMaker, error) {
+	err := checkSteps(l.Len(), o.GlobalBatch, o.StartStep, o.MaxSteps, o.Epochs, o.FlipProb, o.Share)
+	if err != nil {
+		return nil, fmt.Errorf("latents %s: %w", l.Dir(), err)
+	}
+	if o.FlipProb > 0 && !l.Manifest().Flip {
+		return nil, fmt.Errorf("latents %s: no mirrored latents in this set: encode with --flip both, or train "+
+			"without flips", l.Dir())
+	}
+	m := &batchMaker{l: l, o: o, size: o.GlobalBatch / o.pieces(), permute: Permutation}
+	switch o.Order {
+	case "", ShuffleOrder:
+	case BlockOrder:
+		m.blocks = newBlockReader(l, o.GlobalBatch, o.FlipProb > 0)
+		m.permute = m.blocks.permute
+	default:
+		return nil, fmt.Errorf("latents %s: order %q: want %s or %s", l.Dir(), o.Order, ShuffleOrder, BlockOrder)
+	}
+	m.text, err = textFor(l, &o)
+	return m, err
+}
+
+// tasks are the parts of batches to make. Blocks of records are read ahead of them until ctx ends.
+func (m *batchMaker) tasks(ctx context.Context) iter.Seq[task] {
+	o := &m.o
+	last := lastStep(o.MaxSteps, o.Epochs, m.l.Len()/o.GlobalBatch)
+	tasks := epochTasks(m.l.Len(), o.GlobalBatch, o.Seed, o.StartStep, last, o.Share, m.permute)
+	if m.blocks != nil && !o.Records {
+		tasks = m.blocks.ahead(ctx, tasks)
+	}
+	return tasks
+}
+
+// buffer is a batch to fill.
+func (m *batchMaker) buffer() *Batch {
+	b := &Batch{IDs: make([]int, m.size), Labels: make([]int64, m.size)}
+	if m.o.Records {
+		b.Records, b.Mirrored = make([]int, m.size), make([]bool, m.size)
+	} else {
+		b.Moments = make([]float32, m.size*m.l.RecordLen())
+	}
+	if m.text != nil {
+		b.makeTokens(m.text, m.size)
+	}
+	return b
+}
+
+func (m *batchMaker) fill(t task, b *Batch) error {
+	n, o := m.l.RecordLen(), &m.o
+	b.Position = t.at
+	for slot, i := range t.items {
+		b.IDs[slot], b.Labels[slot] = m.l.ID(i), m.l.Label(i)
+		index := t.at.index(o.GlobalBatch, slot)
+		flip := mirrored(o.Seed, o.FlipProb, index)
+		if o.Records {
+			b.Records[slot], b.Mirrored[slot] = i, flip
+		} else if err := m.l.Read(i, flip, b.Moments[slot*n:(slot+1)*n]); err != nil {
+			return err
+		}
+		if m.text != nil {
+			if err := b.addCaption(m.text, slot, i, o.Seed, index); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // mirrored decides the view of the sample with an index.

@@ -40,10 +40,9 @@ func numWorkers(n int) int {
 
 // prefetch makes the batches of tasks on a number of workers and yields them in the order of the tasks, whatever the
 // timing. newWorker is called once for each, with a context that ends with the iteration, and returns what fills a
-// buffer. There are as many buffers as workers and
-// two more, of which the consumer holds one until it asks for the next. The goroutines end, and are waited for,
-// before the iteration does: after the last task, at the first error, when the consumer stops or ctx is cancelled.
-// A panic in a worker becomes an error.
+// buffer. There are as many buffers as workers and two more, of which the consumer holds one until it asks for the
+// next. The goroutines end, and are waited for, before the iteration does: after the last task, at the first error,
+// when the consumer stops or ctx is cancelled. A panic in a worker becomes an error.
 func prefetch[T any](ctx context.Context, workers int, tasks iter.Seq[task], newBuffer func() T,
 	newWorker func(context.Context) func(task, T) error) iter.Seq2[ready[T], error] {
 	return func(yield func(ready[T], error) bool) {
@@ -53,77 +52,89 @@ func prefetch[T any](ctx context.Context, workers int, tasks iter.Seq[task], new
 		defer cancel()
 
 		buffers := workers + 2
-		free := make(chan T, buffers)
+		p := pipeline[T]{free: make(chan T, buffers), queue: make(chan *job[T], buffers), work: make(chan *job[T])}
 		for range buffers {
-			free <- newBuffer()
+			p.free <- newBuffer()
 		}
-		queue := make(chan *job[T], buffers) // in task order; a place for each buffer, so sending never blocks
-		work := make(chan *job[T])
-		var taskErr error // final when queue is closed
-		wg.Go(func() {
-			defer close(work)
-			defer close(queue)
-			taskErr = recovered(func() error {
-				for t := range tasks {
-					j := &job[T]{task: t, done: make(chan struct{})}
-					select {
-					case j.buf = <-free:
-					case <-inner.Done():
-						return nil
-					}
-					queue <- j
-					select {
-					case work <- j:
-					case <-inner.Done():
-						return nil
-					}
-				}
-				return nil
-			})
-		})
+		wg.Go(func() { p.feed(inner, tasks) })
 		for range workers {
-			wg.Go(func() {
-				fill := newWorker(inner)
-				for j := range work {
-					j.err = recovered(func() error { return fill(j.task, j.buf) })
-					close(j.done)
-				}
-			})
+			wg.Go(func() { p.make(newWorker(inner)) })
 		}
-
 		for {
 			start := time.Now()
-			var j *job[T]
-			select {
-			case j = <-queue:
-			case <-ctx.Done():
-			}
-			if j != nil {
-				select {
-				case <-j.done:
-				case <-ctx.Done():
-				}
-			}
-			if err := ctx.Err(); err != nil {
+			j, err := p.next(ctx)
+			if err != nil {
 				yield(ready[T]{}, err)
 				return
 			}
-			if j == nil { // the queue is closed and empty
-				if taskErr != nil {
-					yield(ready[T]{}, taskErr)
-				}
+			if j == nil || !yield(ready[T]{j.buf, time.Since(start)}, nil) {
 				return
 			}
-			if j.err != nil {
-				yield(ready[T]{}, j.err)
-				return
-			}
-			if !yield(ready[T]{j.buf, time.Since(start)}, nil) {
-				return
-			}
-			free <- j.buf
+			p.free <- j.buf
 		}
 	}
+}
+
+// pipeline is what the goroutines of prefetch pass to each other.
+type pipeline[T any] struct {
+	free  chan T       // buffers
+	queue chan *job[T] // in the order of the tasks; it has a place for each buffer, so sending never blocks
+	work  chan *job[T] // for the workers
+
+	taskErr error // final when queue is closed
+}
+
+// feed queues a job for each task as buffers come free.
+func (p *pipeline[T]) feed(ctx context.Context, tasks iter.Seq[task]) {
+	defer close(p.work)
+	defer close(p.queue)
+	p.taskErr = recovered(func() error {
+		for t := range tasks {
+			j := &job[T]{task: t, done: make(chan struct{})}
+			select {
+			case j.buf = <-p.free:
+			case <-ctx.Done():
+				return nil
+			}
+			p.queue <- j
+			select {
+			case p.work <- j:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		return nil
+	})
+}
+
+// make does jobs until there are no more.
+func (p *pipeline[T]) make(fill func(task, T) error) {
+	for j := range p.work {
+		j.err = recovered(func() error { return fill(j.task, j.buf) })
+		close(j.done)
+	}
+}
+
+// next waits for the job whose turn it is, nil after the last.
+func (p *pipeline[T]) next(ctx context.Context) (*job[T], error) {
+	var j *job[T]
+	select {
+	case j = <-p.queue:
+	case <-ctx.Done():
+	}
+	if j != nil {
+		select {
+		case <-j.done:
+		case <-ctx.Done():
+		}
+	}
+	switch err := ctx.Err(); {
+	case err != nil:
+		return nil, err
+	case j == nil: // the queue is closed and empty
+		return nil, p.taskErr
+	}
+	return j, j.err
 }
 
 // recovered calls f and returns its panic as an error.
