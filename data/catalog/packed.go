@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -39,47 +38,12 @@ func openPacked(ctx context.Context, set *store.Set, labelFile *labels.File, o *
 		// Headers lie far apart only in archives of large files: asking for each alone would be slower than reading on.
 		files = containers(set.Cached(remoteBlock, remoteCache), true)
 	}
-	tables := true // there are no others
-	for i, kind := range kinds {
-		unpack := map[string]unpackTo{"gzip": archive.Gunzip, "zstd": archive.Unzstd, "parquet": unpackTable}[kind]
-		if kind == "" {
-			empty, err := isEmptyObject(set, i)
-			if err != nil || !empty {
-				return nil, cmp.Or(err, fmt.Errorf("open %s: not a tar archive or parquet file",
-					set.Path(set.Objects[i].Name)))
-			}
-		} else if kind != "tar" && unpack == nil {
-			return nil, fmt.Errorf("open %s: not a tar archive or parquet file", set.Path(set.Objects[i].Name))
-		}
-		tables = tables && (kind == "parquet" || kind == "")
-		if unpack == nil {
-			continue
-		}
-		o.progress("unpack into the cache", int64(i), int64(len(set.Objects)))
-		path, size, err := unpacked(ctx, set, i, kind, unpack, o)
-		if err != nil {
-			return nil, err
-		}
-		files[i], sizes[i] = localContainer(path, set.Path(set.Objects[i].Name)), size
+	if err := unpackAll(ctx, set, kinds, files, sizes, o); err != nil {
+		return nil, err
 	}
-	dir, unkept := o.cacheFolder("index")
-	key := indexKey(set, labelFile)
-	c := loadIndex(dir, key, files, sizes)
-	if c == nil {
-		if c, err = openArchives(ctx, set.Location, files, sizes, labelFile, o); err != nil {
-			return nil, err
-		}
-		if err := c.nameClasses(ctx, set, kinds, tables); err != nil {
-			return nil, err
-		}
-		if unkept == nil {
-			unkept = c.saveIndex(dir, key)
-		}
-		if unkept != nil {
-			c.notes = append(c.notes,
-				fmt.Sprintf("the archives are indexed again each time: %v; XDG_CACHE_HOME names a folder for the index",
-					unkept))
-		}
+	c, err := openIndexed(ctx, set, kinds, files, sizes, labelFile, o)
+	if err != nil {
+		return nil, err
 	}
 	c.remote = set.Remote && slices.ContainsFunc(kinds, func(k string) bool { return k == "tar" })
 	if c.remote && !c.inOrder(remoteBlock, remoteCache) {
@@ -91,6 +55,69 @@ func openPacked(ctx context.Context, set *store.Set, labelFile *labels.File, o *
 	}
 	if note != "" {
 		c.notes = append(c.notes, note)
+	}
+	return c, nil
+}
+
+// unpackAll puts unpacked archives in the place of the files that cannot be read as they are.
+func unpackAll(ctx context.Context, set *store.Set, kinds []string, files []container, sizes []int64,
+	o *Options) error {
+	for i, kind := range kinds {
+		original := set.Path(set.Objects[i].Name)
+		var unpack unpackTo
+		switch kind {
+		case "tar":
+			continue
+		case "gzip":
+			unpack = archive.Gunzip
+		case "zstd":
+			unpack = archive.Unzstd
+		case "parquet":
+			unpack = unpackTable
+		case "":
+			empty, err := isEmptyObject(set, i)
+			if err != nil {
+				return err
+			}
+			if empty {
+				continue
+			}
+		}
+		if unpack == nil {
+			return fmt.Errorf("open %s: not a tar archive or parquet file", original)
+		}
+		o.progress("unpack into the cache", int64(i), int64(len(set.Objects)))
+		path, size, err := unpacked(ctx, set, i, kind, unpack, o)
+		if err != nil {
+			return err
+		}
+		files[i], sizes[i] = localContainer(path, original), size
+	}
+	return nil
+}
+
+// openIndexed takes the catalogue of archives from the cache, or makes it and keeps it there.
+func openIndexed(ctx context.Context, set *store.Set, kinds []string, files []container, sizes []int64,
+	labelFile *labels.File, o *Options) (*catalogue, error) {
+	dir, unkept := o.cacheFolder("index")
+	key := indexKey(set, labelFile)
+	if c := loadIndex(dir, key, files, sizes); c != nil {
+		return c, nil
+	}
+	c, err := openArchives(ctx, set.Location, files, sizes, labelFile, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.nameClasses(ctx, set, kinds); err != nil {
+		return nil, err
+	}
+	if unkept == nil {
+		unkept = c.saveIndex(dir, key)
+	}
+	if unkept != nil {
+		c.notes = append(c.notes,
+			fmt.Sprintf("the archives are indexed again each time: %v; XDG_CACHE_HOME names a folder for the index",
+				unkept))
 	}
 	return c, nil
 }

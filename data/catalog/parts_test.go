@@ -27,7 +27,7 @@ func openBoth(t *testing.T, server *storetest.Server, files map[string][]byte, o
 	t.Helper()
 	o.CacheDir = t.TempDir()
 	dir := datatest.WriteFiles(t, files)
-	server.Change(func() { server.Objects = prefixed(files, "set/") })
+	server.Change(func() { server.Objects = datatest.Below("set", files) })
 	var texts []string
 	for _, location := range []string{dir, "s3://bucket/set"} {
 		src, err = Open(t.Context(), location, o)

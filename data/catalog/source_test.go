@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,131 +21,45 @@ import (
 	"github.com/ditrun/ditrun/data/store/storetest"
 )
 
-// synsets are the first classes of ImageNet.
-var synsets = []string{"n01440764", "n01443537", "n01484850"}
-
-// smallSet is a data set in the order of its ids.
-func smallSet(t testing.TB) (samples []Sample, files [][]byte) {
-	for label, n := range []int{4, 2, 3} {
-		names := make([]string, n)
-		for i := range names {
-			names[i] = fmt.Sprintf("%s_%d.JPEG", synsets[label], []int{10026, 7, 100, 9999}[i])
-		}
-		slices.Sort(names)
-		for i, name := range names {
-			samples = append(samples, Sample{name, label})
-			files = append(files, datatest.PNG(t, 3+i, 2+label))
-		}
-	}
-	return samples, files
+// places are where a container can be opened, each twice.
+func places(t *testing.T, server *storetest.Server, c *datatest.Container) map[string]string {
+	t.Helper()
+	server.Change(func() { server.Objects = datatest.Below("some/where", c.Files) })
+	local := filepath.Join(datatest.WriteFiles(t, c.Files), c.Path)
+	remote := "s3://bucket/" + path.Join("some/where", c.Path)
+	return map[string]string{"first": local, "again, from the index": local, "from S3": remote, "again from S3": remote}
 }
 
 // The same data set in every container has the same ids, names, pictures and hash.
 func TestContainersAgree(t *testing.T) {
-	samples, files := smallSet(t)
-	shuffled := []int{5, 0, 8, 3, 1, 7, 2, 6, 4}
-	tree, flatFiles := map[string][]byte{}, map[string][]byte{}
-	var inTree, wds, wdsJSON, flat []datatest.File
-	classTars := map[string][]datatest.File{}
-	var rows, nameless []datatest.TableRow
-	labels := "ImageId,PredictionString\n"
-	inTree = append(inTree, datatest.File{"data/", nil}, datatest.File{"data/train/", nil})
-	for _, i := range shuffled {
-		s, b := samples[i], files[i]
-		class, key := synsets[s.Label], filename.Stem(s.Name)
-		tree[class+"/"+s.Name] = b
-		flatFiles[s.Name] = b
-		inTree = append(inTree, datatest.File{"data/train/" + class + "/" + s.Name, b})
-		classTars[class] = append(classTars[class], datatest.File{s.Name, b})
-		wds = append(wds, datatest.File{"./" + key + ".cls", []byte(strconv.Itoa(s.Label))},
-			datatest.File{"./" + key + ".jpg", b}, datatest.File{"./" + key + ".mask.png", []byte("x")})
-		wdsJSON = append(wdsJSON, datatest.File{"a/" + key + ".jpg", b},
-			datatest.File{"a/" + key + ".json", fmt.Appendf(nil, `{"label": %d, "text": "x"}`, s.Label)})
-		flat = append(flat, datatest.File{"val/" + s.Name, b})
-		labels += fmt.Sprintf("%s,%s 1 2 3 4\n", key, class)
-		row := datatest.TableRow{Label: int64(s.Label)}
-		row.Image.Bytes = b
-		nameless = append(nameless, row)
-		name := key + "_" + class + ".JPEG"
-		row.Image.Path = &name
-		rows = append(rows, row)
-	}
-	var nested []datatest.File
-	classDir := map[string][]byte{}
-	for _, class := range []string{synsets[1], synsets[2], synsets[0]} {
-		b := datatest.Tar(t, classTars[class])
-		nested = append(nested, datatest.File{class + ".tar", b})
-		classDir[class+".tar"] = b
-	}
-	side := filepath.Join(t.TempDir(), "labels.csv")
-	if err := os.WriteFile(side, []byte(labels), 0o666); err != nil {
-		t.Fatal(err)
-	}
+	set := datatest.SmallSet(t)
 	server := &storetest.Server{}
 	server.Serve(t)
 	hash := ""
-	for _, c := range []struct {
-		name  string
-		files map[string][]byte
-		path  string
-		o     Options
-	}{
-		{"folder", tree, "", Options{}},
-		{"archive of class archives", map[string][]byte{"ILSVRC2012_img_train.tar": datatest.Tar(t, nested)},
-			"ILSVRC2012_img_train.tar", Options{}},
-		{"folder of class archives", classDir, "", Options{}},
-		{"train beside val", map[string][]byte{"ILSVRC2012_img_train.tar": datatest.Tar(t, nested),
-			"ILSVRC2012_img_val.tar": datatest.Tar(t, flat)}, "", Options{}},
-		{"archive of a tree", map[string][]byte{"a.tar": datatest.Tar(t, inTree)}, "a.tar", Options{}},
-		{"webdataset", map[string][]byte{"x-000.tar": datatest.Tar(t, wds[:12]),
-			"x-001.tar": datatest.Tar(t, wds[12:])}, "", Options{}},
-		{"pattern", map[string][]byte{"x-000.tar": datatest.Tar(t, wds[:12]), "x-001.tar": datatest.Tar(t, wds[12:]),
-			"other.txt": nil}, "x-*.tar", Options{}},
-		{"webdataset with json", map[string][]byte{"x.tar": datatest.Tar(t, wdsJSON)}, "", Options{}},
-		{"gzip", map[string][]byte{"x-000.tar.gz": datatest.Gzip(t, datatest.Tar(t, wds[:12])),
-			"x-001.tgz": datatest.Gzip(t, datatest.Tar(t, wds[12:]))}, "", Options{}},
-		{"zstd", map[string][]byte{"x-000.tar.zst": datatest.Zstd(t, datatest.Tar(t, wds))}, "", Options{}},
-		{"parquet", map[string][]byte{"data/train-00000-of-00002.parquet": datatest.Table(t, rows[:5]),
-			"data/train-00001-of-00002.parquet": datatest.Table(t, rows[5:]),
-			"data/test-00000-of-00001.parquet":  []byte("PAR1")}, "", Options{}},
-		{"flat archive", map[string][]byte{"val.tar": datatest.Tar(t, flat)}, "val.tar", Options{Labels: side}},
-		{"flat folder", flatFiles, "", Options{Labels: side}},
-		{"Kaggle", prefixed(tree, "ILSVRC/Data/CLS-LOC/train/"), "", Options{}},
-		{"nameless parquet", map[string][]byte{"a.parquet": datatest.Table(t, nameless)}, "", Options{}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			c.o.CacheDir = t.TempDir()
-			server.Change(func() { server.Objects = prefixed(c.files, "some/where/") })
-			local, remote := filepath.Join(datatest.WriteFiles(t, c.files), c.path),
-				"s3://bucket/"+path.Join("some/where", c.path)
-			for round, location := range map[string]string{"first": local, "again, from the index": local,
-				"from S3": remote, "again from S3": remote} {
-				src, err := Open(t.Context(), location, c.o)
+	for _, c := range datatest.Containers(t) {
+		t.Run(c.Name, func(t *testing.T) {
+			o := Options{CacheDir: t.TempDir(), Labels: c.Labels}
+			for round, location := range places(t, server, &c) {
+				src, err := Open(t.Context(), location, o)
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer src.Close()
-				if src.Len() != len(samples) {
-					t.Fatalf("%s: %d samples, want %d", round, src.Len(), len(samples))
+				if src.Len() != len(set) {
+					t.Fatalf("%s: %d samples, want %d", round, src.Len(), len(set))
 				}
-				if c.name == "nameless parquet" {
-					if s := src.Sample(0); s != (Sample{"00000001.png", 0}) {
-						t.Errorf("sample 0 is %v", s)
-					}
-					return
-				}
-				if !slices.Equal(src.Classes()[:3], synsets) || len(src.Classes()) != 3 && c.o.Labels == "" {
+				if !slices.Equal(src.Classes()[:3], datatest.Synsets()) || len(src.Classes()) != 3 && o.Labels == "" {
 					t.Errorf("%s: classes %q", round, src.Classes()[:3])
 				}
-				for i, want := range samples {
-					if got := src.Sample(i); filename.Stem(got.Name) != filename.Stem(want.Name) || got.Label != want.Label {
-						t.Errorf("%s: sample %d is %v, want %v", round, i, got, want)
+				for i, want := range set {
+					if got := src.Sample(i); filename.Stem(got.Name) != want.Key || got.Label != want.Label {
+						t.Errorf("%s: sample %d is %v, want %s of class %d", round, i, got, want.Key, want.Label)
 					}
 					img, err := src.Image(i)
 					if err != nil {
 						t.Fatal(err)
 					}
-					if want, err := picture.Decode(files[i]); err != nil || !bytes.Equal(img.Pix, want.Pix) {
+					if want, err := picture.Decode(want.Content); err != nil || !bytes.Equal(img.Pix, want.Pix) {
 						t.Errorf("%s: sample %d is another picture", round, i)
 					}
 				}
@@ -161,12 +74,28 @@ func TestContainersAgree(t *testing.T) {
 	}
 }
 
-func prefixed(files map[string][]byte, prefix string) map[string][]byte {
-	m := map[string][]byte{}
-	for name, b := range files {
-		m[prefix+name] = b
+// Pictures of a table that gives them no names are called by their rows.
+func TestNamelessTable(t *testing.T) {
+	var rows []datatest.TableRow
+	for _, label := range []int64{1, 0, 2, 0, 0} {
+		row := datatest.TableRow{Label: label}
+		row.Image.Bytes = datatest.PNG(t, 2, 2)
+		rows = append(rows, row)
 	}
-	return m
+	server := &storetest.Server{}
+	server.Serve(t)
+	cache := t.TempDir()
+	table := datatest.Container{Files: map[string][]byte{"a.parquet": datatest.Table(t, rows)}}
+	for round, location := range places(t, server, &table) {
+		src, err := Open(t.Context(), location, Options{CacheDir: cache})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer src.Close()
+		if s := src.Sample(0); src.Len() != len(rows) || s != (Sample{"00000001.png", 0}) {
+			t.Errorf("%s: %d samples, the first is %v", round, src.Len(), s)
+		}
+	}
 }
 
 // Class names of tables that have no WordNet ids are those in the metadata of Hugging Face's datasets.

@@ -67,7 +67,7 @@ func memberName(p *table.Picture) string {
 
 // nameClasses gives the classes of a set, if it consists of tables, the names in their metadata, which have to be the
 // same in all of them.
-func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []string, tables bool) error {
+func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []string) error {
 	all := make([][]string, len(kinds))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(indexWorkers)
@@ -108,7 +108,7 @@ func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []str
 	list := all[first]
 	switch {
 	case classes.IsSynset(c.classes[0]): // as the file names say
-	case !tables:
+	case slices.ContainsFunc(kinds, func(kind string) bool { return kind != "parquet" && kind != "" }):
 		c.notes = append(c.notes,
 			fmt.Sprintf("the class names in %s are not used: there are archives beside the tables",
 				set.Path(set.Objects[first].Name)))
