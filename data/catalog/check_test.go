@@ -3,35 +3,17 @@ package catalog
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/ditrun/ditrun/data/internal/datatest"
 )
 
-// badTree is a folder of three classes with bad pictures of every kind: class b has no other ones.
-func badTree(t *testing.T) (dir string) {
-	t.Helper()
-	p := datatest.PNG(t, 9, 8)
-	dir = datatest.WriteFiles(t, map[string][]byte{
-		"a/0.png": p, "a/1.png": p[:len(p)/2], "a/3.png": p, "a/5.png": p, "b/0.png": []byte("none"), "b/1.png": nil,
-		"c/0.png": p, "c/2.png": p, "c/3.png": p,
-	})
-	at := func(name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
-	if err := errors.Join(os.Symlink("/nowhere", at("a/2.png")), syscall.Mkfifo(at("a/4.png"), 0o666),
-		os.Symlink("/dev/null", at("c/1.png"))); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // TestWithout: what is left of a source is the same samples in the same order.
 func TestWithout(t *testing.T) {
-	src, err := Open(t.Context(), badTree(t), Options{})
+	dir, _ := datatest.BadTree(t)
+	src, err := Open(t.Context(), dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 
 	"github.com/ditrun/ditrun/data/catalog"
@@ -14,27 +13,8 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 )
 
-// badTree is a folder of three classes with bad pictures of every kind: class b has no other ones.
-func badTree(t *testing.T) (dir string, bad []string) {
-	t.Helper()
-	p := datatest.PNG(t, 9, 8)
-	dir = datatest.WriteFiles(t, map[string][]byte{
-		"a/0.png": p, "a/1.png": p[:len(p)/2], "a/3.png": p, "a/5.png": p, "b/0.png": []byte("none"), "b/1.png": nil,
-		"c/0.png": p, "c/2.png": p, "c/3.png": p,
-	})
-	at := func(name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
-	if err := errors.Join(os.Symlink("/nowhere", at("a/2.png")), syscall.Mkfifo(at("a/4.png"), 0o666),
-		os.Symlink("/dev/null", at("c/1.png"))); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"a/1.png", "a/2.png", "a/4.png", "b/0.png", "b/1.png", "c/1.png"} {
-		bad = append(bad, at(name))
-	}
-	return dir, bad
-}
-
 func TestCheckPictures(t *testing.T) {
-	dir, bad := badTree(t)
+	dir, bad := datatest.BadTree(t)
 	src, err := catalog.Open(t.Context(), dir, catalog.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +61,7 @@ func TestCheckPictures(t *testing.T) {
 
 // TestWithoutInBatches: what is left of a source comes batch by batch.
 func TestWithoutInBatches(t *testing.T) {
-	dir, _ := badTree(t)
+	dir, _ := datatest.BadTree(t)
 	src, err := catalog.Open(t.Context(), dir, catalog.Options{})
 	if err != nil {
 		t.Fatal(err)

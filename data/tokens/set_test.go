@@ -3,7 +3,6 @@ package tokens
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -23,7 +22,7 @@ import (
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
-// wordEncoder is a text encoder of 4 tokens of width 3: a state is the length of the text, the token and the place.
+// wordEncoder encodes by [latentstest.EncodeWords].
 type wordEncoder struct {
 	sum   string
 	calls int
@@ -38,63 +37,15 @@ func (e *wordEncoder) Encode(texts []string, states []float32, lengths []int32) 
 	if e.calls++; e.calls == e.fail {
 		return errEncoder
 	}
-	for i, text := range texts {
-		lengths[i] = int32(1 + len(text)%4)
-		for j := range 12 {
-			states[i*12+j] = float32(len(text)) + float32(j)/16
-		}
-	}
+	latentstest.EncodeWords(texts, states, lengths)
 	return nil
 }
 
 var textOptions = Options{BatchSize: 2, FileRows: 3}
 
-// numbered is a source of n samples of one class, named by their ids.
-type numbered struct {
-	catalog.Source // of which no more is asked
-	n              int
-}
-
-func (s numbered) Len() int          { return s.n }
-func (s numbered) Classes() []string { return []string{"a"} }
-func (s numbered) Sample(id int) catalog.Sample {
-	return catalog.Sample{Name: fmt.Sprintf("%d.png", id)}
-}
-
-// captionsOfIDs captions n samples by their ids: id % 4 captions each.
-func captionsOfIDs(t testing.TB, n int) *captions.Set {
-	t.Helper()
-	var table strings.Builder
-	for id := range n {
-		for k := range id % 4 {
-			fmt.Fprintf(&table, "a/%d.png,%s%s\n", id, strings.Repeat("x", id%5+1), strings.Repeat("y", k))
-		}
-	}
-	file := filepath.Join(t.TempDir(), "captions.csv")
-	if err := os.WriteFile(file, []byte(table.String()), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	c, err := captions.Read(context.Background(), []string{file}, numbered{n: n})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// reopened opens the set anew, as its text is read once.
-func reopened(t testing.TB, dir string) *latents.Set {
-	t.Helper()
-	l, err := latents.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l
-}
-
 func textOf(t testing.TB, dir string) *Set {
 	t.Helper()
-	text, err := Of(reopened(t, dir))
+	text, err := Of(latentstest.Open(t, dir))
 	if err != nil || text == nil {
 		t.Fatalf("%v %v", text, err)
 	}
@@ -105,10 +56,10 @@ func TestTextRoundTrip(t *testing.T) {
 	ctx := context.Background()
 	dir := latentstest.Make(t, latentstest.Plan(10))
 	before := datatest.Contents(t, dir)
-	if text, err := Of(reopened(t, dir)); text != nil || err != nil {
+	if text, err := Of(latentstest.Open(t, dir)); text != nil || err != nil {
 		t.Fatalf("%v %v", text, err)
 	}
-	c := captionsOfIDs(t, 10)
+	c := latentstest.CaptionsOfIDs(t, 10)
 	enc := &wordEncoder{sum: "s1"}
 	s, err := Write(ctx, dir, c, enc, textOptions)
 	if err != nil {
@@ -179,7 +130,7 @@ func TestTextRoundTrip(t *testing.T) {
 		textOf(t, dir).Encoder().SHA256 != "s2" {
 		t.Errorf("%v %+v", err, s)
 	}
-	l := reopened(t, dir)
+	l := latentstest.Open(t, dir)
 	if c, err = captions.OfClasses([]string{"class:one {}"}, l.Classes(), l.LabelsByID()); err != nil {
 		t.Fatal(err)
 	}
@@ -218,12 +169,12 @@ func TestTextSkippedSamples(t *testing.T) {
 	if _, err := w.Finish(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	c := captionsOfIDs(t, 6)
+	c := latentstest.CaptionsOfIDs(t, 6)
 	s, err := Write(context.Background(), dir, c, &wordEncoder{sum: "s"}, textOptions)
 	if err != nil || s.Captions != 1+2+1 || s.Without != 2 || s.Rows != 5 {
 		t.Errorf("%v %+v", err, s)
 	}
-	l := reopened(t, dir)
+	l := latentstest.Open(t, dir)
 	text, err := Of(l)
 	if err != nil {
 		t.Fatal(err)
@@ -250,8 +201,8 @@ func TestTextSkippedSamples(t *testing.T) {
 func TestTextResume(t *testing.T) {
 	ctx := context.Background()
 	dir := latentstest.Make(t, latentstest.Plan(10))
-	c := captionsOfIDs(t, 10)
-	set := reopened(t, dir)
+	c := latentstest.CaptionsOfIDs(t, 10)
+	set := latentstest.Open(t, dir)
 	first, err := captions.OfClasses([]string{"class:{}"}, set.Classes(), set.LabelsByID())
 	if err != nil {
 		t.Fatal(err)
@@ -359,12 +310,12 @@ func TestWriteTextRefuses(t *testing.T) {
 		{badEncoder{EncoderInfo{"e", "s", 0, 2}, 0, 1}, 5, "0 tokens of width 2"},
 		{badEncoder{EncoderInfo{"e", "s", 1 << 16, 1 << 16}, 0, 1}, 5, "at most"},
 	} {
-		if _, err := Write(context.Background(), dir, captionsOfIDs(t, c.samples), c.enc, textOptions); err == nil ||
+		if _, err := Write(context.Background(), dir, latentstest.CaptionsOfIDs(t, c.samples), c.enc, textOptions); err == nil ||
 			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %q", c.enc, err, c.want)
 		}
 	}
-	if _, err := Write(context.Background(), t.TempDir(), captionsOfIDs(t, 5), &wordEncoder{sum: "s"},
+	if _, err := Write(context.Background(), t.TempDir(), latentstest.CaptionsOfIDs(t, 5), &wordEncoder{sum: "s"},
 		textOptions); err == nil || !strings.Contains(err.Error(), "not a folder of latents") {
 		t.Error(err)
 	}
@@ -373,7 +324,7 @@ func TestWriteTextRefuses(t *testing.T) {
 // TestOpenTextRefuses damages each part of the folder; TestDamagedCaptions of package stream does so for batches.
 func TestOpenTextRefuses(t *testing.T) {
 	base := latentstest.Make(t, latentstest.Plan(10))
-	if _, err := Write(context.Background(), base, captionsOfIDs(t, 10), &wordEncoder{sum: "s"},
+	if _, err := Write(context.Background(), base, latentstest.CaptionsOfIDs(t, 10), &wordEncoder{sum: "s"},
 		textOptions); err != nil {
 		t.Fatal(err)
 	}
@@ -382,102 +333,27 @@ func TestOpenTextRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	states := info.names()[3] // the second file of states
-	edit := func(change func(i *textInfo)) func(string) error {
-		return func(dir string) error {
-			info, err := readText(dir)
-			if err != nil {
-				return err
-			}
-			change(info)
-			b, err := json.Marshal(info)
-			if err != nil {
-				return err
-			}
-			return os.WriteFile(filepath.Join(dir, textManifest), b, 0o666)
-		}
-	}
-	// poke writes a number of the given bytes into a tensor at an element.
-	poke := func(file, tensor string, element int, value uint64, size int) func(string) error {
-		return func(dir string) error {
-			f, err := checkpoint.OpenSafetensors(filepath.Join(dir, file))
-			if err != nil {
-				return err
-			}
-			info, _ := f.Lookup(tensor)
-			f.Close()
-			out, err := os.OpenFile(filepath.Join(dir, file), os.O_RDWR, 0)
-			if err != nil {
-				return err
-			}
-			defer out.Close()
-			_, err = out.WriteAt(binary.LittleEndian.AppendUint64(nil, value)[:size], info.Offset+int64(size*element))
-			return err
-		}
-	}
-	write := func(file, text string) func(string) error {
-		return func(dir string) error { return os.WriteFile(filepath.Join(dir, file), []byte(text), 0o666) }
-	}
-	for _, c := range []struct {
-		name, want string
-		damage     func(dir string) error
-	}{
-		{"no text.json", "no text.json", func(dir string) error { return os.Remove(filepath.Join(dir, textManifest)) }},
-		{"not JSON", "text.json: invalid", write(textManifest, "x")},
-		{"other format", `format "y", version 1`, write(textManifest, `{"format":"y","version":1}`)},
-		{"other version", "version 2: this program reads ditrun-text, version 1",
-			edit(func(i *textInfo) { i.Version = 2 })},
-		{"other data set", "made for other latents (10 of data set other...",
-			edit(func(i *textInfo) { i.Dataset = "other" })},
-		{"other records", "made for other latents", edit(func(i *textInfo) { i.Records = "0" })},
-		{"other number of records", "made for other latents (9 of", edit(func(i *textInfo) { i.Samples = 9 })},
-		{"no rows", "0 rows", edit(func(i *textInfo) { i.Rows = 0 })},
-		{"many rows", "files, want", edit(func(i *textInfo) { i.Rows, i.FileRows = 1<<31-1, 1 })},
-		{"absurd shape", "states of 1099511627776 tokens", edit(func(i *textInfo) { i.Encoder.Length = 1 << 40 })},
-		{"dtype", `dtype "F64"`, edit(func(i *textInfo) { i.DType = "F64" })},
-		{"path", `file 1 is called "../x"`, edit(func(i *textInfo) { i.Files[1].File = "../x" })},
-		{"other width", "states [3 4 3], want [n, 4, 2]", edit(func(i *textInfo) { i.Encoder.Width = 2 })},
-		{"file missing", states + ": missing", func(dir string) error { return os.Remove(filepath.Join(dir, states)) }},
-		{"file truncated", states + ": 100 bytes, text.json says",
-			func(dir string) error { return os.Truncate(filepath.Join(dir, states), 100) }},
-		{"length 0", "lengths: 0 of row 2: want 1 to 4", poke(states, tensorLengths, 2, 0, 4)},
-		{"length 5", "lengths: 5 of row 0: want 1 to 4", poke(states, tensorLengths, 0, 5, 4)},
-		{"row out of range", "rows: 99 at 3: want 0 to", poke(textIndex, tensorRows, 3, 99, 4)},
-		{"row negative", "rows: -1 at 3", poke(textIndex, tensorRows, 3, 1<<32-1, 4)},
-		{"offsets descend", "offsets: 0 at 4: want them to ascend", poke(textIndex, tensorOffsets, 4, 0, 8)},
-		{"offsets begin late", "offsets: 1 at 0", poke(textIndex, tensorOffsets, 0, 1, 8)},
-		{"offsets end late", "offsets: 99 at 10", poke(textIndex, tensorOffsets, 10, 99, 8)},
-		{"header", states + ": ", poke(states, tensorLengths, -1<<10, 1<<60, 8)},
-	} {
+	for _, c := range latentstest.TextDamages(states) {
 		dir := t.TempDir()
 		if err := os.CopyFS(dir, os.DirFS(base)); err != nil {
 			t.Fatal(err)
 		}
-		text := filepath.Join(dir, FolderName)
-		if c.name == "header" {
-			b, err := os.ReadFile(filepath.Join(text, states))
-			if err != nil {
-				t.Fatal(err)
-			}
-			copy(b, "\xff\xff\xff\xff\xff\xff\xff\xff")
-			if err := os.WriteFile(filepath.Join(text, states), b, 0o666); err != nil {
-				t.Fatal(err)
-			}
-		} else if err := c.damage(text); err != nil {
-			t.Fatalf("%s: %v", c.name, err)
+		if err := c.Do(filepath.Join(dir, FolderName)); err != nil {
+			t.Fatalf("%s: %v", c.Name, err)
 		}
-		_, err := Of(reopened(t, dir))
-		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), textWayOut) {
-			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		_, err := Of(latentstest.Open(t, dir))
+		if err == nil || !strings.Contains(err.Error(), c.Want) || !strings.Contains(err.Error(), textWayOut) {
+			t.Errorf("%s: %v, want %q", c.Name, err, c.Want)
 		}
-		if _, err := Write(context.Background(), dir, captionsOfIDs(t, 10), &wordEncoder{sum: "s2"},
+		if _, err := Write(context.Background(), dir, latentstest.CaptionsOfIDs(t, 10), &wordEncoder{sum: "s2"},
 			textOptions); err != nil {
-			t.Errorf("%s: the way out: %v", c.name, err)
+			t.Errorf("%s: the way out: %v", c.Name, err)
 		} else {
 			textOf(t, dir)
 		}
 	}
 	// What opening does not see Verify finds.
-	if err := poke(states, tensorStates, 5, 7, 2)(filepath.Join(base, FolderName)); err != nil {
+	if err := latentstest.Poke(filepath.Join(base, FolderName, states), tensorStates, 5, 7, 2); err != nil {
 		t.Fatal(err)
 	}
 	if err := textOf(t, base).Verify(context.Background()); err == nil ||
@@ -515,7 +391,7 @@ func statesFile(t testing.TB, dtype checkpoint.DType, rows int, lengths []int32,
 func TestTokenStates(t *testing.T) {
 	meta := map[string]string{"encoder": "other", "captions": `["","a c","unused","a a","a b"]`}
 	dir := latentstest.Make(t, latentstest.Plan(5))
-	set := reopened(t, dir)
+	set := latentstest.Open(t, dir)
 	c, err := captions.OfClasses([]string{"class:a {}"}, set.Classes(), set.LabelsByID())
 	if err != nil {
 		t.Fatal(err)
@@ -578,7 +454,7 @@ func TestTokenStates(t *testing.T) {
 
 func FuzzText(f *testing.F) {
 	dir := latentstest.Make(f, latentstest.Plan(10))
-	if _, err := Write(context.Background(), dir, captionsOfIDs(f, 10), &wordEncoder{sum: "s"},
+	if _, err := Write(context.Background(), dir, latentstest.CaptionsOfIDs(f, 10), &wordEncoder{sum: "s"},
 		textOptions); err != nil {
 		f.Fatal(err)
 	}
@@ -587,7 +463,7 @@ func FuzzText(f *testing.F) {
 		names = append(names, name)
 		f.Add(name, []byte(b))
 	}
-	l := reopened(f, dir)
+	l := latentstest.Open(f, dir)
 	f.Fuzz(func(t *testing.T, name string, b []byte) {
 		if !slices.Contains(names, name) {
 			return

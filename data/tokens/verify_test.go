@@ -15,7 +15,7 @@ import (
 // What is wrong with captions is found when they are opened where they are small, and beside the reading where not.
 func TestTextIsCompared(t *testing.T) {
 	dir := latentstest.Make(t, latentstest.Plan(10))
-	if _, err := Write(context.Background(), dir, captionsOfIDs(t, 10), &wordEncoder{sum: "s1"},
+	if _, err := Write(context.Background(), dir, latentstest.CaptionsOfIDs(t, 10), &wordEncoder{sum: "s1"},
 		textOptions); err != nil {
 		t.Fatal(err)
 	}

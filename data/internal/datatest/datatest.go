@@ -268,3 +268,23 @@ func SpecialFiles(t testing.TB) (dir string, errs []string) {
 		"load " + at("5.png") + ": a socket, want a file",
 	}
 }
+
+// BadTree is a folder of three classes with bad pictures of every kind, whose paths it returns: class b has no other
+// ones.
+func BadTree(t testing.TB) (dir string, bad []string) {
+	t.Helper()
+	p := PNG(t, 9, 8)
+	dir = WriteFiles(t, map[string][]byte{
+		"a/0.png": p, "a/1.png": p[:len(p)/2], "a/3.png": p, "a/5.png": p, "b/0.png": []byte("none"), "b/1.png": nil,
+		"c/0.png": p, "c/2.png": p, "c/3.png": p,
+	})
+	at := func(name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
+	if err := errors.Join(os.Symlink("/nowhere", at("a/2.png")), syscall.Mkfifo(at("a/4.png"), 0o666),
+		os.Symlink("/dev/null", at("c/1.png"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a/1.png", "a/2.png", "a/4.png", "b/0.png", "b/1.png", "c/1.png"} {
+		bad = append(bad, at(name))
+	}
+	return dir, bad
+}

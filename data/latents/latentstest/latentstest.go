@@ -93,3 +93,14 @@ func Make(t testing.TB, p latents.Plan) (dir string) {
 	}
 	return dir
 }
+
+// Open opens a set until the test ends. Captions are read once: to read them anew, open the set again.
+func Open(t testing.TB, dir string) *latents.Set {
+	t.Helper()
+	l, err := latents.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
