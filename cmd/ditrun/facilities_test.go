@@ -124,14 +124,15 @@ func TestNoFolderForCaches(t *testing.T) {
 		if o.code != 0 || o.stdout != classes {
 			t.Errorf("%s: code %d, printed %q, errors %q, want %q", name, o.code, o.stdout, o.stderr, classes)
 		}
-		for _, want := range []string{"ditrun: warning: " + plain + ": the archives are indexed again each time: ",
-			c.why, "XDG_CACHE_HOME names a folder for the index\n"} {
+		for _, want := range []string{"ditrun: warning: " + plain +
+			": the index of the archives is not kept for the next time: ",
+			c.why, "set XDG_CACHE_HOME to a folder for it\n"} {
 			if !strings.Contains(o.stderr, want) || strings.Count(o.stderr, "warning: ") != 1 {
 				t.Errorf("%s: errors %q, want %q", name, o.stderr, want)
 			}
 		}
 		ditrun(t, "classes", "--data", compressed).refused(t, 1, "unpack "+compressed+
-			": a folder is needed for what is unpacked: ", c.why, "set XDG_CACHE_HOME to one that can be written")
+			": no folder to unpack into: ", c.why, "set XDG_CACHE_HOME to one that can be written")
 	}
 	// A cache that cannot be written but has what is needed is used.
 	cache := t.TempDir()

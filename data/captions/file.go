@@ -59,7 +59,7 @@ func (b *captionBuilder) addText(ctx context.Context, r io.Reader) error {
 		return errors.New("no captions in it: the file is empty or begins with blanks alone")
 	case bytes.HasPrefix(head, []byte("\x1f\x8b")), bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")),
 		bytes.HasPrefix(head, []byte("PK\x03\x04")):
-		return errors.New("compressed: want the file that is in it")
+		return errors.New("compressed: unpack it first")
 	case text[0] == '{' && isCOCO(text):
 		return b.addCOCO(in)
 	case text[0] == '{':

@@ -95,7 +95,7 @@ func (s *classSamples) Sample(i int) catalog.Sample { return catalog.Sample{Labe
 
 func readCaptions(ctx context.Context, specs []string, samples labelled, src catalog.Source) (*Set, error) {
 	if len(specs) == 0 {
-		return nil, errors.New("captions: none asked for: " + wantedCaptions)
+		return nil, errors.New("captions: nothing to read: " + wantedCaptions)
 	}
 	b := newCaptionBuilder(samples)
 	for _, spec := range specs {
@@ -106,7 +106,7 @@ func readCaptions(ctx context.Context, specs []string, samples labelled, src cat
 		case class:
 			err = b.addClasses(template)
 		case src == nil:
-			err = errors.New("the latents do not say how their pictures are called: name the pictures too (--data)")
+			err = errors.New("the latents do not hold the names of their pictures: give the pictures too (--data)")
 		case source == "data":
 			err = b.addMembers(ctx, src, field)
 		default:

@@ -204,8 +204,8 @@ func TestClassCaptions(t *testing.T) {
 	for spec, want := range map[string]string{
 		"class:a photo": "want {}", "class:@" + filepath.Join(dir, "none.txt"): "0 templates",
 		"class:@" + filepath.Join(dir, "plain.txt"): "template 2",
-		"class:@" + dir: "want a text file", "class:@nowhere": "no such file", "data": "name the pictures too",
-		"x.csv": "name the pictures too",
+		"class:@" + dir: "want a text file", "class:@nowhere": "no such file", "data": "give the pictures too",
+		"x.csv": "give the pictures too",
 	} {
 		if _, err := OfClasses([]string{spec}, classes, labels); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", spec, err, want)
@@ -305,7 +305,7 @@ func TestCaptionMembers(t *testing.T) {
 			"column label is of type INT64: want text"},
 		{"JSON number", map[string][]byte{"x.tar": datatest.Tar(t, members)}, "data:label",
 			`a.json: field "label": want a text`},
-		{"folder", map[string][]byte{"a/1.png": pic}, "data", "lie in files of their own"},
+		{"folder", map[string][]byte{"a/1.png": pic}, "data", "the pictures are single files"},
 		{"side folder", map[string][]byte{"a/1.png": pic}, t.TempDir(), "is a folder"},
 		{"no side file", map[string][]byte{"a/1.png": pic}, "nowhere.csv", "no such file"},
 	} {

@@ -41,11 +41,11 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 	}
 	c.notes = a.notes
 	if a.conflicts > 0 {
-		c.notes = append(c.notes, fmt.Sprintf("%s whose .json says another label than .cls, which is taken",
+		c.notes = append(c.notes, fmt.Sprintf("%s with different labels in .json and .cls: the one in .cls is used",
 			names.Plural(a.conflicts, "sample")))
 	}
 	if len(a.empty) > 0 {
-		c.notes = append(c.notes, fmt.Sprintf("archives and tables without members are left out: %s",
+		c.notes = append(c.notes, fmt.Sprintf("empty archives and tables are left out: %s",
 			names.Few(a.empty)))
 	}
 	c.notes = append(c.notes, a.left.Notes()...)
@@ -151,7 +151,7 @@ func (a *archives) classes(ctx context.Context, o *Options) (entries []entry, cl
 func (a *archives) noPictures() error {
 	err := errors.New("no pictures: " + wanted)
 	if len(a.empty) > 0 {
-		err = fmt.Errorf("%w; without members: %s", err, names.Few(a.empty))
+		err = fmt.Errorf("%w; empty: %s", err, names.Few(a.empty))
 	}
 	if len(a.left) > 0 {
 		err = fmt.Errorf("%w; %s", err, a.left)

@@ -80,7 +80,7 @@ func listInner(ctx context.Context, c *container, f archive.File) (*archive.List
 	switch {
 	case err != nil:
 	case len(l.Archives) > 0:
-		err = errors.New("archives in an archive in an archive: want pictures")
+		err = errors.New("archives nested three deep: want pictures")
 	case len(l.Pictures) == 0:
 		err = errors.New("no pictures")
 	default:
@@ -163,7 +163,7 @@ func (a *archives) byArchives() ([]entry, []string, error) {
 	}
 	sorted := slices.Sorted(slices.Values(classes))
 	if len(slices.Compact(slices.Clone(sorted))) < len(classes) {
-		return nil, nil, errors.New("two archives of one name, each a class")
+		return nil, nil, errors.New("two archives have the same name, and each is a class")
 	}
 	for i, l := range a.listings {
 		if len(l.Pictures) == 0 {
@@ -207,7 +207,7 @@ func (a *archives) byFolders() (entries []entry, sorted, notes []string, err err
 		entries[i].label = int32(label)
 	}
 	if without := a.foldersWithout(common, sorted); len(without) > 0 {
-		notes = []string{fmt.Sprintf("folders without pictures are no classes: %s", names.Few(without))}
+		notes = []string{fmt.Sprintf("folders without pictures are not classes: %s", names.Few(without))}
 	}
 	return entries, sorted, notes, nil
 }
@@ -273,7 +273,8 @@ func applyLabelsInArchive(file *labels.File, entries []entry) (classes, notes []
 	}
 	for i := range len(entries) - 1 {
 		if entries[i].name == entries[i+1].name {
-			return nil, nil, fmt.Errorf("two pictures are called %s: want lines of file name and class", entries[i].name)
+			return nil, nil, fmt.Errorf("two pictures are called %s: want lines of file name and class",
+				entries[i].name)
 		}
 	}
 	return classes, notes, nil

@@ -15,8 +15,8 @@ import (
 )
 
 // openFolder opens a tree of class folders: every folder in root is a class, numbered in byte order of the names;
-// pictures are the files below it, at any depth, with one of [filename.PictureExtensions] in any case; links are followed.
-// Within a class the samples are sorted by folder path, then by file name. So far these are the rules of
+// pictures are the files below it, at any depth, with one of [filename.PictureExtensions] in any case; links are
+// followed. Within a class the samples are sorted by folder path, then by file name. So far these are the rules of
 // torchvision's ImageFolder.
 //
 // Unlike there, hidden and system folders and files are left out; folders that hold parts of a data set (train,
@@ -60,7 +60,8 @@ func checkFolders(set *store.Set, classes []string, in map[string]*classFolder) 
 		return nil, err
 	}
 	for _, o := range set.Objects { // a link that leads nowhere may have been a class
-		if o.Err != nil && !strings.Contains(o.Name, "/") && filename.WhyLeftOut(o.Name) == filename.WhyLeftOut("none") {
+		if o.Err != nil && !strings.Contains(o.Name, "/") &&
+			filename.WhyLeftOut(o.Name) == filename.WhyLeftOut("none") {
 			return nil, fmt.Errorf("open %s: %w: mend it, or remove it", set.Path(o.Name), o.Err)
 		}
 	}
@@ -75,7 +76,7 @@ func checkFolders(set *store.Set, classes []string, in map[string]*classFolder) 
 	}
 	if len(twins) > 0 {
 		notes = append(notes, fmt.Sprintf(
-			"classes %s are one folder by way of a link: its pictures are in both classes", names.Few(twins)))
+			"classes %s are the same folder, through a link: its pictures are in both classes", names.Few(twins)))
 	}
 	for _, c := range classes {
 		if in[c].pictures == 0 {
@@ -123,7 +124,7 @@ func noPictures(set *store.Set, class string) error {
 func noClasses(set *store.Set, loose string, out filename.LeftOut) error {
 	switch {
 	case loose != "":
-		return fmt.Errorf("open %s: pictures such as %s lie directly in it: "+
+		return fmt.Errorf("open %s: pictures such as %s are in no class folder: "+
 			"put the pictures of each class into a folder of its own, or name their classes with --labels",
 			set.Location, loose)
 	case len(out) > 0:

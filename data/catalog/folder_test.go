@@ -78,7 +78,7 @@ func TestFolderBadInput(t *testing.T) {
 		"empty": {nil,
 			"empty: want class folders with pictures (jpg, png, ...), tar archives, parquet or IDX files " +
 				"(train-images-idx3-ubyte)"},
-		"loose pictures":  {map[string][]byte{"a.png": p}, "pictures such as a.png lie directly in it"},
+		"loose pictures":  {map[string][]byte{"a.png": p}, "pictures such as a.png are in no class folder"},
 		"only text":       {map[string][]byte{"a.txt": p}, "no class folders: want"},
 		"class with none": {map[string][]byte{"a/a.png": p, "b/b.txt": p}, `class folder "b" holds no pictures (.jpg`},
 		"latents":         {map[string][]byte{"manifest.json": p}, "holds encoded latents"},

@@ -228,7 +228,7 @@ func findIDX(set *store.Set, name, split string) (images, labels string, err err
 	case slices.Contains(allLabels, name):
 		return "", "", errors.New("holds labels: name the image file beside it, or the folder")
 	case !slices.Contains(allImages, name):
-		return "", "", errors.New("a file of no known kind: " + wanted)
+		return "", "", errors.New("an unknown kind of file: " + wanted)
 	}
 	label, ok := idx.LabelsOf(name, allLabels)
 	if !ok && len(allImages) == 1 && len(allLabels) == 1 {

@@ -153,7 +153,7 @@ func TestIDXBadInput(t *testing.T) {
 	for path, want := range map[string]string{
 		"":                        "classes.txt: 1 names, labels go up to 2",
 		"train-labels-idx1-ubyte": "holds labels",
-		"text":                    "a file of no known kind",
+		"text":                    "an unknown kind of file",
 		"nothing":                 "no such file or folder",
 	} {
 		if _, err := Open(t.Context(), filepath.Join(dir, path), Options{CacheDir: t.TempDir()}); err == nil ||

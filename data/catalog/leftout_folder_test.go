@@ -121,7 +121,7 @@ func TestFoldersRefused(t *testing.T) {
 		},
 		"latents": {
 			"a/1.jpg out/latents-00000-of-00002.safetensors out/preview.png",
-			"SET/out holds encoded latents, no pictures to learn from: move it out of the folder",
+			"SET/out holds encoded latents, not pictures to train on: move it out of the folder",
 		},
 		"latents, deep": {
 			"a/1.jpg a/b/latents-00000-of-00002.safetensors a/b/preview.png",
@@ -151,10 +151,10 @@ func TestFoldersRefused(t *testing.T) {
 			"a/1.jpg drawn/labels.csv drawn/000000.png drawn/000001.png",
 			"SET/drawn holds pictures drawn by sample",
 		},
-		"samples, no file": {"labels.csv 000000.png 000001.png", "pictures such as 000001.png lie directly in it"},
+		"samples, no file": {"labels.csv 000000.png 000001.png", "pictures such as 000001.png are in no class folder"},
 		"composed twice": {
 			"M\u00e4use/1.jpg Ma\u0308use/1.jpg",
-			`classes "Ma\u0308use" and "M\u00e4use" have one name, its letters composed in two ways: ` +
+			`classes "Ma\u0308use" and "M\u00e4use" have the same name, with accented letters composed in two ways: ` +
 				`merge them`,
 		},
 	} {
@@ -195,8 +195,8 @@ func TestFolderNotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		`classes "dog" and "puppy" are one folder by way of a link: its pictures are in both classes`,
-		`classes "Cat" and "cat" differ by case alone`,
+		`classes "dog" and "puppy" are the same folder, through a link: its pictures are in both classes`,
+		`classes "Cat" and "cat" differ only in case`,
 	}
 	if !slices.Equal(src.Notes(), want) || src.Len() != 4 {
 		t.Errorf("%d samples, notes %q, want %q", src.Len(), src.Notes(), want)

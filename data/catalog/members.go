@@ -39,7 +39,7 @@ type Member struct {
 }
 
 // ErrNoMembers is the error of a source whose pictures are files of their own.
-var ErrNoMembers = errors.New("the pictures lie in files of their own: want WebDataset archives or parquet files " +
+var ErrNoMembers = errors.New("no captions: the pictures are single files: pack them as WebDataset or parquet files " +
 	"with captions in them, or a file of captions")
 
 // Members is that of [MemberSource].

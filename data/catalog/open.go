@@ -93,7 +93,10 @@ func openKind(ctx context.Context, set *store.Set, labelFile *labels.File, o *Op
 		}
 		return openPacked(ctx, set, labelFile, o)
 	}
-	archives := set.Select(func(o *store.Object) bool { return filename.IsArchive(o.Name) && !filename.BelongsToSystem(o.Name) })
+	archives := set.Select(func(o *store.Object) bool {
+		return filename.IsArchive(o.Name) &&
+			!filename.BelongsToSystem(o.Name)
+	})
 	pictures := slices.ContainsFunc(set.Objects, func(o store.Object) bool { return filename.WhyLeftOut(o.Name) == "" })
 	if len(archives.Objects) > 0 && !pictures {
 		return openBeside(ctx, set, archives, labelFile, o)
@@ -153,7 +156,7 @@ func openBeside(ctx context.Context, set, archives *store.Set, labelFile *labels
 func trainingPart(set *store.Set) (part *store.Set, note string) {
 	for _, dir := range []string{"Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/train"} {
 		if slices.ContainsFunc(set.Objects, func(o store.Object) bool { return strings.HasPrefix(o.Name, dir+"/") }) {
-			return set.Below(dir), fmt.Sprintf("the training part is used, %s", set.Path(dir))
+			return set.Below(dir), fmt.Sprintf("only the training part is used: %s", set.Path(dir))
 		}
 	}
 	return set, ""
@@ -172,7 +175,7 @@ func chooseSplit(set *store.Set) (*store.Set, string) {
 	}
 	chosen := set.Select(func(o *store.Object) bool { return filename.FilePart(o.Name) == "train" })
 	return chosen, fmt.Sprintf(
-		"of %d files in %s the %d of the training part are used; a pattern such as %s names others",
+		"of %d files in %s only the %d of the training part are used; a pattern such as %s opens others",
 		len(set.Objects), set.Location, len(chosen.Objects), set.Path("val*"))
 }
 

@@ -56,10 +56,10 @@ func refuseOwn(set *store.Set) error {
 	case what == "":
 		return nil
 	case dir == "":
-		return fmt.Errorf("open %s: holds %s, want pictures: give the folder that holds pictures alone",
+		return fmt.Errorf("open %s: holds %s, want pictures: name a folder that holds only pictures",
 			set.Location, what)
 	default:
-		return fmt.Errorf("open %s: %s holds %s, no pictures to learn from: move it out of the folder",
+		return fmt.Errorf("open %s: %s holds %s, not pictures to train on: move it out of the folder",
 			set.Location, set.Path(dir), what)
 	}
 }

@@ -116,7 +116,8 @@ func openIndexed(ctx context.Context, set *store.Set, kinds []string, files []co
 	}
 	if unkept != nil {
 		c.notes = append(c.notes,
-			fmt.Sprintf("the archives are indexed again each time: %v; XDG_CACHE_HOME names a folder for the index",
+			fmt.Sprintf("the index of the archives is not kept for the next time: %v; set XDG_CACHE_HOME to a "+
+				"folder for it",
 				unkept))
 	}
 	return c, nil
@@ -171,7 +172,7 @@ func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack un
 		return "", 0, obj.Err
 	}
 	noFolder := func(err error) error {
-		return fmt.Errorf("unpack %s: a folder is needed for what is unpacked: %w: set XDG_CACHE_HOME to one that "+
+		return fmt.Errorf("unpack %s: no folder to unpack into: %w: set XDG_CACHE_HOME to one that "+
 			"can be written, on a disk with room", set.Path(obj.Name), err)
 	}
 	dir, err := o.cacheFolder("unpacked")
@@ -219,7 +220,8 @@ func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack un
 	}
 	if err != nil {
 		if errors.Is(err, syscall.ENOSPC) {
-			err = fmt.Errorf("%w: %s has no room for what is unpacked: set XDG_CACHE_HOME to a larger disk", err, dir)
+			err = fmt.Errorf("%w: %s has no room to unpack it: set XDG_CACHE_HOME to a folder on a larger disk", err,
+				dir)
 		}
 		return "", 0, fmt.Errorf("unpack %s: %w", set.Path(obj.Name), err)
 	}

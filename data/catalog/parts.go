@@ -50,7 +50,7 @@ func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (n
 			return nil, refuseParts(set, parts, in)
 		}
 		notes = append(notes, fmt.Sprintf("%s are taken for classes, as there are %d others: "+
-			"where they are parts of the data set, name one of them, such as %s",
+			"if they are parts of the data set, name one of them, such as %s",
 			strings.Join(parts, " and "), len(others), set.Path(parts[0])))
 	}
 	whole := slices.DeleteFunc(slices.Clone(filled), func(c string) bool { // parts with class folders in them
@@ -63,7 +63,7 @@ func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (n
 	for _, c := range whole {
 		if len(parts) == 0 && len(in[c].folders) > 1 {
 			notes = append(notes, fmt.Sprintf("%q is taken for a class, and its %d folders are not: "+
-				"where it is a part of the data set, name %s", c, len(in[c].folders), set.Path(c)))
+				"if it is a part of the data set, name %s", c, len(in[c].folders), set.Path(c)))
 		}
 	}
 	within := 0
@@ -88,10 +88,10 @@ func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (n
 		notes = append(notes, fmt.Sprintf("pictures of several parts of the data set are in one class, "+
 			"such as %s (%d of %d classes)", example, within, len(filled)))
 	case len(filled) == 1 && in[c].direct == 0 && len(in[c].folders) > 1:
-		notes = append(notes, fmt.Sprintf("all pictures are of one class, %q: "+
+		notes = append(notes, fmt.Sprintf("all pictures are in one class, %q: "+
 			"to make classes of the %d folders in it, name %s", c, len(in[c].folders), set.Path(c)))
 	case len(filled) == 1 && part != "":
-		notes = append(notes, fmt.Sprintf("all pictures are of one class, that is called %q", c))
+		notes = append(notes, fmt.Sprintf("all pictures are in one class, called %q", c))
 	}
 	return notes, nil
 }

@@ -115,11 +115,11 @@ func TestParts(t *testing.T) {
 		},
 		"a class named test":  {"test/1.png cat/1.png dog/1.png", "", 3, ""},
 		"a class named train": {"train/steam/1.png bus/1.png car/1.png", "", 3, ""},
-		"flat train alone":    {"train/1.png", "", 1, `all pictures are of one class, that is called "train"`},
+		"flat train alone":    {"train/1.png", "", 1, `all pictures are in one class, called "train"`},
 		"train of two, flat others": {
 			"train/a/1.png train/b/1.png extra/1.png", "", 2,
 			`"train" is taken for a class, and its 2 folders are not: ` +
-				"where it is a part of the data set, name SET/train",
+				"if it is a part of the data set, name SET/train",
 		},
 		"dev": {
 			"train/1.png dev/a/2.png", "(dev, train), not classes: name one of them, such as SET/dev", 0, "",
@@ -130,7 +130,7 @@ func TestParts(t *testing.T) {
 		"two among many": {
 			"train/1.png test/1.png a/1.png b/1.png c/1.png",
 			"", 5, "test and train are taken for classes, as there are 3 others: " +
-				"where they are parts of the data set, name one of them, such as SET/test",
+				"if they are parts of the data set, name one of them, such as SET/test",
 		},
 		"parts in each class": {
 			"bottle/train/good/1.png bottle/test/bad/1.png cable/train/good/1.png",
@@ -140,7 +140,7 @@ func TestParts(t *testing.T) {
 		},
 		"classes one level down": {
 			"flowers/a/1.png flowers/b/1.png",
-			"", 1, `all pictures are of one class, "flowers": to make classes of the 2 folders in it, name SET/flowers`,
+			"", 1, `all pictures are in one class, "flowers": to make classes of the 2 folders in it, name SET/flowers`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -186,7 +186,7 @@ func TestKaggleTrainingPart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "left out: 1 .txt\nthe training part is used, SET/ILSVRC/Data/CLS-LOC/train"
+	want := "left out: 1 .txt\nonly the training part is used: SET/ILSVRC/Data/CLS-LOC/train"
 	if src.Len() != 2 || notes != want {
 		t.Errorf("%d samples, notes %q, want %q", src.Len(), notes, want)
 	}

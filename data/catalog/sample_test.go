@@ -189,7 +189,7 @@ func TestSamples(t *testing.T) {
 		},
 		"labels that differ": {
 			[]datatest.File{pic("a.png"), memberOf("a.cls", "1"), memberOf("a.json", `{"label": 0}`)},
-			"0 1 | a.png:1 | 1 sample whose .json says another label than .cls, which is taken",
+			"0 1 | a.png:1 | 1 sample with different labels in .json and .cls: the one in .cls is used",
 		},
 		"label without picture": {
 			[]datatest.File{pic("a.png"), memberOf("a.cls", "0"), memberOf("b.cls", "5"), memberOf("b.heic", "x"),
@@ -213,7 +213,7 @@ func TestSamples(t *testing.T) {
 		"tree with others": {
 			[]datatest.File{memberOf("d/", ""), memberOf("d/z/", ""), pic("d/x/a.png"), pic("d/y/b.png"),
 				memberOf("d/.ipynb_checkpoints/", ""), pic("d/.ipynb_checkpoints/a.png"), memberOf("d/w/a.heic", "")},
-			"x y | a.png:0 b.png:1 | folders without pictures are no classes: w, z | left out: 1 .heic, 1 in " +
+			"x y | a.png:0 b.png:1 | folders without pictures are not classes: w, z | left out: 1 .heic, 1 in " +
 				".ipynb_checkpoints",
 		},
 		"parts": {
@@ -292,7 +292,7 @@ func TestEmptyParts(t *testing.T) {
 	row := datatest.TableRow{Label: 1}
 	row.Image.Bytes = p
 	table, none := datatest.Table(t, []datatest.TableRow{row}), datatest.Table(t, nil)
-	const left = " | archives and tables without members are left out: "
+	const left = " | empty archives and tables are left out: "
 	for name, c := range map[string]struct {
 		files map[string][]byte
 		want  string
@@ -306,8 +306,8 @@ func TestEmptyParts(t *testing.T) {
 		"tables": {map[string][]byte{"x-0.parquet": none, "x-1.parquet": table, "x-2.parquet": nil},
 			"0 1 | 00000000.png:1" + left + "x-0.parquet, x-2.parquet"},
 		"all":       {map[string][]byte{"x-0.tar": nil, "x-1.tar": make([]byte, 1024)}, "no pictures: "},
-		"one":       {map[string][]byte{"x-0.tar": make([]byte, 10240)}, "without members: x-0.tar"},
-		"one table": {map[string][]byte{"x-0.parquet": none}, "without members: x-0.parquet"},
+		"one":       {map[string][]byte{"x-0.tar": make([]byte, 10240)}, "empty: x-0.tar"},
+		"one table": {map[string][]byte{"x-0.parquet": none}, "empty: x-0.parquet"},
 		"zeros": {
 			map[string][]byte{"x-0.tar": some("a"), "x-1.tar": make([]byte, 1<<20)},
 			"x-1.tar: not a tar archive",
@@ -542,7 +542,7 @@ func TestLabelLines(t *testing.T) {
 		},
 		"unused": {
 			"a.png,cat\nb.png,dog\nc.png,cat\nx/d.png,cat\n", "a.png|b.png",
-			"cat dog | a.png:0 b.png:1 | 2 lines of LABELS for pictures that are not there, such as c.png",
+			"cat dog | a.png:0 b.png:1 | 2 lines of LABELS without a picture, such as c.png",
 		},
 		"two of one stem": {
 			"1.png,cat\n2.png,dog\n", "a/1.png|b/1.png|2.png",

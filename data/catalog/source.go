@@ -67,7 +67,7 @@ func (o *Options) cacheFolder(name string) (string, error) {
 	if dir == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
-			return "", errors.New("there is no folder for caches, as neither XDG_CACHE_HOME nor HOME is set")
+			return "", errors.New("there is no cache folder: neither XDG_CACHE_HOME nor HOME is set")
 		}
 		dir = filepath.Join(cache, "ditrun")
 	}

@@ -105,7 +105,8 @@ func TestParquetClassNames(t *testing.T) {
 	meta := `{"info": {"features": {"image": {"_type": "Image"}, ` +
 		`"label": {"names": ["cat", "dog", "emu"], "_type": "ClassLabel"}}}}`
 	dir := datatest.WriteFiles(t,
-		map[string][]byte{"a.parquet": datatest.Table(t, []datatest.TableRow{row}, parquet.KeyValueMetadata("huggingface", meta))})
+		map[string][]byte{"a.parquet": datatest.Table(t, []datatest.TableRow{row},
+			parquet.KeyValueMetadata("huggingface", meta))})
 	src, err := Open(t.Context(), dir, Options{CacheDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -154,7 +155,7 @@ func TestArchiveBadInput(t *testing.T) {
 		"three deep": {
 			map[string][]byte{"a.tar": datatest.Tar(t,
 				[]datatest.File{{"n.tar", datatest.Tar(t, []datatest.File{{"m.tar", good}})}})}, "a.tar",
-			"archives in an archive in an archive"},
+			"archives nested three deep"},
 		"mixed": {
 			map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"n.tar", good}, {"a.png", p}})}, "a.tar",
 			"side by side"},

@@ -205,8 +205,9 @@ const mostListed = 20
 
 // several is the error of a word that means several classes.
 func (f *finder) several(word string, labels []int, level nameLevel) error {
-	how := map[nameLevel]string{exact: "the name", trimmed: "the name", upToCase: "but for the case the name",
-		upToSynonym: "a name", upToPart: "part of the name"}[level]
+	how := map[nameLevel]string{exact: "the name of several classes", trimmed: "the name of several classes",
+		upToCase: "the name of several classes if case is ignored", upToSynonym: "a name of several classes",
+		upToPart: "part of the name of several classes"}[level]
 	var list []string
 	for _, label := range labels[:min(len(labels), mostListed)] {
 		list = append(list, f.describe(label))
@@ -215,7 +216,7 @@ func (f *finder) several(word string, labels []int, level nameLevel) error {
 		list = append(list, fmt.Sprintf("and %d more", n))
 	}
 	return findError(fmt.Sprintf("give the number of one, as in %s%d", labelPrefix, labels[0]),
-		"%s is %s of several classes: %s", Shown(word), how, strings.Join(list, "; "))
+		"%s is %s: %s", Shown(word), how, strings.Join(list, "; "))
 }
 
 // unknown is the error of a name that no class has.
@@ -225,7 +226,7 @@ func (f *finder) unknown(name string) error {
 		if f.n == len(ImageNet()) {
 			hint += "; if they are ImageNet's, `ditrun classes WORD` finds them"
 		}
-		return findError(hint, "%q: the checkpoint holds no names of classes, want numbers", name)
+		return findError(hint, "%q: the checkpoint has no class names: give numbers", name)
 	}
 	given := names.Canonical(strings.TrimSpace(names.Given(name)))
 	var all, longer, shown []string
@@ -245,7 +246,7 @@ func (f *finder) unknown(name string) error {
 		hint = "the first classes are " + strings.Join(shown[:mostListed], ", ")
 	}
 	if n := names.Nearest(given, all); len(longer) > 0 {
-		hint = "longer words have it: " + strings.Join(longer, ", ")
+		hint = "it is part of longer words: " + strings.Join(longer, ", ")
 	} else if n != "" {
 		hint = fmt.Sprintf("did you mean %s?", Shown(n))
 	}

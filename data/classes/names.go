@@ -40,14 +40,15 @@ func Numbered(n int) []string {
 	return names
 }
 
-// Alike refuses classes whose names read the same, and remarks on those that differ by case alone.
+// Alike refuses classes whose names read the same, and remarks on those that differ only in case.
 func Alike(classes []string) (notes []string, err error) {
 	composed, folded := map[string]string{}, map[string]string{}
 	var pairs []string
 	for _, c := range classes {
 		key := names.Canonical(c)
 		if old, ok := composed[key]; ok && old != c {
-			return nil, fmt.Errorf("classes %+q and %+q have one name, its letters composed in two ways: "+
+			return nil, fmt.Errorf("classes %+q and %+q have the same name, with accented letters composed in "+
+				"two ways: "+
 				"merge them, or rename one", old, c)
 		}
 		composed[key] = c
@@ -59,7 +60,7 @@ func Alike(classes []string) (notes []string, err error) {
 		folded[key] = c
 	}
 	if len(pairs) > 0 {
-		notes = append(notes, fmt.Sprintf("classes %s differ by case alone", names.Few(pairs)))
+		notes = append(notes, fmt.Sprintf("classes %s differ only in case", names.Few(pairs)))
 	}
 	return notes, nil
 }
@@ -85,6 +86,6 @@ func Notes(classes []string) []string {
 	case elsewhere == "":
 		return []string{fmt.Sprintf("%d classes, of which %d are in ImageNet-1k", len(classes), known)}
 	}
-	return []string{fmt.Sprintf("the classes are numbered otherwise than in ImageNet-1k: %s; models trained on "+
-		"ImageNet take other labels", elsewhere)}
+	return []string{fmt.Sprintf("the classes are numbered differently than in ImageNet-1k: %s; models trained on "+
+		"ImageNet use other labels", elsewhere)}
 }

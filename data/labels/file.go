@@ -98,7 +98,7 @@ func parse(text []byte) (*File, error) {
 				}
 			}
 		default:
-			return nil, fmt.Errorf("line %d: %q: want in all lines either a class, or a file name and a class",
+			return nil, fmt.Errorf("line %d: %q: want either a class in every line, or a file name and a class",
 				n, strings.TrimSpace(line.Text))
 		}
 	}
@@ -271,7 +271,7 @@ func (l *File) Assign(pictures []string) (list []string, numbers []int32, notes 
 	notes = slices.Clone(l.notes)
 	if n := len(l.classes) - len(pictures); n > 0 {
 		unused := l.names[slices.Index(takenBy, "")]
-		notes = append(notes, fmt.Sprintf("%s of %s for pictures that are not there, such as %s",
+		notes = append(notes, fmt.Sprintf("%s of %s without a picture, such as %s",
 			names.Plural(n, "line"), l.Path, unused))
 	}
 	list = slices.Compact(slices.Sorted(slices.Values(of)))

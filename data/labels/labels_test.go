@@ -14,7 +14,7 @@ func TestAssign(t *testing.T) {
 		"cat\ndog\n":                         "has 2 lines for 3 pictures",
 		"a cat\nb cat\n":                     "has no line for c.jpg",
 		"1\n2\n3\n":                          "development kit",
-		"a cat\ndog\n":                       "want in all lines either",
+		"a cat\ndog\n":                       "want either a class in every line",
 		"a cat\na dog\n":                     "a is of class dog, and was of class cat",
 		"":                                   "no labels",
 		"n01443537\nn01440764\nn01443537\n":  "n01440764 n01443537 n01484850",

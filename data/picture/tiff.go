@@ -219,7 +219,7 @@ func (d *tiffDirectory) unreadSamples() string {
 	case slices.ContainsFunc(formats, func(f int) bool { return f == 2 || f == 5 }):
 		return fmt.Sprintf("signed samples of %d bits", bits[0])
 	case slices.ContainsFunc(formats, func(f int) bool { return f != 1 }):
-		return "samples of no known kind"
+		return "samples of an unknown kind"
 	case len(bits) != samples || slices.ContainsFunc(bits, func(b int) bool { return b != bits[0] }):
 		return fmt.Sprintf("%d samples a pixel of %v bits", samples, bits)
 	case bits[0] != 1 && bits[0] != 8 && bits[0] != 16 || colour == 3 && bits[0] == 16 || colour == 2 && bits[0] == 1:

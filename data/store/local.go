@@ -164,7 +164,7 @@ func statError(path string, err error) error {
 		case errors.Is(err, fs.ErrNotExist):
 			return fmt.Errorf("a link to nothing: there is no %s", to)
 		case errors.Is(err, syscall.ELOOP):
-			return fmt.Errorf("a link that leads back to itself by way of %s", to)
+			return fmt.Errorf("a link that leads back to itself through %s", to)
 		}
 	}
 	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {

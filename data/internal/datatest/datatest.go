@@ -262,7 +262,7 @@ func SpecialFiles(t testing.TB) (dir string, errs []string) {
 	}
 	return dir, []string{
 		"load " + at("1.png") + ": a link to nothing: there is no /nowhere/x.png",
-		"load " + at("2.png") + ": a link that leads back to itself by way of 2.png",
+		"load " + at("2.png") + ": a link that leads back to itself through 2.png",
 		"load " + at("3.png") + ": a FIFO, want a file",
 		"load " + at("4.png") + ": a device, want a file",
 		"load " + at("5.png") + ": a socket, want a file",
