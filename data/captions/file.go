@@ -89,9 +89,9 @@ func (c *cancelled) Read(p []byte) (int, error) {
 
 // isCOCO says whether a JSON object begins as a file of COCO does. Its first key may be any of these.
 func isCOCO(head []byte) bool {
-	rest := bytes.TrimSpace(head[1:])
+	members := bytes.TrimSpace(head[1:])
 	for _, key := range []string{"info", "licenses", "images", "annotations", "type", "categories"} {
-		if after, ok := bytes.CutPrefix(rest, []byte(`"`+key+`"`)); ok {
+		if after, ok := bytes.CutPrefix(members, []byte(`"`+key+`"`)); ok {
 			after = bytes.TrimSpace(bytes.TrimPrefix(bytes.TrimSpace(after), []byte(":")))
 			return key == "type" || len(after) > 0 && (after[0] == '{' || after[0] == '[')
 		}

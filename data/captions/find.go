@@ -94,8 +94,8 @@ func trimPicture(name string) string {
 func (x *nameIndex) find(file string) (int, error) {
 	full := strings.TrimPrefix(path.Clean("/"+names.Canonical(file)), "/")
 	name := trimPicture(full)
-	for rest := name; ; {
-		class, after, ok := strings.Cut(rest, "/")
+	for end := name; ; {
+		class, after, ok := strings.Cut(end, "/")
 		if !ok {
 			break
 		}
@@ -115,7 +115,7 @@ func (x *nameIndex) find(file string) (int, error) {
 				return int(i), nil
 			}
 		}
-		rest = after
+		end = after
 	}
 	first, ok := x.base[path.Base(name)]
 	if !ok {

@@ -20,14 +20,14 @@ import (
 type Set struct {
 	// Texts are the distinct captions in byte order. The first is "", that of a sample without any.
 	Texts []string
-	// Stats says how the texts came about.
+	// Stats counts what was read to make the set.
 	Stats Stats
 
 	offsets []int64 // texts of sample i are rows[offsets[i]:offsets[i+1]]
 	rows    []int32
 }
 
-// Stats count what was met in reading captions.
+// Stats count the captions that were read, and what was wrong with them.
 type Stats struct {
 	Read       int // captions that were read
 	Unmatched  int // captions of pictures that the source does not have

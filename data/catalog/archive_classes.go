@@ -231,11 +231,11 @@ func (a *archives) foldersWithout(common string, classes []string) []string {
 
 // checkArchiveParts is checkParts for the folders of an archive.
 func checkArchiveParts(location string, entries []entry, classes []string) (notes []string, err error) {
-	type place struct {
+	type subfolder struct {
 		label  int32
 		folder string
 	}
-	known := map[place]bool{}
+	known := map[subfolder]bool{}
 	in := make(map[string]*classFolder, len(classes))
 	for _, c := range classes {
 		in[c] = &classFolder{}
@@ -244,7 +244,7 @@ func checkArchiveParts(location string, entries []entry, classes []string) (note
 		f := in[classes[e.label]]
 		f.pictures++
 		folder, _, deeper := strings.Cut(e.name, "/")
-		if at := (place{e.label, folder}); !deeper {
+		if at := (subfolder{e.label, folder}); !deeper {
 			f.direct++
 		} else if !known[at] {
 			known[at] = true

@@ -31,7 +31,7 @@ type catalogue struct {
 	order   string
 	hash    string
 	notes   []string
-	remote  bool // reading a picture is a request to another machine
+	remote  bool // each picture is a request to another machine
 	budget  *budget
 
 	orientation picture.Orientation
@@ -50,7 +50,7 @@ type container struct {
 	path string // for messages
 	open func() (store.File, error)
 	keep bool  // open once and for all, as of archives; else for each read
-	bad  error // why it is no file that can be read, as a dead link
+	bad  error // why it cannot be read, such as a dead link
 
 	once sync.Once
 	file store.File
@@ -130,7 +130,7 @@ func (c *catalogue) Close() error {
 	return errors.Join(errs...)
 }
 
-// where words the place of sample i.
+// where names sample i in messages.
 func (c *catalogue) where(i int) string {
 	e, file := &c.entries[i], &c.files[c.entries[i].file]
 	if !file.keep {
@@ -167,8 +167,8 @@ func (c *catalogue) Bytes(i int, buf []byte) ([]byte, error) {
 	return buf, nil
 }
 
-// inOrder says whether reading the pictures by their ids, in blocks of which maxBytes are kept, reads at most twice
-// what they hold. Where it does not, the pictures of an archive were shuffled, and each is better read alone.
+// inOrder says whether reading all pictures by their ids, with maxBytes of blocks cached, reads at most twice their
+// bytes. If not, the pictures of an archive were shuffled, and each is better read alone.
 func (c *catalogue) inOrder(block, maxBytes int64) bool {
 	type key struct {
 		file  int32
@@ -199,8 +199,8 @@ func (c *catalogue) inOrder(block, maxBytes int64) bool {
 	return read <= 2*want+int64(len(c.files))*block
 }
 
-// BadPicture is the error of a picture that was read and cannot be decoded, or that was listed as something that is no
-// file, such as a dead link. That a file could not be read is another kind: it says nothing about the picture.
+// BadPicture is the error of a picture that cannot be decoded, or that is not a file, such as a dead link. A failure to
+// read is another kind of error: it says nothing about the picture.
 type BadPicture struct {
 	Path string // of the file, or the picture's place in an archive
 	Err  error

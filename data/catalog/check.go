@@ -18,7 +18,7 @@ type Bad struct {
 	Err *BadPicture
 }
 
-// A BadPicturesError says that pictures cannot be decoded. It words the first of them, since there may be a million.
+// A BadPicturesError says that pictures cannot be decoded. Its text names the first of them, as there may be a million.
 type BadPicturesError struct {
 	Bad []Bad
 	Of  int // how many pictures there are, good and bad
@@ -49,10 +49,10 @@ func (e *BadPicturesError) Error() string {
 	return b.String()
 }
 
-// line words one bad picture: its place and what is wrong.
+// line says where one bad picture is and what is wrong with it.
 func (b Bad) line() string { return fmt.Sprintf("%s: %v", b.Err.Path, b.Err.Err) }
 
-// List words all bad pictures, one a line.
+// List names all bad pictures, one a line.
 func (e *BadPicturesError) List() string {
 	var b strings.Builder
 	for _, bad := range e.Bad {
@@ -64,8 +64,8 @@ func (e *BadPicturesError) List() string {
 // None says whether no picture is good.
 func (e *BadPicturesError) None() bool { return len(e.Bad) == e.Of }
 
-// Without is src without the samples of the given ids: the others move up, in the same order. Its hash names what is
-// missing. It belongs to src, which it closes.
+// Without returns src without the samples of the given ids: the others move up, in the same order. Its hash depends on
+// what is missing. Closing it closes src.
 func Without(src Source, ids []int) Source {
 	if len(ids) == 0 {
 		return src
@@ -100,7 +100,7 @@ func (r *remainder) Sample(i int) Sample                 { return r.Source.Sampl
 func (r *remainder) Image(i int) (*picture.Image, error) { return r.Source.Image(r.id(i)) }
 func (r *remainder) Hash() string                        { return r.hash }
 
-// Emptied returns the labels of which src has samples, but none other than those of the given ids.
+// Emptied returns the labels that lose all their samples where those of the given ids are left out of src.
 func Emptied(src Source, ids []int) []int {
 	left := map[int]int{} // by label that loses a sample
 	for _, i := range ids {

@@ -9,6 +9,10 @@
 //	}
 //
 // Nothing is decided in silence: what is left out, and whatever else a user would want to know, is in Source.Notes;
-// a label that is missing or impossible is an error with its place. A Go program may bring a [Source] of its own,
-// which may offer more by the methods of [RawSource] and [MemberSource].
+// a label that is missing or impossible is an error that says where. A Go program may bring a [Source] of its own,
+// which can offer more with the methods of [RawSource] and [MemberSource].
+//
+// The formats themselves are read by packages below: archive, table and idx read files, labels says which class a
+// picture is of, filename what a file is by its name, classes what classes are called, store where the bytes are. What
+// is here decides what a location holds and makes one list of it.
 package catalog

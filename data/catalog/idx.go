@@ -20,7 +20,7 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
-// ClassesName is the file with class names, one a line, that may lie beside IDX files, which hold none.
+// ClassesName is the file beside IDX files that names their classes, one a line. IDX files hold no names themselves.
 const ClassesName = "classes.txt"
 
 // idxSource is a pair of IDX files, kept whole in memory.
@@ -37,8 +37,8 @@ type idxSource struct {
 
 // openIDXSet opens a pair of IDX files, plain or gzip: the image file, whose labels lie beside it, or a folder. Of
 // several pairs in a folder split chooses "train" or "test" (files named t10k or test); "" takes train, and test only
-// where there is nothing else. Files are paired by name (train-images-idx3-ubyte, train-labels-idx1-ubyte), a single
-// pair whatever its names. Gray levels become RGB. Samples are sorted by label, then by position; their names are the
+// where there is nothing else. Files are paired by name (train-images-idx3-ubyte, train-labels-idx1-ubyte); a single
+// pair may have any names. Gray levels become RGB. Samples are sorted by label, then by position; their names are the
 // positions. Class names come from a file classes.txt, else they are "0", "1", ...
 func openIDXSet(ctx context.Context, set *store.Set, split string) (Source, error) {
 	name := ""
@@ -171,7 +171,7 @@ func (d *idxSource) readClasses(set *store.Set) error {
 	return nil
 }
 
-// indexOf returns the place of a name in a set, -1 if it is not there.
+// indexOf returns the index of a name in a set, -1 if it is not there.
 func indexOf(set *store.Set, name string) int {
 	return slices.IndexFunc(set.Objects, func(o store.Object) bool { return o.Name == name && o.Err == nil })
 }
@@ -187,19 +187,19 @@ func hasIDX(set *store.Set) (bool, error) {
 
 // listIDX returns the names of the image and label files directly in a folder, told by content.
 func listIDX(set *store.Set) (images, labels []string, err error) {
-	seen := 0
+	sniffed := 0
 	for i, o := range set.Objects {
-		if o.Err != nil || strings.Contains(o.Name, "/") || seen == maxSniff ||
+		if o.Err != nil || strings.Contains(o.Name, "/") || sniffed == maxSniff ||
 			filename.IsSystem(o.Name) || filename.IsPicture(o.Name) || filename.IsArchive(o.Name) {
 			continue
 		}
-		seen++
+		sniffed++
 		f, err := set.File(i)
 		switch {
 		case err != nil && idx.IsImages(o.Name):
 			return nil, nil, disk.OpenError(set.Path(o.Name), err)
 		case err != nil:
-			continue // nobody asked for it
+			continue // it need not be one of the pair
 		}
 		switch idx.KindOf(io.NewSectionReader(f, 0, o.Size)) {
 		case idx.Images:

@@ -12,27 +12,26 @@ import (
 	"github.com/ditrun/ditrun/data/table"
 )
 
-// MemberSource is what a [Source] may be beside: one whose pictures have something beside them, such as captions.
+// MemberSource is a [Source] whose pictures can have something beside them, such as captions.
 type MemberSource interface {
 	Source
-	// Members calls found with what lies beside pictures and is wanted; an error of found ends it. [ErrNoMembers]
-	// says that there can be nothing.
+	// Members calls found with each wanted member beside a picture, and stops at an error of found. [ErrNoMembers] says
+	// that there can be none.
 	Members(ctx context.Context, want WantedMembers, found func(Member) error) error
 }
 
-// WantedMembers says what of the members beside pictures is of use.
+// WantedMembers selects members.
 type WantedMembers struct {
-	// Kind says whether members of archives whose names end in kind, such as txt, are wanted, and MaxBytes how
-	// large they may be.
+	// Kind selects members of archives by what their names end in, such as txt; MaxBytes is how large they may be.
 	Kind     func(kind string) bool
 	MaxBytes int64
-	// Columns are names of columns of tables, of which the first that is there is wanted.
+	// Columns are names of table columns, in order of preference.
 	Columns []string
 }
 
-// A Member is what lies beside pictures: the member of an archive that shares their name, or the value of a table.
+// A Member belongs to pictures: a member of an archive that shares their name, or a value in their row of a table.
 type Member struct {
-	Samples []int  // whose it is
+	Samples []int  // the ids of the pictures
 	Kind    string // what its name ends in, such as txt; "" for the value of a table
 	Name    string // in the archive
 	Content []byte // valid until found returns

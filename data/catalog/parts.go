@@ -9,7 +9,7 @@ import (
 	"github.com/ditrun/ditrun/data/store"
 )
 
-// A classFolder is what lies in a folder that may be a class.
+// A classFolder is what a folder that may be a class holds.
 type classFolder struct {
 	pictures, direct int      // pictures at any depth, and directly in it
 	folders          []string // in it that have pictures
@@ -39,7 +39,7 @@ func classFolders(pictures *store.Set, classes []string) map[string]*classFolder
 	return in
 }
 
-// checkParts refuses a set whose folders are not classes but parts of a data set, and remarks on one that may be such.
+// checkParts refuses a set whose folders are not classes but parts of a data set, and notes where they may be.
 func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (notes []string, err error) {
 	filled := slices.DeleteFunc(slices.Clone(classes), func(c string) bool { return in[c].pictures == 0 })
 	parts := filename.Parts(classes)

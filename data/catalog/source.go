@@ -40,15 +40,15 @@ type Source interface {
 
 // Options of Open. The zero value is fine.
 type Options struct {
-	// Labels is a file with the classes of pictures that lie in no class folders: a class name a line for the pictures
-	// in order of their names, or lines of file name and class name, as CSV or apart by tabs or blanks.
+	// Labels is a file with the classes of pictures that are in no class folders: one class name a line for the
+	// pictures in order of their names, or lines of file name and class name, separated by commas, tabs or blanks.
 	Labels string
 	// CacheDir is where the indices of archives are kept and compressed archives are unpacked; "" means ditrun in the
 	// user's folder for caches.
 	CacheDir string
-	// OnProgress, which may be nil, is told how far a stage of opening is, from several goroutines.
+	// OnProgress, which may be nil, is called with the progress of a stage of opening, by several goroutines.
 	OnProgress func(stage string, done, total int64)
-	// DecodeMemory is how many bytes the decoders may take at once; 0 means a gigabyte. A picture that takes more is
+	// DecodeMemory is how many bytes all decoders may use together; 0 means a gigabyte. A picture that needs more is
 	// decoded alone.
 	DecodeMemory int64
 	// Orientation of the pictures; "" means AsStored.
@@ -75,21 +75,21 @@ func (o *Options) cacheFolder(name string) (string, error) {
 	return dir, os.MkdirAll(dir, 0o777)
 }
 
-// RawSource is what a [Source] may be beside: one that gives the bytes of its pictures apart from decoding them.
-// Those who read many pictures then use their memory again, and read ahead what takes long to come.
+// RawSource is a [Source] that also gives the bytes of its pictures without decoding them. Readers of many pictures
+// can then reuse memory, and read ahead from slow storage.
 type RawSource interface {
 	Source
-	// Remote says that reading a picture is a request to another machine, of which many should be under way at once.
+	// Remote says that each picture is a request to another machine, so that many should be under way at once.
 	Remote() bool
 	// Bytes reads the file of sample i into buf, which it may replace by a larger one. Its errors are those of Image.
 	Bytes(i int, buf []byte) ([]byte, error)
-	// Decode overwrites img with the picture of sample i, whose file is b, when there is memory for it. Done is to be
-	// called after the last use of the picture.
+	// Decode waits until there is memory to decode sample i, and overwrites img with it; b is its file. Call done after
+	// the last use of the picture.
 	Decode(ctx context.Context, img *picture.Image, i int, b []byte) (done func(), err error)
 }
 
-// Raw returns the RawSource that src is or, after [Without], is a part of, nil if there is none, and what the id of
-// sample i is there.
+// Raw returns src as a RawSource, nil if it is none. A source that [Without] made is looked through: id returns what
+// the id of sample i is in raw.
 func Raw(src Source) (raw RawSource, id func(i int) int) {
 	id = func(i int) int { return i }
 	for part, ok := src.(*remainder); ok; part, ok = src.(*remainder) {

@@ -39,7 +39,7 @@ func (c *Claim) Abandon() {
 	}
 }
 
-// Skip leaves sample id out, which the manifest will say with the reason. Samples are skipped in ascending order.
+// Skip leaves sample id out, which the manifest will record with the reason. Samples are skipped in ascending order.
 func (c *Claim) Skip(id int, s catalog.Sample, reason string) error {
 	after := c.Lo
 	if n := len(c.skipped); n > 0 {

@@ -39,7 +39,7 @@ type Set struct {
 	partErr  error
 }
 
-// A Part is what lies beside the shards of a set and belongs to it, such as captions.
+// A Part belongs to a set and is kept beside its shards, such as captions.
 type Part interface {
 	NumFiles() int
 	// VerifyFile compares a file with its checksum.

@@ -153,7 +153,7 @@ const pollEvery = 100 * time.Millisecond
 
 // Claims yields the shards to make, each locked against other processes until its Commit or Abandon; those that are
 // abandoned are left alone. When only shards that others hold are left it waits for them, and takes over those of a
-// process that dies. Each process starts its walk at a place of its own, so that processes seldom meet: rank of world
+// process that dies. Each process starts its walk at a different shard, so that processes seldom meet: rank of world
 // evenly spaced ones, or, where world is below 2, one drawn by host and process id.
 func (w *Writer) Claims(ctx context.Context, rank, world int) iter.Seq2[*Claim, error] {
 	return func(yield func(*Claim, error) bool) {
@@ -298,8 +298,8 @@ func (w *Writer) undo(ctx context.Context, skipped []Skipped) error {
 	bad := &catalog.BadPicturesError{Of: w.plan.Dataset.Samples}
 	for _, s := range skipped {
 		// The reason is the text of a BadPicture; wherever it is cut, the parts make the same text again.
-		place, why, _ := strings.Cut(strings.TrimPrefix(s.Reason, "load "), ": ")
-		bad.Bad = append(bad.Bad, catalog.Bad{ID: s.ID, Err: &catalog.BadPicture{Path: place, Err: errors.New(why)}})
+		path, why, _ := strings.Cut(strings.TrimPrefix(s.Reason, "load "), ": ")
+		bad.Bad = append(bad.Bad, catalog.Bad{ID: s.ID, Err: &catalog.BadPicture{Path: path, Err: errors.New(why)}})
 	}
 	for k := range w.plan.NumShards() {
 		if err := os.Remove(filepath.Join(w.dir, w.plan.file(k))); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -28,8 +28,8 @@ func (l *Set) RecordsHash() string {
 // RecordBytes is the size of a stored record of one view.
 func (l *Set) RecordBytes() int { return l.RecordLen() * l.m.DType.Size() }
 
-// Fetch reads records lo to hi-1 into the page cache by way of buf. The advice of madvise would do less: where a
-// disk takes but small requests the system cuts what it is asked for down to one of them.
+// Fetch reads records lo to hi-1 into the page cache through buf. The advice of madvise would do less: where a disk
+// takes only small requests, the system cuts the advice down to one of them.
 func (l *Set) Fetch(buf []byte, lo, hi int, flip bool) {
 	size := l.RecordBytes()
 	for k := sort.SearchInts(l.starts, lo+1) - 1; lo < hi; k++ {

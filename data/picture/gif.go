@@ -15,7 +15,7 @@ type gifFile struct {
 	left, top, right, down int // of the frame
 	interlaced             bool
 	palette                [256][3]uint8
-	fill                   uint8 // what is seen beside the frame
+	fill                   uint8 // the colour beside the frame
 	codeBits               int
 	blocks                 []byte // pixels, in blocks
 }
@@ -132,9 +132,9 @@ func decodeGIF(img *Image, b []byte, w, h int) error {
 		return err
 	}
 	var packed []byte
-	for rest := f.blocks; len(rest) > 0 && rest[0] != 0; {
-		n := min(len(rest), 1+int(rest[0]))
-		packed, rest = append(packed, rest[1:n]...), rest[n:]
+	for blocks := f.blocks; len(blocks) > 0 && blocks[0] != 0; {
+		n := min(len(blocks), 1+int(blocks[0]))
+		packed, blocks = append(packed, blocks[1:n]...), blocks[n:]
 	}
 	fw, fh := f.right-f.left, f.down-f.top
 	indices := make([]uint8, fw*fh)

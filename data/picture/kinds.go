@@ -14,7 +14,7 @@ func convert(kind string) error {
 	return fmt.Errorf("%s: not supported, convert it, for example with ImageMagick: magick IN OUT.png", kind)
 }
 
-// plain words an error of package tiff.
+// plain makes an error of package tiff one of ours.
 func plain(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return errTruncated
@@ -22,7 +22,7 @@ func plain(err error) error {
 	return errors.New(strings.TrimPrefix(err.Error(), "tiff: "))
 }
 
-// otherKind is something that is met in the place of a picture, known by what stands at a place of the file.
+// otherKind is something other than a picture, known by bytes at an offset of the file.
 type otherKind struct {
 	name string
 	at   int

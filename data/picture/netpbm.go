@@ -16,8 +16,8 @@ type netpbm struct {
 
 func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
 
-// token cuts the first word of b off. Comments end with their line and are as if they were not there, as in Pillow.
-func token(b []byte, most int) (word, rest []byte) {
+// token cuts off the first word of b. Comments end with their line and are skipped, as in Pillow.
+func token(b []byte, most int) (word, after []byte) {
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {
 		case c == '#':
@@ -36,8 +36,8 @@ func token(b []byte, most int) (word, rest []byte) {
 }
 
 // number reads a word of at most ten digits.
-func number(b []byte) (v int, rest []byte, err error) {
-	word, rest := token(b, 10)
+func number(b []byte) (v int, after []byte, err error) {
+	word, after := token(b, 10)
 	if len(word) == 0 {
 		return 0, nil, errTruncated
 	}
@@ -47,7 +47,7 @@ func number(b []byte) (v int, rest []byte, err error) {
 		}
 		v = 10*v + int(c-'0')
 	}
-	return v, rest, nil
+	return v, after, nil
 }
 
 func readNetpbm(b []byte) (p netpbm, err error) {

@@ -42,14 +42,14 @@ var defaultLimits = limits{
 // listTries is how often a request of a listing is made.
 const listTries = 6
 
-// openRemote lists what lies at s3://bucket/key.
+// openRemote lists what is at s3://bucket/key.
 func openRemote(ctx context.Context, location string, l limits) (*Set, error) {
-	rest, ok := strings.CutPrefix(location, "s3://")
+	address, ok := strings.CutPrefix(location, "s3://")
 	if !ok {
 		return nil, fmt.Errorf("%s: want a path or s3://bucket/key (other S3-compatible storage: set AWS_ENDPOINT_URL)",
 			location)
 	}
-	name, key, _ := strings.Cut(rest, "/")
+	name, key, _ := strings.Cut(address, "/")
 	if name == "" {
 		return nil, fmt.Errorf("%s: no bucket in it, want s3://bucket/key", location)
 	}
@@ -159,7 +159,7 @@ func (b *bucket) listInto(ctx context.Context, s *Set, pattern string) error {
 	if prefix != "" {
 		prefix += "/"
 	}
-	last, seen := "", 0
+	last, count := "", 0
 	for info := range b.list.ListObjects(ctx, b.name,
 		minio.ListObjectsOptions{Prefix: prefix, Recursive: pattern == ""}) {
 		if info.Err != nil {
@@ -169,8 +169,8 @@ func (b *bucket) listInto(ctx context.Context, s *Set, pattern string) error {
 		if !ok {
 			return fmt.Errorf("the listing of %q names %q", prefix, info.Key)
 		}
-		if seen++; info.Key == last || seen > maxObjects {
-			return fmt.Errorf("the listing does not end: %d objects, the last %q", seen, info.Key)
+		if count++; info.Key == last || count > maxObjects {
+			return fmt.Errorf("the listing does not end: %d objects, the last %q", count, info.Key)
 		}
 		last = info.Key
 		if dir, _, deeper := strings.Cut(name, "/"); deeper && pattern == "" &&

@@ -1,4 +1,4 @@
-// Package store reads the files of a data set from where they lie: a folder on this machine, or a bucket of
+// Package store reads the files of a data set where they are: a folder on this machine, or a bucket of
 // S3-compatible storage. Reading is at random offsets, so that archives need not be unpacked.
 //
 //	set, err := store.Open(ctx, "s3://bucket/imagenet/train-*.tar")
@@ -36,7 +36,7 @@ type File interface {
 type Set struct {
 	// Location is what was opened, as the user wrote it; Root is the folder that the names are relative to.
 	Location, Root string
-	// Remote says that each read is a request to another machine, of which many should be under way at once.
+	// Remote says that each read is a request to another machine, so that many should be under way at once.
 	Remote bool
 	// Single says that the location named one file, the only object.
 	Single bool
@@ -54,7 +54,7 @@ type Set struct {
 	prefix string // of the keys of remote objects
 }
 
-// Open lists what lies at location: the path of a file or a folder, a pattern as of path.Match whose last element has
+// Open lists what is at location: the path of a file or a folder, a pattern as of path.Match whose last element has
 // wildcards (pictures/train-*.tar), or any of these as s3://bucket/key. Links are followed.
 func Open(ctx context.Context, location string) (*Set, error) {
 	if strings.Contains(location, "://") {
@@ -72,7 +72,7 @@ func (s *Set) File(i int) (File, error) {
 	return s.open(o)
 }
 
-// Path words where an object lies, for messages.
+// Path says where an object is, for messages.
 func (s *Set) Path(name string) string {
 	if strings.HasSuffix(s.Root, "/") {
 		return s.Root + name
@@ -96,20 +96,20 @@ func (s *Set) Select(keep func(o *Object) bool) *Set {
 func (s *Set) Below(folder string) *Set {
 	t := &Set{Location: s.Path(folder), Root: s.Path(folder), Remote: s.Remote}
 	for _, o := range s.Unlisted {
-		if rest, ok := strings.CutPrefix(o.Name, folder+"/"); ok {
-			t.Unlisted = append(t.Unlisted, Object{Name: rest, Err: o.Err})
+		if name, ok := strings.CutPrefix(o.Name, folder+"/"); ok {
+			t.Unlisted = append(t.Unlisted, Object{Name: name, Err: o.Err})
 		}
 	}
 	full := map[string]string{}
 	for _, o := range s.Objects {
-		rest, ok := strings.CutPrefix(o.Name, folder+"/")
+		name, ok := strings.CutPrefix(o.Name, folder+"/")
 		if !ok {
 			continue
 		}
-		full[rest] = o.Name
-		o.Name = rest
+		full[name] = o.Name
+		o.Name = name
 		t.Objects = append(t.Objects, o)
-		if dir, _, deeper := strings.Cut(rest, "/"); deeper &&
+		if dir, _, deeper := strings.Cut(name, "/"); deeper &&
 			(len(t.Folders) == 0 || t.Folders[len(t.Folders)-1] != dir) {
 			t.Folders = append(t.Folders, dir)
 		}

@@ -85,14 +85,14 @@ func (r *blockReader) windows(tasks iter.Seq[task]) iter.Seq[[]task] {
 
 // window is the epoch and number of the window that a task begins in.
 func (r *blockReader) window(t task) [2]int {
-	place := t.at.Batch%(r.l.Len()/r.batch)*r.batch + t.at.Slot
-	return [2]int{t.at.Epoch, place / (r.perBlock * windowBlocks)}
+	start := t.at.Batch%(r.l.Len()/r.batch)*r.batch + t.at.Slot
+	return [2]int{t.at.Epoch, start / (r.perBlock * windowBlocks)}
 }
 
-// blockRequests is how many blocks are asked for at once: storage behind a network is faster with several.
+// blockRequests is how many blocks are requested at once: storage behind a network is faster with several.
 const blockRequests = 4
 
-// read reads the blocks that hold records of tasks. That it cannot is no error: reading the records will be one.
+// read reads the blocks that hold records of tasks. It ignores errors, as reading the records will return them.
 func (r *blockReader) read(ctx context.Context, tasks []task) {
 	buffers := make(chan []byte, blockRequests)
 	for range blockRequests {
@@ -100,14 +100,14 @@ func (r *blockReader) read(ctx context.Context, tasks []task) {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	seen := map[int]bool{}
+	fetched := map[int]bool{}
 	for _, t := range tasks {
 		for _, i := range t.items {
 			b := i / r.perBlock
-			if seen[b] {
+			if fetched[b] {
 				continue
 			}
-			seen[b] = true
+			fetched[b] = true
 			buf := <-buffers
 			if ctx.Err() != nil {
 				return
