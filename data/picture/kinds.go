@@ -32,10 +32,10 @@ type otherKind struct {
 }
 
 const (
-	aVideo    = "take pictures out of it, for example with ffmpeg -i IN %06d.png"
-	anArchive = "unpack it"
-	aTable    = "take the pictures out of it"
-	again     = "the download got it in place of the picture, try it again"
+	aVideo        = "take pictures out of it, for example with ffmpeg -i IN %06d.png"
+	anArchive     = "unpack it"
+	aTable        = "take the pictures out of it"
+	wrongDownload = "a download saved it instead of the picture: download it again"
 )
 
 var otherKinds = []otherKind{
@@ -89,7 +89,7 @@ var otherKinds = []otherKind{
 	{"AppleDouble, a ._ file of macOS", 0, []string{"\x00\x05\x16\x07", "\x00\x05\x16\x00"},
 		"delete it, the picture is the file without ._"},
 	{"a pointer of Git LFS", 0, []string{"version https://git-lfs"}, "fetch the picture itself with git lfs pull"},
-	{"an answer of a web server", 0, []string{"HTTP/1.", "HTTP/2"}, again},
+	{"the reply of a web server", 0, []string{"HTTP/1.", "HTTP/2"}, wrongDownload},
 }
 
 // otherKindOf is the error for a file that is of no format that is read.
@@ -109,7 +109,7 @@ func otherKindOf(b []byte) error {
 	case len(b) >= 12 && string(b[4:8]) == "ftyp":
 		return mediaKind(b)
 	case len(bytes.Trim(b, "\x00")) == 0:
-		return errors.New("not a picture: only zeros, the download or the disk lost it: fetch it again")
+		return errors.New("not a picture: only zeros, lost in the download or on the disk: fetch it again")
 	}
 	if err := textKind(b); err != nil {
 		return err
@@ -169,13 +169,13 @@ func textKind(b []byte) error {
 		return convert("SVG")
 	case begins("<!doctype html", "<html", "<head", "<body", "<script", "<title", "<meta"),
 		xml && strings.Contains(lower, "<html"):
-		return errors.New("not a picture but a web page: " + again)
+		return errors.New("not a picture but a web page: " + wrongDownload)
 	case begins("<error") || xml && strings.Contains(lower, "<error"):
-		return fmt.Errorf("not a picture but an error of a storage server (XML), %s: %s", brief(head), again)
+		return fmt.Errorf("not a picture but an error of a storage server (XML), %s: %s", brief(head), wrongDownload)
 	case begins("<?xml"):
-		return fmt.Errorf("not a picture but XML, %s: %s", brief(head), again)
+		return fmt.Errorf("not a picture but XML, %s: %s", brief(head), wrongDownload)
 	case begins("{", "[") && (len(b) > 1<<20 || json.Valid(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")))):
-		return fmt.Errorf("not a picture but JSON, %s: %s", brief(head), again)
+		return fmt.Errorf("not a picture but JSON, %s: %s", brief(head), wrongDownload)
 	}
 	return nil
 }
