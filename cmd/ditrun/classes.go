@@ -57,7 +57,8 @@ func runClasses(e *env) error {
 	}
 	width := len(fmt.Sprint(len(list) - 1))
 	for _, c := range found {
-		e.printf("%s", strings.TrimRight(fmt.Sprintf("%*d  %s  %s", width, c.Label, classes.Shown(c.Name), c.Words), " "))
+		line := fmt.Sprintf("%*d  %s  %s", width, c.Label, classes.Shown(c.Name), c.Words)
+		e.printf("%s", strings.TrimRight(line, " "))
 	}
 	return e.result(found)
 }

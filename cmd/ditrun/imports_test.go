@@ -41,11 +41,10 @@ var layers = [][]string{
 // withoutTorch are the packages that do not need libtorch, and withoutC those of them that do not need a C compiler.
 var (
 	withoutTorch = []string{"internal/disk", "internal/mmap", "internal/names", "torch/checkpoint", "torch/philox",
-		"diffusion/schedule", "dit/text/bpe", "internal/transfer", "data", "data/interop", "data/picture",
-		"data/picture/codec", "data/picture/sheet", "data/filename", "data/classes", "data/labels", "data/archive", "data/idx",
-		"data/table",
+		"diffusion/schedule", "dit/text/bpe", "data/filename", "data/classes", "data/labels", "data/idx",
+		"data/archive", "data/table", "internal/transfer", "data", "data/interop", "data/picture", "data/picture/codec", "data/picture/sheet",
 		"data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/store", "diffusion/runs"}
-	withoutC = withoutTorch[:7]
+	withoutC = withoutTorch[:11]
 )
 
 // forTests are the packages that only tests, and each other, may import.

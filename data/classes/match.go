@@ -35,7 +35,8 @@ func isCalled(name, word string, level nameLevel) bool {
 		return slices.ContainsFunc(synonyms(name), func(s string) bool { return strings.EqualFold(s, given) })
 	case upToPart:
 		part := wordsOf(given)
-		return part != noWords && (strings.Contains(wordsOf(name), part) || strings.Contains(wordsOf(Words(name)), part))
+		return part != noWords &&
+			(strings.Contains(wordsOf(name), part) || strings.Contains(wordsOf(Words(name)), part))
 	}
 	return false
 }

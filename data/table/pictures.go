@@ -166,7 +166,8 @@ func (c *pictureColumns) labelOf(v parquet.Value) (l labels.Label, err error) {
 		return l, err
 	}
 	if n := len(c.classes); n > 0 && l.Class == "" && int(l.Number) >= n {
-		return l, fmt.Errorf("label %d: the file names %d classes, 0 to %d (%s)", l.Number, n, n-1, names.Few(c.classes))
+		return l, fmt.Errorf("label %d: the file names %d classes, 0 to %d (%s)", l.Number, n, n-1,
+			names.Few(c.classes))
 	}
 	return l, nil
 }

@@ -14,7 +14,8 @@ import (
 // An error of the machine is not taken for one of the files: nobody is told to make them again, or to delete them.
 func TestErrorsOfTheMachine(t *testing.T) {
 	dir := latentstest.Make(t, latentstest.Plan(10))
-	if _, err := Write(t.Context(), dir, latentstest.CaptionsOfIDs(t, 10), &wordEncoder{sum: "s"}, textOptions); err != nil {
+	if _, err := Write(t.Context(), dir, latentstest.CaptionsOfIDs(t, 10), &wordEncoder{sum: "s"},
+		textOptions); err != nil {
 		t.Fatal(err)
 	}
 	l, err := latents.Open(dir)

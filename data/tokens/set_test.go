@@ -310,7 +310,8 @@ func TestWriteTextRefuses(t *testing.T) {
 		{badEncoder{EncoderInfo{"e", "s", 0, 2}, 0, 1}, 5, "0 tokens of width 2"},
 		{badEncoder{EncoderInfo{"e", "s", 1 << 16, 1 << 16}, 0, 1}, 5, "at most"},
 	} {
-		if _, err := Write(context.Background(), dir, latentstest.CaptionsOfIDs(t, c.samples), c.enc, textOptions); err == nil ||
+		if _, err := Write(context.Background(), dir, latentstest.CaptionsOfIDs(t, c.samples), c.enc,
+			textOptions); err == nil ||
 			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %q", c.enc, err, c.want)
 		}
