@@ -42,7 +42,8 @@ var layers = [][]string{
 var (
 	withoutTorch = []string{"internal/disk", "internal/mmap", "internal/names", "torch/checkpoint", "torch/philox",
 		"diffusion/schedule", "dit/text/bpe", "data/filename", "data/classes", "data/labels", "data/idx",
-		"data/archive", "data/table", "internal/transfer", "data", "data/interop", "data/picture", "data/picture/codec", "data/picture/sheet",
+		"data/archive", "data/table", "internal/transfer", "data", "data/interop", "data/picture", "data/picture/codec",
+		"data/picture/sheet",
 		"data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/store", "diffusion/runs"}
 	withoutC = withoutTorch[:11]
 )
