@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
@@ -66,9 +67,9 @@ func diffusersFiles(dirs ...string) (names []string) {
 // where the link `latest` of a run does not say it.
 func weightsOf(path string) (file, note string, err error) {
 	st, statErr := os.Stat(path)
-	if filepath.Base(path) == checkpoint.LatestName && (statErr != nil || st.IsDir()) {
-		if dir, note, err := checkpoint.Latest(filepath.Dir(path)); err == nil {
-			return filepath.Join(dir, checkpoint.EMAName), note, nil
+	if filepath.Base(path) == saves.LatestName && (statErr != nil || st.IsDir()) {
+		if dir, note, err := saves.Latest(filepath.Dir(path)); err == nil {
+			return filepath.Join(dir, saves.EMAName), note, nil
 		}
 	}
 	if statErr != nil {
@@ -77,12 +78,12 @@ func weightsOf(path string) (file, note string, err error) {
 	if !st.IsDir() {
 		return path, "", nil
 	}
-	if f := filepath.Join(path, checkpoint.EMAName); exists(f) { // a checkpoint of a run
+	if f := filepath.Join(path, saves.EMAName); exists(f) { // a checkpoint of a run
 		return f, "", nil
 	}
 	for _, dir := range []string{path, filepath.Join(path, "checkpoints")} { // the folder above, and a run
-		if at, note, err := checkpoint.Latest(dir); err == nil && exists(filepath.Join(at, checkpoint.EMAName)) {
-			return filepath.Join(at, checkpoint.EMAName), note, nil
+		if at, note, err := saves.Latest(dir); err == nil && exists(filepath.Join(at, saves.EMAName)) {
+			return filepath.Join(at, saves.EMAName), note, nil
 		}
 	}
 	for _, below := range folderNames {

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
-	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
@@ -16,11 +16,11 @@ import (
 // trained makes the folder of a checkpoint in dir.
 func trained(t *testing.T, dir string, step int) string {
 	t.Helper()
-	path := filepath.Join(dir, checkpoint.StepName(step))
-	f := checkpoint.Folder{Step: step, World: 1}
-	for _, name := range []string{checkpoint.ModelName, checkpoint.EMAName, checkpoint.OptimizerName(0, 1)} {
+	path := filepath.Join(dir, saves.StepName(step))
+	f := saves.Folder{Step: step, World: 1}
+	for _, name := range []string{saves.ModelName, saves.EMAName, saves.OptimizerName(0, 1)} {
 		saved(t, filepath.Join(path, name), uint64(step))
-		file, err := checkpoint.Describe(path, name)
+		file, err := saves.Describe(path, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -30,7 +30,7 @@ func trained(t *testing.T, dir string, step int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, filepath.Join(path, checkpoint.StateName), string(text))
+	writeFile(t, filepath.Join(path, saves.StateName), string(text))
 	return path
 }
 
@@ -57,7 +57,7 @@ func TestSignedWeights(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer w.Close()
-		if w.Signed() != checkpoint.StateName {
+		if w.Signed() != saves.StateName {
 			t.Errorf("%s is signed by %q", path, w.Signed())
 		}
 		out := t.TempDir()
@@ -76,7 +76,7 @@ func TestSignedWeights(t *testing.T) {
 			t.Errorf("%s of whole weights: %v", what, err)
 		}
 	}
-	file := filepath.Join(newer, checkpoint.EMAName)
+	file := filepath.Join(newer, saves.EMAName)
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func TestSignedWeights(t *testing.T) {
 	writeFile(t, file, string(b))
 	for _, path := range []string{run, dir, newer, file} {
 		for what, err := range uses(path) {
-			if err == nil || strings.Count(err.Error(), checkpoint.EMAName) != 1 || !strings.HasSuffix(err.Error(),
+			if err == nil || strings.Count(err.Error(), saves.EMAName) != 1 || !strings.HasSuffix(err.Error(),
 				"when it was written (state.json): damaged: take an older checkpoint: "+older) {
 				t.Errorf("%s of %s: error %v", what, path, err)
 			}
@@ -107,7 +107,7 @@ func TestRunWithoutLatest(t *testing.T) {
 			return
 		}
 		defer w.Close()
-		if notes := strings.Join(w.Notes, "; "); w.Path != filepath.Join(want, checkpoint.EMAName) ||
+		if notes := strings.Join(w.Notes, "; "); w.Path != filepath.Join(want, saves.EMAName) ||
 			!strings.Contains(notes, note) || note == "" && notes != "" {
 			t.Errorf("%s is read as %s, notes %q, want %s, %q", path, w.Path, notes, want, note)
 		}

@@ -1,8 +1,6 @@
 package vae
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -28,7 +27,7 @@ const maxConfigSize = 1 << 20
 
 // readConfig reads a config.json. Unknown keys are ignored, missing ones mean the defaults.
 func readConfig(path string) (Config, error) {
-	text, err := checkpoint.ReadSigned(path, maxConfigSize)
+	text, err := saves.ReadSigned(path, maxConfigSize)
 	if err != nil {
 		return Config{}, fmt.Errorf("%s: %w", ConfigName, disk.Bare(err))
 	}
@@ -77,9 +76,8 @@ func (m *AutoencoderKL) save(dir string) error {
 	if err := os.Remove(filepath.Join(dir, ConfigName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	sum := sha256.New()
-	err = disk.WriteFile(filepath.Join(dir, WeightsName), func(w io.Writer) error {
-		return checkpoint.Encode(io.MultiWriter(w, sum), state, map[string]string{"format": "pt"}, checkpoint.Options{})
+	weights, err := saves.Write(dir, WeightsName, func(w io.Writer) error {
+		return checkpoint.Encode(w, state, map[string]string{"format": "pt"}, checkpoint.Options{})
 	})
 	if err != nil {
 		return err
@@ -87,10 +85,10 @@ func (m *AutoencoderKL) save(dir string) error {
 	if err := writeConfig(dir, m.cfg); err != nil {
 		return err
 	}
-	m.sha256 = hex.EncodeToString(sum.Sum(nil))
-	config, err := checkpoint.Describe(dir, ConfigName)
+	m.sha256 = weights.SHA256
+	config, err := saves.Describe(dir, ConfigName)
 	if err != nil {
 		return err
 	}
-	return checkpoint.WriteSums(dir, []checkpoint.Saved{config, {File: WeightsName, SHA256: m.sha256}})
+	return saves.WriteSums(dir, []saves.File{config, weights})
 }

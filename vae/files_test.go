@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -343,7 +344,7 @@ func TestOpenCompares(t *testing.T) {
 	if err := m.Save(dir); err != nil {
 		t.Fatal(err)
 	}
-	sums := filepath.Join(dir, checkpoint.SumsName)
+	sums := filepath.Join(dir, saves.SumsName)
 	for _, name := range []string{WeightsName, ConfigName} {
 		path := filepath.Join(dir, name)
 		was, err := os.ReadFile(path)

@@ -2,8 +2,6 @@ package vae
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -45,11 +44,11 @@ const (
 
 // A State describes the run that a save is of.
 type State struct {
-	Step   int                `json:"step"` // the number of steps done
-	Config TrainConfig        `json:"config"`
-	Data   string             `json:"data"`
-	Losses *Losses            `json:"losses,omitempty"` // the newest that were read
-	Files  []checkpoint.Saved `json:"files"`
+	Step   int          `json:"step"` // the number of steps done
+	Config TrainConfig  `json:"config"`
+	Data   string       `json:"data"`
+	Losses *Losses      `json:"losses,omitempty"` // the newest that were read
+	Files  []saves.File `json:"files"`
 
 	dir string
 }
@@ -89,8 +88,8 @@ func ReadState(dir string) (*State, error) {
 		return fail(stateName, fmt.Errorf("lists %d files, want %d: damaged", len(st.Files), len(want)))
 	}
 	for i, have := range st.Files {
-		if have.File != want[i] {
-			return fail(stateName, fmt.Errorf("file %d is called %q, want %q", i, have.File, want[i]))
+		if have.Name != want[i] {
+			return fail(stateName, fmt.Errorf("file %d is called %q, want %q", i, have.Name, want[i]))
 		}
 		if err := have.Whole(dir); err != nil { // a missing file is not fs.ErrNotExist: there is a save
 			return nil, fmt.Errorf("resume from %s: %w", dir, err)
@@ -137,9 +136,7 @@ func (t *trainer) save(s *torch.Scope, step int) error {
 			case optimizerName:
 				tensors, meta = moments, momentsMeta
 			}
-			sum, n := sha256.New(), &counter{}
-			err := disk.WriteFile(filepath.Join(dir, name), func(w io.Writer) error {
-				w = io.MultiWriter(w, sum, n)
+			file, err := saves.Write(dir, name, func(w io.Writer) error {
 				if name == ConfigName {
 					return encodeConfig(w, t.cfg.Model)
 				}
@@ -148,8 +145,7 @@ func (t *trainer) save(s *torch.Scope, step int) error {
 			if err != nil {
 				return err
 			}
-			st.Files = append(st.Files,
-				checkpoint.Saved{File: name, Bytes: n.bytes, SHA256: hex.EncodeToString(sum.Sum(nil))})
+			st.Files = append(st.Files, file)
 		}
 		text, err := disk.MarshalSealed(st)
 		if err != nil {
@@ -165,13 +161,6 @@ func (t *trainer) save(s *torch.Scope, step int) error {
 		t.saves.OnSave(step)
 	}
 	return nil
-}
-
-type counter struct{ bytes int64 }
-
-func (c *counter) Write(p []byte) (int, error) {
-	c.bytes += int64(len(p))
-	return len(p), nil
 }
 
 // trySave saves, with more than one try if need be. A save that fails is reported, and the one before stays.

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -200,7 +201,7 @@ func encodeConfig(w io.Writer, cfg Config) error {
 
 // unsign removes the checksums of what is about to be written anew.
 func unsign(dir string) error {
-	err := os.Remove(filepath.Join(dir, checkpoint.SumsName))
+	err := os.Remove(filepath.Join(dir, saves.SumsName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

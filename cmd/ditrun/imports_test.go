@@ -19,6 +19,7 @@ import (
 // without libtorch.
 var layers = [][]string{
 	{"internal/disk", "internal/mmap", "internal/names", "internal/testtool", "internal/transfer"},
+	{"internal/saves"},
 	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/picture/sheet", "data/store",
 		"data/store/storetest", "data/filename", "data/classes", "data/idx", "dit/text/bpe", "torch/internal/native"},
 	{"data/labels"},
@@ -40,12 +41,13 @@ var layers = [][]string{
 
 // withoutTorch are the packages that do not need libtorch, and withoutC those of them that do not need a C compiler.
 var (
-	withoutTorch = []string{"internal/disk", "internal/mmap", "internal/names", "torch/checkpoint", "torch/philox",
+	withoutTorch = []string{"internal/disk", "internal/mmap", "internal/names", "internal/saves", "torch/checkpoint",
+		"torch/philox",
 		"diffusion/schedule", "dit/text/bpe", "data/filename", "data/classes", "data/labels", "data/idx",
 		"data/archive", "data/table", "internal/transfer", "data", "data/interop", "data/picture", "data/picture/codec",
 		"data/picture/sheet",
 		"data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/store", "diffusion/runs"}
-	withoutC = withoutTorch[:11]
+	withoutC = withoutTorch[:12]
 )
 
 // forTests are the packages that only tests, and each other, may import.

@@ -10,6 +10,7 @@ import (
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/diffusion/runs"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
 )
@@ -132,7 +133,7 @@ func TestResumeFromOriginal(t *testing.T) {
 	mustRun(t, "convert", "--ckpt", run, "--to", "official", "--out", weights)
 	train("c", "--resume", weights).refused(t, 1, "resume from "+weights+": it holds no ema, no opt",
 		"hint: --init-from "+weights+" begins a new run with its weights")
-	ema := filepath.Join(run, "checkpoints", "latest", checkpoint.EMAName)
+	ema := filepath.Join(run, "checkpoints", "latest", saves.EMAName)
 	train("c", "--resume", ema).refused(t, 1, "resume from "+ema+": it holds no ema, no opt",
 		"hint: --resume "+filepath.Dir(ema)+" continues its run; --init-from "+ema)
 	if info, err := runs.ReadInfo(filepath.Join(dir, "c")); err == nil {

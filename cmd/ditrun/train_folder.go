@@ -12,8 +12,8 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
-	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/dist"
 )
 
@@ -107,7 +107,7 @@ func (t *trainJob) checkResume(path string) (step int, err error) {
 	step, err = training.Check(cfg, t.set, t.group.World(), path)
 	if training.IsNoTraining(err) {
 		hint := fmt.Sprintf("--init-from %s begins a new run with its weights", path)
-		if dir := filepath.Dir(path); exists(filepath.Join(dir, checkpoint.StateName)) {
+		if dir := filepath.Dir(path); exists(filepath.Join(dir, saves.StateName)) {
 			hint = fmt.Sprintf("--resume %s continues its run; %s", dir, hint)
 		}
 		return 0, withHint(err, "%s", hint)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/saves"
 )
 
 // A resumePoint is where a run begins: with new weights, or after a checkpoint.
@@ -74,10 +74,10 @@ func (p *resumePoint) continueRun() error {
 // link refers to or, where there is no such link, the newest that is whole.
 func (p *resumePoint) continueFrom(path string) error {
 	dir := filepath.Join(path, "checkpoints")
-	if filepath.Base(path) == checkpoint.LatestName {
+	if filepath.Base(path) == saves.LatestName {
 		dir = filepath.Dir(path)
 	}
-	latest, note, err := checkpoint.Latest(dir)
+	latest, note, err := saves.Latest(dir)
 	switch {
 	case err != nil: // whoever reads it says what is wrong with it
 		p.checkpoint = path
@@ -140,7 +140,7 @@ func mustBeNew(dir string) error {
 // isOriginal says whether path is a file of another program to go on from. A file called latest stands for the link, on
 // file systems without links.
 func isOriginal(path string) bool {
-	return training.IsOriginal(path) && filepath.Base(path) != checkpoint.LatestName
+	return training.IsOriginal(path) && filepath.Base(path) != saves.LatestName
 }
 
 // runFolderOf returns the run folder that a checkpoint folder belongs to.

@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/internal/disk"
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/internal/saves"
 )
 
 // lockName is a file in the run folder that is locked, by flock, while the
@@ -145,7 +145,7 @@ func hashOf(dir string) string {
 const checkpointsName = "checkpoints"
 
 func hasCheckpoints(dir string) bool {
-	steps, err := checkpoint.Steps(filepath.Join(dir, checkpointsName))
+	steps, err := saves.Steps(filepath.Join(dir, checkpointsName))
 	return err == nil && len(steps) > 0
 }
 

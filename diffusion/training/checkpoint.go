@@ -12,26 +12,11 @@ import (
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
 )
-
-// The files of a checkpoint folder, such as checkpoints/0050000; see package checkpoint.
-const (
-	modelFile  = checkpoint.ModelName
-	emaFile    = checkpoint.EMAName
-	stateFile  = checkpoint.StateName
-	latestLink = checkpoint.LatestName
-)
-
-// savedFile is a file of a checkpoint as it was written.
-type savedFile = checkpoint.Saved
-
-func optimizerFile(rank, world int) string             { return checkpoint.OptimizerName(rank, world) }
-func describeFile(dir, name string) (savedFile, error) { return checkpoint.Describe(dir, name) }
-func checkpoints(dir string) ([]int, error)            { return checkpoint.Steps(dir) }
-func stepName(step int) string                         { return checkpoint.StepName(step) }
 
 // state is what a run needs beside the tensors to go on.
 type state struct {
@@ -46,7 +31,7 @@ type state struct {
 	VAE     string  `json:"vae_sha256"`         // of the weights that made the latents
 	Text    string  `json:"text_encoder_sha256,omitempty"`
 
-	Files []savedFile `json:"files"` // all others
+	Files []saves.File `json:"files"` // all others
 }
 
 // text is the state as its file holds it, with its own checksum.
@@ -59,15 +44,15 @@ func readState(dir string) (state, error) {
 }
 
 // openCheckpoint reads the state in the checkpoint folder dir, and what it says of the other files.
-func openCheckpoint(dir string) (st state, f *checkpoint.Folder, err error) {
-	if f, err = checkpoint.ReadFolder(dir); err != nil {
+func openCheckpoint(dir string) (st state, f *saves.Folder, err error) {
+	if f, err = saves.ReadFolder(dir); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("no %s there: want a folder such as RUN/checkpoints/latest", stateFile)
+			err = fmt.Errorf("no %s there: want a folder such as RUN/checkpoints/latest", saves.StateName)
 		}
 		return st, nil, fmt.Errorf("resume from %s: %w", dir, err)
 	}
-	fail := func(err error) (state, *checkpoint.Folder, error) {
-		return st, nil, fmt.Errorf("resume from %s: %s: %w", dir, stateFile, err)
+	fail := func(err error) (state, *saves.Folder, error) {
+		return st, nil, fmt.Errorf("resume from %s: %s: %w", dir, saves.StateName, err)
 	}
 	if err := json.Unmarshal(f.State, &st); err != nil {
 		return fail(err)
@@ -80,14 +65,14 @@ func openCheckpoint(dir string) (st state, f *checkpoint.Folder, err error) {
 
 // sameStep holds the step of the state against that which the averages in dir say they are of.
 func (st state) sameStep(dir string) error {
-	w, err := dit.Read(filepath.Join(dir, emaFile), "")
+	w, err := dit.Read(filepath.Join(dir, saves.EMAName), "")
 	if err != nil {
 		return fmt.Errorf("resume from %s: %w", dir, err)
 	}
 	defer w.Close()
 	if w.Step != st.Step {
-		return fmt.Errorf("resume from %s: %s is of step %d, %s of step %d: damaged", dir, stateFile, st.Step,
-			emaFile, w.Step)
+		return fmt.Errorf("resume from %s: %s is of step %d, %s of step %d: damaged", dir, saves.StateName, st.Step,
+			saves.EMAName, w.Step)
 	}
 	return nil
 }
@@ -151,7 +136,7 @@ func Check(cfg Config, set samples.Set, world int, resume string) (step int, err
 		return 0, err
 	}
 	if err := f.Whole(); err != nil {
-		return 0, fmt.Errorf("resume from %s: %w: %s", resume, err, f.WayOut())
+		return 0, fmt.Errorf("resume from %s: %w: %s", resume, err, f.Advice())
 	}
 	return st.Step, st.sameStep(resume)
 }
@@ -164,7 +149,7 @@ func DatasetOf(dir string) (hash string, err error) {
 
 // Newest returns the newest whole checkpoint of those in dir, "" if there is none, and what is wrong with newer ones.
 func Newest(dir string) (path string, damaged []error, err error) {
-	path, damaged, err = checkpoint.Newest(dir)
+	path, damaged, err = saves.Newest(dir)
 	for i, problem := range damaged {
 		damaged[i] = fmt.Errorf("resume from %w", problem)
 	}
@@ -198,27 +183,27 @@ func (r *runner) load(s *torch.Scope, dir string) error {
 	}
 	var pieces []checkpoint.Source
 	for i, saved := range folder.Files {
-		f, err := open(filepath.Join(dir, saved.File))
+		f, err := open(filepath.Join(dir, saved.Name))
 		if err != nil {
 			return err
 		}
-		files[saved.File] = f
+		files[saved.Name] = f
 		if i >= 2 {
 			pieces = append(pieces, f)
 		}
 	}
 	if r.step > 0 { // on a return to it the weights are of use, and nothing may happen to them that is not whole
 		for _, saved := range folder.Files {
-			if err := files[saved.File].Verify(); err != nil {
+			if err := files[saved.Name].Verify(); err != nil {
 				return err
 			}
 		}
 	}
-	if err := nn.Load(s, r.model, files[modelFile], false); err != nil {
-		return fail(modelFile, err)
+	if err := nn.Load(s, r.model, files[saves.ModelName], false); err != nil {
+		return fail(saves.ModelName, err)
 	}
-	if err := r.opt.Load(s, pieces, files[emaFile]); err != nil {
-		return fail("optimizer and "+emaFile, err)
+	if err := r.opt.Load(s, pieces, files[saves.EMAName]); err != nil {
+		return fail("optimizer and "+saves.EMAName, err)
 	}
 	s.NoGrad().Fill_(r.trend, st.Trend)
 	r.step, r.epoch, r.offset, r.saved = st.Step, st.Epoch, st.Offset, st.Step

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
+	"github.com/ditrun/ditrun/internal/saves"
 )
 
 // copyDir copies the files of a checkpoint.
@@ -63,7 +64,7 @@ func TestResumeRefuses(t *testing.T) {
 		return func(path string) error { return os.WriteFile(path, []byte(text), 0o666) }
 	}
 	asModel := func(path string) error {
-		if err := os.WriteFile(path, was[modelFile], 0o666); err != nil {
+		if err := os.WriteFile(path, was[saves.ModelName], 0o666); err != nil {
 			return err
 		}
 		return signAnew(filepath.Dir(path), nil)
@@ -101,17 +102,18 @@ func TestResumeRefuses(t *testing.T) {
 		{"no such folder", filepath.Join(dir, "none"), l, same,
 			"no state.json there: want a folder such as RUN/checkpoints/latest"},
 		{"the run folder", dir, l, same, "no state.json there"},
-		{"no state", broken(stateFile, os.Remove), l, same, "no state.json there"},
-		{"half a state", broken(stateFile, cut), l, same, "state.json: "},
-		{"a state without step", broken(stateFile, with("{}")), l, same, "step 0"},
-		{"another step", broken(stateFile, edited(`"step": 2`, `"step": 3`)), l, same, "state.json: sha256 "},
-		{"another offset", broken(stateFile, edited(`"offset": 0`, `"offset": 1`)), l, same, "state.json: sha256 "},
-		{"another step, unsigned", broken(stateFile, stateOf(func(st *state) { st.Step = 3 })), l, same,
+		{"no state", broken(saves.StateName, os.Remove), l, same, "no state.json there"},
+		{"half a state", broken(saves.StateName, cut), l, same, "state.json: "},
+		{"a state without step", broken(saves.StateName, with("{}")), l, same, "step 0"},
+		{"another step", broken(saves.StateName, edited(`"step": 2`, `"step": 3`)), l, same, "state.json: sha256 "},
+		{"another offset", broken(saves.StateName, edited(`"offset": 0`, `"offset": 1`)), l, same,
+			"state.json: sha256 "},
+		{"another step, unsigned", broken(saves.StateName, stateOf(func(st *state) { st.Step = 3 })), l, same,
 			"it is of step 3, in the folder of step 2"},
-		{"no weights", broken(modelFile, os.Remove), l, same, modelFile},
-		{"half the weights", broken(modelFile, cut), l, same, modelFile},
-		{"no averages", broken(emaFile, os.Remove), l, same, emaFile},
-		{"half the averages", broken(emaFile, cut), l, same, emaFile},
+		{"no weights", broken(saves.ModelName, os.Remove), l, same, saves.ModelName},
+		{"half the weights", broken(saves.ModelName, cut), l, same, saves.ModelName},
+		{"no averages", broken(saves.EMAName, os.Remove), l, same, saves.EMAName},
+		{"half the averages", broken(saves.EMAName, cut), l, same, saves.EMAName},
 		{"no optimizer", broken(optimizerAlone, os.Remove), l, same, optimizerAlone},
 		{"half the optimizer", broken(optimizerAlone, cut), l, same, optimizerAlone},
 		{"an optimizer that is none", broken(optimizerAlone, asModel), l, same,
@@ -155,7 +157,7 @@ func signAnew(dir string, change func(*state)) error {
 		return err
 	}
 	for i := range st.Files {
-		if st.Files[i], err = describeFile(dir, st.Files[i].File); err != nil {
+		if st.Files[i], err = saves.Describe(dir, st.Files[i].Name); err != nil {
 			return err
 		}
 	}
@@ -167,7 +169,7 @@ func signAnew(dir string, change func(*state)) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, stateFile), text, 0o666)
+	return os.WriteFile(filepath.Join(dir, saves.StateName), text, 0o666)
 }
 
 // The step of a state is that of the averages too, where neither a checksum nor the name of the folder tells.
@@ -207,7 +209,7 @@ func TestLoadCompares(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _, err = tryRun(t, context.Background(), small(6), l, t.TempDir(), result.Checkpoint, Hooks{})
-		if err == nil || !strings.Contains(err.Error(), name) || name != stateFile &&
+		if err == nil || !strings.Contains(err.Error(), name) || name != saves.StateName &&
 			!strings.HasSuffix(err.Error(), "take an older checkpoint: "+filepath.Join(dir, "0000002")) {
 			t.Errorf("%s: error %v", name, err)
 		}
@@ -227,19 +229,19 @@ func TestLeftoversOfAKilledRun(t *testing.T) {
 	if err := os.Mkdir(stale, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(stale, modelFile), was[modelFile][:100], 0o666); err != nil {
+	if err := os.WriteFile(filepath.Join(stale, saves.ModelName), was[saves.ModelName][:100], 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("0000002", filepath.Join(dir, latestLink+".tmp")); err != nil {
+	if err := os.Symlink("0000002", filepath.Join(dir, saves.LatestName+".tmp")); err != nil {
 		t.Fatal(err)
 	}
 	// A whole checkpoint that the link does not yet name, as after a kill between the two renames.
 	copyDir(t, first.Checkpoint, filepath.Join(dir, "0000004"))
 
-	run(t, small(4), l, dir, filepath.Join(dir, latestLink), Hooks{})
+	run(t, small(4), l, dir, filepath.Join(dir, saves.LatestName), Hooks{})
 	straight := t.TempDir()
 	want, _ := run(t, small(4), l, straight, "", Hooks{})
-	sameCheckpoint(t, "after a kill", filepath.Join(dir, latestLink), want.Checkpoint)
+	sameCheckpoint(t, "after a kill", filepath.Join(dir, saves.LatestName), want.Checkpoint)
 	if got := listing(t, dir); got != "0000002 0000004 latest" {
 		t.Errorf("left %q", got)
 	}
@@ -248,7 +250,7 @@ func TestLeftoversOfAKilledRun(t *testing.T) {
 			t.Errorf("%s of the earlier checkpoint changed", name)
 		}
 	}
-	if target, err := os.Readlink(filepath.Join(dir, latestLink)); target != "0000004" || err != nil {
+	if target, err := os.Readlink(filepath.Join(dir, saves.LatestName)); target != "0000004" || err != nil {
 		t.Errorf("latest is %q, %v: want a link without a path, so that the run folder can move", target, err)
 	}
 }
@@ -258,10 +260,10 @@ func TestSaveFails(t *testing.T) {
 	l, dir := synthetic(t, syntheticPlan(20)), t.TempDir()
 	run(t, small(2), l, dir, "", Hooks{})
 	// A folder where the link should be cannot be replaced by it.
-	if err := os.Remove(filepath.Join(dir, latestLink)); err != nil {
+	if err := os.Remove(filepath.Join(dir, saves.LatestName)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, latestLink, "x"), 0o777); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, saves.LatestName, "x"), 0o777); err != nil {
 		t.Fatal(err)
 	}
 	var said []string

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -152,19 +153,20 @@ func TestEveryError(t *testing.T) {
 				}
 			}
 		}, stopped.Error(), "", n},
-		{"a file of a checkpoint fails once", saving(modelFile, 1, syscall.EIO), "", "", total},
+		{"a file of a checkpoint fails once", saving(saves.ModelName, 1, syscall.EIO), "", "", total},
 		{"another fails twice", saving(optimizerAlone, 2, syscall.ENOSPC), "", "", total},
 		{"the folder fails once", saving("folder", 1, syscall.EMFILE), "", "", total},
-		{"the state fails once", saving(stateFile, 1, syscall.EIO), "", "", total},
-		{"a checkpoint fails", saving(emaFile, 3, syscall.ENOSPC), "",
+		{"the state fails once", saving(saves.StateName, 1, syscall.EIO), "", "", total},
+		{"a checkpoint fails", saving(saves.EMAName, 3, syscall.ENOSPC), "",
 			"save checkpoint of step 5: no space left on device; the run goes on, and tries again", total},
-		{"a checkpoint may not be written", saving(emaFile, 1, syscall.EACCES), "",
+		{"a checkpoint may not be written", saving(saves.EMAName, 1, syscall.EACCES), "",
 			"save checkpoint of step 5: permission denied; the run goes on, and tries again", total},
-		{"the last fails too", saving(emaFile, 6, syscall.EIO), "",
+		{"the last fails too", saving(saves.EMAName, 6, syscall.EIO), "",
 			"save checkpoint of step 8: input/output error: tried again in 1ms", total},
-		{"none can be written", saving(emaFile, 1000, syscall.EDQUOT), "save checkpoint of step 8: disk quota exceeded",
+		{"none can be written", saving(saves.EMAName, 1000, syscall.EDQUOT),
+			"save checkpoint of step 8: disk quota exceeded",
 			"save checkpoint of step 5: disk quota exceeded", 0},
-		{"latest cannot be made", saving(latestLink, 1000, syscall.EPERM), "",
+		{"latest cannot be made", saving(saves.LatestName, 1000, syscall.EPERM), "",
 			"operation not permitted: the checkpoint of step 5 is whole, and found without it", total},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -187,7 +189,7 @@ func TestEveryError(t *testing.T) {
 			if n := torch.Live(); n != live {
 				t.Errorf("%d tensors live after the run, %d before", n, live)
 			}
-			want := filepath.Join(dir, stepName(c.step))
+			want := filepath.Join(dir, saves.StepName(c.step))
 			if c.step == 0 {
 				want = ""
 			}
@@ -205,10 +207,12 @@ func TestEveryError(t *testing.T) {
 			case job.Config.Accumulation == 2 || job.Config.OnBadStep == onBadSkip ||
 				job.CheckSteps == CheckWhenLogging || c.step == 0:
 			case c.step == n+1: // a step that was not applied
-				sameTensors(t, filepath.Join(want, modelFile), filepath.Join(straight, stepName(n), modelFile))
+				sameTensors(t, filepath.Join(want, saves.ModelName),
+					filepath.Join(straight, saves.StepName(n), saves.ModelName))
 			default:
-				for _, name := range []string{modelFile, emaFile, optimizerAlone} {
-					sameFile(t, c.name, filepath.Join(want, name), filepath.Join(straight, stepName(c.step), name))
+				for _, name := range []string{saves.ModelName, saves.EMAName, optimizerAlone} {
+					sameFile(t, c.name, filepath.Join(want, name),
+						filepath.Join(straight, saves.StepName(c.step), name))
 				}
 			}
 			// What is left continues.
@@ -301,7 +305,7 @@ func TestStepCheckChangesNoBits(t *testing.T) {
 		if bad != want {
 			t.Errorf("check %q: the bad step was noticed at step %d, want %d", check, bad, want)
 		}
-		for _, name := range []string{modelFile, emaFile, optimizerAlone} {
+		for _, name := range []string{saves.ModelName, saves.EMAName, optimizerAlone} {
 			sameFile(t, string(check), filepath.Join(dirs[check], name), filepath.Join(dirs[CheckByDevice], name))
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
@@ -37,7 +38,7 @@ func TestNewestPassesOverDamage(t *testing.T) {
 		}
 	}
 	flip(filepath.Join(dir, "0000006", optimizerAlone), 100)
-	if err := os.Truncate(filepath.Join(dir, "0000004", emaFile), 50); err != nil {
+	if err := os.Truncate(filepath.Join(dir, "0000004", saves.EMAName), 50); err != nil {
 		t.Fatal(err)
 	}
 	path, damaged, err := Newest(dir)
@@ -59,12 +60,12 @@ func TestNewestPassesOverDamage(t *testing.T) {
 		t.Errorf("%q, %v, %v", path, damaged, err)
 	}
 	// A list of other files, which could lead out of the folder, is not followed.
-	state := filepath.Join(dir, "0000002", stateFile)
+	state := filepath.Join(dir, "0000002", saves.StateName)
 	b, err := os.ReadFile(state)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(state, []byte(strings.Replace(string(b), emaFile, "../0000004/ema.safetensors", 1)),
+	if err := os.WriteFile(state, []byte(strings.Replace(string(b), saves.EMAName, "../0000004/ema.safetensors", 1)),
 		0o666); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -90,7 +91,7 @@ func TestOriginalOnProcesses(t *testing.T) {
 	two := one.in(t)
 	two.finish(t, 2)
 	for _, dir := range []string{one.Dir, two.Dir} {
-		for name, section := range map[string]string{modelFile: "model.", emaFile: "ema."} {
+		for name, section := range map[string]string{saves.ModelName: "model.", saves.EMAName: "ema."} {
 			saved := open(t, filepath.Join(dir, "0000003", name))
 			for _, info := range saved.Tensors() {
 				got, err := saved.Read(info.Name)
@@ -103,9 +104,10 @@ func TestOriginalOnProcesses(t *testing.T) {
 			}
 		}
 	}
-	for _, file := range []string{modelFile, emaFile} {
-		sameWeights(t, "two processes", filepath.Join(two.Dir, latestLink, file), filepath.Join(one.Dir, latestLink,
-			file), 1e-4)
+	for _, file := range []string{saves.ModelName, saves.EMAName} {
+		sameWeights(t, "two processes", filepath.Join(two.Dir, saves.LatestName, file),
+			filepath.Join(one.Dir, saves.LatestName,
+				file), 1e-4)
 	}
 	stopped := one.in(t)
 	stopped.Config.MaxSteps = 5

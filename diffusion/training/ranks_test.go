@@ -23,6 +23,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/internal/testtool"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -353,8 +354,9 @@ func TestProcessesEqualOne(t *testing.T) {
 				}
 			}
 		}
-		for _, file := range []string{modelFile, emaFile} {
-			sameWeights(t, what, filepath.Join(other.Dir, latestLink, file), filepath.Join(one.Dir, latestLink, file),
+		for _, file := range []string{saves.ModelName, saves.EMAName} {
+			sameWeights(t, what, filepath.Join(other.Dir, saves.LatestName, file),
+				filepath.Join(one.Dir, saves.LatestName, file),
 				1e-4)
 		}
 	}
@@ -370,12 +372,12 @@ func TestRecomputing(t *testing.T) {
 		plain, again := plain.in(t), again.in(t)
 		plain.finish(t, world)
 		again.finish(t, world)
-		for _, file := range []string{modelFile, emaFile} {
-			want, err := os.ReadFile(filepath.Join(plain.Dir, latestLink, file))
+		for _, file := range []string{saves.ModelName, saves.EMAName} {
+			want, err := os.ReadFile(filepath.Join(plain.Dir, saves.LatestName, file))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, err := os.ReadFile(filepath.Join(again.Dir, latestLink, file)); err != nil ||
+			if got, err := os.ReadFile(filepath.Join(again.Dir, saves.LatestName, file)); err != nil ||
 				!bytes.Equal(got, want) {
 				t.Errorf("%d processes: %s differs (%v)", world, file, err)
 			}
@@ -401,9 +403,9 @@ func TestProcessesOverNCCL(t *testing.T) {
 				w.Loss, w.GradNorm, w.UpdateNorm)
 		}
 	}
-	for _, file := range []string{modelFile, emaFile} {
-		sameWeights(t, "over NCCL", filepath.Join(nccl.Dir, latestLink, file),
-			filepath.Join(gloo.Dir, latestLink, file), 0)
+	for _, file := range []string{saves.ModelName, saves.EMAName} {
+		sameWeights(t, "over NCCL", filepath.Join(nccl.Dir, saves.LatestName, file),
+			filepath.Join(gloo.Dir, saves.LatestName, file), 0)
 	}
 }
 
@@ -461,8 +463,10 @@ func TestStopOnOneStopsAll(t *testing.T) {
 	}
 	other.StopAt = 0
 	sameLosses(t, "stopped and continued", append(records(lines), records(other.finish(t, 2))...), want)
-	for _, name := range []string{modelFile, emaFile, optimizerFile(0, 2), optimizerFile(1, 2)} {
-		sameFile(t, name, filepath.Join(other.Dir, latestLink, name), filepath.Join(straight.Dir, latestLink, name))
+	for _, name := range []string{saves.ModelName, saves.EMAName, saves.OptimizerName(0, 2),
+		saves.OptimizerName(1, 2)} {
+		sameFile(t, name, filepath.Join(other.Dir, saves.LatestName, name),
+			filepath.Join(straight.Dir, saves.LatestName, name))
 	}
 }
 
@@ -502,8 +506,10 @@ func TestUnreadableOnOneRank(t *testing.T) {
 		}
 		bad.Unreadable = 0
 		bad.finish(t, 2)
-		for _, name := range []string{modelFile, emaFile, optimizerFile(0, 2), optimizerFile(1, 2)} {
-			sameFile(t, name, filepath.Join(bad.Dir, latestLink, name), filepath.Join(straight.Dir, latestLink, name))
+		for _, name := range []string{saves.ModelName, saves.EMAName, saves.OptimizerName(0, 2),
+			saves.OptimizerName(1, 2)} {
+			sameFile(t, name, filepath.Join(bad.Dir, saves.LatestName, name),
+				filepath.Join(straight.Dir, saves.LatestName, name))
 		}
 	}
 }
@@ -545,7 +551,7 @@ func TestBadStepOnOneRank(t *testing.T) {
 		if want := []int{1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11, 12}; !slices.Equal(steps, want) {
 			t.Errorf("%d processes, rollback: steps %v, want %v", world, steps, want)
 		}
-		st, err := readState(filepath.Join(back.Dir, latestLink))
+		st, err := readState(filepath.Join(back.Dir, saves.LatestName))
 		if err != nil || st.Offset != 2 {
 			t.Errorf("%d processes, rollback: offset %d, want 2: step 6 and the bad one are passed over (%v)", world,
 				st.Offset, err)
@@ -658,12 +664,12 @@ func TestKilledRuns(t *testing.T) {
 				}
 			}
 			for rank := range world {
-				sameFile(t, "killed", filepath.Join(killed.Dir, latestLink, optimizerFile(rank, world)),
-					filepath.Join(straight.Dir, latestLink, optimizerFile(rank, world)))
+				sameFile(t, "killed", filepath.Join(killed.Dir, saves.LatestName, saves.OptimizerName(rank, world)),
+					filepath.Join(straight.Dir, saves.LatestName, saves.OptimizerName(rank, world)))
 			}
-			for _, name := range []string{modelFile, emaFile, stateFile} {
-				sameFile(t, "killed", filepath.Join(killed.Dir, latestLink, name),
-					filepath.Join(straight.Dir, latestLink, name))
+			for _, name := range []string{saves.ModelName, saves.EMAName, saves.StateName} {
+				sameFile(t, "killed", filepath.Join(killed.Dir, saves.LatestName, name),
+					filepath.Join(straight.Dir, saves.LatestName, name))
 			}
 			if got := listing(t, killed.Dir); got != "0000287 0000294 0000300 latest" {
 				t.Errorf("left %q", got)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/torch/optim"
@@ -134,7 +134,7 @@ func (w *saver) writeAll(ctx context.Context, key func(any) string, shot *optim.
 	}
 	// What a run that was killed left: a checkpoint of a large model takes gigabytes.
 	disk.SweepFolder(w.dir)
-	name := stepName(st.Step)
+	name := saves.StepName(st.Step)
 	path = filepath.Join(w.dir, name)
 	err = disk.ReplaceFolder(path, func(dir string) error {
 		if err := tell(dir); err != nil {
@@ -159,7 +159,8 @@ func (w *saver) writeAll(ctx context.Context, key func(any) string, shot *optim.
 		if err != nil {
 			return err
 		}
-		return w.trying(stateFile, func() error { return disk.WriteBytes(filepath.Join(dir, stateFile), text) })
+		return w.trying(saves.StateName,
+			func() error { return disk.WriteBytes(filepath.Join(dir, saves.StateName), text) })
 	})
 	if err != nil {
 		return "", err
@@ -170,7 +171,7 @@ func (w *saver) writeAll(ctx context.Context, key func(any) string, shot *optim.
 // tidy makes `latest` refer to the checkpoint of step and removes those that are not kept. It says in words what it
 // could not do: the checkpoint is there all the same.
 func (w *saver) tidy(step int) (notes []string) {
-	err := w.trying(latestLink, func() error { return link(stepName(step), filepath.Join(w.dir, latestLink)) })
+	err := w.trying(saves.LatestName, func() error { return saves.SetLatest(w.dir, step) })
 	if err != nil {
 		notes = append(notes, fmt.Sprintf("%v: the checkpoint of step %d is whole, and found without it", err, step))
 	}
@@ -196,8 +197,8 @@ func (w *saver) writeWeights(dir string, shot *optim.Snapshot, info dit.Info, st
 	for _, f := range []struct {
 		name    string
 		weights []checkpoint.Tensor
-	}{{modelFile, shot.Weights()}, {emaFile, shot.Averages()}} {
-		info.EMA = f.name == emaFile
+	}{{saves.ModelName, shot.Weights()}, {saves.EMAName, shot.Averages()}} {
+		info.EMA = f.name == saves.EMAName
 		file, err := w.writeFile(dir, f.name, func(path string) error { return dit.Save(path, f.weights, info) })
 		if err != nil {
 			return err
@@ -207,19 +208,19 @@ func (w *saver) writeWeights(dir string, shot *optim.Snapshot, info dit.Info, st
 	return nil
 }
 
-func (w *saver) writeOptimizer(dir string, shot *optim.Snapshot) (savedFile, error) {
-	name := optimizerFile(w.group.Rank(), w.group.World())
+func (w *saver) writeOptimizer(dir string, shot *optim.Snapshot) (saves.File, error) {
+	name := saves.OptimizerName(w.group.Rank(), w.group.World())
 	tensors, meta := shot.Optimizer()
 	return w.writeFile(dir, name, func(path string) error { return checkpoint.Write(path, tensors, meta) })
 }
 
 // writeFile writes a file of a checkpoint and reads it for its checksum.
-func (w *saver) writeFile(dir, name string, write func(path string) error) (file savedFile, err error) {
+func (w *saver) writeFile(dir, name string, write func(path string) error) (file saves.File, err error) {
 	err = w.trying(name, func() error {
 		if err := write(filepath.Join(dir, name)); err != nil {
 			return err
 		}
-		file, err = describeFile(dir, name)
+		file, err = saves.Describe(dir, name)
 		return err
 	})
 	return file, err
@@ -232,32 +233,32 @@ func (momentary) Is(target error) bool { return target == syscall.EAGAIN }
 
 // partOfSave is what a process tells rank 0 of the file it wrote.
 type partOfSave struct {
-	File      savedFile `json:"file"`
-	Error     string    `json:"error,omitempty"`
-	Momentary bool      `json:"momentary,omitempty"`
+	File      saves.File `json:"file"`
+	Error     string     `json:"error,omitempty"`
+	Momentary bool       `json:"momentary,omitempty"`
 }
 
 // partOf waits until another process has written its file.
-func (w *saver) partOf(ctx context.Context, dir, key string, rank int) (savedFile, error) {
+func (w *saver) partOf(ctx context.Context, dir, key string, rank int) (saves.File, error) {
 	text, err := w.group.Store().Get(ctx, key)
 	if err != nil {
-		return savedFile{}, fmt.Errorf("rank %d has not written its part: %w", rank, err)
+		return saves.File{}, fmt.Errorf("rank %d has not written its part: %w", rank, err)
 	}
 	var part partOfSave
 	if err := json.Unmarshal(text, &part); err != nil {
-		return savedFile{}, fmt.Errorf("rank %d: %w", rank, err)
+		return saves.File{}, fmt.Errorf("rank %d: %w", rank, err)
 	}
 	if part.Error != "" {
 		err := fmt.Errorf("rank %d: %s", rank, part.Error)
 		if part.Momentary {
 			err = momentary{err}
 		}
-		return savedFile{}, err
+		return saves.File{}, err
 	}
-	info, err := os.Stat(filepath.Join(dir, part.File.File))
+	info, err := os.Stat(filepath.Join(dir, part.File.Name))
 	if err != nil || info.Size() != part.File.Bytes {
-		return savedFile{}, fmt.Errorf("%s: rank %d has written it, but it is not here: the run folder must be on "+
-			"a file system that all machines share", part.File.File, rank)
+		return saves.File{}, fmt.Errorf("%s: rank %d has written it, but it is not here: the run folder must be on "+
+			"a file system that all machines share", part.File.Name, rank)
 	}
 	return part.File, w.group.Store().Delete(key)
 }
@@ -268,7 +269,7 @@ func (w *saver) retire(last int) error {
 	if w.keepLast == 0 {
 		return nil
 	}
-	steps, err := checkpoints(w.dir)
+	steps, err := saves.Steps(w.dir)
 	if err != nil {
 		return err
 	}
@@ -282,28 +283,9 @@ func (w *saver) retire(last int) error {
 			kept++
 			continue
 		}
-		if err := disk.RemoveFolder(filepath.Join(w.dir, stepName(step))); err != nil {
+		if err := disk.RemoveFolder(filepath.Join(w.dir, saves.StepName(step))); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// link makes the symbolic link at path refer to name, replacing another at once. On a file system without symbolic
-// links path becomes a text file that holds name.
-func link(name, path string) error {
-	aside := path + ".tmp"
-	if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.Symlink(name, aside); errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
-		return disk.WriteBytes(path, []byte(name+"\n"))
-	} else if err != nil {
-		return err
-	}
-	if err := os.Rename(aside, path); err != nil {
-		os.Remove(aside)
-		return err
-	}
-	return disk.SyncDir(filepath.Dir(path))
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -123,9 +124,9 @@ func tryRun(t testing.TB, ctx context.Context, cfg Config, l *latents.Set, dir, 
 	return result, records, err
 }
 
-var optimizerAlone = optimizerFile(0, 1)
+var optimizerAlone = saves.OptimizerName(0, 1)
 
-var checkpointFiles = []string{modelFile, emaFile, optimizerAlone, stateFile}
+var checkpointFiles = []string{saves.ModelName, saves.EMAName, optimizerAlone, saves.StateName}
 
 func sameCheckpoint(t *testing.T, what, got, want string) {
 	t.Helper()

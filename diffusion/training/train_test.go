@@ -13,6 +13,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -151,7 +152,7 @@ func TestDivergenceEndsTheRun(t *testing.T) {
 		if result.Checkpoint == "" {
 			continue
 		}
-		f := open(t, filepath.Join(result.Checkpoint, modelFile))
+		f := open(t, filepath.Join(result.Checkpoint, saves.ModelName))
 		for _, info := range f.Tensors() {
 			b, err := f.Read(info.Name)
 			if err != nil {
@@ -211,7 +212,7 @@ func TestPreviewSeesTheAverages(t *testing.T) {
 		t.Fatalf("previews at %d steps, want 2 and 4", len(weights))
 	}
 	torchtest.Run(t, func(s *torch.Scope) error {
-		for file, want := range map[string]bool{emaFile: true, modelFile: false} {
+		for file, want := range map[string]bool{saves.EMAName: true, saves.ModelName: false} {
 			m, info, err := dit.Open(s, filepath.Join(dir, "0000004", file))
 			if err != nil {
 				return err

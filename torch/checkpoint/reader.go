@@ -35,6 +35,7 @@ import (
 	"slices"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/saves"
 )
 
 // Info describes one tensor of a file.
@@ -106,13 +107,13 @@ func open(path string, verify bool, read func(r io.ReaderAt, size int64) (*File,
 	}
 	var signed *comparison
 	if verify {
-		s, err := signatureOf(path)
+		s, err := saves.SignatureOf(path)
 		if err != nil {
 			fd.Close()
 			return nil, loadError(path, err)
 		}
 		if s != nil {
-			signed = s.compare(fd, st.Size())
+			signed = compareWith(s, fd, st.Size())
 		}
 	}
 	f, err := read(fd, st.Size())
@@ -121,7 +122,7 @@ func open(path string, verify bool, read func(r io.ReaderAt, size int64) (*File,
 			err = fmt.Errorf("%w: %w", err, damage)
 		}
 	} else if signed != nil {
-		err = signed.checkSize()
+		err = signed.signature.CheckSize(signed.size)
 	}
 	if err != nil {
 		if signed != nil {
@@ -344,7 +345,7 @@ func (f *File) Signed() string {
 	if f.signed == nil {
 		return ""
 	}
-	return f.signed.by
+	return f.signed.signature.By
 }
 
 // SHA256 returns the hex SHA-256 of the file, of a model in several files that of the file that lists them.

@@ -11,17 +11,18 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/saves"
 )
 
 // writeCheckpoint makes a checkpoint of a training run of one process: RUN/checkpoints/NNNNNNN.
 func writeCheckpoint(t *testing.T, dir string, step int) string {
 	t.Helper()
-	path := filepath.Join(dir, StepName(step))
+	path := filepath.Join(dir, saves.StepName(step))
 	if err := os.MkdirAll(path, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	f := Folder{Step: step, World: 1}
-	for i, name := range f.names() {
+	f := saves.Folder{Step: step, World: 1}
+	for i, name := range []string{saves.ModelName, saves.EMAName, saves.OptimizerName(0, 1)} {
 		data := make([]byte, 4000)
 		data[i] = byte(step)
 		err := Write(filepath.Join(path, name), []Tensor{{Info: Info{Name: "x", DType: F32, Shape: []int64{1000}},
@@ -29,7 +30,7 @@ func writeCheckpoint(t *testing.T, dir string, step int) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		saved, err := Describe(path, name)
+		saved, err := saves.Describe(path, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -37,7 +38,7 @@ func writeCheckpoint(t *testing.T, dir string, step int) string {
 	}
 	text, err := disk.MarshalSealed(f)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(path, StateName), text, 0o666)
+		err = os.WriteFile(filepath.Join(path, saves.StateName), text, 0o666)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -62,8 +63,8 @@ func flipByte(t *testing.T, path string, at int) {
 func TestEveryReaderCompares(t *testing.T) {
 	dir := t.TempDir()
 	older := writeCheckpoint(t, dir, 10)
-	path := filepath.Join(writeCheckpoint(t, dir, 20), EMAName)
-	if err := os.Symlink(StepName(20), filepath.Join(dir, LatestName)); err != nil {
+	path := filepath.Join(writeCheckpoint(t, dir, 20), saves.EMAName)
+	if err := os.Symlink(saves.StepName(20), filepath.Join(dir, saves.LatestName)); err != nil {
 		t.Fatal(err)
 	}
 	readers := func(path string) map[string]error {
@@ -105,7 +106,7 @@ func TestEveryReaderCompares(t *testing.T) {
 	now, _ := disk.SHA256(path)
 	want := "sha256 " + now[:12] + "..., " + sum[:12] + "... when it was written (state.json): damaged: take an " +
 		"older checkpoint: " + older
-	for _, path := range []string{path, filepath.Join(dir, LatestName, EMAName)} {
+	for _, path := range []string{path, filepath.Join(dir, saves.LatestName, saves.EMAName)} {
 		for what, err := range readers(path) {
 			if err == nil || !strings.HasSuffix(err.Error(), "load "+path+": "+want) {
 				t.Errorf("%s: error %v, want %s", what, err, want)
@@ -124,7 +125,7 @@ func TestEveryReaderCompares(t *testing.T) {
 
 // A header that is not what was written is seen as damage, not as another file; so is a size.
 func TestDamageIsTheCause(t *testing.T) {
-	path := filepath.Join(writeCheckpoint(t, t.TempDir(), 10), ModelName)
+	path := filepath.Join(writeCheckpoint(t, t.TempDir(), 10), saves.ModelName)
 	flipByte(t, path, 12)
 	_, err := Open(path)
 	if err == nil || !strings.Contains(err.Error(),
@@ -144,7 +145,7 @@ func TestDamageIsTheCause(t *testing.T) {
 // state.json is compared with itself before it is believed, by those who want but the weights too.
 func TestDamagedState(t *testing.T) {
 	dir := writeCheckpoint(t, t.TempDir(), 10)
-	state, path := filepath.Join(dir, StateName), filepath.Join(dir, EMAName)
+	state, path := filepath.Join(dir, saves.StateName), filepath.Join(dir, saves.EMAName)
 	text, err := os.ReadFile(state)
 	if err != nil {
 		t.Fatal(err)
@@ -189,25 +190,25 @@ func TestSums(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		_, text = ReadSigned(config, 100)
+		_, text = saves.ReadSigned(config, 100)
 		return f.Verify(), text
 	}
 	if w, c := both(); w != nil || c != nil {
 		t.Errorf("unsigned: %v, %v", w, c)
 	}
-	var files []Saved
+	var files []saves.File
 	for _, name := range []string{"config.json", "w.safetensors"} {
-		f, err := Describe(dir, name)
+		f, err := saves.Describe(dir, name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		files = append(files, f)
 	}
-	if err := WriteSums(dir, files); err != nil {
+	if err := saves.WriteSums(dir, files); err != nil {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256([]byte("{}"))
-	if text, _ := os.ReadFile(filepath.Join(dir, SumsName)); !strings.HasPrefix(string(text),
+	if text, _ := os.ReadFile(filepath.Join(dir, saves.SumsName)); !strings.HasPrefix(string(text),
 		hex.EncodeToString(sum[:])+"  config.json\n") {
 		t.Errorf("%s: want the form of sha256sum", text)
 	}
@@ -215,11 +216,11 @@ func TestSums(t *testing.T) {
 		t.Errorf("signed: %v, %v", w, c)
 	}
 	// Sums that an editor saved with a byte order mark still say what they did.
-	sums, err := os.ReadFile(filepath.Join(dir, SumsName))
+	sums, err := os.ReadFile(filepath.Join(dir, saves.SumsName))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, SumsName), append([]byte("\ufeff"), sums...), 0o666); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, saves.SumsName), append([]byte("\ufeff"), sums...), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	flipByte(t, path, -1)
@@ -230,14 +231,14 @@ func TestSums(t *testing.T) {
 	for _, err := range []error{w, c} {
 		if err == nil || !strings.Contains(err.Error(),
 			"when it was written (SHA256SUMS): damaged: copy it again, or delete "+filepath.Join(dir,
-				SumsName)+" if it was changed on purpose") {
+				saves.SumsName)+" if it was changed on purpose") {
 			t.Errorf("damaged: error %v", err)
 		}
 	}
-	if _, err := ReadSigned(config, 1); err == nil || !strings.Contains(err.Error(), "more than 1 bytes") {
+	if _, err := saves.ReadSigned(config, 1); err == nil || !strings.Contains(err.Error(), "more than 1 bytes") {
 		t.Errorf("a long file: error %v", err)
 	}
-	if _, err := ReadSigned(filepath.Join(dir, "none"), 1); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := saves.ReadSigned(filepath.Join(dir, "none"), 1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: error %v", err)
 	}
 }

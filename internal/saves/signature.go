@@ -1,4 +1,4 @@
-package checkpoint
+package saves
 
 import (
 	"bufio"
@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 
 	"github.com/ditrun/ditrun/internal/disk"
 )
@@ -24,26 +23,26 @@ const SumsName = "SHA256SUMS"
 // maxSums bounds what is read of a file of checksums.
 const maxSums = 1 << 20
 
-// WriteSums writes the checksums of files in dir. From then on [Open] and [ReadSigned] compare with them.
-func WriteSums(dir string, files []Saved) error {
+// WriteSums writes the checksums of files in dir. From then on those who open the files compare with them.
+func WriteSums(dir string, files []File) error {
 	var b bytes.Buffer
 	for _, f := range files {
-		fmt.Fprintf(&b, "%s  %s\n", f.SHA256, f.File)
+		fmt.Fprintf(&b, "%s  %s\n", f.SHA256, f.Name)
 	}
 	return disk.WriteBytes(filepath.Join(dir, SumsName), b.Bytes())
 }
 
-// A signature is what stands beside a file about it: what it was when it was written.
-type signature struct {
-	bytes  int64 // -1 where that is not said
+// A Signature is what another file says of a file: what it was when it was written.
+type Signature struct {
+	By     string // the name of the file that says so
+	bytes  int64  // -1 where only the checksum is known
 	sha256 string
-	by     string // the file that says so
-	wayOut string
+	advice string // what to do where the file is damaged
 }
 
-// signatureOf looks for what signs the file at path: state.json of a training run, or SHA256SUMS. It is nil where
-// nothing does.
-func signatureOf(path string) (*signature, error) {
+// SignatureOf looks for the signature of the file at path, in state.json of a training run or in SHA256SUMS. It is nil
+// where the file has none.
+func SignatureOf(path string) (*Signature, error) {
 	dir, name := filepath.Split(path)
 	dir = filepath.Clean(dir)
 	if s, err := signedByState(dir, name); s != nil || err != nil {
@@ -52,7 +51,7 @@ func signatureOf(path string) (*signature, error) {
 	return signedBySums(dir, name)
 }
 
-func signedByState(dir, name string) (*signature, error) {
+func signedByState(dir, name string) (*Signature, error) {
 	text, err := readState(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -69,8 +68,8 @@ func signedByState(dir, name string) (*signature, error) {
 		return nil, disk.Advise(err, olderThan(dir))
 	}
 	for _, file := range f.Files {
-		if file.File == name {
-			return &signature{file.Bytes, file.SHA256, StateName, olderThan(dir)}, nil
+		if file.Name == name {
+			return &Signature{StateName, file.Bytes, file.SHA256, olderThan(dir)}, nil
 		}
 	}
 	return nil, nil
@@ -100,7 +99,7 @@ func olderThan(dir string) string {
 	return alone
 }
 
-func signedBySums(dir, name string) (*signature, error) {
+func signedBySums(dir, name string) (*Signature, error) {
 	f, err := os.Open(filepath.Join(dir, SumsName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -118,24 +117,33 @@ func signedBySums(dir, name string) (*signature, error) {
 		// Two spaces, or a space and a star: sha256sum read it as text or as bytes, which is the same here.
 		if len(line) > digits+2 && line[digits] == ' ' && strings.Contains(" *", line[digits+1:digits+2]) &&
 			line[digits+2:] == name {
-			wayOut := fmt.Sprintf("copy it again, or delete %s if it was changed on purpose", filepath.Join(dir,
+			advice := fmt.Sprintf("copy it again, or delete %s if it was changed on purpose", filepath.Join(dir,
 				SumsName))
-			return &signature{-1, strings.ToLower(line[:digits]), SumsName, wayOut}, nil
+			return &Signature{SumsName, -1, strings.ToLower(line[:digits]), advice}, nil
 		}
 	}
 	return nil, nil
 }
 
-func (s *signature) check(sum string) error {
-	if sum != s.sha256 {
-		return fmt.Errorf("sha256 %.12s..., %.12s... when it was written (%s): damaged: %s", sum, s.sha256, s.by,
-			s.wayOut)
+// CheckSize compares the size of the file, where that is known.
+func (s *Signature) CheckSize(size int64) error {
+	if s.bytes >= 0 && size != s.bytes {
+		return fmt.Errorf("%d bytes, %d when it was written (%s): cut short or damaged: %s", size, s.bytes, s.By,
+			s.advice)
 	}
 	return nil
 }
 
-// ReadSigned reads a small file, of at most limit bytes, and compares it with the checksum that stands beside it, if
-// there is one.
+// Check compares the file's hex SHA-256.
+func (s *Signature) Check(sum string) error {
+	if sum != s.sha256 {
+		return fmt.Errorf("sha256 %.12s..., %.12s... when it was written (%s): damaged: %s", sum, s.sha256, s.By,
+			s.advice)
+	}
+	return nil
+}
+
+// ReadSigned reads a small file, of at most limit bytes, and compares it with its signature where it has one.
 func ReadSigned(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -149,66 +157,10 @@ func ReadSigned(path string, limit int64) ([]byte, error) {
 	if int64(len(text)) > limit {
 		return nil, fmt.Errorf("more than %d bytes", limit)
 	}
-	s, err := signatureOf(path)
+	s, err := SignatureOf(path)
 	if s == nil || err != nil {
 		return text, err
 	}
 	sum := sha256.Sum256(text)
-	return text, s.check(hex.EncodeToString(sum[:]))
-}
-
-// A comparison takes the sum of a signed file in the background, while the file is read.
-type comparison struct {
-	signature
-	size int64
-	stop atomic.Bool
-	done chan struct{} // closed when sum and err are set
-	sum  string
-	err  error
-}
-
-// compare begins to take the sum of a file of size bytes.
-func (s *signature) compare(r io.ReaderAt, size int64) *comparison {
-	c := &comparison{signature: *s, size: size, done: make(chan struct{})}
-	go func() {
-		defer close(c.done)
-		sum, buf := sha256.New(), make([]byte, 1<<20)
-		for at := int64(0); at < size && !c.stop.Load(); {
-			p := buf[:min(int64(len(buf)), size-at)]
-			if c.err = readFull(r, p, at); c.err != nil {
-				return
-			}
-			sum.Write(p)
-			at += int64(len(p))
-		}
-		c.sum = hex.EncodeToString(sum.Sum(nil))
-	}()
-	return c
-}
-
-// checkSize compares what can be compared without reading.
-func (c *comparison) checkSize() error {
-	if c.bytes >= 0 && c.size != c.bytes {
-		return fmt.Errorf("%d bytes, %d when it was written (%s): cut short or damaged: %s", c.size, c.bytes, c.by,
-			c.wayOut)
-	}
-	return nil
-}
-
-// verify waits for the sum and compares it.
-func (c *comparison) verify() error {
-	if err := c.checkSize(); err != nil {
-		return err
-	}
-	<-c.done
-	if c.err != nil {
-		return c.err
-	}
-	return c.check(c.sum)
-}
-
-// end stops taking the sum.
-func (c *comparison) end() {
-	c.stop.Store(true)
-	<-c.done
+	return text, s.Check(hex.EncodeToString(sum[:]))
 }

@@ -1,14 +1,61 @@
-package checkpoint
+package saves
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
+
+// writeCheckpoint makes a checkpoint of a training run of one process: RUN/checkpoints/NNNNNNN.
+func writeCheckpoint(t *testing.T, dir string, step int) string {
+	t.Helper()
+	path := filepath.Join(dir, StepName(step))
+	if err := os.MkdirAll(path, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	f := Folder{Step: step, World: 1}
+	for _, name := range f.names() {
+		file, err := Write(path, name, func(w io.Writer) error {
+			_, err := fmt.Fprintln(w, name, step)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := Describe(path, name); again != file || err != nil {
+			t.Fatalf("written as %+v, read as %+v, %v", file, again, err)
+		}
+		f.Files = append(f.Files, file)
+	}
+	text, err := disk.MarshalSealed(f)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(path, StateName), text, 0o666)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func flipByte(t *testing.T, path string, at int) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[(at+len(b))%len(b)] ^= 1
+	if err := os.WriteFile(path, b, 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // A reader finds a checkpoint whatever became of the link `latest`, and says which where the link does not.
 func TestLatest(t *testing.T) {
