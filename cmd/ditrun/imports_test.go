@@ -19,7 +19,7 @@ import (
 // without libtorch.
 var layers = [][]string{
 	{"internal/disk", "internal/mmap", "internal/names", "internal/testtool", "internal/transfer"},
-	{"internal/saves"},
+	{"internal/saves", "torch/checkpoint/internal/pickle"},
 	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/picture/sheet", "data/store",
 		"data/store/storetest", "data/filename", "data/classes", "data/idx", "dit/text/bpe", "torch/internal/native"},
 	{"data/labels"},

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ditrun/ditrun/torch/checkpoint/internal/pickle"
 )
 
 // A hostile file and what its error must say ("" for anything).
@@ -133,7 +135,7 @@ func hostileFiles(t *testing.T, sentinel string) []hostile {
 	} {
 		add("pickle: "+name, ptOf(p), "")
 	}
-	add("pickle too large", ptOf("\x80\x02"+strings.Repeat("N0", maxPickle/2+1)), "at most")
+	add("pickle too large", ptOf("\x80\x02"+strings.Repeat("N0", pickle.MaxSize/2+1)), "at most")
 
 	// Tensors that do not fit their storage.
 	const float, six, none, two3, str3 = "ctorch\nFloatStorage\n", "K\x06", "K\x00", "K\x02K\x03\x86", "K\x03K\x01\x86"

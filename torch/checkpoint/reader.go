@@ -24,6 +24,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -389,4 +390,34 @@ func loadError(path string, err error) error {
 		err = pe.Err
 	}
 	return fmt.Errorf("load %s: %w", path, err)
+}
+
+// sniff reads a file whatever its format is. An index needs the path, for its folder; without one it is
+// refused.
+func sniff(r io.ReaderAt, size int64, path string) (*File, error) {
+	head := make([]byte, min(size, 512))
+	if err := readFull(r, head, 0); err != nil {
+		return nil, err
+	}
+	// The length of a safetensors header can look like the beginning of any other format, so it is
+	// looked at first.
+	isHeader := len(head) > 8 && head[8] == '{' && binary.LittleEndian.Uint64(head) <= uint64(size-8)
+	isJSON := bytes.HasPrefix(head, []byte("{")) || bytes.HasPrefix(head, []byte("\ufeff{")) // with a byte order mark
+	switch {
+	case isHeader:
+		return newSafetensors(r, size)
+	case bytes.HasPrefix(head, []byte("PK")):
+		return newPyTorch(r, size)
+	case len(head) > 1 && head[0] == 0x80 && head[1] <= 5:
+		return newLegacy(r, size)
+	case len(head) > 262 && string(head[257:262]) == "ustar":
+		return nil, errors.New("a tar file, the format of torch before 0.1.10: load it in Python and save it again")
+	case isJSON && path == "":
+		return nil, errors.New("an index, where a file of weights was expected")
+	case isJSON:
+		return newIndex(r, size, path)
+	case len(head) > 8 && head[8] != '{':
+		return nil, errors.New("neither safetensors nor a file of torch.save nor the index of a sharded model")
+	}
+	return newSafetensors(r, size)
 }

@@ -118,7 +118,7 @@ func TestSharedStorageIsBounded(t *testing.T) {
 func TestGatherFarApart(t *testing.T) {
 	const stride = 1 << 28
 	storage := &storage{key: "0", dtype: F32, size: 4 * (stride + 4)}
-	far := &pickleTensor{storage: storage, dtype: F32, shape: []int64{2, 3}, strides: []int64{stride, 1}}
+	far := &strided{storage: storage, dtype: F32, shape: []int64{2, 3}, strides: []int64{stride, 1}}
 	if err := far.check(); err != nil {
 		t.Fatal(err)
 	}
