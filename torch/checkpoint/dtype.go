@@ -72,25 +72,10 @@ func encodeFloats(values []float32, d DType) []byte {
 		case BF16:
 			p = le.AppendUint16(p, uint16((b+0x7fff+b>>16&1)>>16)) // NaN does not occur in weights that a program makes
 		case F16:
-			p = le.AppendUint16(p, float16(v))
+			p = le.AppendUint16(p, Float16(v))
 		default:
 			return nil
 		}
 	}
 	return p
-}
-
-// float16 rounds v to IEEE half precision. Beyond its range it is infinite.
-func float16(v float32) uint16 {
-	sign := uint16(math.Float32bits(v) >> 16 & 0x8000)
-	a := math.Abs(float64(v))
-	switch {
-	case a >= 65520: // rounds above the largest, 65504
-		return sign | 0x7c00
-	case a < 0x1p-14: // subnormal: multiples of 2^-24
-		return sign | uint16(math.RoundToEven(a*0x1p24))
-	}
-	frac, exp := math.Frexp(a) // a = frac 2^exp, 0.5 <= frac < 1
-	// The carry of a rounded-up mantissa moves into the exponent, as it should.
-	return sign | uint16((exp+14)<<10+int(math.RoundToEven(frac*2048))-1024)
 }

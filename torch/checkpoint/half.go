@@ -24,12 +24,12 @@ func Float16(f float32) uint16 {
 	// Subnormal: the mantissa with its hidden bit, in units of 2^-24.
 	m := b&0x7fffff | 0x800000
 	shift := 126 - b>>23
-	q := m >> shift
-	rest, tie := m&(1<<shift-1), uint32(1)<<(shift-1)
-	if rest > tie || rest == tie && q&1 == 1 {
-		q++
+	units := m >> shift
+	remainder, tie := m&(1<<shift-1), uint32(1)<<(shift-1)
+	if remainder > tie || remainder == tie && units&1 == 1 {
+		units++
 	}
-	return sign | uint16(q)
+	return sign | uint16(units)
 }
 
 // FromFloat16 returns the value of an IEEE half, which every float32 holds exactly.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -102,93 +103,87 @@ func (h *header) metadata() (map[string]string, error) {
 	return meta, err
 }
 
+// entryFields are the fields of an entry, all of which it has.
+var entryFields = [...]string{"dtype", "shape", "data_offsets"}
+
 // entry reads {"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}, the fields
 // in any order.
 func (h *header) entry(name string) (entry, error) {
 	e := entry{name: name}
-	var dtype, shape, offsets bool
-	once := func(key string, seen *bool) error {
-		if *seen {
+	var seen [len(entryFields)]bool
+	err := h.object(func(key string) error {
+		i := slices.Index(entryFields[:], key)
+		switch {
+		case i < 0:
+			return fmt.Errorf("unknown field %q", key)
+		case seen[i]:
 			return fmt.Errorf("duplicate field %q", key)
 		}
-		*seen = true
-		return nil
-	}
-	err := h.object(func(key string) error {
+		seen[i] = true
 		switch key {
 		case "dtype":
-			if err := once(key, &dtype); err != nil {
-				return err
-			}
-			s, err := h.string()
-			if err != nil {
-				return err
-			}
-			if e.dtype = DType(s); e.dtype.Bits() == 0 {
-				return fmt.Errorf("unknown dtype %q", s)
-			}
+			return h.dtype(&e)
 		case "shape":
-			if err := once(key, &shape); err != nil {
-				return err
-			}
-			e.shape = []int64{}
-			return h.array(func() error {
-				if len(e.shape) == maxRank {
-					return fmt.Errorf("more than %d dimensions", maxRank)
-				}
-				v, err := h.uint()
-				if err != nil {
-					return err
-				}
-				if v > math.MaxInt64 {
-					return fmt.Errorf("dimension %d is too large", v)
-				}
-				e.shape = append(e.shape, int64(v))
-				return nil
-			})
-		case "data_offsets":
-			if err := once(key, &offsets); err != nil {
-				return err
-			}
-			n := 0
-			err := h.array(func() error {
-				v, err := h.uint()
-				if err != nil {
-					return err
-				}
-				switch n++; n {
-				case 1:
-					e.begin = v
-				case 2:
-					e.end = v
-				default:
-					return errors.New("data_offsets has more than 2 numbers")
-				}
-				return nil
-			})
-			if err != nil {
-				return err
-			}
-			if n != 2 {
-				return fmt.Errorf("data_offsets has %d numbers, want 2", n)
-			}
+			return h.shape(&e)
+		}
+		return h.offsets(&e)
+	})
+	if i := slices.Index(seen[:], false); err == nil && i >= 0 {
+		err = fmt.Errorf("field %q is missing", entryFields[i])
+	}
+	return e, err
+}
+
+func (h *header) dtype(e *entry) error {
+	s, err := h.string()
+	if err != nil {
+		return err
+	}
+	if e.dtype = DType(s); e.dtype.Bits() == 0 {
+		return fmt.Errorf("unknown dtype %q", s)
+	}
+	return nil
+}
+
+func (h *header) shape(e *entry) error {
+	e.shape = []int64{}
+	return h.array(func() error {
+		if len(e.shape) == maxRank {
+			return fmt.Errorf("more than %d dimensions", maxRank)
+		}
+		v, err := h.uint()
+		if err != nil {
+			return err
+		}
+		if v > math.MaxInt64 {
+			return fmt.Errorf("dimension %d is too large", v)
+		}
+		e.shape = append(e.shape, int64(v))
+		return nil
+	})
+}
+
+func (h *header) offsets(e *entry) error {
+	n := 0
+	err := h.array(func() error {
+		v, err := h.uint()
+		if err != nil {
+			return err
+		}
+		switch n++; n {
+		case 1:
+			e.begin = v
+		case 2:
+			e.end = v
 		default:
-			return fmt.Errorf("unknown field %q", key)
+			return errors.New("data_offsets has more than 2 numbers")
 		}
 		return nil
 	})
-	if err != nil {
-		return e, err
+	if err == nil && n != 2 {
+		err = fmt.Errorf("data_offsets has %d numbers, want 2", n)
 	}
-	for _, f := range []struct {
-		name string
-		seen bool
-	}{{"dtype", dtype}, {"shape", shape}, {"data_offsets", offsets}} {
-		if !f.seen {
-			return e, fmt.Errorf("field %q is missing", f.name)
-		}
-	}
-	return e, nil
+	return err
 }
 
 // object reads an object and calls value with each key, positioned at the value.

@@ -392,6 +392,14 @@ func loadError(path string, err error) error {
 	return fmt.Errorf("load %s: %w", path, err)
 }
 
+// WithoutPath drops the path that an error of this package begins with, for callers that name the file.
+func WithoutPath(err error) error {
+	if inner := errors.Unwrap(err); inner != nil {
+		return inner
+	}
+	return err
+}
+
 // sniff reads a file whatever its format is. An index needs the path, for its folder; without one it is
 // refused.
 func sniff(r io.ReaderAt, size int64, path string) (*File, error) {
