@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/numpy"
 )
 
 // The folders of fast-DiT end so.
@@ -99,7 +100,7 @@ func readLabel(fsys fs.FS, name string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	a, err := checkpoint.ParseNPY(b)
+	a, err := numpy.ParseNPY(b)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", name, err)
 	}
@@ -146,5 +147,5 @@ func writeNPY(path string, dtype checkpoint.DType, shape []int64, data []byte) (
 }
 
 func encodeNPY(w io.Writer, dtype checkpoint.DType, shape []int64, data []byte) error {
-	return checkpoint.EncodeNPY(w, checkpoint.Tensor{Info: checkpoint.Info{DType: dtype, Shape: shape}, Data: data})
+	return numpy.EncodeNPY(w, checkpoint.Tensor{Info: checkpoint.Info{DType: dtype, Shape: shape}, Data: data})
 }

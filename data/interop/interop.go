@@ -27,6 +27,7 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/numpy"
 )
 
 // A Kind is a layout.
@@ -288,7 +289,7 @@ func readArray(fsys fs.FS, name string, shape []int64) (checkpoint.Tensor, error
 	if err != nil {
 		return checkpoint.Tensor{}, err
 	}
-	a, err := checkpoint.ParseNPY(b)
+	a, err := numpy.ParseNPY(b)
 	switch {
 	case err != nil:
 		return a, fmt.Errorf("%s: %w", name, err)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/internal/disk"
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/numpy"
 )
 
 // An npzStore keeps pixels in the .npz that they will be in. Pixels that are in the file already pass through the
@@ -16,7 +16,7 @@ import (
 type npzStore struct {
 	path   string
 	file   *retryFile
-	npz    *checkpoint.NPZWriter
+	npz    *numpy.NPZWriter
 	pixels io.Writer
 	labels []int64
 }
@@ -48,7 +48,7 @@ func openNPZStore(ctx context.Context, path string, s partialState, set Set) (st
 			n.labels[i] = int64(l)
 		}
 	}
-	n.npz = checkpoint.NewNPZWriter(n.file)
+	n.npz = numpy.NewNPZWriter(n.file)
 	if n.pixels, err = n.npz.BeginUint8("arr_0", s.Total, set.Height, set.Width, 3); err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (n *npzStore) add(_ int, p sampling.Pictures) (int64, error) {
 
 func (n *npzStore) finish() (string, error) {
 	if n.labels != nil {
-		if err := n.npz.Add(checkpoint.Int64Array("arr_1", n.labels, len(n.labels))); err != nil {
+		if err := n.npz.Add(numpy.Int64Array("arr_1", n.labels, len(n.labels))); err != nil {
 			return "", err
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/internal/disk"
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/numpy"
 )
 
 const height, width = 2, 3
@@ -176,7 +176,7 @@ func TestNPZ(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, err := checkpoint.ParseNPY(npy)
+		a, err := numpy.ParseNPY(npy)
 		if err != nil || z.File[i].Name != want.name || !slices.Equal(a.Shape, want.shape) {
 			t.Errorf("array %d: %s %v (%v), want %s %v", i, z.File[i].Name, a.Shape, err, want.name, want.shape)
 		}

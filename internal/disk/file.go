@@ -123,3 +123,16 @@ func Bare(err error) error {
 	}
 	return err
 }
+
+// A Counter passes bytes on to W and counts them.
+type Counter struct {
+	W io.Writer
+	N int64
+}
+
+// Write implements [io.Writer].
+func (c *Counter) Write(p []byte) (int, error) {
+	n, err := c.W.Write(p)
+	c.N += int64(n)
+	return n, err
+}

@@ -24,22 +24,15 @@ type File struct {
 func Write(dir, name string, write func(io.Writer) error) (File, error) {
 	f := File{Name: name}
 	err := disk.WriteFile(filepath.Join(dir, name), func(w io.Writer) error {
-		sum, n := sha256.New(), counter(0)
-		if err := write(io.MultiWriter(w, sum, &n)); err != nil {
+		sum := sha256.New()
+		count := &disk.Counter{W: io.MultiWriter(w, sum)}
+		if err := write(count); err != nil {
 			return err
 		}
-		f.Bytes, f.SHA256 = int64(n), hex.EncodeToString(sum.Sum(nil))
+		f.Bytes, f.SHA256 = count.N, hex.EncodeToString(sum.Sum(nil))
 		return nil
 	})
 	return f, err
-}
-
-// A counter counts the bytes that are written to it.
-type counter int64
-
-func (c *counter) Write(p []byte) (int, error) {
-	*c += counter(len(p))
-	return len(p), nil
 }
 
 // Describe describes a file that was just written, by reading it again.

@@ -31,7 +31,7 @@ func encodePyTorch(w io.Writer, tensors []Tensor) error {
 	if err != nil {
 		return err
 	}
-	count := &countingWriter{w: w}
+	count := &disk.Counter{W: w}
 	z := zip.NewWriter(count)
 	bytesOf := func(b []byte) func(io.Writer) error {
 		return func(w io.Writer) error { _, err := w.Write(b); return err }
@@ -47,7 +47,7 @@ func encodePyTorch(w io.Writer, tensors []Tensor) error {
 		name = recordFolder + name
 		// As torch.save pads: an extra field of Z, long enough for its own header.
 		const localHeader, fieldHeader = 30, 4
-		at := count.n + localHeader + int64(len(name)) + fieldHeader
+		at := count.N + localHeader + int64(len(name)) + fieldHeader
 		pad := (recordAlignment - at%recordAlignment) % recordAlignment
 		extra := binary.LittleEndian.AppendUint16([]byte("FB"), uint16(pad))
 		extra = append(extra, bytes.Repeat([]byte{'Z'}, int(pad))...)
@@ -76,17 +76,6 @@ func encodePyTorch(w io.Writer, tensors []Tensor) error {
 		return err
 	}
 	return z.Close()
-}
-
-type countingWriter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
 }
 
 // statePickle is the pickle of an OrderedDict of tensors, each on a storage of its own.

@@ -1,4 +1,4 @@
-package checkpoint
+package numpy
 
 import (
 	"archive/zip"
@@ -9,12 +9,26 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
+
+func writeNPZ(path string, arrays ...Array) error {
+	return disk.WriteFile(path, func(w io.Writer) error {
+		z := NewNPZWriter(w)
+		for _, a := range arrays {
+			if err := z.Add(a); err != nil {
+				return err
+			}
+		}
+		return z.Close()
+	})
+}
 
 // The header is what numpy.save writes for these arrays, but for the padding, which readers skip.
 func TestWriteNPZ(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.npz")
-	if err := WriteNPZ(path, Uint8Array("arr_0", []uint8{1, 2, 3, 4, 5, 6}, 1, 2, 3),
+	if err := writeNPZ(path, uint8Array("arr_0", []uint8{1, 2, 3, 4, 5, 6}, 1, 2, 3),
 		Int64Array("arr_1", []int64{-1, 7}, 2)); err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +65,7 @@ func TestWriteNPZ(t *testing.T) {
 			t.Errorf("%s: data % x, want % x", f.Name, got[10+length:], want.data)
 		}
 	}
-	if err := WriteNPZ(path, Uint8Array("a", []uint8{1}, 2)); err == nil {
+	if err := writeNPZ(path, uint8Array("a", []uint8{1}, 2)); err == nil {
 		t.Error("an array that does not fill its shape is written")
 	}
 }
@@ -61,7 +75,7 @@ func TestNPZWriterInParts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.npz")
 	pixels := bytes.Repeat([]byte{1, 2, 3, 4, 5}, 4000)
 	labels := Int64Array("arr_1", []int64{5, 6}, 2)
-	if err := WriteNPZ(path, Uint8Array("arr_0", pixels, 2, 10000), labels); err != nil {
+	if err := writeNPZ(path, uint8Array("arr_0", pixels, 2, 10000), labels); err != nil {
 		t.Fatal(err)
 	}
 	want, err := os.ReadFile(path)
