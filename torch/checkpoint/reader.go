@@ -58,6 +58,14 @@ func (t Info) NumElements() int64 {
 	return n
 }
 
+// CheckRange returns an error unless the tensor has n bytes from byte off on.
+func (t Info) CheckRange(n int, off int64) error {
+	if off < 0 || off > t.Size || int64(n) > t.Size-off {
+		return fmt.Errorf("tensor %q: %d bytes at %d, outside its %d bytes", t.Name, n, off, t.Size)
+	}
+	return nil
+}
+
 // File is an open file of tensors. Its methods may be called from several
 // goroutines at once, Close excepted.
 type File struct {
@@ -313,10 +321,8 @@ func (f *File) ReadAt(p []byte, name string, off int64) error {
 	if !ok {
 		return loadError(f.path, fmt.Errorf("no tensor %q", name))
 	}
-	t := f.tensors[i]
-	if off < 0 || off > t.Size || int64(len(p)) > t.Size-off {
-		return loadError(f.path,
-			fmt.Errorf("tensor %q: %d bytes at %d, outside its %d bytes", name, len(p), off, t.Size))
+	if err := f.tensors[i].CheckRange(len(p), off); err != nil {
+		return loadError(f.path, err)
 	}
 	if err := f.read[i](p, off); err != nil {
 		return loadError(f.path, fmt.Errorf("tensor %q: %w", name, err))
