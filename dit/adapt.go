@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/internal/names"
-	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
 	"github.com/ditrun/ditrun/torch/philox"
 )
 
@@ -50,14 +50,14 @@ func (w *Weights) Adapt(ch Changes) (did []string, err error) {
 	if change != "" {
 		did = append(did, change)
 	}
-	var entries []checkpoint.Entry
+	var entries []namemap.Entry
 	was := old.layout()
 	for i, p := range cfg.layout() {
-		part := checkpoint.Whole(p.name, was[i].shape...)
-		e := checkpoint.Entry{Name: p.name, Shape: p.shape, Parts: []checkpoint.Part{part}}
+		part := namemap.Whole(p.name, was[i].shape...)
+		e := namemap.Entry{Name: p.name, Shape: p.shape, Parts: []namemap.Part{part}}
 		switch {
 		case p.name == posEmbed && cfg.Size() != old.Size():
-			e.Parts = []checkpoint.Part{checkpoint.New(cfg.positions())}
+			e.Parts = []namemap.Part{namemap.Values(cfg.positions())}
 			did = append(did, fmt.Sprintf("positions computed for latents of %s instead of %s", cfg.Size(), old.Size()))
 		case p.name == labelTable && change != "":
 			e.Parts = rowsOfTable(part, labels, ch.Seed)
@@ -71,7 +71,7 @@ func (w *Weights) Adapt(ch Changes) (did []string, err error) {
 	} else if old.LearnSigma && !cfg.LearnSigma {
 		did = append(did, "variance channels dropped")
 	}
-	src, err := checkpoint.Map(w.Source, entries, func(string) bool { return true })
+	src, err := namemap.Map(w.Source, entries, func(string) bool { return true })
 	if err != nil {
 		return nil, err
 	}
@@ -178,8 +178,8 @@ func (p classLabels) of(name string) int {
 }
 
 // rowsOfTable gathers the rows of a label table.
-func rowsOfTable(table checkpoint.Part, rows []int, seed uint64) []checkpoint.Part {
-	var parts []checkpoint.Part
+func rowsOfTable(table namemap.Part, rows []int, seed uint64) []namemap.Part {
+	var parts []namemap.Part
 	for i, row := range rows {
 		if row >= 0 {
 			p := table
@@ -192,14 +192,14 @@ func rowsOfTable(table checkpoint.Part, rows []int, seed uint64) []checkpoint.Pa
 		for j := range v {
 			v[j] *= labelStd
 		}
-		parts = append(parts, checkpoint.New(v))
+		parts = append(parts, namemap.Values(v))
 	}
 	return parts
 }
 
 // variance cuts or pads the output layer, whose rows are the channels of each pixel of a patch.
-func variance(layer checkpoint.Part, from, to Config) []checkpoint.Part {
-	var parts []checkpoint.Part
+func variance(layer namemap.Part, from, to Config) []namemap.Part {
+	var parts []namemap.Part
 	c, was := int64(from.InChannels), int64(from.OutChannels())
 	width := int64(1)
 	if len(layer.Shape) == 2 {
@@ -210,7 +210,7 @@ func variance(layer checkpoint.Part, from, to Config) []checkpoint.Part {
 		p.From, p.To = pixel*was, pixel*was+c
 		parts = append(parts, p)
 		if to.LearnSigma {
-			parts = append(parts, checkpoint.New(make([]float32, c*width)))
+			parts = append(parts, namemap.Values(make([]float32, c*width)))
 		}
 	}
 	return parts

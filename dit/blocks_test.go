@@ -11,6 +11,7 @@ import (
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
 	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/optim"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -303,7 +304,7 @@ func TestDesignsReturnFromFiles(t *testing.T) {
 func TestNoOtherDesignsInDiffusers(t *testing.T) {
 	cfg := small()
 	plain := memory(numbered(cfg))
-	src, err := checkpoint.Map(plain, cfg.toDiffusers(), func(name string) bool { return name == posEmbed })
+	src, err := namemap.Map(plain, cfg.toDiffusers(), func(name string) bool { return name == posEmbed })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
 )
 
 // A transformerConfig is the config.json of diffusers' DiTTransformer2DModel.
@@ -192,7 +193,7 @@ func (w *Weights) SaveDiffusers(dir string) error {
 	if err := c.fitsDiffusers(); err != nil {
 		return err
 	}
-	src, err := checkpoint.Map(w.Source, c.toDiffusers(), func(name string) bool { return name == posEmbed })
+	src, err := namemap.Map(w.Source, c.toDiffusers(), func(name string) bool { return name == posEmbed })
 	if err != nil {
 		return err
 	}

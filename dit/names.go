@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
 )
 
 // diffusersNames pairs the published names of layers with those of diffusers' DiTTransformer2DModel. A
@@ -73,26 +74,26 @@ func (c Config) diffusersTableClasses() int { return max(c.NumClasses, 1000) }
 
 // fromDiffusers makes the published tensors of those in a diffusers file, whose table of labels is for
 // tableClasses classes.
-func (c Config) fromDiffusers(tableClasses int) []checkpoint.Entry {
-	var out []checkpoint.Entry
+func (c Config) fromDiffusers(tableClasses int) []namemap.Entry {
+	var out []namemap.Entry
 	for _, p := range c.layout() {
-		e := checkpoint.Entry{Name: p.name, Shape: p.shape}
+		e := namemap.Entry{Name: p.name, Shape: p.shape}
 		copies := inDiffusers(p.name, c.Depth)
 		switch {
 		case p.name == posEmbed:
-			e.Parts = []checkpoint.Part{checkpoint.New(c.positions())}
+			e.Parts = []namemap.Part{namemap.Values(c.positions())}
 		case p.name == labelTable && int64(tableClasses+1) != p.shape[0]:
-			table := checkpoint.Whole(copies[0][0], int64(tableClasses+1), p.shape[1])
+			table := namemap.Whole(copies[0][0], int64(tableClasses+1), p.shape[1])
 			classes, null := table, table
 			classes.To = int64(c.NumClasses)
 			null.From, null.To = int64(tableClasses), int64(tableClasses+1)
-			e.Parts = []checkpoint.Part{classes, null}
+			e.Parts = []namemap.Part{classes, null}
 			if c.ClassDropoutProb == 0 {
 				e.Parts = e.Parts[:1]
 			}
 		default:
 			for _, name := range copies[0] {
-				e.Parts = append(e.Parts, checkpoint.Whole(name, rowsOf(p.shape, len(copies[0]))...))
+				e.Parts = append(e.Parts, namemap.Whole(name, rowsOf(p.shape, len(copies[0]))...))
 			}
 		}
 		out = append(out, e)
@@ -101,15 +102,15 @@ func (c Config) fromDiffusers(tableClasses int) []checkpoint.Entry {
 }
 
 // toDiffusers makes the tensors of a diffusers file of the published ones.
-func (c Config) toDiffusers() []checkpoint.Entry {
-	var out []checkpoint.Entry
+func (c Config) toDiffusers() []namemap.Entry {
+	var out []namemap.Entry
 	for _, p := range c.layout() {
 		for _, parts := range inDiffusers(p.name, c.Depth) {
 			shape := rowsOf(p.shape, len(parts))
 			for i, name := range parts {
-				part := checkpoint.Whole(p.name, p.shape...)
+				part := namemap.Whole(p.name, p.shape...)
 				part.From, part.To = int64(i)*shape[0], int64(i+1)*shape[0]
-				e := checkpoint.Entry{Name: name, Shape: shape, Parts: []checkpoint.Part{part}}
+				e := namemap.Entry{Name: name, Shape: shape, Parts: []namemap.Part{part}}
 				if p.name == labelTable {
 					e = c.diffusersTable(name, part)
 				}
@@ -122,27 +123,27 @@ func (c Config) toDiffusers() []checkpoint.Entry {
 
 // diffusersTable puts the null class at the end of a table of at least 1000 classes. The rows between
 // repeat the last one: nothing asks for them.
-func (c Config) diffusersTable(name string, table checkpoint.Part) checkpoint.Entry {
+func (c Config) diffusersTable(name string, table namemap.Part) namemap.Entry {
 	rows := int64(c.diffusersTableClasses() + 1)
 	last := table
 	last.From = last.To - 1
-	parts := []checkpoint.Part{table}
+	parts := []namemap.Part{table}
 	for range rows - table.To {
 		parts = append(parts, last)
 	}
-	return checkpoint.Entry{Name: name, Shape: []int64{rows, int64(c.HiddenSize)}, Parts: parts}
+	return namemap.Entry{Name: name, Shape: []int64{rows, int64(c.HiddenSize)}, Parts: parts}
 }
 
 // official makes the published tensors of those in a file that has their names. Positions that the file
 // lacks are computed.
-func (c Config) official(src checkpoint.Source) []checkpoint.Entry {
-	var out []checkpoint.Entry
+func (c Config) official(src checkpoint.Source) []namemap.Entry {
+	var out []namemap.Entry
 	for _, p := range c.layout() {
-		part := checkpoint.Whole(p.name, p.shape...)
+		part := namemap.Whole(p.name, p.shape...)
 		if _, ok := src.Lookup(p.name); !ok && p.name == posEmbed {
-			part = checkpoint.New(c.positions())
+			part = namemap.Values(c.positions())
 		}
-		out = append(out, checkpoint.Entry{Name: p.name, Shape: p.shape, Parts: []checkpoint.Part{part}})
+		out = append(out, namemap.Entry{Name: p.name, Shape: p.shape, Parts: []namemap.Part{part}})
 	}
 	return out
 }

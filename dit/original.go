@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
 )
 
 // A Training is all that the training script of facebookresearch/DiT saves of a run. Its Weights are the averages.
@@ -46,9 +47,9 @@ func (t *Training) read() error {
 	case t.Layout == "diffusers":
 		return &NoTrainingError{[]string{"opt"}}
 	}
-	var trained *checkpoint.Model
+	var trained *namemap.Model
 	averaged := false
-	for _, m := range checkpoint.Models(t.file, patches) {
+	for _, m := range namemap.Models(t.file, patches) {
 		if averaged = averaged || m.Averaged; !m.Averaged && trained == nil {
 			trained = &m
 		}
@@ -60,7 +61,7 @@ func (t *Training) read() error {
 	if !averaged {
 		wrong.Missing = append(wrong.Missing, "ema")
 	}
-	state := checkpoint.Section(t.file, optState)
+	state := namemap.Section(t.file, optState)
 	if len(state.Tensors()) == 0 {
 		wrong.Missing = append(wrong.Missing, "opt")
 	}
@@ -71,7 +72,7 @@ func (t *Training) read() error {
 	if err != nil {
 		return err
 	}
-	if t.Trained, err = checkpoint.Map(own, t.Config.official(own), t.leftOver); err != nil {
+	if t.Trained, err = namemap.Map(own, t.Config.official(own), t.leftOver); err != nil {
 		return trained.InFile(err)
 	}
 	return t.readOptimizer(state)
@@ -109,16 +110,16 @@ func (t *Training) readOptimizer(state checkpoint.Source) error {
 	if numbered != len(params) {
 		return fmt.Errorf("its optimizer has %d parameters, the model %d", numbered, len(params))
 	}
-	var entries []checkpoint.Entry
+	var entries []namemap.Entry
 	step := 0.0
 	for i, p := range params {
 		if p.name == posEmbed {
 			continue
 		}
 		for _, moment := range []string{"exp_avg", "exp_avg_sq"} {
-			part := checkpoint.Whole(fmt.Sprintf("%d.%s", i, moment), p.shape...)
-			entries = append(entries, checkpoint.Entry{Name: moment + "." + p.name, Shape: p.shape,
-				Parts: []checkpoint.Part{part}})
+			part := namemap.Whole(fmt.Sprintf("%d.%s", i, moment), p.shape...)
+			entries = append(entries, namemap.Entry{Name: moment + "." + p.name, Shape: p.shape,
+				Parts: []namemap.Part{part}})
 		}
 		n, err := t.optimizerStep(i)
 		if err != nil {
@@ -133,12 +134,12 @@ func (t *Training) readOptimizer(state checkpoint.Source) error {
 		}
 	}
 	t.Step = int(step)
-	count := checkpoint.Entry{Name: "step", Shape: []int64{},
-		Parts: []checkpoint.Part{checkpoint.New([]float32{float32(step)})}}
+	count := namemap.Entry{Name: "step", Shape: []int64{},
+		Parts: []namemap.Part{namemap.Values([]float32{float32(step)})}}
 	var err error
-	t.Optimizer, err = checkpoint.Map(state, append(entries, count),
+	t.Optimizer, err = namemap.Map(state, append(entries, count),
 		func(name string) bool { return strings.HasSuffix(name, ".step") })
-	return checkpoint.Model{Prefix: optState}.InFile(err)
+	return namemap.Model{Prefix: optState}.InFile(err)
 }
 
 // optimizerStep reads the count that the optimizer has of a parameter: a tensor, or a number from PyTorch before 1.12.

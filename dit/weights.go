@@ -14,6 +14,7 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
@@ -179,7 +180,7 @@ func (w *Weights) recognise(model string) error {
 	} else if _, ok := tensors.Lookup(posEmbed); !ok {
 		w.note("positions computed: the file holds none")
 	}
-	w.Source, err = checkpoint.Map(tensors, entries, w.leftOver)
+	w.Source, err = namemap.Map(tensors, entries, w.leftOver)
 	if err != nil {
 		return m.InFile(err)
 	}
@@ -211,9 +212,9 @@ const (
 )
 
 // findModel says where in a file the model is.
-func findModel(f *checkpoint.File) (checkpoint.Model, error) {
-	if found := checkpoint.Models(f, patches, diffusersPatches); len(found) > 0 {
-		return checkpoint.First(found)
+func findModel(f *checkpoint.File) (namemap.Model, error) {
+	if found := namemap.Models(f, patches, diffusersPatches); len(found) > 0 {
+		return namemap.First(found)
 	}
 	names := []string{}
 	for _, t := range f.Tensors() {
@@ -226,7 +227,7 @@ func findModel(f *checkpoint.File) (checkpoint.Model, error) {
 	if len(names) > 0 {
 		found = fmt.Sprintf("%d tensors such as %s", len(f.Tensors()), strings.Join(names, ", "))
 	}
-	return checkpoint.Model{}, fmt.Errorf("found %s: want the tensors of a DiT, such as %s (diffusers: %s)", found,
+	return namemap.Model{}, fmt.Errorf("found %s: want the tensors of a DiT, such as %s (diffusers: %s)", found,
 		patches,
 		diffusersPatches)
 }

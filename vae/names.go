@@ -7,6 +7,7 @@ import (
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
@@ -97,17 +98,17 @@ func (c Config) layout() (out []param) {
 
 // entries makes the tensors under today's names of those of src. Attention weights may be kept as 1x1
 // convolutions [D, D, 1, 1].
-func (c Config) entries(src checkpoint.Source, n naming) []checkpoint.Entry {
-	var out []checkpoint.Entry
+func (c Config) entries(src checkpoint.Source, n naming) []namemap.Entry {
+	var out []namemap.Entry
 	for _, p := range c.layout() {
-		part := checkpoint.Whole(n.other(p.name, len(c.BlockOutChannels)), p.shape...)
+		part := namemap.Whole(n.other(p.name, len(c.BlockOutChannels)), p.shape...)
 		if len(p.shape) == 2 {
 			conv := append(slices.Clone(p.shape), 1, 1)
 			if info, ok := src.Lookup(part.Name); ok && slices.Equal(info.Shape, conv) {
 				part.Shape = conv
 			}
 		}
-		out = append(out, checkpoint.Entry{Name: p.name, Shape: p.shape, Parts: []checkpoint.Part{part}})
+		out = append(out, namemap.Entry{Name: p.name, Shape: p.shape, Parts: []namemap.Part{part}})
 	}
 	return out
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
@@ -77,12 +78,12 @@ func (w *Weights) SHA256() (string, error) { return w.file.SHA256() }
 
 // recognise finds out what the file is and maps its tensors. A folder must have a config.json.
 func (w *Weights) recognise(folder bool) error {
-	found := checkpoint.Models(w.file, "encoder.conv_in.weight")
+	found := namemap.Models(w.file, "encoder.conv_in.weight")
 	if len(found) == 0 {
 		return fmt.Errorf("found %d tensors, none of them encoder.conv_in.weight: want an autoencoder",
 			len(w.file.Tensors()))
 	}
-	m, err := checkpoint.First(found)
+	m, err := namemap.First(found)
 	if err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ func (w *Weights) recognise(folder bool) error {
 	if err != nil {
 		return err
 	}
-	w.Source, err = checkpoint.Map(src, w.Config.entries(src, names), func(name string) bool {
+	w.Source, err = namemap.Map(src, w.Config.entries(src, names), func(name string) bool {
 		return strings.HasPrefix(name, "loss.") || strings.HasPrefix(name, "model_ema.") // of its training
 	})
 	return m.InFile(err)

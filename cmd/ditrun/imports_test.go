@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"internal/saves", "torch/checkpoint/internal/pickle"},
 	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/picture/sheet", "data/store",
 		"data/store/storetest", "data/filename", "data/classes", "data/idx", "dit/text/bpe", "torch/internal/native"},
-	{"data/labels", "torch/checkpoint/numpy"},
+	{"data/labels", "torch/checkpoint/namemap", "torch/checkpoint/numpy"},
 	{"data/archive", "data/table"},
 	{"torch"},
 	{"torch/nn", "torch/dist", "torch/internal/genops"},
@@ -42,12 +42,12 @@ var layers = [][]string{
 // withoutTorch are the packages that do not need libtorch, and withoutC those of them that do not need a C compiler.
 var (
 	withoutTorch = []string{"internal/disk", "internal/mmap", "internal/names", "internal/saves", "torch/checkpoint",
-		"torch/checkpoint/numpy", "torch/philox",
+		"torch/checkpoint/namemap", "torch/checkpoint/numpy", "torch/philox",
 		"diffusion/schedule", "dit/text/bpe", "data/filename", "data/classes", "data/labels", "data/idx",
 		"data/archive", "data/table", "internal/transfer", "data", "data/interop", "data/picture", "data/picture/codec",
 		"data/picture/sheet",
 		"data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/store", "diffusion/runs"}
-	withoutC = withoutTorch[:13]
+	withoutC = withoutTorch[:14]
 )
 
 // forTests are the packages that only tests, and each other, may import.

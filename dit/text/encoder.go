@@ -15,6 +15,7 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
@@ -117,12 +118,12 @@ func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 	}
 	defer file.Close()
 	const table = "embeddings.token_embedding.weight"
-	models := checkpoint.Models(file, table)
+	models := namemap.Models(file, table)
 	if len(models) == 0 {
 		return nil, fmt.Errorf("found %d tensors, none of them text_model.%s: want the text encoder of CLIP in "+
 			"transformers' names", len(file.Tensors()), table)
 	}
-	part, err := checkpoint.First(models)
+	part, err := namemap.First(models)
 	if err != nil {
 		return nil, err
 	}
@@ -148,14 +149,14 @@ func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 		if m, err = NewModel(s, cfg); err != nil {
 			return err
 		}
-		var entries []checkpoint.Entry
+		var entries []namemap.Entry
 		for _, p := range nn.List(m) {
 			p.Tensor.SetRequiresGrad(false)
 			shape := nn.Shape(p.Tensor)
-			entries = append(entries, checkpoint.Entry{Name: p.Name, Shape: shape,
-				Parts: []checkpoint.Part{checkpoint.Whole(p.Name, shape...)}})
+			entries = append(entries, namemap.Entry{Name: p.Name, Shape: shape,
+				Parts: []namemap.Part{namemap.Whole(p.Name, shape...)}})
 		}
-		src, err := checkpoint.Map(tensors, entries, func(name string) bool {
+		src, err := namemap.Map(tensors, entries, func(name string) bool {
 			return !strings.HasPrefix(name, "encoder.layers.") // more of them than the config says are a mistake
 		})
 		if err = part.InFile(err); err == nil {

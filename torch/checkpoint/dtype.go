@@ -60,7 +60,7 @@ func (d DType) Size() int { return d.Bits() / 8 }
 
 // encodeFloats returns values as little-endian elements of a float type, rounded to nearest, ties to even;
 // nil for other types.
-func encodeFloats(values []float32, d DType) []byte {
+func EncodeFloats(values []float32, d DType) []byte {
 	le := binary.LittleEndian
 	p := make([]byte, 0, len(values)*d.Size())
 	for _, v := range values {

@@ -261,11 +261,11 @@ func TestEncodeFloats(t *testing.T) {
 			[]byte("\x00\x00\x80\x3f\x00\xc0\x80\x47\x80\x47\x80\x47\x74\xc9\x80\x38" +
 				"\x80\x38\x80\x33\x00\x33\x00\x33\xcd\x3d\x80\x3f\x80\x3f\x00\x45")},
 	} {
-		if got := encodeFloats(values, c.d); !bytes.Equal(got, c.want) {
+		if got := EncodeFloats(values, c.d); !bytes.Equal(got, c.want) {
 			t.Errorf("%s: % x, want % x", c.d, got, c.want)
 		}
 	}
-	if encodeFloats(values, I64) != nil {
+	if EncodeFloats(values, I64) != nil {
 		t.Error("integers are no floats")
 	}
 }

@@ -1,4 +1,4 @@
-package checkpoint
+package checkpoint_test
 
 import (
 	"crypto/sha256"
@@ -12,6 +12,8 @@ import (
 
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/internal/saves"
+	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
 )
 
 // writeCheckpoint makes a checkpoint of a training run of one process: RUN/checkpoints/NNNNNNN.
@@ -25,8 +27,9 @@ func writeCheckpoint(t *testing.T, dir string, step int) string {
 	for i, name := range []string{saves.ModelName, saves.EMAName, saves.OptimizerName(0, 1)} {
 		data := make([]byte, 4000)
 		data[i] = byte(step)
-		err := Write(filepath.Join(path, name), []Tensor{{Info: Info{Name: "x", DType: F32, Shape: []int64{1000}},
-			Data: data}}, nil)
+		err := checkpoint.Write(filepath.Join(path, name),
+			[]checkpoint.Tensor{{Info: checkpoint.Info{Name: "x", DType: checkpoint.F32, Shape: []int64{1000}},
+				Data: data}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,20 +71,21 @@ func TestEveryReaderCompares(t *testing.T) {
 		t.Fatal(err)
 	}
 	readers := func(path string) map[string]error {
-		f, err := Open(path)
+		f, err := checkpoint.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		view, err := Map(f, []Entry{{Name: "y", Shape: []int64{10, 100}, Parts: []Part{Whole("x", 1000)}}}, nil)
+		view, err := namemap.Map(f,
+			[]namemap.Entry{{Name: "y", Shape: []int64{10, 100}, Parts: []namemap.Part{namemap.Whole("x", 1000)}}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		out := t.TempDir()
 		errs := map[string]error{
-			"file": f.Verify(), "section": Section(f, "x").Verify(), "view": view.Verify(),
-			"safetensors": Write(filepath.Join(out, "a.safetensors"), From(view), nil),
-			"PyTorch":     WritePyTorch(filepath.Join(out, "a.pt"), From(f)),
+			"file": f.Verify(), "section": namemap.Section(f, "x").Verify(), "view": view.Verify(),
+			"safetensors": checkpoint.Write(filepath.Join(out, "a.safetensors"), checkpoint.From(view), nil),
+			"PyTorch":     checkpoint.WritePyTorch(filepath.Join(out, "a.pt"), checkpoint.From(f)),
 		}
 		if left, _ := os.ReadDir(out); len(left) != 0 && errs["file"] != nil {
 			t.Errorf("left %v", left)
@@ -93,7 +97,7 @@ func TestEveryReaderCompares(t *testing.T) {
 			t.Errorf("%s of a whole file: %v", what, err)
 		}
 	}
-	f, err := Open(path)
+	f, err := checkpoint.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +117,7 @@ func TestEveryReaderCompares(t *testing.T) {
 			}
 		}
 	}
-	f, err = OpenUnverified(path)
+	f, err = checkpoint.OpenUnverified(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +131,7 @@ func TestEveryReaderCompares(t *testing.T) {
 func TestDamageIsTheCause(t *testing.T) {
 	path := filepath.Join(writeCheckpoint(t, t.TempDir(), 10), saves.ModelName)
 	flipByte(t, path, 12)
-	_, err := Open(path)
+	_, err := checkpoint.Open(path)
 	if err == nil || !strings.Contains(err.Error(),
 		"when it was written (state.json): damaged: no older checkpoint is beside it") {
 		t.Errorf("header: error %v", err)
@@ -136,7 +140,7 @@ func TestDamageIsTheCause(t *testing.T) {
 	if err := os.Truncate(path, 100); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(path); err == nil || !strings.Contains(err.Error(),
+	if _, err := checkpoint.Open(path); err == nil || !strings.Contains(err.Error(),
 		"100 bytes, 4072 when it was written (state.json): cut short or damaged") {
 		t.Errorf("size: error %v", err)
 	}
@@ -156,15 +160,16 @@ func TestDamagedState(t *testing.T) {
 		}
 	}
 	set(strings.Replace(string(text), `"step": 10`, `"step": 11`, 1))
-	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "load "+path+": state.json: sha256") {
+	if _, err := checkpoint.Open(path); err == nil ||
+		!strings.Contains(err.Error(), "load "+path+": state.json: sha256") {
 		t.Errorf("another step: error %v", err)
 	}
 	set(strings.Replace(string(text), `"world_size"`, `"worle_size"`, 1))
-	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "state.json: world size 0") {
+	if _, err := checkpoint.Open(path); err == nil || !strings.Contains(err.Error(), "state.json: world size 0") {
 		t.Errorf("no world: error %v", err)
 	}
 	set(`{"_data_files": [], "_split": "train"}`) // what another program calls so
-	f, err := Open(path)
+	f, err := checkpoint.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +182,9 @@ func TestDamagedState(t *testing.T) {
 func TestSums(t *testing.T) {
 	dir := t.TempDir()
 	path, config := filepath.Join(dir, "w.safetensors"), filepath.Join(dir, "config.json")
-	if err := Write(path, []Tensor{{Info: Info{Name: "x", DType: U8, Shape: []int64{5}}, Data: []byte("12345")}},
+	if err := checkpoint.Write(path,
+		[]checkpoint.Tensor{{Info: checkpoint.Info{Name: "x", DType: checkpoint.U8, Shape: []int64{5}},
+			Data: []byte("12345")}},
 		nil); err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +192,7 @@ func TestSums(t *testing.T) {
 		t.Fatal(err)
 	}
 	both := func() (weights, text error) {
-		f, err := Open(path)
+		f, err := checkpoint.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}

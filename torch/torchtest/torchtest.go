@@ -14,6 +14,7 @@ import (
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
 	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/philox"
 )
@@ -107,7 +108,7 @@ func (g *Goldens) Tensor(s *torch.Scope, name string) *torch.Tensor {
 }
 
 // Prefix returns the tensors whose names start with p, under their names without it.
-func (g *Goldens) Prefix(p string) checkpoint.Source { return checkpoint.Section(g.File, p) }
+func (g *Goldens) Prefix(p string) checkpoint.Source { return namemap.Section(g.File, p) }
 
 // PhiloxWeights fills the Float32 tensor t, number n of a state dict, with random numbers that are a
 // function of n alone, as bench/parity/philox_weights.py does: for weights that are too large to check in.

@@ -1,24 +1,26 @@
-package checkpoint
+package namemap
 
 import (
 	"strings"
 	"testing"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 func TestMapAndSection(t *testing.T) {
-	src := Memory([]Tensor{
-		{Info: Info{Name: "m.a", DType: F32, Shape: []int64{3, 1}}, Data: []byte("aaaabbbbcccc")},
-		{Info: Info{Name: "m.b", DType: F32, Shape: []int64{2, 1}}, Data: []byte("ddddeeee")},
-		{Info: Info{Name: "m.h", DType: BF16, Shape: []int64{1, 1}}, Data: []byte("hh")},
-		{Info: Info{Name: "other", DType: U8, Shape: []int64{1}}, Data: []byte("x")},
+	src := checkpoint.Memory([]checkpoint.Tensor{
+		{Info: checkpoint.Info{Name: "m.a", DType: checkpoint.F32, Shape: []int64{3, 1}}, Data: []byte("aaaabbbbcccc")},
+		{Info: checkpoint.Info{Name: "m.b", DType: checkpoint.F32, Shape: []int64{2, 1}}, Data: []byte("ddddeeee")},
+		{Info: checkpoint.Info{Name: "m.h", DType: checkpoint.BF16, Shape: []int64{1, 1}}, Data: []byte("hh")},
+		{Info: checkpoint.Info{Name: "other", DType: checkpoint.U8, Shape: []int64{1}}, Data: []byte("x")},
 	})
 	in := Section(src, "m.")
 	rows := func(name string, from, to, n int64) Part {
 		return Part{Name: name, Shape: []int64{n, 1}, From: from, To: to}
 	}
 	out, err := Map(in, []Entry{
-		{Name: "x", Shape: []int64{5, 1}, Parts: []Part{rows("b", 1, 2, 2), Whole("a", 3, 1), New([]float32{1})}},
-		{Name: "y", Shape: []int64{2, 1}, Parts: []Part{Whole("h", 1, 1), New([]float32{1.5})}},
+		{Name: "x", Shape: []int64{5, 1}, Parts: []Part{rows("b", 1, 2, 2), Whole("a", 3, 1), Values([]float32{1})}},
+		{Name: "y", Shape: []int64{2, 1}, Parts: []Part{Whole("h", 1, 1), Values([]float32{1.5})}},
 		{Name: "z", Shape: []int64{3}, Parts: []Part{Whole("a", 3, 1)}},
 	}, nil)
 	if err != nil {
@@ -26,7 +28,7 @@ func TestMapAndSection(t *testing.T) {
 	}
 	for name, want := range map[string]string{"x": "eeeeaaaabbbbcccc\x00\x00\x80\x3f", "y": "hh\xc0\x3f",
 		"z": "aaaabbbbcccc"} {
-		got, err := Read(out, name)
+		got, err := checkpoint.Read(out, name)
 		if err != nil || string(got) != want {
 			t.Errorf("%s = %q, %v, want %q", name, got, err, want)
 		}

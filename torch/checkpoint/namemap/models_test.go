@@ -1,17 +1,20 @@
-package checkpoint
+package namemap
 
 import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
-func named(names ...string) Source {
-	var out []Tensor
+func named(names ...string) checkpoint.Source {
+	var out []checkpoint.Tensor
 	for i, name := range names {
-		out = append(out, Tensor{Info: Info{Name: name, DType: U8, Shape: []int64{1}}, Data: []byte{byte(i)}})
+		out = append(out, checkpoint.Tensor{Info: checkpoint.Info{Name: name, DType: checkpoint.U8, Shape: []int64{1}},
+			Data: []byte{byte(i)}})
 	}
-	return Memory(out)
+	return checkpoint.Memory(out)
 }
 
 // A model is found under whatever stands before its names and inside them, and has its own names then.
@@ -63,7 +66,7 @@ func TestModelsUnderWrappers(t *testing.T) {
 				c.part, c.averaged, c.note)
 		}
 		for i, name := range []string{anchor, "pos_embed"} {
-			if data, err := Read(own, name); err != nil || data[0] != byte(i) {
+			if data, err := checkpoint.Read(own, name); err != nil || data[0] != byte(i) {
 				t.Errorf("%v: %s is %v (%v), want that of the first two names", c.names, name, data, err)
 			}
 		}

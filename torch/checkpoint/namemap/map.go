@@ -1,8 +1,15 @@
-package checkpoint
+// Package namemap shows the tensors of a file under the names that a model has for them.
+//
+// [Models] finds a model in a file, whatever programs wrote before and inside its names. [Map] makes tensors of other
+// names and shapes by a table of entries, each of which takes whole tensors or rows of them; a model package keeps such
+// tables for the files of other programs. Nothing is copied: what these functions return reads the source.
+package namemap
 
 import (
 	"fmt"
 	"slices"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 // An Entry says how [Map] makes one tensor: from whole tensors or rows of them, one below the other.
@@ -20,8 +27,8 @@ type Part struct {
 	Values   []float32 // rounded to the element type of the entry's other parts
 }
 
-// New is the part that these numbers make.
-func New(values []float32) Part { return Part{Values: values} }
+// Values is the part that these numbers make.
+func Values(values []float32) Part { return Part{Values: values} }
 
 // Whole is the part that a tensor of this name and shape makes.
 func Whole(name string, shape ...int64) Part { return Part{Name: name, Shape: shape} }
@@ -29,8 +36,8 @@ func Whole(name string, shape ...int64) Part { return Part{Name: name, Shape: sh
 // Map makes a source of other names and shapes. What is missing in src, of another shape than a part
 // wants, or not used by any part is a [Mismatch]; names for which ignore (if not nil) is true may be
 // left over.
-func Map(src Source, entries []Entry, ignore func(name string) bool) (Source, error) {
-	var wrong Mismatch
+func Map(src checkpoint.Source, entries []Entry, ignore func(name string) bool) (checkpoint.Source, error) {
+	var wrong checkpoint.Mismatch
 	used, told := map[string]bool{}, map[string]bool{}
 	v := newView(src, len(entries))
 	for _, e := range entries {
@@ -68,8 +75,8 @@ type piece struct {
 }
 
 // addEntry adds a tensor of e's parts, or tells what is wrong with them.
-func (v *view) addEntry(src Source, e Entry, tell func(Part, string)) {
-	out := Info{Name: e.Name, Shape: e.Shape, DType: F32}
+func (v *view) addEntry(src checkpoint.Source, e Entry, tell func(Part, string)) {
+	out := checkpoint.Info{Name: e.Name, Shape: e.Shape, DType: checkpoint.F32}
 	var pieces []piece
 	ok := true
 	for _, p := range e.Parts {
@@ -81,7 +88,7 @@ func (v *view) addEntry(src Source, e Entry, tell func(Part, string)) {
 	for _, p := range e.Parts {
 		at := piece{Part: p, begin: out.Size}
 		if p.Name == "" {
-			if at.data = encodeFloats(p.Values, out.DType); at.data == nil && len(p.Values) > 0 {
+			if at.data = checkpoint.EncodeFloats(p.Values, out.DType); at.data == nil && len(p.Values) > 0 {
 				tell(e.Parts[0], fmt.Sprintf("elements of type %s cannot be weights", out.DType))
 				ok = false
 				continue

@@ -1,10 +1,12 @@
-package checkpoint
+package namemap
 
 import (
 	"cmp"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 // A Model is a place in a source where all tensors of one model are.
@@ -44,7 +46,7 @@ var noWeights = []string{"opt", "optim", "optimizer", "optimizers", "optimizer_s
 
 // Models finds the models in src, each of which has one of the anchors, whatever prefix stands before it: the one to
 // take first, which are averages where there are any.
-func Models(src Source, anchors ...string) []Model {
+func Models(src checkpoint.Source, anchors ...string) []Model {
 	var found []Model
 	seen := map[string]bool{}
 	for _, info := range src.Tensors() {
@@ -133,7 +135,7 @@ func First(models []Model) (Model, error) {
 
 // Tensors returns the tensors of m under the model's own names. Notes say what was left out of the names, beside the
 // part.
-func (m Model) Tensors(src Source) (own Source, notes []string, err error) {
+func (m Model) Tensors(src checkpoint.Source) (own checkpoint.Source, notes []string, err error) {
 	left := map[string]bool{}
 	clean := func(name string) string {
 		var kept []string
@@ -187,7 +189,7 @@ func (m Model) Tensors(src Source) (own Source, notes []string, err error) {
 
 // InFile puts the prefix back before the names in a [Mismatch], so that an error has those of the file.
 func (m Model) InFile(err error) error {
-	wrong, ok := err.(Mismatch)
+	wrong, ok := err.(checkpoint.Mismatch)
 	if !ok || m.Prefix == "" {
 		return err
 	}

@@ -1,25 +1,27 @@
-package checkpoint
+package namemap
 
 import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 // A view presents tensors of sources under other names, shapes and orders.
 type view struct {
-	infos []Info
+	infos []checkpoint.Info
 	index map[string]int
 	read  []func(p []byte, off int64) error // as infos
-	of    Source
+	of    checkpoint.Source
 }
 
-func newView(of Source, n int) *view {
-	return &view{make([]Info, 0, n), make(map[string]int, n), make([]func([]byte, int64) error, 0, n), of}
+func newView(of checkpoint.Source, n int) *view {
+	return &view{make([]checkpoint.Info, 0, n), make(map[string]int, n), make([]func([]byte, int64) error, 0, n), of}
 }
 
 // add appends a tensor; its Offset becomes -1, since a view has no place in a file.
-func (v *view) add(info Info, read func(p []byte, off int64) error) {
+func (v *view) add(info checkpoint.Info, read func(p []byte, off int64) error) {
 	info.Offset = -1
 	v.index[info.Name] = len(v.infos)
 	v.infos = append(v.infos, info)
@@ -32,13 +34,13 @@ func (v *view) Verify() error {
 }
 
 // Tensors implements [Source].
-func (v *view) Tensors() []Info { return slices.Clone(v.infos) }
+func (v *view) Tensors() []checkpoint.Info { return slices.Clone(v.infos) }
 
 // Lookup implements [Source].
-func (v *view) Lookup(name string) (Info, bool) {
+func (v *view) Lookup(name string) (checkpoint.Info, bool) {
 	i, ok := v.index[name]
 	if !ok {
-		return Info{}, false
+		return checkpoint.Info{}, false
 	}
 	return v.infos[i], true
 }
@@ -56,7 +58,7 @@ func (v *view) ReadAt(p []byte, name string, off int64) error {
 }
 
 // Section returns the tensors of src whose names begin with prefix, without it.
-func Section(src Source, prefix string) Source {
+func Section(src checkpoint.Source, prefix string) checkpoint.Source {
 	v := newView(src, 0)
 	for _, info := range src.Tensors() {
 		full := info.Name
