@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 const (
@@ -119,8 +121,8 @@ func discard(partial string) error {
 	return os.Remove(partial)
 }
 
-// download makes dst of what the file dst.incomplete holds already and the rest from the server, and
-// returns its SHA-256. A failed transfer leaves the partial file for the next try where that can continue it.
+// download makes dst of what the file dst.incomplete holds already and what the server has beyond that, and returns its
+// SHA-256. A failed transfer leaves the partial file for the next try where that can continue it.
 func (c *client) download(ctx context.Context, s source, dst string) (sum string, err error) {
 	partial := dst + ".incomplete"
 	err = c.retry(ctx, func() error { return c.transfer(ctx, s, partial) })
@@ -138,7 +140,7 @@ func (c *client) download(ctx context.Context, s source, dst string) (sum string
 	if sum, err = check(s, partial); err != nil {
 		return "", errors.Join(err, discard(partial))
 	}
-	if err := os.Rename(partial, dst); err != nil {
+	if err := disk.Place(partial, dst); err != nil {
 		return "", err
 	}
 	os.Remove(partial + markSuffix)
@@ -152,18 +154,12 @@ func (c *client) transfer(ctx context.Context, s source, partial string) error {
 		return err
 	}
 	defer f.Close()
-	have := int64(0)
-	if mark, err := os.ReadFile(partial + markSuffix); err == nil && s.mark() != "" && string(mark) == s.mark() {
-		if have, err = f.Seek(0, io.SeekEnd); err != nil {
-			return err
-		}
+	have, err := usable(f, s)
+	if err != nil {
+		return err
 	}
-	if s.size >= 0 && have >= s.size {
-		if have > s.size {
-			have = 0
-		} else {
-			return f.Sync()
-		}
+	if s.size >= 0 && have == s.size {
+		return errors.Join(f.Truncate(have), f.Sync())
 	}
 	free := c.free(filepath.Dir(partial))
 	if free >= 0 && s.size >= 0 && free < s.size-have {
@@ -193,12 +189,32 @@ func (c *client) transfer(ctx context.Context, s source, partial string) error {
 	if _, err := f.Seek(from, io.SeekStart); err != nil {
 		return err
 	}
-	size := s.size
-	if size < 0 && resp.ContentLength >= 0 {
-		size = from + resp.ContentLength
+	if s.size < 0 && resp.ContentLength >= 0 {
+		s.size = from + resp.ContentLength
 	}
-	limit := size
-	if size < 0 {
+	if err := c.receive(f, s, resp.Body, from, free); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// usable returns how many bytes of a partial file the server can continue.
+func usable(f *os.File, s source) (int64, error) {
+	mark, err := os.ReadFile(f.Name() + markSuffix)
+	if err != nil || s.mark() == "" || string(mark) != s.mark() {
+		return 0, nil
+	}
+	have, err := f.Seek(0, io.SeekEnd)
+	if s.size >= 0 && have > s.size {
+		have = 0
+	}
+	return have, err
+}
+
+// receive writes body, which begins at byte from of the file, to f. Free is the space on its disk, -1 where unknown.
+func (c *client) receive(f io.Writer, s source, body io.Reader, from, free int64) error {
+	limit := s.size
+	if s.size < 0 {
 		limit = c.most
 		if free >= 0 { // room for what else the disk is there for
 			limit = min(limit, from+free/2)
@@ -207,26 +223,26 @@ func (c *client) transfer(ctx context.Context, s source, partial string) error {
 	done := from
 	n, err := io.Copy(io.MultiWriter(f, counter(func(n int) {
 		done += int64(n)
-		c.progress(s.name, done, size)
-	})), io.LimitReader(resp.Body, limit-from+1))
+		c.progress(s.name, done, s.size)
+	})), io.LimitReader(body, limit-from+1))
 	end := from + n
 	switch {
 	case err != nil && s.mark() == "" && n > 0 && !errors.As(err, new(*fs.PathError)):
 		return fmt.Errorf("%s: %w (%w)", s.name, err, errNoMark)
 	case err != nil:
 		return fmt.Errorf("%s: %w", s.name, err)
-	case size >= 0 && end > size:
-		return fmt.Errorf("%s: %w (%d bytes)", s.name, errTooLong, size)
-	case size < 0 && end > limit:
+	case s.size >= 0 && end > s.size:
+		return fmt.Errorf("%s: %w (%d bytes)", s.name, errTooLong, s.size)
+	case s.size < 0 && end > limit:
 		return fmt.Errorf("%s: %w after %d bytes, and does not say how long it is: want at most %d bytes, "+
 			"and at most half of the free disk",
 			s.name, errEndless, limit, c.most)
-	case size >= 0 && end < size && s.mark() == "":
-		return fmt.Errorf("%s: the connection ended after %d of %d bytes (%w)", s.name, end, size, errNoMark)
-	case size >= 0 && end < size:
-		return fmt.Errorf("%s: the connection ended after %d of %d bytes", s.name, end, size)
+	case end < s.size && s.mark() == "":
+		return fmt.Errorf("%s: the connection ended after %d of %d bytes (%w)", s.name, end, s.size, errNoMark)
+	case end < s.size:
+		return fmt.Errorf("%s: the connection ended after %d of %d bytes", s.name, end, s.size)
 	}
-	return f.Sync()
+	return nil
 }
 
 type counter func(n int)
