@@ -82,6 +82,13 @@ func (j *Job) env(rank, port int, id string, restart int) []string {
 		fmt.Sprintf("TORCHELASTIC_MAX_RESTARTS=%d", j.MaxRestarts))
 }
 
+// An end is how the process of a rank ended.
+type end struct {
+	rank int
+	err  error
+}
+
+// once starts the processes and waits until the last has ended.
 func (j *Job) once(ctx context.Context, id string, restart int) error {
 	port, err := freePort()
 	if err != nil {
@@ -90,32 +97,14 @@ func (j *Job) once(ctx context.Context, id string, restart int) error {
 	// The kernel signals a child when the thread that started it ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	type end struct {
-		rank int
-		err  error
-	}
 	ends := make(chan end, j.N)
 	running := map[int]*exec.Cmd{}
 	var mu sync.Mutex // of Stderr
 	var first error
 	for rank := range j.N {
-		cmd := exec.Command(j.Path, j.Args...)
+		cmd, flush := j.command(rank, &mu)
+		defer flush()
 		cmd.Env = j.env(rank, port, id, restart)
-		// In a process group of its own a child gets an interrupt at the terminal once, from here. It gets SIGTERM
-		// when this process ends before it, from the kernel once or more often: that is the second interrupt.
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-		cmd.WaitDelay = j.Grace
-		cmd.Stdout, cmd.Stderr = j.Stdout, j.Stderr
-		if rank > 0 {
-			w := &prefixer{w: j.Stderr, mu: &mu, prefix: fmt.Sprintf("[%d] ", rank)}
-			defer w.flush()
-			cmd.Stdout, cmd.Stderr = w, w
-		} else if j.N > 1 {
-			cmd.Stderr = &locked{w: j.Stderr, mu: &mu}
-			if _, file := j.Stderr.(*os.File); file {
-				cmd.Stderr = j.Stderr // a terminal stays one
-			}
-		}
 		if err := cmd.Start(); err != nil {
 			first = fmt.Errorf("start process %d: %w", rank, err)
 			break
@@ -123,6 +112,31 @@ func (j *Job) once(ctx context.Context, id string, restart int) error {
 		running[rank] = cmd
 		go func() { ends <- end{rank, cmd.Wait()} }()
 	}
+	return j.wait(running, ends, first)
+}
+
+// command is the process of a rank, not started. Flush writes what is left of its output when it has ended.
+func (j *Job) command(rank int, mu *sync.Mutex) (cmd *exec.Cmd, flush func()) {
+	cmd = exec.Command(j.Path, j.Args...)
+	// In a process group of its own a child gets an interrupt at the terminal once, from here. It gets SIGTERM
+	// when this process ends before it, from the kernel once or more often: that is the second interrupt.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.WaitDelay = j.Grace
+	if rank > 0 {
+		w := &prefixer{w: j.Stderr, mu: mu, prefix: fmt.Sprintf("[%d] ", rank)}
+		cmd.Stdout, cmd.Stderr = w, w
+		return cmd, w.flush
+	}
+	cmd.Stdout, cmd.Stderr = j.Stdout, j.Stderr
+	if _, file := j.Stderr.(*os.File); j.N > 1 && !file { // a terminal stays one
+		cmd.Stderr = &locked{w: j.Stderr, mu: mu}
+	}
+	return cmd, func() {}
+}
+
+// wait passes signals on until all processes have ended, and returns the first error. When one has failed, or first
+// says that one was not started, the others are ended too.
+func (j *Job) wait(running map[int]*exec.Cmd, ends <-chan end, first error) error {
 	signalAll := func(sig os.Signal) {
 		for _, cmd := range running {
 			cmd.Process.Signal(sig)
@@ -141,7 +155,7 @@ func (j *Job) once(ctx context.Context, id string, restart int) error {
 			if err != nil && first == nil {
 				first = err
 			}
-			// One that was told to stop has told the others, which may have more to save.
+			// One that stopped because of a signal has told the others, which may have more to save.
 			if exit := (*ExitError)(nil); err != nil && late == nil && len(escalate) == 2 &&
 				!(errors.As(err, &exit) && exit.stopped()) {
 				late = time.After(j.Grace)
@@ -199,28 +213,28 @@ func (l *locked) Write(p []byte) (int, error) {
 
 // A prefixer writes whole lines with a prefix.
 type prefixer struct {
-	w      io.Writer
-	mu     *sync.Mutex // of w
-	prefix string
-	rest   []byte // a line that has not ended
+	w       io.Writer
+	mu      *sync.Mutex // of w
+	prefix  string
+	partial []byte // line, which has not ended
 }
 
 // longLine is where a line is cut that does not end.
 const longLine = 1 << 16
 
 func (p *prefixer) Write(b []byte) (int, error) {
-	p.rest = append(p.rest, b...)
+	p.partial = append(p.partial, b...)
 	for {
-		n := bytes.IndexByte(p.rest, '\n') + 1
-		if n == 0 && len(p.rest) < longLine {
+		n := bytes.IndexByte(p.partial, '\n') + 1
+		if n == 0 && len(p.partial) < longLine {
 			return len(b), nil
 		} else if n == 0 {
-			n = len(p.rest)
+			n = len(p.partial)
 		}
-		if err := p.line(p.rest[:n]); err != nil {
+		if err := p.line(p.partial[:n]); err != nil {
 			return 0, err
 		}
-		p.rest = p.rest[n:]
+		p.partial = p.partial[n:]
 	}
 }
 
@@ -232,7 +246,7 @@ func (p *prefixer) line(b []byte) error {
 }
 
 func (p *prefixer) flush() {
-	if len(p.rest) > 0 {
-		p.line(p.rest)
+	if len(p.partial) > 0 {
+		p.line(p.partial)
 	}
 }
