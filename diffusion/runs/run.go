@@ -53,8 +53,8 @@ type Options struct {
 // Run is an open run folder. While it is open no other process can open it.
 // Methods may be called from several goroutines.
 //
-// What a Run keeps are records: no failure to write one is a reason to end the training that they are of. Methods
-// return such errors to be told, and write what is missing at the next call.
+// What a Run keeps are records: a failure to write one is no reason to end the training. Methods return such errors so
+// that the user learns of them, and write what is missing at the next call.
 type Run struct {
 	mu    sync.Mutex
 	dir   string

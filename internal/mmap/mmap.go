@@ -55,7 +55,7 @@ func Guard(f func() error) (err error) {
 	defer func() {
 		debug.SetPanicOnFault(old)
 		if r := recover(); r != nil {
-			// below lies a nil pointer, a mistake of ours
+			// an address below is of a nil pointer, a mistake of ours
 			if f, ok := r.(interface{ Addr() uintptr }); ok && f.Addr() >= 4096 {
 				err = errFault
 				return

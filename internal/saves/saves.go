@@ -1,5 +1,5 @@
-// Package saves knows what lies beside the weights of a model so that they can be trusted and found: the
-// checkpoints of a training run, and checksums.
+// Package saves finds weights on disk and says whether they are as they were written: it knows the checkpoints of a
+// training run, and checksums beside files.
 //
 // A run keeps its checkpoints in one folder, such as RUN/checkpoints:
 //

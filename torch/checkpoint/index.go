@@ -20,7 +20,7 @@ const (
 )
 
 // newIndex opens the shards that an index (*.index.json) names: {"weight_map": {tensor: file}}. They
-// lie in its folder. Of a shard, tensors that the index does not give to it are left out.
+// are in its folder. Tensors of a shard that the index does not list there are left out.
 func newIndex(r io.ReaderAt, size int64, path string) (f *File, err error) {
 	if size > maxIndex {
 		return nil, fmt.Errorf("JSON of %d bytes, an index has at most %d", size, maxIndex)

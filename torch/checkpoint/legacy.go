@@ -96,9 +96,9 @@ func legacyStorage(id pickle.Tuple, known map[string]*storage, size int64) (*sto
 	if !ok || len(view) != 3 {
 		return nil, fmt.Errorf("storage %.100q: its view is not one of three values", st.key)
 	}
-	shift, ok := view[1].(int64)
-	n, also := view[2].(int64)
-	if !ok || !also || shift < 0 || n < 0 || shift > numel || n > numel-shift {
+	shift, isShift := view[1].(int64)
+	n, isCount := view[2].(int64)
+	if !isShift || !isCount || shift < 0 || n < 0 || shift > numel || n > numel-shift {
 		return nil, fmt.Errorf("storage %.100q of %d elements: a view of %v from %v on", st.key, numel, view[2],
 			view[1])
 	}

@@ -1,13 +1,12 @@
-// Package checkpoint reads and writes the files that hold tensors, as names,
-// element types, shapes and bytes. It knows nothing of tensors in memory, so
-// programs that only look into a file need no libtorch.
+// Package checkpoint reads and writes the files that hold tensors: names, element types, shapes and bytes. It knows
+// nothing of tensors in memory, so a program that only looks into a file needs no libtorch.
 //
 // It reads safetensors (eight bytes of header length, a JSON header, the data of all tensors without
-// gaps), the files of torch.save of all ages, and indexes of files in several parts; it writes
+// gaps), the files of torch.save of all ages, and indexes of models in several files; it writes
 // safetensors and what torch.load opens. A file is untrusted: [Open] checks every size against the file
 // before it allocates, refuses what the reference implementations refuse and some of what they let pass
-// (duplicate names, unknown fields, absurd counts), and runs nothing that a pickle asks for. Tensors of
-// nested objects have the keys that lead to them for a name, joined by dots: ema.pos_embed.
+// (duplicate names, unknown fields, absurd counts), and runs nothing that a pickle asks for. A tensor inside
+// nested objects is named by the keys that lead to it, joined by dots: ema.pos_embed.
 //
 //	f, err := checkpoint.Open("model.safetensors")
 //	if err != nil {
@@ -19,8 +18,8 @@
 //	}
 //	data, err := f.Read("pos_embed")
 //
-// [Write] makes such a file whole or not at all, through [WriteFile], which
-// serves any other file that must never be seen half written.
+// [Write] makes such a file whole or not at all. Package namemap shows the tensors of a file under other names, package
+// numpy reads and writes arrays of NumPy.
 package checkpoint
 
 import (
@@ -82,10 +81,10 @@ type File struct {
 	parts  []*File     // of an index
 }
 
-// Open opens a file of tensors in any of the formats that the package knows, told apart by content,
-// and checks all of it but the tensors' numbers, which are left on disk until they are read. Where a
-// checksum of the file stands beside it, in state.json of a training run or in SHA256SUMS, it is taken in
-// the background, and [File.Verify] says whether it is right. The caller closes the file.
+// Open opens a file of tensors in any of the formats that the package knows, which it tells by the content. It checks
+// all of the file but the tensors' numbers, which stay on disk until they are read. Where the file has a checksum, in
+// state.json of a training run or in SHA256SUMS beside it, the file is summed in the background, and [File.Verify] says
+// whether the sum is right. The caller closes the file.
 func Open(path string) (*File, error) {
 	return open(path, true, func(r io.ReaderAt, size int64) (*File, error) { return sniff(r, size, path) })
 }
@@ -93,8 +92,8 @@ func Open(path string) (*File, error) {
 // OpenSafetensors is [Open] for a file that can only be safetensors.
 func OpenSafetensors(path string) (*File, error) { return open(path, true, newSafetensors) }
 
-// OpenUnverified is [OpenSafetensors] without a look at the checksum: for all but one of several processes that open
-// the same file.
+// OpenUnverified is [OpenSafetensors] that does not compare the checksum: for all but one of several processes that
+// open the same file.
 func OpenUnverified(path string) (*File, error) { return open(path, false, newSafetensors) }
 
 func open(path string, verify bool, read func(r io.ReaderAt, size int64) (*File, error)) (*File, error) {

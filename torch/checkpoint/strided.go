@@ -83,8 +83,8 @@ func (t *strided) place() int64 {
 	return st.offset + at
 }
 
-// Elements that are asked for together are read in one piece of the storage if it is not more than
-// this many bytes, or this many times what was asked for.
+// Elements that are read together come from one piece of the storage if that is not more than this many bytes, or this
+// many times the elements.
 const (
 	maxGather      = 16 << 20
 	maxGatherTimes = 64
@@ -97,7 +97,7 @@ func (t *strided) gather(p []byte, off int64, read func(p []byte, at int64) erro
 		return nil
 	}
 	first, last := off/size, (off+int64(len(p))-1)/size
-	// Outer dimensions on which all asked-for elements agree are fixed, so that a few rows of a large
+	// Outer dimensions on which all these elements agree are fixed, so that a few rows of a large
 	// tensor cost a few rows.
 	lo, hi := t.span(first, last)
 	// The halves of a wide range lie closer together; a single element is no wider than itself.
@@ -114,10 +114,10 @@ func (t *strided) gather(p []byte, off int64, read func(p []byte, at int64) erro
 	}
 	var el [16]byte
 	index := make([]int64, len(t.shape))
-	rest, at := first, int64(0)
+	left, at := first, int64(0)
 	for i := len(t.shape) - 1; i >= 0; i-- {
-		index[i] = rest % t.shape[i]
-		rest /= t.shape[i]
+		index[i] = left % t.shape[i]
+		left /= t.shape[i]
 		at += index[i] * t.strides[i]
 	}
 	skip := off - first*size

@@ -17,7 +17,7 @@ import (
 )
 
 // Tensor is a tensor to write. Of Info only Name, DType and Shape are used.
-// Data is written from where it lies, never copied.
+// Data is written in place, never copied.
 type Tensor struct {
 	Info
 	Data []byte  // little-endian elements in C order

@@ -38,18 +38,18 @@ func Whole(name string, shape ...int64) Part { return Part{Name: name, Shape: sh
 // left over.
 func Map(src checkpoint.Source, entries []Entry, ignore func(name string) bool) (checkpoint.Source, error) {
 	var wrong checkpoint.Mismatch
-	used, told := map[string]bool{}, map[string]bool{}
+	used, reported := map[string]bool{}, map[string]bool{}
 	v := newView(src, len(entries))
 	for _, e := range entries {
 		v.addEntry(src, e, func(part Part, problem string) {
 			switch {
-			case told[part.Name]:
+			case reported[part.Name]:
 			case problem == "":
 				wrong.Missing = append(wrong.Missing, part.Name)
 			default:
 				wrong.Wrong = append(wrong.Wrong, fmt.Sprintf("%s (%s)", part.Name, problem))
 			}
-			told[part.Name] = true
+			reported[part.Name] = true
 		})
 		for _, p := range e.Parts {
 			used[p.Name] = true
@@ -74,8 +74,8 @@ type piece struct {
 	data       []byte // of Values
 }
 
-// addEntry adds a tensor of e's parts, or tells what is wrong with them.
-func (v *view) addEntry(src checkpoint.Source, e Entry, tell func(Part, string)) {
+// addEntry adds a tensor of e's parts, or reports what is wrong with them.
+func (v *view) addEntry(src checkpoint.Source, e Entry, report func(Part, string)) {
 	out := checkpoint.Info{Name: e.Name, Shape: e.Shape, DType: checkpoint.F32}
 	var pieces []piece
 	ok := true
@@ -89,7 +89,7 @@ func (v *view) addEntry(src checkpoint.Source, e Entry, tell func(Part, string))
 		at := piece{Part: p, begin: out.Size}
 		if p.Name == "" {
 			if at.data = checkpoint.EncodeFloats(p.Values, out.DType); at.data == nil && len(p.Values) > 0 {
-				tell(e.Parts[0], fmt.Sprintf("elements of type %s cannot be weights", out.DType))
+				report(e.Parts[0], fmt.Sprintf("elements of type %s cannot be weights", out.DType))
 				ok = false
 				continue
 			}
@@ -98,15 +98,15 @@ func (v *view) addEntry(src checkpoint.Source, e Entry, tell func(Part, string))
 			info, found := src.Lookup(p.Name)
 			switch {
 			case !found:
-				tell(p, "")
+				report(p, "")
 			case !slices.Equal(info.Shape, p.Shape):
-				tell(p, fmt.Sprintf("have %v, want %v", info.Shape, p.Shape))
+				report(p, fmt.Sprintf("have %v, want %v", info.Shape, p.Shape))
 				found = false
 			case info.DType != out.DType:
-				tell(p, fmt.Sprintf("have %s beside %s", info.DType, out.DType))
+				report(p, fmt.Sprintf("have %s beside %s", info.DType, out.DType))
 				found = false
 			case info.DType.Size() == 0:
-				tell(p, fmt.Sprintf("elements of type %s cannot be cut into rows", info.DType))
+				report(p, fmt.Sprintf("elements of type %s cannot be cut into rows", info.DType))
 				found = false
 			}
 			if !found {

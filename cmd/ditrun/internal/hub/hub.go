@@ -21,7 +21,7 @@ type Options struct {
 	Out      string // folder for a plain https file; "" is the cache
 	SHA256   string // that a plain https file must have
 	Progress func(name string, done, total int64)
-	// License is called with the licence before the first byte is asked for, "" where none is known.
+	// License is called with the licence before the first request, "" where none is known.
 	License func(license string)
 	// Waiting is called with what a download waits for: another try, another process.
 	Waiting func(text string)
@@ -48,13 +48,13 @@ type File struct {
 type Result struct {
 	Path    string // file, or folder with all files
 	License string
-	Offline bool // the network was not asked, or not reached: what the cache has
+	Offline bool // what the cache has: the network was not used, or not reached
 	// Unlisted says that the cache does not know which files the repository has: another program fetched it.
 	Unlisted bool
 	Files    []File
 }
 
-// Resolve finds or fetches what text refers to (see [Parse]). Files of hub repositories lie where Python's
+// Resolve finds or fetches what text refers to (see [Parse]). Files of hub repositories are where Python's
 // huggingface_hub keeps them, so that either finds what the other fetched: environment variables HF_HOME,
 // HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they mean there.
 func Resolve(ctx context.Context, text string, o Options) (*Result, error) {

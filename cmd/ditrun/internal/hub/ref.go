@@ -1,5 +1,5 @@
-// Package hub names model files that lie elsewhere: by a name known to
-// ditrun, in a repository of the hub, or at a plain https address.
+// Package hub finds and fetches model files from elsewhere: by a name that ditrun knows, from a repository of the
+// hub, or from a plain https address.
 package hub
 
 import (
@@ -30,7 +30,7 @@ func Names() []Known {
 	}
 }
 
-// A Ref is what a reference says: either URL, or Repo and the rest.
+// A Ref is where a reference leads: to URL, or to Repo, Revision and File.
 type Ref struct {
 	URL                  string
 	Repo, Revision, File string // File is "" for all that a model needs
@@ -56,12 +56,12 @@ func Parse(s string) (Ref, error) {
 		}
 		return Ref{URL: s, License: license}, nil
 	}
-	rest, ok := strings.CutPrefix(s, "hf:")
+	name, ok := strings.CutPrefix(s, "hf:")
 	if !ok {
 		return Ref{}, fmt.Errorf("%q: unknown, want a known name, hf:ORG/REPO or https://HOST/FILE", s)
 	}
-	org, rest, _ := strings.Cut(rest, "/")
-	repo, file, hasFile := strings.Cut(rest, "/")
+	org, name, _ := strings.Cut(name, "/")
+	repo, file, hasFile := strings.Cut(name, "/")
 	repo, rev, hasRev := strings.Cut(repo, "@")
 	if !hasRev {
 		rev = "main"

@@ -1,5 +1,5 @@
 // Package report shows a training run while it goes on: lines for people, the loss curve, preview
-// pictures, TensorBoard and Prometheus. What it writes lies in the run's folder (package runs):
+// pictures, TensorBoard and Prometheus. What it writes is in the run's folder (package runs):
 //
 //	log.txt       the lines people grep, in the form DiT writes them
 //	loss.png      the loss curve so far, and the error by timestep
@@ -149,7 +149,7 @@ func (r *Run) Printf(f string, args ...any) {
 	_ = r.print(r.Now(), fmt.Sprintf(f, args...))
 }
 
-// Note adds a line to log.txt alone, for what the console is told otherwise.
+// Note adds a line to log.txt alone, for what the console shows in another way.
 func (r *Run) Note(f string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -57,8 +57,8 @@ func Create(dir string, now time.Time) (*Writer, error) {
 	}
 	second := now.Unix()
 	for _, e := range entries {
-		if rest, ok := strings.CutPrefix(e.Name(), prefix); ok {
-			digits, _, _ := strings.Cut(rest, ".")
+		if name, ok := strings.CutPrefix(e.Name(), prefix); ok {
+			digits, _, _ := strings.Cut(name, ".")
 			if n, err := strconv.ParseInt(digits, 10, 64); err == nil {
 				second = max(second, n+1)
 			}

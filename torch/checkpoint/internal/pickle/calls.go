@@ -27,9 +27,9 @@ func (d *Decoder) global(op byte) error {
 		if err != nil {
 			return err
 		}
-		var ok, also bool
-		module, ok = m.(string)
-		if name, also = n.(string); !ok || !also {
+		var isModule, isName bool
+		module, isModule = m.(string)
+		if name, isName = n.(string); !isModule || !isName {
 			return errors.New("a name that is no string")
 		}
 	}
