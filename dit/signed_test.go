@@ -112,15 +112,15 @@ func TestRunWithoutLatest(t *testing.T) {
 			t.Errorf("%s is read as %s, notes %q, want %s, %q", path, w.Path, notes, want, note)
 		}
 	}
-	const took = "0000002 is taken, the newest checkpoint that is whole: "
+	const using = "0000002, the newest whole checkpoint: "
 	for _, path := range []string{run, dir, latest} {
-		read(path, second, took+"there is no latest")
+		read(path, second, using+"there is no latest")
 	}
 	if err := os.CopyFS(latest, os.DirFS(first)); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{run, dir, latest} {
-		read(path, second, took+"latest is a folder, not a link")
+		read(path, second, using+"latest is a folder, not a link")
 	}
 	if err := os.RemoveAll(latest); err != nil {
 		t.Fatal(err)
@@ -128,7 +128,7 @@ func TestRunWithoutLatest(t *testing.T) {
 	if err := os.Symlink("0000009", latest); err != nil {
 		t.Fatal(err)
 	}
-	read(run, second, took+"latest leads to 0000009")
+	read(run, second, using+"latest leads to 0000009")
 	os.Remove(latest)
 	if err := os.Symlink("0000001", latest); err != nil {
 		t.Fatal(err)

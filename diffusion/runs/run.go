@@ -178,7 +178,7 @@ func (r *Run) take() (err error) {
 		return fmt.Errorf("run %s: %w", r.dir, err)
 	}
 	if !r.lock.Held() {
-		r.note("%s lies on a file system without locks: nothing keeps a second process out of this run", r.dir)
+		r.note("%s is on a file system without locks: a second process could write to this run too", r.dir)
 	}
 	for _, d := range []string{r.Samples(), r.Checkpoints()} {
 		// A file in their place concerns previews and checkpoints, which say so when they are made.

@@ -107,7 +107,7 @@ func Latest(dir string) (path, note string, err error) {
 	case filepath.Base(path) == StepName(named):
 		return path, "", nil
 	}
-	return path, fmt.Sprintf("%s is taken, the newest checkpoint that is whole: %s", path, problem), nil
+	return path, fmt.Sprintf("using %s, the newest whole checkpoint: %s", path, problem), nil
 }
 
 // SetLatest makes the link `latest` in dir lead to the checkpoint of a step, in the place of another at once. On a file

@@ -271,7 +271,7 @@ func (c *client) get(ctx context.Context, s source, have int64) (resp *http.Resp
 	encoding := resp.Header.Get("Content-Encoding")
 	switch plain := encoding == "" || strings.EqualFold(encoding, "identity"); {
 	case !plain && resp.StatusCode < 300:
-		err = final(fmt.Errorf("%s: the server sends it packed (Content-Encoding %q), which nobody asked for",
+		err = final(fmt.Errorf("%s: the server sends it compressed (Content-Encoding %q), which was not requested",
 			s.name, encoding))
 	case resp.StatusCode == http.StatusOK:
 	case resp.StatusCode == http.StatusPartialContent && have > 0:

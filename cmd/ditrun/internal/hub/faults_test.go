@@ -398,7 +398,7 @@ func TestOfflineIsWhole(t *testing.T) {
 	}
 	online := f.URL
 	for _, c := range []struct{ ref, want string }{
-		{"hf:org/repo", `not whole in the cache, 1 of 2 files are missing, the first "sub/model.safetensors"`},
+		{"hf:org/repo", `incomplete in the cache, 1 of 2 files are missing, the first "sub/model.safetensors"`},
 		{"hf:org/repo/config.json", ""},
 		{"hf:org/repo/sub/model.safetensors", "not in the cache"},
 	} {

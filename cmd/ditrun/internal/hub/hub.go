@@ -87,8 +87,8 @@ func Resolve(ctx context.Context, text string, o Options) (*Result, error) {
 		return c.plainFile(ctx, ref, o)
 	}
 	if o.Out != "" || o.SHA256 != "" {
-		return nil, errors.New("a repository lies in the cache and has its own checksums: no folder and no SHA-256 " +
-			"can be given")
+		return nil, errors.New("a repository goes to the cache and has its own checksums: give no folder and no " +
+			"SHA-256")
 	}
 	return c.repository(ctx, ref, o)
 }

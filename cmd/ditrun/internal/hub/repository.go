@@ -119,7 +119,7 @@ func (c *client) info(ctx context.Context, endpoint, token string, ref Ref, info
 		return final(fmt.Errorf("hf:%s: a description of more than %d bytes", ref.Repo, maxInfo))
 	}
 	if err := json.Unmarshal(text, info); err != nil {
-		return final(fmt.Errorf("hf:%s: the server's description is no JSON of a repository: %w", ref.Repo, err))
+		return final(fmt.Errorf("hf:%s: the server's description of the repository is no JSON: %w", ref.Repo, err))
 	}
 	return nil
 }
@@ -227,7 +227,7 @@ func offline(base string, ref Ref, why error) (*Result, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("hf:%s is not whole in the cache, %d of %d files are missing, the first %q (%s): %w",
+		return nil, fmt.Errorf("hf:%s is incomplete in the cache, %d of %d files are missing, the first %q (%s): %w",
 			ref.Repo, len(missing), len(names), missing[0], result.Path, why)
 	}
 	return result, nil
