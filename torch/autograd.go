@@ -7,10 +7,10 @@ import "C"
 
 import "runtime"
 
-// Backward adds the gradients of the scalar loss to every leaf tensor that requires them.
+// Backward adds the gradients of the scalar loss to every leaf tensor that requires them. It computes as s does
+// ([Scope.TF32]), not as the scope of the operations that it goes back through.
 func (s *Scope) Backward(loss *Tensor) {
-	s.cmode()
-	check("Backward", C.dt_backward(loss.handle("Backward")), loss)
+	check("Backward", C.dt_backward(s.cmode(), loss.handle("Backward")), loss)
 	runtime.KeepAlive(loss)
 }
 

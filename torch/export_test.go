@@ -6,3 +6,11 @@ func Unlocked(dev Device, f func(s *Scope) error) error { return try(dev, modeGr
 
 // Abandon opens a scope that nobody will close.
 func Abandon(dev Device) *Scope { return &Scope{a: newArena(), mode: modeGrad, dev: dev} }
+
+// Modes of a scope, and the one that libtorch is in during a call on s.
+const (
+	ModeGrad = modeGrad
+	ModeTF32 = modeTF32
+)
+
+func (s *Scope) ModeWithin() uint32 { return s.modeWithin() }

@@ -25,8 +25,8 @@ static __typeof__(&dt_set_num_threads) p_dt_set_num_threads;
 void dt_set_num_threads(int32_t n) { p_dt_set_num_threads(n); }
 static __typeof__(&dt_num_threads) p_dt_num_threads;
 int32_t dt_num_threads(void) { return p_dt_num_threads(); }
-static __typeof__(&dt_set_tf32) p_dt_set_tf32;
-dt_error *dt_set_tf32(int32_t on) { return p_dt_set_tf32(on); }
+static __typeof__(&dt_mode_within) p_dt_mode_within;
+dt_error *dt_mode_within(dt_mode m, dt_mode *out_m) { return p_dt_mode_within(m, out_m); }
 static __typeof__(&dt_set_deterministic) p_dt_set_deterministic;
 dt_error *dt_set_deterministic(int32_t on) { return p_dt_set_deterministic(on); }
 static __typeof__(&dt_synchronize) p_dt_synchronize;
@@ -48,7 +48,7 @@ dt_error *dt_set_requires_grad(dt_tensor t, int32_t on) { return p_dt_set_requir
 static __typeof__(&dt_requires_grad) p_dt_requires_grad;
 int32_t dt_requires_grad(dt_tensor t) { return p_dt_requires_grad(t); }
 static __typeof__(&dt_backward) p_dt_backward;
-dt_error *dt_backward(dt_tensor loss) { return p_dt_backward(loss); }
+dt_error *dt_backward(dt_mode m, dt_tensor loss) { return p_dt_backward(m, loss); }
 static __typeof__(&dt_grad) p_dt_grad;
 dt_error *dt_grad(dt_tensor t, dt_out *out) { return p_dt_grad(t, out); }
 static __typeof__(&dt_clear_grad) p_dt_clear_grad;
@@ -320,7 +320,7 @@ static const struct {
     {"dt_init_thread", (void **)&p_dt_init_thread},
     {"dt_set_num_threads", (void **)&p_dt_set_num_threads},
     {"dt_num_threads", (void **)&p_dt_num_threads},
-    {"dt_set_tf32", (void **)&p_dt_set_tf32},
+    {"dt_mode_within", (void **)&p_dt_mode_within},
     {"dt_set_deterministic", (void **)&p_dt_set_deterministic},
     {"dt_synchronize", (void **)&p_dt_synchronize},
     {"dt_free_many", (void **)&p_dt_free_many},

@@ -111,14 +111,6 @@ func NumThreads() int {
 	return int(C.dt_num_threads())
 }
 
-// SetTF32 lets CUDA matrix products and convolutions of Float32 round their inputs to TF32. It
-// holds for the whole process and does nothing on the CPU.
-func SetTF32(on bool) {
-	if Available() == nil {
-		check("SetTF32", C.dt_set_tf32(cbool(on)))
-	}
-}
-
 // SetDeterministic makes operations without a deterministic CUDA form fail, and cuDNN choose
 // deterministic algorithms. It holds for the whole process.
 func SetDeterministic(on bool) {

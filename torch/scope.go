@@ -13,9 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const modeGrad = 1 // bit 0 of dt_mode: record operations for autograd
+// The bits of a scope's mode, which each C call gets.
+const (
+	modeGrad = C.DT_MODE_GRAD
+	modeTF32 = C.DT_MODE_TF32
+)
 
-// A Scope makes tensors and frees them when it ends. It belongs to one goroutine at a time.
+// A Scope makes tensors and frees them when it ends. It belongs to one goroutine at a time. How its operations compute
+// ([Scope.NoGrad], [Scope.TF32]) is its own: a scope opened in it by [Scope.Sub], [Scope.SubAll] or [Scope.Try]
+// computes in the same way, and nothing of it reaches other scopes.
 type Scope struct {
 	a    *arena
 	mode uint32
@@ -103,7 +109,7 @@ var slots = make(chan struct{}, 4)
 // running holds the numbers of the threads that are in Run.
 var running sync.Map
 
-// Run opens a scope on dev with autograd recording, calls f and frees all that f made. It returns
+// Run opens a scope on dev with autograd recording and TF32 off, calls f and frees all that f made. It returns
 // f's error, or the *Error of an operation that failed. Tensors must not leave f except through
 // [Persist]. Run locks its OS thread. It must not be nested, since those inside would wait for the places that
 // those outside hold; it panics where it is: [Scope.Try] opens a scope within a scope.
@@ -178,10 +184,34 @@ func (s *Scope) adopt(c *arena, t *Tensor) {
 }
 
 // NoGrad returns a view of s whose operations are not recorded for autograd.
-func (s *Scope) NoGrad() *Scope { return &Scope{a: s.a, mode: s.mode &^ modeGrad, dev: s.dev} }
+func (s *Scope) NoGrad() *Scope { return s.with(modeGrad, false) }
 
 // RecordsGrad reports whether operations of s are recorded for autograd.
 func (s *Scope) RecordsGrad() bool { return s.mode&modeGrad != 0 }
+
+// TF32 returns a view of s whose matrix products and convolutions of Float32 on a GPU round their inputs to TF32, which
+// keeps ten bits of 23 and is many times as fast, or do not. The default is off. A backward pass computes as the scope
+// does on which [Scope.Backward] is called. It does nothing on the CPU.
+//
+// libtorch keeps this switch for the whole process. Each call sets it and switches it off again, and calls of other
+// goroutines that want it otherwise wait until the call ends.
+func (s *Scope) TF32(on bool) *Scope { return s.with(modeTF32, on) }
+
+// with returns a view of s with one bit of its mode on or off.
+func (s *Scope) with(bit uint32, on bool) *Scope {
+	mode := s.mode &^ bit
+	if on {
+		mode |= bit
+	}
+	return &Scope{a: s.a, mode: mode, dev: s.dev}
+}
+
+// modeWithin returns the mode that libtorch is in during a call on s.
+func (s *Scope) modeWithin() uint32 {
+	var m C.dt_mode
+	check("modeWithin", C.dt_mode_within(s.cmode(), &m))
+	return uint32(m)
+}
 
 // Device returns where s makes its tensors.
 func (s *Scope) Device() Device { return s.dev }

@@ -24,7 +24,6 @@ const (
 // spinning, which costs many times the work where other test binaries want the same cores.
 func TestMain(m *testing.M) {
 	torch.SetNumThreads(1)
-	torch.SetTF32(false) // cuDNN's convolutions use it by default, the goldens do not
 	os.Exit(m.Run())
 }
 

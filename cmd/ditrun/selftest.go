@@ -112,8 +112,8 @@ func checkRow(s *torch.Scope, a, b *torch.Tensor, row []float32) error {
 			want[j] += float64(v) * float64(w)
 		}
 	}
-	// A sum of n products of normals is about sqrt(n); TF32, which keeps ten
-	// bits, is the coarsest that a device may compute with here.
+	// A sum of n products of normals is about sqrt(n). The limit leaves room for
+	// a device that rounds to ten bits, as TF32 does.
 	limit := 4e-3 * math.Sqrt(float64(n))
 	for j := range row {
 		if diff := math.Abs(float64(row[j]) - want[j]); !(diff <= limit) {

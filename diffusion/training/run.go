@@ -88,6 +88,7 @@ func Run(ctx context.Context, job Job) (Result, error) {
 		return result, err
 	}
 	err := torch.Run(job.Device, func(s *torch.Scope) error {
+		s = s.TF32(job.Config.Precision == "tf32")
 		r, err := newRunner(s, job)
 		if err != nil {
 			return err
@@ -154,7 +155,6 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 	if r.process, err = diffusion.New(""); err != nil {
 		return nil, err
 	}
-	torch.SetTF32(cfg.Precision == "tf32")
 	if cfg.Deterministic {
 		torch.SetDeterministic(true)
 	}

@@ -24,7 +24,6 @@ const tolerance = 5e-6
 
 func TestMain(m *testing.M) {
 	torch.SetNumThreads(1) // the tensors are small, and other test binaries want the cores
-	torch.SetTF32(false)
 	os.Exit(m.Run())
 }
 

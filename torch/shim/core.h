@@ -24,16 +24,38 @@ extern std::atomic<int64_t> live_tensors;
 dt_error *make_error(int32_t code, const char *msg) noexcept;
 dt_error *current_error() noexcept;  // inside a catch block only
 
-// guard runs f with autograd recording as m says and turns every exception into a dt_error.
+// guard runs f, which does not record for autograd, and turns every exception into a dt_error.
 template <class F>
-dt_error *guard(dt_mode m, F &&f) noexcept {
+dt_error *guard(F &&f) noexcept {
   try {
-    c10::AutoGradMode grad((m & 1) != 0);
+    c10::AutoGradMode grad(false);
     f();
     return nullptr;
   } catch (...) {
     return current_error();
   }
+}
+
+// While one exists, the switches of a mode that libtorch keeps for the whole process are as the
+// mode has them; otherwise they are off. The constructor waits for those of another mode to end, so
+// a thread must not have two, nor wait for another thread while it has one.
+class Switches {
+ public:
+  explicit Switches(dt_mode m);
+  ~Switches();
+  Switches(const Switches &) = delete;
+};
+
+void set_switches(dt_mode m);
+
+// guard runs f in mode m.
+template <class F>
+dt_error *guard(dt_mode m, F &&f) noexcept {
+  return guard([&] {
+    Switches switches(m);
+    c10::AutoGradMode grad((m & DT_MODE_GRAD) != 0);
+    f();
+  });
 }
 
 at::ScalarType scalar_type(int32_t dtype);

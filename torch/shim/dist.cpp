@@ -117,7 +117,7 @@ extern "C" {
 
 dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, int32_t listen_fd,
                        const char *prefix, int64_t timeout_ms, dt_store *out) {
-  return guard(0, [&] {
+  return guard([&] {
     dt::WithoutSigpipe threads;
     TORCH_CHECK(port > 0 && port < 65536, "port ", port, " is not between 1 and 65535");
     c10d::TCPStoreOptions o;
@@ -134,14 +134,14 @@ dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, int32_t li
 void dt_store_free(dt_store s) { delete s; }
 
 dt_error *dt_store_set(dt_store s, const char *key, const void *data, int64_t nbytes) {
-  return guard(0, [&] {
+  return guard([&] {
     auto *p = static_cast<const uint8_t *>(data);
     s->store->set(key, std::vector<uint8_t>(p, p + nbytes));
   });
 }
 
 dt_error *dt_store_get(dt_store s, const char *key, void **out_data, int64_t *out_nbytes) {
-  return guard(0, [&] {
+  return guard([&] {
     auto value = s->store->get(key);
     void *p = std::malloc(value.size() + 1);
     if (!p) throw std::bad_alloc();
@@ -152,21 +152,21 @@ dt_error *dt_store_get(dt_store s, const char *key, void **out_data, int64_t *ou
 }
 
 dt_error *dt_store_add(dt_store s, const char *key, int64_t delta, int64_t *out_sum) {
-  return guard(0, [&] { *out_sum = s->store->add(key, delta); });
+  return guard([&] { *out_sum = s->store->add(key, delta); });
 }
 
 dt_error *dt_store_check(dt_store s, const char *const *keys, int32_t n, int32_t *out_present) {
   return guard(
-      0, [&] { *out_present = s->store->check(std::vector<std::string>(keys, keys + n)) ? 1 : 0; });
+      [&] { *out_present = s->store->check(std::vector<std::string>(keys, keys + n)) ? 1 : 0; });
 }
 
 dt_error *dt_store_delete(dt_store s, const char *key, int32_t *out_deleted) {
-  return guard(0, [&] { *out_deleted = s->store->deleteKey(key) ? 1 : 0; });
+  return guard([&] { *out_deleted = s->store->deleteKey(key) ? 1 : 0; });
 }
 
 dt_error *dt_group_new_gloo(dt_store s, int32_t rank, int32_t size, const char *interfaces,
                             const char *host, int64_t timeout_ms, dt_group *out) {
-  return guard(0, [&] {
+  return guard([&] {
 #if DT_GROUPS
     dt::WithoutSigpipe threads;
     auto o = c10d::ProcessGroupGloo::Options::create(dt::ms(timeout_ms));
@@ -184,12 +184,12 @@ dt_error *dt_group_new_gloo(dt_store s, int32_t rank, int32_t size, const char *
 }
 
 dt_error *dt_nccl_version(int32_t *out_version) {
-  return guard(0, [&] { *out_version = dt::nccl_version(); });
+  return guard([&] { *out_version = dt::nccl_version(); });
 }
 
 dt_error *dt_nccl_id(char *out_id) {
   static_assert(sizeof(dt::NcclApi::Id) == DT_NCCL_ID, "");
-  return guard(0, [&] {
+  return guard([&] {
     dt::WithoutSigpipe threads;
     dt::NcclApi::Id id{};
     const auto &api = dt::nccl_api();
@@ -202,7 +202,7 @@ dt_error *dt_nccl_id(char *out_id) {
 
 dt_error *dt_group_new_nccl(int32_t rank, int32_t size, dt_device dev, const char *id,
                             int64_t timeout_ms, dt_group *out) {
-  return guard(0, [&] {
+  return guard([&] {
 #if DT_GROUPS
     dt::NcclApi::Id all;
     std::memcpy(&all, id, sizeof all);
@@ -218,7 +218,7 @@ dt_error *dt_group_new_nccl(int32_t rank, int32_t size, dt_device dev, const cha
 }
 
 dt_error *dt_gpu_address(dt_device dev, char *out, int32_t n) {
-  return guard(0, [&] {
+  return guard([&] {
     // libtorch_cuda.so has brought the CUDA runtime, of whatever version.
     using Get = int (*)(char *, int, int);
     auto get = reinterpret_cast<Get>(::dlsym(RTLD_DEFAULT, "cudaDeviceGetPCIBusId"));
@@ -231,7 +231,7 @@ dt_error *dt_gpu_address(dt_device dev, char *out, int32_t n) {
 void dt_group_free(dt_group g) { delete g; }
 
 dt_error *dt_group_all_reduce(dt_group g, dt_tensor t, int32_t op) {
-  return guard(0, [&] {
+  return guard([&] {
     dt::use(g, t->t);
     std::vector<at::Tensor> ts{t->t};
     c10d::AllreduceOptions o;
@@ -241,15 +241,15 @@ dt_error *dt_group_all_reduce(dt_group g, dt_tensor t, int32_t op) {
 }
 
 dt_error *dt_group_reduce_scatter(dt_group g, dt_tensor out, dt_tensor in) {
-  return guard(0, [&] { dt::wait(g, dt::reduce_scatter(g, out->t, in->t)); });
+  return guard([&] { dt::wait(g, dt::reduce_scatter(g, out->t, in->t)); });
 }
 
 dt_error *dt_group_all_gather(dt_group g, dt_tensor out, dt_tensor in) {
-  return guard(0, [&] { dt::wait(g, dt::all_gather(g, out->t, in->t)); });
+  return guard([&] { dt::wait(g, dt::all_gather(g, out->t, in->t)); });
 }
 
 dt_error *dt_group_broadcast(dt_group g, dt_tensor t, int32_t root) {
-  return guard(0, [&] {
+  return guard([&] {
     dt::use(g, t->t);
     std::vector<at::Tensor> ts{t->t};
     c10d::BroadcastOptions o;
@@ -259,7 +259,7 @@ dt_error *dt_group_broadcast(dt_group g, dt_tensor t, int32_t root) {
 }
 
 dt_error *dt_group_barrier(dt_group g, int64_t timeout_ms) {
-  return guard(0, [&] {
+  return guard([&] {
     TORCH_CHECK(!g->aborted, "the process group was aborted");
     c10d::BarrierOptions o;
     o.timeout = dt::ms(timeout_ms);
@@ -270,11 +270,11 @@ dt_error *dt_group_barrier(dt_group g, int64_t timeout_ms) {
 int32_t dt_group_failed(dt_group g) { return g->failed || (g->nccl && g->nccl->failed()) ? 1 : 0; }
 
 dt_error *dt_group_check(dt_group g) {
-  return guard(0, [&] { dt::check(g); });
+  return guard([&] { dt::check(g); });
 }
 
 dt_error *dt_group_abort(dt_group g) {
-  return guard(0, [&] {
+  return guard([&] {
     g->aborted = true;
     g->backend->abort();
   });

@@ -131,6 +131,7 @@ const char *dt_build_info(void) {
 const char *dt_init(void) {
   static const bool once = [] {
     at::set_num_interop_threads(1);
+    dt::set_switches(0);  // cuDNN's convolutions round to TF32 by default
     // The shim does not print: c10d would write a message with its C++ stack for each error that it
     // also throws. 3 is fatal errors only.
     if (std::getenv("TORCH_CPP_LOG_LEVEL"))
@@ -204,15 +205,16 @@ void dt_set_num_threads(int32_t n) {
 
 int32_t dt_num_threads(void) { return at::get_num_threads(); }
 
-dt_error *dt_set_tf32(int32_t on) {
-  return guard(0, [&] {
-    at::globalContext().setAllowTF32CuBLAS(on != 0);
-    at::globalContext().setAllowTF32CuDNN(on != 0);
+dt_error *dt_mode_within(dt_mode m, dt_mode *out_m) {
+  return guard(m, [&] {
+    const auto &context = at::globalContext();
+    *out_m = (c10::GradMode::is_enabled() ? DT_MODE_GRAD : 0) |
+             (context.allowTF32CuBLAS() && context.allowTF32CuDNN() ? DT_MODE_TF32 : 0);
   });
 }
 
 dt_error *dt_set_deterministic(int32_t on) {
-  return guard(0, [&] {
+  return guard([&] {
     at::globalContext().setDeterministicAlgorithms(on != 0, /*warn_only=*/false);
     at::globalContext().setDeterministicCuDNN(on != 0);
     if (on) at::globalContext().setBenchmarkCuDNN(false);
@@ -220,7 +222,7 @@ dt_error *dt_set_deterministic(int32_t on) {
 }
 
 dt_error *dt_synchronize(dt_device dev) {
-  return guard(0, [&] {
+  return guard([&] {
     if (dev >= 0) at::detail::getCUDAHooks().deviceSynchronize(static_cast<c10::DeviceIndex>(dev));
   });
 }
@@ -235,7 +237,7 @@ void dt_free_many(dt_tensor *ts, int64_t n) {
 
 dt_error *dt_from_host(const void *data, int64_t nbytes, int32_t dtype, dt_device dev,
                        const int64_t *dims, int32_t ndims, dt_out *out) {
-  return guard(0, [&] {
+  return guard([&] {
     at::IntArrayRef shape(dims, ndims);
     const auto type = dt::scalar_type(dtype);
     // Checked before the allocation: a corrupt shape must not take all memory first.
@@ -252,7 +254,7 @@ dt_error *dt_from_host(const void *data, int64_t nbytes, int32_t dtype, dt_devic
 }
 
 dt_error *dt_to_host(dt_tensor h, void *dst, int64_t nbytes) {
-  return guard(0, [&] {
+  return guard([&] {
     auto t = h->t.detach().to(at::kCPU).contiguous();
     TORCH_CHECK(static_cast<int64_t>(t.nbytes()) == nbytes, "tensor of shape ", t.sizes(), " has ",
                 t.nbytes(), " bytes, want ", nbytes);
@@ -261,7 +263,7 @@ dt_error *dt_to_host(dt_tensor h, void *dst, int64_t nbytes) {
 }
 
 dt_error *dt_copy_from_host(dt_tensor h, const void *src, int64_t nbytes) {
-  return guard(0, [&] {
+  return guard([&] {
     auto cpu = at::empty(
         h->t.sizes(), h->t.options().device(at::kCPU).memory_format(at::MemoryFormat::Contiguous));
     TORCH_CHECK(static_cast<int64_t>(cpu.nbytes()) == nbytes, "tensor of shape ", h->t.sizes(),
@@ -272,7 +274,7 @@ dt_error *dt_copy_from_host(dt_tensor h, const void *src, int64_t nbytes) {
 }
 
 dt_error *dt_host_bytes(dt_tensor h, void **p) {
-  return guard(0, [&] {
+  return guard([&] {
     bool plain = h->t.device().is_cpu() && h->t.is_contiguous();
     *p = plain ? h->t.mutable_data_ptr() : nullptr;
   });
@@ -283,17 +285,17 @@ dt_error *dt_to_device(dt_mode m, dt_tensor t, dt_device dev, dt_out *out) {
 }
 
 dt_error *dt_set_requires_grad(dt_tensor t, int32_t on) {
-  return guard(0, [&] { t->t.set_requires_grad(on != 0); });
+  return guard([&] { t->t.set_requires_grad(on != 0); });
 }
 
 int32_t dt_requires_grad(dt_tensor t) { return t->t.requires_grad() ? 1 : 0; }
 
-dt_error *dt_backward(dt_tensor loss) {
-  return guard(1, [&] { loss->t.backward(); });
+dt_error *dt_backward(dt_mode m, dt_tensor loss) {
+  return guard(m | DT_MODE_GRAD, [&] { loss->t.backward(); });
 }
 
 dt_error *dt_grad(dt_tensor t, dt_out *out) {
-  return guard(0, [&] {
+  return guard([&] {
     const auto &g = t->t.grad();
     if (g.defined())
       dt::put(out, g);
@@ -303,11 +305,11 @@ dt_error *dt_grad(dt_tensor t, dt_out *out) {
 }
 
 dt_error *dt_clear_grad(dt_tensor t) {
-  return guard(0, [&] { t->t.mutable_grad() = at::Tensor(); });
+  return guard([&] { t->t.mutable_grad() = at::Tensor(); });
 }
 
 dt_error *dt_generator_new(dt_device dev, uint64_t seed, dt_generator *out) {
-  return guard(0, [&] {
+  return guard([&] {
     at::Generator g;
     if (dev < 0) {
       g = at::detail::createCPUGenerator(seed);

@@ -2,7 +2,8 @@
  *
  * Every function that can fail returns a dt_error, NULL on success; outputs are written only on
  * success. No function keeps thread-local state, a Go pointer or a callback past its return, and
- * none prints. dt_mode travels into each call, so autograd's grad flag never outlives it. */
+ * none prints. dt_mode travels into each call, and nothing that it switches on outlives the call.
+ * Calls in modes that differ in more than DT_MODE_GRAD wait for each other. */
 #ifndef DITRUN_DT_H
 #define DITRUN_DT_H
 
@@ -13,7 +14,7 @@ extern "C" {
 #endif
 
 #define DT_API __attribute__((visibility("default")))
-#define DT_ABI 3
+#define DT_ABI 4
 
 typedef struct dt_tensor_s *dt_tensor;
 typedef struct dt_generator_s *dt_generator;
@@ -21,8 +22,14 @@ typedef struct dt_adamw_s *dt_adamw;
 typedef struct dt_store_s *dt_store;
 typedef struct dt_group_s *dt_group;
 
-/* Bit 0: record operations for autograd. */
+/* How a call computes: the bits of those below that are on. */
 typedef uint32_t dt_mode;
+
+enum {
+  DT_MODE_GRAD = 1, /* operations are recorded for autograd */
+  DT_MODE_TF32 = 2, /* float32 products and convolutions on a GPU round their inputs to TF32 */
+  DT_MODE_SWITCHES = DT_MODE_TF32 /* those that libtorch keeps for the whole process */
+};
 
 enum { DT_ERR_OTHER = 1, DT_ERR_SHAPE = 2, DT_ERR_OOM = 3, DT_ERR_CUDA = 4 };
 
@@ -67,7 +74,8 @@ DT_API int64_t dt_live_tensors(void);
 DT_API void dt_init_thread(void);
 DT_API void dt_set_num_threads(int32_t n);
 DT_API int32_t dt_num_threads(void);
-DT_API dt_error *dt_set_tf32(int32_t on);
+/* The mode as libtorch has it within a call in mode m, for tests. */
+DT_API dt_error *dt_mode_within(dt_mode m, dt_mode *out_m);
 DT_API dt_error *dt_set_deterministic(int32_t on);
 DT_API dt_error *dt_synchronize(dt_device dev);
 
@@ -84,7 +92,7 @@ DT_API dt_error *dt_set_requires_grad(dt_tensor t, int32_t on);
 DT_API int32_t dt_requires_grad(dt_tensor t);
 
 /* Autograd */
-DT_API dt_error *dt_backward(dt_tensor loss);
+DT_API dt_error *dt_backward(dt_mode m, dt_tensor loss);
 DT_API dt_error *dt_grad(dt_tensor t, dt_out *out);
 DT_API dt_error *dt_clear_grad(dt_tensor t);
 

@@ -122,7 +122,7 @@ extern "C" {
 dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, const int64_t *offsets,
                        const int64_t *buckets, int32_t n_buckets, int64_t total,
                        dt_adamw_config cfg, dt_group group, int32_t plain, dt_adamw *out) {
-  return guard(0, [&] {
+  return guard([&] {
     auto o = std::make_unique<dt_adamw_s>();
     o->cfg = cfg;
     o->group = group;
@@ -196,13 +196,13 @@ dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, const int64_t *offset
 void dt_adamw_free(dt_adamw o) { delete o; }
 
 dt_error *dt_adamw_last_backward(dt_adamw o) {
-  return guard(0, [&] {
+  return guard([&] {
     if (o->reducer) o->reducer->last_backward();
   });
 }
 
 dt_error *dt_adamw_missing(dt_adamw o, int32_t *positions, int32_t *n) {
-  return guard(0, [&] {
+  return guard([&] {
     *n = 0;
     if (!o->reducer) return;
     for (auto i : o->reducer->missing()) positions[(*n)++] = o->trained[i];
@@ -210,7 +210,7 @@ dt_error *dt_adamw_missing(dt_adamw o, int32_t *positions, int32_t *n) {
 }
 
 dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out) {
-  return guard(0, [&] {
+  return guard([&] {
     Update u = gather_update(o);
     auto skip = options->skip ? options->skip->t : at::zeros({}, o->flat.options());
     auto norm = norm_of_all(o, u.gs, &skip);
@@ -261,17 +261,17 @@ dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out
 }
 
 dt_error *dt_adamw_expose_grad(dt_adamw o) {
-  return guard(0, [&] {
+  return guard([&] {
     if (o->reducer) o->reducer->expose();
   });
 }
 
 dt_error *dt_adamw_zero_grad(dt_adamw o) {
-  return guard(0, [&] { forget(o); });
+  return guard([&] { forget(o); });
 }
 
 dt_error *dt_adamw_buffer(dt_adamw o, int32_t which, dt_out *out) {
-  return guard(0, [&] {
+  return guard([&] {
     switch (which) {
       case DT_ADAMW_EMA: return dt::put(out, o->average);
       case DT_ADAMW_EXP_AVG: return dt::put(out, o->m);
@@ -283,11 +283,11 @@ dt_error *dt_adamw_buffer(dt_adamw o, int32_t which, dt_out *out) {
 }
 
 dt_error *dt_adamw_averages(dt_adamw o, dt_out *out) {
-  return guard(0, [&] { dt::put(out, all_averages(o)); });
+  return guard([&] { dt::put(out, all_averages(o)); });
 }
 
 dt_error *dt_adamw_snapshot(dt_adamw o, dt_out *out) {
-  return guard(0, [&] {
+  return guard([&] {
     // On the first rank alone the weights and averages are needed, but all take part in gathering.
     Tensors state{o->step, o->m, o->v, o->flat, all_averages(o)};
     if (o->group && o->group->rank > 0) state.resize(3);

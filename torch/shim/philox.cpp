@@ -7,7 +7,7 @@
 extern "C" dt_error *dt_philox_normal(uint64_t seed, uint32_t tag, uint32_t step,
                                       const int64_t *indices, int64_t n, const int64_t *row_dims,
                                       int32_t nrow_dims, dt_device dev, dt_out *out) {
-  return dt::guard(0, [&] {
+  return dt::guard([&] {
     std::vector<int64_t> shape{n};
     shape.insert(shape.end(), row_dims, row_dims + nrow_dims);
     auto t = at::empty(shape, dt::opts(at::Device(at::kCPU), DT_FLOAT32));

@@ -42,9 +42,6 @@ func Device(t testing.TB) torch.Device {
 	if err != nil {
 		t.Skipf("DITRUN_TEST_DEVICE: %v", err)
 	}
-	if dev.IsCUDA() {
-		torch.SetTF32(false) // the goldens are in full float32
-	}
 	return dev
 }
 

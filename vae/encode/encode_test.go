@@ -29,7 +29,6 @@ import (
 // TestMain computes on one thread, for the reason that package vae's tests do.
 func TestMain(m *testing.M) {
 	torch.SetNumThreads(1)
-	torch.SetTF32(false) // cuDNN's convolutions use it by default, the goldens do not
 	os.Exit(m.Run())
 }
 

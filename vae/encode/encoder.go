@@ -44,7 +44,6 @@ type delivery struct {
 }
 
 func (e *encoder) run(ctx context.Context, w *latents.Writer) (err error) {
-	torch.SetTF32(e.Precision == "tf32")
 	e.model = e.VAE
 	if dtype, ok := map[string]torch.DType{"bf16": torch.BFloat16, "fp16": torch.Float16}[e.Precision]; ok {
 		if e.model, err = e.VAE.As(dtype, e.VAE.Device().IsCUDA()); err != nil {
@@ -69,7 +68,7 @@ func (e *encoder) run(ctx context.Context, w *latents.Writer) (err error) {
 	}()
 	e.last = time.Now()
 	return torch.Run(e.VAE.Device(), func(s *torch.Scope) error {
-		return e.encode(ctx, s.NoGrad(), w, deliveries, taken)
+		return e.encode(ctx, s.NoGrad().TF32(e.Precision == "tf32"), w, deliveries, taken)
 	})
 }
 

@@ -17,7 +17,6 @@ func (t textEncoder) Info() tokens.EncoderInfo {
 }
 
 func (t textEncoder) Encode(texts []string, states []float32, lengths []int32) error {
-	torch.SetTF32(false)
 	return torch.Run(t.Device(), func(s *torch.Scope) error {
 		out, counts := t.Encoder.Encode(s, texts)
 		copy(states, torch.Data[float32](out))

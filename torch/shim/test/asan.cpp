@@ -150,7 +150,7 @@ void errors() {
   float small[2];
   FAILS(dt_to_host(a, small, sizeof small), "12 bytes");
   FAILS(dt_copy_from_host(a, small, sizeof small), "12 bytes");
-  FAILS(dt_backward(b), "does not require grad");
+  FAILS(dt_backward(kGrad, b), "does not require grad");
   dt_adamw o = nullptr;
   FAILS(dt_adamw_new(nullptr, 0, nullptr, nullptr, 0, 0, {0.9, 0.999, 1e-8, 0}, nullptr, 0, &o),
         "no parameters");
@@ -172,8 +172,8 @@ void gradients() {
   OK(dt_square(kNoGrad, x, &silent));
   CHECK(dt_requires_grad(square.t) && !dt_requires_grad(silent.t));
   release({square.t});  // the graph holds what backward needs
-  OK(dt_backward(loss.t));
-  FAILS(dt_backward(loss.t), "second time");
+  OK(dt_backward(kGrad, loss.t));
+  FAILS(dt_backward(kGrad, loss.t), "second time");
   OK(dt_grad(x, &grad));
   OK(dt_clear_grad(x));
   EXPECT(grad.t, {2, 4});  // the handle keeps the gradient
@@ -205,7 +205,7 @@ void adamw() {
     dt_out scaled{}, loss{};
     OK(dt_mul_scalar(kGrad, ps[0], k == 3 ? NAN : 3, &scaled));
     OK(dt_sum(kGrad, scaled.t, &loss));
-    OK(dt_backward(loss.t));
+    OK(dt_backward(kGrad, loss.t));
     options = {0.1, 1, 0.5, k == 1 ? yes : nullptr, k == 4};
     OK(dt_adamw_step(o, &options, out));
     if (k != 3) EXPECT(out[0].t, {3 * std::sqrt(2.0f)});
@@ -284,7 +284,7 @@ void adamw_in_group(dt_group g) {
     auto backward = [](dt_tensor p) {
       dt_out loss{};
       OK(dt_sum(kGrad, p, &loss));
-      OK(dt_backward(loss.t));
+      OK(dt_backward(kGrad, loss.t));
       release({loss.t});
     };
     backward(ps[0]);
@@ -295,7 +295,7 @@ void adamw_in_group(dt_group g) {
     backward(ps[1]);  // its bucket is the first, and full
     dt_out loss{};
     OK(dt_sum(kGrad, ps[1], &loss));
-    FAILS(dt_backward(loss.t), "another gradient");
+    FAILS(dt_backward(kGrad, loss.t), "another gradient");
     OK(dt_adamw_step(o, &options, out));
     EXPECT(out[0].t, {std::sqrt(3.0f)});
     EXPECT(out[1].t, {0});
@@ -380,6 +380,7 @@ void groups() {
 
 }  // namespace
 
+void modes();    // in modes.cpp
 void streams();  // in streams.cpp
 
 int main() {
@@ -397,6 +398,7 @@ int main() {
     groups();
     CHECK(dt_live_tensors() == 0);
   }
+  modes();
   streams();
   std::puts("shim_asan_test: ok");
 }
