@@ -30,7 +30,7 @@
 //
 //  1. A Scope belongs to one goroutine at a time. Parameters may be read by several goroutines and
 //     are written only by the one that owns the optimizer.
-//  2. Grad mode and TF32 travel with the scope into each C call, so evaluation may run on one goroutine
+//  2. Grad mode, TF32 and determinism travel with the scope into each C call, so evaluation may run on one goroutine
 //     while training runs on another.
 //  3. Run locks its OS thread, because OpenMP keeps a team of threads for each calling thread; at
 //     most four Runs are inside at once. Do not nest Run: use [Scope.Try].

@@ -9,8 +9,9 @@ func Abandon(dev Device) *Scope { return &Scope{a: newArena(), mode: modeGrad, d
 
 // Modes of a scope, and the one that libtorch is in during a call on s.
 const (
-	ModeGrad = modeGrad
-	ModeTF32 = modeTF32
+	ModeGrad          = modeGrad
+	ModeTF32          = modeTF32
+	ModeDeterministic = modeDeterministic
 )
 
 func (s *Scope) ModeWithin() uint32 { return s.modeWithin() }

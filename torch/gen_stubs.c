@@ -27,8 +27,6 @@ static __typeof__(&dt_num_threads) p_dt_num_threads;
 int32_t dt_num_threads(void) { return p_dt_num_threads(); }
 static __typeof__(&dt_mode_within) p_dt_mode_within;
 dt_error *dt_mode_within(dt_mode m, dt_mode *out_m) { return p_dt_mode_within(m, out_m); }
-static __typeof__(&dt_set_deterministic) p_dt_set_deterministic;
-dt_error *dt_set_deterministic(int32_t on) { return p_dt_set_deterministic(on); }
 static __typeof__(&dt_synchronize) p_dt_synchronize;
 dt_error *dt_synchronize(dt_device dev) { return p_dt_synchronize(dev); }
 static __typeof__(&dt_free_many) p_dt_free_many;
@@ -321,7 +319,6 @@ static const struct {
     {"dt_set_num_threads", (void **)&p_dt_set_num_threads},
     {"dt_num_threads", (void **)&p_dt_num_threads},
     {"dt_mode_within", (void **)&p_dt_mode_within},
-    {"dt_set_deterministic", (void **)&p_dt_set_deterministic},
     {"dt_synchronize", (void **)&p_dt_synchronize},
     {"dt_free_many", (void **)&p_dt_free_many},
     {"dt_from_host", (void **)&p_dt_from_host},

@@ -111,14 +111,6 @@ func NumThreads() int {
 	return int(C.dt_num_threads())
 }
 
-// SetDeterministic makes operations without a deterministic CUDA form fail, and cuDNN choose
-// deterministic algorithms. It holds for the whole process.
-func SetDeterministic(on bool) {
-	if Available() == nil {
-		check("SetDeterministic", C.dt_set_deterministic(cbool(on)))
-	}
-}
-
 // Live returns how many tensor handles exist, for tests and logs.
 func Live() int64 {
 	if Available() != nil {

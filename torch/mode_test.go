@@ -13,7 +13,7 @@ import (
 // What a scope says of how to compute reaches libtorch, holds for that scope and those opened in it, and for nothing
 // else. torch/shim/test/modes.cpp looks into the operations and the backward pass.
 func TestModeTravelsWithTheScope(t *testing.T) {
-	const grad, tf32 = torch.ModeGrad, torch.ModeTF32
+	const grad, tf32, deterministic = torch.ModeGrad, torch.ModeTF32, torch.ModeDeterministic
 	want := func(s *torch.Scope, mode uint32, where string) {
 		t.Helper()
 		if got := s.ModeWithin(); got != mode {
@@ -27,6 +27,8 @@ func TestModeTravelsWithTheScope(t *testing.T) {
 		want(s, grad, "the scope that a view was made of")
 		want(on.NoGrad(), tf32, "TF32, NoGrad")
 		want(on.TF32(false), grad, "TF32, off")
+		want(on.Deterministic(true), grad|tf32|deterministic, "TF32, Deterministic")
+		want(on.Deterministic(true).Deterministic(false), grad|tf32, "TF32, not Deterministic")
 		on.Sub(func(s *torch.Scope) *torch.Tensor { want(s, grad|tf32, "Sub"); return nil })
 		on.SubAll(func(s *torch.Scope) []*torch.Tensor { want(s, grad|tf32, "SubAll"); return nil })
 		err := on.NoGrad().Try(func(s *torch.Scope) error {
@@ -48,6 +50,9 @@ func TestModeTravelsWithTheScope(t *testing.T) {
 				mode := uint32(grad)
 				if s = s.TF32(g%2 > 0); g%2 > 0 {
 					mode |= tf32
+				}
+				if s = s.Deterministic(g > 1); g > 1 {
+					mode |= deterministic
 				}
 				for range 500 {
 					want(s, mode, "one of four goroutines")

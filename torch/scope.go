@@ -15,13 +15,14 @@ import (
 
 // The bits of a scope's mode, which each C call gets.
 const (
-	modeGrad = C.DT_MODE_GRAD
-	modeTF32 = C.DT_MODE_TF32
+	modeGrad          = C.DT_MODE_GRAD
+	modeTF32          = C.DT_MODE_TF32
+	modeDeterministic = C.DT_MODE_DETERMINISTIC
 )
 
 // A Scope makes tensors and frees them when it ends. It belongs to one goroutine at a time. How its operations compute
-// ([Scope.NoGrad], [Scope.TF32]) is its own: a scope opened in it by [Scope.Sub], [Scope.SubAll] or [Scope.Try]
-// computes in the same way, and nothing of it reaches other scopes.
+// ([Scope.NoGrad], [Scope.TF32], [Scope.Deterministic]) is its own: a scope opened in it by [Scope.Sub],
+// [Scope.SubAll] or [Scope.Try] computes in the same way, and nothing of it reaches other scopes.
 type Scope struct {
 	a    *arena
 	mode uint32
@@ -109,7 +110,7 @@ var slots = make(chan struct{}, 4)
 // running holds the numbers of the threads that are in Run.
 var running sync.Map
 
-// Run opens a scope on dev with autograd recording and TF32 off, calls f and frees all that f made. It returns
+// Run opens a scope on dev that records for autograd and has TF32 and Deterministic off, calls f and frees all that f made. It returns
 // f's error, or the *Error of an operation that failed. Tensors must not leave f except through
 // [Persist]. Run locks its OS thread. It must not be nested, since those inside would wait for the places that
 // those outside hold; it panics where it is: [Scope.Try] opens a scope within a scope.
@@ -189,13 +190,17 @@ func (s *Scope) NoGrad() *Scope { return s.with(modeGrad, false) }
 // RecordsGrad reports whether operations of s are recorded for autograd.
 func (s *Scope) RecordsGrad() bool { return s.mode&modeGrad != 0 }
 
-// TF32 returns a view of s whose matrix products and convolutions of Float32 on a GPU round their inputs to TF32, which
-// keeps ten bits of 23 and is many times as fast, or do not. The default is off. A backward pass computes as the scope
-// does on which [Scope.Backward] is called. It does nothing on the CPU.
+// TF32 returns a view of s with TF32 on or off. With it, matrix products and convolutions of Float32 on a GPU round
+// their inputs to ten bits of 23, which makes them several times as fast. Without it, as is the default, they keep them
+// all. A backward pass computes as the scope does on which [Scope.Backward] is called. On the CPU it has no effect.
 //
-// libtorch keeps this switch for the whole process. Each call sets it and switches it off again, and calls of other
-// goroutines that want it otherwise wait until the call ends.
+// libtorch keeps this switch, and that of [Scope.Deterministic], for the whole process. So each call sets them and
+// switches them off again, and calls of other goroutines that want them otherwise wait until it ends.
 func (s *Scope) TF32(on bool) *Scope { return s.with(modeTF32, on) }
+
+// Deterministic returns a view of s on which operations without a deterministic form fail and cuDNN chooses
+// deterministic algorithms, or do not, as is the default.
+func (s *Scope) Deterministic(on bool) *Scope { return s.with(modeDeterministic, on) }
 
 // with returns a view of s with one bit of its mode on or off.
 func (s *Scope) with(bit uint32, on bool) *Scope {

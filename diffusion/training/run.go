@@ -88,7 +88,7 @@ func Run(ctx context.Context, job Job) (Result, error) {
 		return result, err
 	}
 	err := torch.Run(job.Device, func(s *torch.Scope) error {
-		s = s.TF32(job.Config.Precision == "tf32")
+		s = s.TF32(job.Config.Precision == "tf32").Deterministic(job.Config.Deterministic)
 		r, err := newRunner(s, job)
 		if err != nil {
 			return err
@@ -154,9 +154,6 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 	var err error
 	if r.process, err = diffusion.New(""); err != nil {
 		return nil, err
-	}
-	if cfg.Deterministic {
-		torch.SetDeterministic(true)
 	}
 	gen, err := torch.NewGenerator(torch.CPU, cfg.GlobalSeed)
 	if err != nil {

@@ -209,15 +209,8 @@ dt_error *dt_mode_within(dt_mode m, dt_mode *out_m) {
   return guard(m, [&] {
     const auto &context = at::globalContext();
     *out_m = (c10::GradMode::is_enabled() ? DT_MODE_GRAD : 0) |
-             (context.allowTF32CuBLAS() && context.allowTF32CuDNN() ? DT_MODE_TF32 : 0);
-  });
-}
-
-dt_error *dt_set_deterministic(int32_t on) {
-  return guard([&] {
-    at::globalContext().setDeterministicAlgorithms(on != 0, /*warn_only=*/false);
-    at::globalContext().setDeterministicCuDNN(on != 0);
-    if (on) at::globalContext().setBenchmarkCuDNN(false);
+             (context.allowTF32CuBLAS() && context.allowTF32CuDNN() ? DT_MODE_TF32 : 0) |
+             (context.deterministicAlgorithms() ? DT_MODE_DETERMINISTIC : 0);
   });
 }
 

@@ -28,7 +28,10 @@ typedef uint32_t dt_mode;
 enum {
   DT_MODE_GRAD = 1, /* operations are recorded for autograd */
   DT_MODE_TF32 = 2, /* float32 products and convolutions on a GPU round their inputs to TF32 */
-  DT_MODE_SWITCHES = DT_MODE_TF32 /* those that libtorch keeps for the whole process */
+  /* operations without a deterministic form fail, cuDNN chooses deterministic algorithms */
+  DT_MODE_DETERMINISTIC = 4,
+  /* those that libtorch keeps for the whole process */
+  DT_MODE_SWITCHES = DT_MODE_TF32 | DT_MODE_DETERMINISTIC
 };
 
 enum { DT_ERR_OTHER = 1, DT_ERR_SHAPE = 2, DT_ERR_OOM = 3, DT_ERR_CUDA = 4 };
@@ -76,7 +79,6 @@ DT_API void dt_set_num_threads(int32_t n);
 DT_API int32_t dt_num_threads(void);
 /* The mode as libtorch has it within a call in mode m, for tests. */
 DT_API dt_error *dt_mode_within(dt_mode m, dt_mode *out_m);
-DT_API dt_error *dt_set_deterministic(int32_t on);
 DT_API dt_error *dt_synchronize(dt_device dev);
 
 /* Tensors */

@@ -21,8 +21,11 @@ dt_mode switched = 0;  // that mode, 0 where there are none
 
 void set_switches(dt_mode m) {
   auto &context = at::globalContext();
-  context.setAllowTF32CuBLAS((m & DT_MODE_TF32) != 0);
-  context.setAllowTF32CuDNN((m & DT_MODE_TF32) != 0);
+  const bool tf32 = (m & DT_MODE_TF32) != 0, deterministic = (m & DT_MODE_DETERMINISTIC) != 0;
+  context.setAllowTF32CuBLAS(tf32);
+  context.setAllowTF32CuDNN(tf32);
+  context.setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
+  context.setDeterministicCuDNN(deterministic);
 }
 
 Switches::Switches(dt_mode m) {

@@ -16,11 +16,14 @@ namespace {
 thread_local dt_mode expected = 0;
 std::atomic<int> operations{0}, backwards{0}, wrong{0};
 
+const dt_mode all_switches[] = {0, DT_MODE_TF32, DT_MODE_DETERMINISTIC, DT_MODE_SWITCHES};
+
+// libtorch's own settings.
 dt_mode switches() {
   const auto &context = at::globalContext();
-  const bool products = context.allowTF32CuBLAS(), convolutions = context.allowTF32CuDNN();
-  if (products != convolutions) wrong++;
-  return products ? DT_MODE_TF32 : 0;
+  const bool tf32 = context.allowTF32CuBLAS(), deterministic = context.deterministicAlgorithms();
+  if (context.allowTF32CuDNN() != tf32 || context.deterministicCuDNN() != deterministic) wrong++;
+  return (tf32 ? DT_MODE_TF32 : 0) | (deterministic ? DT_MODE_DETERMINISTIC : 0);
 }
 
 std::unique_ptr<at::ObserverContext> observe(const at::RecordFunction &f) {
@@ -34,7 +37,7 @@ void fail(int line, const char *why) {
   std::fprintf(stderr, "modes.cpp:%d: %s\n", line, why);
   std::exit(1);
 }
-#define CHECK(cond)                     \
+#define WANT(cond)                      \
   do {                                  \
     if (!(cond)) fail(__LINE__, #cond); \
   } while (0)
@@ -45,7 +48,7 @@ void fail(int line, const char *why) {
   } while (0)
 
 void fails(dt_error *e) {
-  CHECK(e);
+  WANT(e);
   dt_error_free(e);
 }
 
@@ -75,25 +78,25 @@ void train(dt_mode forward, dt_mode backward) {
 }  // namespace
 
 void modes() {
-  CHECK(switches() == 0);  // dt_init, for cuDNN begins with TF32
+  WANT(switches() == 0);  // dt_init, for cuDNN begins with TF32
   const auto observer = at::addGlobalCallback(at::RecordFunctionCallback(observe).scopes(
       {at::RecordScope::FUNCTION, at::RecordScope::BACKWARD_FUNCTION}));
-  for (dt_mode forward : {0, +DT_MODE_TF32})
-    for (dt_mode backward : {0, +DT_MODE_TF32}) {
+  for (dt_mode forward : all_switches)
+    for (dt_mode backward : all_switches) {
       operations = backwards = 0;
       train(forward, backward);
-      CHECK(operations > 10 && backwards > 2);
-      CHECK(wrong == 0);
-      CHECK(switches() == 0);
+      WANT(operations > 10 && backwards > 2);
+      WANT(wrong == 0);
+      WANT(switches() == 0);
     }
   std::vector<std::thread> threads;
-  for (dt_mode m : {0, +DT_MODE_TF32, 0, +DT_MODE_TF32})
+  for (dt_mode m : all_switches)
     threads.emplace_back([m] {
       for (int i = 0; i < 200; i++) train(m, i % 2 ? m : 0);
     });
   for (auto &t : threads) t.join();
-  CHECK(wrong == 0);
-  CHECK(switches() == 0);
+  WANT(wrong == 0);
+  WANT(switches() == 0);
   at::removeCallback(observer);
-  CHECK(dt_live_tensors() == 0);
+  WANT(dt_live_tensors() == 0);
 }
