@@ -30,17 +30,18 @@ own_python="LIBTORCH=python          the torch 2.9 or newer that python3 has ins
 # check TORCH_FOLDER: it has headers and libraries of a version the shim compiles with.
 check() {
 	local f v major minor
+	local include=$1/include/torch
 	for f in lib/libtorch_cpu.so lib/libc10.so include/ATen/ATen.h; do
 		[ -e "$1/$f" ] || fail "LIBTORCH=$LIBTORCH: no $f in $1" \
 			"point LIBTORCH at the torch folder itself (in a Python installation: site-packages/torch)" \
 			"$own_python" "unset LIBTORCH to have the pinned version fetched"
 	done
-	# Before 2.9 the numbers stand in another header, or not at all in a readable one.
-	f=$1/include/torch/headeronly/version.h
-	v=$(sed -n 's/^#define TORCH_VERSION_\(MAJOR\|MINOR\) \([0-9]*\)$/\2/p' "$f" 2>/dev/null | xargs) || true
+	# The numbers are in the first from 2.10 on, in the second before.
+	v=$(cat "$include/headeronly/version.h" "$include/csrc/api/include/torch/version.h" 2>/dev/null |
+		sed -n 's/^#define TORCH_VERSION_\(MAJOR\|MINOR\) \([0-9]*\)$/\2/p' | xargs) || true
 	major=${v% *} minor=${v#* }
 	if [ -z "$v" ] || [ "$major" -lt 2 ] || { [ "$major" -eq 2 ] && [ "$minor" -lt 9 ]; }; then
-		[ -n "$v" ] && v="version $major.$minor" || v="a version older than 2.9 (no $f)"
+		[ -n "$v" ] && v="version $major.$minor" || v="an unknown version (no number in torch/version.h)"
 		fail "LIBTORCH=$LIBTORCH: $1 holds $v, want 2.9 or newer" \
 			"install a newer one, or unset LIBTORCH to have the pinned version fetched"
 	fi
