@@ -114,8 +114,8 @@ func TestOperationErrors(t *testing.T) {
 			if c.kind != nil && !errors.Is(e, c.kind) {
 				t.Errorf("%q is not %q", text, c.kind)
 			}
-			if torch.IsOutOfMemory(e) != (c.kind == torch.ErrOutOfMemory) {
-				t.Errorf("IsOutOfMemory is wrong for %q", text)
+			if errors.Is(e, torch.ErrOutOfMemory) != (c.kind == torch.ErrOutOfMemory) {
+				t.Errorf("%q: out of memory is %v", text, c.kind != torch.ErrOutOfMemory)
 			}
 		})
 	}

@@ -21,10 +21,6 @@ package torch
 // #cgo nocallback dt_exp
 // #cgo noescape dt_log
 // #cgo nocallback dt_log
-// #cgo noescape dt_sqrt
-// #cgo nocallback dt_sqrt
-// #cgo noescape dt_rsqrt
-// #cgo nocallback dt_rsqrt
 // #cgo noescape dt_square
 // #cgo nocallback dt_square
 // #cgo noescape dt_abs
@@ -43,8 +39,6 @@ package torch
 // #cgo nocallback dt_gelu
 // #cgo noescape dt_gelu_erf
 // #cgo nocallback dt_gelu_erf
-// #cgo noescape dt_relu
-// #cgo nocallback dt_relu
 // #cgo noescape dt_clamp
 // #cgo nocallback dt_clamp
 // #cgo noescape dt_pow_scalar
@@ -57,14 +51,8 @@ package torch
 // #cgo nocallback dt_where
 // #cgo noescape dt_maximum
 // #cgo nocallback dt_maximum
-// #cgo noescape dt_minimum
-// #cgo nocallback dt_minimum
-// #cgo noescape dt_eq
-// #cgo nocallback dt_eq
 // #cgo noescape dt_lt
 // #cgo nocallback dt_lt
-// #cgo noescape dt_gt
-// #cgo nocallback dt_gt
 // #cgo noescape dt_lt_scalar
 // #cgo nocallback dt_lt_scalar
 // #cgo noescape dt_gt_scalar
@@ -109,8 +97,6 @@ package torch
 // #cgo nocallback dt_transpose
 // #cgo noescape dt_unsqueeze
 // #cgo nocallback dt_unsqueeze
-// #cgo noescape dt_squeeze
-// #cgo nocallback dt_squeeze
 // #cgo noescape dt_expand
 // #cgo nocallback dt_expand
 // #cgo noescape dt_narrow
@@ -139,8 +125,6 @@ package torch
 // #cgo nocallback dt_to
 // #cgo noescape dt_index_select
 // #cgo nocallback dt_index_select
-// #cgo noescape dt_gather
-// #cgo nocallback dt_gather
 // #cgo noescape dt_sum
 // #cgo nocallback dt_sum
 // #cgo noescape dt_mean
@@ -159,8 +143,6 @@ package torch
 // #cgo nocallback dt_min_all
 // #cgo noescape dt_all
 // #cgo nocallback dt_all
-// #cgo noescape dt_arg_max
-// #cgo nocallback dt_arg_max
 // #cgo noescape dt_empty
 // #cgo nocallback dt_empty
 // #cgo noescape dt_zeros
@@ -173,8 +155,6 @@ package torch
 // #cgo nocallback dt_arange
 // #cgo noescape dt_randn
 // #cgo nocallback dt_randn
-// #cgo noescape dt_rand
-// #cgo nocallback dt_rand
 // #cgo noescape dt_copy_
 // #cgo nocallback dt_copy_
 // #cgo noescape dt_zero_
@@ -185,8 +165,6 @@ package torch
 // #cgo nocallback dt_uniform_
 // #cgo noescape dt_normal_
 // #cgo nocallback dt_normal_
-// #cgo noescape dt_mul_scalar_
-// #cgo nocallback dt_mul_scalar_
 import "C"
 
 import "runtime"
@@ -267,22 +245,6 @@ func (s *Scope) Log(a *Tensor) *Tensor {
 	return s.wrap(&out)
 }
 
-// Sqrt returns the square root of a.
-func (s *Scope) Sqrt(a *Tensor) *Tensor {
-	var out C.dt_out
-	check("Sqrt", C.dt_sqrt(s.cmode(), a.handle("Sqrt"), &out), a)
-	runtime.KeepAlive(a)
-	return s.wrap(&out)
-}
-
-// Rsqrt returns 1 / sqrt(a).
-func (s *Scope) Rsqrt(a *Tensor) *Tensor {
-	var out C.dt_out
-	check("Rsqrt", C.dt_rsqrt(s.cmode(), a.handle("Rsqrt"), &out), a)
-	runtime.KeepAlive(a)
-	return s.wrap(&out)
-}
-
 // Square returns a * a.
 func (s *Scope) Square(a *Tensor) *Tensor {
 	var out C.dt_out
@@ -356,14 +318,6 @@ func (s *Scope) GELUErf(a *Tensor) *Tensor {
 	return s.wrap(&out)
 }
 
-// ReLU returns max(a, 0).
-func (s *Scope) ReLU(a *Tensor) *Tensor {
-	var out C.dt_out
-	check("ReLU", C.dt_relu(s.cmode(), a.handle("ReLU"), &out), a)
-	runtime.KeepAlive(a)
-	return s.wrap(&out)
-}
-
 // Clamp limits a to [lo, hi].
 func (s *Scope) Clamp(a *Tensor, lo float64, hi float64) *Tensor {
 	var out C.dt_out
@@ -418,37 +372,10 @@ func (s *Scope) Maximum(a *Tensor, b *Tensor) *Tensor {
 	return s.wrap(&out)
 }
 
-// Minimum returns the smaller of a and b in each element.
-func (s *Scope) Minimum(a *Tensor, b *Tensor) *Tensor {
-	var out C.dt_out
-	check("Minimum", C.dt_minimum(s.cmode(), a.handle("Minimum"), b.handle("Minimum"), &out), a, b)
-	runtime.KeepAlive(a)
-	runtime.KeepAlive(b)
-	return s.wrap(&out)
-}
-
-// Eq returns a == b as Bool.
-func (s *Scope) Eq(a *Tensor, b *Tensor) *Tensor {
-	var out C.dt_out
-	check("Eq", C.dt_eq(s.cmode(), a.handle("Eq"), b.handle("Eq"), &out), a, b)
-	runtime.KeepAlive(a)
-	runtime.KeepAlive(b)
-	return s.wrap(&out)
-}
-
 // Lt returns a < b as Bool.
 func (s *Scope) Lt(a *Tensor, b *Tensor) *Tensor {
 	var out C.dt_out
 	check("Lt", C.dt_lt(s.cmode(), a.handle("Lt"), b.handle("Lt"), &out), a, b)
-	runtime.KeepAlive(a)
-	runtime.KeepAlive(b)
-	return s.wrap(&out)
-}
-
-// Gt returns a > b as Bool.
-func (s *Scope) Gt(a *Tensor, b *Tensor) *Tensor {
-	var out C.dt_out
-	check("Gt", C.dt_gt(s.cmode(), a.handle("Gt"), b.handle("Gt"), &out), a, b)
 	runtime.KeepAlive(a)
 	runtime.KeepAlive(b)
 	return s.wrap(&out)
@@ -657,14 +584,6 @@ func (s *Scope) Unsqueeze(x *Tensor, dim int) *Tensor {
 	return s.wrap(&out)
 }
 
-// Squeeze returns a view of x without dimension dim, which has size one.
-func (s *Scope) Squeeze(x *Tensor, dim int) *Tensor {
-	var out C.dt_out
-	check("Squeeze", C.dt_squeeze(s.cmode(), x.handle("Squeeze"), C.int64_t(dim), &out), x)
-	runtime.KeepAlive(x)
-	return s.wrap(&out)
-}
-
 // Expand returns a view of x broadcast to dims (-1 keeps a size).
 func (s *Scope) Expand(x *Tensor, dims ...int) *Tensor {
 	ddims, ndims := cdims(dims)
@@ -781,15 +700,6 @@ func (s *Scope) IndexSelect(x *Tensor, dim int, index *Tensor) *Tensor {
 	return s.wrap(&out)
 }
 
-// Gather picks along dim by an index (Int64) of x's rank.
-func (s *Scope) Gather(x *Tensor, dim int, index *Tensor) *Tensor {
-	var out C.dt_out
-	check("Gather", C.dt_gather(s.cmode(), x.handle("Gather"), C.int64_t(dim), index.handle("Gather"), &out), x, index)
-	runtime.KeepAlive(x)
-	runtime.KeepAlive(index)
-	return s.wrap(&out)
-}
-
 // Sum returns the sum of all elements.
 func (s *Scope) Sum(x *Tensor) *Tensor {
 	var out C.dt_out
@@ -864,14 +774,6 @@ func (s *Scope) All(x *Tensor) *Tensor {
 	return s.wrap(&out)
 }
 
-// ArgMax returns the index (Int64) of the largest element along dim.
-func (s *Scope) ArgMax(x *Tensor, dim int) *Tensor {
-	var out C.dt_out
-	check("ArgMax", C.dt_arg_max(s.cmode(), x.handle("ArgMax"), C.int64_t(dim), &out), x)
-	runtime.KeepAlive(x)
-	return s.wrap(&out)
-}
-
 // Empty returns a tensor of undefined content.
 func (s *Scope) Empty(dt DType, dims ...int) *Tensor {
 	ddims, ndims := cdims(dims)
@@ -920,15 +822,6 @@ func (s *Scope) Randn(gen *Generator, dims ...int) *Tensor {
 	return s.wrap(&out)
 }
 
-// Rand draws Float32 uniforms in [0, 1) from gen, whose device must be the scope's.
-func (s *Scope) Rand(gen *Generator, dims ...int) *Tensor {
-	ddims, ndims := cdims(dims)
-	var out C.dt_out
-	check("Rand", C.dt_rand(s.cmode(), C.dt_device(s.dev.index), gen.handle("Rand"), &ddims[0], ndims, &out))
-	runtime.KeepAlive(gen)
-	return s.wrap(&out)
-}
-
 // Copy_ writes src, converted and broadcast, into dst.
 func (s *Scope) Copy_(dst *Tensor, src *Tensor) {
 	check("Copy_", C.dt_copy_(s.cmode(), dst.handle("Copy_"), src.handle("Copy_")), dst, src)
@@ -959,11 +852,5 @@ func (s *Scope) Uniform_(dst *Tensor, gen *Generator, lo float64, hi float64) {
 func (s *Scope) Normal_(dst *Tensor, gen *Generator, mean float64, std float64) {
 	check("Normal_", C.dt_normal_(s.cmode(), dst.handle("Normal_"), gen.handle("Normal_"), C.double(mean), C.double(std)), dst)
 	runtime.KeepAlive(gen)
-	runtime.KeepAlive(dst)
-}
-
-// MulScalar_ multiplies dst by v.
-func (s *Scope) MulScalar_(dst *Tensor, v float64) {
-	check("MulScalar_", C.dt_mul_scalar_(s.cmode(), dst.handle("MulScalar_"), C.double(v)), dst)
 	runtime.KeepAlive(dst)
 }

@@ -137,10 +137,6 @@ static __typeof__(&dt_exp) p_dt_exp;
 dt_error *dt_exp(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_exp(m, a, out); }
 static __typeof__(&dt_log) p_dt_log;
 dt_error *dt_log(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_log(m, a, out); }
-static __typeof__(&dt_sqrt) p_dt_sqrt;
-dt_error *dt_sqrt(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_sqrt(m, a, out); }
-static __typeof__(&dt_rsqrt) p_dt_rsqrt;
-dt_error *dt_rsqrt(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_rsqrt(m, a, out); }
 static __typeof__(&dt_square) p_dt_square;
 dt_error *dt_square(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_square(m, a, out); }
 static __typeof__(&dt_abs) p_dt_abs;
@@ -159,8 +155,6 @@ static __typeof__(&dt_gelu) p_dt_gelu;
 dt_error *dt_gelu(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_gelu(m, a, out); }
 static __typeof__(&dt_gelu_erf) p_dt_gelu_erf;
 dt_error *dt_gelu_erf(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_gelu_erf(m, a, out); }
-static __typeof__(&dt_relu) p_dt_relu;
-dt_error *dt_relu(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_relu(m, a, out); }
 static __typeof__(&dt_clamp) p_dt_clamp;
 dt_error *dt_clamp(dt_mode m, dt_tensor a, double lo, double hi, dt_out *out) { return p_dt_clamp(m, a, lo, hi, out); }
 static __typeof__(&dt_pow_scalar) p_dt_pow_scalar;
@@ -173,14 +167,8 @@ static __typeof__(&dt_where) p_dt_where;
 dt_error *dt_where(dt_mode m, dt_tensor cond, dt_tensor a, dt_tensor b, dt_out *out) { return p_dt_where(m, cond, a, b, out); }
 static __typeof__(&dt_maximum) p_dt_maximum;
 dt_error *dt_maximum(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out) { return p_dt_maximum(m, a, b, out); }
-static __typeof__(&dt_minimum) p_dt_minimum;
-dt_error *dt_minimum(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out) { return p_dt_minimum(m, a, b, out); }
-static __typeof__(&dt_eq) p_dt_eq;
-dt_error *dt_eq(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out) { return p_dt_eq(m, a, b, out); }
 static __typeof__(&dt_lt) p_dt_lt;
 dt_error *dt_lt(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out) { return p_dt_lt(m, a, b, out); }
-static __typeof__(&dt_gt) p_dt_gt;
-dt_error *dt_gt(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out) { return p_dt_gt(m, a, b, out); }
 static __typeof__(&dt_lt_scalar) p_dt_lt_scalar;
 dt_error *dt_lt_scalar(dt_mode m, dt_tensor a, double v, dt_out *out) { return p_dt_lt_scalar(m, a, v, out); }
 static __typeof__(&dt_gt_scalar) p_dt_gt_scalar;
@@ -225,8 +213,6 @@ static __typeof__(&dt_transpose) p_dt_transpose;
 dt_error *dt_transpose(dt_mode m, dt_tensor x, int64_t a, int64_t b, dt_out *out) { return p_dt_transpose(m, x, a, b, out); }
 static __typeof__(&dt_unsqueeze) p_dt_unsqueeze;
 dt_error *dt_unsqueeze(dt_mode m, dt_tensor x, int64_t dim, dt_out *out) { return p_dt_unsqueeze(m, x, dim, out); }
-static __typeof__(&dt_squeeze) p_dt_squeeze;
-dt_error *dt_squeeze(dt_mode m, dt_tensor x, int64_t dim, dt_out *out) { return p_dt_squeeze(m, x, dim, out); }
 static __typeof__(&dt_expand) p_dt_expand;
 dt_error *dt_expand(dt_mode m, dt_tensor x, const int64_t *dims, int32_t n_dims, dt_out *out) { return p_dt_expand(m, x, dims, n_dims, out); }
 static __typeof__(&dt_narrow) p_dt_narrow;
@@ -255,8 +241,6 @@ static __typeof__(&dt_to) p_dt_to;
 dt_error *dt_to(dt_mode m, dt_tensor x, int32_t dt, dt_out *out) { return p_dt_to(m, x, dt, out); }
 static __typeof__(&dt_index_select) p_dt_index_select;
 dt_error *dt_index_select(dt_mode m, dt_tensor x, int64_t dim, dt_tensor index, dt_out *out) { return p_dt_index_select(m, x, dim, index, out); }
-static __typeof__(&dt_gather) p_dt_gather;
-dt_error *dt_gather(dt_mode m, dt_tensor x, int64_t dim, dt_tensor index, dt_out *out) { return p_dt_gather(m, x, dim, index, out); }
 static __typeof__(&dt_sum) p_dt_sum;
 dt_error *dt_sum(dt_mode m, dt_tensor x, dt_out *out) { return p_dt_sum(m, x, out); }
 static __typeof__(&dt_mean) p_dt_mean;
@@ -275,8 +259,6 @@ static __typeof__(&dt_min_all) p_dt_min_all;
 dt_error *dt_min_all(dt_mode m, dt_tensor x, dt_out *out) { return p_dt_min_all(m, x, out); }
 static __typeof__(&dt_all) p_dt_all;
 dt_error *dt_all(dt_mode m, dt_tensor x, dt_out *out) { return p_dt_all(m, x, out); }
-static __typeof__(&dt_arg_max) p_dt_arg_max;
-dt_error *dt_arg_max(dt_mode m, dt_tensor x, int64_t dim, dt_out *out) { return p_dt_arg_max(m, x, dim, out); }
 static __typeof__(&dt_empty) p_dt_empty;
 dt_error *dt_empty(dt_mode m, dt_device dev, int32_t dt, const int64_t *dims, int32_t n_dims, dt_out *out) { return p_dt_empty(m, dev, dt, dims, n_dims, out); }
 static __typeof__(&dt_zeros) p_dt_zeros;
@@ -289,8 +271,6 @@ static __typeof__(&dt_arange) p_dt_arange;
 dt_error *dt_arange(dt_mode m, dt_device dev, int64_t n, int32_t dt, dt_out *out) { return p_dt_arange(m, dev, n, dt, out); }
 static __typeof__(&dt_randn) p_dt_randn;
 dt_error *dt_randn(dt_mode m, dt_device dev, dt_generator gen, const int64_t *dims, int32_t n_dims, dt_out *out) { return p_dt_randn(m, dev, gen, dims, n_dims, out); }
-static __typeof__(&dt_rand) p_dt_rand;
-dt_error *dt_rand(dt_mode m, dt_device dev, dt_generator gen, const int64_t *dims, int32_t n_dims, dt_out *out) { return p_dt_rand(m, dev, gen, dims, n_dims, out); }
 static __typeof__(&dt_copy_) p_dt_copy_;
 dt_error *dt_copy_(dt_mode m, dt_tensor dst, dt_tensor src) { return p_dt_copy_(m, dst, src); }
 static __typeof__(&dt_zero_) p_dt_zero_;
@@ -301,8 +281,6 @@ static __typeof__(&dt_uniform_) p_dt_uniform_;
 dt_error *dt_uniform_(dt_mode m, dt_tensor dst, dt_generator gen, double lo, double hi) { return p_dt_uniform_(m, dst, gen, lo, hi); }
 static __typeof__(&dt_normal_) p_dt_normal_;
 dt_error *dt_normal_(dt_mode m, dt_tensor dst, dt_generator gen, double mean, double std) { return p_dt_normal_(m, dst, gen, mean, std); }
-static __typeof__(&dt_mul_scalar_) p_dt_mul_scalar_;
-dt_error *dt_mul_scalar_(dt_mode m, dt_tensor dst, double v) { return p_dt_mul_scalar_(m, dst, v); }
 
 static const struct {
   const char *name;
@@ -374,8 +352,6 @@ static const struct {
     {"dt_neg", (void **)&p_dt_neg},
     {"dt_exp", (void **)&p_dt_exp},
     {"dt_log", (void **)&p_dt_log},
-    {"dt_sqrt", (void **)&p_dt_sqrt},
-    {"dt_rsqrt", (void **)&p_dt_rsqrt},
     {"dt_square", (void **)&p_dt_square},
     {"dt_abs", (void **)&p_dt_abs},
     {"dt_sin", (void **)&p_dt_sin},
@@ -385,17 +361,13 @@ static const struct {
     {"dt_silu", (void **)&p_dt_silu},
     {"dt_gelu", (void **)&p_dt_gelu},
     {"dt_gelu_erf", (void **)&p_dt_gelu_erf},
-    {"dt_relu", (void **)&p_dt_relu},
     {"dt_clamp", (void **)&p_dt_clamp},
     {"dt_pow_scalar", (void **)&p_dt_pow_scalar},
     {"dt_addcmul", (void **)&p_dt_addcmul},
     {"dt_lerp", (void **)&p_dt_lerp},
     {"dt_where", (void **)&p_dt_where},
     {"dt_maximum", (void **)&p_dt_maximum},
-    {"dt_minimum", (void **)&p_dt_minimum},
-    {"dt_eq", (void **)&p_dt_eq},
     {"dt_lt", (void **)&p_dt_lt},
-    {"dt_gt", (void **)&p_dt_gt},
     {"dt_lt_scalar", (void **)&p_dt_lt_scalar},
     {"dt_gt_scalar", (void **)&p_dt_gt_scalar},
     {"dt_eq_scalar", (void **)&p_dt_eq_scalar},
@@ -418,7 +390,6 @@ static const struct {
     {"dt_permute", (void **)&p_dt_permute},
     {"dt_transpose", (void **)&p_dt_transpose},
     {"dt_unsqueeze", (void **)&p_dt_unsqueeze},
-    {"dt_squeeze", (void **)&p_dt_squeeze},
     {"dt_expand", (void **)&p_dt_expand},
     {"dt_narrow", (void **)&p_dt_narrow},
     {"dt_select", (void **)&p_dt_select},
@@ -433,7 +404,6 @@ static const struct {
     {"dt_detach", (void **)&p_dt_detach},
     {"dt_to", (void **)&p_dt_to},
     {"dt_index_select", (void **)&p_dt_index_select},
-    {"dt_gather", (void **)&p_dt_gather},
     {"dt_sum", (void **)&p_dt_sum},
     {"dt_mean", (void **)&p_dt_mean},
     {"dt_sum_dims", (void **)&p_dt_sum_dims},
@@ -443,20 +413,17 @@ static const struct {
     {"dt_max_all", (void **)&p_dt_max_all},
     {"dt_min_all", (void **)&p_dt_min_all},
     {"dt_all", (void **)&p_dt_all},
-    {"dt_arg_max", (void **)&p_dt_arg_max},
     {"dt_empty", (void **)&p_dt_empty},
     {"dt_zeros", (void **)&p_dt_zeros},
     {"dt_ones", (void **)&p_dt_ones},
     {"dt_full", (void **)&p_dt_full},
     {"dt_arange", (void **)&p_dt_arange},
     {"dt_randn", (void **)&p_dt_randn},
-    {"dt_rand", (void **)&p_dt_rand},
     {"dt_copy_", (void **)&p_dt_copy_},
     {"dt_zero_", (void **)&p_dt_zero_},
     {"dt_fill_", (void **)&p_dt_fill_},
     {"dt_uniform_", (void **)&p_dt_uniform_},
     {"dt_normal_", (void **)&p_dt_normal_},
-    {"dt_mul_scalar_", (void **)&p_dt_mul_scalar_},
 };
 
 /* dt_stubs_load resolves every function in lib; it returns the first missing name, NULL if none is. */

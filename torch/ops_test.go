@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/ditrun/ditrun/torch"
@@ -72,10 +73,7 @@ var goldens = map[string]golden{
 	"mul":                binary("Mul", (*scope).Mul),
 	"div":                binary("Div", (*scope).Div),
 	"maximum":            binary("Maximum", (*scope).Maximum),
-	"minimum":            binary("Minimum", (*scope).Minimum),
-	"eq":                 binary("Eq", (*scope).Eq),
 	"lt":                 binary("Lt", (*scope).Lt),
-	"gt":                 binary("Gt", (*scope).Gt),
 	"matmul":             binary("MatMul", (*scope).MatMul),
 	"embedding":          binary("Embedding", (*scope).Embedding),
 	"mse_loss":           binary("MSELoss", (*scope).MSELoss),
@@ -86,8 +84,6 @@ var goldens = map[string]golden{
 	"neg":                unary("Neg", (*scope).Neg),
 	"exp":                unary("Exp", (*scope).Exp),
 	"log":                unary("Log", (*scope).Log),
-	"sqrt":               unary("Sqrt", (*scope).Sqrt),
-	"rsqrt":              unary("Rsqrt", (*scope).Rsqrt),
 	"square":             unary("Square", (*scope).Square),
 	"abs":                unary("Abs", (*scope).Abs),
 	"sin":                unary("Sin", (*scope).Sin),
@@ -95,7 +91,6 @@ var goldens = map[string]golden{
 	"tanh":               unary("Tanh", (*scope).Tanh),
 	"sigmoid":            unary("Sigmoid", (*scope).Sigmoid),
 	"silu":               unary("SiLU", (*scope).SiLU),
-	"relu":               unary("ReLU", (*scope).ReLU),
 	"gelu":               unary("GELU", (*scope).GELU),
 	"sum":                unary("Sum", (*scope).Sum),
 	"mean":               unary("Mean", (*scope).Mean),
@@ -132,14 +127,12 @@ var goldens = map[string]golden{
 
 	"index_select": op("IndexSelect",
 		func(s *scope, in []*tensor, a args) *tensor { return s.IndexSelect(in[0], a.Dim, in[1]) }),
-	"gather":  op("Gather", func(s *scope, in []*tensor, a args) *tensor { return s.Gather(in[0], a.Dim, in[1]) }),
 	"pad":     op("Pad", func(s *scope, in []*tensor, a args) *tensor { return s.Pad(in[0], a.Pad) }),
 	"reshape": op("Reshape", func(s *scope, in []*tensor, a args) *tensor { return s.Reshape(in[0], a.Dims...) }),
 	"permute": op("Permute", func(s *scope, in []*tensor, a args) *tensor { return s.Permute(in[0], a.Dims...) }),
 	"transpose": op("Transpose",
 		func(s *scope, in []*tensor, a args) *tensor { return s.Transpose(in[0], a.A, a.B) }),
 	"unsqueeze": op("Unsqueeze", func(s *scope, in []*tensor, a args) *tensor { return s.Unsqueeze(in[0], a.Dim) }),
-	"squeeze":   op("Squeeze", func(s *scope, in []*tensor, a args) *tensor { return s.Squeeze(in[0], a.Dim) }),
 	"expand":    op("Expand", func(s *scope, in []*tensor, a args) *tensor { return s.Expand(in[0], a.Dims...) }),
 	"narrow": op("Narrow",
 		func(s *scope, in []*tensor, a args) *tensor { return s.Narrow(in[0], a.Dim, a.Start, a.Length) }),
@@ -153,7 +146,6 @@ var goldens = map[string]golden{
 		func(s *scope, in []*tensor, a args) *tensor { return s.SumDims(in[0], a.Keep, a.Dims...) }),
 	"mean_dims": op("MeanDims",
 		func(s *scope, in []*tensor, a args) *tensor { return s.MeanDims(in[0], a.Keep, a.Dims...) }),
-	"argmax": op("ArgMax", func(s *scope, in []*tensor, a args) *tensor { return s.ArgMax(in[0], a.Dim) }),
 	"arange": op("Arange",
 		func(s *scope, _ []*tensor, a args) *tensor { return s.Arange(a.Count, dtypes[a.DType]) }),
 	"to": op("To", func(s *scope, in []*tensor, a args) *tensor { return s.To(in[0], dtypes[a.DType]) }),
@@ -162,7 +154,7 @@ var goldens = map[string]golden{
 // views are the operations whose results share memory with a parameter and, as in PyTorch, say that
 // they require a gradient even where nothing was recorded.
 var views = map[string]bool{
-	"Reshape": true, "Permute": true, "Transpose": true, "Unsqueeze": true, "Squeeze": true,
+	"Reshape": true, "Permute": true, "Transpose": true, "Unsqueeze": true,
 	"Expand": true, "Narrow": true, "Select": true, "Chunk": true,
 }
 
@@ -226,7 +218,7 @@ func checkGolden(t *testing.T, s *torch.Scope, g *torchtest.Goldens, c goldenCas
 			t.Fatalf("output %d is %v, want %v", i, out, want)
 		}
 		if out.DType() != torch.Float32 { // integers, and casts, whose rounding is defined
-			if !torch.SameShape(out, want) || !bytes.Equal(out.Bytes(), want.Bytes()) {
+			if !slices.Equal(out.Shape(), want.Shape()) || !bytes.Equal(out.Bytes(), want.Bytes()) {
 				t.Errorf("output %d differs", i)
 			}
 			continue

@@ -6,7 +6,6 @@ package torch
 import "C"
 
 import (
-	"errors"
 	"runtime"
 	"sync"
 
@@ -250,9 +249,6 @@ func Persist(t *Tensor) *Tensor {
 	return t
 }
 
-// Persist is the function [Persist] as a method, for chains.
-func (s *Scope) Persist(t *Tensor) *Tensor { return Persist(t) }
-
 // Close frees a persistent tensor; closing twice does nothing. It panics with an *Error where t belongs to a scope.
 func (t *Tensor) Close() {
 	if t.h == nil {
@@ -276,6 +272,3 @@ func (s *Scope) cmode() C.dt_mode {
 	}
 	return C.dt_mode(s.mode)
 }
-
-// IsOutOfMemory reports whether err comes from a full device or host memory.
-func IsOutOfMemory(err error) bool { return errors.Is(err, ErrOutOfMemory) }

@@ -14,7 +14,6 @@ import "C"
 import (
 	"fmt"
 	"runtime"
-	"slices"
 	"unsafe"
 )
 
@@ -279,6 +278,3 @@ func cbool(b bool) C.int32_t {
 	}
 	return 0
 }
-
-// SameShape reports whether a and b have equal dimensions.
-func SameShape(a, b *Tensor) bool { return slices.Equal(a.shape, b.shape) }

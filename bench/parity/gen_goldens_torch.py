@@ -38,15 +38,13 @@ def positive(*shapes):
 
 # Elementwise, two operands: equal shapes, broadcasting both ways, a scalar tensor.
 for op, f in [("add", torch.add), ("subtract", torch.subtract), ("mul", torch.mul), ("div", torch.div),
-              ("maximum", torch.maximum), ("minimum", torch.minimum)]:
+              ("maximum", torch.maximum)]:
     second = (lambda r, *s: r.uniform(0.5, 2, *s)) if op == "div" else (lambda r, *s: r.normal(*s))
     for suffix, a, b in [("", (3, 5), (3, 5)), ("_broadcast", (2, 1, 4), (3, 1)), ("_0d", (2, 3), ())]:
         case(op + suffix, lambda r, a=a, b=b, g=second: [r.normal(*a), g(r, *b)], f, op=op)
 case("add_scalar", n((3, 4)), lambda x: x + 1.5, value=1.5)
 case("mul_scalar", n((3, 4)), lambda x: x * -0.75, value=-0.75)
-case("eq", lambda r: [r.ints(3, 4, 5), r.ints(3, 4, 5)], torch.eq, grad=False)
 case("lt", n((4, 5), (5,)), torch.lt, grad=False)
-case("gt", n((4, 5), (5,)), torch.gt, grad=False)
 
 # Elementwise, one operand. The tails say whether a formula overflows.
 TAILS = [-100.0, -30.0, -9.0, -3.0, -1e-4, 0.0, 1e-4, 3.0, 9.0, 30.0, 100.0]
@@ -57,10 +55,9 @@ def with_tails(r):
 
 
 for op, f, make in [("neg", torch.neg, n((3, 5))), ("exp", torch.exp, n((3, 5))), ("log", torch.log, positive((3, 5))),
-                    ("sqrt", torch.sqrt, positive((3, 5))), ("rsqrt", torch.rsqrt, positive((3, 5))),
                     ("square", torch.square, n((3, 5))), ("abs", torch.abs, n((3, 5))), ("sin", torch.sin, n((3, 5))),
                     ("cos", torch.cos, n((3, 5))), ("tanh", torch.tanh, with_tails),
-                    ("sigmoid", torch.sigmoid, with_tails), ("silu", F.silu, with_tails), ("relu", F.relu, n((3, 5))),
+                    ("sigmoid", torch.sigmoid, with_tails), ("silu", F.silu, with_tails),
                     ("gelu", lambda x: F.gelu(x, approximate="tanh"), with_tails)]:
     case(op, make, f, **({"approximate": "tanh"} if op == "gelu" else {}))
 case("clamp", lambda r: [r.normal(4, 6, std=2.0)], lambda x: torch.clamp(x, -1.0, 1.5), lo=-1.0, hi=1.5)
@@ -111,8 +108,6 @@ case("gated_add", n((2, 6, 10), (2, 10), (2, 6, 10)), lambda x, gate, y: x + gat
 case("embedding", lambda r: [r.normal(6, 4), torch.tensor([[1, 5, 1], [0, 1, 5]])], lambda w, ids: F.embedding(ids, w))
 case("index_select", lambda r: [r.normal(3, 5, 2), torch.tensor([4, 0, 4, 2])],
      lambda x, i: torch.index_select(x, 1, i), dim=1)
-case("gather", lambda r: [r.normal(3, 5), torch.tensor([[0, 0], [4, 1], [2, 2]])],
-     lambda x, i: torch.gather(x, 1, i), dim=1)
 case("upsample_nearest2x", n((2, 3, 4, 5)), lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest"))
 case("pad", n((2, 3, 4, 5)), lambda x: F.pad(x, (0, 1, 0, 1)), pad=[0, 1, 0, 1])
 case("pad_all", n((1, 2, 3, 4)), lambda x: F.pad(x, (1, 2, 3, 0)), op="pad", pad=[1, 2, 3, 0])
@@ -120,7 +115,6 @@ case("reshape", n((2, 3, 4)), lambda x: x.reshape(6, -1), dims=[6, -1])
 case("permute", n((2, 3, 4, 5)), lambda x: x.permute(0, 3, 1, 2), dims=[0, 3, 1, 2])
 case("transpose", n((2, 3, 4)), lambda x: x.transpose(1, -1), a=1, b=-1)
 case("unsqueeze", n((2, 3)), lambda x: x.unsqueeze(1), dim=1)
-case("squeeze", n((2, 1, 3)), lambda x: x.squeeze(1), dim=1)
 case("expand", n((2, 1, 3)), lambda x: x.expand(2, 4, 3), dims=[2, 4, 3])
 case("narrow", n((2, 6, 3)), lambda x: x.narrow(1, 2, 3), dim=1, start=2, length=3)
 case("select", n((2, 6, 3)), lambda x: x.select(1, 4), dim=1, index=4)
@@ -142,7 +136,6 @@ case("std", n((3, 4, 5)), lambda x: x.std(), correction=1)
 case("norm", n((3, 4, 5)), lambda x: torch.linalg.vector_norm(x))
 case("mse_loss", n((3, 4, 5), (3, 4, 5)), F.mse_loss)
 case("max_all", n((3, 4, 5)), lambda x: x.max(), grad=False)
-case("argmax", n((3, 4, 5)), lambda x: x.argmax(1), grad=False, dim=1)
 case("arange", lambda r: [], lambda: torch.arange(7), grad=False, count=7, dtype="int64")
 case("arange_float", lambda r: [], lambda: torch.arange(7, dtype=torch.float32), op="arange", grad=False, count=7,
      dtype="float32")

@@ -112,7 +112,7 @@ func TestPrompts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			for _, p := range nn.Tensors(m) { // nothing at zero, or text has no effect yet
+			for _, p := range nn.Params(m) { // nothing at zero, or text has no effect yet
 				nn.Normal(s, gen, p, 0.3)
 			}
 			return dit.Save(path, nn.Snapshot(nn.List(m)),

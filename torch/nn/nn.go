@@ -235,15 +235,6 @@ func unshare(v reflect.Value) {
 	}
 }
 
-// Tensors returns the tensors of [List] alone.
-func Tensors(m any) []*torch.Tensor {
-	var out []*torch.Tensor
-	for _, t := range Params(m) {
-		out = append(out, t)
-	}
-	return out
-}
-
 // NumParams returns the number of elements of all parameters and buffers.
 func NumParams(m any) int {
 	n := 0

@@ -75,20 +75,6 @@ dt_error *dt_log(dt_mode m, dt_tensor a_, dt_out *out) {
   });
 }
 
-dt_error *dt_sqrt(dt_mode m, dt_tensor a_, dt_out *out) {
-  return guard(m, [&] {
-    const at::Tensor &a = tensor(a_);
-    put(out, a.sqrt());
-  });
-}
-
-dt_error *dt_rsqrt(dt_mode m, dt_tensor a_, dt_out *out) {
-  return guard(m, [&] {
-    const at::Tensor &a = tensor(a_);
-    put(out, a.rsqrt());
-  });
-}
-
 dt_error *dt_square(dt_mode m, dt_tensor a_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &a = tensor(a_);
@@ -152,13 +138,6 @@ dt_error *dt_gelu_erf(dt_mode m, dt_tensor a_, dt_out *out) {
   });
 }
 
-dt_error *dt_relu(dt_mode m, dt_tensor a_, dt_out *out) {
-  return guard(m, [&] {
-    const at::Tensor &a = tensor(a_);
-    put(out, a.relu());
-  });
-}
-
 dt_error *dt_clamp(dt_mode m, dt_tensor a_, double lo_, double hi_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &a = tensor(a_);
@@ -211,35 +190,11 @@ dt_error *dt_maximum(dt_mode m, dt_tensor a_, dt_tensor b_, dt_out *out) {
   });
 }
 
-dt_error *dt_minimum(dt_mode m, dt_tensor a_, dt_tensor b_, dt_out *out) {
-  return guard(m, [&] {
-    const at::Tensor &a = tensor(a_);
-    const at::Tensor &b = tensor(b_);
-    put(out, at::minimum(a, b));
-  });
-}
-
-dt_error *dt_eq(dt_mode m, dt_tensor a_, dt_tensor b_, dt_out *out) {
-  return guard(m, [&] {
-    const at::Tensor &a = tensor(a_);
-    const at::Tensor &b = tensor(b_);
-    put(out, a.eq(b));
-  });
-}
-
 dt_error *dt_lt(dt_mode m, dt_tensor a_, dt_tensor b_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &a = tensor(a_);
     const at::Tensor &b = tensor(b_);
     put(out, a.lt(b));
-  });
-}
-
-dt_error *dt_gt(dt_mode m, dt_tensor a_, dt_tensor b_, dt_out *out) {
-  return guard(m, [&] {
-    const at::Tensor &a = tensor(a_);
-    const at::Tensor &b = tensor(b_);
-    put(out, a.gt(b));
   });
 }
 
@@ -434,14 +389,6 @@ dt_error *dt_unsqueeze(dt_mode m, dt_tensor x_, int64_t dim_, dt_out *out) {
   });
 }
 
-dt_error *dt_squeeze(dt_mode m, dt_tensor x_, int64_t dim_, dt_out *out) {
-  return guard(m, [&] {
-    const at::Tensor &x = tensor(x_);
-    int64_t dim = dim_;
-    put(out, x.squeeze(dim));
-  });
-}
-
 dt_error *dt_expand(dt_mode m, dt_tensor x_, const int64_t *dims_, int32_t n_dims_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &x = tensor(x_);
@@ -556,15 +503,6 @@ dt_error *dt_index_select(dt_mode m, dt_tensor x_, int64_t dim_, dt_tensor index
   });
 }
 
-dt_error *dt_gather(dt_mode m, dt_tensor x_, int64_t dim_, dt_tensor index_, dt_out *out) {
-  return guard(m, [&] {
-    const at::Tensor &x = tensor(x_);
-    int64_t dim = dim_;
-    const at::Tensor &index = tensor(index_);
-    put(out, x.gather(dim, index));
-  });
-}
-
 dt_error *dt_sum(dt_mode m, dt_tensor x_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &x = tensor(x_);
@@ -632,14 +570,6 @@ dt_error *dt_all(dt_mode m, dt_tensor x_, dt_out *out) {
   });
 }
 
-dt_error *dt_arg_max(dt_mode m, dt_tensor x_, int64_t dim_, dt_out *out) {
-  return guard(m, [&] {
-    const at::Tensor &x = tensor(x_);
-    int64_t dim = dim_;
-    put(out, x.argmax(dim));
-  });
-}
-
 dt_error *dt_empty(dt_mode m, dt_device dev_, int32_t dt_, const int64_t *dims_, int32_t n_dims_, dt_out *out) {
   return guard(m, [&] {
     at::Device dev = device(dev_);
@@ -695,15 +625,6 @@ dt_error *dt_randn(dt_mode m, dt_device dev_, dt_generator gen_, const int64_t *
   });
 }
 
-dt_error *dt_rand(dt_mode m, dt_device dev_, dt_generator gen_, const int64_t *dims_, int32_t n_dims_, dt_out *out) {
-  return guard(m, [&] {
-    at::Device dev = device(dev_);
-    const at::Generator &gen = gen_->g;
-    at::IntArrayRef dims(dims_, n_dims_);
-    put(out, at::rand(dims, gen, opts(dev, DT_FLOAT32)));
-  });
-}
-
 dt_error *dt_copy_(dt_mode m, dt_tensor dst_, dt_tensor src_) {
   return guard(m, [&] {
     const at::Tensor &dst = tensor(dst_);
@@ -744,14 +665,6 @@ dt_error *dt_normal_(dt_mode m, dt_tensor dst_, dt_generator gen_, double mean_,
     double mean = mean_;
     double std = std_;
     dst.normal_(mean, std, gen);
-  });
-}
-
-dt_error *dt_mul_scalar_(dt_mode m, dt_tensor dst_, double v_) {
-  return guard(m, [&] {
-    const at::Tensor &dst = tensor(dst_);
-    double v = v_;
-    dst.mul_(v);
   });
 }
 

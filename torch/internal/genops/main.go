@@ -123,7 +123,7 @@ var goTypes = map[string]string{
 
 // symbol turns AddScalar into add_scalar and Copy_ into copy_.
 func symbol(name string) string {
-	name = strings.NewReplacer("SiLU", "Silu", "GELU", "Gelu", "ReLU", "Relu", "MSE", "Mse", "MatMul",
+	name = strings.NewReplacer("SiLU", "Silu", "GELU", "Gelu", "MSE", "Mse", "MatMul",
 		"Matmul").Replace(name)
 	var b strings.Builder
 	for i, r := range name {
