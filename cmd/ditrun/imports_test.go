@@ -21,7 +21,8 @@ var layers = [][]string{
 	{"internal/disk", "internal/mmap", "internal/names", "internal/testtool", "internal/transfer"},
 	{"internal/saves", "torch/checkpoint/internal/pickle"},
 	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/picture/sheet", "data/store",
-		"data/store/storetest", "data/filename", "data/classes", "data/idx", "dit/text/bpe", "torch/internal/native"},
+		"data/store/storetest", "data/filename", "data/classes", "data/idx", "dit/text/bpe", "torch/internal/native",
+		"torch/keeppages"},
 	{"data/labels", "torch/checkpoint/namemap", "torch/checkpoint/numpy"},
 	{"data/archive", "data/table"},
 	{"torch"},
@@ -54,6 +55,9 @@ var (
 var forTests = []string{"internal/testtool", "torch/torchtest", "data/store/storetest", "data/internal/datatest",
 	"data/latents/latentstest"}
 
+// forPrograms changes the whole process, so only package main of a program, and tests, may import it.
+const forPrograms = "torch/keeppages"
+
 const module = "github.com/ditrun/ditrun/"
 
 func layerOf(pkg string) int {
@@ -69,6 +73,7 @@ func layerOf(pkg string) int {
 
 type listed struct {
 	ImportPath    string
+	Name          string
 	Imports, Deps []string
 	CgoFiles      []string
 }
@@ -79,7 +84,7 @@ func listPackages(t *testing.T) map[string]listed {
 		testtool.Missing(t, "no go command here")
 	}
 	var stderr bytes.Buffer
-	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,Deps,CgoFiles", module+"...")
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Name,Imports,Deps,CgoFiles", module+"...")
 	cmd.Stderr = &stderr
 	text, err := cmd.Output()
 	if err != nil {
@@ -126,12 +131,18 @@ func TestImportsFollowTheLayers(t *testing.T) {
 			if slices.Contains(forTests, other) && !slices.Contains(forTests, name) {
 				t.Errorf("%s imports %s, which is for tests", name, other)
 			}
+			if other == forPrograms && p.Name != "main" && name != "torch/torchtest" {
+				t.Errorf("%s imports %s, which changes the whole process", name, other)
+			}
 			// cmd/ditrun and its internal packages
 			top := layer == len(layers)-1 && strings.HasPrefix(other, strings.Split(name, "/")[0]+"/")
 			if layerOf(other) >= layer && !top {
 				t.Errorf("%s imports %s, which is not in a layer below it", name, other)
 			}
 		}
+	}
+	if !slices.Contains(all[module+"cmd/ditrun"].Imports, module+forPrograms) {
+		t.Errorf("cmd/ditrun does not import %s", forPrograms)
 	}
 	if ours < 15 {
 		t.Errorf("go list names %d packages of this module", ours)

@@ -36,6 +36,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	_ "github.com/ditrun/ditrun/torch/keeppages" // the memory of tensors is kept for the next ones
 )
 
 // The causes of a context that a signal cancelled.

@@ -16,6 +16,7 @@ import (
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
+	_ "github.com/ditrun/ditrun/torch/keeppages" // tests and benchmarks compute in the memory that ditrun does
 	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/philox"
 )

@@ -19,6 +19,7 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
+	_ "github.com/ditrun/ditrun/torch/keeppages" // as in ditrun
 	"github.com/ditrun/ditrun/vae"
 	"github.com/ditrun/ditrun/vae/encode"
 )

@@ -17,6 +17,7 @@ import (
 	"github.com/ditrun/ditrun/diffusion"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
+	_ "github.com/ditrun/ditrun/torch/keeppages" // as in ditrun
 	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/optim"
 	"github.com/ditrun/ditrun/torch/philox"
