@@ -4,7 +4,7 @@
 #
 # Order of search:
 #   1. LIBTORCH=PATH, a torch folder of version 2.9 or newer; LIBTORCH=python, the torch that
-#      python3 has installed. LIBTORCH=cpu and LIBTORCH=cuda skip the look for a GPU driver in 3.
+#      python3 has installed. LIBTORCH=cpu and LIBTORCH=cuda skip the search for a GPU driver.
 #   2. third_party/libtorch, if the pins below are the ones it was fetched with.
 #   3. The pinned wheels, fetched with pip into third_party/libtorch: libtorch-cuda.txt where an
 #      NVIDIA driver is present, else libtorch-cpu.txt.

@@ -36,9 +36,9 @@ dt_error *guard(F &&f) noexcept {
   }
 }
 
-// While one exists, the switches of a mode that libtorch keeps for the whole process are as the
-// mode has them; otherwise they are off. The constructor waits for those of another mode to end, so
-// a thread must not have two, nor wait for another thread while it has one.
+// While a Switches exists, the switches that libtorch keeps for the whole process are as its mode
+// has them; while none does, they are off. The constructor waits until those of other modes are
+// gone. So a thread must not have two, nor wait for another thread while it has one.
 class Switches {
  public:
   explicit Switches(dt_mode m);

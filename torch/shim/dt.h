@@ -22,7 +22,7 @@ typedef struct dt_adamw_s *dt_adamw;
 typedef struct dt_store_s *dt_store;
 typedef struct dt_group_s *dt_group;
 
-/* How a call computes: the bits of those below that are on. */
+/* How a call computes: a set of the bits below. */
 typedef uint32_t dt_mode;
 
 enum {
@@ -30,7 +30,7 @@ enum {
   DT_MODE_TF32 = 2, /* float32 products and convolutions on a GPU round their inputs to TF32 */
   /* operations without a deterministic form fail, cuDNN chooses deterministic algorithms */
   DT_MODE_DETERMINISTIC = 4,
-  /* those that libtorch keeps for the whole process */
+  /* the switches that libtorch keeps for the whole process */
   DT_MODE_SWITCHES = DT_MODE_TF32 | DT_MODE_DETERMINISTIC
 };
 
@@ -118,10 +118,10 @@ typedef struct {
 
 enum { DT_ADAMW_EMA = 0, DT_ADAMW_EXP_AVG = 1, DT_ADAMW_EXP_AVG_SQ = 2, DT_ADAMW_STEP = 3 };
 
-/* Parameter i lies at offsets[i] in the flat buffer, in elements. Those that require gradients fill
- * the buckets, which lie one behind the other, the others what is left up to total. Where group is
- * not NULL its ranks train together, each on a share of every bucket unless plain is set. The group
- * must outlive the optimizer's use. */
+/* Parameter i begins at offsets[i] in the flat buffer, in elements. The parameters that require
+ * gradients fill the buckets, which follow one another; the others come after them, up to total.
+ * Where group is not NULL its ranks train together, each on a share of every bucket unless plain is
+ * set. The group must outlive the optimizer's use. */
 DT_API dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, const int64_t *offsets,
                               const int64_t *buckets, int32_t n_buckets, int64_t total,
                               dt_adamw_config cfg, dt_group group, int32_t plain, dt_adamw *out);
@@ -135,24 +135,24 @@ DT_API dt_error *dt_adamw_missing(dt_adamw o, int32_t *positions, int32_t *n);
 /* Three results: the norm before clipping, 1 where the step was skipped, and the norm of the change
  * (no tensor where update_norm is 0). */
 DT_API dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out);
-// In a group, lets dt_grad see the gradients since the last step, until dt_adamw_zero_grad.
+/* In a group, lets dt_grad see the gradients since the last step, until dt_adamw_zero_grad. */
 DT_API dt_error *dt_adamw_expose_grad(dt_adamw o);
 DT_API dt_error *dt_adamw_zero_grad(dt_adamw o);
 /* The buffer itself. */
 DT_API dt_error *dt_adamw_buffer(dt_adamw o, int32_t which, dt_out *out);
-/* The averages of all parameters as the weights lie: gathered from the ranks that hold shares, the
- * buffer itself where this process holds all. */
+/* The averages of all parameters, in the order of the flat buffer: gathered from the ranks that
+ * hold shares, or the buffer itself where this process holds all. */
 DT_API dt_error *dt_adamw_averages(dt_adamw o, dt_out *out);
 /* Five copies: step count, this rank's moments, weights and averages of all parameters (on ranks
- * above 0 no tensors), in host memory, which the next call uses again. */
+ * above 0 no tensors), in host memory that the next call writes to again. */
 DT_API dt_error *dt_adamw_snapshot(dt_adamw o, dt_out *out);
 
-/* Process groups. A store keeps small values by name for all processes of a run: rank 0 serves it,
- * or an agent that started the ranks. A call on one connection waits for the one before it. */
+/* Process groups. A store keeps small values by name for all processes of a run. Rank 0 serves it,
+ * or the agent that started the ranks. Calls on one connection run one after the other. */
 enum { DT_SUM = 0, DT_MIN = 1, DT_MAX = 2 };
 
-/* With serve this process keeps the store, on every network, or on the socket listen_fd where that
- * is not -1: it listens already, on this port, and belongs to the store from then on. */
+/* With serve this process keeps the store. It listens on every network, or takes over the socket
+ * listen_fd where that is not -1, which must be listening on this port already. */
 DT_API dt_error *dt_store_new(const char *host, int32_t port, int32_t serve, int32_t listen_fd,
                               const char *prefix, int64_t timeout_ms, dt_store *out);
 DT_API void dt_store_free(dt_store s);
@@ -170,15 +170,15 @@ DT_API dt_error *dt_store_delete(dt_store s, const char *key, int32_t *out_delet
 DT_API dt_error *dt_group_new_gloo(dt_store s, int32_t rank, int32_t size, const char *interfaces,
                                    const char *host, int64_t timeout_ms, dt_group *out);
 /* NCCL, for tensors on a GPU. Its version is 10000 major + 100 minor + patch. One rank makes an id,
- * of DT_NCCL_ID bytes, and all open the group with it, each on a GPU of its own; that waits for
- * them without limit. */
+ * of DT_NCCL_ID bytes, and all open the group with it, each on a GPU of its own. That waits for
+ * all of them, without limit. */
 enum { DT_NCCL_ID = 128 };
 
 DT_API dt_error *dt_nccl_version(int32_t *out_version);
 DT_API dt_error *dt_nccl_id(char *out_id);
 DT_API dt_error *dt_group_new_nccl(int32_t rank, int32_t size, dt_device dev, const char *id,
                                    int64_t timeout_ms, dt_group *out);
-/* Where a GPU sits on the bus of its machine, such as 0000:17:00.0, in n bytes with the 0. */
+/* The address of a GPU on its machine's bus, such as 0000:17:00.0, in n bytes with the final 0. */
 DT_API dt_error *dt_gpu_address(dt_device dev, char *out, int32_t n);
 DT_API void dt_group_free(dt_group g);
 DT_API dt_error *dt_group_all_reduce(dt_group g, dt_tensor t, int32_t op);

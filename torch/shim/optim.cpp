@@ -4,9 +4,9 @@
 // Weights, both moments and the average live in one flat buffer each; the tensors that the model
 // holds become views of it. One call a step does everything without reading anything back.
 //
-// Alone, gradients stay where autograd puts them: it keeps the first one it makes and adds the
-// following ones in place, while zeroing and adding to a buffer of our own would cost 16 bytes of
-// traffic a parameter.
+// In a single process, gradients stay where autograd puts them: it keeps the first one it makes and
+// adds the following ones in place, while zeroing and adding to a buffer of our own would cost 16
+// bytes of traffic a parameter.
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/_foreach_div.h>
 #include <ATen/ops/_foreach_mul.h>
@@ -22,7 +22,7 @@ using Tensors = std::vector<at::Tensor>;
 
 struct dt_adamw_s {
   dt_adamw_config cfg;
-  dt_group group;            // null alone
+  dt_group group;            // null for a single process
   bool sharded;              // of each bucket, this rank holds and updates its share
   at::Tensor flat;           // all weights: the buckets, then the frozen ones
   Tensors buckets;           // of flat
@@ -35,7 +35,7 @@ struct dt_adamw_s {
 
   std::vector<int32_t> trained;          // positions of weights in the parameters
   Tensors weights;                       // that are trained, views of flat
-  Tensors exp_avgs, exp_avg_sqs;         // one a weight; alone only
+  Tensors exp_avgs, exp_avg_sqs;         // one a weight; for a single process only
   std::unique_ptr<dt::Reducer> reducer;  // in a group
 };
 
@@ -80,7 +80,7 @@ at::Tensor norm_of_all(dt_adamw o, const Tensors &own, at::Tensor *skip) {
   auto sums = at::stack({norm.to(at::kDouble).square(), skip->to(at::kDouble)});
   dt::wait(o->group, dt::all_reduce(o->group, sums));
   *skip = sums[1];
-  // Unsharded, each rank has brought the whole.
+  // Without shares, each rank has contributed the whole.
   return (o->sharded ? sums[0] : sums[0] / o->group->size).sqrt().to(at::kFloat);
 }
 

@@ -16,8 +16,8 @@ Reducer::Reducer(dt_group group, const std::vector<at::Tensor> &weights,
                  const std::vector<int64_t> &offsets, const std::vector<int64_t> &sizes,
                  bool sharded)
     : group_(group), sharded_(sharded), weights_(weights) {
-  has_.resize(weights.size());
-  came_.resize(weights.size());
+  has_grad_.resize(weights.size());
+  has_last_grad_.resize(weights.size());
   grads_.resize(weights.size());
   bucket_of_.resize(weights.size());
   int64_t begin = 0;
@@ -46,14 +46,14 @@ Reducer::~Reducer() {
 
 void Reducer::last_backward() {
   last_ = true;
-  came_.assign(came_.size(), false);
+  has_last_grad_.assign(has_last_grad_.size(), false);
   for (auto &b : buckets_) b.expected = b.members.size();
 }
 
 std::vector<size_t> Reducer::missing() const {
   std::vector<size_t> out;
-  for (size_t i = 0; i < has_.size(); i++)
-    if (!has_[i]) out.push_back(i);
+  for (size_t i = 0; i < has_grad_.size(); i++)
+    if (!has_grad_[i]) out.push_back(i);
   return out;
 }
 
@@ -64,14 +64,14 @@ void Reducer::receive(size_t i) {
               "a weight gets another gradient when the sum over the ranks has begun: make "
               "the step first, and say before which backward pass is the last");
   at::Tensor &g = weights_[i].mutable_grad();
-  if (has_[i])
+  if (has_grad_[i])
     grads_[i].add_(g);
   else
     grads_[i].copy_(g);
   g = at::Tensor();
-  has_[i] = true;
-  if (!last_ || came_[i]) return;
-  came_[i] = true;
+  has_grad_[i] = true;
+  if (!last_ || has_last_grad_[i]) return;
+  has_last_grad_[i] = true;
   b.expected--;
   // In the same order on all ranks, as collectives must be.
   while (started_ < buckets_.size() && buckets_[started_].expected == 0) start(buckets_[started_]);
@@ -102,14 +102,14 @@ void Reducer::forget() {
       if (!group_->aborted) throw;  // else nobody wants the sums any more
     }
   }
-  has_.assign(has_.size(), false);
+  has_grad_.assign(has_grad_.size(), false);
   started_ = 0;
   last_ = false;
 }
 
 void Reducer::expose() {
   for (size_t i = 0; i < weights_.size(); i++)
-    if (has_[i]) weights_[i].mutable_grad() = grads_[i];
+    if (has_grad_[i]) weights_[i].mutable_grad() = grads_[i];
 }
 
 }  // namespace dt

@@ -30,7 +30,7 @@ class Reducer {
   struct Bucket {
     at::Tensor grads, sums;
     std::vector<size_t> members;
-    size_t expected = 0;  // gradients that the last pass has yet to give
+    size_t expected = 0;  // gradients that the last pass still has to make
     c10::intrusive_ptr<c10d::Work> work;
   };
 
@@ -42,10 +42,10 @@ class Reducer {
   std::vector<at::Tensor> weights_, grads_;  // grads_: views of the buckets
   std::vector<at::Tensor> sums_;
   std::vector<Bucket> buckets_;
-  std::vector<size_t> bucket_of_;  // of each weight
-  std::vector<bool> has_, came_;   // a gradient; one in the last pass
-  bool last_ = false;              // in the last pass, or after it
-  size_t started_ = 0;             // buckets whose sum was
+  std::vector<size_t> bucket_of_;               // of each weight
+  std::vector<bool> has_grad_, has_last_grad_;  // whether a weight has any; one of the last pass
+  bool last_ = false;                           // in the last pass, or after it
+  size_t started_ = 0;                          // buckets whose sum has begun
 };
 
 }  // namespace dt

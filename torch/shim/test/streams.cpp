@@ -1,6 +1,6 @@
 // The order in which collectives over NCCL and the streams of a GPU wait for each other, and what
-// becomes of one that does not end. There is no GPU: what libtorch does to one goes through the
-// interface that is registered here, which writes down what it is asked for.
+// happens to a collective that does not end. There is no GPU: libtorch reaches one through the
+// interface that is registered here, which writes down every call.
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
 #include <cstdio>
