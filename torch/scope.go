@@ -109,10 +109,10 @@ var slots = make(chan struct{}, 4)
 // running holds the numbers of the threads that are in Run.
 var running sync.Map
 
-// Run opens a scope on dev that records for autograd and has TF32 and Deterministic off, calls f and frees all that f made. It returns
-// f's error, or the *Error of an operation that failed. Tensors must not leave f except through
-// [Persist]. Run locks its OS thread. It must not be nested, since those inside would wait for the places that
-// those outside hold; it panics where it is: [Scope.Try] opens a scope within a scope.
+// Run opens a scope on dev that records for autograd and has TF32 and Deterministic off, calls f and frees all that f
+// made. It returns f's error, or the *Error of an operation that failed. Tensors must not leave f except through
+// [Persist]. Run locks its OS thread. It must not be nested, since those inside would wait for the places that those
+// outside hold; it panics where it is: [Scope.Try] opens a scope within a scope.
 func Run(dev Device, f func(s *Scope) error) error {
 	if err := Available(); err != nil {
 		return err
