@@ -152,14 +152,21 @@ func TestGlobalFlags(t *testing.T) {
 }
 
 func TestChecks(t *testing.T) {
+	var o struct {
+		data, out, flip string
+		steps           int
+	}
 	s := spec{
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "data"}, &cli.StringFlag{Name: "out"},
-			&cli.IntFlag{Name: "steps", Value: 5}, &cli.StringFlag{Name: "flip", Value: "both"},
+			&cli.StringFlag{Name: "data", Destination: &o.data}, &cli.StringFlag{Name: "out", Destination: &o.out},
+			&cli.IntFlag{Name: "steps", Destination: &o.steps, Value: 5},
+			&cli.StringFlag{Name: "flip", Destination: &o.flip, Value: "both"},
 		},
-		run: func(e *env) error {
-			return errors.Join(e.require("data", "out"), e.atLeast(1, "steps"), e.oneOf("flip", "both", "none"))
+		check: func(func(string) bool) error {
+			return errors.Join(require("work", required{"data", o.data}, required{"out", o.out}),
+				atLeast(1, "steps", o.steps), oneOf("flip", o.flip, "both", "none"))
 		},
+		run: func(*env) error { return nil },
 	}
 	for args, want := range map[string]string{
 		"": "ditrun: error: work: --data and --out are required\nditrun: hint: `ditrun " +

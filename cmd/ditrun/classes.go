@@ -11,7 +11,20 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 )
 
+// classesOptions are the flags of classes.
+type classesOptions struct{ data, labels string }
+
+func (o *classesOptions) flags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "data", Destination: &o.data, DefaultText: "ImageNet-1k",
+			Usage: "the classes of the latents or pictures at `PATH`"},
+		&cli.StringFlag{Name: "labels", Destination: &o.labels,
+			Usage: "with --data: classes of pictures that are in no class folder, from `FILE`"},
+	}
+}
+
 func classesCommand() *cli.Command {
+	o := &classesOptions{}
 	return newCommand(spec{
 		name:  "classes",
 		usage: "list or search the names of classes",
@@ -20,13 +33,8 @@ func classesCommand() *cli.Command {
 			"pictures. With WORDs only the classes that have all of them.",
 		example: "ditrun classes golden retriever\nditrun classes --data latents",
 		args:    "[WORD...]",
-		flags: []cli.Flag{
-			&cli.StringFlag{Name: "data", DefaultText: "ImageNet-1k",
-				Usage: "the classes of the latents or pictures at `PATH`"},
-			&cli.StringFlag{Name: "labels",
-				Usage: "with --data: the classes of pictures that lie in no class folders, in `FILE`"},
-		},
-		run: runClasses,
+		flags:   o.flags(),
+		run:     func(e *env) error { return runClasses(e, o) },
 	})
 }
 
@@ -36,8 +44,8 @@ type classLine struct {
 	Words string `json:"words,omitempty"`
 }
 
-func runClasses(e *env) error {
-	list, err := classNamesAt(e, e.flags.String("data"))
+func runClasses(e *env, o *classesOptions) error {
+	list, err := o.names(e)
 	if err != nil {
 		return err
 	}
@@ -63,15 +71,15 @@ func runClasses(e *env) error {
 	return e.result(found)
 }
 
-// classNamesAt returns the names of the classes of latents or pictures at a location, ImageNet's where that is "".
-func classNamesAt(e *env, location string) ([]string, error) {
-	if location == "" {
+// names returns the names of the classes of the latents or pictures at --data, ImageNet's without it.
+func (o *classesOptions) names(e *env) ([]string, error) {
+	if o.data == "" {
 		return classes.ImageNetNames(), nil
 	}
-	if m, err := latents.ReadManifest(location); err == nil {
+	if m, err := latents.ReadManifest(o.data); err == nil {
 		return m.Dataset.Classes, nil
 	}
-	src, err := e.openPictures(location, e.flags.String("labels"), picture.AsStored)
+	src, err := e.openPictures(o.data, o.labels, picture.AsStored)
 	if err != nil {
 		return nil, err
 	}

@@ -107,26 +107,6 @@ func (e *env) withinBounds() error {
 	return nil
 }
 
-// require returns a usage error that names those of the flags that have no
-// value.
-func (e *env) require(names ...string) error {
-	var missing []string
-	for _, n := range names {
-		if e.flags.String(n) == "" {
-			missing = append(missing, "--"+n)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	verb := "is"
-	if len(missing) > 1 {
-		verb = "are"
-	}
-	return withHint(usagef("%s: %s %s required", e.flags.Command.Name, strings.Join(missing, " and "), verb),
-		"`ditrun %s --help` shows an example", e.flags.Command.Name)
-}
-
 // A required flag is one without which a command cannot begin.
 type required struct{ name, value string }
 
@@ -171,25 +151,6 @@ func ofFlag(err error) error {
 		return nil
 	}
 	return usageError{fmt.Errorf("--%w", err)}
-}
-
-// atLeast returns a usage error for the first of the whole-number flags that is
-// below least.
-func (e *env) atLeast(least int, names ...string) error {
-	for _, n := range names {
-		if v := e.flags.Int(n); v < least {
-			return usagef("--%s %d: want at least %d", n, v, least)
-		}
-	}
-	return nil
-}
-
-// oneOf returns a usage error when the flag's value is not among the choices.
-func (e *env) oneOf(name string, choices ...string) error {
-	if v := e.flags.String(name); !slices.Contains(choices, v) {
-		return usagef("--%s %q: want %s", name, v, strings.Join(choices, ", "))
-	}
-	return nil
 }
 
 var (

@@ -36,16 +36,3 @@ func (v *sizeValue) Get() any { return picture.Size(*v) }
 func imageSizeVar(size *picture.Size, byDefault, usage string) cli.Flag {
 	return &cli.GenericFlag{Name: "image-size", Value: (*sizeValue)(size), DefaultText: byDefault, Usage: usage}
 }
-
-// imageSizeFlag is --image-size. byDefault says in words what it is where the flag is not given.
-func imageSizeFlag(byDefault, usage string) cli.Flag {
-	return &cli.GenericFlag{Name: "image-size", Value: &sizeValue{}, DefaultText: byDefault, Usage: usage}
-}
-
-// imageSize is the value of --image-size, or else size.
-func (e *env) imageSize(size picture.Size) picture.Size {
-	if v := e.flags.Generic("image-size").(*sizeValue); *v != (sizeValue{}) {
-		return picture.Size(*v)
-	}
-	return size
-}

@@ -36,7 +36,7 @@ var layers = [][]string{
 	{"data/stream", "data"},
 	{"diffusion/training/samples"},
 	{"diffusion/runs", "diffusion/training", "diffusion/sampling", "vae/encode", "data/interop"},
-	{"diffusion/samples", "vae/training"},
+	{"diffusion/sampling/gallery", "vae/training"},
 	{"cmd", "bench"}, // with all below them
 }
 

@@ -5,13 +5,12 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/diffusion/samples"
+	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
@@ -100,10 +99,10 @@ func (o *sampleOptions) check(given func(string) bool) (err error) {
 
 // checkOut refuses an output that cannot be written, before the work instead of after it.
 func (o *sampleOptions) checkOut() error {
-	switch err := samples.Check(o.out); {
-	case errors.Is(err, samples.ErrName):
+	switch err := gallery.Check(o.out); {
+	case errors.Is(err, gallery.ErrName):
 		return ofFlag(err)
-	case errors.Is(err, samples.ErrIsFile):
+	case errors.Is(err, gallery.ErrIsFile):
 		return withHint(fmt.Errorf("--%w", err), "a single sheet is written to a name that ends in .png")
 	case err != nil:
 		return fmt.Errorf("--%w", err)
@@ -215,15 +214,15 @@ func (o *sampleOptions) complete(p *sampling.Pipeline, show subjects, dev torch.
 }
 
 // openOutput opens the output that --out names and says what much work will take.
-func (o *sampleOptions) openOutput(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) (samples.Output,
+func (o *sampleOptions) openOutput(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) (gallery.Output,
 	error) {
-	set := samples.Set{Count: r.Len(), BatchSize: r.BatchSize, Labels: show.labels, Prompts: show.prompts,
+	set := gallery.Set{Count: r.Len(), BatchSize: r.BatchSize, Labels: show.labels, Prompts: show.prompts,
 		Classes: p.Info().Classes, Key: func() (string, error) { return p.Key(r) }}
 	set.Height, set.Width = p.PictureSize()
-	out, err := samples.Open(e.ctx, o.out, set)
+	out, err := gallery.Open(e.ctx, o.out, set)
 	switch {
 	case err == nil:
-	case samples.IsSheet(o.out):
+	case gallery.IsSheet(o.out):
 		return nil, withHint(fmt.Errorf("--%w", err), "give --out a folder, or a name that ends in .npz")
 	default:
 		return nil, err
@@ -237,13 +236,13 @@ func (o *sampleOptions) openOutput(e *env, p *sampling.Pipeline, r sampling.Requ
 }
 
 // drawSamples draws the pictures that the output does not have.
-func drawSamples(e *env, p *sampling.Pipeline, r sampling.Request, out samples.Output) error {
+func drawSamples(e *env, p *sampling.Pipeline, r sampling.Request, out gallery.Output) error {
 	have, n := out.Done(), r.Len()
 	if have > 0 {
 		e.printf("%s of %s are there already", format.Count(int64(have)), plural(n, "picture"))
 	}
 	if have == n {
-		return samples.Draw(e.ctx, p, r, out)
+		return gallery.Draw(e.ctx, p, r, out)
 	}
 	total, err := r.NumSteps()
 	if err != nil {
@@ -258,7 +257,7 @@ func drawSamples(e *env, p *sampling.Pipeline, r sampling.Request, out samples.O
 		bar.Start(int64(total - left))
 	}
 	r.Progress = func(done, _ int) { bar.Set(int64(done)) }
-	if err := samples.Draw(e.ctx, p, r, out); err != nil {
+	if err := gallery.Draw(e.ctx, p, r, out); err != nil {
 		return err
 	}
 	bar.Finish()
@@ -273,12 +272,12 @@ func (o *sampleOptions) describeOutput(e *env, bytes int64) {
 	if bytes < largeOutput {
 		return
 	}
-	if samples.IsSheet(o.out) {
+	if gallery.IsSheet(o.out) {
 		e.printf("output  a sheet takes more than %s of memory; a folder or an .npz takes none", format.Bytes(2*bytes))
 		return
 	}
 	takes := "takes"
-	if samples.IsFolder(o.out) {
+	if gallery.IsFolder(o.out) {
 		takes = "takes up to"
 	}
 	free := disk.Free(filepath.Dir(o.out))
@@ -291,12 +290,4 @@ func (o *sampleOptions) describeOutput(e *env, bytes int64) {
 		e.warn("--out %s: %s of pictures where %s are free; what is drawn until the disk is full is kept",
 			o.out, format.Bytes(bytes), format.Bytes(free))
 	}
-}
-
-// className is the name of a label, the number where there is none.
-func className(names []string, label int) string {
-	if label < len(names) {
-		return names[label]
-	}
-	return strconv.Itoa(label)
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ditrun/ditrun/diffusion/samples"
+	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
@@ -24,7 +24,7 @@ func (r road) many(out string, more ...string) []string {
 func thePartial(t *testing.T, out string, least int) string {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		for _, p := range samples.Partials(out) {
+		for _, p := range gallery.Partials(out) {
 			if p.Done >= least {
 				return p.Dir
 			}
@@ -83,14 +83,14 @@ func TestStoppedSampleContinues(t *testing.T) {
 			if i > 0 && !strings.Contains(o.stdout, " of 100 pictures are there already\n") {
 				t.Errorf("%s: printed\n%s", name, o.stdout)
 			}
-			if partial != samples.Partials(out)[0].Dir {
-				t.Fatalf("%s: %v", name, samples.Partials(out))
+			if partial != gallery.Partials(out)[0].Dir {
+				t.Fatalf("%s: %v", name, gallery.Partials(out))
 			}
-			if done = samples.Partials(out)[0].Done; done == 0 || done%5 != 0 {
+			if done = gallery.Partials(out)[0].Done; done == 0 || done%5 != 0 {
 				t.Fatalf("%s: %v keeps %d pictures", name, sig, done)
 			}
 		}
-		lock, err := disk.TryLock(filepath.Join(samples.Partials(out)[0].Dir, partialLock))
+		lock, err := disk.TryLock(filepath.Join(gallery.Partials(out)[0].Dir, partialLock))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +98,7 @@ func TestStoppedSampleContinues(t *testing.T) {
 			ditrun(t, r.many(out)...).refused(t, 1, "another process is drawing these pictures")
 		}
 		lock.Unlock()
-		first := filepath.Join(samples.Partials(out)[0].Dir, partialItems)
+		first := filepath.Join(gallery.Partials(out)[0].Dir, partialItems)
 		if name == "folder" {
 			first = filepath.Join(first, "000000.png")
 		}

@@ -45,7 +45,7 @@ func (o *trainOptions) flags() []cli.Flag {
 			Usage: "latents in `DIR`; or pictures, encoded at every step by --vae"},
 	}
 	list = append(list, o.pictures.flags("the cores less one")...)
-	return append(list,
+	list = append(list,
 		&cli.StringFlag{Name: "data-order", Destination: &c.DataOrder, Value: d.DataOrder,
 			Usage: "shuffle, or block for disks slow at single latents"},
 		&cli.BoolFlag{Name: "data-on-device", Destination: &o.dataOnDevice, DisableDefaultText: true,
@@ -63,6 +63,38 @@ func (o *trainOptions) flags() []cli.Flag {
 		imageSizeVar(&o.imageSize, "that of the latents", "`PIXELS` a side, or HEIGHTxWIDTH; checked"),
 		&cli.IntFlag{Name: "num-classes", Destination: &o.numClasses, DefaultText: "those of the latents",
 			Usage: "`N` classes"},
+	)
+	list = append(list, o.recipe()...)
+	return append(list,
+		&cli.IntFlag{Name: "log-every", Destination: &c.LogEvery, Value: d.LogEvery,
+			Usage: "steps between log lines"},
+		&cli.IntFlag{Name: "ckpt-every", Destination: &c.CkptEvery, Value: d.CkptEvery,
+			Usage: "steps between checkpoints"},
+		&cli.IntFlag{Name: "keep-last", Destination: &c.KeepLast, DefaultText: "all",
+			Usage: "keep the last `N` checkpoints"},
+		&cli.IntFlag{Name: "keep-every", Destination: &c.KeepEvery, DefaultText: "none",
+			Usage: "with --keep-last: and those of every `N` steps"},
+		&cli.IntFlag{Name: "sample-every", Destination: &c.SampleEvery, DefaultText: "never",
+			Usage: "steps between previews; needs --vae"},
+		&cli.StringFlag{Name: "vae", Destination: &o.vae,
+			Usage: "the autoencoder in `DIR` that made the latents, for previews"},
+		&cli.StringFlag{Name: "metrics-addr", Destination: &o.metricsAddr, DefaultText: "nowhere",
+			Usage: "serve Prometheus metrics at `HOST:PORT`"},
+		&cli.StringFlag{Name: "results-dir", Destination: &o.resultsDir, Value: "results",
+			Usage: "`DIR` for run folders"},
+		&cli.StringFlag{Name: "run-dir", Destination: &o.runDir,
+			Usage: "the run folder itself, `DIR`, instead of one in --results-dir"},
+		&cli.StringFlag{Name: "resume", Destination: &o.resume, Value: "none",
+			Usage: "none, auto (newest run with equal flags), a folder, a .pt"},
+		&cli.StringFlag{Name: "config",
+			Usage: "flags from a YAML `FILE`; or " + strings.Join(presetNames(), ", ")},
+	)
+}
+
+// recipe are the flags that decide what is computed of the data.
+func (o *trainOptions) recipe() []cli.Flag {
+	d, c := training.DefaultConfig, &o.config
+	return []cli.Flag{
 		&cli.IntFlag{Name: "global-batch-size", Destination: &c.GlobalBatchSize, Value: d.GlobalBatchSize,
 			Usage: "`N` samples a step"},
 		&cli.IntFlag{Name: "epochs", Destination: &c.Epochs, Value: d.Epochs,
@@ -104,29 +136,7 @@ func (o *trainOptions) flags() []cli.Flag {
 			Usage: "after NaN or a spike: stop, skip or rollback"},
 		&cli.Float64Flag{Name: "spike-factor", Destination: &c.SpikeFactor, DefaultText: "never",
 			Usage: "a loss above `F` times its mean is a spike"},
-		&cli.IntFlag{Name: "log-every", Destination: &c.LogEvery, Value: d.LogEvery,
-			Usage: "steps between log lines"},
-		&cli.IntFlag{Name: "ckpt-every", Destination: &c.CkptEvery, Value: d.CkptEvery,
-			Usage: "steps between checkpoints"},
-		&cli.IntFlag{Name: "keep-last", Destination: &c.KeepLast, DefaultText: "all",
-			Usage: "keep the last `N` checkpoints"},
-		&cli.IntFlag{Name: "keep-every", Destination: &c.KeepEvery, DefaultText: "none",
-			Usage: "with --keep-last: and those of every `N` steps"},
-		&cli.IntFlag{Name: "sample-every", Destination: &c.SampleEvery, DefaultText: "never",
-			Usage: "steps between previews; needs --vae"},
-		&cli.StringFlag{Name: "vae", Destination: &o.vae,
-			Usage: "the autoencoder in `DIR` that made the latents, for previews"},
-		&cli.StringFlag{Name: "metrics-addr", Destination: &o.metricsAddr, DefaultText: "nowhere",
-			Usage: "serve Prometheus metrics at `HOST:PORT`"},
-		&cli.StringFlag{Name: "results-dir", Destination: &o.resultsDir, Value: "results",
-			Usage: "`DIR` for run folders"},
-		&cli.StringFlag{Name: "run-dir", Destination: &o.runDir,
-			Usage: "the run folder itself, `DIR`, instead of one in --results-dir"},
-		&cli.StringFlag{Name: "resume", Destination: &o.resume, Value: "none",
-			Usage: "none, auto (newest run with equal flags), a folder, a .pt"},
-		&cli.StringFlag{Name: "config",
-			Usage: "flags from a YAML `FILE`; or " + strings.Join(presetNames(), ", ")},
-	)
+	}
 }
 
 // notOfTheRun are flags that may change when a run is continued.
@@ -143,17 +153,17 @@ func (o *trainOptions) check(given func(string) bool) error {
 	if err := require("train", required{"data", o.data}); err != nil {
 		return err
 	}
-	for _, f := range []struct {
-		least int
-		flag  string
-		value int
-	}{
-		{1, "global-batch-size", c.GlobalBatchSize}, {1, "epochs", c.Epochs}, {1, "log-every", c.LogEvery},
-		{1, "ckpt-every", c.CkptEvery}, {1, "gradient-accumulation-steps", c.Accumulation},
-	} {
-		if err := atLeast(f.least, f.flag, f.value); err != nil {
-			return err
-		}
+	// For the library 0 is no limit of one, and the default of the other.
+	if err := atLeast(1, "epochs", c.Epochs); err != nil {
+		return err
+	}
+	if err := atLeast(1, "gradient-accumulation-steps", c.Accumulation); err != nil {
+		return err
+	}
+	recipe := *c // with what complete decides
+	recipe.FlipProb, recipe.Precision = max(c.FlipProb, 0), cmp.Or(c.Precision, "fp32")
+	if err := recipe.ValidateRecipe(); err != nil {
+		return ofFlag(err)
 	}
 	if err := o.pictures.check(); err != nil {
 		return err
@@ -164,7 +174,7 @@ func (o *trainOptions) check(given func(string) bool) error {
 	}
 	var err error
 	if c.Model, err = dit.Named(o.model); err != nil {
-		return usageError{err}
+		return ofFlag(err)
 	}
 	if c.Model.Block, err = dit.ParseBlock(o.block); err != nil {
 		return ofFlag(err)

@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/ditrun/ditrun/data/picture/sheet"
-	"github.com/ditrun/ditrun/diffusion/samples"
+	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit/text"
 	"github.com/ditrun/ditrun/torch"
@@ -46,13 +46,13 @@ func drawShoe(ctx context.Context, p *sampling.Pipeline) (sampling.Pictures, err
 }
 
 func drawMany(ctx context.Context, p *sampling.Pipeline, r sampling.Request) error {
-	set := samples.Set{Count: r.Len(), BatchSize: r.BatchSize, Labels: r.Labels, Classes: p.Info().Classes,
+	set := gallery.Set{Count: r.Len(), BatchSize: r.BatchSize, Labels: r.Labels, Classes: p.Info().Classes,
 		Key: func() (string, error) { return p.Key(r) }}
 	set.Height, set.Width = p.PictureSize()
-	out, err := samples.Open(ctx, "pictures.npz", set)
+	out, err := gallery.Open(ctx, "pictures.npz", set)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
-	return samples.Draw(ctx, p, r, out)
+	return gallery.Draw(ctx, p, r, out)
 }

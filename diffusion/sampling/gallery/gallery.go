@@ -1,13 +1,13 @@
-// Package samples writes sampled pictures as they are drawn: as one sheet for people (NAME.png), as files in a folder
+// Package gallery writes sampled pictures as they are drawn: as one sheet for people (NAME.png), as files in a folder
 // with a table of what they show, or as an array for programs that evaluate them (NAME.npz).
 //
-//	err := samples.Check("pictures.npz")
-//	out, err := samples.Open(ctx, "pictures.npz", samples.Set{Count: 50000, Height: 256, Width: 256, ...})
-//	err = samples.Draw(ctx, pipeline, request, out)
+//	err := gallery.Check("pictures.npz")
+//	out, err := gallery.Open(ctx, "pictures.npz", gallery.Set{Count: 50000, Height: 256, Width: 256, ...})
+//	err = gallery.Draw(ctx, pipeline, request, out)
 //	out.Close()
 //
 // A folder or an .npz takes no memory for its pictures, and drawing that was cut short is continued by the same calls.
-package samples
+package gallery
 
 import (
 	"context"
