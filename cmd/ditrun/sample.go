@@ -10,8 +10,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
 	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"

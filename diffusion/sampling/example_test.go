@@ -4,8 +4,8 @@ import (
 	"context"
 
 	"github.com/ditrun/ditrun/data/picture/sheet"
-	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
 	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
 	"github.com/ditrun/ditrun/dit/text"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae/encode"
