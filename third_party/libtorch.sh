@@ -3,7 +3,7 @@
 # and include/) on standard output. Everything else goes to standard error.
 #
 # Order of search:
-#   1. LIBTORCH=PATH, a torch folder of version 2.9 or newer; LIBTORCH=python, the torch that
+#   1. LIBTORCH=PATH, a torch folder of version 2.9, 2.10 or 2.11; LIBTORCH=python, the torch that
 #      python3 has installed. LIBTORCH=cpu and LIBTORCH=cuda skip the search for a GPU driver.
 #   2. third_party/libtorch, if the pins below are the ones it was fetched with.
 #   3. The pinned wheels, fetched with pip into third_party/libtorch: libtorch-cuda.txt where an
@@ -24,8 +24,8 @@ fail() { # fail MESSAGE [WAY OUT]...
 	exit 1
 }
 
-own_copy="LIBTORCH=/path/to/torch  a torch folder you have (with lib/ and include/), 2.9 or newer"
-own_python="LIBTORCH=python          the torch 2.9 or newer that python3 has installed"
+own_copy="LIBTORCH=/path/to/torch  a torch folder you have (with lib/ and include/), 2.9 to 2.11"
+own_python="LIBTORCH=python          the torch 2.9 to 2.11 that python3 has installed"
 
 # check TORCH_FOLDER: it has headers and libraries of a version the shim compiles with.
 check() {
@@ -42,8 +42,11 @@ check() {
 	major=${v% *} minor=${v#* }
 	if [ -z "$v" ] || [ "$major" -lt 2 ] || { [ "$major" -eq 2 ] && [ "$minor" -lt 9 ]; }; then
 		[ -n "$v" ] && v="version $major.$minor" || v="an unknown version (no number in torch/version.h)"
-		fail "LIBTORCH=$LIBTORCH: $1 holds $v, want 2.9 or newer" \
-			"install a newer one, or unset LIBTORCH to have the pinned version fetched"
+		fail "LIBTORCH=$LIBTORCH: $1 holds $v, want 2.9, 2.10 or 2.11" \
+			"install one of these, or unset LIBTORCH to have the pinned version fetched"
+	fi
+	if [ "$major" -gt 2 ] || [ "$minor" -gt 11 ]; then
+		say "warning: $1 holds version $major.$minor, which was not tried: the shim builds with 2.9, 2.10 and 2.11"
 	fi
 }
 
@@ -59,7 +62,7 @@ python)
 import importlib.util as u, os
 print(os.path.dirname(u.find_spec("torch").origin))' 2>/dev/null) ||
 		fail "LIBTORCH=python: $(command -v python3 || echo python3) has no torch installed" \
-			"python3 -m pip install 'torch>=2.9'" "$own_copy" \
+			"python3 -m pip install 'torch==2.11.0'" "$own_copy" \
 			"unset LIBTORCH to have the pinned version fetched"
 	;;
 *)

@@ -140,8 +140,8 @@ func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 	if err := torch.Available(); err != nil {
 		d.Libtorch.Error = err.Error()
 		d.CUDA.WhyNot, d.NCCL.WhyNot = "libtorch is not loaded", "libtorch is not loaded"
-		d.problem(err.Error(), "`make build` also fetches libtorch; with LIBTORCH=FOLDER it uses the torch 2.9 or "+
-			"newer there")
+		d.problem(err.Error(), "`make build` also fetches libtorch; with LIBTORCH=FOLDER it uses the torch 2.9, "+
+			"2.10 or 2.11 there")
 		return torch.Device{}, false
 	}
 	d.Versions.Libtorch = libtorchVersion()

@@ -1,9 +1,10 @@
 // Command ditrun trains and samples Diffusion Transformers. It needs no
 // Python: libtorch does the computing.
 //
-// Each subcommand has a file of its own, which turns flags into a
-// configuration and makes one call into the libraries. This package is the
-// only place that prints or exits. Its rules for messages:
+// Each subcommand has a file of its own, which binds flags to an options
+// struct, checks it and makes one call into the libraries: so there are many
+// files, and what another program could want is not among them. This package
+// is the only place that prints or exits. Its rules for messages:
 //
 //   - Results and the account of the work go to standard output; errors,
 //     warnings and progress go to standard error.
