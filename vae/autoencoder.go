@@ -19,6 +19,7 @@
 package vae
 
 import (
+	"errors"
 	"math"
 
 	"github.com/ditrun/ditrun/torch"
@@ -136,4 +137,20 @@ func Pixels(s *torch.Scope, rgb []uint8, n, height, width int) *torch.Tensor {
 		x = s.Div(s.To(x, torch.Float32), s.Full(255, torch.Float32))
 		return s.MulScalar(s.AddScalar(x, -0.5), 2)
 	})
+}
+
+// RGB turns x [N, 3, H, W] in [-1, 1] into bytes [N, H, W, 3] as DiT's sample.py saves them: 127.5 x + 128, cut off.
+// Numbers that are not finite are an error.
+func RGB(s *torch.Scope, x *torch.Tensor) (rgb []uint8, err error) {
+	err = s.Try(func(s *torch.Scope) error {
+		if sum := s.Sum(s.To(x, torch.Float64)).Item(); math.IsNaN(sum) || math.IsInf(sum, 0) {
+			return errors.New("decode: the pixels are not finite numbers: the weights of the autoencoder are damaged, " +
+				"or it is not the one of these latents")
+		}
+		x = s.Clamp(s.AddScalar(s.MulScalar(x, 127.5), 128), 0, 255)
+		x = s.To(s.Contiguous(s.Permute(x, 0, 2, 3, 1)), torch.Uint8)
+		rgb = torch.Data[uint8](x)
+		return nil
+	})
+	return rgb, err
 }

@@ -35,8 +35,9 @@ var layers = [][]string{
 	{"data/tokens", "data/latents/latentstest"},
 	{"data/stream", "data"},
 	{"diffusion/training/samples"},
-	{"diffusion/runs", "diffusion/training", "diffusion/sampling", "vae/encode", "data/interop"},
-	{"diffusion/sampling/gallery", "vae/training"},
+	{"diffusion/runs", "diffusion/training", "diffusion/sampling", "vae/encode", "vae/training",
+		"data/interop"},
+	{"diffusion/sampling/gallery"},
 	{"cmd", "bench"}, // with all below them
 }
 

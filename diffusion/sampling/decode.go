@@ -2,7 +2,6 @@ package sampling
 
 import (
 	"context"
-	"fmt"
 	"image"
 
 	"github.com/ditrun/ditrun/data/picture/sheet"
@@ -38,7 +37,7 @@ func (p Pictures) Images() []image.Image {
 	return images
 }
 
-// Decode turns scaled latents [n, C, I, J] into n pictures, with the rounding of the original (127.5 x + 128, cut off).
+// Decode turns scaled latents [n, C, I, J] into n pictures, rounded as [vae.RGB] does.
 func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *torch.Tensor,
 	scalingFactor float64) (p Pictures, err error) {
 	s = s.NoGrad()
@@ -49,15 +48,10 @@ func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *
 		err := s.Try(func(s *torch.Scope) error {
 			z := s.Narrow(latents, 0, lo, min(decodeBatch, latents.Dim(0)-lo))
 			x := v.Decode(s, s.MulScalar(z, 1/scalingFactor)) // [n, 3, height, width]
-			if !finite(s, x) {
-				return fmt.Errorf("decode: the pixels are not finite numbers: the weights of the autoencoder are " +
-					"damaged, or it is not the one of these latents")
-			}
 			p.Height, p.Width = x.Dim(2), x.Dim(3)
-			x = s.Clamp(s.AddScalar(s.MulScalar(x, 127.5), 128), 0, 255)
-			x = s.To(s.Contiguous(s.Permute(x, 0, 2, 3, 1)), torch.Uint8)
-			p.Pix = append(p.Pix, torch.Data[uint8](x)...)
-			return nil
+			rgb, err := vae.RGB(s, x)
+			p.Pix = append(p.Pix, rgb...)
+			return err
 		})
 		if err != nil {
 			return Pictures{}, err

@@ -1,12 +1,9 @@
 package training
 
 import (
-	"context"
-
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/picture/sheet"
-	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -16,7 +13,7 @@ const ReconstructionsName = "reconstructions.png"
 
 // drawReconstructions writes a sheet of pictures, one of each class, above what the model makes of them, and returns
 // their number. Pictures that cannot be read are passed over; where none can there is no sheet.
-func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.AutoencoderKL, src catalog.Source, size int,
+func drawReconstructions(dev torch.Device, model *vae.AutoencoderKL, src catalog.Source, size int,
 	path string) (n int, err error) {
 	const most, tries = 10, 100
 	var pix []uint8
@@ -44,8 +41,8 @@ func drawReconstructions(ctx context.Context, dev torch.Device, model *vae.Autoe
 	err = torch.Run(dev, func(s *torch.Scope) error {
 		s = s.NoGrad()
 		mean, _ := model.Encode(s, vae.Pixels(s, pix, n, size, size))
-		made, err := sampling.Decode(ctx, s, model, mean, 1)
-		pix = append(pix, made.Pix...)
+		made, err := vae.RGB(s, model.Decode(s, mean))
+		pix = append(pix, made...)
 		return err
 	})
 	if err != nil {

@@ -198,7 +198,7 @@ func (o *Options) keep(ctx context.Context, model *vae.AutoencoderKL, r *Result)
 		return err
 	}
 	r.LatentStd = std
-	r.Reconstructions, err = drawReconstructions(ctx, o.Device, model, o.Source, o.Config.ImageSize,
+	r.Reconstructions, err = drawReconstructions(o.Device, model, o.Source, o.Config.ImageSize,
 		filepath.Join(o.OutDir, ReconstructionsName))
 	return err
 }
