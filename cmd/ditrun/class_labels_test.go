@@ -15,7 +15,7 @@ import (
 // What a user names no class by is an error of usage, with a hint.
 func TestClassLabelsRefused(t *testing.T) {
 	info := dit.Info{Config: dit.Config{NumClasses: 3}, Classes: []string{"coat", "shirt", "bag"}}
-	_, _, err := parseClasses([]string{"shirts"}, info)
+	_, _, err := parseClasses([]string{"shirts"}, info, 0, 0)
 	if usage := (usageError{}); !errors.As(err, &usage) || hintOf(err) != "did you mean shirt?" ||
 		err.Error() != `--class-labels: no class is named "shirts"` {
 		t.Errorf("%v; hint %q", err, hintOf(err))
@@ -72,5 +72,37 @@ func TestNamesOnTheRoad(t *testing.T) {
 		"000002.png,3,caf\\xe9\n000003.png,2,caf\\xe8\n"
 	if got := string(read(t, filepath.Join(out, "labels.csv"))); got != want {
 		t.Errorf("labels.csv is\n%swant\n%s", got, want)
+	}
+}
+
+// A number of pictures alone is spread over all classes; only without one are there a few of 1,000.
+func TestClassesOfANumber(t *testing.T) {
+	info := dit.Info{Config: dit.Config{NumClasses: 1000}}
+	for _, c := range []struct {
+		values []string
+		n      int
+		want   string
+	}{
+		{nil, 0, "[207 360 387 974 88 979 417 279]"},
+		{nil, 4, "[0 250 500 750]"},
+		{[]string{"all"}, 4, "[0 250 500 750]"},
+		{[]string{"3-5"}, 6, "[3 3 4 4 5 5]"},
+		{[]string{"random"}, 4, "[557 283 294 224]"},
+	} {
+		labels, _, err := parseClasses(c.values, info, c.n, 1)
+		if c.n > 0 {
+			labels = spread(labels, c.n)
+		}
+		if got := fmt.Sprint(labels); err != nil || got != c.want {
+			t.Errorf("%q, %d pictures: %s, %v, want %s", c.values, c.n, got, err, c.want)
+		}
+	}
+	if labels, _, _ := parseClasses(nil, info, 2000, 0); len(spread(labels, 2000)) != 2000 ||
+		spread(labels, 2000)[1999] != 999 {
+		t.Error("2,000 pictures are not two of each of 1,000 classes")
+	}
+	if _, _, err := parseClasses([]string{"random"}, info, 0, 0); err == nil ||
+		!strings.Contains(err.Error(), "--num-samples says how many") {
+		t.Errorf("random without a number: %v", err)
 	}
 }

@@ -38,7 +38,7 @@ func (o *sampleOptions) subjects(e *env, info dit.Info) (show subjects, err erro
 	var labels []int
 	if cfg.HasClass() {
 		var found []string
-		labels, found, err = parseClasses(o.classes, info)
+		labels, found, err = parseClasses(o.classes, info, o.numSamples, o.request.Seed)
 		for _, line := range found {
 			e.printf("classes %s", line)
 		}

@@ -2,6 +2,7 @@ package classes
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,9 +16,15 @@ const (
 	namePrefix  = "name:"
 )
 
+// Words that stand for more than one class.
+const (
+	allClasses  = "all"
+	randomClass = "random"
+)
+
 // Find returns the labels of the classes that a user names, in the order given. A value is a number ("3"), a name
-// ("cat") or several of these with commas between them; "label:3" is the number and "name:3" the name where both are
-// possible. A name is looked for as it is, in any case, among the words of a synset ("golden retriever") and, last, as
+// ("cat"), a range of numbers ("0-9"), "all", or several of these with commas between them; "label:3" is the number and
+// "name:3" the name where both are possible. A name is looked for as it is, in any case, among the words of a synset ("golden retriever") and, last, as
 // a part of a name ("boot" for "Ankle boot"). It has to mean a single class.
 //
 // The model has n classes, called classNames by label: there may be fewer names than classes, or none. Found has a line
@@ -35,17 +42,36 @@ func Find(n int, classNames, values []string) (labels []int, found []string, err
 	return labels, f.found, nil
 }
 
+// All returns the labels of n classes.
+func All(n int) []int {
+	labels := make([]int, n)
+	for i := range labels {
+		labels[i] = i
+	}
+	return labels
+}
+
+// AskForRandom says whether values ask for a class at random for each picture: by "random" alone, or "label:random"
+// where a class is called so, which is else an error.
+func AskForRandom(classNames, values []string) (bool, error) {
+	if len(values) != 1 || strings.TrimPrefix(values[0], labelPrefix) != randomClass {
+		return false, nil
+	}
+	f := finder{n: len(classNames), names: classNames}
+	if called, _ := f.called(randomClass, upToCase); values[0] == randomClass && len(called) > 0 {
+		return false, findError("", "%s is a class at random, and the name of class %s: write %s or %s",
+			randomClass, joined(called), labelPrefix+randomClass, namePrefix+randomClass)
+	}
+	return true, nil
+}
+
 // Showcase returns labels of n classes that are worth looking at: of ImageNet's 1,000 those that DiT's sample.py shows,
 // else the first, at most 20.
 func Showcase(n int) []int {
 	if n == len(ImageNet()) {
 		return []int{207, 360, 387, 974, 88, 979, 417, 279}
 	}
-	labels := make([]int, min(n, 20))
-	for i := range labels {
-		labels[i] = i
-	}
-	return labels
+	return All(min(n, 20))
 }
 
 // A FindError is that of a value which means no class, or several.
@@ -69,8 +95,7 @@ type finder struct {
 // value finds the classes of a value: a name with commas in it, else of what stands between the commas.
 func (f *finder) value(value string) ([]int, error) {
 	if !strings.Contains(value, ",") {
-		label, err := f.word(value, value)
-		return []int{label}, err
+		return f.word(value, value)
 	}
 	labels, level := f.called(strings.TrimPrefix(value, namePrefix), upToSynonym)
 	if len(labels) > 1 {
@@ -91,17 +116,56 @@ func (f *finder) value(value string) ([]int, error) {
 // words finds the classes of the words between the commas of a value.
 func (f *finder) words(value string) (labels []int, err error) {
 	for _, word := range strings.Split(value, ",") {
-		label, err := f.word(strings.TrimSpace(word), value)
+		of, err := f.word(strings.TrimSpace(word), value)
 		if err != nil {
 			return nil, err
 		}
-		labels = append(labels, label)
+		labels = append(labels, of...)
 	}
 	return labels, nil
 }
 
-// word finds the class of one word of a value.
-func (f *finder) word(word, value string) (int, error) {
+// word finds the classes of one word of a value: of a set of them, or a single one.
+func (f *finder) word(word, value string) ([]int, error) {
+	set, meaning, err := f.set(strings.TrimPrefix(strings.TrimSpace(word), labelPrefix))
+	switch {
+	case meaning == "":
+		label, err := f.single(word, value)
+		return []int{label}, err
+	case !strings.HasPrefix(strings.TrimSpace(word), labelPrefix):
+		if called, _ := f.called(word, upToCase); len(called) > 0 {
+			return nil, findError("", "%s is %s, and the name of class %s: write %s%s or %s%s", word, meaning,
+				joined(called), labelPrefix, word, namePrefix, word)
+		}
+	}
+	return set, err
+}
+
+var numberRange = regexp.MustCompile(`^([0-9]{1,9})-([0-9]{1,9})$`)
+
+// set finds the classes of a word that stands for several, and says what it means: "" where it is no such word.
+func (f *finder) set(word string) (labels []int, meaning string, err error) {
+	if word == allClasses {
+		return All(f.n), "every class", nil
+	}
+	ends := numberRange.FindStringSubmatch(word)
+	if ends == nil {
+		return nil, "", nil
+	}
+	first, _ := strconv.Atoi(ends[1]) // nine digits
+	last, _ := strconv.Atoi(ends[2])
+	meaning = fmt.Sprintf("classes %d to %d", first, last)
+	switch {
+	case first > last:
+		return nil, meaning, findError("", "%s: want the lower number first", word)
+	case last >= f.n:
+		return nil, meaning, f.inRange(last)
+	}
+	return All(f.n)[first : last+1], meaning, nil
+}
+
+// single finds the class of a word that means one.
+func (f *finder) single(word, value string) (int, error) {
 	if strings.TrimSpace(word) == "" && (word != value || !slices.Contains(f.names, word)) {
 		return 0, findError("", "%q: want numbers or names of classes, separated by commas", value)
 	}

@@ -50,6 +50,11 @@ func TestFind(t *testing.T) {
 		{classesNamed(0, "1,000", "1", "000"), []string{"1,000"}, []int{0}, nil}, // 000 could be either
 		{classesNamed(0, "1,000", "x"), []string{"1,000"}, []int{0}, []string{"1,000 is 0, 1,000"}},
 		{classesNamed(3), []string{"2,0"}, []int{2, 0}, nil},
+		{classesNamed(4), []string{"1-3"}, []int{1, 2, 3}, nil},
+		{classesNamed(4), []string{"3, 0-1", "2-2"}, []int{3, 0, 1, 2}, nil},
+		{classesNamed(3), []string{"all"}, []int{0, 1, 2}, nil},
+		{classesNamed(0, "all", "0-1"), []string{"label:all", "label:0-1"}, []int{0, 1, 0, 1}, nil},
+		{classesNamed(0, "all", "0-1"), []string{"name:all", "name:0-1"}, []int{0, 1}, nil},
 		{odd, []string{"cat, tabby"}, []int{0}, []string{"cat, tabby is 0, cat, tabby"}}, // which cat and tabby are too
 		{odd, []string{"cat,tabby"}, []int{1, 2}, nil},
 		{odd, []string{"name:cat, tabby"}, []int{0}, []string{"name:cat, tabby is 0, cat, tabby"}},
@@ -159,5 +164,42 @@ func TestShownNamesAreFound(t *testing.T) {
 	}
 	if name := "a\nb"; !Has(name, []string{`a\nb`}) || Shown(name) != `a\nb` {
 		t.Error("a name is not found as it is shown")
+	}
+}
+
+// A word for several classes that is the name of one too is refused, as is a range that is none.
+func TestSetsRefused(t *testing.T) {
+	for _, c := range []struct {
+		model       model
+		value, want string
+	}{
+		{classesNamed(0, "x", "All"), "all",
+			"all is every class, and the name of class 1: write label:all or name:all"},
+		{classesNamed(2, "0-1"), "0-1",
+			"0-1 is classes 0 to 1, and the name of class 0: write label:0-1 or name:0-1"},
+		{classesNamed(4), "3-1", "3-1: want the lower number first"},
+		{classesNamed(4), "2-4", "4: the model has classes 0 to 3"},
+	} {
+		_, _, err := Find(c.model.n, c.model.names, []string{c.value})
+		if e := (*FindError)(nil); !errors.As(err, &e) || e.Text != c.want {
+			t.Errorf("%s: error %v, want %q", c.value, err, c.want)
+		}
+	}
+}
+
+func TestAskForRandom(t *testing.T) {
+	named := []string{"x", "Random"}
+	for _, c := range []struct {
+		names, values []string
+		want          bool
+		fails         bool
+	}{
+		{nil, nil, false, false}, {nil, []string{"random"}, true, false}, {nil, []string{"3", "random"}, false, false},
+		{named, []string{"random"}, false, true}, {named, []string{"label:random"}, true, false},
+		{named, []string{"name:random"}, false, false},
+	} {
+		if got, err := AskForRandom(c.names, c.values); got != c.want || (err != nil) != c.fails {
+			t.Errorf("%q of %q: %v, %v", c.values, c.names, got, err)
+		}
 	}
 }

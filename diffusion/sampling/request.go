@@ -5,6 +5,7 @@ import (
 
 	"github.com/ditrun/ditrun/diffusion"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch/philox"
 )
 
 // A Request says what to sample: as many pictures as there are labels or captions, of which it holds those that
@@ -165,3 +166,12 @@ func (r *Request) checkCondition(cfg dit.Config) error {
 func (r Request) Len() int { return max(len(r.Labels), len(r.Captions), r.NumSamples) }
 
 func (r *Request) guided() bool { return r.CFGScale != 1 }
+
+// RandomLabels draws a label below numClasses for each of n pictures. That of picture i depends on i and seed alone.
+func RandomLabels(numClasses, n int, seed uint64) []int {
+	labels := make([]int, n)
+	for i := range labels {
+		labels[i] = philox.Intn(numClasses, seed, philox.TagLabel, 0, uint64(i))
+	}
+	return labels
+}
