@@ -123,8 +123,11 @@ type spec struct {
 	// command works with the options; no value is looked up by the name of its flag.
 	flags []cli.Flag
 	check func(given func(flag string) bool) error // nil for none
-	alone bool                                     // one process does the work; started as one of several it refuses
-	run   func(*env) error
+	// defaults names a configuration whose values stand for flags that are not given, where the command line has no
+	// --config; "" for none.
+	defaults func() string
+	alone    bool // one process does the work; started as one of several it refuses
+	run      func(*env) error
 	// resultInFiles says that output which cannot be written is a warning: the
 	// result of the work, which may be long, is safe.
 	resultInFiles bool
@@ -153,7 +156,7 @@ func newCommand(s spec) *cli.Command {
 					return err
 				}
 			}
-			e, err := newEnv(c)
+			e, err := newEnv(c, s.defaults)
 			if err != nil {
 				return err
 			}

@@ -82,7 +82,7 @@ func parseOnly(ctx context.Context, args []string) (code int, stderr string) {
 			if c.Command.Name == launchName {
 				launched = c.Args().Slice()
 			}
-			_, err := newEnv(c)
+			_, err := newEnv(c, nil)
 			return err
 		}
 	}

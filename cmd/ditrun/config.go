@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -50,6 +51,24 @@ func flagValue(c *cli.Context, f cli.Flag) any {
 		return c.Duration(name).String()
 	}
 	return c.Value(name)
+}
+
+// makeAbsolute makes the paths of a configuration, which are those of the named flags, absolute.
+func makeAbsolute(node *yaml.Node, names ...string) error {
+	for pair := node.Content; len(pair) > 0; pair = pair[2:] {
+		path := pair[1].Value
+		if !slices.Contains(names, pair[0].Value) || path == "" || strings.Contains(path, "://") {
+			continue
+		}
+		full, err := filepath.Abs(path)
+		if err != nil {
+			return err
+		}
+		if err := pair[1].Encode(full); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // configHash identifies the configuration without the named flags: a run may

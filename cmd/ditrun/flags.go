@@ -33,8 +33,8 @@ func globalFlags() []cli.Flag {
 var deviceName = regexp.MustCompile(`^(auto|cpu|cuda|cuda:\d+)$`)
 
 // newEnv collects the values of the global flags. It looks at their form only;
-// whether the device exists is found when it is opened.
-func newEnv(c *cli.Context) (*env, error) {
+// whether the device exists is found when it is opened. Defaults is that of [spec], nil for none.
+func newEnv(c *cli.Context, defaults func() string) (*env, error) {
 	// What was set before the subcommand counts unless it was set after it.
 	for _, name := range []string{"device", "threads", "json", "quiet"} {
 		for _, outer := range c.Lineage() {
@@ -46,8 +46,15 @@ func newEnv(c *cli.Context) (*env, error) {
 			}
 		}
 	}
-	if slices.Contains(c.FlagNames(), "config") && c.String("config") != "" {
-		if err := applyConfig(c, c.String("config")); err != nil {
+	config := ""
+	if slices.Contains(c.FlagNames(), "config") {
+		config = c.String("config")
+	}
+	if config == "" && defaults != nil {
+		config = defaults()
+	}
+	if config != "" {
+		if err := applyConfig(c, config); err != nil {
 			return nil, err
 		}
 	}

@@ -256,6 +256,40 @@ func TestResumeFinds(t *testing.T) {
 	checkLog(t, run, 3, 6, 9, 12)
 }
 
+// A run goes on by its name alone, wherever the command is given: what is not said is as it was.
+func TestResumeByName(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	in := func(cwd string, args ...string) string {
+		t.Helper()
+		cmd := command(t, "", args...)
+		cmd.Dir = cwd
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	if err := os.Symlink(r.latents, filepath.Join(dir, "latents")); err != nil {
+		t.Fatal(err)
+	}
+	args := slices.Concat([]string{"train", "--data", "latents", "--ckpt-every", "4", "--log-every", "4"}, trainFlags)
+	in(dir, append(args, "--max-steps", "8", "--run-dir", "whole")...)
+	in(dir, append(args, "--max-steps", "4", "--run-dir", "run")...)
+	whole, run := filepath.Join(dir, "whole"), filepath.Join(dir, "run")
+	out := in(t.TempDir(), "train", "--resume", run, "--max-steps", "8")
+	if !strings.Contains(out, "Continuing from step 4\n") || strings.Contains(out, "other settings") {
+		t.Error(out)
+	}
+	equalFiles(t, filepath.Join(whole, "checkpoints/0000008"), filepath.Join(run, "checkpoints/0000008"),
+		checkpointFiles...)
+	out = in(t.TempDir(), "train", "--resume", filepath.Join(run, "checkpoints", "latest"), "--max-steps", "9", "--lr",
+		"0.5")
+	if !strings.Contains(out, "lr 0.001 before, 0.5 now") {
+		t.Error(out)
+	}
+}
+
 // TestShortRunWarns: the paper's average of the weights is still mostly the first random ones after few steps.
 func TestShortRunWarns(t *testing.T) {
 	r := theRoad(t)

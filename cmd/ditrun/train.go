@@ -30,9 +30,10 @@ func trainCommand() *cli.Command {
 			"saves a checkpoint first.",
 		example: "ditrun train --data latents --model DiT-XL/2 --vae vae --sample-every 5000\n" +
 			"ditrun train --config small-gpu --data latents --max-steps 100000\n" +
-			"ditrun train --config results/000-DiT-XL-2/config.yaml --resume auto",
+			"ditrun train --resume results/000-DiT-XL-2",
 		flags:         o.flags(),
 		check:         o.check,
+		defaults:      o.configOfRun,
 		run:           func(e *env) error { return runTrain(e, o) },
 		resultInFiles: true,
 	})
@@ -214,6 +215,9 @@ func (t *trainJob) describe(dir string) {
 		cfg.LR,
 		cfg.LRSchedule, cfg.EMADecay, cfg.Precision)
 	t.printf("run     %s", dir)
+	if t.options.runConfig != "" {
+		t.printf("config  what no flag says is as in %s", t.options.runConfig)
+	}
 	if float64(steps)*(1-cfg.EMADecay) < 1 {
 		t.warn("ema decay %g averages over some %.0f steps, the run has %s: its samples will be noise; a short run "+
 			"wants 0.99 or less",

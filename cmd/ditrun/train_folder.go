@@ -78,6 +78,9 @@ func (t *trainJob) openFolder() (start runStart, err error) {
 		return start, err
 	}
 	config, err := configNode(t.flags, "resume", "run-dir")
+	if err == nil {
+		err = makeAbsolute(config, pathFlags...)
+	}
 	if err != nil {
 		return start, err
 	}

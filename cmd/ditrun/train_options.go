@@ -3,11 +3,13 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
@@ -35,7 +37,8 @@ type trainOptions struct {
 
 	pictures pictureOptions
 
-	given func(flag string) bool // whether a flag was set
+	runConfig string                 // the configuration that --resume brings, "" for none
+	given     func(flag string) bool // whether a flag was set
 }
 
 func (o *trainOptions) flags() []cli.Flag {
@@ -145,6 +148,24 @@ var notOfTheRun = []string{"resume", "max-steps", "epochs", "device", "threads",
 	"labels", "num-workers", "data-on-device", "keep-last", "keep-every", "gradient-accumulation-steps",
 	"recompute-activations", "on-bad-step",
 	"orientation", "on-error"}
+
+// pathFlags are paths, which config.yaml has in full: they stay what they are where another command reads it.
+// --init-from is not among them, since it is in the hash by which --resume auto finds a run.
+var pathFlags = []string{"data", "labels", "vae", "results-dir"}
+
+// configOfRun is the configuration of the run that --resume names, "" where it names none.
+func (o *trainOptions) configOfRun() string {
+	if o.resume == "none" || o.resume == "auto" || isOriginal(o.resume) {
+		return ""
+	}
+	for dir, parents := o.resume, 0; parents <= 2; dir, parents = filepath.Dir(dir), parents+1 { // of checkpoints/STEP
+		if path := filepath.Join(dir, runs.ConfigName); runs.Is(dir) && exists(path) {
+			o.runConfig = path
+			break
+		}
+	}
+	return o.runConfig
+}
 
 // check also reads the model's name and designs into the configuration.
 func (o *trainOptions) check(given func(string) bool) error {

@@ -68,6 +68,9 @@ type Run struct {
 	notes []string
 }
 
+// ConfigName is the complete configuration in a run folder.
+const ConfigName = "config.yaml"
+
 // Create makes a new run folder and writes config.yaml and run.json. Without
 // o.Dir the folder is ResultsDir/NNN-MODEL, numbered one above the highest
 // number there, and two runs started together get two numbers.
@@ -194,7 +197,7 @@ func (r *Run) take() (err error) {
 func (r *Run) describe() error {
 	var errs []error
 	if r.opt.Config != nil {
-		errs = append(errs, writeYAML(filepath.Join(r.dir, "config.yaml"), r.opt.Config))
+		errs = append(errs, writeYAML(filepath.Join(r.dir, ConfigName), r.opt.Config))
 	}
 	return errors.Join(append(errs, r.info.write(r.dir))...)
 }
