@@ -31,7 +31,8 @@
 //  1. A Scope belongs to one goroutine at a time. Parameters may be read by several goroutines and
 //     are written only by the one that owns the optimizer.
 //  2. Grad mode, TF32 and determinism travel with the scope into each C call, so evaluation may run on one goroutine
-//     while training runs on another.
+//     while training runs on another. Calls that want TF32 or determinism otherwise wait for each other: evaluate with
+//     the switches of the training. For the same reason two ranks of a group are two processes.
 //  3. Run locks its OS thread, because OpenMP keeps a team of threads for each calling thread; at
 //     most four Runs are inside at once. Do not nest Run: use [Scope.Try].
 //  4. Loader goroutines make no tensors. They fill Go memory, which the training goroutine copies.

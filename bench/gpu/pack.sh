@@ -31,6 +31,7 @@ go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Deps}}{{end}}
 		echo "$name $folder" >>$pack/tests
 		find "$folder" -maxdepth 1 \( -name testdata -o -name '*.table' \) -exec cp -r {} "$pack/pkg/$folder/" \;
 	done
+cp -r --parents dit/text/bpe/testdata "$pack/pkg/" # which the tests of dit/text read
 cp bench/gpu/run.sh .ci/gotest.awk $pack/
 
 tar -C build -czf $pack.tar.gz gpu-check

@@ -75,7 +75,6 @@ func TestEncodeEqualsTransformers(t *testing.T) {
 	}
 }
 
-// The text encoder of CLIP ViT-L/14 at its true size, with its true tokenizer and random weights.
 // vitL14 is the text encoder of CLIP ViT-L/14, which Stable Diffusion 1 uses.
 func vitL14() Config {
 	c := DefaultConfig()
@@ -83,6 +82,7 @@ func vitL14() Config {
 	return c
 }
 
+// The text encoder of CLIP ViT-L/14 at its true size, with its true tokenizer and random weights.
 func TestViTL14EqualsTransformers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("123 million weights: not with -short")

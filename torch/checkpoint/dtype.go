@@ -58,7 +58,7 @@ func (d DType) Bits() int {
 // packed types of less than a byte (F4, F6_E2M3, F6_E3M2).
 func (d DType) Size() int { return d.Bits() / 8 }
 
-// encodeFloats returns values as little-endian elements of a float type, rounded to nearest, ties to even;
+// EncodeFloats returns values as little-endian elements of a float type, rounded to nearest, ties to even;
 // nil for other types.
 func EncodeFloats(values []float32, d DType) []byte {
 	le := binary.LittleEndian

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// A Source holds named tensors: a [File], or a view of another source that [Section], [Map] or
-// [Memory] makes. Its methods may be called from several goroutines at once.
+// A Source holds named tensors: a [File], or tensors in [Memory], or a view of another
+// source, as package namemap makes. Its methods may be called from several goroutines at once.
 type Source interface {
 	// Tensors lists the tensors in the order of the file.
 	Tensors() []Info

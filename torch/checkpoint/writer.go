@@ -76,7 +76,7 @@ type Options struct {
 }
 
 // Write writes a safetensors file with the reference writer's layout, whole or
-// not at all (see [WriteFile]). Programs that expect PyTorch's convention look
+// not at all. Programs that expect PyTorch's convention look
 // for "format": "pt" in meta; a nil or empty meta writes none.
 func Write(path string, tensors []Tensor, meta map[string]string) error {
 	return WriteOptions(path, tensors, meta, Options{})

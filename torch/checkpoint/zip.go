@@ -41,7 +41,7 @@ func readZip(r io.ReaderAt, size int64) (map[string]record, error) {
 		return nil, fmt.Errorf("zip archive: %w", err)
 	}
 	in.left = math.MaxInt64
-	limit := size // where the directory begins, or zip64's 76 bytes after that
+	limit := size - endSize - int64(len(z.Comment)) // where the directory begins, or zip64's 76 bytes after that
 	for _, f := range z.File {
 		limit -= int64(46 + len(f.Name) + len(f.Extra) + len(f.Comment))
 	}
@@ -67,9 +67,12 @@ func readZip(r io.ReaderAt, size int64) (map[string]record, error) {
 	return out, nil
 }
 
+// endSize is that of the end record, but for the comment in it.
+const endSize = 22
+
 // checkEnd holds the archive to end where its file does, and to be one file.
 func checkEnd(r io.ReaderAt, size int64, z *zip.Reader) error {
-	var end [22]byte
+	var end [endSize]byte
 	if err := readFull(r, end[:], size-int64(len(end)+len(z.Comment))); err != nil {
 		return err
 	}

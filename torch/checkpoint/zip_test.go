@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -40,6 +41,37 @@ func (f *sparse) ReadAt(p []byte, off int64) (int, error) {
 		return int(f.size - off), io.EOF
 	}
 	return len(p), nil
+}
+
+// The data of a member end before the directory, whatever its entry there says.
+func TestZipDataRunIntoTheDirectory(t *testing.T) {
+	const comment = 60000
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	w, err := z.CreateHeader(&zip.FileHeader{Name: "x/data.pkl"})
+	if err == nil {
+		_, err = io.WriteString(w, "data")
+	}
+	if err = errors.Join(err, z.SetComment(strings.Repeat(" ", comment)), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	file := b.Bytes()
+	directory := bytes.Index(file, []byte("PK\x01\x02"))
+	data := 30 + len("x/data.pkl")
+	read := func(size int) error {
+		binary.LittleEndian.PutUint32(file[directory+20:], uint32(size))
+		binary.LittleEndian.PutUint32(file[directory+24:], uint32(size))
+		_, err := readZip(bytes.NewReader(file), int64(len(file)))
+		return err
+	}
+	if err := read(directory - data); err != nil {
+		t.Errorf("data up to the directory: %v", err)
+	}
+	for _, size := range []int{directory - data + 1, directory - data + 22, directory - data + comment} {
+		if err := read(size); err == nil || !strings.Contains(err.Error(), "run into the directory") {
+			t.Errorf("%d bytes at %d, directory at %d: %v", size, data, directory, err)
+		}
+	}
 }
 
 // A file beyond the four gigabytes of plain zip opens with a look at its directory alone.

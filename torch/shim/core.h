@@ -38,7 +38,7 @@ dt_error *guard(F &&f) noexcept {
 
 // While a Switches exists, the switches that libtorch keeps for the whole process are as its mode
 // has them; while none does, they are off. The constructor waits until those of other modes are
-// gone. So a thread must not have two, nor wait for another thread while it has one.
+// gone. So a thread must not have two, nor wait for another caller while it has one.
 class Switches {
  public:
   explicit Switches(dt_mode m);

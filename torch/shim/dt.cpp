@@ -208,9 +208,11 @@ int32_t dt_num_threads(void) { return at::get_num_threads(); }
 dt_error *dt_mode_within(dt_mode m, dt_mode *out_m) {
   return guard(m, [&] {
     const auto &context = at::globalContext();
-    *out_m = (c10::GradMode::is_enabled() ? DT_MODE_GRAD : 0) |
-             (context.allowTF32CuBLAS() && context.allowTF32CuDNN() ? DT_MODE_TF32 : 0) |
-             (context.deterministicAlgorithms() ? DT_MODE_DETERMINISTIC : 0);
+    *out_m =
+        (c10::GradMode::is_enabled() ? DT_MODE_GRAD : 0) |
+        (context.allowTF32CuBLAS() && context.allowTF32CuDNN() ? DT_MODE_TF32 : 0) |
+        (context.deterministicAlgorithms() && context.deterministicCuDNN() ? DT_MODE_DETERMINISTIC
+                                                                           : 0);
   });
 }
 

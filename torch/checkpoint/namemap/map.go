@@ -129,7 +129,7 @@ func (v *view) addEntry(src checkpoint.Source, e Entry, report func(Part, string
 	}
 	if out.NumElements()*int64(out.DType.Bits()) != 8*out.Size {
 		// The tables of this program ask for what does not add up.
-		panic(fmt.Sprintf("checkpoint: entry %q: parts of %d bytes for shape %v %s", e.Name, out.Size, e.Shape,
+		panic(fmt.Sprintf("namemap: entry %q: parts of %d bytes for shape %v %s", e.Name, out.Size, e.Shape,
 			out.DType))
 	}
 	v.add(out, func(p []byte, off int64) error {

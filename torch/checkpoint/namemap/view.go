@@ -28,15 +28,15 @@ func (v *view) add(info checkpoint.Info, read func(p []byte, off int64) error) {
 	v.read = append(v.read, read)
 }
 
-// Verify implements [Source].
+// Verify implements [checkpoint.Source].
 func (v *view) Verify() error {
 	return v.of.Verify()
 }
 
-// Tensors implements [Source].
+// Tensors implements [checkpoint.Source].
 func (v *view) Tensors() []checkpoint.Info { return slices.Clone(v.infos) }
 
-// Lookup implements [Source].
+// Lookup implements [checkpoint.Source].
 func (v *view) Lookup(name string) (checkpoint.Info, bool) {
 	i, ok := v.index[name]
 	if !ok {
@@ -45,7 +45,7 @@ func (v *view) Lookup(name string) (checkpoint.Info, bool) {
 	return v.infos[i], true
 }
 
-// ReadAt implements [Source].
+// ReadAt implements [checkpoint.Source].
 func (v *view) ReadAt(p []byte, name string, off int64) error {
 	i, ok := v.index[name]
 	if !ok {
