@@ -105,8 +105,7 @@ var goldens = map[string]golden{
 	"clamp":       op("Clamp", func(s *scope, in []*tensor, a args) *tensor { return s.Clamp(in[0], a.Lo, a.Hi) }),
 	"lerp_scalar": op("Lerp", func(s *scope, in []*tensor, a args) *tensor { return s.Lerp(in[0], in[1], a.Weight) }),
 	// The binding has no lerp by a tensor: this is how it is spelled.
-	"lerp": op("Addcmul", func(s *scope, in []*tensor,
-		_ args) *tensor {
+	"lerp": op("Addcmul", func(s *scope, in []*tensor, _ args) *tensor {
 		return s.Addcmul(in[0], in[2], s.Subtract(in[1], in[0]))
 	}),
 

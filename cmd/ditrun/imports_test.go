@@ -41,15 +41,14 @@ var layers = [][]string{
 	{"cmd", "bench"}, // with all below them
 }
 
-// withoutTorch are the packages that do not need libtorch, and withoutC those of them that do not need a C compiler.
+// withoutC are packages that need neither libtorch nor a C compiler, withoutTorch those that do not need libtorch.
 var (
-	withoutTorch = []string{"internal/disk", "internal/mmap", "internal/names", "internal/saves", "torch/checkpoint",
-		"torch/checkpoint/namemap", "torch/checkpoint/numpy", "torch/philox",
-		"diffusion/schedule", "dit/text/bpe", "data/filename", "data/classes", "data/labels", "data/idx",
-		"data/archive", "data/table", "internal/transfer", "data", "data/interop", "data/picture", "data/picture/codec",
-		"data/picture/sheet",
-		"data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/store", "diffusion/runs"}
-	withoutC = withoutTorch[:14]
+	withoutC = []string{"internal/disk", "internal/mmap", "internal/names", "internal/saves", "torch/checkpoint",
+		"torch/checkpoint/namemap", "torch/checkpoint/numpy", "torch/philox", "diffusion/schedule", "dit/text/bpe",
+		"data/filename", "data/classes", "data/labels", "data/idx", "data/picture/sheet"}
+	withoutTorch = slices.Concat(withoutC, []string{"data", "data/interop", "data/picture", "data/picture/codec",
+		"data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/archive", "data/table",
+		"data/store", "internal/transfer", "diffusion/runs"})
 )
 
 // forTests are the packages that only tests, and each other, may import.

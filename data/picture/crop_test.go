@@ -258,8 +258,7 @@ func TestCenterCropBadInput(t *testing.T) {
 		"huge size": func() error { _, err := CenterCrop(NewImage(2, 2), Square(1<<20)); return err },
 		"no pixels": func() error { _, err := CenterCrop(&Image{}, Square(4)); return err },
 		"short image": func() error {
-			_,
-				err := CenterCrop(&Image{W: 4, H: 4, Pix: make([]uint8, 5)}, Square(4))
+			_, err := CenterCrop(&Image{W: 4, H: 4, Pix: make([]uint8, 5)}, Square(4))
 			return err
 		},
 		"short dst": func() error {

@@ -272,12 +272,10 @@ func TestRemoteReadFails(t *testing.T) {
 		fault func(w http.ResponseWriter, r *http.Request) bool
 		want  string
 	}{
-		"gone": {func(w http.ResponseWriter,
-			r *http.Request) bool {
+		"gone": {func(w http.ResponseWriter, r *http.Request) bool {
 			storetest.Refuse(w, 404, "NoSuchKey")
 			return true
-		},
-			"read s3://bucket/x: bytes 5 to 105 of 1000: "},
+		}, "read s3://bucket/x: bytes 5 to 105 of 1000: "},
 		"forbidden": {func(w http.ResponseWriter, r *http.Request) bool {
 			storetest.Refuse(w, 403, "AccessDenied")
 			return true

@@ -11,17 +11,15 @@ import (
 // storageTypes are PyTorch's storage classes and their element types.
 var storageTypes = map[string]DType{
 	"DoubleStorage": F64, "FloatStorage": F32, "HalfStorage": F16, "BFloat16Storage": BF16, "LongStorage": I64,
-	"IntStorage":   I32,
-	"ShortStorage": I16, "CharStorage": I8, "ByteStorage": U8, "BoolStorage": Bool, "ComplexFloatStorage": "C64",
+	"IntStorage": I32, "ShortStorage": I16, "CharStorage": I8, "ByteStorage": U8, "BoolStorage": Bool, "ComplexFloatStorage": "C64",
 	"UntypedStorage": "",
 }
 
 // torchTypes are the dtypes that a tensor on an untyped storage may name.
 var torchTypes = map[string]DType{
 	"float64": F64, "double": F64, "float32": F32, "float": F32, "float16": F16, "half": F16, "bfloat16": BF16,
-	"int64": I64, "long": I64,
-	"int32": I32, "int": I32, "int16": I16, "short": I16, "int8": I8, "uint8": U8, "bool": Bool, "uint16": "U16",
-	"uint32": "U32", "uint64": "U64",
+	"int64": I64, "long": I64, "int32": I32, "int": I32, "int16": I16, "short": I16, "int8": I8,
+	"uint8": U8, "uint16": "U16", "uint32": "U32", "uint64": "U64", "bool": Bool,
 	"complex64": "C64", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e4m3fnuz": "F8_E4M3FNUZ",
 	"float8_e5m2fnuz": "F8_E5M2FNUZ",
 }

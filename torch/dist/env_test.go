@@ -79,8 +79,7 @@ func TestDetect(t *testing.T) {
 }
 
 func TestStoreAddress(t *testing.T) {
-	e,
-		err := Detect(env("OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=1 " +
+	e, err := Detect(env("OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=1 " +
 		"OMPI_COMM_WORLD_LOCAL_SIZE=2"))
 	if err != nil {
 		t.Fatal(err)
