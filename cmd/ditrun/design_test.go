@@ -36,7 +36,7 @@ func TestBlocksOnTheRoad(t *testing.T) {
 		pt, back := filepath.Join(dir, "a.pt"), filepath.Join(dir, "b.safetensors")
 		o = mustRun(t, "convert", "--ckpt", run, "--to", "official", "--out", pt)
 		if block != dit.AdaLNZero == !strings.Contains(o.stdout,
-			"the original has adaln-zero blocks on classes alone") {
+			"the original knows only adaln-zero blocks conditioned on classes") {
 			t.Errorf("%s: convert printed\n%s", block, o.stdout)
 		}
 		mustRun(t, "convert", "--ckpt", pt, "--model", "DiT-16x1x2/2", "--to", "ditrun", "--out", back)
@@ -55,8 +55,8 @@ func TestBlocksOnTheRoad(t *testing.T) {
 		if block == dit.InContext {
 			ditrun(t, "convert", "--ckpt", run, "--to", "diffusers", "--vae", r.vae, "--out",
 				filepath.Join(dir, "c")).refused(t, 1,
-				"DiT-16x1x2/2 with in-context blocks on 4 classes: diffusers has DiT with adaln-zero blocks on "+
-					"classes alone")
+				"DiT-16x1x2/2 with in-context blocks on 4 classes: diffusers only has DiT with adaln-zero blocks on "+
+					"classes")
 			ditrun(t, r.train("--init-from", run, "--block", "adaln", "--run-dir",
 				filepath.Join(dir, "no"))...).refused(t, 2, "holds a model of block in-context, --block asks for adaln")
 		}

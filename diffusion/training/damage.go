@@ -18,15 +18,19 @@ func (r *runner) finishComparison(ctx context.Context) error {
 	if c == nil {
 		return nil
 	}
-	if r.hooks.Warn != nil && c.UnderWay() {
-		const moment = 2 * time.Second
-		tell := time.AfterFunc(moment, func() {
+	const moment = 2 * time.Second
+	result := make(chan error, 1)
+	go func() { result <- c.Wait(ctx) }()
+	var err error
+	select {
+	case err = <-result:
+	case <-time.After(moment):
+		if r.hooks.Warn != nil && c.UnderWay() {
 			r.hooks.Warn("the steps are done and saved; the rest of the latents is still being compared with its " +
 				"checksums")
-		})
-		defer tell.Stop()
+		}
+		err = <-result
 	}
-	err := c.Wait(ctx)
 	if err == nil {
 		r.checks.flush(r)
 	}
