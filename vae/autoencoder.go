@@ -144,8 +144,9 @@ func Pixels(s *torch.Scope, rgb []uint8, n, height, width int) *torch.Tensor {
 func RGB(s *torch.Scope, x *torch.Tensor) (rgb []uint8, err error) {
 	err = s.Try(func(s *torch.Scope) error {
 		if sum := s.Sum(s.To(x, torch.Float64)).Item(); math.IsNaN(sum) || math.IsInf(sum, 0) {
-			return errors.New("decode: the pixels are not finite numbers: the weights of the autoencoder are damaged, " +
-				"or it is not the one of these latents")
+			return errors.New(
+				"decode: the pixels are not finite numbers: the weights of the autoencoder are damaged, " +
+					"or it is not the one of these latents")
 		}
 		x = s.Clamp(s.AddScalar(s.MulScalar(x, 127.5), 128), 0, 255)
 		x = s.To(s.Contiguous(s.Permute(x, 0, 2, 3, 1)), torch.Uint8)

@@ -143,10 +143,10 @@ func (c Config) validate(spell func(key string) string) error {
 	}
 	for _, width := range c.BlockOutChannels {
 		if width < 1 || width > 1<<13 {
-			return fmt.Errorf("%s %v: want each from 1 to %d", spell(widths), c.BlockOutChannels, 1<<13)
+			return fmt.Errorf("%s %s: want each from 1 to %d", spell(widths), listed(c.BlockOutChannels), 1<<13)
 		}
 		if width%c.NormNumGroups != 0 {
-			return fmt.Errorf("%s %v: %d is not divisible by %s %d", spell(widths), c.BlockOutChannels, width,
+			return fmt.Errorf("%s %s: %d is not divisible by %s %d", spell(widths), listed(c.BlockOutChannels), width,
 				spell("norm_num_groups"), c.NormNumGroups)
 		}
 	}
@@ -157,8 +157,8 @@ func (c Config) validate(spell func(key string) string) error {
 		return fmt.Errorf("scaling_factor %v: want a positive number", c.ScalingFactor)
 	}
 	if n := c.NumParams(); n > maxParams {
-		return fmt.Errorf("%s %v and %s %d: %d parameters: want at most %d", spell(widths),
-			c.BlockOutChannels, spell("layers_per_block"), c.LayersPerBlock, n, maxParams)
+		return fmt.Errorf("%s %s and %s %d: %d parameters: want at most %d", spell(widths),
+			listed(c.BlockOutChannels), spell("layers_per_block"), c.LayersPerBlock, n, maxParams)
 	}
 	return nil
 }
@@ -199,3 +199,8 @@ func (c Config) checkKind() error {
 
 // NumParams returns the number of weights of the model.
 func (c Config) NumParams() int { return nn.NumParams(build(torch.Shapes(), c)) }
+
+// listed spells numbers as a flag takes them: "32,64,64".
+func listed(numbers []int) string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(numbers), " ", ","), "[]")
+}

@@ -119,7 +119,7 @@ type spec struct {
 	example     string // one or more command lines that work
 	args        string // names of positional arguments, "" if it takes none
 	// flags are bound to the fields of the command's options by their Destination, and check looks at these options
-	// alone, before anything is opened: given says whether a flag was set, by the command line or by --config. The
+	// alone, before the work: given says whether a flag was set, by the command line or by --config. The
 	// command works with the options; no value is looked up by the name of its flag.
 	flags []cli.Flag
 	check func(given func(flag string) bool) error // nil for none

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -184,6 +185,9 @@ func addCaptions(e *env, o *encodeOptions) error {
 		defer src.Close()
 	}
 	texts, err := encode.Captions(e.ctx, set, o.captions.specs, src)
+	if errors.As(err, new(*encode.OtherPicturesError)) {
+		err = fmt.Errorf("--data %s: %w", o.data, err)
+	}
 	if err != nil {
 		return err
 	}

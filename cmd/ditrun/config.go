@@ -56,8 +56,15 @@ func flagValue(c *cli.Context, f cli.Flag) any {
 // makeAbsolute makes the paths of a configuration, which are those of the named flags, absolute.
 func makeAbsolute(node *yaml.Node, names ...string) error {
 	for pair := node.Content; len(pair) > 0; pair = pair[2:] {
-		path := pair[1].Value
-		if !slices.Contains(names, pair[0].Value) || path == "" || strings.Contains(path, "://") {
+		if !slices.Contains(names, pair[0].Value) {
+			continue
+		}
+		text, err := yamlText(pair[1])
+		if err != nil {
+			return err
+		}
+		path := strings.Join(text, "")
+		if path == "" || strings.Contains(path, "://") {
 			continue
 		}
 		full, err := filepath.Abs(path)

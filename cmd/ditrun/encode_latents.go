@@ -69,6 +69,10 @@ func (o *encodeOptions) check(func(string) bool) error {
 	if err := atLeast(1, "batch-size", o.encode.BatchSize); err != nil {
 		return err
 	}
+	if err := refuseEmpty(required{"flip", o.encode.Flip}, required{"dtype", o.encode.DType},
+		required{"resampler", string(o.encode.Resampler)}); err != nil {
+		return err
+	}
 	if err := o.encode.Validate(); err != nil {
 		return ofFlag(err)
 	}

@@ -136,6 +136,17 @@ func require(command string, flags ...required) error {
 		"`ditrun %s --help` shows an example", command)
 }
 
+// refuseEmpty returns a usage error for the first of flags that was given an empty value, which a library would take
+// for its default: mostly it is a variable that is not set.
+func refuseEmpty(flags ...required) error {
+	for _, f := range flags {
+		if f.value == "" {
+			return usagef("--%s: the value is empty", f.name)
+		}
+	}
+	return nil
+}
+
 // atLeast returns a usage error when the value of a flag is below least.
 func atLeast(least int, flag string, value int) error {
 	if value < least {

@@ -52,14 +52,14 @@ func (o *sampleOptions) subjects(e *env, info dit.Info) (show subjects, err erro
 }
 
 // spread gives each of n pictures an element of a list, in order.
-func spread[T any](list []T, n int) (spread []T) {
+func spread[T any](list []T, n int) (each []T) {
 	if len(list) == 0 {
 		return nil
 	}
 	for i := range n {
-		spread = append(spread, list[i*len(list)/n])
+		each = append(each, list[i*len(list)/n])
 	}
-	return spread
+	return each
 }
 
 // encodePrompts encodes the prompts and what guidance steers away from.

@@ -78,6 +78,10 @@ func (o *sampleOptions) check(given func(string) bool) (err error) {
 	if r.CFGScale == 0 { // which stands for none in a request
 		return usagef("--cfg-scale 0: want a number from 1 (no guidance) up")
 	}
+	if err := refuseEmpty(required{"num-sampling-steps", r.Steps}, required{"sampler", r.Sampler},
+		required{"rng", r.RNG}); err != nil {
+		return err
+	}
 	if err := r.Validate(); err != nil {
 		return ofFlag(err)
 	}

@@ -93,6 +93,9 @@ func runTrain(e *env, o *trainOptions) error {
 	defer t.group.Close()
 	if process.Rank == 0 {
 		t.resume, t.resumeErr = o.resumePoint(t.hash)
+		for _, text := range t.resume.warnings {
+			e.warn("%s", text)
+		}
 	}
 	if err := t.checkPictures(); err != nil {
 		return err

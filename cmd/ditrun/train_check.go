@@ -13,8 +13,8 @@ import (
 )
 
 // checkPictures looks for bad pictures before a run begins, each process in its share, and leaves them out or ends the
-// run, as --on-error says. A run that goes on with the pictures that it had does not look again, nor does one that
-// cannot go on.
+// run, as --on-error says. A run that goes on with the pictures that it had does not look again, nor does one whose
+// checkpoint was not found.
 func (t *trainJob) checkPictures() error {
 	if !t.pictures {
 		return nil

@@ -62,12 +62,9 @@ func awaitRun(ctx context.Context, group *dist.Group) (start runStart, err error
 // openFolder makes the run folder, or opens the one to continue. Nothing in a folder changes before it is known
 // that the run can go on.
 func (t *trainJob) openFolder() (start runStart, err error) {
-	point, err := t.resume, t.resumeErr
-	for _, text := range point.warnings {
-		t.warn("%s", text)
-	}
-	if err != nil {
-		return start, err
+	point := t.resume
+	if t.resumeErr != nil {
+		return start, t.resumeErr
 	}
 	start.Checkpoint = point.checkpoint
 	if point.checkpoint == "" && t.weightsErr != nil { // which does not concern a run that goes on

@@ -32,7 +32,7 @@ type trainLog struct {
 // hooks are what the loop reports to. Processes of rank above 0 report to nobody.
 func (l *trainLog) hooks() training.Hooks {
 	return training.Hooks{Start: l.start, Step: l.step, Log: l.log, Preview: l.sample, Saved: l.saved, Warn: l.warn,
-		BadStep: l.badStep, Rollback: l.rollback, Dir: l.place}
+		BadStep: l.badStep, Rollback: l.rollback, Dir: l.checkpointDir}
 }
 
 // plotInterval keeps the redrawing of the loss curve a small share of a run.
@@ -52,8 +52,8 @@ func (l *trainLog) attempt(what string, err error) {
 	l.note("Warning: %v: the run goes on, and tries again", err)
 }
 
-// place follows the run folder and says where checkpoints go.
-func (l *trainLog) place() string {
+// checkpointDir follows the run folder and says where checkpoints go.
+func (l *trainLog) checkpointDir() string {
 	news, err := l.folder.Follow()
 	if news != "" {
 		l.note("Warning: %s", news)
@@ -94,7 +94,7 @@ func (l *trainLog) log(r training.Record) {
 		l.last.MFU = l.last.TFLOPS / runs.Number(l.peak)
 	}
 	l.bar.Describe(fmt.Sprintf("loss %.4f", r.Loss))
-	l.place()
+	l.checkpointDir()
 	l.attempt("the log", l.folder.Log(l.last))
 	if time.Since(l.plotted) >= plotInterval {
 		l.plot()

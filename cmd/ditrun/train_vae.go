@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -154,13 +155,13 @@ func runTrainVAE(e *env, o *trainVAEOptions) error {
 		return err
 	}
 	defer closePictures()
-	o.describeResume(e)
 	account := newVAEAccount(e, o)
+	o.train.OnStart = func() { o.describeResume(e) }
 	o.train.OnStep, o.train.OnMeasure = account.showStep, account.showMeasuring
 	o.train.OnWarning = func(err error) { e.warn("%v", err) }
 	o.train.Pauses = disk.Pauses()
 	result, err := training.Run(e.ctx, o.train)
-	if result.LatentStd > 0 && (err == nil || e.ctx.Err() != nil) {
+	if result.LatentStd > 0 && (err == nil || errors.Is(err, context.Cause(e.ctx))) {
 		account.summarize(result)
 	}
 	if err != nil {
@@ -273,16 +274,19 @@ func (o *trainVAEOptions) describeResume(e *env) {
 
 // explain adds to the error of a run what is left of it.
 func (o *trainVAEOptions) explain(err error, r training.Result) error {
-	out := o.train.OutDir
+	out, saved := o.train.OutDir, r.Saved
+	if o.train.Resume != nil {
+		saved = max(saved, o.train.Resume.Step)
+	}
 	switch {
 	case errors.As(err, new(*training.InUseError)):
 		return fmt.Errorf("--out %w", err)
 	case r.LatentStd > 0:
 		return withHint(err, "%s holds the model after %s of %s; it can be used, and --resume auto continues it",
 			out, format.Count(int64(r.Steps)), plural(o.train.Config.MaxSteps, "step"))
-	case r.Saved > 0:
+	case saved > 0:
 		return withHint(err, "%s holds the run after %s; the same command with --resume auto continues it",
-			training.RunDir(out), plural(r.Saved, "step"))
+			training.RunDir(out), plural(saved, "step"))
 	}
 	return err
 }

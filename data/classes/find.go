@@ -23,9 +23,10 @@ const (
 )
 
 // Find returns the labels of the classes that a user names, in the order given. A value is a number ("3"), a name
-// ("cat"), a range of numbers ("0-9"), "all", or several of these with commas between them; "label:3" is the number and
-// "name:3" the name where both are possible. A name is looked for as it is, in any case, among the words of a synset ("golden retriever") and, last, as
-// a part of a name ("boot" for "Ankle boot"). It has to mean a single class.
+// ("cat"), a range of numbers ("0-9"), "all", or several of these with commas between them; "label:3" is the number
+// and "name:3" the name where both are possible. A name is looked for as it is, in any case, among the words of a
+// synset ("golden retriever") and, last, as a part of a name ("boot" for "Ankle boot"). It has to mean a single
+// class.
 //
 // The model has n classes, called classNames by label: there may be fewer names than classes, or none. Found has a line
 // for each class that was given neither by its number nor by its very name, such as "boot is 9, Ankle boot". Errors are
@@ -190,13 +191,13 @@ func (f *finder) single(word, value string) (int, error) {
 // number finds the class of a word that is a number: that of this label, or one whose name it is.
 func (f *finder) number(word string, label int) (int, error) {
 	called, level := f.called(word, upToCase)
-	tooHigh := f.inRange(label)
+	outOfRange := f.inRange(label)
 	switch {
 	case len(called) == 0:
-		return label, tooHigh
-	case tooHigh != nil && len(called) == 1: // no class has this number
+		return label, outOfRange
+	case outOfRange != nil && len(called) == 1: // no class has this number
 		return called[0], nil
-	case tooHigh != nil:
+	case outOfRange != nil:
 		return 0, f.several(word, called, level)
 	case len(called) == 1 && called[0] == label:
 		return label, nil

@@ -174,8 +174,8 @@ func (r *runner) explain(s *torch.Scope, b samples.Batch) (string, error) {
 		return fmt.Sprintf("the loss is above %g times its running mean of %.4g; here %s has the largest, %.4g"+
 			unstableAdvice, r.cfg.SpikeFactor, trend, sample, total[worst]), nil
 	}
-	return "the loss or a gradient was not a finite number, but both are for the last batch of this " +
-		"process" + unstableAdvice, nil
+	return "the loss or a gradient was not a finite number, but on the last batch of this process all are " +
+		"finite" + unstableAdvice, nil
 }
 
 // some lists the first n of values.

@@ -16,8 +16,18 @@ func Captions(ctx context.Context, set *latents.Set, specs []string, src catalog
 		return captions.OfClasses(specs, set.Classes(), set.LabelsByID())
 	}
 	if made := set.Manifest().Dataset.Hash; src.Hash() != made {
-		return nil, fmt.Errorf("captions: the pictures are not those that the latents in %s were made from (data set "+
-			"%.12s..., they are of %.12s...)", set.Dir(), src.Hash(), made)
+		return nil, &OtherPicturesError{set.Dir(), src.Hash(), made}
 	}
 	return captions.Read(ctx, specs, src)
+}
+
+// An OtherPicturesError says that pictures are not those that latents were made from.
+type OtherPicturesError struct {
+	Latents          string // the folder
+	Pictures, Wanted string // hashes of the data sets
+}
+
+func (e *OtherPicturesError) Error() string {
+	return fmt.Sprintf("not the pictures that the latents in %s were made from (data set %.12s..., they are of "+
+		"%.12s...)", e.Latents, e.Pictures, e.Wanted)
 }

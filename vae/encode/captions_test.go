@@ -29,7 +29,7 @@ func TestCaptionsOfFinishedLatents(t *testing.T) {
 		}
 	}
 	if _, err := Captions(t.Context(), set, specs, pictures{n: 20}); err == nil ||
-		!strings.Contains(err.Error(), "not those that the latents in "+o.OutDir+" were made from") {
+		!strings.Contains(err.Error(), "not the pictures that the latents in "+o.OutDir+" were made from") {
 		t.Errorf("other pictures: error %v", err)
 	}
 }

@@ -45,6 +45,8 @@ type Options struct {
 	// Pauses before new tries of a save that failed for a reason which may pass.
 	Pauses []time.Duration
 
+	// OnStart is called once no other process can train in OutDir, before the first step.
+	OnStart func()
 	// OnStep, which may be nil, is called after each step.
 	OnStep func(vae.Step)
 	// OnMeasure, which may be nil, is told how many pictures the scaling factor was measured on, from none to all.
@@ -107,6 +109,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	defer lock.Remove()
 	disk.SweepFolder(o.OutDir)
+	o.OnStart()
 	var r Result
 	model, err := o.train(ctx, &r)
 	if model == nil {
@@ -130,6 +133,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 }
 
 func (o *Options) setDefaults() {
+	if o.OnStart == nil {
+		o.OnStart = func() {}
+	}
 	if o.OnStep == nil {
 		o.OnStep = func(vae.Step) {}
 	}
