@@ -10,9 +10,9 @@ import (
 
 // storageTypes are PyTorch's storage classes and their element types.
 var storageTypes = map[string]DType{
-	"DoubleStorage": F64, "FloatStorage": F32, "HalfStorage": F16, "BFloat16Storage": BF16, "LongStorage": I64,
-	"IntStorage": I32, "ShortStorage": I16, "CharStorage": I8, "ByteStorage": U8, "BoolStorage": Bool, "ComplexFloatStorage": "C64",
-	"UntypedStorage": "",
+	"DoubleStorage": F64, "FloatStorage": F32, "HalfStorage": F16, "BFloat16Storage": BF16,
+	"LongStorage": I64, "IntStorage": I32, "ShortStorage": I16, "CharStorage": I8, "ByteStorage": U8,
+	"BoolStorage": Bool, "ComplexFloatStorage": "C64", "UntypedStorage": "",
 }
 
 // torchTypes are the dtypes that a tensor on an untyped storage may name.
