@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -229,12 +228,7 @@ func (t task) start(tb testing.TB, world int) []*child {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	port := testtool.FreePort(tb)
 	children := make([]*child, world)
 	for rank := range children {
 		c := &child{cmd: exec.Command(self), started: make(chan struct{})}

@@ -363,7 +363,7 @@ func TestNobodyServes(t *testing.T) {
 	if err := torch.Available(); err != nil {
 		testtool.Missing(t, "libtorch is not there: ", err)
 	}
-	e := Env{Rank: 1, World: 2, LocalRank: 1, LocalWorld: 2, Port: freePort(t)}
+	e := Env{Rank: 1, World: 2, LocalRank: 1, LocalWorld: 2, Port: testtool.FreePort(t)}
 	start := time.Now()
 	_, err := Open(t.Context(), e, "gloo", 2*time.Second, nil)
 	if err == nil || !strings.Contains(err.Error(),
@@ -392,7 +392,7 @@ func TestTorchrun(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, python, "-m", "torch.distributed.run", "--nproc-per-node=2",
-		fmt.Sprintf("--master-port=%d", freePort(t)), "--no-python", self)
+		fmt.Sprintf("--master-port=%d", testtool.FreePort(t)), "--no-python", self)
 	cmd.Env = append(os.Environ(), taskVar+"=collectives", "DITRUN_TEST_DIST_TIMEOUT=30", "OMP_NUM_THREADS=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)

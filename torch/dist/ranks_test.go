@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -79,17 +78,6 @@ type result struct {
 	took   time.Duration
 }
 
-// freePort returns a port that nothing listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // ranks runs a task on ranks 0 to n-1 of a group of world processes, with more in their environment.
 func ranks(t *testing.T, n, world, seconds int, task string, more ...string) []result {
 	t.Helper()
@@ -102,7 +90,7 @@ func ranks(t *testing.T, n, world, seconds int, task string, more ...string) []r
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	port := freePort(t)
+	port := testtool.FreePort(t)
 	results := make([]result, n)
 	var wg sync.WaitGroup
 	for r := range n {

@@ -106,8 +106,8 @@ func opening(t *testing.T, e Env, timeout, cancelAfter time.Duration) (told []st
 func TestInterruptedWhileWaiting(t *testing.T) {
 	t.Parallel() // it mostly waits
 	for _, e := range []Env{
-		{Rank: 0, World: 2, LocalWorld: 2, Port: freePort(t)},
-		{Rank: 1, World: 2, LocalRank: 1, LocalWorld: 2, Port: freePort(t)},
+		{Rank: 0, World: 2, LocalWorld: 2, Port: testtool.FreePort(t)},
+		{Rank: 1, World: 2, LocalRank: 1, LocalWorld: 2, Port: testtool.FreePort(t)},
 		{Rank: 1, World: 2, LocalWorld: 1, Addr: "no-such-host.invalid", Port: 1},
 	} {
 		_, cause, err := opening(t, e, 10*time.Minute, 300*time.Millisecond)
@@ -119,7 +119,7 @@ func TestInterruptedWhileWaiting(t *testing.T) {
 
 func TestStoreThatIsAwaited(t *testing.T) {
 	t.Parallel() // it mostly waits
-	e := Env{Rank: 1, World: 2, LocalRank: 1, LocalWorld: 2, Port: freePort(t)}
+	e := Env{Rank: 1, World: 2, LocalRank: 1, LocalWorld: 2, Port: testtool.FreePort(t)}
 	told, _, err := opening(t, e, 5*time.Second, 0)
 	if want := fmt.Sprintf("waiting for rank 0 of 2 at 127.0.0.1:%d: connection refused (",
 		e.Port); len(told) != 1 || !strings.HasPrefix(told[0], want) {

@@ -3,7 +3,6 @@ package optim_test
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -11,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ditrun/ditrun/internal/testtool"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/torch/internal/native"
@@ -30,7 +30,7 @@ type rank struct {
 func ranks(t *testing.T, n int, dir, task string, mayFail ...int) []string {
 	t.Helper()
 	device := torchtest.Ranks(t, n)
-	port := freePort(t)
+	port := testtool.FreePort(t)
 	out := make([]string, n)
 	errs := make([]error, n)
 	var wait sync.WaitGroup
@@ -77,16 +77,6 @@ func childRank(t *testing.T) (task string, r *rank) {
 	return task, &rank{g, env.Rank, env.World, os.Getenv("OPTIM_TEST_DIR")}
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // groupOfOne is a group in which this process is alone, yet which communicates.
 func groupOfOne(t *testing.T) native.Group[*torch.Tensor] {
 	t.Helper()
@@ -104,7 +94,7 @@ func groupOfOne(t *testing.T) native.Group[*torch.Tensor] {
 		t.Cleanup(g.Close)
 		return g
 	}
-	store, err := lent.NewStore(host, freePort(t), true, -1, "optim", timeout)
+	store, err := lent.NewStore(host, testtool.FreePort(t), true, -1, "optim", timeout)
 	if err != nil {
 		t.Fatal(err)
 	}
