@@ -68,32 +68,44 @@ type captionWork struct {
 // open describes captions and opens what encodes them, on the device where that is a model.
 func (o *captionOptions) open(e *env, texts *captions.Set, device func() (torch.Device, error)) (*captionWork, error) {
 	e.describeCaptions(texts)
-	w := &captionWork{texts: texts, close: func() {}}
-	switch {
-	case o.states != "":
-		states, err := tokens.OpenStates(o.states)
-		if err != nil {
-			return nil, err
-		}
+	if o.textEncoder == "" && o.states == "" {
+		return &captionWork{texts: texts, close: func() {}}, nil
+	}
+	encoder, closeEncoder, err := openTextEncoder(o.textEncoder, o.states, device)
+	if err != nil {
+		return nil, err
+	}
+	if states, ok := encoder.(*tokens.States); ok {
 		if err := states.Check(texts.Texts); err != nil {
-			states.Close()
+			closeEncoder()
 			return nil, withHint(err,
 				"--captions without --text-states and --text-encoder writes all captions into %s in --out",
 				captionsName)
 		}
-		w.encoder, w.close = states, func() { states.Close() }
-	case o.textEncoder != "":
-		dev, err := device()
-		if err != nil {
-			return nil, err
-		}
-		encoder, err := text.Open(o.textEncoder, dev)
-		if err != nil {
-			return nil, err
-		}
-		w.encoder, w.close = encode.TextEncoder(encoder), encoder.Close
 	}
-	return w, nil
+	return &captionWork{texts, encoder, closeEncoder}, nil
+}
+
+// openTextEncoder opens token states that another program made, where a file of them is given, else the text encoder in
+// a folder, on the device.
+func openTextEncoder(dir, states string, device func() (torch.Device, error)) (encoder tokens.Encoder,
+	closeEncoder func(), err error) {
+	if states != "" {
+		s, err := tokens.OpenStates(states)
+		if err != nil {
+			return nil, nil, err
+		}
+		return s, func() { s.Close() }, nil
+	}
+	dev, err := device()
+	if err != nil {
+		return nil, nil, err
+	}
+	model, err := text.Open(dir, dev)
+	if err != nil {
+		return nil, nil, err
+	}
+	return encode.TextEncoder(model), model.Close, nil
 }
 
 // describeCaptions prints how many captions there are, and warns of those that are lost or changed.

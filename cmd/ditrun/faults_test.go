@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/testtool"
 )
 
 // TestTrainingUnderFaults: whatever happens to the files, the clients and the process of a run, it is only ever
@@ -151,12 +152,7 @@ func (s *soak) whole(seed uint64, undisturbed, last string) {
 
 // life runs the command until it ends and says whether the run is done.
 func (s *soak) life() bool {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.metrics = l.Addr().String()
-	l.Close()
+	s.metrics = fmt.Sprintf("127.0.0.1:%d", testtool.FreePort(s.t))
 	s.sent, s.cut = 0, false
 	s.cmd = command(s.t, "", slices.Concat(s.flags,
 		[]string{"--run-dir", s.run, "--resume", "auto", "--metrics-addr", s.metrics})...)

@@ -7,9 +7,7 @@ import (
 	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
-	"github.com/ditrun/ditrun/dit/text"
 	"github.com/ditrun/ditrun/torch"
-	"github.com/ditrun/ditrun/vae/encode"
 )
 
 // subjects are what n pictures are to show: labels, prompts or both, one a picture, nil where the model does not take
@@ -87,16 +85,5 @@ func (o *sampleOptions) openTextEncoder(info dit.Info, dev torch.Device) (encode
 		return nil, nil, withHint(usagef("sample: --prompt needs one of --text-encoder and --text-states"),
 			"give the encoder of the captions that the model was trained with%s", name)
 	}
-	if o.textStates != "" {
-		states, err := tokens.OpenStates(o.textStates)
-		if err != nil {
-			return nil, nil, err
-		}
-		return states, func() { states.Close() }, nil
-	}
-	model, err := text.Open(o.textEncoder, dev)
-	if err != nil {
-		return nil, nil, err
-	}
-	return encode.TextEncoder(model), model.Close, nil
+	return openTextEncoder(o.textEncoder, o.textStates, func() (torch.Device, error) { return dev, nil })
 }

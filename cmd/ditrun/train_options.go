@@ -158,11 +158,15 @@ func (o *trainOptions) configOfRun() string {
 	if o.resume == "none" || o.resume == "auto" || isOriginal(o.resume) {
 		return ""
 	}
-	for dir, parents := o.resume, 0; parents <= 2; dir, parents = filepath.Dir(dir), parents+1 { // of checkpoints/STEP
-		if path := filepath.Join(dir, runs.ConfigName); runs.Is(dir) && exists(path) {
-			o.runConfig = path
-			break
+	dir := o.resume
+	if !runs.Is(dir) {
+		var err error
+		if dir, err = runFolderOf(dir); err != nil {
+			return "" // what is wrong with it is said when the run is to go on
 		}
+	}
+	if path := filepath.Join(dir, runs.ConfigName); exists(path) {
+		o.runConfig = path
 	}
 	return o.runConfig
 }

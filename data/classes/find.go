@@ -60,8 +60,7 @@ func AskForRandom(classNames, values []string) (bool, error) {
 	}
 	f := finder{n: len(classNames), names: classNames}
 	if called, _ := f.called(randomClass, upToCase); values[0] == randomClass && len(called) > 0 {
-		return false, findError("", "%s is a class at random, and the name of class %s: write %s or %s",
-			randomClass, joined(called), labelPrefix+randomClass, namePrefix+randomClass)
+		return false, twoMeanings(randomClass, "a class at random", randomClass, called)
 	}
 	return true, nil
 }
@@ -135,8 +134,7 @@ func (f *finder) word(word, value string) ([]int, error) {
 		return []int{label}, err
 	case !strings.HasPrefix(strings.TrimSpace(word), labelPrefix):
 		if called, _ := f.called(word, upToCase); len(called) > 0 {
-			return nil, findError("", "%s is %s, and the name of class %s: write %s%s or %s%s", word, meaning,
-				joined(called), labelPrefix, word, namePrefix, word)
+			return nil, twoMeanings(word, meaning, word, called)
 		}
 	}
 	return set, err
@@ -207,8 +205,14 @@ func (f *finder) number(word string, label int) (int, error) {
 	if label < len(f.names) {
 		name = f.names[label]
 	}
-	return 0, findError("", "%s is the label of class %q, and the name of class %s: write %s%d or %s%s", word,
-		name, joined(others), labelPrefix, label, namePrefix, word)
+	return 0, twoMeanings(word, fmt.Sprintf("the label of class %q", name), strconv.Itoa(label), others)
+}
+
+// twoMeanings is the error of a word that has a meaning of its own, for which a prefix and asLabel stand, and is the
+// name of classes too.
+func twoMeanings(word, meaning, asLabel string, called []int) error {
+	return findError("", "%s is %s, and the name of class %s: write %s%s or %s%s", word, meaning, joined(called),
+		labelPrefix, asLabel, namePrefix, word)
 }
 
 // name finds the class that a name means.

@@ -533,12 +533,7 @@ func startServer(t *testing.T) string {
 	if out, err := install.CombinedOutput(); err != nil {
 		testtool.Missing(t, fmt.Sprintf("the S3 server could not be built: %v\n%s", err, out))
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := fmt.Sprintf("127.0.0.1:%d", testtool.FreePort(t))
 	cmd := exec.Command(filepath.Join(bin, "gofakes3"), "-backend", "memory", "-host", address, "-quiet")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

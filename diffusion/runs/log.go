@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // Number is a float64 that may be no number: in JSON, which has no NaN, such
@@ -72,7 +74,7 @@ func (s Step) json() ([]byte, error) {
 func ReadLog(path string) ([]Step, error) {
 	steps, damaged, err := readLog(path)
 	if err == nil && len(damaged) > 0 {
-		err = fmt.Errorf("read %s: %s cannot be read, the first is %.60q", path, plural(len(damaged), "line"),
+		err = fmt.Errorf("read %s: %s cannot be read, the first is %.60q", path, names.Plural(len(damaged), "line"),
 			damaged[0])
 	}
 	return steps, err
@@ -96,11 +98,4 @@ func readLog(path string) (steps []Step, damaged [][]byte, err error) {
 		steps = append(steps, s)
 	}
 	return steps, damaged, nil
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // Options says what a run folder is about.
@@ -158,7 +159,7 @@ func (r *Run) open(keep *int) error {
 	}
 	if len(damaged) > 0 {
 		aside := r.logPath() + damagedSuffix
-		r.note("%s: %s cannot be read: set aside in %s", r.logPath(), plural(len(damaged), "line"),
+		r.note("%s: %s cannot be read: set aside in %s", r.logPath(), names.Plural(len(damaged), "line"),
 			filepath.Base(aside))
 		if err := disk.WriteBytes(aside, bytes.Join(damaged, nil)); err != nil {
 			r.note("%v", err)

@@ -1,8 +1,9 @@
-// Package testtool decides what becomes of a test whose tool is missing.
+// Package testtool gives tests what they need of the machine: free ports, and tools.
 //
-// On a developer's machine such a test is skipped with the reason. With CI set it fails: a machine that runs .ci/run
-// has everything that the build needs, and a skip there would hide that a test no longer runs. Tests that need more
-// than the build (root, a GPU, strace, a Python with torch) skip by themselves.
+// A test whose tool is missing calls [Missing]. On a developer's machine it is skipped with the reason. With CI set
+// it fails: a machine that runs .ci/run has everything that the build needs, and a skip there would hide that a
+// test no longer runs. Tests that need more than the build (root, a GPU, strace, a Python with torch) skip by
+// themselves.
 package testtool
 
 import (
