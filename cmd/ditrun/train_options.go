@@ -153,9 +153,14 @@ var notOfTheRun = []string{"resume", "max-steps", "epochs", "device", "threads",
 // --init-from is not among them, since it is in the hash by which --resume auto finds a run.
 var pathFlags = []string{"data", "labels", "vae", "results-dir"}
 
+// resumesByName says whether --resume names a run, or a checkpoint of one.
+func (o *trainOptions) resumesByName() bool {
+	return o.resume != "none" && o.resume != "auto" && !isOriginal(o.resume)
+}
+
 // configOfRun is the configuration of the run that --resume names, "" where it names none.
 func (o *trainOptions) configOfRun() string {
-	if o.resume == "none" || o.resume == "auto" || isOriginal(o.resume) {
+	if !o.resumesByName() {
 		return ""
 	}
 	dir := o.resume
@@ -175,6 +180,11 @@ func (o *trainOptions) configOfRun() string {
 func (o *trainOptions) check(given func(string) bool) error {
 	c := &o.config
 	o.given = given
+	if o.data == "" && o.resumesByName() && o.runConfig == "" { // and so --data could not come from the run
+		return withHint(fmt.Errorf("--resume %s: no run is there: want its folder, with a %s", o.resume,
+			runs.ConfigName),
+			"runs are in --results-dir, such as results/000-DiT-XL-2; --resume auto finds the newest")
+	}
 	if err := require("train", required{"data", o.data}); err != nil {
 		return err
 	}
