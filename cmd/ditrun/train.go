@@ -219,7 +219,7 @@ func (t *trainJob) describe(dir string) {
 		cfg.LRSchedule, cfg.EMADecay, cfg.Precision)
 	t.printf("run     %s", dir)
 	if t.options.runConfig != "" {
-		t.printf("config  what no flag says is as in %s", t.options.runConfig)
+		t.printf("config  flags that were not given come from %s", t.options.runConfig)
 	}
 	if float64(steps)*(1-cfg.EMADecay) < 1 {
 		t.warn("ema decay %g averages over some %.0f steps, the run has %s: its samples will be noise; a short run "+

@@ -73,7 +73,7 @@ func hear(ctx context.Context, group *dist.Group, key string, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(text, v); err != nil {
-		return fmt.Errorf("what a process said of the %s: %w", key, err)
+		return fmt.Errorf("message of another process about the %s: %w", key, err)
 	}
 	return nil
 }
