@@ -92,6 +92,43 @@ func configHash(c *cli.Context, without ...string) (string, error) {
 	return fmt.Sprintf("%x", sha256.Sum256(data))[:16], nil
 }
 
+// isConfigOf says whether the text of a config.yaml gives the flags of the command the values that they have, the named
+// ones aside. It need not have the flags in the same order. It may lack flags that were not given: those that came
+// after it was written.
+func isConfigOf(c *cli.Context, text []byte, without ...string) bool {
+	var doc yaml.Node
+	if yaml.Unmarshal(text, &doc) != nil || doc.Kind == 0 || doc.Content[0].Kind != yaml.MappingNode {
+		return false
+	}
+	now, err := configNode(c, without...)
+	if err != nil {
+		return false
+	}
+	values := map[string][]string{}
+	for pair := now.Content; len(pair) > 0; pair = pair[2:] {
+		if values[pair[0].Value], err = yamlText(pair[1]); err != nil {
+			return false
+		}
+	}
+	for pair := doc.Content[0].Content; len(pair) > 0; pair = pair[2:] {
+		name := pair[0].Value
+		if slices.Contains(without, name) {
+			continue
+		}
+		value, isFlag := values[name]
+		if before, err := yamlText(pair[1]); !isFlag || err != nil || !slices.Equal(before, value) {
+			return false
+		}
+		delete(values, name)
+	}
+	for name := range values {
+		if slices.Contains(c.LocalFlagNames(), name) {
+			return false
+		}
+	}
+	return true
+}
+
 //go:embed presets
 var presets embed.FS
 

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -235,6 +236,37 @@ func TestResumeAutoFindsTheRun(t *testing.T) {
 	o = ditrun(t, r.train("--run-dir", run, "--resume", "auto", "--max-steps", "9")...)
 	if o.code != 0 || !strings.Contains(o.stderr, "has checkpoints and no run.json: the run goes on under a new id") {
 		t.Errorf("without run.json: code %d\n%s", o.code, o.stderr)
+	}
+}
+
+// TestResumeAutoOfAnEarlierVersion: a run whose config.yaml has the flags in another order, and lacks one that came later,
+// is found.
+func TestResumeAutoOfAnEarlierVersion(t *testing.T) {
+	r := theRoad(t)
+	results := filepath.Join(t.TempDir(), "results")
+	train := func(more ...string) string {
+		return mustRun(t, r.train(slices.Concat([]string{"--results-dir", results, "--resume", "auto"}, more)...)...).
+			stdout
+	}
+	train("--max-steps", "2")
+	run := filepath.Join(results, list1(t, results)[0])
+	config := filepath.Join(run, "config.yaml")
+	lines := slices.Collect(strings.Lines(string(read(t, config))))
+	slices.Sort(lines)
+	slices.Reverse(lines)
+	lines = slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, "spike-factor:") })
+	write(t, config, []byte(strings.Join(lines, "")))
+	info := regexp.MustCompile(`"config_hash": *"[0-9a-f]+"`).ReplaceAllString(string(read(t,
+		filepath.Join(run, "run.json"))), `"config_hash": "0123456789abcdef"`)
+	write(t, filepath.Join(run, "run.json"), []byte(info))
+
+	for _, other := range [][]string{{"--spike-factor", "50"}, {"--lr", "0.002"}} {
+		if o := train(append(other, "--max-steps", "3")...); strings.Contains(o, "Continuing") {
+			t.Errorf("a run with %q continues it:\n%s", other, o)
+		}
+	}
+	if o := train("--max-steps", "3"); !strings.Contains(o, "Continuing from step 2") {
+		t.Errorf("the run begins anew:\n%s", o)
 	}
 }
 

@@ -92,7 +92,9 @@ func runTrain(e *env, o *trainOptions) error {
 	}
 	defer t.group.Close()
 	if process.Rank == 0 {
-		t.resume, t.resumeErr = o.resumePoint(t.hash)
+		t.resume, t.resumeErr = o.resumePoint(t.hash, func(config []byte) bool {
+			return isConfigOf(e.flags, config, notOfTheRun...)
+		})
 		for _, text := range t.resume.warnings {
 			e.warn("%s", text)
 		}

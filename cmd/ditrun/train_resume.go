@@ -22,15 +22,16 @@ type resumePoint struct {
 	warnings   []string
 }
 
-// resumePoint finds out what --resume means. Hash is that of the configuration.
-func (o *trainOptions) resumePoint(hash string) (p resumePoint, err error) {
+// resumePoint finds out what --resume means. Hash is that of the configuration, and same says whether a config.yaml is
+// equal to it.
+func (o *trainOptions) resumePoint(hash string, same func(config []byte) bool) (p resumePoint, err error) {
 	p.dir = o.runDir
 	switch {
 	case o.resume == "none":
 		return p, mustBeNew(p.dir)
 	case o.resume == "auto":
 		if p.dir == "" {
-			if p.dir, err = runs.Latest(o.resultsDir, hash); err != nil {
+			if p.dir, err = runs.Latest(o.resultsDir, hash, same); err != nil {
 				return p, err
 			}
 		}

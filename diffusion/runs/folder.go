@@ -87,10 +87,11 @@ func (quiet) Error() string   { return "" }
 func (q quiet) Unwrap() error { return q.error }
 
 // Latest finds the run to continue: of the folders in resultsDir that no
-// process has open and whose config hash equals configHash, the one with the
+// process has open and whose config hash equals configHash, or whose config.yaml
+// is the same by the judgement of same, which may be nil, the one with the
 // highest number. It returns "" when there is none, and also when resultsDir
 // does not exist. The folder is not locked; Resume does that.
-func Latest(resultsDir, configHash string) (string, error) {
+func Latest(resultsDir, configHash string, same func(config []byte) bool) (string, error) {
 	entries, err := os.ReadDir(resultsDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -109,7 +110,7 @@ func Latest(resultsDir, configHash string) (string, error) {
 			continue
 		}
 		dir := filepath.Join(resultsDir, e.Name())
-		if hashOf(dir) != configHash {
+		if hashOf(dir) != configHash && !sameConfig(dir, same) {
 			continue
 		}
 		lock, err := disk.TryLock(filepath.Join(dir, lockName))
@@ -123,6 +124,14 @@ func Latest(resultsDir, configHash string) (string, error) {
 		best, bestNumber = dir, n
 	}
 	return best, nil
+}
+
+func sameConfig(dir string, same func(config []byte) bool) bool {
+	if same == nil {
+		return false
+	}
+	config, err := os.ReadFile(filepath.Join(dir, ConfigName))
+	return err == nil && same(config)
 }
 
 // configHashIn finds the hash in a run.json that is damaged elsewhere.

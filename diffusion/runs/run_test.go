@@ -208,7 +208,7 @@ func TestResumeWithDamagedRecords(t *testing.T) {
 			t.Errorf("%s: the record that waited is missing", name)
 		}
 		again.Close()
-		if dir, err := Latest(o.ResultsDir, "abc"); err != nil || dir != r.Dir() {
+		if dir, err := Latest(o.ResultsDir, "abc", nil); err != nil || dir != r.Dir() {
 			t.Errorf("%s: latest is %q, %v", name, dir, err)
 		}
 	}
@@ -233,7 +233,7 @@ func TestLatestOfDamagedInfo(t *testing.T) {
 	if err := change(filepath.Join(r.Dir(), "run.json"), `"model": "`, `"model": `); err != nil {
 		t.Fatal(err)
 	}
-	if dir, err := Latest(o.ResultsDir, "abc"); err != nil || dir != r.Dir() {
+	if dir, err := Latest(o.ResultsDir, "abc", nil); err != nil || dir != r.Dir() {
 		t.Errorf("latest is %q, %v", dir, err)
 	}
 }
@@ -300,7 +300,7 @@ func TestCreateInNamedFolder(t *testing.T) {
 
 func TestLatest(t *testing.T) {
 	results := t.TempDir()
-	if dir, err := Latest(filepath.Join(results, "none"), "abc"); dir != "" || err != nil {
+	if dir, err := Latest(filepath.Join(results, "none"), "abc", nil); dir != "" || err != nil {
 		t.Errorf("no results folder: %q, %v", dir, err)
 	}
 	var runs []*Run
@@ -313,14 +313,14 @@ func TestLatest(t *testing.T) {
 		r.Close()
 	}
 	// The last is open, the third another configuration.
-	if dir, err := Latest(results, "abc"); err != nil || dir != runs[1].Dir() {
+	if dir, err := Latest(results, "abc", nil); err != nil || dir != runs[1].Dir() {
 		t.Errorf("latest is %q (%v), want %s", dir, err, runs[1].Dir())
 	}
 	runs[3].Close()
-	if dir, err := Latest(results, "abc"); err != nil || dir != runs[3].Dir() {
+	if dir, err := Latest(results, "abc", nil); err != nil || dir != runs[3].Dir() {
 		t.Errorf("latest is %q (%v), want %s", dir, err, runs[3].Dir())
 	}
-	if dir, err := Latest(results, "none"); err != nil || dir != "" {
+	if dir, err := Latest(results, "none", nil); err != nil || dir != "" {
 		t.Errorf("latest is %q (%v), want none", dir, err)
 	}
 }
