@@ -75,24 +75,23 @@ func protect(stderr io.Writer, f func() error) (err error) {
 
 func newApp(stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
-		Name:                  "ditrun",
-		HelpName:              "ditrun",
-		Usage:                 "trains and samples Diffusion Transformers",
-		Version:               readVersion().Ditrun,
-		Writer:                &output{Writer: stdout},
-		ErrWriter:             stderr,
-		Flags:                 append(globalFlags(), cli.HelpFlag),
-		Commands:              commands(),
-		HideHelpCommand:       true, // ours words its errors as the rest does
-		EnableBashCompletion:  true,
-		CustomAppHelpTemplate: appHelp,
-		OnUsageError:          onUsageError,
+		Name:                 "ditrun",
+		HelpName:             "ditrun",
+		Usage:                "trains and samples Diffusion Transformers",
+		Version:              readVersion().Ditrun,
+		Writer:               &output{Writer: stdout},
+		ErrWriter:            stderr,
+		Flags:                globalFlags(),
+		Commands:             commands(),
+		HideHelp:             true, // ours is in help.go
+		EnableBashCompletion: true,
+		OnUsageError:         onUsageError,
 		// Errors are returned: run prints them and main exits.
 		ExitErrHandler: func(*cli.Context, error) {},
 	}
 	app.Action = func(c *cli.Context) error {
 		if !c.Args().Present() {
-			return cli.ShowAppHelp(c)
+			return writeAppHelp(app.Writer, app)
 		}
 		return unknownCommand(app, c.Args().First())
 	}
@@ -122,7 +121,12 @@ type spec struct {
 	// alone, before the work: given says whether a flag was set, by the command line or by --config. The
 	// command works with the options; no value is looked up by the name of its flag.
 	flags []cli.Flag
-	check func(given func(flag string) bool) error // nil for none
+	// required names the flags that help shows first, since the command needs them, and groups sorts the others by
+	// purpose, for a command with many. The order of flags is another: that of config.yaml, by whose hash
+	// --resume auto finds a run.
+	required string
+	groups   []group
+	check    func(given func(flag string) bool) error // nil for none
 	// defaults names a configuration whose values stand for flags that are not given, where the command line has no
 	// --config; "" for none.
 	defaults func() string
@@ -137,16 +141,20 @@ type spec struct {
 // help text in our form, usage errors in our words, and values from the file
 // named by --config where the command has that flag.
 func newCommand(s spec) *cli.Command {
+	global := globalFlags()
+	sections := s.sections(global)
 	return &cli.Command{
-		Name:               s.name,
-		Usage:              s.usage,
-		ArgsUsage:          s.args,
-		Description:        s.description,
-		Flags:              append(s.flags, globalFlags()...),
-		HideHelpCommand:    true,
-		CustomHelpTemplate: commandHelp(s),
-		OnUsageError:       onUsageError,
+		Name:         s.name,
+		Usage:        s.usage,
+		ArgsUsage:    s.args,
+		Description:  s.description,
+		Flags:        append(s.flags, global...),
+		HideHelp:     true,
+		OnUsageError: onUsageError,
 		Action: func(c *cli.Context) error {
+			if helpAsked(c) {
+				return s.writeHelp(c.App.Writer, sections)
+			}
 			if s.args == "" && c.Args().Present() {
 				return withHint(usagef("%s: unexpected argument %q", s.name, c.Args().First()),
 					"`ditrun %s --help` lists the flags", s.name)

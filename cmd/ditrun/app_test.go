@@ -190,32 +190,6 @@ func TestChecks(t *testing.T) {
 	}
 }
 
-// TestHelpIsComplete: each command has an example that begins with its name
-// and a one-line usage in the house form.
-func TestHelpIsComplete(t *testing.T) {
-	for _, c := range commands() {
-		var out, errs bytes.Buffer
-		if code := run(t.Context(), []string{"ditrun", c.Name, "--help"}, &out, &errs); code != 0 || errs.Len() != 0 {
-			t.Errorf("%s --help: code %d, errors %q", c.Name, code, errs.String())
-		}
-		if c.Name == "help" {
-			continue // its help is the list of commands
-		}
-		_, example, ok := strings.Cut(out.String(), "\nExample:\n")
-		if !ok || !strings.Contains(example, "ditrun ") {
-			t.Errorf("%s: the help shows no example", c.Name)
-		}
-		if c.Usage == "" || strings.HasSuffix(c.Usage, ".") || c.Usage[:1] != strings.ToLower(c.Usage[:1]) {
-			t.Errorf("%s: usage %q", c.Name, c.Usage)
-		}
-		for _, line := range strings.Split(out.String(), "\n") {
-			if len(line) > 110 {
-				t.Errorf("%s: a line of %d characters in the help: %s", c.Name, len(line), line)
-			}
-		}
-	}
-}
-
 func TestCompletion(t *testing.T) {
 	// The cli package looks at os.Args to find the word being completed.
 	defer func(saved []string) { os.Args = saved }(os.Args)

@@ -179,9 +179,7 @@ func TestDocsShowLinesThatParse(t *testing.T) {
 		t.Errorf("%d command lines in %d pages: want more than forty", total, len(pages))
 	}
 	for _, c := range commands() {
-		_, example, _ := strings.Cut(c.CustomHelpTemplate, "\nExample:\n")
-		example, _, _ = strings.Cut(example, "{{")
-		lines := commandLines("```\n" + example + "\n```\n")
+		lines := commandLines("```\n" + part(helpOf(t, c.Name, 80), "Example") + "\n```\n")
 		if len(lines) == 0 {
 			t.Errorf("%s: no example", c.Name)
 		}

@@ -13,20 +13,19 @@ import (
 	"github.com/ditrun/ditrun/internal/names"
 )
 
-const globalCategory = "Global options"
-
 // globalFlags may stand before the subcommand or after it. They are made anew
 // for each, since a flag keeps what it parsed.
 func globalFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "device", Value: "auto", Category: globalCategory,
+		&cli.StringFlag{Name: "device", Value: "auto",
 			Usage: "compute on `DEVICE`: auto, cpu, cuda or cuda:N"},
-		&cli.IntFlag{Name: "threads", Category: globalCategory, DefaultText: "one per core",
+		&cli.IntFlag{Name: "threads", DefaultText: "one per core",
 			Usage: "use `N` threads on the CPU"},
-		&cli.BoolFlag{Name: "json", Category: globalCategory, DisableDefaultText: true,
+		&cli.BoolFlag{Name: "json", DisableDefaultText: true,
 			Usage: "write the result as one JSON object"},
-		&cli.BoolFlag{Name: "quiet", Category: globalCategory, DisableDefaultText: true,
-			Usage: "write only results and errors"},
+		&cli.BoolFlag{Name: "quiet", DisableDefaultText: true,
+			Usage: "write only results, warnings and errors"},
+		&cli.BoolFlag{Name: "help", Aliases: []string{"h"}, DisableDefaultText: true, Usage: "show this help"},
 	}
 }
 

@@ -2,15 +2,19 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
 )
+
+var update = flag.Bool("update", false, "write into the transcripts what the commands print")
 
 // TestTranscripts runs the command lines in testdata/*.txt and compares what
 // they print. A transcript reads as a session at a terminal:
@@ -23,6 +27,9 @@ import (
 // stay whole), "! " is standard error, "? " the exit code when it is not 0,
 // "# " a comment; other lines are standard output. "..." stands for anything,
 // on a line of its own also for any number of lines.
+//
+// With -update what differs is written into the file: look at the change before you commit it. Only an exchange with a
+// line "..." is left to you.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -35,8 +42,17 @@ func TestTranscripts(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Setenv(asDitrun, "1") // for the processes of launch
-			for _, x := range parseTranscript(t, string(data)) {
-				x.check(t)
+			t.Setenv("COLUMNS", "80")
+			lines := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
+			for _, x := range slices.Backward(parseTranscript(t, lines)) {
+				if output := x.check(t, lines); output != nil {
+					lines = slices.Replace(lines, x.begin, x.end, output...)
+				}
+			}
+			if text := strings.Join(lines, "\n") + "\n"; *update && text != string(data) {
+				if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
+					t.Fatal(err)
+				}
 			}
 		})
 	}
@@ -47,13 +63,14 @@ type exchange struct {
 	line           string
 	stdout, stderr []string
 	code           int
+	begin, end     int // its lines below the command line, without empty ones and comments at their end
 }
 
-func parseTranscript(t *testing.T, text string) []*exchange {
+func parseTranscript(t *testing.T, lines []string) []*exchange {
 	var all []*exchange
-	for number, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
+	for number, line := range lines {
 		if command, ok := strings.CutPrefix(line, "$ "); ok {
-			all = append(all, &exchange{line: command})
+			all = append(all, &exchange{line: command, begin: number + 1, end: number + 1})
 			continue
 		}
 		if strings.HasPrefix(line, "# ") || len(all) == 0 && line == "" {
@@ -63,6 +80,9 @@ func parseTranscript(t *testing.T, text string) []*exchange {
 			t.Fatalf("line %d: output before the first command", number+1)
 		}
 		x := all[len(all)-1]
+		if line != "" {
+			x.end = number + 1
+		}
 		switch {
 		case strings.HasPrefix(line, "? "):
 			if _, err := fmt.Sscan(line[2:], &x.code); err != nil {
@@ -79,7 +99,8 @@ func parseTranscript(t *testing.T, text string) []*exchange {
 
 var word = regexp.MustCompile(`'[^']*'|\S+`)
 
-func (x *exchange) check(t *testing.T) {
+// check runs the command line. With -update it returns the lines that are to stand below it, nil where those may stay.
+func (x *exchange) check(t *testing.T, lines []string) []string {
 	t.Helper()
 	var args []string
 	for _, w := range word.FindAllString(x.line, -1) {
@@ -87,20 +108,34 @@ func (x *exchange) check(t *testing.T) {
 	}
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), args, &stdout, &stderr)
-	if code != x.code {
-		t.Errorf("$ %s\nexit code %d, want %d", x.line, code, x.code)
+	if code == x.code && pattern(x.stdout).MatchString(stdout.String()) &&
+		pattern(x.stderr).MatchString(stderr.String()) {
+		return nil
 	}
-	for _, stream := range []struct {
-		name, got string
-		want      []string
-	}{
-		{"standard output", stdout.String(), x.stdout},
-		{"standard error", stderr.String(), x.stderr},
-	} {
-		if !pattern(stream.want).MatchString(stream.got) {
-			t.Errorf("$ %s\n%s is\n%swant\n%s", x.line, stream.name, stream.got, strings.Join(stream.want, "\n"))
+	got, want := append(linesOf(stdout.String(), ""), linesOf(stderr.String(), "! ")...), lines[x.begin:x.end]
+	if code != 0 {
+		got = append(got, fmt.Sprintf("? %d", code))
+	}
+	if !*update || slices.Contains(x.stdout, "...") || slices.Contains(x.stderr, "...") {
+		t.Errorf("$ %s\n%s\n\nwant\n%s", x.line, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		return nil
+	}
+	for i, line := range got {
+		for _, w := range want { // a "..." that still fits
+			if strings.Contains(w, "...") && pattern([]string{w}).MatchString(line+"\n") {
+				got[i] = w
+			}
 		}
 	}
+	return got
+}
+
+// linesOf are the lines of what a command printed, without empty ones at the end.
+func linesOf(text, prefix string) (lines []string) {
+	for line := range strings.Lines(strings.TrimRight(text, "\n")) {
+		lines = append(lines, prefix+strings.TrimSuffix(line, "\n"))
+	}
+	return lines
 }
 
 // pattern matches the text that the lines describe. Empty lines at the end do
