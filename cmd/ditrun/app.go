@@ -119,11 +119,11 @@ type spec struct {
 	args        string // names of positional arguments, "" if it takes none
 	// flags are bound to the fields of the command's options by their Destination, and check looks at these options
 	// alone, before the work: given says whether a flag was set, by the command line or by --config. The
-	// command works with the options; no value is looked up by the name of its flag.
+	// command works with the options; no value is looked up by the name of its flag. The usage of a flag names its
+	// value: see [flagUsage].
 	flags []cli.Flag
 	// required names the flags that help shows first, since the command needs them, and groups sorts the others by
-	// purpose, for a command with many. The order of flags is another: that of config.yaml, by whose hash
-	// --resume auto finds a run.
+	// purpose, for a command with many. The order of flags is another: that of config.yaml.
 	required string
 	groups   []group
 	check    func(given func(flag string) bool) error // nil for none

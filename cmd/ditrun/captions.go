@@ -40,11 +40,11 @@ type captionOptions struct {
 func (o *captionOptions) flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.GenericFlag{Name: "captions", Value: &o.specs, DefaultText: "none",
-			Usage: "`SPEC` of captions, repeatable: class:TEMPLATE, data, or a file"},
+			Usage: "take captions from `SPEC`: class:TEMPLATE, data (beside the pictures), or a file; repeatable"},
 		&cli.StringFlag{Name: "text-encoder", Destination: &o.textEncoder,
-			Usage: "encode the captions by the CLIP text encoder in `DIR`"},
+			Usage: "encode captions with the CLIP text encoder in `DIR`"},
 		&cli.StringFlag{Name: "text-states", Destination: &o.states,
-			Usage: "token states of the captions, made by another program, in `FILE`"},
+			Usage: "take the token states of captions from `FILE`, which another program made"},
 	}
 }
 

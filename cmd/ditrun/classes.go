@@ -19,7 +19,7 @@ func (o *classesOptions) flags() []cli.Flag {
 		&cli.StringFlag{Name: "data", Destination: &o.data, DefaultText: "ImageNet-1k",
 			Usage: "the classes of the latents or pictures at `PATH`"},
 		&cli.StringFlag{Name: "labels", Destination: &o.labels,
-			Usage: "with --data: classes of pictures that are in no class folder, from `FILE`"},
+			Usage: "`FILE`: with --data: classes of pictures that are in no class folder"},
 	}
 }
 

@@ -70,6 +70,9 @@ func widthOf(w io.Writer) int {
 // title begins a part of the page.
 func (p *page) title(text string) { p.WriteString("\n" + text + ":\n") }
 
+// textWord is a word of a text; what stands in backquotes is one, with its blanks.
+var textWord = regexp.MustCompile("`[^`]*`\\S*|\\S+")
+
 // text writes paragraphs, which empty lines separate, after a label, below which no line begins. An empty line at the
 // start stays.
 func (p *page) text(label, text string) {
@@ -81,7 +84,7 @@ func (p *page) text(label, text string) {
 		if i > 0 {
 			p.WriteString("\n")
 		}
-		p.hang(label, utf8.RuneCountInString(label), strings.Fields(paragraph))
+		p.hang(label, utf8.RuneCountInString(label), textWord.FindAllString(paragraph, -1))
 	}
 }
 
@@ -102,7 +105,8 @@ func (p *page) row(labelWidth int, label string, words []string) {
 	p.hang(label, column, words)
 }
 
-// hang writes a label and, from a column on, words. One with blanks in it is broken only where it is too long for a line.
+// hang writes a label and, from a column on, words. One with blanks in it is broken only where it is too long for a
+// line.
 func (p *page) hang(label string, column int, words []string) {
 	var parts []string
 	for _, word := range words {

@@ -35,25 +35,27 @@ type convertOptions struct {
 func (o *convertOptions) flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "ckpt", Destination: &o.ckpt,
-			Usage: "run folder, weight file (.safetensors, .pt) or diffusers folder at `PATH`"},
-		&cli.StringFlag{Name: "latents", Destination: &o.latents, Usage: "instead of --ckpt: latents at `PATH`"},
+			Usage: "`PATH`: a run folder, a weight file (.safetensors, .pt) or a diffusers folder"},
+		&cli.StringFlag{Name: "latents", Destination: &o.latents,
+			Usage: "`PATH`: instead of --ckpt: a folder of latents"},
 		&cli.StringFlag{Name: "model", Destination: &o.model, DefaultText: "as the file says",
-			Usage: "`NAME`, for a .pt whose width is not in the paper"},
+			Usage: "`NAME`: model in a .pt whose width is not one of the paper's"},
 		&cli.StringFlag{Name: "to", Destination: &o.to,
-			Usage: "official, diffusers or ditrun; fast-dit, lightningdit, edm2 or ditrun"},
+			Usage: "`FORM`: official, diffusers or ditrun; of latents: fast-dit, lightningdit, edm2 or ditrun"},
 		&cli.StringFlag{Name: "out", Destination: &o.out,
-			Usage: "`PATH` of a .pt, a .safetensors, a .zip or a new folder"},
+			Usage: "write to `PATH`: a .pt, a .safetensors, a .zip or a new folder"},
 		&cli.StringFlag{Name: "vae", Destination: &o.vae, DefaultText: "the pipeline's",
 			Usage: "autoencoder at `PATH`, for a diffusers folder"},
 		&cli.IntFlag{Name: "num-classes", Destination: &o.changes.NumClasses, DefaultText: "as it is",
-			Usage: "`N` classes; for another number new embeddings are drawn"},
-		imageSizeVar(&o.imageSize, "as it is", "`PIXELS` a side, or HEIGHTxWIDTH; positions are computed"),
+			Usage: "`N` classes; for another number than the file has, new embeddings are drawn"},
+		imageSizeVar(&o.imageSize, "as it is",
+			"pictures of `PIXELS` a side, or HEIGHTxWIDTH; positions are computed anew"),
 		&cli.StringFlag{Name: "learn-sigma", Destination: &o.learnSigma, DefaultText: "as it is",
-			Usage: "`true` adds a variance, false drops it"},
+			Usage: "`true|false`: true adds the variance channels, false drops them"},
 		&cli.StringFlag{Name: "timestep-frequency-shift", Destination: &o.frequencyShift, DefaultText: "as it is",
-			Usage: "`N`: 1 for weights trained by diffusers, else 0"},
+			Usage: "`0|1`: 1 for weights that diffusers trained"},
 		&cli.Uint64Flag{Name: "seed", Destination: &o.changes.Seed,
-			Usage: "seed of embeddings or latents that are drawn"},
+			Usage: "seed of the embeddings or latents that are drawn"},
 	}
 }
 
@@ -95,7 +97,12 @@ func convertCommand() *cli.Command {
 		example: "ditrun convert --ckpt results/000-DiT-XL-2 --to diffusers --vae vae --out dit-diffusers\n" +
 			"ditrun convert --ckpt DiT-XL-2-256x256.pt --to ditrun --image-size 512 --out start.safetensors\n" +
 			"ditrun convert --latents features --to ditrun --vae sd-vae-ft-ema --out latents",
-		flags: o.flags(),
+		flags:    o.flags(),
+		required: "ckpt latents to out",
+		groups: []group{
+			{"What a file may not say", "model vae timestep-frequency-shift"},
+			{"Changes", "num-classes image-size learn-sigma seed"},
+		},
 		check: o.check,
 		alone: true,
 		run:   func(e *env) error { return runConvert(e, o) },

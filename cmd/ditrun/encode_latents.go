@@ -33,20 +33,23 @@ func (o *encodeOptions) flags() []cli.Flag {
 			Usage: "pictures at `PATH`: a folder, an archive, a pattern, or s3://bucket/key"},
 		&cli.StringFlag{Name: "vae", Destination: &o.encode.VAEName, Usage: "the autoencoder at `PATH`"},
 		&cli.StringFlag{Name: "out", Destination: &o.encode.OutDir, Usage: "write the latents into `DIR`"},
-		imageSizeVar(&o.encode.ImageSize, "that of the autoencoder", "`PIXELS` a side of the crops, or HEIGHTxWIDTH"),
-		&cli.IntFlag{Name: "batch-size", Destination: &o.encode.BatchSize, Value: 32, Usage: "`N` pictures at a time"},
+		imageSizeVar(&o.encode.ImageSize, "that of the autoencoder",
+			"crop pictures to `PIXELS` a side, or HEIGHTxWIDTH"),
+		&cli.IntFlag{Name: "batch-size", Destination: &o.encode.BatchSize, Value: 32,
+			Usage: "encode `N` pictures at a time"},
 		&cli.StringFlag{Name: "flip", Destination: &o.encode.Flip, Value: "both",
-			Usage: "both keeps the latents of mirrored pictures too, none does not"},
+			Usage: "`both|none`: both encodes mirrored pictures too, none does not"},
 		&cli.StringFlag{Name: "dtype", Destination: &o.encode.DType, Value: "fp16",
-			Usage: "of the stored latents: fp16 or fp32"},
+			Usage: "`fp16|fp32`: type of the numbers that are stored"},
 		&cli.StringFlag{Name: "precision", Destination: &o.encode.Precision, DefaultText: "tf32 on CUDA, else fp32",
-			Usage: "of the encoder: fp32, tf32, bf16 or fp16"},
+			Usage: "`TYPE`: type of the encoder's arithmetic: fp32, tf32, bf16 or fp16"},
 		&cli.StringFlag{Name: "resampler", Destination: (*string)(&o.encode.Resampler),
-			Value: string(picture.PillowClassic), Usage: "how to crop: pillow-classic as in DiT, pillow13 or imaging"},
+			Value: string(picture.PillowClassic),
+			Usage: "`NAME`: how crops are resized: pillow-classic (as in DiT), pillow13 or imaging"},
 		&cli.IntFlag{Name: "preview", Destination: &o.preview, DefaultText: "none",
 			Usage: "first draw `N` of the crops into preview.png in --out"},
 		&cli.BoolFlag{Name: "verify", Destination: &o.verify, DisableDefaultText: true,
-			Usage: "only read the latents in --out and compare their checksums"},
+			Usage: "only check the latents in --out by their checksums; needs no other flag"},
 	}
 	list = append(list, o.pictures.flags("1 on a CPU, else the cores less one")...)
 	return append(list, o.captions.flags()...)
@@ -96,9 +99,16 @@ func encodeLatentsCommand() *cli.Command {
 			"tar archives, parquet or IDX files, on disk or at s3://. With --captions\n" +
 			"the captions are encoded too; without --vae they are added to finished\n" +
 			"latents.",
-		example: "ditrun encode-latents --data pictures --vae vae --out latents --image-size 256",
-		flags:   o.flags(),
-		check:   o.check,
+		example:  "ditrun encode-latents --data pictures --vae vae --out latents --image-size 256",
+		flags:    o.flags(),
+		required: "data vae out",
+		groups: []group{
+			{"Pictures", "image-size resampler orientation labels on-error preview"},
+			{"Latents", "flip dtype verify"},
+			{"Captions", "captions text-encoder text-states"},
+			{"Speed and memory", "batch-size num-workers precision"},
+		},
+		check: o.check,
 		run: func(e *env) error {
 			switch {
 			case o.verify:

@@ -19,9 +19,9 @@ type fetchOptions struct{ out, sha256 string }
 func (o *fetchOptions) flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "out", Destination: &o.out, DefaultText: "the cache",
-			Usage: "`DIR` for the file of an https address"},
+			Usage: "put the file of an https address into `DIR`"},
 		&cli.StringFlag{Name: "sha256", Destination: &o.sha256,
-			Usage: "`HEX` that the file of an https address must have"},
+			Usage: "the file of an https address must have the SHA-256 `HEX`"},
 	}
 }
 

@@ -56,13 +56,15 @@ func helpAsked(c *cli.Context) bool {
 	return slices.ContainsFunc(c.Lineage(), func(c *cli.Context) bool { return c.Bool("help") })
 }
 
+const requiredTitle = "Required"
+
 // sections are the flags of a command as help shows them.
 func (s spec) sections(global []cli.Flag) []section[cli.Flag] {
 	others := "Options"
 	if len(s.groups) > 0 {
 		others = "Other options"
 	}
-	groups := append([]group{{"Required", s.required}}, s.groups...)
+	groups := append([]group{{requiredTitle, s.required}}, s.groups...)
 	nameOf := func(f cli.Flag) string { return f.Names()[0] }
 	return append(sectioned(s.flags, nameOf, others, groups...), section[cli.Flag]{"Global options", global})
 }
@@ -118,7 +120,12 @@ func (p *page) flags(sections []section[cli.Flag]) {
 	for _, s := range sections {
 		p.title(s.title)
 		for _, f := range s.items {
-			p.row(width, flagForm(f), flagText(f))
+			_, text := flagUsage(f)
+			words := strings.Fields(text)
+			if d := flagDefault(f); d != "" && s.title != requiredTitle {
+				words = append(words, "(default: "+d+")") // one word: it is on one line where it can be
+			}
+			p.row(width, flagForm(f), words)
 		}
 	}
 }
@@ -164,16 +171,6 @@ func flagUsage(f cli.Flag) (value, text string) {
 		value = m[1]
 	}
 	return value, strings.ReplaceAll(valueAlone.ReplaceAllString(text, ""), "`", "")
-}
-
-// flagText is what a flag does, in words; the default is one of them, which wrapping keeps whole.
-func flagText(f cli.Flag) []string {
-	_, text := flagUsage(f)
-	words := strings.Fields(text)
-	if d := flagDefault(f); d != "" {
-		words = append(words, "(default: "+d+")")
-	}
-	return words
 }
 
 // flagDefault is the default of a flag as people would type it.

@@ -28,7 +28,7 @@ func (o *inspectOptions) flags() []cli.Flag {
 		&cli.BoolFlag{Name: "all", Destination: &o.all, DisableDefaultText: true,
 			Usage: "list every tensor and every value"},
 		&cli.StringFlag{Name: "model", Destination: &o.model, DefaultText: "as the file says",
-			Usage: "`NAME`, for a .pt whose width is not in the paper"},
+			Usage: "`NAME`: model in a .pt whose width is not one of the paper's"},
 		&cli.BoolFlag{Name: "sha256", Destination: &o.sha256, DisableDefaultText: true,
 			Usage: "read the whole file and print its SHA-256"},
 	}

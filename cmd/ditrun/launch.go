@@ -24,9 +24,9 @@ type launchOptions struct{ numProcesses, maxRestarts int }
 func (o *launchOptions) flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.IntFlag{Name: "num-processes", Aliases: []string{"n"}, Destination: &o.numProcesses,
-			DefaultText: "required", Usage: "start `N` processes, one for each GPU"},
+			Usage: "start `N` processes, one for each GPU"},
 		&cli.IntFlag{Name: "max-restarts", Destination: &o.maxRestarts,
-			Usage: "start all again up to `K` times when one fails"},
+			Usage: "start all again up to `N` times when one fails"},
 	}
 }
 
@@ -46,11 +46,12 @@ func launchCommand() *cli.Command {
 			"environment, as torchrun does. When one fails, the others are ended, and\n" +
 			"all start again as often as --max-restarts allows. Process 0 prints as it\n" +
 			"would alone; lines of the others begin with their number.",
-		example: "ditrun launch -n 2 train --data latents --model DiT-S/2 --resume auto",
-		args:    "COMMAND [options]",
-		flags:   o.flags(),
-		check:   o.check,
-		run:     func(e *env) error { return runLaunch(e, o) },
+		example:  "ditrun launch -n 2 train --data latents --model DiT-S/2 --resume auto",
+		args:     "COMMAND [options]",
+		flags:    o.flags(),
+		required: "num-processes",
+		check:    o.check,
+		run:      func(e *env) error { return runLaunch(e, o) },
 	})
 }
 

@@ -24,16 +24,16 @@ type modelsOptions struct {
 func (o *modelsOptions) flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "model", Destination: &o.models, DefaultText: "the paper's twelve",
-			Usage: "a `LIST` of names, as train --model takes"},
+			Usage: "`LIST`: names that train --model takes, with commas between them"},
 		&cli.StringFlag{Name: "block", Destination: &o.blocks, DefaultText: "all four",
-			Usage: "a `LIST` of in-context, cross-attention, adaln, adaln-zero"},
+			Usage: "`LIST`: some of in-context, cross-attention, adaln, adaln-zero"},
 		&cli.StringFlag{Name: "condition", Destination: &o.condition, Value: "class",
-			Usage: "class, text, text+class or none; text is CLIP's, 77x768"},
-		imageSizeVar(&o.imageSize, "256", "`PIXELS` a side, or HEIGHTxWIDTH"),
+			Usage: "`NAME`: class, text, text+class or none; text is CLIP's, 77x768"},
+		imageSizeVar(&o.imageSize, "256", "pictures of `PIXELS` a side, or HEIGHTxWIDTH"),
 		&cli.IntFlag{Name: "batch-size", Destination: &o.batchSize, Value: 1,
-			Usage: "`N` pictures a step, for the column \"training\""},
+			Usage: "pictures a step, for the column \"training\""},
 		&cli.StringFlag{Name: "precision", Destination: &o.precision, Value: "fp32",
-			Usage: "of the tokens in training: fp32, tf32 or bf16"},
+			Usage: "`TYPE`: type of the tokens in training: fp32, tf32 or bf16"},
 	}
 }
 

@@ -24,13 +24,13 @@ type pictureOptions struct {
 func (o *pictureOptions) flags(workersByDefault string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "labels", Destination: &o.labels,
-			Usage: "classes of pictures that are in no class folder, from `FILE`"},
+			Usage: "`FILE`: classes of pictures that are in no class folder"},
 		&cli.IntFlag{Name: "num-workers", Destination: &o.numWorkers, Value: o.numWorkers,
-			DefaultText: workersByDefault, Usage: "`N` goroutines that decode pictures"},
+			DefaultText: workersByDefault, Usage: "decode `N` pictures at a time"},
 		&cli.StringFlag{Name: "orientation", Destination: (*string)(&o.orientation), Value: string(picture.AsStored),
-			Usage: "exif turns pictures upright, as-stored leaves them"},
+			Usage: "`exif|as-stored`: exif turns pictures upright, as-stored leaves them"},
 		&cli.StringFlag{Name: "on-error", Destination: &o.onError, Value: "fail",
-			Usage: "fail names all bad pictures, skip leaves them out"},
+			Usage: "`fail|skip`: fail names all bad pictures and stops, skip leaves them out"},
 	}
 }
 

@@ -32,6 +32,8 @@ func trainCommand() *cli.Command {
 			"ditrun train --config small-gpu --data latents --max-steps 100000\n" +
 			"ditrun train --resume results/000-DiT-XL-2",
 		flags:         o.flags(),
+		required:      "data",
+		groups:        trainGroups,
 		check:         o.check,
 		defaults:      o.configOfRun,
 		run:           func(e *env) error { return runTrain(e, o) },
