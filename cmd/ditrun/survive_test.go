@@ -239,8 +239,8 @@ func TestResumeAutoFindsTheRun(t *testing.T) {
 	}
 }
 
-// TestResumeAutoOfAnEarlierVersion: a run whose config.yaml has the flags in another order, and lacks one that came later,
-// is found.
+// TestResumeAutoOfAnEarlierVersion: a run whose config.yaml has the flags in another order, and lacks one that came
+// later, is found.
 func TestResumeAutoOfAnEarlierVersion(t *testing.T) {
 	r := theRoad(t)
 	results := filepath.Join(t.TempDir(), "results")
