@@ -186,14 +186,29 @@ func (c Config) fitsDiffusers() error {
 	return nil
 }
 
+// DiffusersBytes is about what SaveDiffusers writes: more than the weights, since the embedders stand in every block.
+func (w *Weights) DiffusersBytes() (int64, error) {
+	src, err := w.asDiffusers()
+	if err != nil {
+		return 0, err
+	}
+	return checkpoint.SizeOf(src), nil
+}
+
+// asDiffusers shows the tensors under diffusers' names.
+func (w *Weights) asDiffusers() (checkpoint.Source, error) {
+	c := w.Config
+	if err := c.fitsDiffusers(); err != nil {
+		return nil, err
+	}
+	return namemap.Map(w.Source, c.toDiffusers(), func(name string) bool { return name == posEmbed })
+}
+
 // SaveDiffusers writes a folder that diffusers' DiTPipeline.from_pretrained opens, but for the
 // autoencoder, which the caller writes to its subfolder vae.
 func (w *Weights) SaveDiffusers(dir string) error {
 	c := w.Config
-	if err := c.fitsDiffusers(); err != nil {
-		return err
-	}
-	src, err := namemap.Map(w.Source, c.toDiffusers(), func(name string) bool { return name == posEmbed })
+	src, err := w.asDiffusers()
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,16 @@ func (c TrainConfig) names() []string {
 	return names
 }
 
+// SaveBytes is about what a save takes on a disk: the weights, AdamW's two moments and, where there are some, the
+// averages, all Float32.
+func (c TrainConfig) SaveBytes() int64 {
+	copies := 3
+	if c.EMADecay > 0 {
+		copies++
+	}
+	return int64(copies * 4 * c.Model.NumParams())
+}
+
 // ReadState reads the save in dir and compares all of it with its checksums. Without one the error is fs.ErrNotExist.
 func ReadState(dir string) (*State, error) {
 	st := &State{dir: dir}

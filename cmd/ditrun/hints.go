@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -92,8 +91,7 @@ func hintOfCause(err error) string {
 	case is(syscall.EDQUOT):
 		return "the quota of disk space is used up: remove files, or write elsewhere"
 	case is(syscall.ENOSPC) && path != "" && !strings.HasPrefix(path, "/dev/"):
-		return fmt.Sprintf("the disk of %s has %s free", existing(path), format.Bytes(max(disk.Free(existing(path)),
-			0)))
+		return fmt.Sprintf("the disk of %s has %s free", disk.Existing(path), format.Bytes(max(disk.Free(path), 0)))
 	case is(syscall.ENOSPC):
 		return "free space on that disk, or write elsewhere"
 	case is(syscall.EFBIG):
@@ -101,7 +99,7 @@ func hintOfCause(err error) string {
 	case is(syscall.EROFS):
 		return "it is mounted read-only: write elsewhere"
 	case (is(syscall.EACCES) || is(syscall.EPERM)) && path != "":
-		return permission(existing(path))
+		return permission(disk.Existing(path))
 	}
 	return ""
 }
@@ -112,16 +110,6 @@ func limit(resource int) int {
 		return 0
 	}
 	return int(min(l.Cur, 1<<40))
-}
-
-// existing returns path, or the closest folder above it that can be looked at.
-func existing(path string) string {
-	for {
-		if _, err := os.Stat(path); err == nil || path == filepath.Dir(path) {
-			return path
-		}
-		path = filepath.Dir(path)
-	}
 }
 
 // permission says whose a file is, and who asks.

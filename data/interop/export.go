@@ -48,6 +48,19 @@ func (o Export) ToZip(ctx context.Context, l *latents.Set, path string) error {
 	})
 }
 
+// Bytes is about what the latents of a manifest take in a layout: its arrays, of float32.
+func (k Kind) Bytes(m *latents.Manifest) int64 {
+	copies := 2 // lightningdit: both views; edm2: mean and standard deviation
+	if k == FastDiT {
+		copies = 1
+	}
+	samples := 0
+	for _, s := range m.Shards {
+		samples += s.Samples
+	}
+	return 4 * int64(copies*m.Channels*m.Height*m.Width) * int64(samples)
+}
+
 type exporter struct {
 	ctx context.Context
 	Export

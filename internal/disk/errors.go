@@ -71,12 +71,3 @@ func Retry(ctx context.Context, pauses []time.Duration, f func() error) error {
 	}
 	return err
 }
-
-// Free returns the bytes that a user may still write into dir, -1 where that is not known.
-func Free(dir string) int64 {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil || st.Bsize <= 0 {
-		return -1
-	}
-	return int64(min(st.Bavail, 1<<62/uint64(st.Bsize))) * st.Bsize
-}

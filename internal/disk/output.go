@@ -2,8 +2,10 @@ package disk
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Try returns the error that whoever writes the file or folder at path would meet, where it can be known before: a
@@ -15,9 +17,44 @@ func Try(path string) error {
 		err = t.remove()
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, Bare(err))
+		return &fs.PathError{Op: "write", Path: path, Err: Bare(err)}
 	}
 	return nil
+}
+
+// TryFolder returns the error that whoever makes the folder at path, with those above it, and writes into it would
+// meet, where it can be known before. It leaves nothing.
+func TryFolder(path string) error {
+	path = filepath.Clean(path)
+	dir := Existing(path)
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return &fs.PathError{Op: "write", Path: dir, Err: syscall.ENOTDIR}
+	}
+	err := Try(filepath.Join(dir, "folder"))
+	if err != nil {
+		return &fs.PathError{Op: "write", Path: path, Err: Bare(err)}
+	}
+	return nil
+}
+
+// Existing returns path, or the innermost folder above it that can be looked at.
+func Existing(path string) string {
+	for {
+		if _, err := os.Stat(path); err == nil || path == filepath.Dir(path) {
+			return path
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+// Free returns the bytes that a user may still write to the disk of path, which need not be there yet. It is -1 where
+// that is not known: some file systems do not say.
+func Free(path string) int64 {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(Existing(path), &st); err != nil || st.Bsize <= 0 || st.Blocks == 0 {
+		return -1
+	}
+	return int64(min(st.Bavail, 1<<62/uint64(st.Bsize))) * st.Bsize
 }
 
 // Place gives a file or folder that was made beside path, and is synced, its name. A folder that stands at path must be

@@ -1,6 +1,8 @@
 package disk
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,6 +26,31 @@ func TestTry(t *testing.T) {
 	// Root may write anywhere but where the kernel does not let it.
 	if err := Try("/proc/x"); err == nil {
 		t.Error("in /proc: no error")
+	}
+}
+
+func TestTryFolder(t *testing.T) {
+	dir := t.TempDir()
+	put(t, "", dir, "file")
+	for _, name := range []string{"", "new", "new/er/"} {
+		if err := TryFolder(filepath.Join(dir, name)); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	if got := names(t, dir); got != "file" {
+		t.Errorf("left behind: %s", got)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "file", "x"): "write " + filepath.Join(dir, "file") + ": not a directory",
+		"/proc/x/y":                     "write /proc/x/y: ",
+	} {
+		if err := TryFolder(path); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+	// The error knows the path, for whoever says whose it is.
+	if e := (*fs.PathError)(nil); !errors.As(TryFolder("/proc/x/y"), &e) || e.Path != "/proc/x/y" {
+		t.Errorf("%+v", e)
 	}
 }
 

@@ -20,6 +20,14 @@ type Source interface {
 	Verify() error
 }
 
+// SizeOf adds up the bytes of all tensors of a source.
+func SizeOf(src Source) (n int64) {
+	for _, t := range src.Tensors() {
+		n += t.Size
+	}
+	return n
+}
+
 // Until returns src, whose reads fail with the cause of ctx once that has ended: so a copy of a large file, which
 // is read in pieces, stops soon.
 func Until(ctx context.Context, src Source) Source { return until{ctx, src} }

@@ -210,6 +210,20 @@ func (o Options) WithDefaults() Options {
 	return o
 }
 
+// Bytes is about what is still to be written into OutDir, and the largest piece of it, a shard.
+func (o Options) Bytes() (left, shard int64, err error) {
+	if err := o.checkRequired(); err != nil {
+		return 0, 0, err
+	}
+	o = o.WithDefaults()
+	plan, err := o.plan()
+	if err != nil {
+		return 0, 0, err
+	}
+	left = plan.BytesLeft(o.OutDir)
+	return left, min(left, plan.ShardBytes()), nil
+}
+
 func (o *Options) checkRequired() error {
 	if o.Source == nil || o.VAE == nil || o.VAEName == "" || o.OutDir == "" {
 		return errors.New("options: Source, VAE, VAEName and OutDir are required")
