@@ -35,6 +35,7 @@ type AutoencoderKL struct {
 
 	cfg    Config
 	sha256 string // hex, of the file the weights are in
+	notes  []string
 
 	channelsLast bool // memory order of activations, see As
 }
@@ -76,6 +77,9 @@ func (m *AutoencoderKL) Init(s *torch.Scope, gen *torch.Generator) {
 
 // Config returns what the model was made with.
 func (m *AutoencoderKL) Config() Config { return m.cfg }
+
+// Notes say what was assumed about the file the weights came from, because nothing there says it.
+func (m *AutoencoderKL) Notes() []string { return m.notes }
 
 // SetScalingFactor changes the scaling factor that the next [AutoencoderKL.Save] writes.
 func (m *AutoencoderKL) SetScalingFactor(f float64) { m.cfg.ScalingFactor = f }

@@ -26,22 +26,31 @@ const (
 const maxConfigSize = 1 << 20
 
 // readConfig reads a config.json. Unknown keys are ignored, missing ones mean the defaults.
-func readConfig(path string) (Config, error) {
+func readConfig(path string) (cfg Config, notes []string, err error) {
 	text, err := saves.ReadSigned(path, maxConfigSize)
 	if err != nil {
-		return Config{}, fmt.Errorf("%s: %w", ConfigName, disk.Bare(err))
+		return Config{}, nil, fmt.Errorf("%s: %w", ConfigName, disk.Bare(err))
 	}
-	cfg := DefaultConfig()
+	cfg = DefaultConfig()
+	var factor struct {
+		Given *float64 `json:"scaling_factor"`
+	}
 	if text, err = disk.PlainText(text); err == nil {
 		err = json.Unmarshal(text, &cfg)
 	}
+	if err == nil {
+		err = json.Unmarshal(text, &factor)
+	}
+	if err == nil {
+		err = cfg.Validate()
+	}
 	if err != nil {
-		return Config{}, fmt.Errorf("%s: %w", ConfigName, err)
+		return Config{}, nil, fmt.Errorf("%s: %w", ConfigName, err)
 	}
-	if err := cfg.Validate(); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", ConfigName, err)
+	if factor.Given == nil {
+		notes = append(notes, ConfigName+" names no scaling factor: Stable Diffusion's is taken")
 	}
-	return cfg, nil
+	return cfg, notes, nil
 }
 
 // Save writes the model into the folder dir, made if needed, in the form that [Open] and diffusers

@@ -62,7 +62,7 @@ func TestScalingFactorDefaultsWhereAbsent(t *testing.T) {
 			0o666); err != nil {
 			t.Fatal(err)
 		}
-		cfg, err := readConfig(path)
+		cfg, _, err := readConfig(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -305,7 +305,7 @@ func TestConfigKeysAreThoseOfDiffusers(t *testing.T) {
 		t.Fatal(err)
 	}
 	delete(want, "_diffusers_version")
-	cfg, err := readConfig(filepath.Join("testdata", "tiny", ConfigName))
+	cfg, _, err := readConfig(filepath.Join("testdata", "tiny", ConfigName))
 	if err != nil {
 		t.Fatal(err)
 	}

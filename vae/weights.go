@@ -28,7 +28,7 @@ type Weights struct {
 	Path   string // of the weight file
 	Format string // of the weight file: safetensors, PyTorch, ...
 	Naming string // whose names the file has: diffusers, diffusers (old attention) or CompVis
-	// Notes say what was assumed because there is no config.json.
+	// Notes say what was assumed because no config.json says it.
 	Notes []string
 
 	file *checkpoint.File
@@ -104,7 +104,8 @@ func (w *Weights) recognise(folder bool) error {
 	default:
 		w.Naming = "diffusers"
 	}
-	w.Config, err = readConfig(filepath.Join(filepath.Dir(w.Path), ConfigName))
+	w.Config, notes, err = readConfig(filepath.Join(filepath.Dir(w.Path), ConfigName))
+	w.Notes = append(w.Notes, notes...)
 	if !folder && errors.Is(err, fs.ErrNotExist) {
 		if w.Config, err = infer(src, names); err == nil {
 			w.Notes = append(w.Notes,
@@ -224,6 +225,7 @@ func Open(path string, dev torch.Device) (m *AutoencoderKL, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open VAE %s: %w", path, err)
 	}
+	m.notes = w.Notes
 	if m.sha256, err = w.SHA256(); err != nil {
 		m.Close()
 		return nil, fmt.Errorf("open VAE %s: %w", path, err)

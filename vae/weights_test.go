@@ -75,7 +75,7 @@ func TestCompVisNamesEqualDiffusers(t *testing.T) {
 // under returns the tiny model's tensors under a naming, attention weights as 1x1 convolutions.
 func under(t *testing.T, prefix string, n naming) []checkpoint.Tensor {
 	t.Helper()
-	cfg, err := readConfig(filepath.Join("testdata", "tiny", ConfigName))
+	cfg, _, err := readConfig(filepath.Join("testdata", "tiny", ConfigName))
 	if err != nil {
 		t.Fatal(err)
 	}

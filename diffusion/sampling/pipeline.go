@@ -25,6 +25,8 @@ type Pipeline struct {
 	vae   *vae.AutoencoderKL
 	found string
 	notes []string
+
+	vaePath string
 }
 
 // ErrNoVAE is wrapped by [Open] where neither the caller nor the checkpoint has an autoencoder.
@@ -48,7 +50,7 @@ func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
 			return nil, fmt.Errorf("sample from %s: %w came with it", ckpt, ErrNoVAE)
 		}
 	}
-	p := &Pipeline{dev: dev, info: w.Info, found: w.String(), notes: w.Notes}
+	p := &Pipeline{dev: dev, info: w.Info, notes: w.Notes}
 	err = torch.Run(dev, func(s *torch.Scope) (err error) {
 		p.model, err = w.Load(s)
 		return err
@@ -57,9 +59,13 @@ func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
 		p.vae, err = vae.Open(vaePath, dev)
 	}
 	if err == nil {
+		p.vaePath = vaePath
 		if w.Layout != dit.Ours {
 			p.info.ScalingFactor = p.vae.Config().ScalingFactor
 		}
+		// Files of other programs do not say what these are: now they are known.
+		w.ScalingFactor, w.ImageSize = p.info.ScalingFactor, p.info.Config.InputSize*p.vae.Config().Downsample()
+		p.info.ImageSize, p.found = w.ImageSize, w.String()
 		err = p.check(ckpt, vaePath)
 	}
 	if err != nil {
@@ -69,8 +75,19 @@ func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
 	return p, nil
 }
 
-// Found says in one line what the checkpoint is, and Notes what was assumed about it.
+// Found says in one line what the checkpoint is, with the picture size and the scaling factor that are used, and notes
+// what was assumed about it.
 func (p *Pipeline) Found() (line string, notes []string) { return p.found, p.notes }
+
+// VAE says which autoencoder decodes, with the scaling factor that is used, and notes what was assumed about it.
+func (p *Pipeline) VAE() (path string, cfg vae.Config, notes []string) {
+	cfg = p.vae.Config()
+	cfg.ScalingFactor = p.info.ScalingFactor
+	return p.vaePath, cfg, p.vae.Notes()
+}
+
+// Device computes.
+func (p *Pipeline) Device() torch.Device { return p.dev }
 
 func (p *Pipeline) check(ckpt, vaePath string) error {
 	v := p.vae.Config()
