@@ -212,6 +212,8 @@ type env struct {
 	json    bool
 	quiet   bool
 
+	free func(path string) int64 // bytes on the disk of a path; negative where that is not known
+
 	bar *progress.Bar // the latest, nil before the first
 }
 

@@ -144,6 +144,9 @@ func (o *convertOptions) convertWeights(e *env) error {
 	for _, n := range notes {
 		e.printf("        %s", n)
 	}
+	if err := o.checkRoom(e, w, encoder); err != nil {
+		return err
+	}
 	w.Source = checkpoint.Until(e.ctx, w.Source)
 	disk.Sweep(o.out)
 	if err := o.save(w, encoder); err != nil {
@@ -166,6 +169,19 @@ func (o *convertOptions) openVAE(w *dit.Weights) (*vae.Weights, error) {
 			"`ditrun fetch sd-vae-ft-ema` gets that of the published models")
 	}
 	return vae.Read(path)
+}
+
+// checkRoom refuses an output that is larger than what is free.
+func (o *convertOptions) checkRoom(e *env, w *dit.Weights, encoder *vae.Weights) (err error) {
+	n := checkpoint.SizeOf(w.Source)
+	if o.to == "diffusers" {
+		if n, err = w.DiffusersBytes(); err != nil {
+			return err
+		}
+		n += checkpoint.SizeOf(encoder.Source)
+	}
+	_, err = e.checkRoom(writing{flag: "out", path: o.out, what: "the weights", all: n, least: n})
+	return err
 }
 
 func (o *convertOptions) save(w *dit.Weights, encoder *vae.Weights) error {
@@ -195,17 +211,16 @@ func checkTarget(to, out string) error {
 		return fmt.Errorf("--out %s: the folder %s does not exist", out, filepath.Dir(out))
 	}
 	if to != "diffusers" {
-		return checkNoFolder(out)
+		return cmp.Or(checkNoFolder(out), checkFile("out", out))
 	}
 	switch entries, err := os.ReadDir(out); {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
 	case err != nil:
 		return fmt.Errorf("--out %s: exists and is not a folder", out)
 	case len(entries) > 0:
 		return fmt.Errorf("--out %s: the folder is not empty", out)
 	}
-	return nil
+	return checkFile("out", out)
 }
 
 // checkNoFolder refuses the name of a file where a folder stands.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -39,7 +41,7 @@ func (o *convertOptions) checkLatents(given func(string) bool) error {
 			return withHint(usagef("convert: --to ditrun needs the autoencoder that made the latents: --vae"),
 				"`ditrun fetch sd-vae-ft-ema` gets that of the published models")
 		}
-		return nil
+		return checkFolder("out", o.out)
 	}
 	o.out = filepath.Clean(o.out)
 	if !o.toArchive() {
@@ -48,7 +50,7 @@ func (o *convertOptions) checkLatents(given func(string) bool) error {
 	if interop.Kind(o.to) != interop.EDM2 {
 		return usagef("--out %s: only edm2 has an archive", o.out)
 	}
-	return checkNoFolder(o.out)
+	return cmp.Or(checkNoFolder(o.out), checkFile("out", o.out))
 }
 
 func (o *convertOptions) toArchive() bool { return filepath.Ext(o.out) == ".zip" }
@@ -80,6 +82,9 @@ func (o *convertOptions) importLatents(e *env) error {
 	size := picture.Size{Height: set.Height * cfg.Downsample(), Width: set.Width * cfg.Downsample()}
 	e.printf("found   %s: %s of %dx%dx%d, of %s-pixel pictures", set.Kind, plural(len(set.Labels), "latent"),
 		set.Channels, set.Height, set.Width, size)
+	if err := o.checkImport(e, set); err != nil {
+		return err
+	}
 	e.warn("%s does not keep %s", set.Kind, set.Kind.Loses())
 	m, err := set.Write(e.ctx, o.out, interop.Import{
 		VAE: latents.VAE{Name: o.vae, SHA256: sum, ScalingFactor: cfg.ScalingFactor}, ImageSize: size,
@@ -101,6 +106,15 @@ func (o *convertOptions) importLatents(e *env) error {
 		"loses": set.Kind.Loses()})
 }
 
+// checkImport compares what latents take in our form with what is free.
+func (o *convertOptions) checkImport(e *env, set *interop.Set) error {
+	plan := latents.Plan{Dataset: latents.Dataset{Samples: len(set.Labels)}, Channels: set.Channels,
+		Height: set.Height, Width: set.Width, DType: checkpoint.F32, Flip: set.Flip}
+	left := plan.BytesLeft(o.out)
+	_, err := e.checkRoom(latentShards(o.out, left, min(left, plan.ShardBytes())))
+	return err
+}
+
 // exportLatents writes our latents in the form of another program.
 func (o *convertOptions) exportLatents(e *env) error {
 	kind := interop.Kind(o.to)
@@ -111,6 +125,10 @@ func (o *convertOptions) exportLatents(e *env) error {
 	defer l.Close()
 	e.printf("found   ditrun: %s of %dx%dx%d", plural(l.Len(), "latent"), l.Manifest().Channels, l.Manifest().Height,
 		l.Manifest().Width)
+	n := kind.Bytes(l.Manifest())
+	if _, err := e.checkRoom(writing{flag: "out", path: o.out, what: "the latents", all: n, least: n}); err != nil {
+		return err
+	}
 	e.warn("%s does not keep %s", kind, kind.Loses())
 	bar := e.progress("convert", "latents", int64(l.Len()))
 	bar.Start(0)

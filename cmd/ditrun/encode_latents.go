@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/data/captions"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch"
@@ -159,6 +160,7 @@ type encodeInput struct {
 	device   torch.Device
 	encode   encode.Options // with Source and VAE
 	captions *captionWork   // nil for none
+	latents  string         // what they take
 
 	closers []func()
 }
@@ -174,7 +176,7 @@ func openEncodeInput(e *env, o *encodeOptions) (*encodeInput, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	if err := checkFolder(o.encode.OutDir); err != nil {
+	if err := checkFolder("out", o.encode.OutDir); err != nil {
 		return nil, err
 	}
 	if err := outsideOf(o.data, "out", o.encode.OutDir); err != nil {
@@ -221,15 +223,49 @@ func (in *encodeInput) open(e *env, o *encodeOptions) error {
 	l.Tool = "ditrun " + readVersion().Ditrun
 	l.Unlocked = e.onNoLocks(l.OutDir, l.World)
 	*l = l.WithDefaults()
-	return ofFlag(l.Validate())
+	if err := l.Validate(); err != nil {
+		return ofFlag(err)
+	}
+	in.latents, err = in.checkRoom(e)
+	return err
+}
+
+// checkRoom compares what the latents take with what is free, and says so in words.
+func (in *encodeInput) checkRoom(e *env) (latents string, err error) {
+	l := &in.encode
+	left, shard, err := l.Bytes()
+	if err != nil {
+		return "", err
+	}
+	latents = fmt.Sprintf("%s, %s to make", l.DType, format.Bytes(left))
+	if in.process.Rank > 0 { // the first has looked
+		return latents, nil
+	}
+	free, err := e.checkRoom(latentShards(l.OutDir, left, shard))
+	return latents + free, err
 }
 
 // describe prints what was found, before the work starts.
 func (in *encodeInput) describe(e *env, o *encodeOptions) {
 	l := &in.encode
 	e.printf("device  %s, %s, %s", describeDevice(in.device), l.Precision, plural(l.NumWorkers, "decoder"))
-	e.printf("data    %s: %s in %s, cropped to %s pixels", o.data, plural(l.Source.Len(), "picture"),
-		plural(len(l.Source.Classes()), "class"), l.ImageSize)
+	crop := l.ImageSize.String() + " pixels"
+	if o.encode.ImageSize == (picture.Size{}) {
+		crop += " (the autoencoder's size)"
+	}
+	e.printf("data    %s: %s in %s, cropped to %s", o.data, plural(l.Source.Len(), "picture"),
+		plural(len(l.Source.Classes()), "class"), crop)
+	cfg := l.VAE.Config()
+	e.printf("vae     %s: %s", l.VAEName, describeVAE(cfg))
+	for _, note := range l.VAE.Notes() {
+		e.printf("        %s", note)
+	}
+	views := "one view"
+	if l.Flip == "both" {
+		views = "two views"
+	}
+	e.printf("latents %dx%dx%d, %s, %s", cfg.LatentChannels, l.ImageSize.Height/cfg.Downsample(),
+		l.ImageSize.Width/cfg.Downsample(), views, in.latents)
 	if l.World > 1 {
 		e.printf("process %d of %d", l.Rank, l.World)
 	}
@@ -262,4 +298,10 @@ func (e *env) onNoLocks(dir string, world int) func() error {
 		e.warn("%s: the file system has no locks: start no other process that writes there", dir)
 		return nil
 	}
+}
+
+// describeVAE says what an autoencoder makes of pictures.
+func describeVAE(c vae.Config) string {
+	return fmt.Sprintf("%d pixels to one, %s, scaling factor %.5g", c.Downsample(),
+		plural(c.LatentChannels, "latent channel"), c.ScalingFactor)
 }

@@ -142,7 +142,7 @@ func TestEncodeReadOnly(t *testing.T) {
 		args[len(args)-1] = to
 		o := runShell(t, "exec unshare -m sh -c 'mount -t tmpfs -o ro none "+out+" || exit 99; exec \"$@\"' sh \"$@\"",
 			args...)
-		o.refused(t, 1, "encode latents: ", to, "read-only file system")
+		o.refused(t, 1, "--out "+to+": cannot be written: read-only file system")
 		if strings.Contains(o.stderr, "encoder waits") {
 			t.Errorf("it worked before it said so: %s", o.stderr)
 		}

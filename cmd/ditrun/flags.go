@@ -66,6 +66,7 @@ func newEnv(c *cli.Context, defaults func() string) (*env, error) {
 		threads: c.Int("threads"),
 		json:    c.Bool("json"),
 		quiet:   c.Bool("quiet"),
+		free:    freeOf(c.Context),
 	}
 	if !deviceName.MatchString(e.device) {
 		return nil, usagef("--device %q: want auto, cpu, cuda or cuda:N", e.device)

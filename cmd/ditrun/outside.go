@@ -1,12 +1,8 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 )
 
 // outsideOf refuses a folder to write into, given by a flag, that is the folder of the pictures or lies in it: what is
@@ -52,19 +48,4 @@ func sameFolder(a, b string) bool {
 	sa, err := os.Stat(a)
 	sb, err2 := os.Stat(b)
 	return err == nil && err2 == nil && os.SameFile(sa, sb)
-}
-
-// checkFolder refuses an output folder that cannot be made, before the work instead of after it.
-func checkFolder(out string) error {
-	for dir := filepath.Clean(out); ; dir = filepath.Dir(dir) {
-		switch st, err := os.Stat(dir); {
-		case err == nil && st.IsDir():
-			return nil
-		case err == nil:
-			return fmt.Errorf("--out %s: %s is a file, want a folder", out, dir)
-		case errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir), errors.Is(err, syscall.ENOTDIR):
-		default:
-			return fmt.Errorf("--out %s: %w", out, err)
-		}
-	}
 }

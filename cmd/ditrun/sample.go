@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
 	"github.com/ditrun/ditrun/dit"
-	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -112,7 +110,7 @@ func (o *sampleOptions) checkOut() error {
 	case err != nil:
 		return fmt.Errorf("--%w", err)
 	}
-	return disk.Try(o.out)
+	return checkFile("out", o.out)
 }
 
 func sampleCommand() *cli.Command {
@@ -168,12 +166,7 @@ func runSample(e *env, o *sampleOptions) error {
 	if err != nil {
 		return err
 	}
-	e.printf("device  %s", describeDevice(dev))
-	found, notes := p.Found()
-	e.printf("model   %s", found)
-	for _, note := range notes {
-		e.printf("        %s", note)
-	}
+	o.describe(e, p, r, show)
 	out, err := o.openOutput(e, p, r, show)
 	if err != nil {
 		return err
@@ -223,83 +216,4 @@ func (o *sampleOptions) complete(p *sampling.Pipeline, show subjects, dev torch.
 		r.BatchSize = defaultSampleBatch
 	}
 	return r, ofFlag(r.Validate())
-}
-
-// openOutput opens the output that --out names and says what much work will take.
-func (o *sampleOptions) openOutput(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) (gallery.Output,
-	error) {
-	set := gallery.Set{Count: r.Len(), BatchSize: r.BatchSize, Labels: show.labels, Prompts: show.prompts,
-		Classes: p.Info().Classes, Key: func() (string, error) { return p.Key(r) }}
-	set.Height, set.Width = p.PictureSize()
-	out, err := gallery.Open(e.ctx, o.out, set)
-	switch {
-	case err == nil:
-	case gallery.IsSheet(o.out):
-		return nil, withHint(fmt.Errorf("--%w", err), "give --out a folder, or a name that ends in .npz")
-	default:
-		return nil, err
-	}
-	for _, other := range out.Others() {
-		e.warn("%s holds %d of %s of another request for this output; the folder is removed when this command is done",
-			other.Dir, other.Done, plural(other.Total, "picture"))
-	}
-	o.describeOutput(e, set.Bytes())
-	return out, nil
-}
-
-// drawSamples draws the pictures that the output does not have.
-func drawSamples(e *env, p *sampling.Pipeline, r sampling.Request, out gallery.Output) error {
-	have, n := out.Done(), r.Len()
-	if have > 0 {
-		e.printf("%s of %s are there already", format.Count(int64(have)), plural(n, "picture"))
-	}
-	if have == n {
-		return gallery.Draw(e.ctx, p, r, out)
-	}
-	total, err := r.NumSteps()
-	if err != nil {
-		return err
-	}
-	left, err := r.After(have).NumSteps()
-	if err != nil {
-		return err
-	}
-	bar := e.progress("sample", "steps", int64(total))
-	if have > 0 {
-		bar.Start(int64(total - left))
-	}
-	r.Progress = func(done, _ int) { bar.Set(int64(done)) }
-	if err := gallery.Draw(e.ctx, p, r, out); err != nil {
-		return err
-	}
-	bar.Finish()
-	return nil
-}
-
-// largeOutput is from how many bytes of pictures on their size is worth a line.
-const largeOutput = 256 << 20
-
-// describeOutput says what much work will take: memory for a sheet, room on the disk for the others.
-func (o *sampleOptions) describeOutput(e *env, bytes int64) {
-	if bytes < largeOutput {
-		return
-	}
-	if gallery.IsSheet(o.out) {
-		e.printf("output  a sheet takes more than %s of memory; a folder or an .npz takes none", format.Bytes(2*bytes))
-		return
-	}
-	takes := "takes"
-	if gallery.IsFolder(o.out) {
-		takes = "takes up to"
-	}
-	free := disk.Free(filepath.Dir(o.out))
-	if free < 0 {
-		e.printf("output  %s %s", takes, format.Bytes(bytes))
-		return
-	}
-	e.printf("output  %s %s, %s are free", takes, format.Bytes(bytes), format.Bytes(free))
-	if free < bytes {
-		e.warn("--out %s: %s of pictures where %s are free; what is drawn until the disk is full is kept",
-			o.out, format.Bytes(bytes), format.Bytes(free))
-	}
 }

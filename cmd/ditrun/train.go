@@ -15,6 +15,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
 	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 )
@@ -51,8 +52,9 @@ type trainJob struct {
 
 	hash       string // of the configuration
 	resume     resumePoint
-	resumeErr  error // why there is none
-	weightsErr error // why the run cannot begin with --init-from
+	resumeErr  error  // why there is none
+	weightsErr error  // why the run cannot begin with --init-from
+	saves      string // what its checkpoints take
 }
 
 func runTrain(e *env, o *trainOptions) error {
@@ -62,6 +64,8 @@ func runTrain(e *env, o *trainOptions) error {
 	}
 	if process.Rank > 0 {
 		e.quiet = true
+	} else if err := o.checkPlace(); err != nil {
+		return err
 	}
 	var metrics net.Listener // opened before anything is made, since another run may have the address
 	if o.metricsAddr != "" && process.Rank == 0 {
@@ -216,12 +220,17 @@ func (t *trainJob) describe(dir string) {
 	t.printf("device  %s", device)
 	t.printf("data    %s: %s %s of %dx%dx%d, %s, %s", t.options.data, format.Count(int64(set.Samples)), t.samples(),
 		set.Channels, set.Height, set.Width, plural(len(set.Classes), "class"), views)
+	t.printf("        %s", t.describeSize())
 	t.printf("model   %s on %s, %s, %.3g GMACs a forward pass", cfg.Model.Design(), cfg.Model.Conditions(),
 		plural(cfg.Model.NumTokens(), "token"), cfg.Model.MACs()/1e9)
 	t.printf("recipe  batch %d, %s steps, lr %g %s, ema %g, %s", cfg.GlobalBatchSize, format.Count(int64(steps)),
 		cfg.LR,
 		cfg.LRSchedule, cfg.EMADecay, cfg.Precision)
+	t.printf("        %s", describeShares(cfg))
 	t.printf("run     %s", dir)
+	if t.saves != "" {
+		t.printf("saves   %s", t.saves)
+	}
 	if t.options.runConfig != "" {
 		t.printf("config  flags that were not given come from %s", t.options.runConfig)
 	}
@@ -230,4 +239,28 @@ func (t *trainJob) describe(dir string) {
 			"wants 0.99 or less",
 			cfg.EMADecay, 1/(1-cfg.EMADecay), format.Count(int64(steps)))
 	}
+}
+
+// describeSize says what the latents are of, and whose word that is.
+func (t *trainJob) describeSize() string {
+	set := t.set
+	if !t.pictures {
+		return fmt.Sprintf("of %s-pixel pictures, scaling factor %.5g, as the latents say", set.ImageSize,
+			set.ScalingFactor)
+	}
+	from := "--image-size"
+	if !t.options.given("image-size") {
+		from = "the autoencoder's size"
+	}
+	return fmt.Sprintf("of %s-pixel crops (%s), scaling factor %.5g of the autoencoder", set.ImageSize, from,
+		set.ScalingFactor)
+}
+
+// describeShares says what chance does to the samples.
+func describeShares(cfg *training.Config) string {
+	text := fmt.Sprintf("seed %d, %g %% of the samples mirrored", cfg.GlobalSeed, 100*cfg.FlipProb)
+	if cfg.Model.Condition != dit.OnNothing {
+		text += fmt.Sprintf(", %g %% of the labels dropped", 100*cfg.Model.ClassDropoutProb)
+	}
+	return text
 }

@@ -74,6 +74,9 @@ func (t *trainJob) openFolder() (start runStart, err error) {
 	if err != nil {
 		return start, err
 	}
+	if err := t.checkSaves(point, step); err != nil {
+		return start, err
+	}
 	config, err := configNode(t.flags, "resume", "run-dir")
 	if err == nil {
 		err = makeAbsolute(config, pathFlags...)

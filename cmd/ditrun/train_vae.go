@@ -28,6 +28,7 @@ type trainVAEOptions struct {
 
 	data   string
 	resume string // auto or none
+	saves  string // what the saves of the run take
 
 	// The model.
 	latentChannels, downsample, layersPerBlock, normNumGroups int
@@ -159,6 +160,11 @@ func runTrainVAE(e *env, o *trainVAEOptions) error {
 	if err := o.findRun(); err != nil {
 		return err
 	}
+	saves, err := o.checkRoom(e)
+	if err != nil {
+		return err
+	}
+	o.saves = saves
 	closePictures, err := o.openPictures(e)
 	if err != nil {
 		return err
@@ -182,10 +188,22 @@ func runTrainVAE(e *env, o *trainVAEOptions) error {
 }
 
 func (o *trainVAEOptions) checkFolders() error {
-	if err := checkFolder(o.train.OutDir); err != nil {
+	if err := checkFolder("out", o.train.OutDir); err != nil {
 		return err
 	}
 	return outsideOf(o.data, "out", o.train.OutDir)
+}
+
+// checkRoom compares what the saves of the run take with what is free: a save is written beside the one before, which
+// is then removed. It returns in words what they take.
+func (o *trainVAEOptions) checkRoom(e *env) (saves string, err error) {
+	each := o.train.Config.SaveBytes()
+	w := writing{flag: "out", path: o.train.OutDir, least: each, unit: "a save of the run takes"}
+	if o.train.Resume == nil {
+		w.least, w.unit = 2*each, "a save of the run and the one before it, which is removed afterwards, take"
+	}
+	free, err := e.checkRoom(w)
+	return fmt.Sprintf("each %s, the last one kept%s", format.Bytes(each), free), err
 }
 
 // findRun finds the run in --out that --resume asks for, if there is one. It refuses an --out that holds a model, or a
@@ -266,6 +284,10 @@ func (o *trainVAEOptions) describe(e *env) {
 	e.printf("data    %s: %s in %s", o.data, plural(src.Len(), "picture"), plural(len(src.Classes()), "class"))
 	e.printf("model   AutoencoderKL, %s parameters, %d-pixel pictures to latents of %dx%dx%d",
 		format.Count(int64(c.Model.NumParams())), c.ImageSize, c.Model.LatentChannels, side, side)
+	e.printf("recipe  batch %d, %s, lr %g, %s loss, KL weight %g, ema %g", c.BatchSize,
+		plural(c.MaxSteps, "step"), c.LR, c.Loss, c.KLWeight, c.EMADecay)
+	e.printf("        seed %d, %g %% of the pictures mirrored", c.Seed, 100*o.train.FlipProb)
+	e.printf("saves   %s", o.saves)
 }
 
 // describeResume says where a run goes on.

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/data/classes"
+	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
+	"github.com/ditrun/ditrun/dit"
+)
+
+// describe prints what is used, before the work starts.
+func (o *sampleOptions) describe(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) {
+	e.printf("device  %s, fp32", describeDevice(p.Device()))
+	found, notes := p.Found()
+	e.printf("model   %s", found)
+	for _, note := range notes {
+		e.printf("        %s", note)
+	}
+	path, cfg, notes := p.VAE()
+	e.printf("vae     %s: %s", path, describeVAE(cfg))
+	for _, note := range notes {
+		e.printf("        %s", note)
+	}
+	height, width := p.PictureSize()
+	e.printf("draws   %s of %dx%d%s", plural(show.n, "picture"), height, width, o.describeSubjects(show, p.Info()))
+	e.printf("recipe  %s", describeRequest(r, p.Info().Config))
+}
+
+// describeSubjects says of what the pictures are, and what was chosen where the flags leave it open.
+func (o *sampleOptions) describeSubjects(show subjects, info dit.Info) (text string) {
+	if n := len(unique(show.prompts)); n > 0 {
+		text = ", " + plural(n, "prompt")
+	}
+	labels, all := unique(show.labels), info.Config.NumClasses
+	chosen := len(o.classes) == 0 && o.numSamples == 0 && len(labels) < all // by Showcase
+	switch {
+	case len(labels) == 0:
+	case chosen && all == len(classes.ImageNet()):
+		text += fmt.Sprintf(", classes %s: the eight of DiT's sample.py", listClasses(labels, nil))
+	case chosen:
+		text += fmt.Sprintf(", the first %d of %s: --class-labels all draws all", len(labels), plural(all, "class"))
+	case len(labels) == all:
+		text += fmt.Sprintf(", all %s", plural(all, "class"))
+	case len(labels) <= 8:
+		text += fmt.Sprintf(", %s: %s", plural(len(labels), "class"), listClasses(labels, info.Classes))
+	default:
+		text += fmt.Sprintf(", %s of %s", plural(len(labels), "class"), format.Count(int64(all)))
+	}
+	return text
+}
+
+// describeRequest says how pictures are drawn.
+func describeRequest(r sampling.Request, cfg dit.Config) string {
+	steps := r.Steps + " steps"
+	if process, err := diffusion.New(r.Steps); err == nil { // Validate has read it
+		if steps = plural(process.Len(), "step"); r.Steps != strconv.Itoa(process.Len()) {
+			steps += " (" + r.Steps + ")"
+		}
+	}
+	guidance := "no guidance"
+	if r.CFGScale > 1 {
+		channels := "all channels"
+		if r.Guided == dit.GuideThree && cfg.InChannels > int(dit.GuideThree) {
+			channels = fmt.Sprintf("3 of %d channels", cfg.InChannels)
+		}
+		guidance = fmt.Sprintf("guidance %g on %s", r.CFGScale, channels)
+	}
+	noise := ""
+	if r.RNG == "torch" {
+		noise = " of libtorch's generator"
+	}
+	return fmt.Sprintf("%s of %s, %s, seed %d%s", steps, r.Sampler, guidance, r.Seed, noise)
+}
+
+// unique returns the different elements of a list, in order.
+func unique[T comparable](list []T) []T {
+	seen := map[T]bool{}
+	return slices.DeleteFunc(slices.Clone(list), func(v T) bool {
+		was := seen[v]
+		seen[v] = true
+		return was
+	})
+}
+
+// listClasses lists classes by their names, where these are short, else by their numbers.
+func listClasses(labels []int, names []string) string {
+	var byNumber, byName []string
+	for _, label := range labels {
+		byNumber = append(byNumber, strconv.Itoa(label))
+		if label < len(names) {
+			byName = append(byName, names[label])
+		}
+	}
+	text := strings.Join(byName, ", ")
+	if len(byName) < len(labels) || len(text) > 60 {
+		return strings.Join(byNumber, ", ")
+	}
+	return text
+}
+
+// openOutput opens the output that --out names and says what much work will take.
+func (o *sampleOptions) openOutput(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) (gallery.Output,
+	error) {
+	set := gallery.Set{Count: r.Len(), BatchSize: r.BatchSize, Labels: show.labels, Prompts: show.prompts,
+		Classes: p.Info().Classes, Key: func() (string, error) { return p.Key(r) }}
+	set.Height, set.Width = p.PictureSize()
+	out, err := gallery.Open(e.ctx, o.out, set)
+	switch {
+	case err == nil:
+	case gallery.IsSheet(o.out):
+		return nil, withHint(fmt.Errorf("--%w", err), "give --out a folder, or a name that ends in .npz")
+	default:
+		return nil, err
+	}
+	for _, other := range out.Others() {
+		e.warn("%s holds %d of %s of another request for this output; the folder is removed when this command is done",
+			other.Dir, other.Done, plural(other.Total, "picture"))
+	}
+	if err := o.checkRoom(e, set, out.Done()); err != nil {
+		out.Close()
+		return nil, err
+	}
+	return out, nil
+}
+
+// drawSamples draws the pictures that the output does not have.
+func drawSamples(e *env, p *sampling.Pipeline, r sampling.Request, out gallery.Output) error {
+	have, n := out.Done(), r.Len()
+	if have > 0 {
+		e.printf("%s of %s are there already", format.Count(int64(have)), plural(n, "picture"))
+	}
+	if have == n {
+		return gallery.Draw(e.ctx, p, r, out)
+	}
+	total, err := r.NumSteps()
+	if err != nil {
+		return err
+	}
+	left, err := r.After(have).NumSteps()
+	if err != nil {
+		return err
+	}
+	bar := e.progress("sample", "steps", int64(total))
+	if have > 0 {
+		bar.Start(int64(total - left))
+	}
+	r.Progress = func(done, _ int) { bar.Set(int64(done)) }
+	if err := gallery.Draw(e.ctx, p, r, out); err != nil {
+		return err
+	}
+	bar.Finish()
+	return nil
+}
+
+// largeOutput is from how many bytes of pictures on their size is worth a line.
+const largeOutput = 256 << 20
+
+// checkRoom compares what the pictures take that are not done yet with what is free, and says so of much.
+func (o *sampleOptions) checkRoom(e *env, set gallery.Set, done int) error {
+	each := set.Bytes() / int64(set.Count)
+	left := each * int64(set.Count-done)
+	w := writing{flag: "out", path: o.out, what: "the pictures", all: left,
+		short: "what is drawn until the disk is full is kept, and the same command continues"}
+	takes := "takes"
+	switch {
+	case gallery.IsSheet(o.out): // which is drawn at the end, and smaller than its pixels
+		w.short = "the sheet may find no room"
+	case gallery.IsFolder(o.out):
+		takes = "takes up to"
+		w.what, w.short = "the pixels", "pictures are smaller, but "+w.short
+	default: // whole batches are kept
+		w.least = each * int64(min(set.BatchSize, set.Count-done))
+		w.unit = plural(min(set.BatchSize, set.Count-done), "picture") + " drawn at once take"
+	}
+	free, err := e.checkRoom(w)
+	switch {
+	case err != nil || left < largeOutput:
+	case gallery.IsSheet(o.out):
+		e.printf("output  a sheet takes more than %s of memory; a folder or an .npz takes none", format.Bytes(2*left))
+	default:
+		e.printf("output  %s %s%s", takes, format.Bytes(left), free)
+	}
+	return err
+}
