@@ -13,8 +13,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v3"
-
-	"github.com/ditrun/ditrun/internal/names"
 )
 
 // notConfigured are flags that say how to talk to the user, not what to do.
@@ -186,8 +184,8 @@ func applyConfig(c *cli.Context, path string) error {
 		at := fmt.Sprintf("config %s: line %d", path, key.Line)
 		if !slices.Contains(keys, name) {
 			err := fmt.Errorf("%s: unknown key %q", at, name)
-			if n := names.Nearest(name, keys); n != "" {
-				err = withHint(err, "did you mean %s?", n)
+			if hint := hintOfFlag(c.Command.Name, name, keys); hint != "" {
+				err = withHint(err, "%s", strings.ReplaceAll(hint, "--", ""))
 			}
 			return err
 		}

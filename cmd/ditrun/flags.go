@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
-
-	"github.com/ditrun/ditrun/internal/names"
 )
 
 // globalFlags may stand before the subcommand or after it. They are made anew
@@ -191,8 +189,8 @@ func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 		for _, f := range c.Command.VisibleFlags() {
 			flags = append(flags, f.Names()[0])
 		}
-		if n := names.Nearest(name, flags); n != "" {
-			hint = fmt.Sprintf("did you mean --%s?", n)
+		if h := hintOfFlag(c.Command.Name, name, flags); h != "" {
+			hint = h
 		}
 		msg = fmt.Sprintf("unknown flag --%s", name)
 	case missingValue.MatchString(msg):

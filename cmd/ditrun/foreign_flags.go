@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ditrun/ditrun/internal/names"
+)
+
+// A foreignFlag is a flag of another program that a command of ours has under another name, or does not need.
+type foreignFlag struct {
+	program string // whose it is
+	command string // of ours
+	theirs  string // with dashes, also where the program writes underscores
+	ours    string // "" where there is none
+	note    string // what is not the same, or why there is none; "" where it is the same
+}
+
+// The programs whose flags are known.
+const (
+	ofDiT       = "DiT" // facebookresearch/DiT: train.py, sample.py, sample_ddp.py
+	ofFastDiT   = "fast-DiT"
+	ofSiT       = "SiT"
+	ofDiffusers = "diffusers"
+	ofTorchrun  = "torchrun"
+	ofOthers    = "other programs"
+)
+
+// foreignFlags has no flag that our command has under the same name: docs/from-dit.md lists those too.
+var foreignFlags = []foreignFlag{
+	{ofDiT, "train", "data-path", "data", "the latents that encode-latents makes of the pictures"},
+	{ofFastDiT, "train", "feature-path", "data",
+		"convert --latents FEATURES --to ditrun makes our form of its features"},
+	{ofFastDiT, "train", "features-path", "data",
+		"convert --latents FEATURES --to ditrun makes our form of its features"},
+	{ofSiT, "train", "ckpt", "resume", "or --init-from, for weights alone"},
+	{ofSiT, "train", "wandb", "",
+		"a run writes log.jsonl and TensorBoard's event files, --metrics-addr serves Prometheus"},
+	{ofSiT, "train", "cfg-scale", "", "previews are drawn with guidance 4"},
+	{ofDiffusers, "train", "train-data-dir", "data", "the latents that encode-latents makes of the pictures"},
+	{ofDiffusers, "train", "dataset-name", "data", "the latents that encode-latents makes of pictures"},
+	{ofDiffusers, "train", "output-dir", "run-dir", "or --results-dir, for a new folder in it"},
+	{ofDiffusers, "train", "resolution", "image-size", ""},
+	{ofDiffusers, "train", "train-batch-size", "global-batch-size", "of all processes together"},
+	{ofOthers, "train", "batch-size", "global-batch-size", "of all processes together"},
+	{ofDiffusers, "train", "num-epochs", "epochs", ""},
+	{ofDiffusers, "train", "num-train-epochs", "epochs", ""},
+	{ofDiffusers, "train", "max-train-steps", "max-steps", ""},
+	{ofDiffusers, "train", "learning-rate", "lr", ""},
+	{ofDiffusers, "train", "lr-scheduler", "lr-schedule", ""},
+	{ofDiffusers, "train", "lr-warmup-steps", "warmup-steps", ""},
+	{ofDiffusers, "train", "adam-weight-decay", "weight-decay", ""},
+	{ofDiffusers, "train", "seed", "global-seed", ""},
+	{ofDiffusers, "train", "mixed-precision", "precision", "bf16, tf32 or fp32"},
+	{ofDiffusers, "train", "allow-tf32", "precision", "--precision tf32, which is the default on a GPU"},
+	{ofDiffusers, "train", "gradient-checkpointing", "recompute-activations", ""},
+	{ofDiffusers, "train", "checkpointing-steps", "ckpt-every", ""},
+	{ofDiffusers, "train", "checkpoints-total-limit", "keep-last", ""},
+	{ofDiffusers, "train", "resume-from-checkpoint", "resume", ""},
+	{ofDiffusers, "train", "dataloader-num-workers", "num-workers", ""},
+	{ofDiffusers, "train", "pretrained-model-name-or-path", "init-from", ""},
+	{ofDiffusers, "train", "use-ema", "", "the weights are always averaged"},
+	{ofDiffusers, "train", "ema-max-decay", "ema-decay", ""},
+	{ofDiffusers, "train", "random-flip", "flip-prob", "0.5 is the default"},
+
+	{ofDiT, "sample", "image-size", "", "the checkpoint has its size"},
+	{ofDiT, "sample", "num-classes", "", "the checkpoint has its classes"},
+	{ofDiT, "sample", "sample-dir", "out", "a folder, or a name that ends in .npz"},
+	{ofDiT, "sample", "per-proc-batch-size", "batch-size", ""},
+	{ofDiT, "sample", "num-fid-samples", "num-samples", "with --class-labels random, as sample_ddp.py draws them"},
+	{ofDiT, "sample", "global-seed", "seed", ""},
+	{ofDiT, "sample", "tf32", "", "ditrun samples in fp32"},
+	{ofDiT, "sample", "no-tf32", "", "ditrun samples in fp32"},
+	{ofDiffusers, "sample", "guidance-scale", "cfg-scale", "--cfg-channels all guides all channels, as diffusers does"},
+	{ofDiffusers, "sample", "num-inference-steps", "num-sampling-steps", ""},
+	{ofDiffusers, "sample", "pretrained-model-name-or-path", "ckpt", ""},
+	{ofDiffusers, "sample", "output-dir", "out", ""},
+	{ofSiT, "sample", "sampling-method", "sampler", "sampling by flow is not there yet"},
+
+	{ofDiT, "encode-latents", "data-path", "data", ""},
+	{ofFastDiT, "encode-latents", "features-path", "out", ""},
+	{ofFastDiT, "encode-latents", "results-dir", "",
+		"it has no use in extract_features.py either: --out names the folder"},
+	{ofFastDiT, "encode-latents", "model", "", "latents are the same for every model: train has it"},
+	{ofFastDiT, "encode-latents", "num-classes", "", "the class folders decide"},
+	{ofFastDiT, "encode-latents", "epochs", "", "each picture is encoded once, and its mirror image: train has it"},
+	{ofFastDiT, "encode-latents", "global-batch-size", "batch-size", "of one process, and without effect on training"},
+	{ofFastDiT, "encode-latents", "global-seed", "", "nothing is drawn: the posteriors are kept, and training draws"},
+	{ofFastDiT, "encode-latents", "log-every", "", "a bar shows how far it is"},
+	{ofFastDiT, "encode-latents", "ckpt-every", "", "whole shards are kept, and the same command continues"},
+	{ofDiffusers, "encode-latents", "train-data-dir", "data", ""},
+	{ofDiffusers, "encode-latents", "output-dir", "out", ""},
+	{ofDiffusers, "encode-latents", "resolution", "image-size", ""},
+	{ofDiffusers, "encode-latents", "mixed-precision", "precision", ""},
+	{ofDiffusers, "encode-latents", "pretrained-model-name-or-path", "vae", ""},
+
+	{ofDiT, "train-vae", "data-path", "data", ""},
+	{ofDiT, "train-vae", "global-batch-size", "batch-size", ""},
+	{ofDiffusers, "train-vae", "train-data-dir", "data", ""},
+	{ofDiffusers, "train-vae", "output-dir", "out", ""},
+	{ofDiffusers, "train-vae", "resolution", "image-size", ""},
+	{ofDiffusers, "train-vae", "train-batch-size", "batch-size", ""},
+	{ofDiffusers, "train-vae", "max-train-steps", "max-steps", ""},
+	{ofDiffusers, "train-vae", "learning-rate", "lr", ""},
+	{ofDiffusers, "train-vae", "seed", "global-seed", ""},
+
+	{ofTorchrun, launchName, "nproc-per-node", "num-processes", ""},
+	{ofTorchrun, launchName, "nnodes", "",
+		"launch starts processes on this machine; torchrun and Slurm start ditrun on several"},
+}
+
+// foreign returns the flag of another program that a user of a command of ours gave.
+func foreign(command, flag string) (foreignFlag, bool) {
+	flag = strings.ReplaceAll(flag, "_", "-")
+	i := slices.IndexFunc(foreignFlags, func(f foreignFlag) bool { return f.command == command && f.theirs == flag })
+	if i < 0 {
+		return foreignFlag{}, false
+	}
+	return foreignFlags[i], true
+}
+
+// hint says what we have for the flag.
+func (f foreignFlag) hint() string {
+	text := fmt.Sprintf("--%s is what %s calls --%s", f.ours, f.program, f.theirs)
+	switch {
+	case f.ours == "":
+		return fmt.Sprintf("%s needs no --%s: %s", f.command, f.theirs, f.note)
+	case f.note == "":
+		return text
+	}
+	return text + ": " + f.note
+}
+
+// hintOfFlag says which of our flags an unknown one of a command may stand for, "" where that is not known.
+func hintOfFlag(command, flag string, ours []string) string {
+	if f, ok := foreign(command, flag); ok {
+		return f.hint()
+	}
+	if dashed := strings.ReplaceAll(flag, "_", "-"); slices.Contains(ours, dashed) {
+		return fmt.Sprintf("did you mean --%s?", dashed)
+	}
+	if n := names.Nearest(flag, ours); n != "" {
+		return fmt.Sprintf("did you mean --%s?", n)
+	}
+	return ""
+}
