@@ -115,6 +115,9 @@ func encodeLatentsCommand() *cli.Command {
 			case o.verify:
 				return verifyLatents(e, o.encode.OutDir)
 			case o.captionsAlone():
+				if err := checkFolder("out", o.encode.OutDir); err != nil {
+					return err
+				}
 				return addCaptions(e, o)
 			}
 			return runEncodeLatents(e, o)

@@ -82,6 +82,14 @@ func TestForeignFlags(t *testing.T) {
 	}
 }
 
+// TestForeignKeys: the same holds for keys of a configuration.
+func TestForeignKeys(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	write(t, path, []byte("model: DiT-S/2\nlearning_rate: 1e-4\n"))
+	ditrun(t, "train", "--config", path).refused(t, 1, `line 2: unknown key "learning_rate"`,
+		"hint: lr is what diffusers calls learning-rate\n")
+}
+
 // TestPageOfForeignFlags: docs/from-dit.md has each flag of the originals, with what the table of the code says.
 func TestPageOfForeignFlags(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "from-dit.md"))

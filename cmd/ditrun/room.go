@@ -37,7 +37,11 @@ func (e *env) checkRoom(w writing) (free string, err error) {
 		e.warn("--%s %s: %s take %s, %s are free: %s", w.flag, w.path, w.what, format.Bytes(w.all), is, w.short)
 	}
 	if err != nil {
-		return "", withHint(err, "free space on the disk of %s, or give another --%s", disk.Existing(w.path), w.flag)
+		hint := "free space on the disk of " + disk.Existing(w.path)
+		if w.flag != "resume" { // which has to stay where it is
+			hint += ", or give another --" + w.flag
+		}
+		return "", withHint(err, "%s", hint)
 	}
 	return "; " + is + " are free", nil
 }

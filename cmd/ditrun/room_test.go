@@ -159,6 +159,7 @@ func TestCannotBeWritten(t *testing.T) {
 		{"results-dir", in, []string{"train", "--data", none, "--results-dir", in}},
 		{"out", in, []string{"train-vae", "--data", none, "--out", in}},
 		{"out", in, []string{"encode-latents", "--data", none, "--vae", none, "--out", in}},
+		{"out", in, []string{"encode-latents", "--captions", "class:a {}", "--out", in}},
 		{"out", in + ".png", []string{"sample", "--ckpt", none, "--vae", none, "--out", in + ".png"}},
 		{"out", in + ".npz", []string{"sample", "--ckpt", none, "--vae", none, "--out", in + ".npz"}},
 		{"out", in, []string{"sample", "--ckpt", none, "--vae", none, "--out", in}},

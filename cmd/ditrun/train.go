@@ -15,7 +15,6 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
 	"github.com/ditrun/ditrun/diffusion/training"
-	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 )
@@ -259,8 +258,14 @@ func (t *trainJob) describeSize() string {
 // describeShares says what chance does to the samples.
 func describeShares(cfg *training.Config) string {
 	text := fmt.Sprintf("seed %d, %g %% of the samples mirrored", cfg.GlobalSeed, 100*cfg.FlipProb)
-	if cfg.Model.Condition != dit.OnNothing {
-		text += fmt.Sprintf(", %g %% of the labels dropped", 100*cfg.Model.ClassDropoutProb)
+	dropped := "labels"
+	switch m := cfg.Model; {
+	case m.HasText() && m.HasClass():
+		dropped = "labels and captions"
+	case m.HasText():
+		dropped = "captions"
+	case !m.HasClass():
+		return text
 	}
-	return text
+	return text + fmt.Sprintf(", %g %% of the %s dropped", 100*cfg.Model.ClassDropoutProb, dropped)
 }
