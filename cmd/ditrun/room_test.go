@@ -170,3 +170,37 @@ func TestCannotBeWritten(t *testing.T) {
 		ditrun(t, c.args...).refused(t, 1, "--"+c.flag+" "+c.out+": cannot be written: ")
 	}
 }
+
+// TestSizesAreTrue: what a command says it will write is about what it writes.
+func TestSizesAreTrue(t *testing.T) {
+	r := theRoad(t)
+	convert := func(args ...string) []string { return append([]string{"convert"}, args...) }
+	for out, args := range map[string][]string{
+		"latents":       {"encode-latents", "--data", r.pictures, "--vae", r.vae, "--dtype", "fp32"},
+		"x.pt":          convert("--ckpt", r.run, "--to", "official"),
+		"x.safetensors": convert("--ckpt", r.run, "--to", "ditrun"),
+		"pipeline":      convert("--ckpt", r.run, "--to", "diffusers", "--vae", r.vae),
+		"lightning":     convert("--latents", r.latents, "--to", "lightningdit"),
+		"x.zip":         convert("--latents", r.latents, "--to", "edm2"),
+	} {
+		out = filepath.Join(t.TempDir(), out)
+		args = append(args, "--out", out)
+		o := ditrun(t, args...)
+		size, err := sizeOf(out)
+		if err != nil {
+			t.Fatal(err, o.stderr)
+		}
+		os.RemoveAll(out)
+		if o := withFree(t, size*6/10, args...); o.code != 1 || !strings.Contains(o.stderr, " are free\n") {
+			t.Errorf("%s has %d bytes, and finds room in %d: %s", out, size, size*6/10, o.stderr)
+		}
+		if o := withFree(t, size, args...); o.code != 0 {
+			t.Errorf("%s has %d bytes, and finds no room in as many: %s", out, size, o.stderr)
+		}
+	}
+	// Latents that are there already take no room.
+	if o := withFree(t, 0, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", r.latents); o.code != 0 ||
+		!strings.Contains(o.stdout, "fp16, 0 B to make; 0 B are free") {
+		t.Errorf("finished latents: code %d\n%s%s", o.code, o.stdout, o.stderr)
+	}
+}
