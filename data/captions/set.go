@@ -294,7 +294,7 @@ func (b *captionBuilder) addClasses(template string) error {
 			continue
 		}
 		if texts[label] == nil {
-			words, _, _ := strings.Cut(classes.Words(list[label]), ",")
+			words := classes.Short(list[label])
 			for _, t := range templates {
 				n, err := b.intern(strings.ReplaceAll(t, "{}", words))
 				if err != nil {
