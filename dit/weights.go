@@ -130,6 +130,15 @@ func Read(path, model string) (*Weights, error) {
 // there is none.
 func (w *Weights) Signed() string { return w.file.Signed() }
 
+// SignedSHA256 returns the hex SHA-256 of the weight file where Signed names a file that holds it, else "".
+func (w *Weights) SignedSHA256() string {
+	if w.file.Signed() == "" {
+		return ""
+	}
+	sum, _ := w.file.SHA256()
+	return sum
+}
+
 // recognise finds out what the file is and maps its tensors.
 func (w *Weights) recognise(model string) error {
 	w.ScalingFactor = stableDiffusionScale

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/vae"
@@ -141,13 +142,25 @@ func TestTrainVAEBadPictures(t *testing.T) {
 	}
 }
 
-// shownOn is the number of classes on a sheet of reconstructions of 8-pixel pictures.
-func shownOn(t *testing.T, path string) int {
+// shownOn is the number of pictures on a sheet of reconstructions, of which each class has one.
+func shownOn(t *testing.T, path string) (n int) {
 	t.Helper()
-	one := filepath.Join(theRoad(t).vae, "reconstructions.png") // of four classes
-	w1, _ := size(t, one)
-	w, _ := size(t, path)
-	return (4*w + w1/2) / w1
+	_, texts, err := sheet.ReadTexts(bytes.NewReader(read(t, path)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(texts) != 1 {
+		t.Fatalf("%s has the texts %q", path, texts)
+	}
+	var psnr float64
+	if _, err := fmt.Sscanf(texts[0].Text, "%d pictures beside their reconstructions, PSNR %f dB", &n,
+		&psnr); err != nil {
+		t.Fatalf("%q: %v", texts[0].Text, err)
+	}
+	if psnr < 3 || psnr > 60 {
+		t.Errorf("%s: %v dB", path, psnr)
+	}
+	return n
 }
 
 // TestTrainPicturesBad: train looks at its pictures before the first step too, alone and with another process, which

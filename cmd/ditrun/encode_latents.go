@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/data/captions"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/vae"
@@ -278,6 +280,8 @@ func (in *encodeInput) describe(e *env, o *encodeOptions) {
 func (e *env) previewCrops(o encode.Options, n int) error {
 	path, err := encode.WritePreview(e.ctx, o, n)
 	switch {
+	case errors.As(err, new(*sheet.TooManyError)):
+		return fmt.Errorf("--preview: %w", err)
 	case err != nil:
 		return err
 	case path == "":

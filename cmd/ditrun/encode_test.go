@@ -190,6 +190,9 @@ func TestEncodePreview(t *testing.T) {
 	if !strings.Contains(o.stdout, "preview "+filepath.Join(out, "preview.png")) {
 		t.Errorf("printed %s", o.stdout)
 	}
+	ditrun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--image-size", "4096", "--out",
+		filepath.Join(t.TempDir(), "latents"), "--preview", "2").refused(t, 1,
+		"--preview: 2 pictures of 4096x4096: a sheet, of at most 4096 pixels a side, holds 1")
 	equalFiles(t, r.latents, out, theShard, "manifest.json")
 }
 

@@ -45,8 +45,9 @@ var layers = [][]string{
 var (
 	withoutC = []string{"internal/disk", "internal/mmap", "internal/names", "internal/saves", "torch/checkpoint",
 		"torch/checkpoint/namemap", "torch/checkpoint/numpy", "torch/philox", "diffusion/schedule", "dit/text/bpe",
-		"data/filename", "data/classes", "data/labels", "data/idx", "data/picture/sheet"}
+		"data/filename", "data/classes", "data/labels", "data/idx"}
 	withoutTorch = slices.Concat(withoutC, []string{"data", "data/interop", "data/picture", "data/picture/codec",
+		"data/picture/sheet",
 		"data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/archive", "data/table",
 		"data/store", "internal/transfer", "diffusion/runs"})
 )

@@ -24,7 +24,9 @@ func newPreviewer(t *trainInput) (*previewer, error) {
 	if t.config.SampleEvery <= 0 {
 		return nil, nil
 	}
-	p, err := sampling.NewPreview(t.config.Model, t.set.Classes, t.latents, t.config.GlobalSeed)
+	model, factor := t.config.Model, t.vae.Config().Downsample()
+	size := image.Pt(factor*model.Width(), factor*model.InputSize)
+	p, err := sampling.NewPreview(model, size, t.set.Classes, t.latents, t.config.GlobalSeed)
 	return &previewer{p, t.vae, t.set.ScalingFactor}, err
 }
 
@@ -35,5 +37,5 @@ func (p *previewer) draw(ctx context.Context, s *torch.Scope, model *dit.DiT, st
 		return nil, err
 	}
 	title := fmt.Sprintf("step %d, guidance %g", step, p.Request.CFGScale)
-	return sheet.Draw(pictures.Images(), p.Words, p.Columns, title)
+	return sheet.Draw(pictures.Images(), sheet.Options{Labels: p.Labels, Columns: p.Columns, Title: title})
 }

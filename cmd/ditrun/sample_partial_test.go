@@ -231,6 +231,6 @@ func TestOutputIsTriedFirst(t *testing.T) {
 		}
 	}
 	ditrun(t, r.sample(filepath.Join(dir, "x.png"), "--num-sampling-steps", "1000", "--num-samples", "1000000")...).
-		refused(t, 1, "1000000 images make a sheet of ", "pixels: want at most 65535 a side",
+		refused(t, 1, "1000000 pictures of 8x8: a sheet, of at most 4096 pixels a side, holds 1360",
 			"hint: give --out a folder, or a name that ends in .npz")
 }

@@ -371,6 +371,6 @@ func (a *vaeAccount) summarize(r training.Result) {
 		a.printf("written to %s", out)
 		return
 	}
-	a.printf("written to %s; %s shows pictures above their reconstructions", out,
+	a.printf("written to %s; %s shows pictures beside their reconstructions", out,
 		filepath.Join(out, training.ReconstructionsName))
 }

@@ -27,6 +27,7 @@ type Pipeline struct {
 	notes []string
 
 	vaePath string
+	weights string // SHA-256 of the model's, "" where no file holds it
 }
 
 // ErrNoVAE is wrapped by [Open] where neither the caller nor the checkpoint has an autoencoder.
@@ -56,6 +57,9 @@ func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
 		return err
 	})
 	if err == nil {
+		p.weights = w.SignedSHA256()
+	}
+	if err == nil {
 		p.vae, err = vae.Open(vaePath, dev)
 	}
 	if err == nil {
@@ -74,6 +78,10 @@ func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
 	}
 	return p, nil
 }
+
+// WeightsSHA256 returns the hex SHA-256 of the weight files of the model and its autoencoder. That of the model is
+// "" where no file beside it holds it: to read it all again takes a while.
+func (p *Pipeline) WeightsSHA256() (model, vae string) { return p.weights, p.vae.WeightsSHA256() }
 
 // Found says in one line what the checkpoint is, with the picture size and the scaling factor that are used, and notes
 // what was assumed about it.

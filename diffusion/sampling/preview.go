@@ -2,8 +2,13 @@ package sampling
 
 import (
 	"context"
+	"fmt"
+	"image"
+	"strconv"
 
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
@@ -14,8 +19,8 @@ import (
 // noise that stays the same throughout the run.
 type Preview struct {
 	Request Request
-	Words   []string // under the pictures: names of classes or captions; nil for a model without condition
-	Columns int      // pictures in a row
+	Labels  []sheet.Label // of the pictures: classes or captions; nil for a model without condition
+	Columns int           // pictures in a row; 0 for what suits a sheet
 }
 
 const (
@@ -25,34 +30,34 @@ const (
 	previewScale = 4
 )
 
-// NewPreview chooses what to draw with a model that is trained on data with these names of classes. Captions are those
-// of set, which is read for a model of text alone.
-func NewPreview(model dit.Config, classes []string, set *latents.Set, seed uint64) (*Preview, error) {
-	p := &Preview{Columns: previewShown,
-		Request: Request{CFGScale: previewScale, Guided: dit.GuideAll, Steps: previewSteps, Seed: seed}}
+// NewPreview chooses what to draw with a model that is trained on data with these names of classes: pictures of a size,
+// of which a sheet holds as many. Captions are those of set, which is read for a model of text alone.
+func NewPreview(model dit.Config, size image.Point, names []string, set *latents.Set, seed uint64) (*Preview, error) {
+	p := &Preview{Request: Request{CFGScale: previewScale, Guided: dit.GuideAll, Steps: previewSteps, Seed: seed}}
 	if model.ClassDropoutProb == 0 {
 		p.Request.CFGScale = 1
 	}
+	columns, rows := sheet.Most(size)
 	switch {
-	case model.HasText():
-		return p, p.addCaptions(set, model.HasClass())
-	case model.HasClass():
-		p.Columns = min(len(classes), previewShown)
-		for range previewEach {
+	case model.HasText(): // a caption a row
+		return p, p.addCaptions(set, model.HasClass(), min(previewShown, rows), min(previewEach, columns))
+	case model.HasClass(): // a class a column
+		p.Columns = min(len(names), previewShown, columns)
+		for range min(previewEach, rows) {
 			for i := range p.Columns {
-				label := i * len(classes) / p.Columns
+				label := i * len(names) / p.Columns
 				p.Request.Labels = append(p.Request.Labels, label)
-				p.Words = append(p.Words, classes[label])
+				p.Labels = append(p.Labels, sheet.Label{Text: classes.Short(names[label]), Else: strconv.Itoa(label)})
 			}
 		}
 	default:
-		p.Request.NumSamples = previewShown * previewEach
+		p.Request.NumSamples = min(previewShown*previewEach, columns*rows)
 	}
 	return p, nil
 }
 
-// addCaptions takes captions from records that lie far from each other, a caption a row.
-func (p *Preview) addCaptions(set *latents.Set, withLabels bool) error {
+// addCaptions takes captions from records that lie far from each other, and so many pictures of each.
+func (p *Preview) addCaptions(set *latents.Set, withLabels bool, most, each int) error {
 	captions, err := tokens.Of(set)
 	if err != nil {
 		return err
@@ -69,10 +74,10 @@ func (p *Preview) addCaptions(set *latents.Set, withLabels bool) error {
 	if p.Request.Null, err = read(0); err != nil {
 		return err
 	}
-	p.Columns = previewEach
+	p.Columns = each
 	shown := map[int32]bool{}
 	const tries = 10 * previewShown // since neighbours in that order may share a caption
-	for i := 0; i < tries && len(shown) < previewShown; i++ {
+	for i := 0; i < tries && len(shown) < most; i++ {
 		record := i * 37 % tries * set.Len() / tries
 		row := captions.Captions(record)[0]
 		if shown[row] {
@@ -83,8 +88,9 @@ func (p *Preview) addCaptions(set *latents.Set, withLabels bool) error {
 		if err != nil {
 			return err
 		}
-		for range previewEach {
-			p.Request.Captions, p.Words = append(p.Request.Captions, c), append(p.Words, texts[row])
+		label := sheet.Label{Text: texts[row], Else: fmt.Sprintf("caption of record %d", record)}
+		for range each {
+			p.Request.Captions, p.Labels = append(p.Request.Captions, c), append(p.Labels, label)
 			if withLabels {
 				p.Request.Labels = append(p.Request.Labels, int(set.Label(record)))
 			}

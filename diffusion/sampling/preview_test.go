@@ -3,12 +3,14 @@ package sampling
 import (
 	"context"
 	"fmt"
+	"image"
 	"slices"
 	"testing"
 
 	"github.com/ditrun/ditrun/data/captions"
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/latents/latentstest"
+	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/dit"
 )
@@ -35,30 +37,45 @@ func TestNewPreview(t *testing.T) {
 	}
 	for _, c := range []struct {
 		condition dit.ConditionKind
+		side      int // of the pictures
 		classes   []string
 		columns   int
 		first     []string // of the words
 		total     int
 		scale     float64
 	}{
-		{dit.OnClass, set.Classes(), 3, []string{"a", "b", "c", "a"}, 12, 4},
-		{dit.OnClass, many, 10, []string{"class 0", "class 100", "class 200"}, 40, 4},
-		{dit.OnText, nil, 4, []string{"a photo of a", "a photo of a", "a photo of a", "a photo of a", "a photo of c"},
+		{dit.OnClass, 256, set.Classes(), 3, []string{"a", "b", "c", "a"}, 12, 4},
+		{dit.OnClass, 256, many, 10, []string{"class 0", "class 100", "class 200"}, 40, 4},
+		{dit.OnClass, 512, many, 7, []string{"class 0", "class 142", "class 285"}, 28, 4}, // as many as a sheet holds
+		{dit.OnClass, 1024, many, 3, []string{"class 0", "class 333", "class 666"}, 9, 4},
+		{dit.OnClass, 5000, many, 1, []string{"class 0"}, 1, 4},
+		{dit.OnText, 256, nil, 4,
+			[]string{"a photo of a", "a photo of a", "a photo of a", "a photo of a", "a photo of c"},
 			12, 4},
-		{dit.OnTextAndClass, set.Classes(), 4, []string{"a photo of a"}, 12, 4},
-		{dit.OnNothing, nil, 10, nil, 40, 1},
+		{dit.OnTextAndClass, 256, set.Classes(), 4, []string{"a photo of a"}, 12, 4},
+		{dit.OnNothing, 256, nil, 0, nil, 40, 1},
+		{dit.OnNothing, 1024, nil, 0, nil, 9, 1},
 	} {
 		cfg.SetCondition(c.condition, len(c.classes), 3, 2)
-		p, err := NewPreview(cfg, c.classes, set, 5)
+		size := image.Pt(c.side, c.side)
+		p, err := NewPreview(cfg, size, c.classes, set, 5)
 		if err != nil {
 			t.Fatal(err)
 		}
 		r := p.Request
-		if p.Columns != c.columns || r.Len() != c.total || r.Seed != 5 || r.CFGScale != c.scale ||
-			!slices.Equal(p.Words[:min(len(p.Words), len(c.first))], c.first) {
-			t.Errorf("%v: %d pictures in rows of %d, %q, %+v", c.condition, r.Len(), p.Columns, p.Words, r)
+		var words []string
+		for _, l := range p.Labels {
+			words = append(words, l.Text)
 		}
-		if n := len(p.Words); n != r.Len() && c.condition != dit.OnNothing {
+		options := sheet.Options{Labels: p.Labels, Columns: p.Columns, Title: "step 1, guidance 4"}
+		if err := sheet.Check(size, r.Len(), options); err != nil {
+			t.Errorf("%v: %v", c.condition, err)
+		}
+		if p.Columns != c.columns || r.Len() != c.total || r.Seed != 5 || r.CFGScale != c.scale ||
+			!slices.Equal(words[:min(len(words), len(c.first))], c.first) {
+			t.Errorf("%v: %d pictures in rows of %d, %q, %+v", c.condition, r.Len(), p.Columns, words, r)
+		}
+		if n := len(words); n != r.Len() && c.condition != dit.OnNothing {
 			t.Errorf("%v: %d words under %d pictures", c.condition, n, r.Len())
 		}
 		if err := r.prepare(cfg); err != nil {
@@ -67,7 +84,7 @@ func TestNewPreview(t *testing.T) {
 	}
 	cfg.SetCondition(dit.OnClass, 3, 0, 0)
 	cfg.ClassDropoutProb = 0
-	if p, err := NewPreview(cfg, set.Classes(), set, 0); err != nil || p.Request.CFGScale != 1 {
+	if p, err := NewPreview(cfg, image.Pt(64, 64), set.Classes(), set, 0); err != nil || p.Request.CFGScale != 1 {
 		t.Errorf("without a null class: %v, %+v", err, p)
 	}
 }

@@ -43,6 +43,12 @@ const (
 // maxCFGScale is far above what shows anything, and keeps the arithmetic finite.
 const maxCFGScale = 1e6
 
+// WithDefaults returns r with the defaults in the place of zero values.
+func (r Request) WithDefaults() Request {
+	r.setDefaults()
+	return r
+}
+
 // setDefaults gives the fields of value zero their defaults.
 func (r *Request) setDefaults() {
 	if r.CFGScale == 0 {

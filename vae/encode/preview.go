@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"image"
 	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
 
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/classes"
@@ -18,14 +19,17 @@ import (
 // PreviewName is the sheet of crops in the folder of the latents.
 const PreviewName = "preview.png"
 
-// previewsPerRow is the width of the sheet, in crops.
-const previewsPerRow = 8
-
 // WritePreview draws n crops from all over the source of o, each over the name of its class, into the sheet
-// [PreviewName] of OutDir, and returns its path. Where none of those that were tried can be decoded it draws no sheet
-// and returns "". A folder with a sheet is one that [Run] takes.
+// [PreviewName] of OutDir, and returns its path. More than a sheet holds are a [sheet.TooManyError]. Where none of
+// those that were tried can be decoded it draws no sheet and returns "". A folder with a sheet is one that [Run]
+// takes.
 func WritePreview(ctx context.Context, o Options, n int) (path string, err error) {
 	o = o.WithDefaults()
+	size := image.Pt(o.ImageSize.Width, o.ImageSize.Height)
+	n = min(n, o.Source.Len())
+	if columns, rows := sheet.Most(size); n > columns*rows {
+		return "", &sheet.TooManyError{N: n, Most: columns * rows, Size: size}
+	}
 	pix, ids, err := Preview(ctx, o.Source, n, o.ImageSize, o.Resampler)
 	if err != nil || len(ids) == 0 {
 		return "", err
@@ -34,12 +38,13 @@ func WritePreview(ctx context.Context, o Options, n int) (path string, err error
 	if err != nil {
 		return "", err
 	}
-	labels := make([]string, len(ids))
+	labels := make([]sheet.Label, len(ids))
 	for i, id := range ids {
-		labels[i], _, _ = strings.Cut(classes.Words(o.Source.Classes()[o.Source.Sample(id).Label]), ",")
+		label := o.Source.Sample(id).Label
+		labels[i] = sheet.Label{Text: classes.Short(o.Source.Classes()[label]), Else: strconv.Itoa(label)}
 	}
-	drawn, err := sheet.Draw(images, labels, min(previewsPerRow, len(images)),
-		fmt.Sprintf("%d of %d pictures, cropped to %s", len(ids), o.Source.Len(), o.ImageSize))
+	title := fmt.Sprintf("%d of %d pictures, cropped to %s", len(ids), o.Source.Len(), o.ImageSize)
+	drawn, err := sheet.Draw(images, sheet.Options{Labels: labels, Title: title})
 	if err != nil {
 		return "", err
 	}
@@ -48,7 +53,7 @@ func WritePreview(ctx context.Context, o Options, n int) (path string, err error
 	}
 	path = filepath.Join(o.OutDir, PreviewName)
 	disk.Sweep(path)
-	return path, sheet.WritePNG(path, drawn)
+	return path, sheet.WritePNG(path, drawn, sheet.Text{Keyword: "Description", Text: title})
 }
 
 // previewTries is how many neighbours are tried in place of a bad picture.

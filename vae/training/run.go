@@ -91,7 +91,7 @@ func (o *Options) DataName() string {
 }
 
 // Run trains a model and writes it into OutDir, with the scaling factor that its latents ask for and a sheet of
-// pictures above their reconstructions. It keeps other processes out of OutDir, which it makes.
+// pictures beside their reconstructions. It keeps other processes out of OutDir, which it makes.
 //
 // It saves the run as it goes. When ctx ends, Run also writes the model as it is, and returns the error of ctx; RunDir
 // then continues the run. So it does after another error, which leaves no model.

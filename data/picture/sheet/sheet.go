@@ -1,24 +1,38 @@
+// Package sheet arranges pictures on one sheet, with words beside them and small ones enlarged, so that a person can
+// judge them, and writes PNG files that say how they were made.
+//
+//	images, err := sheet.Batch(pix, n, width, height)           // uint8 [n, height, width, 3]
+//	drawn, err := sheet.Draw(images, sheet.Options{Labels: labels, Title: "step 1,000"})
+//	err = sheet.WritePNG("samples.png", drawn)                  // whole or not at all
+//
+// The shape of a sheet: pictures that come class by class, equally many of each, stand a class in a row, if the longer
+// side of all pictures together is at most 2.5 times the shorter. Else the sheet gets the number of columns that brings
+// it closest to between a square and 4:3 with the fewest empty cells, which stay white at its end; among these it
+// prefers rows of whole classes, again up to 2.5 times. No side is longer than [MaxSide] pixels: more pictures than
+// that holds are refused by [Check], before anything is drawn.
+//
+// Words are written in any script for which the machine has a font, from right to left where they are read so. Where no
+// font has the letters, a label's other words, such as the number of a class, stand in their place.
 package sheet
 
 import (
-	"fmt"
 	"image"
 	"image/color"
 	"image/draw"
-	"slices"
-	"strings"
 
 	"github.com/disintegration/imaging"
-	"golang.org/x/image/font"
-	"golang.org/x/image/math/fixed"
 )
 
 // Draw geometry, in pixels.
 const (
-	minCell  = 96 // smaller images are enlarged by the whole factor that reaches this
-	gap      = 4
-	margin   = 10
-	titleGap = 8
+	minCell   = 96 // smaller images are enlarged by the whole factor that reaches this
+	gap       = 4
+	margin    = 10
+	titleGap  = 8
+	minTitle  = 320 // pixels a title may have where the images have less
+	maxBeside = 200 // pixels of a label at the left of a row
+	// lines of a title, and of a label under or above an image
+	titleLines, labelLines = 3, 2
 )
 
 var (
@@ -27,208 +41,70 @@ var (
 	cellFrame = color.NRGBA{222, 222, 222, 255}
 )
 
-// Draw shows images of one size with their labels, perRow to a row, on white
-// under a title (which may be empty). Small images are enlarged by a whole
-// factor with hard pixels, so what is judged is what the model made. When all
-// images of a column share their label, the label stands once above the
-// column; when all of a row do, once at its left; else under each image.
-// Labels too wide for their place are cut with an ellipsis. Labels may be nil.
-func Draw(images []image.Image, labels []string, perRow int, title string) (image.Image, error) {
+// Options say what stands on a sheet beside the images.
+type Options struct {
+	Labels  []Label // one an image, or none
+	Title   string
+	Columns int    // images in a row; 0 chooses a good shape
+	Fonts   *Fonts // nil means [SystemFonts]
+}
+
+// A Label stands beside an image, or once beside several that share it.
+type Label struct {
+	Text string
+	Else string // stands where no font has the letters of Text: a number
+	Note string // a line below
+}
+
+// Draw shows images of one size on white, under a title, with their labels. Small images are enlarged by a whole
+// factor with hard pixels, so what is judged is what the model made. When all images have the same label, it is the
+// title; when all of a column share theirs, it stands once above the column; when all of a row do, once at its
+// left; else under each image. Words that have no room are cut with an ellipsis.
+func Draw(images []image.Image, o Options) (image.Image, error) {
 	size, err := sameSize(images)
 	if err != nil {
 		return nil, err
 	}
-	l, err := newSheetLayout(size, len(images), labels, perRow, title)
+	l, err := newLayout(size, len(images), o)
 	if err != nil {
 		return nil, err
 	}
-	face, bold, place, cell, pitch, line := l.face, l.bold, l.place, l.cell, l.pitch, l.line
-	perRow = l.perRow
-	sheet := newCanvas(l.size.X, l.size.Y, paper)
-	if title != "" {
-		baseline := margin + bold.Metrics().Ascent.Ceil()
-		drawText(sheet, bold, ink, fit(bold, title, l.size.X-2*margin), margin, baseline)
+	sheet := image.NewRGBA(image.Rectangle{Max: l.size})
+	draw.Draw(sheet, sheet.Rect, image.NewUniform(paper), image.Point{}, draw.Src)
+	for i, line := range l.title {
+		line.draw(sheet, ink, margin, margin+l.heading.ascent+i*l.heading.line)
 	}
-
 	for i, img := range images {
-		at := l.origin.Add(image.Pt(i%perRow*pitch.X, i/perRow*pitch.Y))
-		box := image.Rectangle{at, at.Add(cell)}
+		at := l.cellAt(i)
+		box := image.Rectangle{at, at.Add(l.cell)}
 		// A hairline keeps images with a white border apart from the paper.
 		draw.Draw(sheet, box.Inset(-1), image.NewUniform(cellFrame), image.Point{}, draw.Src)
-		if cell != size {
-			img = imaging.Resize(img, cell.X, cell.Y, imaging.NearestNeighbor)
+		if l.cell != size {
+			img = imaging.Resize(img, l.cell.X, l.cell.Y, imaging.NearestNeighbor)
 		}
 		draw.Draw(sheet, box, img, img.Bounds().Min, draw.Src)
-		switch {
-		case place == underEach:
-			drawCentred(sheet, face, labels[i], at.X, cell.X, box.Max.Y+gap/2+face.Metrics().Ascent.Ceil())
-		case place == aboveColumns && i < perRow:
-			drawCentred(sheet, face, labels[i], at.X, cell.X, l.titleBottom+face.Metrics().Ascent.Ceil())
-		case place == leftOfRows && i%perRow == 0:
-			lines := wrap(face, labels[i], l.rowLabelWidth, max(1, cell.Y/line))
-			baseline := at.Y + (cell.Y+face.Metrics().CapHeight.Ceil()-(len(lines)-1)*line)/2
-			for k, text := range lines {
-				drawText(sheet, face, ink, text, l.origin.X-2*gap-font.MeasureString(face, text).Ceil(),
-					baseline+k*line)
-			}
-		}
+		l.drawLabel(sheet, i, box)
 	}
 	return sheet, nil
 }
 
-// MaxSide is the most pixels a side of a picture that other programs open.
-const MaxSide = 65535
-
-// Check returns an error where [Draw] of n images of a size would be larger than MaxSide.
-func Check(size image.Point, n int, labels []string, perRow int) error {
-	for _, labels := range [][]string{nil, labels} { // without labels first: to measure millions takes a while
-		l, err := newSheetLayout(size, n, labels, perRow, "")
-		if err != nil {
-			return err
-		}
-		if err := checkSide(n, l.size); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// CheckGrid is Check for [Grid].
-func CheckGrid(size image.Point, n, perRow, padding int) error {
-	if n == 1 {
-		return nil
-	}
-	return checkSide(n, gridSize(size, n, perRow, padding))
-}
-
-func checkSide(n int, size image.Point) error {
-	if size.X > MaxSide || size.Y > MaxSide {
-		return fmt.Errorf("%d images make a sheet of %dx%d pixels: want at most %d a side", n, size.X, size.Y, MaxSide)
-	}
-	return nil
-}
-
-// A sheetLayout says where everything is on a sheet.
-type sheetLayout struct {
-	perRow        int
-	size          image.Point // of the sheet
-	cell          image.Point // size of an image on it
-	origin, pitch image.Point // of the first cell, from cell to cell
-	place         labelPlace
-	titleBottom   int
-	rowLabelWidth int
-	line          int // height of a line of a label
-	face, bold    font.Face
-}
-
-func newSheetLayout(size image.Point, n int, labels []string, perRow int, title string) (l sheetLayout, err error) {
-	l.perRow = min(max(perRow, 1), n)
-	rows := (n + l.perRow - 1) / l.perRow
-	l.cell = size.Mul(max(1, (minCell+min(size.X, size.Y)-1)/min(size.X, size.Y)))
-	if l.face, err = newFace(13); err != nil {
-		return l, err
-	}
-	if l.bold, err = newBoldFace(15); err != nil {
-		return l, err
-	}
-	l.place = placeLabels(labels, n, l.perRow)
-	l.line = l.face.Metrics().Height.Ceil()
-
-	l.origin = image.Pt(margin, margin)
-	l.pitch = l.cell.Add(image.Pt(gap, gap))
-	if title != "" {
-		l.origin.Y += l.bold.Metrics().Height.Ceil() + titleGap
-	}
-	l.titleBottom = l.origin.Y
-	switch l.place {
-	case aboveColumns:
-		l.origin.Y += l.line + gap
-	case leftOfRows:
-		for i := 0; i < len(labels); i += l.perRow {
-			l.rowLabelWidth = max(l.rowLabelWidth, font.MeasureString(l.face, labels[i]).Ceil())
-		}
-		l.rowLabelWidth = min(l.rowLabelWidth, 200)
-		l.origin.X += l.rowLabelWidth + 2*gap
-	case underEach:
-		l.pitch.Y += l.line + gap
-	}
-	l.size.X = l.origin.X + l.perRow*l.pitch.X - gap + margin
-	l.size.Y = l.origin.Y + rows*l.pitch.Y - gap + margin
-	if title != "" {
-		// A title wider than a sheet of one or two images widens the sheet.
-		l.size.X = max(l.size.X, font.MeasureString(l.bold, title).Ceil()+2*margin)
-		l.size.X = min(l.size.X, 4*l.pitch.X*l.perRow+1000)
-	}
-	return l, nil
-}
-
-type labelPlace int
-
-const (
-	nowhere labelPlace = iota
-	aboveColumns
-	leftOfRows
-	underEach
-)
-
-// placeLabels finds where the labels of n images need to stand.
-func placeLabels(labels []string, n, perRow int) labelPlace {
-	if len(labels) != n || !slices.ContainsFunc(labels, func(l string) bool { return l != "" }) {
-		return nowhere
-	}
-	byColumn, byRow := true, true
-	for i, l := range labels {
-		byColumn = byColumn && l == labels[i%perRow]
-		byRow = byRow && l == labels[i-i%perRow]
-	}
+// drawLabel writes what stands beside image i.
+func (l *layout) drawLabel(dst draw.Image, i int, box image.Rectangle) {
+	lines := l.labels[i]
 	switch {
-	case byColumn:
-		return aboveColumns
-	case byRow:
-		return leftOfRows
-	}
-	return underEach
-}
-
-// wrap breaks text between words into at most n lines of at most width pixels; what has no room is cut.
-func wrap(face font.Face, text string, width, n int) (lines []string) {
-	words := strings.Fields(text)
-	for len(words) > 0 {
-		used := 1
-		for used < len(words) && font.MeasureString(face, strings.Join(words[:used+1], " ")) <= fixed.I(width) {
-			used++
+	case len(lines) == 0:
+	case l.place == underEach, l.place == aboveColumns:
+		baseline := box.Max.Y + gap/2 + l.text.ascent
+		if l.place == aboveColumns {
+			baseline = l.origin.Y - gap - (len(lines)-1)*l.text.line - l.text.line + l.text.ascent
 		}
-		if len(lines) == n-1 {
-			used = len(words)
+		for k, line := range lines {
+			line.draw(dst, ink, box.Min.X+(l.cell.X-line.width)/2, baseline+k*l.text.line)
 		}
-		lines = append(lines, fit(face, strings.Join(words[:used], " "), width))
-		words = words[used:]
-	}
-	return lines
-}
-
-// fit shortens text until it is at most width pixels wide.
-func fit(face font.Face, text string, width int) string {
-	limit := fixed.I(width)
-	if font.MeasureString(face, text) <= limit {
-		return text
-	}
-	runes := []rune(text)
-	for len(runes) > 1 {
-		runes = runes[:len(runes)-1]
-		if s := string(runes) + "\u2026"; font.MeasureString(face, s) <= limit {
-			return s
+	case l.place == leftOfRows:
+		baseline := box.Min.Y + (l.cell.Y+l.text.capitals-(len(lines)-1)*l.text.line)/2
+		for k, line := range lines {
+			line.draw(dst, ink, l.origin.X-2*gap-line.width, baseline+k*l.text.line)
 		}
 	}
-	return string(runes)
-}
-
-func drawCentred(dst draw.Image, face font.Face, text string, x, width, baseline int) {
-	text = fit(face, text, width)
-	drawText(dst, face, ink, text, x+(width-font.MeasureString(face, text).Ceil())/2, baseline)
-}
-
-func drawText(dst draw.Image, face font.Face, c color.Color, text string, x, baseline int) {
-	d := font.Drawer{Dst: dst, Src: image.NewUniform(c), Face: face, Dot: fixed.P(x, baseline)}
-	d.DrawString(text)
 }

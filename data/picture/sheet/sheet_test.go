@@ -2,6 +2,7 @@ package sheet
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -11,9 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/image/font"
-	"golang.org/x/image/math/fixed"
 )
 
 // disc is a stand-in for a sample: a shape that depends on class and number.
@@ -56,57 +54,17 @@ func keep(t *testing.T, name string, img image.Image) {
 	}
 }
 
-// TestGrid checks the layout of torchvision's make_grid with padding 2.
-func TestGrid(t *testing.T) {
-	var images []image.Image
-	for i := range 6 {
-		v := uint8(10 * (i + 1))
-		img, err := FromRGB(bytes.Repeat([]byte{v, v, v}, 12), 4, 3)
-		if err != nil {
-			t.Fatal(err)
-		}
-		images = append(images, img)
-	}
-	g, err := Grid(images, 4, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := g.Bounds().Size(), image.Pt(4*6+2, 2*5+2); got != want {
-		t.Fatalf("size %v, want %v", got, want)
-	}
-	for _, c := range []struct {
-		x, y int
-		want uint8
-	}{
-		{0, 0, 0}, {1, 2, 0}, {2, 2, 10}, {5, 4, 10}, {6, 4, 0}, {7, 4, 0}, {8, 2, 20}, {20, 2, 40}, {23, 4, 40},
-		{24, 2, 0}, {2, 5, 0}, {2, 7, 50}, {8, 9, 60}, {8, 10, 0}, {14, 8, 0}, {25, 11, 0},
-	} {
-		if got := color.NRGBAModel.Convert(g.At(c.x, c.y)); got != (color.NRGBA{c.want, c.want, c.want, 255}) {
-			t.Errorf("pixel %d,%d is %v, want %d", c.x, c.y, got, c.want)
-		}
-	}
-	one, err := Grid(images[:1], 4, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := one.Bounds().Size(); got != image.Pt(4, 3) {
-		t.Errorf("grid of one image is %v, want it unpadded, 4x3", got)
-	}
-}
-
-func TestGridErrors(t *testing.T) {
+func TestErrors(t *testing.T) {
 	small, large := disc(4, 0, 0), disc(5, 0, 0)
 	for _, c := range []struct {
 		images []image.Image
-		perRow int
 		want   string
 	}{
-		{nil, 4, "no images"},
-		{[]image.Image{small, large}, 4, "image 1 is 5x5, want 4x4"},
-		{[]image.Image{small, small}, 0, "grid of 0 per row"},
-		{[]image.Image{image.NewNRGBA(image.Rect(0, 0, 0, 0))}, 1, "empty"},
+		{nil, "no images"},
+		{[]image.Image{small, large}, "image 1 is 5x5, want 4x4"},
+		{[]image.Image{image.NewNRGBA(image.Rect(0, 0, 0, 0))}, "empty"},
 	} {
-		if _, err := Grid(c.images, c.perRow, 2); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Draw(c.images, Options{Fonts: GoFonts()}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("error %v, want %q", err, c.want)
 		}
 	}
@@ -136,106 +94,129 @@ func TestBatch(t *testing.T) {
 var fashion = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
 	"Ankle boot"}
 
+// numbered are labels whose classes are numbered.
+func numbered(names ...string) (labels []Label) {
+	for i, name := range names {
+		labels = append(labels, Label{Text: name, Else: fmt.Sprint(i)})
+	}
+	return labels
+}
+
 func TestSheet(t *testing.T) {
 	var columns, rows []image.Image
-	var columnLabels, rowLabels []string
+	var columnLabels, rowLabels []Label
+	names := numbered(fashion...)
 	for i := range 80 {
 		columns = append(columns, disc(32, i%10, i/10))
-		columnLabels = append(columnLabels, fashion[i%10])
+		columnLabels = append(columnLabels, names[i%10])
 		rows = append(rows, disc(28, i/8, i%8))
-		rowLabels = append(rowLabels, fashion[i/8])
+		rowLabels = append(rowLabels, names[i/8])
 	}
-	imagenet := []string{"golden retriever", "otter", "red panda, lesser panda, panda, bear cat", "geyser",
-		"macaw", "valley, vale", "balloon",
-		"golden retriever, a very long name for a dog indeed, longer than its picture"}
+	imagenet := numbered("golden retriever", "otter", "red panda", "geyser", "macaw", "valley", "balloon",
+		"golden retriever, a very long name for a dog indeed, longer than its picture, which is cut behind two lines")
 	var large []image.Image
 	for i := range 8 {
 		large = append(large, disc(256, i, i))
 	}
 	for _, c := range []struct {
-		name   string
-		images []image.Image
-		labels []string
-		perRow int
-		title  string
-		size   image.Point
-		place  labelPlace
+		name    string
+		images  []image.Image
+		labels  []Label
+		columns int
+		title   string
+		shape   image.Point // columns and rows
+		place   labelPlace
 	}{
-		{"columns.png", columns, columnLabels, 10, "DiT-S/2, step 2,000, cfg 4.0", image.Point{}, aboveColumns},
-		{"rows.png", rows, rowLabels, 8, "", image.Point{}, leftOfRows},
-		{"each.png", large, imagenet, 4, "cfg 4.0, seed 0", image.Point{}, underEach},
-		{"plain.png", columns[:7], nil, 4, "", image.Pt(2*margin+4*100-gap, 2*margin+2*100-gap), nowhere},
-		{"single.png", columns[:1], []string{"T-shirt/top"}, 4, "a title that is wider than its one small picture",
-			image.Point{}, aboveColumns},
+		{"columns.png", columns, columnLabels, 10, "DiT-S/2, step 2,000, cfg 4.0", image.Pt(10, 8), aboveColumns},
+		{"rows.png", rows, rowLabels, 0, "", image.Pt(8, 10), leftOfRows},
+		{"each.png", large, imagenet, 0, "cfg 4.0, seed 0", image.Pt(3, 3), underEach},
+		{"plain.png", columns[:7], nil, 0, "", image.Pt(3, 3), nowhere},
+		{"single.png", columns[:1], names[:1], 0, "a title that is wider than its one small picture", image.Pt(1, 1),
+			underEach},
+		{"same.png", rows[:8], rowLabels[:8], 0, "", image.Pt(3, 3), nowhere},
 	} {
-		img, err := Draw(c.images, c.labels, c.perRow, c.title)
+		o := Options{Labels: c.labels, Columns: c.columns, Title: c.title, Fonts: GoFonts()}
+		l, err := newLayout(c.images[0].Bounds().Size(), len(c.images), o)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		if got := placeLabels(c.labels, len(c.images), min(c.perRow, len(c.images))); got != c.place {
-			t.Errorf("%s: labels at %d, want %d", c.name, got, c.place)
+		rows := (len(c.images) + l.columns - 1) / l.columns
+		if got := image.Pt(l.columns, rows); got != c.shape || l.place != c.place {
+			t.Errorf("%s: %v images, labels at %d, want %v, %d", c.name, got, l.place, c.shape, c.place)
 		}
-		if got := img.Bounds().Size(); c.size != (image.Point{}) && got != c.size {
-			t.Errorf("%s is %v, want %v", c.name, got, c.size)
+		img, err := Draw(c.images, o)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if img.Bounds().Size() != l.size {
+			t.Errorf("%s: is %v, was to be %v", c.name, img.Bounds(), l.size)
 		}
 		keep(t, c.name, img)
+	}
+}
+
+// TestShape: whatever their number, images without labels lie nearly in a square or in 4:3.
+func TestShape(t *testing.T) {
+	for _, size := range []image.Point{{32, 32}, {64, 64}, {256, 256}, {256, 384}, {384, 256}, {48, 32}} {
+		for _, n := range []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 20, 50, 100, 101, 1000} {
+			if columns, rows := Most(size); n > columns*rows {
+				continue
+			}
+			for _, labelled := range []bool{false, true} {
+				o := Options{Fonts: GoFonts()}
+				for i := range n {
+					if labelled {
+						o.Labels = append(o.Labels, Label{Text: fmt.Sprint("class ", i)})
+					}
+				}
+				l, err := newLayout(size, n, o)
+				if err != nil {
+					t.Fatalf("%d of %v: %v", n, size, err)
+				}
+				rows := (n + l.columns - 1) / l.columns
+				ratio := float64(l.columns*l.pitch.X) / float64(rows*l.pitch.Y)
+				low, high := 0.7, 1.8
+				if n < 4 { // of which some shapes are not to be had
+					low, high = 0.5, 3
+				}
+				if ratio < low || ratio > high || l.columns*rows-n >= l.columns {
+					t.Errorf("%d of %v, labelled %v: %d columns, %d rows, %.2f times as wide as high", n, size,
+						labelled,
+						l.columns, rows, ratio)
+				}
+			}
+		}
+	}
+	for _, c := range []struct{ classes, each, columns int }{
+		{10, 10, 10}, {10, 4, 4}, {4, 10, 10}, {3, 2, 2}, {20, 8, 8},
+		{1, 13, 4}, {2, 8, 4}, // a row of each would be a strip
+		{100, 2, 16}, {100, 3, 21}, // rows of whole classes
+		{13, 1, 5},
+	} {
+		var labels []Label
+		for i := range c.classes * c.each {
+			labels = append(labels, Label{Text: fmt.Sprint("class ", i/c.each)})
+		}
+		l, err := newLayout(image.Pt(32, 32), len(labels), Options{Labels: labels, Fonts: GoFonts()})
+		if err != nil || l.columns != c.columns {
+			t.Errorf("%d each of %d classes: %d columns (%v), want %d", c.each, c.classes, l.columns, err, c.columns)
+		}
 	}
 }
 
 // TestSheetKeepsPixels: an enlarged cell holds each pixel as a square block.
 func TestSheetKeepsPixels(t *testing.T) {
 	src := disc(32, 4, 3)
-	img, err := Draw([]image.Image{src}, nil, 1, "")
+	img, err := Draw([]image.Image{src}, Options{Fonts: GoFonts()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for y := range 96 {
 		for x := range 96 {
-			if got, want := img.At(margin+x, margin+y), src.At(x/3, y/3); got != want {
+			if got, want := color.NRGBAModel.Convert(img.At(margin+x, margin+y)), src.At(x/3, y/3); got != want {
 				t.Fatalf("pixel %d,%d is %v, want %v", x, y, got, want)
 			}
 		}
-	}
-}
-
-func TestWrap(t *testing.T) {
-	face, err := newFace(13)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const text = "a photo of an ankle boot on a white background, seen from the left"
-	width := font.MeasureString(face, "a photo of an ankle boot").Ceil()
-	if got := wrap(face, text, width, 9); strings.Join(got, " ") != text || got[0] != "a photo of an ankle boot" ||
-		len(got) < 3 {
-		t.Errorf("%q", got)
-	}
-	if got := wrap(face, text, width, 2); len(got) != 2 || !strings.HasSuffix(got[1], "\u2026") {
-		t.Errorf("two lines: %q", got)
-	}
-	if got := wrap(face, strings.Repeat("a", 100), width, 3); len(got) != 1 || !strings.HasSuffix(got[0], "\u2026") {
-		t.Errorf("one long word: %q", got)
-	}
-	if got := wrap(face, " ", width, 3); len(got) != 0 {
-		t.Errorf("no words: %q", got)
-	}
-	for _, line := range wrap(face, text, 40, 99) {
-		if font.MeasureString(face, line) > fixed.I(40) {
-			t.Errorf("%q is wider than 40 pixels", line)
-		}
-	}
-}
-
-func TestFit(t *testing.T) {
-	face, err := newFace(13)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := fit(face, "Bag", 96); got != "Bag" {
-		t.Errorf("got %q", got)
-	}
-	got := fit(face, "red panda, lesser panda, panda", 96)
-	if !strings.HasPrefix(got, "red panda") || !strings.HasSuffix(got, "\u2026") {
-		t.Errorf("got %q", got)
 	}
 }
 
@@ -261,34 +242,61 @@ func ExampleNumberedName() {
 // The size of a sheet is known before it is drawn, and has a bound.
 func TestCheckSize(t *testing.T) {
 	size := image.Pt(96, 96)
-	labels := func(n int) (out []string) {
+	labels := func(n int) (out []Label) {
 		for i := range n {
-			out = append(out, fmt.Sprint(i))
+			out = append(out, Label{Text: fmt.Sprint(i)})
 		}
 		return out
 	}
-	// A row takes 96 pixels and a gap of 4, with labels a line more; the margins are 10 on each side.
+	// An image takes 96 pixels and a gap of 4, with labels a line of 16 more and a gap; the margins are 10 on each
+	// side.
 	for _, c := range []struct {
-		n, perRow int
-		labels    []string
-		ok        bool
+		n, columns int
+		labels     []Label
+		ok         bool
 	}{
-		{1, 1, nil, true}, {655, 1, nil, true}, {656, 1, nil, false}, {655, 655, nil, true}, {656, 656, nil, false},
-		{655 * 655, 655, nil, true},
-		{100, 1, labels(100), true}, {5000, 8, nil, true}, {5000, 8, labels(5000), false}, {10_000_000, 20, nil, false},
+		{1, 1, nil, true}, {40, 1, nil, true}, {41, 1, nil, false}, {40, 40, nil, true}, {41, 41, nil, false},
+		{1600, 0, nil, true}, {1601, 0, nil, false}, {1000, 0, labels(1000), true}, {1600, 0, labels(1600), false},
+		{10_000_000, 20, nil, false}, {10_000_000, 0, nil, false},
 	} {
-		if err := Check(size, c.n, c.labels, c.perRow); (err == nil) != c.ok {
-			t.Errorf("sheet of %d, %d a row, %d labels: %v", c.n, c.perRow, len(c.labels), err)
+		o := Options{Labels: c.labels, Columns: c.columns, Fonts: GoFonts()}
+		if err := Check(size, c.n, o); (err == nil) != c.ok {
+			t.Errorf("sheet of %d, %d a row, %d labels: %v", c.n, c.columns, len(c.labels), err)
 		}
 	}
-	// 98 pixels a row, and 2
-	for n, ok := range map[int]bool{1: true, 4: true, 4 * 668: true, 4*668 + 1: false, 1 << 30: false} {
-		if err := CheckGrid(size, n, 4, 2); (err == nil) != ok {
-			t.Errorf("grid of %d: %v", n, err)
+	// What the error says is right.
+	for _, size := range []image.Point{{32, 32}, {256, 256}, {512, 512}, {1024, 768}, {64, 80}} {
+		for _, labelled := range []bool{false, true} {
+			options := func(n int) (o Options) {
+				if o.Fonts = GoFonts(); labelled {
+					o.Labels = labels(n)
+				}
+				return o
+			}
+			var tooMany *TooManyError
+			if err := Check(size, 5000, options(5000)); !errors.As(err, &tooMany) {
+				t.Fatalf("5000 of %v: %v", size, err)
+			}
+			most := tooMany.Most
+			if err := Check(size, most, options(most)); err != nil {
+				t.Errorf("%d of %v, labelled %v: %v", most, size, labelled, err)
+			}
+			if err := Check(size, most+1, options(most+1)); err == nil {
+				t.Errorf("%d of %v, labelled %v fit", most+1, size, labelled)
+			}
+		}
+		columns, rows := Most(size)
+		o := Options{Labels: labels(columns * rows), Columns: columns, Title: "step 1,000", Fonts: GoFonts()}
+		if err := Check(size, columns*rows, o); err != nil {
+			t.Errorf("%d x %d of %v: %v", columns, rows, size, err)
 		}
 	}
-	err := CheckGrid(size, 1<<20, 4, 2)
-	if err == nil || err.Error() != "1048576 images make a sheet of 394x25690114 pixels: want at most 65535 a side" {
+	if err := Check(image.Pt(6000, 5000), 1, Options{}); err != nil {
+		t.Errorf("a large picture alone: %v", err)
+	}
+	err := Check(image.Pt(256, 256), 1<<20, Options{})
+	if err == nil || err.Error() !=
+		"1048576 pictures of 256x256: a sheet, of at most 4096 pixels a side, holds 225" {
 		t.Errorf("%v", err)
 	}
 }

@@ -38,7 +38,8 @@ func openFolderStore(ctx context.Context, dir string, s partialState, set Set) (
 func (f *folderStore) add(first int, p sampling.Pictures) (int64, error) {
 	for i, img := range p.Images() {
 		path := sheet.NumberedName(f.dir, first+i)
-		err := disk.Retry(f.ctx, disk.Pauses(), func() error { return sheet.WritePNG(path, img) })
+		texts := f.set.Recipe.ofPicture(&f.set, first+i)
+		err := disk.Retry(f.ctx, disk.Pauses(), func() error { return sheet.WritePNG(path, img, texts...) })
 		if err != nil {
 			return 0, err
 		}

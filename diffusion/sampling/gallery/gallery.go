@@ -34,6 +34,8 @@ type Set struct {
 	Classes   []string // names by label, as far as there are any
 	// Key names the request, see [sampling.Pipeline.Key]. It is called for folders and .npz files, and takes a while.
 	Key func() (string, error)
+	// Recipe goes into PNG files.
+	Recipe Recipe
 }
 
 func (s Set) validate() error {

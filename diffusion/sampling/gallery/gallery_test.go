@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"image"
 	"io"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint/numpy"
@@ -216,9 +218,91 @@ func TestSheet(t *testing.T) {
 	set := setOf("a")
 	set.Count, set.Labels = 1e6, nil
 	if _, err := Open(context.Background(), path, set); err == nil ||
-		!strings.HasPrefix(err.Error(), "out "+path+": 1000000 images make a sheet of ") {
+		!strings.HasPrefix(err.Error(), "out "+path+": 1000000 pictures of 3x2: a sheet, of at most 4096 pixels a ") {
 		t.Errorf("a million pictures: %v", err)
 	}
+}
+
+// A single picture that has no name is written as it is, so that it is a picture and no sheet.
+func TestSinglePicture(t *testing.T) {
+	for _, c := range []struct {
+		classes []string
+		size    image.Point
+	}{{nil, image.Pt(width, height)}, {[]string{"cat"}, image.Pt(164, 136)}} {
+		path := filepath.Join(t.TempDir(), "x.png")
+		set := setOf("a")
+		set.Count, set.Labels, set.Classes = 1, []int{0}, c.classes
+		out, err := Open(context.Background(), path, set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(out.Add(pictures(0, 1)), out.Finish()); err != nil {
+			t.Fatal(err)
+		}
+		if size, texts := texts(t, path); size != c.size || len(texts) > 0 {
+			t.Errorf("of classes %q it is a picture of %v with the texts %q, want %v", c.classes, size, texts, c.size)
+		}
+	}
+}
+
+// texts reads the size and the texts of a PNG file.
+func texts(t *testing.T, path string) (image.Point, []sheet.Text) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	size, texts, err := sheet.ReadTexts(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return size, texts
+}
+
+func TestRecipe(t *testing.T) {
+	set := setOf("a")
+	set.Recipe = Recipe{Software: "ditrun v1.2.3", Command: "ditrun sample --ckpt run", NegativePrompt: "blur,\nnoise",
+		Model: "run, the best", ModelSHA256: "0123456789abcdef", VAE: "vae",
+		Request: sampling.Request{CFGScale: 4, Steps: "10,15", Seed: 7}}
+	draw := func(path string) {
+		t.Helper()
+		out, err := Open(context.Background(), path, set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(t, out, 3)
+		if err := out.Finish(); err != nil {
+			t.Fatal(err)
+		}
+		out.Close()
+	}
+	want := func(path string, texts []sheet.Text, description, parameters string) {
+		t.Helper()
+		list := []sheet.Text{{Keyword: "Software", Text: "ditrun v1.2.3"}, {Keyword: "Description", Text: description},
+			{Keyword: "parameters", Text: parameters}}
+		if !slices.Equal(texts, list) {
+			t.Errorf("%s: texts %q, want %q", filepath.Base(path), texts, list)
+		}
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "x.png")
+	draw(path)
+	_, got := texts(t, path)
+	const fields = `Steps: "10,15", Sampler: ddpm, CFG scale: 4, Seed: 7, Size: 3x2, Model hash: 0123456789, ` +
+		`Model: "run, the best", VAE: vae, RNG: image, Batch size: 3, `
+	want(path, got, "ditrun sample --ckpt run",
+		"cat\ndog, small\nNegative prompt: blur, noise\n"+fields+"Pictures: 8, Version: ditrun v1.2.3")
+	folder := filepath.Join(dir, "folder")
+	draw(folder)
+	path = filepath.Join(folder, "000003.png")
+	_, got = texts(t, path)
+	want(path, got, "ditrun sample --ckpt run # picture 3",
+		"dog, small\nNegative prompt: blur, noise\n"+fields+"Class: 1, Picture: 3, Version: ditrun v1.2.3")
+	path = filepath.Join(folder, "000007.png")
+	_, got = texts(t, path)
+	want(path, got, "ditrun sample --ckpt run # picture 7",
+		"Negative prompt: blur, noise\n"+fields+"Class: 3, Picture: 7, Version: ditrun v1.2.3")
 }
 
 func TestCheck(t *testing.T) {

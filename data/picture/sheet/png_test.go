@@ -1,0 +1,71 @@
+package sheet
+
+import (
+	"bytes"
+	"errors"
+	"image/png"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestTexts(t *testing.T) {
+	texts := []Text{{"Software", "ditrun v1.0"}, {"Description", "ditrun sample --prompt '\u732b, \u00e4'"},
+		{"parameters", "a\nb: 1"}, {"Comment", ""}}
+	path := filepath.Join(t.TempDir(), "x.png")
+	write := func() []byte {
+		if err := WritePNG(path, disc(8, 1, 1), texts...); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	data := write()
+	if !bytes.Equal(data, write()) {
+		t.Error("the same picture and texts make other bytes")
+	}
+	img, err := png.Decode(bytes.NewReader(data))
+	if err != nil || img.Bounds() != disc(8, 1, 1).Bounds() {
+		t.Fatalf("%v, %v", img, err)
+	}
+	size, got, err := ReadTexts(bytes.NewReader(data))
+	if err != nil || !slices.Equal(got, texts) || size != img.Bounds().Size() {
+		t.Errorf("read %q of %v (%v)", got, size, err)
+	}
+	// Damage is found, whatever is damaged, or it is not in the texts.
+	for at := range data {
+		bad := bytes.Clone(data)
+		bad[at] ^= 1
+		ReadTexts(bytes.NewReader(bad))
+	}
+	bad := bytes.Replace(data, []byte("ditrun v1.0"), []byte("ditrun v2.0"), 1)
+	if _, _, err := ReadTexts(bytes.NewReader(bad)); err == nil {
+		t.Error("a changed text is read")
+	}
+	for n := range bytes.Index(data, []byte("IDAT")) {
+		if _, _, err := ReadTexts(bytes.NewReader(data[:n])); err == nil {
+			t.Errorf("%d bytes are read", n)
+		}
+	}
+	if _, _, err := ReadTexts(strings.NewReader("GIF89a" + strings.Repeat("x", 100))); !errors.Is(err, ErrNoPNG) {
+		t.Errorf("error %v", err)
+	}
+	for _, keyword := range []string{"", " x", "x\n", "\u00e4", strings.Repeat("x", 80)} {
+		if err := WritePNG(path, disc(8, 1, 1), Text{keyword, "x"}); err == nil {
+			t.Errorf("keyword %q is written", keyword)
+		}
+	}
+	// What cannot stand in a text does not break the file.
+	if err := WritePNG(path, disc(8, 1, 1), Text{"Comment", "a\x00b\xff"}); err != nil {
+		t.Fatal(err)
+	}
+	data, _ = os.ReadFile(path)
+	if _, got, err = ReadTexts(bytes.NewReader(data)); err != nil || got[0].Text != "a\ufffdb\ufffd" {
+		t.Errorf("read %q (%v)", got, err)
+	}
+}
