@@ -42,7 +42,8 @@ func inspectCommand() *cli.Command {
 		args:  "PATH",
 		description: "Reads names, shapes and types, not the numbers, and needs no libtorch.\n" +
 			"Nothing in a file is run, pickles included. Tensors that differ only in\n" +
-			"the number of their block are shown as one line; --all shows each.",
+			"the number of their block are shown as one line; --all shows each.\n" +
+			"Of a PNG from `ditrun sample` it prints how it was drawn.",
 		example: "ditrun inspect DiT-XL-2-256x256.pt\n" +
 			"ditrun inspect --sha256 --json results/000-DiT-XL-2",
 		flags: o.flags(),
@@ -82,6 +83,9 @@ type inspection struct {
 func runInspect(e *env, o *inspectOptions) error {
 	if e.flags.Args().Len() != 1 {
 		return withHint(usagef("inspect: want one file or folder"), "as in `ditrun inspect DiT-XL-2-256x256.pt`")
+	}
+	if ok, err := inspectPicture(e, e.flags.Args().First()); ok {
+		return err
 	}
 	in, err := inspect(e.flags.Args().First(), o.model)
 	if err != nil {

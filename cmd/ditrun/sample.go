@@ -28,6 +28,8 @@ type sampleOptions struct {
 
 	scaleGiven bool // by --cfg-scale
 	textGiven  bool // by a flag that belongs to --prompt
+
+	typed struct{ ckpt, vae, textEncoder, textStates string } // as they were given
 }
 
 func (o *sampleOptions) flags() []cli.Flag {
@@ -95,6 +97,7 @@ func (o *sampleOptions) check(given func(string) bool) (err error) {
 			return err
 		}
 	}
+	o.typed.ckpt, o.typed.vae, o.typed.textEncoder, o.typed.textStates = o.ckpt, o.vae, o.textEncoder, o.textStates
 	o.scaleGiven = given("cfg-scale")
 	o.textGiven = slices.ContainsFunc([]string{"prompt", "negative-prompt", "text-encoder", "text-states"}, given)
 	return o.checkOut()

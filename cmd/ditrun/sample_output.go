@@ -108,7 +108,7 @@ func listClasses(labels []int, names []string) string {
 func (o *sampleOptions) openOutput(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) (gallery.Output,
 	error) {
 	set := gallery.Set{Count: r.Len(), BatchSize: r.BatchSize, Labels: show.labels, Prompts: show.prompts,
-		Classes: p.Info().Classes, Key: func() (string, error) { return p.Key(r) }}
+		Classes: p.Info().Classes, Key: func() (string, error) { return p.Key(r) }, Recipe: o.recipe(p, r, show)}
 	set.Height, set.Width = p.PictureSize()
 	out, err := gallery.Open(e.ctx, o.out, set)
 	switch {

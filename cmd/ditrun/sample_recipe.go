@@ -1,0 +1,123 @@
+package main
+
+import (
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ditrun/ditrun/diffusion/runs"
+	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
+	"github.com/ditrun/ditrun/dit"
+)
+
+// recipe is what PNG files say of how they were made: this command, with its defaults, under the names of typed, since
+// those of o may be places in the cache by now.
+func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show subjects) gallery.Recipe {
+	out := gallery.Recipe{Software: software(), NegativePrompt: o.negativePrompt, Model: portable(o.typed.ckpt),
+		VAE: portable(o.typed.vae), Request: r}
+	out.ModelSHA256, out.VAESHA256 = p.WeightsSHA256()
+	words := []string{"ditrun", "sample"}
+	add := func(flag, value string) {
+		if value != "" {
+			words = append(words, "--"+flag, shellQuoted(value))
+		}
+	}
+	add("ckpt", portable(o.typed.ckpt))
+	add("model", o.model)
+	add("vae", portable(o.typed.vae))
+	if len(o.classes) == 0 && len(show.labels) > 0 {
+		add("class-labels", labelList(show.labels))
+	}
+	for _, value := range o.classes {
+		add("class-labels", value)
+	}
+	for _, value := range o.prompts {
+		add("prompt", value)
+	}
+	add("negative-prompt", o.negativePrompt)
+	add("text-encoder", portable(o.typed.textEncoder))
+	add("text-states", portable(o.typed.textStates))
+	add("num-samples", strconv.Itoa(show.n))
+	q := r.WithDefaults()
+	add("cfg-scale", strconv.FormatFloat(q.CFGScale, 'g', -1, 64))
+	if q.Guided == dit.GuideAll {
+		add("cfg-channels", "all")
+	}
+	add("num-sampling-steps", q.Steps)
+	add("sampler", q.Sampler)
+	add("seed", strconv.FormatUint(q.Seed, 10))
+	add("rng", q.RNG)
+	if r.BatchSize > 0 {
+		add("batch-size", strconv.Itoa(r.BatchSize))
+	}
+	out.Command = strings.Join(words, " ")
+	return out
+}
+
+// software is the name of this program with what tells one build from another.
+func software() string {
+	v := runs.BuildVersions()
+	text := "ditrun " + v.Ditrun
+	if v.GitRevision != "" && !strings.Contains(v.Ditrun, v.GitRevision[:min(12, len(v.GitRevision))]) {
+		text += " " + v.GitRevision[:min(12, len(v.GitRevision))]
+		if v.GitModified {
+			text += " with changes"
+		}
+	}
+	return text
+}
+
+// portable is a path without the place where it is on this machine, which tells strangers who draws, and would make
+// equal pictures other bytes in another place: relative paths and names stay, of others the last element does, of a
+// checkpoint in a run that of the run too.
+func portable(path string) string {
+	if !filepath.IsAbs(path) {
+		return path
+	}
+	path = filepath.Clean(path)
+	keep := 1
+	if parts := strings.Split(path, string(filepath.Separator)); len(parts) > 3 {
+		if i := slices.Index(parts, "checkpoints"); i > 1 {
+			keep = len(parts) - i + 1
+		}
+	}
+	name := filepath.Base(path)
+	for range keep - 1 {
+		path = filepath.Dir(path)
+		name = filepath.Join(filepath.Base(path), name)
+	}
+	return name
+}
+
+// labelList is what --class-labels would be for these labels, which may repeat.
+func labelList(labels []int) string {
+	var words []string
+	labels = slices.Compact(slices.Clone(labels))
+	for i := 0; i < len(labels); {
+		last := i
+		for last+1 < len(labels) && labels[last+1] == labels[last]+1 {
+			last++
+		}
+		word := strconv.Itoa(labels[i])
+		if last > i {
+			word += "-" + strconv.Itoa(labels[last])
+		}
+		words = append(words, word)
+		i = last + 1
+	}
+	return strings.Join(words, ",")
+}
+
+// shellQuoted is a word of a command line, in quotes where a shell would read it otherwise.
+func shellQuoted(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("_-+=.,:/@%", r)
+	}
+	if word != "" && !strings.ContainsFunc(word, func(r rune) bool { return !plain(r) }) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
