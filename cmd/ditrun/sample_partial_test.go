@@ -218,8 +218,9 @@ func TestOutputIsTriedFirst(t *testing.T) {
 	write(t, filepath.Join(dir, "a.npz", "x"), nil)
 	write(t, filepath.Join(dir, "file"), nil)
 	for _, c := range []struct{ out, text string }{
-		{"/proc/x.png", "write /proc/x.png: "}, {"/proc/x.npz", "write /proc/x.npz: "},
-		{"/proc/pictures", "write /proc/pictures: "},
+		{"/proc/x.png", "--out /proc/x.png: cannot be written: "},
+		{"/proc/x.npz", "--out /proc/x.npz: cannot be written: "},
+		{"/proc/pictures", "--out /proc/pictures: cannot be written: "},
 		{filepath.Join(dir, "a.npz"), "is a folder, want a file"},
 		{filepath.Join(dir, "file", "x.png"), "does not exist"},
 		{filepath.Join(dir, "file"), "exists and is not a folder"},
