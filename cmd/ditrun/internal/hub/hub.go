@@ -95,30 +95,22 @@ func Resolve(ctx context.Context, text string, o Options) (*Result, error) {
 
 // plainFile fetches an https address.
 func (c *client) plainFile(ctx context.Context, ref Ref, o Options) (*Result, error) {
-	o.License(ref.License)
-	u, err := url.Parse(ref.URL)
+	o.License(ref.Known.License)
+	dst, err := plainPath(ref, o.Out)
 	if err != nil {
 		return nil, err
 	}
-	name, dir := path.Base(u.Path), o.Out
-	if dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return nil, err
-		}
-		dir = filepath.Join(cache, "ditrun")
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	name := filepath.Base(dst)
+	if err := os.MkdirAll(filepath.Dir(dst), 0o777); err != nil {
 		return nil, err
 	}
-	dst := filepath.Join(dir, name)
 	lock, err := c.lock(ctx, dst+".lock", name)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Remove()
 	s := source{name: name, url: ref.URL, size: -1, sha256: o.SHA256}
-	result := &Result{Path: dst, License: ref.License}
+	result := &Result{Path: dst, License: ref.Known.License}
 	if st, err := os.Stat(dst); err == nil {
 		sum, err := check(s, dst)
 		if err != nil {
@@ -148,6 +140,22 @@ func (c *client) plainFile(ctx context.Context, ref Ref, o Options) (*Result, er
 	}
 	result.Files = []File{{name, dst, st.Size(), sum, o.SHA256 != "", false}}
 	return result, nil
+}
+
+// plainPath is where the file of an https address goes: into dir, or into ditrun's cache where dir is "".
+func plainPath(ref Ref, dir string) (string, error) {
+	u, err := url.Parse(ref.URL)
+	if err != nil {
+		return "", err
+	}
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", err
+		}
+		dir = filepath.Join(cache, "ditrun")
+	}
+	return filepath.Join(dir, path.Base(u.Path)), nil
 }
 
 // lock keeps other processes from fetching the same file.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -15,18 +16,30 @@ type Known struct {
 	Name    string `json:"name"`
 	Ref     string `json:"ref"`
 	License string `json:"license"`
+	Holds   Kind   `json:"holds"`
+	Bytes   int64  `json:"bytes,omitempty"` // about, 0 where it is not known
 }
+
+// A Kind is what a known model is.
+type Kind string
+
+// The kinds of known models.
+const (
+	Autoencoder Kind = "autoencoder"
+	DiT         Kind = "DiT"
+	Pipeline    Kind = "pipeline" // a DiT with its autoencoder
+)
 
 // Names lists the known models.
 func Names() []Known {
 	const nc = "CC-BY-NC 4.0"
 	return []Known{
-		{"dit-xl-2-256", "https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x256.pt", nc},
-		{"dit-xl-2-512", "https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-512x512.pt", nc},
-		{"dit-xl-2-256-diffusers", "hf:facebook/DiT-XL-2-256", nc},
-		{"dit-xl-2-512-diffusers", "hf:facebook/DiT-XL-2-512", nc},
-		{"sd-vae-ft-ema", "hf:stabilityai/sd-vae-ft-ema", "MIT"},
-		{"sd-vae-ft-mse", "hf:stabilityai/sd-vae-ft-mse", "MIT"},
+		{"dit-xl-2-256", "https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x256.pt", nc, DiT, 2_700_000_000},
+		{"dit-xl-2-512", "https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-512x512.pt", nc, DiT, 2_700_000_000},
+		{"dit-xl-2-256-diffusers", "hf:facebook/DiT-XL-2-256", nc, Pipeline, 0},
+		{"dit-xl-2-512-diffusers", "hf:facebook/DiT-XL-2-512", nc, Pipeline, 0},
+		{"sd-vae-ft-ema", "hf:stabilityai/sd-vae-ft-ema", "MIT", Autoencoder, 335_000_000},
+		{"sd-vae-ft-mse", "hf:stabilityai/sd-vae-ft-mse", "MIT", Autoencoder, 335_000_000},
 	}
 }
 
@@ -34,15 +47,26 @@ func Names() []Known {
 type Ref struct {
 	URL                  string
 	Repo, Revision, File string // File is "" for all that a model needs
-	License              string // of a known name
+	Known                Known  // zero for what has no known name
 }
 
-// Parse reads NAME, hf:ORG/REPO[@REVISION][/FILE...] or https://...
+// String is the reference without its known name: an address, or hf:ORG/REPO.
+func (r Ref) String() string {
+	if r.URL != "" {
+		return r.URL
+	}
+	return "hf:" + r.Repo
+}
+
+// Parse reads NAME, hf:ORG/REPO[@REVISION][/FILE...], ORG/REPO[@REVISION] or https://...
 func Parse(s string) (Ref, error) {
-	license := ""
+	if IsRepo(s) {
+		s = "hf:" + s
+	}
+	var known Known
 	for _, k := range Names() {
-		if k.Name == s {
-			s, license = k.Ref, k.License
+		if k.Name == s || k.Ref == s {
+			s, known = k.Ref, k
 			break
 		}
 	}
@@ -54,11 +78,11 @@ func Parse(s string) (Ref, error) {
 		if err := CheckName(path.Base(u.Path)); err != nil {
 			return Ref{}, fmt.Errorf("%q: names no file, want https://HOST/FILE", s)
 		}
-		return Ref{URL: s, License: license}, nil
+		return Ref{URL: s, Known: known}, nil
 	}
 	name, ok := strings.CutPrefix(s, "hf:")
 	if !ok {
-		return Ref{}, fmt.Errorf("%q: unknown, want a known name, hf:ORG/REPO or https://HOST/FILE", s)
+		return Ref{}, fmt.Errorf("%q: unknown, want a known name, ORG/REPO or https://HOST/FILE", s)
 	}
 	org, name, _ := strings.Cut(name, "/")
 	repo, file, hasFile := strings.Cut(name, "/")
@@ -74,7 +98,17 @@ func Parse(s string) (Ref, error) {
 			return Ref{}, fmt.Errorf("%q: %w", s, err)
 		}
 	}
-	return Ref{Repo: org + "/" + repo, Revision: rev, File: file, License: license}, nil
+	return Ref{Repo: org + "/" + repo, Revision: rev, File: file, Known: known}, nil
+}
+
+// weightFile ends the names of files, which no repository's name does.
+var weightFile = regexp.MustCompile(`\.(pt|pth|bin|ckpt|safetensors|json|npz|ya?ml)$`)
+
+// IsRepo says whether s has the form ORG/REPO or ORG/REPO@REVISION, which a path of two parts has too.
+func IsRepo(s string) bool {
+	org, repo, ok := strings.Cut(s, "/")
+	repo, rev, hasRev := strings.Cut(repo, "@")
+	return ok && plain(org) && plain(repo) && (!hasRev || plain(rev)) && !weightFile.MatchString(repo)
 }
 
 // plain reports whether s can be one part of a path on any side: letters,

@@ -10,7 +10,11 @@ func TestParse(t *testing.T) {
 		"hf:a/b":              {Repo: "a/b", Revision: "main"},
 		"hf:a/b@v1.0/c/d.bin": {Repo: "a/b", Revision: "v1.0", File: "c/d.bin"},
 		"https://h/x/y.pt":    {URL: "https://h/x/y.pt"},
-		"sd-vae-ft-ema":       {Repo: "stabilityai/sd-vae-ft-ema", Revision: "main", License: "MIT"},
+		"a/b":                 {Repo: "a/b", Revision: "main"},
+		"a/b@v1.0":            {Repo: "a/b", Revision: "v1.0"},
+		"sd-vae-ft-ema":       {Repo: "stabilityai/sd-vae-ft-ema", Revision: "main", Known: Names()[4]},
+
+		"stabilityai/sd-vae-ft-ema": {Repo: "stabilityai/sd-vae-ft-ema", Revision: "main", Known: Names()[4]},
 	} {
 		if got, err := Parse(s); err != nil || got != want {
 			t.Errorf("Parse(%q) = %+v, %v, want %+v", s, got, err, want)
@@ -23,9 +27,25 @@ func TestParse(t *testing.T) {
 	}
 	for _, s := range []string{"", "x", "hf:", "hf:a", "hf:a/", "hf:../b", "hf:a/..", "hf:a/b@", "hf:a/b@../c",
 		"hf:a/b/", "hf:a/b/../c",
+		"a/b/c", "./b", "a/b.pt", "a/model.safetensors", "/a/b", "~/b", "a/",
 		"hf:a--b/c", "hf:a/b?c", "http://h/x", "https://", "https://h/", "https://h/..", "https://user:pw@h/x.pt"} {
 		if got, err := Parse(s); err == nil {
 			t.Errorf("Parse(%q) = %+v, want an error", s, got)
+		}
+	}
+}
+
+func TestNameOf(t *testing.T) {
+	for path, want := range map[string]string{
+		"/c/hub/models--org--repo/snapshots/0123":                           "org/repo",
+		"/c/snapshots/models--org--repo/snapshots/0123/vae/x.bin":           "org/repo",
+		"/c/hub/models--stabilityai--sd-vae-ft-ema/snapshots/0123":          "sd-vae-ft-ema",
+		"/c/hub/models--org--repo/blobs/0123":                               "",
+		"/c/vae":                                                            "",
+		"/c/hub/models--..--repo/snapshots/0123/diffusion_pytorch_model.pt": "",
+	} {
+		if got := NameOf(path); got != want {
+			t.Errorf("NameOf(%q) = %q, want %q", path, got, want)
 		}
 	}
 }

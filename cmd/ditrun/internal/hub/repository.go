@@ -1,13 +1,11 @@
 package hub
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -37,7 +35,7 @@ func (c *client) repository(ctx context.Context, ref Ref, o Options) (*Result, e
 	if err != nil {
 		return nil, err
 	}
-	base := filepath.Join(cache, "models--"+strings.ReplaceAll(ref.Repo, "/", "--"))
+	base := repoDir(cache, ref.Repo)
 	if isOffline() {
 		return offline(base, ref, errors.New("HF_HUB_OFFLINE is set"))
 	}
@@ -56,7 +54,7 @@ func (c *client) repository(ctx context.Context, ref Ref, o Options) (*Result, e
 	if !plain(info.SHA) {
 		return nil, fmt.Errorf("hf:%s: the server names revision %q", ref.Repo, info.SHA)
 	}
-	license := ref.License
+	license := ref.Known.License
 	if l, ok := info.CardData.License.(string); ok {
 		license = l
 	}
@@ -193,75 +191,4 @@ func (c *client) file(ctx context.Context, endpoint, token, base, snapshot, repo
 		}
 	}
 	return f, nil
-}
-
-// offline finds a reference in the cache. why says why the network was not used.
-func offline(base string, ref Ref, why error) (*Result, error) {
-	commit := ref.Revision
-	if text, err := os.ReadFile(filepath.Join(base, "refs", ref.Revision)); err == nil {
-		commit = strings.TrimSpace(string(text))
-	}
-	if !plain(commit) {
-		return nil, fmt.Errorf("hf:%s: the cache names revision %q", ref.Repo, commit)
-	}
-	result := &Result{Path: filepath.Join(base, "snapshots", commit, filepath.FromSlash(ref.File)),
-		License: ref.License, Offline: true}
-	if _, err := os.Stat(result.Path); err != nil {
-		return nil, fmt.Errorf("hf:%s is not in the cache (%s): %w", ref.Repo, result.Path, why)
-	}
-	if ref.File != "" {
-		return result, nil
-	}
-	names, err := readList(base, commit)
-	if errors.Is(err, fs.ErrNotExist) {
-		result.Unlisted = true
-		return result, nil
-	} else if err != nil {
-		return nil, err
-	}
-	names = Needed(names)
-	var missing []string
-	for _, name := range names {
-		if _, err := os.Stat(filepath.Join(result.Path, filepath.FromSlash(name))); err != nil {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) > 0 {
-		return nil, fmt.Errorf("hf:%s is incomplete in the cache, %d of %d files are missing, the first %q (%s): %w",
-			ref.Repo, len(missing), len(names), missing[0], result.Path, why)
-	}
-	return result, nil
-}
-
-// listPath is where the names of all files of a revision are kept, so that without a network it is known whether the
-// cache has what a model needs. Python's client passes over the folder.
-func listPath(base, commit string) string { return filepath.Join(base, "ditrun-files", commit+".json") }
-
-func keepList(base, commit string, names []string) error {
-	text, err := json.Marshal(names)
-	if err != nil {
-		return err
-	}
-	path := listPath(base, commit)
-	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-		return err
-	}
-	disk.Sweep(path)
-	return disk.WriteBytes(path, text)
-}
-
-func readList(base, commit string) ([]string, error) {
-	path := listPath(base, commit)
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	if err := json.Unmarshal(text, &names); err != nil {
-		return nil, fmt.Errorf("%s: %w: remove it, or fetch with the network", path, err)
-	}
-	return names, nil
 }
