@@ -34,8 +34,8 @@ var layers = [][]string{
 	{"data/latents"},
 	{"data/tokens", "data/latents/latentstest"},
 	{"data/stream", "data"},
-	{"diffusion/training/samples"},
-	{"diffusion/runs", "diffusion/training", "diffusion/sampling", "vae/encode", "vae/training",
+	{"diffusion/training/samples", "diffusion/runs"},
+	{"diffusion/training", "diffusion/sampling", "vae/encode", "vae/training",
 		"data/interop"},
 	{"diffusion/sampling/gallery"},
 	{"cmd", "bench"}, // with all below them

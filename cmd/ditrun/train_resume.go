@@ -146,11 +146,7 @@ func isOriginal(path string) bool {
 
 // runFolderOf returns the run folder that a checkpoint folder belongs to.
 func runFolderOf(checkpoint string) (string, error) {
-	abs, err := filepath.Abs(checkpoint)
-	if err != nil {
-		return "", err
-	}
-	if dir := filepath.Dir(filepath.Dir(abs)); filepath.Base(filepath.Dir(abs)) == "checkpoints" && runs.Is(dir) {
+	if dir := runs.Of(checkpoint); dir != "" {
 		return dir, nil
 	}
 	return "", fmt.Errorf("resume from %s: want a checkpoint in a run folder, such as "+

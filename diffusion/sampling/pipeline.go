@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
 	"math"
@@ -30,12 +29,9 @@ type Pipeline struct {
 	weights string // SHA-256 of the model's, "" where no file holds it
 }
 
-// ErrNoVAE is wrapped by [Open] where neither the caller nor the checkpoint has an autoencoder.
-var ErrNoVAE = errors.New("no autoencoder")
-
 // Open reads the model at ckpt and the autoencoder at vaePath, which must be the one that made the
-// model's latents; "" takes that of a diffusers pipeline. See dit.Read for what ckpt can be and for
-// model, which is mostly "".
+// model's latents; "" takes the one that belongs to the model (see [Autoencoder]). See dit.Read for what ckpt can be
+// and for model, which is mostly "".
 func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
 	w, err := dit.Read(ckpt, model)
 	if err != nil {
@@ -47,8 +43,8 @@ func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
 			"converts it, and samples models that predict noise", ckpt, w.Family)
 	}
 	if vaePath == "" {
-		if vaePath = w.PipelineVAE(); vaePath == "" {
-			return nil, fmt.Errorf("sample from %s: %w came with it", ckpt, ErrNoVAE)
+		if vaePath, err = Autoencoder(w); err != nil {
+			return nil, fmt.Errorf("sample from %s: %w", ckpt, err)
 		}
 	}
 	p := &Pipeline{dev: dev, info: w.Info, notes: w.Notes}
