@@ -42,7 +42,7 @@ func (o *captionOptions) flags() []cli.Flag {
 		&cli.GenericFlag{Name: "captions", Value: &o.specs, DefaultText: "none",
 			Usage: "take captions from `SPEC`: class:TEMPLATE, data (beside the pictures), or a file; repeatable"},
 		&cli.StringFlag{Name: "text-encoder", Destination: &o.textEncoder,
-			Usage: "encode captions with the CLIP text encoder in `DIR`"},
+			Usage: "`PATH|NAME`: the CLIP text encoder for captions"},
 		&cli.StringFlag{Name: "text-states", Destination: &o.states,
 			Usage: "take the token states of captions from `FILE`, which another program made"},
 	}

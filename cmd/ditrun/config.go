@@ -16,7 +16,7 @@ import (
 )
 
 // notConfigured are flags that say how to talk to the user, not what to do.
-var notConfigured = []string{"help", "config", "json", "quiet"}
+var notConfigured = []string{"help", "config", "json", "quiet", "fetch"}
 
 // configNode returns the values of all flags of the command, defaults
 // included, as a YAML mapping in the order in which help lists them. Written

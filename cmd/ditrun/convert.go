@@ -14,6 +14,7 @@ import (
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -26,6 +27,8 @@ type convertOptions struct {
 	model          string
 	to, out        string
 	vae            string
+	vaeName        string // as given
+	fetch          bool
 	changes        dit.Changes
 	imageSize      picture.Size
 	learnSigma     string
@@ -35,7 +38,7 @@ type convertOptions struct {
 func (o *convertOptions) flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "ckpt", Destination: &o.ckpt,
-			Usage: "`PATH`: a run folder, a weight file (.safetensors, .pt) or a diffusers folder"},
+			Usage: "`PATH|NAME`: a run folder, a weight file (.safetensors, .pt) or a diffusers folder"},
 		&cli.StringFlag{Name: "latents", Destination: &o.latents,
 			Usage: "`PATH`: instead of --ckpt: a folder of latents"},
 		&cli.StringFlag{Name: "model", Destination: &o.model, DefaultText: "as the file says",
@@ -44,8 +47,8 @@ func (o *convertOptions) flags() []cli.Flag {
 			Usage: "`FORM`: official, diffusers or ditrun; of latents: fast-dit, lightningdit, edm2 or ditrun"},
 		&cli.StringFlag{Name: "out", Destination: &o.out,
 			Usage: "write to `PATH`: a .pt, a .safetensors, a .zip or a new folder"},
-		&cli.StringFlag{Name: "vae", Destination: &o.vae, DefaultText: "the pipeline's",
-			Usage: "autoencoder at `PATH`, for a diffusers folder"},
+		&cli.StringFlag{Name: "vae", Destination: &o.vae, DefaultText: "that of the run or pipeline",
+			Usage: "`PATH|NAME`: the autoencoder, for a diffusers folder or latents"},
 		&cli.IntFlag{Name: "num-classes", Destination: &o.changes.NumClasses, DefaultText: "as it is",
 			Usage: "`N` classes; for another number than the file has, new embeddings are drawn"},
 		imageSizeVar(&o.imageSize, "as it is",
@@ -56,6 +59,7 @@ func (o *convertOptions) flags() []cli.Flag {
 			Usage: "`0|1`: 1 for weights that diffusers trained"},
 		&cli.Uint64Flag{Name: "seed", Destination: &o.changes.Seed,
 			Usage: "seed of the embeddings or latents that are drawn"},
+		fetchFlag(&o.fetch),
 	}
 }
 
@@ -94,13 +98,13 @@ func convertCommand() *cli.Command {
 			"of classes, another image size, or a variance added or dropped. --latents\n" +
 			"converts latents to the form of fast-dit, lightningdit or edm2 (REPA), or\n" +
 			"back with --to ditrun; a warning names what a form does not keep.",
-		example: "ditrun convert --ckpt results/000-DiT-XL-2 --to diffusers --vae vae --out dit-diffusers\n" +
+		example: "ditrun convert --ckpt results/000-DiT-XL-2 --to diffusers --out dit-diffusers\n" +
 			"ditrun convert --ckpt DiT-XL-2-256x256.pt --to ditrun --image-size 512 --out start.safetensors\n" +
 			"ditrun convert --latents features --to ditrun --vae sd-vae-ft-ema --out latents",
 		flags:    o.flags(),
 		required: "ckpt latents to out",
 		groups: []group{
-			{"What a file may not say", "model vae timestep-frequency-shift"},
+			{"What a file may not say", "model vae fetch timestep-frequency-shift"},
 			{"Changes", "num-classes image-size learn-sigma seed"},
 		},
 		check: o.check,
@@ -110,6 +114,10 @@ func convertCommand() *cli.Command {
 }
 
 func runConvert(e *env, o *convertOptions) error {
+	o.vaeName = ofVAE(&o.vae).knownName()
+	if err := e.findWeights(o.fetch, ofCkpt(&o.ckpt), ofVAE(&o.vae)); err != nil {
+		return err
+	}
 	switch {
 	case o.latents == "":
 		return o.convertWeights(e)
@@ -163,10 +171,15 @@ func (o *convertOptions) convertWeights(e *env) error {
 
 // openVAE opens the autoencoder that a diffusers folder has beside the model.
 func (o *convertOptions) openVAE(w *dit.Weights) (*vae.Weights, error) {
-	path := cmp.Or(o.vae, w.PipelineVAE())
-	if path == "" {
-		return nil, withHint(usagef("convert: a diffusers folder needs the autoencoder of the model's latents: --vae"),
-			"`ditrun fetch sd-vae-ft-ema` gets that of the published models")
+	if o.vae != "" {
+		return vae.Read(o.vae)
+	}
+	path, err := sampling.Autoencoder(w)
+	if errors.Is(err, sampling.ErrNoVAE) {
+		return nil, withVAEHint(usagef("convert: a diffusers folder needs the autoencoder of the model's latents: %w",
+			err))
+	} else if err != nil {
+		return nil, withVAEHint(fmt.Errorf("convert %s: %w", o.ckpt, err))
 	}
 	return vae.Read(path)
 }

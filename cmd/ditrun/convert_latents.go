@@ -87,7 +87,7 @@ func (o *convertOptions) importLatents(e *env) error {
 	}
 	e.warn("%s does not keep %s", set.Kind, set.Kind.Loses())
 	m, err := set.Write(e.ctx, o.out, interop.Import{
-		VAE: latents.VAE{Name: o.vae, SHA256: sum, ScalingFactor: cfg.ScalingFactor}, ImageSize: size,
+		VAE: latents.VAE{Name: o.vaeName, SHA256: sum, ScalingFactor: cfg.ScalingFactor}, ImageSize: size,
 		Tool: "ditrun " + readVersion().Ditrun})
 	if err != nil {
 		return e.continues(err, "whole shards are kept")

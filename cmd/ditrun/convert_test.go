@@ -106,13 +106,15 @@ func TestConvertRefuses(t *testing.T) {
 	r := theRoad(t)
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "full", "x"), []byte("x"))
+	alone := filepath.Join(t.TempDir(), "ema.safetensors") // of no run, which would bring its autoencoder
+	write(t, alone, read(t, filepath.Join(r.run, "checkpoints/0000006/ema.safetensors")))
 	unchanged(t, func() {
 		for _, c := range []struct {
 			args  []string
 			code  int
 			texts []string
 		}{
-			{[]string{"--to", "diffusers", "--out", filepath.Join(dir, "p")}, 2,
+			{[]string{"--ckpt", alone, "--to", "diffusers", "--out", filepath.Join(dir, "p")}, 2,
 				[]string{"--vae", "ditrun fetch sd-vae-ft-ema"}},
 			{[]string{"--to", "diffusers", "--vae", r.run, "--out", filepath.Join(dir, "p")}, 1, []string{"open VAE"}},
 			{[]string{"--to", "diffusers", "--vae", r.vae, "--out", filepath.Join(dir, "full")}, 1,

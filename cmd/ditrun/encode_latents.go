@@ -26,6 +26,8 @@ type encodeOptions struct {
 	encode   encode.Options
 
 	data    string
+	vae     string // the path that encode.VAEName stands for
+	fetch   bool
 	preview int
 	verify  bool
 }
@@ -34,7 +36,7 @@ func (o *encodeOptions) flags() []cli.Flag {
 	list := []cli.Flag{
 		&cli.StringFlag{Name: "data", Destination: &o.data,
 			Usage: "pictures at `PATH`: a folder, an archive, a pattern, or s3://bucket/key"},
-		&cli.StringFlag{Name: "vae", Destination: &o.encode.VAEName, Usage: "the autoencoder at `PATH`"},
+		&cli.StringFlag{Name: "vae", Destination: &o.encode.VAEName, Usage: "`PATH|NAME`: the autoencoder"},
 		&cli.StringFlag{Name: "out", Destination: &o.encode.OutDir, Usage: "write the latents into `DIR`"},
 		imageSizeVar(&o.encode.ImageSize, "that of the autoencoder",
 			"crop pictures to `PIXELS` a side, or HEIGHTxWIDTH"),
@@ -53,6 +55,7 @@ func (o *encodeOptions) flags() []cli.Flag {
 			Usage: "first draw `N` of the crops into preview.png in --out"},
 		&cli.BoolFlag{Name: "verify", Destination: &o.verify, DisableDefaultText: true,
 			Usage: "only check the latents in --out by their checksums; needs no other flag"},
+		fetchFlag(&o.fetch),
 	}
 	list = append(list, o.pictures.flags("1 on a CPU, else the cores less one")...)
 	return append(list, o.captions.flags()...)
@@ -102,24 +105,30 @@ func encodeLatentsCommand() *cli.Command {
 			"tar archives, parquet or IDX files, on disk or at s3://. With --captions\n" +
 			"the captions are encoded too; without --vae they are added to finished\n" +
 			"latents.",
-		example:  "ditrun encode-latents --data pictures --vae vae --out latents --image-size 256",
+		example:  "ditrun encode-latents --data pictures --vae sd-vae-ft-ema --out latents --image-size 256",
 		flags:    o.flags(),
 		required: "data vae out",
 		groups: []group{
 			{"Pictures", "image-size resampler orientation labels on-error preview"},
-			{"Latents", "flip dtype verify"},
+			{"Latents", "flip dtype verify fetch"},
 			{"Captions", "captions text-encoder text-states"},
 			{"Speed and memory", "batch-size num-workers precision"},
 		},
 		check: o.check,
 		run: func(e *env) error {
-			switch {
-			case o.verify:
+			if o.verify {
 				return verifyLatents(e, o.encode.OutDir)
-			case o.captionsAlone():
-				if err := checkFolder("out", o.encode.OutDir); err != nil {
-					return err
-				}
+			}
+			if err := checkFolder("out", o.encode.OutDir); err != nil {
+				return err
+			}
+			alone := o.captionsAlone()
+			o.vae, o.encode.VAEName = o.encode.VAEName, ofVAE(&o.encode.VAEName).knownName()
+			err := e.findWeights(o.fetch, ofVAE(&o.vae), ofTextEncoder(&o.captions.textEncoder))
+			switch {
+			case err != nil:
+				return err
+			case alone:
 				return addCaptions(e, o)
 			}
 			return runEncodeLatents(e, o)
@@ -181,9 +190,6 @@ func openEncodeInput(e *env, o *encodeOptions) (*encodeInput, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	if err := checkFolder("out", o.encode.OutDir); err != nil {
-		return nil, err
-	}
 	if err := outsideOf(o.data, "out", o.encode.OutDir); err != nil {
 		return nil, err
 	}
@@ -204,10 +210,9 @@ func (in *encodeInput) open(e *env, o *encodeOptions) error {
 	if in.device, err = e.openDeviceOf(in.process); err != nil {
 		return err
 	}
-	model, err := vae.Open(o.encode.VAEName, in.device)
+	model, err := vae.Open(o.vae, in.device)
 	if err != nil {
-		return withHint(err, "`ditrun train-vae` trains one; a diffusers folder such as stabilityai/sd-vae-ft-ema "+
-			"works too")
+		return withHint(err, "`ditrun train-vae` trains one; --vae sd-vae-ft-ema is that of Stable Diffusion")
 	}
 	in.closers = append(in.closers, model.Close)
 	if len(o.captions.specs) > 0 && in.process.Rank == 0 {

@@ -30,11 +30,13 @@ func fetchCommand() *cli.Command {
 	return newCommand(spec{
 		name:  "fetch",
 		usage: "get known weights, or those of a hub repository or an address",
-		args:  "[NAME | hf:ORG/REPO[@REVISION][/FILE] | https://...]",
+		args:  "[NAME | ORG/REPO | hf:ORG/REPO[@REVISION][/FILE] | https://...]",
 		description: "Without an argument it lists the names it knows. Files of a repository go\n" +
 			"to the cache of Python's huggingface_hub, or are taken from there; other\n" +
 			"files go to ditrun's cache. The same command continues a download that\n" +
-			"was cut short. Checksums that the server gives are checked.",
+			"was cut short. Checksums that the server gives are checked. Other commands\n" +
+			"take the same names for --vae, --ckpt and the like; a path that is there\n" +
+			"wins over a name.",
 		example: "ditrun fetch sd-vae-ft-ema\n" +
 			"ditrun fetch hf:facebook/DiT-XL-2-256",
 		flags: o.flags(),
@@ -60,23 +62,31 @@ func runFetch(e *env, o *fetchOptions) error {
 	}
 }
 
-// fetch gets what a name, a repository or an address stands for.
+// fetch gets what the argument stands for.
 func (o *fetchOptions) fetch(e *env, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
+	r, err := e.fetch(name, hub.Options{Out: o.out, SHA256: o.sha256})
+	if err != nil {
+		return err
+	}
+	e.printf("path    %s", r.Path)
+	return e.result(fetchResult{r.Path, r.License, r.Offline, r.Files})
+}
+
+// fetch gets what a name, a repository or an address stands for, and says what it gets.
+func (e *env) fetch(name string, o hub.Options) (*hub.Result, error) {
 	bar := &fetchBar{env: e}
-	r, err := hub.Resolve(e.ctx, name, hub.Options{
-		Out: o.out, SHA256: o.sha256,
-		License:  func(license string) { e.printf("licence %s", plain(cmp.Or(license, "not stated"))) },
-		Waiting:  func(text string) { e.warn("%s", text) },
-		Progress: bar.set,
-	})
+	o.License = func(license string) { e.printf("licence %s", plain(cmp.Or(license, "not stated"))) }
+	o.Waiting = func(text string) { e.warn("%s", text) }
+	o.Progress = bar.set
+	r, err := hub.Resolve(e.ctx, name, o)
 	if err != nil {
 		if partial := (*hub.PartialError)(nil); errors.As(err, &partial) {
-			return withKept(err, "%s are kept; the same command continues from there", format.Bytes(partial.Bytes))
+			err = withKept(err, "%s are kept; the same command continues from there", format.Bytes(partial.Bytes))
 		}
-		return err
+		return nil, err
 	}
 	bar.finish()
 	if r.Offline {
@@ -97,8 +107,7 @@ func (o *fetchOptions) fetch(e *env, name string) error {
 		}
 		e.printf("file    %s, %s, %s", plain(f.Name), format.Bytes(f.Size), how)
 	}
-	e.printf("path    %s", r.Path)
-	return e.result(fetchResult{r.Path, r.License, r.Offline, r.Files})
+	return r, nil
 }
 
 // checkName refuses what is no name, repository or address that fetch knows.

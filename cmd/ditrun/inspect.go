@@ -20,6 +20,7 @@ import (
 // inspectOptions are the flags of inspect.
 type inspectOptions struct {
 	all, sha256 bool
+	fetch       bool
 	model       string
 }
 
@@ -31,6 +32,7 @@ func (o *inspectOptions) flags() []cli.Flag {
 			Usage: "`NAME`: model in a .pt whose width is not one of the paper's"},
 		&cli.BoolFlag{Name: "sha256", Destination: &o.sha256, DisableDefaultText: true,
 			Usage: "read the whole file and print its SHA-256"},
+		fetchFlag(&o.fetch),
 	}
 }
 
@@ -39,7 +41,7 @@ func inspectCommand() *cli.Command {
 	return newCommand(spec{
 		name:  "inspect",
 		usage: "say what a weight file or model folder holds",
-		args:  "PATH",
+		args:  "PATH|NAME",
 		description: "Reads names, shapes and types, not the numbers, and needs no libtorch.\n" +
 			"Nothing in a file is run, pickles included. Tensors that differ only in\n" +
 			"the number of their block are shown as one line; --all shows each.\n" +
@@ -84,10 +86,14 @@ func runInspect(e *env, o *inspectOptions) error {
 	if e.flags.Args().Len() != 1 {
 		return withHint(usagef("inspect: want one file or folder"), "as in `ditrun inspect DiT-XL-2-256x256.pt`")
 	}
-	if ok, err := inspectPicture(e, e.flags.Args().First()); ok {
+	path := e.flags.Args().First()
+	if err := e.findWeights(o.fetch, weightsFlag{name: "inspect", value: &path}); err != nil {
 		return err
 	}
-	in, err := inspect(e.flags.Args().First(), o.model)
+	if ok, err := inspectPicture(e, path); ok {
+		return err
+	}
+	in, err := inspect(path, o.model)
 	if err != nil {
 		return err
 	}

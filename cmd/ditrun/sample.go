@@ -25,6 +25,7 @@ type sampleOptions struct {
 	channels                string // that are guided
 	request                 sampling.Request
 	out                     string
+	fetch                   bool
 
 	scaleGiven bool // by --cfg-scale
 	textGiven  bool // by a flag that belongs to --prompt
@@ -36,11 +37,11 @@ func (o *sampleOptions) flags() []cli.Flag {
 	r := &o.request
 	return []cli.Flag{
 		&cli.StringFlag{Name: "ckpt", Destination: &o.ckpt,
-			Usage: "`PATH`: a run folder, a weight file (.safetensors, .pt) or a diffusers folder"},
+			Usage: "`PATH|NAME`: a run folder, a weight file (.safetensors, .pt) or a diffusers folder"},
 		&cli.StringFlag{Name: "model", Destination: &o.model, DefaultText: "as the file says",
 			Usage: "`NAME`: model in a .pt whose width is not one of the paper's"},
-		&cli.StringFlag{Name: "vae", Destination: &o.vae, DefaultText: "the pipeline's",
-			Usage: "the autoencoder in `DIR` that made the latents"},
+		&cli.StringFlag{Name: "vae", Destination: &o.vae, DefaultText: "that of the run or pipeline",
+			Usage: "`PATH|NAME`: the autoencoder that made the latents"},
 		&cli.GenericFlag{Name: "class-labels", Value: &o.classes, DefaultText: "a few",
 			Usage: "`LIST`: classes to draw, such as 3,cat,7-9; or all, or random; repeatable"},
 		&cli.GenericFlag{Name: "prompt", Value: &o.prompts, DefaultText: "none",
@@ -48,7 +49,7 @@ func (o *sampleOptions) flags() []cli.Flag {
 		&cli.StringFlag{Name: "negative-prompt", Destination: &o.negativePrompt, DefaultText: "the empty one",
 			Usage: "`TEXT`: what to steer away from"},
 		&cli.StringFlag{Name: "text-encoder", Destination: &o.textEncoder,
-			Usage: "the CLIP text encoder in `DIR` that encoded the captions"},
+			Usage: "`PATH|NAME`: the CLIP text encoder that encoded the captions"},
 		&cli.StringFlag{Name: "text-states", Destination: &o.textStates,
 			Usage: "take the token states of prompts from `FILE`, which another program made"},
 		&cli.IntFlag{Name: "num-samples", Destination: &o.numSamples, DefaultText: "one each",
@@ -68,6 +69,7 @@ func (o *sampleOptions) flags() []cli.Flag {
 			Usage: "draw `N` pictures at a time"},
 		&cli.StringFlag{Name: "out", Destination: &o.out, Value: "sample.png",
 			Usage: "write to `PATH`: one sheet (.png), a folder of pictures, or a .npz"},
+		fetchFlag(&o.fetch),
 	}
 }
 
@@ -128,14 +130,14 @@ func sampleCommand() *cli.Command {
 			"the pixels (arr_0) and the labels (arr_1). Models of text need --prompt.\n" +
 			"A word of --class-labels is a number, a name, or whole words of one name;\n" +
 			"label:2 and name:2 say which is meant. `ditrun classes` lists them.",
-		example: "ditrun sample --ckpt results/000-DiT-XL-2 --vae vae --cfg-scale 4.0\n" +
-			"ditrun sample --ckpt ema.safetensors --vae vae --class-labels 207,360 --num-samples 8 --out dogs.png\n" +
-			"ditrun sample --ckpt results/001-DiT-S-2 --vae vae --text-encoder clip --prompt 'a red shoe' " +
+		example: "ditrun sample --ckpt results/000-DiT-XL-2 --cfg-scale 4.0\n" +
+			"ditrun sample --ckpt dit-xl-2-256 --vae ema --fetch --class-labels 207,360 --out dogs.png\n" +
+			"ditrun sample --ckpt results/001-DiT-S-2 --text-encoder clip --prompt 'a red shoe' " +
 			"--num-samples 4",
 		flags:    o.flags(),
 		required: "ckpt",
 		groups: []group{
-			{"Model", "vae model"},
+			{"Model", "vae model fetch"},
 			{"What to draw", "class-labels prompt negative-prompt text-encoder text-states num-samples seed"},
 			{"How to draw", "cfg-scale cfg-channels num-sampling-steps sampler rng batch-size"},
 			{"Output", "out"},
@@ -152,6 +154,9 @@ const defaultSampleBatch = 50
 const maxSamples = 10_000_000
 
 func runSample(e *env, o *sampleOptions) error {
+	if err := e.findWeights(o.fetch, ofCkpt(&o.ckpt), ofVAE(&o.vae), ofTextEncoder(&o.textEncoder)); err != nil {
+		return err
+	}
 	dev, err := e.openDevice()
 	if err != nil {
 		return err
@@ -193,11 +198,7 @@ func runSample(e *env, o *sampleOptions) error {
 // open opens the checkpoint with its autoencoder.
 func (o *sampleOptions) open(dev torch.Device) (*sampling.Pipeline, error) {
 	p, err := sampling.Open(dev, o.ckpt, o.vae, o.model)
-	if errors.Is(err, sampling.ErrNoVAE) {
-		return nil, withHint(err, "give the autoencoder of its latents with --vae; `ditrun fetch sd-vae-ft-ema` gets "+
-			"that of the published models")
-	}
-	return p, err
+	return p, withVAEHint(err)
 }
 
 // complete returns the request for pictures of what they are to show.

@@ -66,6 +66,9 @@ func runTrain(e *env, o *trainOptions) error {
 	} else if err := o.checkPlace(); err != nil {
 		return err
 	}
+	if err := e.findWeights(o.fetch, ofVAE(&o.vae), ofInitFrom(&o.initFrom)); err != nil {
+		return err
+	}
 	var metrics net.Listener // opened before anything is made, since another run may have the address
 	if o.metricsAddr != "" && process.Rank == 0 {
 		if metrics, err = report.ListenForMetrics(o.metricsAddr); err != nil {

@@ -76,11 +76,11 @@ func (t *trainInput) openLatents(e *env, o *trainOptions, process dist.Env) (err
 		return err
 	}
 	if o.config.SampleEvery > 0 && process.Rank == 0 {
-		if err := t.openVAE(o.vae); err != nil {
+		if err := t.openVAE(o); err != nil {
 			return err
 		}
 		if err := set.CheckVAE(t.vae.WeightsSHA256()); err != nil {
-			return withHint(err, "give the --vae that encode-latents was given")
+			return o.ofRun(withHint(err, "give the --vae that encode-latents was given"))
 		}
 	}
 	if t.source, err = samples.Latents(set); err != nil || !o.dataOnDevice {
@@ -95,11 +95,12 @@ func (t *trainInput) openLatents(e *env, o *trainOptions, process dist.Env) (err
 	return nil
 }
 
-func (t *trainInput) openVAE(path string) (err error) {
-	if t.vae, err = vae.Open(path, t.dev); err == nil {
-		t.closers = append(t.closers, t.vae.Close)
+func (t *trainInput) openVAE(o *trainOptions) (err error) {
+	if t.vae, err = vae.Open(o.vae, t.dev); err != nil {
+		return o.ofRun(err)
 	}
-	return err
+	t.closers = append(t.closers, t.vae.Close)
+	return nil
 }
 
 func (t *trainInput) openPictures(e *env, o *trainOptions, process dist.Env) (err error) {
@@ -113,7 +114,7 @@ func (t *trainInput) openPictures(e *env, o *trainOptions, process dist.Env) (er
 	if t.dev, err = e.openDeviceOf(process); err != nil {
 		return err
 	}
-	if err := t.openVAE(o.vae); err != nil {
+	if err := t.openVAE(o); err != nil {
 		return err
 	}
 	if o.dataOnDevice || o.config.DataOrder != stream.ShuffleOrder {

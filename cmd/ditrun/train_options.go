@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -10,9 +11,11 @@ import (
 
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/diffusion/runs"
+	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -34,6 +37,7 @@ type trainOptions struct {
 	vae                        string
 	metricsAddr                string
 	resultsDir, runDir, resume string
+	fetch                      bool
 
 	pictures pictureOptions
 
@@ -62,7 +66,7 @@ func (o *trainOptions) flags() []cli.Flag {
 		&cli.BoolFlag{Name: "unconditional", Destination: &o.unconditional, DisableDefaultText: true,
 			Usage: "short for --condition none"},
 		&cli.StringFlag{Name: "init-from", Destination: &o.initFrom, DefaultText: "new weights",
-			Usage: "start from the weights at `PATH`, anything that sample --ckpt takes"},
+			Usage: "`PATH|NAME`: start from these weights, anything that sample --ckpt takes"},
 		imageSizeVar(&o.imageSize, "that of the latents",
 			"crop pictures to `PIXELS` a side, or HEIGHTxWIDTH; latents must have that size"),
 		&cli.IntFlag{Name: "num-classes", Destination: &o.numClasses, DefaultText: "those of the latents",
@@ -81,7 +85,8 @@ func (o *trainOptions) flags() []cli.Flag {
 		&cli.IntFlag{Name: "sample-every", Destination: &c.SampleEvery, DefaultText: "never",
 			Usage: "`STEPS`: steps between previews; needs --vae"},
 		&cli.StringFlag{Name: "vae", Destination: &o.vae,
-			Usage: "the autoencoder in `DIR` that made the latents, for previews; or that encodes pictures"},
+			Usage: "`PATH|NAME`: the autoencoder that made the latents, for previews; or that encodes pictures"},
+		fetchFlag(&o.fetch),
 		&cli.StringFlag{Name: "metrics-addr", Destination: &o.metricsAddr, DefaultText: "nowhere",
 			Usage: "serve Prometheus metrics at `HOST:PORT`"},
 		&cli.StringFlag{Name: "results-dir", Destination: &o.resultsDir, Value: "results",
@@ -146,7 +151,7 @@ func (o *trainOptions) recipe() []cli.Flag {
 
 // trainGroups are the flags of train by purpose, for help.
 var trainGroups = []group{
-	{"Model", "model block condition unconditional num-classes image-size init-from"},
+	{"Model", "model block condition unconditional num-classes image-size init-from fetch"},
 	{"Optimisation", "global-batch-size lr warmup-steps lr-schedule final-lr weight-decay max-grad-norm ema-decay " +
 		"ema-warmup class-dropout-prob flip-prob"},
 	{"Length and checkpoints", "epochs max-steps ckpt-every keep-last keep-every"},
@@ -190,6 +195,21 @@ func (o *trainOptions) configOfRun() string {
 		o.runConfig = path
 	}
 	return o.runConfig
+}
+
+// ofRun adds to an error about the autoencoder that the run to be resumed names it, where it does.
+func (o *trainOptions) ofRun(err error) error {
+	if o.runConfig == "" {
+		return err
+	}
+	if named, _ := runs.Autoencoder(filepath.Dir(o.runConfig)); named != o.vae {
+		return err
+	}
+	if _, gone := os.Stat(o.vae); gone != nil {
+		err = disk.Bare(gone)
+	}
+	err = &sampling.RunVAEError{Config: o.runConfig, Path: o.vae, Err: err}
+	return withVAEHint(fmt.Errorf("resume %s: %w", o.resume, err))
 }
 
 // check also reads the model's name and designs into the configuration.

@@ -37,24 +37,28 @@ func TestTranscripts(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			data, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Setenv(asDitrun, "1") // for the processes of launch
-			t.Setenv("COLUMNS", "80")
-			lines := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
-			for _, x := range slices.Backward(parseTranscript(t, lines)) {
-				if output := x.check(t, lines); output != nil {
-					lines = slices.Replace(lines, x.begin, x.end, output...)
-				}
-			}
-			if text := strings.Join(lines, "\n") + "\n"; *update && text != string(data) {
-				if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
-					t.Fatal(err)
-				}
-			}
+			checkTranscript(t, file)
 		})
+	}
+}
+
+func checkTranscript(t *testing.T, file string) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(asDitrun, "1") // for the processes of launch
+	t.Setenv("COLUMNS", "80")
+	lines := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
+	for _, x := range slices.Backward(parseTranscript(t, lines)) {
+		if output := x.check(t, lines); output != nil {
+			lines = slices.Replace(lines, x.begin, x.end, output...)
+		}
+	}
+	if text := strings.Join(lines, "\n") + "\n"; *update && text != string(data) {
+		if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

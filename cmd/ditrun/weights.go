@@ -1,0 +1,180 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/hub"
+	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/internal/names"
+)
+
+// A weightsFlag is a flag, or the argument of a command, whose value names weights: by a path, by a known name, or by
+// a repository of the hub. A path that is there wins.
+type weightsFlag struct {
+	name  string   // as a message has it: --vae
+	value *string  // which becomes a path
+	takes hub.Kind // what the weights are to be, "" where all will do
+}
+
+func ofVAE(value *string) weightsFlag      { return weightsFlag{"--vae", value, hub.Autoencoder} }
+func ofCkpt(value *string) weightsFlag     { return weightsFlag{"--ckpt", value, hub.DiT} }
+func ofInitFrom(value *string) weightsFlag { return weightsFlag{"--init-from", value, hub.DiT} }
+func ofTextEncoder(dir *string) weightsFlag {
+	return weightsFlag{"--text-encoder", dir, "text encoder"}
+}
+
+// fetchFlag is the flag of commands that take names of weights.
+func fetchFlag(on *bool) cli.Flag {
+	return &cli.BoolFlag{Name: "fetch", Destination: on, DisableDefaultText: true,
+		Usage: "first get what a NAME (see ditrun fetch) stands for, where the cache lacks it"}
+}
+
+// findWeights makes paths of names: those of the cache, which fetch fills first where it lacks something. What is
+// neither a path nor a name stays what it is, and whoever opens it says so.
+func (e *env) findWeights(fetch bool, flags ...weightsFlag) error {
+	for _, f := range flags {
+		given := *f.value
+		if given == "" || exists(given) {
+			continue
+		}
+		path, err := e.cached(fetch, f)
+		if err != nil {
+			return err
+		}
+		if path == "" {
+			continue
+		}
+		if *f.value = path; f.takes != "" { // inspect names its file
+			e.printf("%-7s %s is %s", strings.TrimPrefix(f.name, "--"), given, path)
+		}
+	}
+	return nil
+}
+
+// cached returns the path in the cache of what a flag names, "" where it names nothing that a cache could have.
+func (e *env) cached(fetch bool, f weightsFlag) (path string, err error) {
+	name := f.knownName()
+	ref, err := hub.Parse(name)
+	if err != nil || strings.HasPrefix(name, "https://") {
+		return "", f.noSuchPath(err)
+	}
+	if known := ref.Known; known.Name != "" && !f.takesKind(known.Holds) {
+		return "", usagef("%s %s: names weights of another kind, %s, want %s", f.name, *f.value, known.Holds, f.takes)
+	}
+	result, err := hub.Cached(name)
+	missing := (*hub.NotCachedError)(nil)
+	switch {
+	case err == nil:
+		return result.Path, nil
+	case !errors.As(err, &missing):
+		err = fmt.Errorf("%s %s: no such file or folder, and the cache cannot be searched: %w", f.name, *f.value, err)
+		return "", withHint(err, "HF_HOME and XDG_CACHE_HOME say where caches are, else HOME")
+	case fetch && !f.isLikelyPath():
+		result, err := e.fetch(name, hub.Options{})
+		if err != nil {
+			return "", fmt.Errorf("%s %s: %w", f.name, *f.value, err)
+		}
+		return result.Path, nil
+	}
+	return "", f.notCached(name, missing, fetch)
+}
+
+func (f weightsFlag) takesKind(k hub.Kind) bool {
+	return f.takes == "" || k == f.takes || k == hub.Pipeline && (f.takes == hub.DiT || f.takes == hub.Autoencoder)
+}
+
+// knownName is the value, or the known name that ema and mse stand for as in DiT's scripts.
+func (f weightsFlag) knownName() string {
+	if name := *f.value; f.takes != hub.Autoencoder || name != "ema" && name != "mse" || exists(name) {
+		return name
+	}
+	return "sd-vae-ft-" + *f.value
+}
+
+// isLikelyPath says whether a value of the form ORG/REPO is rather a path: there is a folder ORG.
+func (f weightsFlag) isLikelyPath() bool {
+	return hub.IsRepo(*f.value) && exists(filepath.Dir(*f.value))
+}
+
+// notCached says that the cache lacks what a name stands for, and how to get it. Fetch is set where it was not fetched,
+// since it is likely a path.
+func (f weightsFlag) notCached(name string, missing *hub.NotCachedError, fetch bool) error {
+	err := fmt.Errorf("%s %s: no such file or folder, and %w", f.name, *f.value, missing)
+	if strings.HasPrefix(*f.value, "hf:") {
+		err = fmt.Errorf("%s: %w", f.name, missing)
+	}
+	known := missing.Ref.Known
+	if known.Name == "" {
+		if near := f.near(); near != "" {
+			return withHint(err, "did you mean %s?", near)
+		}
+		if hub.IsRepo(name) {
+			name = "hf:" + name
+		}
+		if fetch {
+			return withHint(err, "if a repository of the hub is meant, give %s: there is a folder %s", name,
+				filepath.Dir(*f.value))
+		}
+		return withHint(err, "if a repository of the hub is meant, `ditrun fetch %s` gets it, or add --fetch", name)
+	}
+	about := known.License
+	if known.Bytes > 0 {
+		about = format.Bytes(known.Bytes) + ", " + about
+	}
+	return withHint(err, "`ditrun fetch %s` gets it (%s), or add --fetch", known.Name, about)
+}
+
+// noSuchPath is the error for a value that is no path and no name, nil where whoever opens it will say enough. Err says
+// why it is no name.
+func (f weightsFlag) noSuchPath(err error) error {
+	switch near := f.near(); {
+	case strings.HasPrefix(*f.value, "hf:"):
+		return usagef("%s: %w", f.name, err)
+	case strings.HasPrefix(*f.value, "https://"):
+		return withHint(usagef("%s %s: want a path or a name", f.name, *f.value),
+			"`ditrun fetch %s` gets it and prints its path", *f.value)
+	case near != "" && !filepath.IsAbs(*f.value):
+		return withHint(fmt.Errorf("%s %s: no such file or folder", f.name, *f.value), "did you mean %s?", near)
+	}
+	return nil
+}
+
+// near is the known name that the value may have been meant to be, "" for none: a slip of the keyboard, or the name in
+// a folder that does not have it, or the name of its file.
+func (f weightsFlag) near() string {
+	var fit []string
+	for _, k := range hub.Names() {
+		if !f.takesKind(k.Holds) {
+			continue
+		}
+		base := filepath.Base(*f.value)
+		if strings.EqualFold(base, k.Name) || base == filepath.Base(k.Ref) {
+			return k.Name
+		}
+		fit = append(fit, k.Name)
+	}
+	return names.Nearest(*f.value, fit)
+}
+
+// withVAEHint adds to an error about the autoencoder of a checkpoint what to do.
+func withVAEHint(err error) error {
+	gone := (*sampling.RunVAEError)(nil)
+	switch {
+	case errors.Is(err, sampling.ErrNoVAE):
+		return withHint(err, "give the autoencoder of its latents with --vae; `ditrun fetch sd-vae-ft-ema` gets that "+
+			"of the published models")
+	case errors.As(err, &gone):
+		name := hub.NameOf(gone.Path)
+		if name == "" || !isMissing(gone) {
+			return withHint(err, "give the autoencoder that made the latents with --vae")
+		}
+		return withHint(err, "it was in the cache: give --vae %s --fetch", name)
+	}
+	return err
+}

@@ -1,0 +1,398 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/diffusion/runs"
+	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/torch"
+)
+
+// A theHub speaks the URL scheme of the hub, and that of the server of DiT's files, and counts requests.
+type theHub struct {
+	*httptest.Server
+	repos    map[string]fakeRepo // by ORG/REPO
+	files    map[string]string   // by https address
+	requests int
+}
+
+type fakeRepo struct {
+	license string
+	files   map[string]string // paths by the names on the hub
+}
+
+const hubCommit = "31f26fdeee1355a5c34592e401dd41e45d25a493"
+
+// newHub starts a hub, and gives this process an empty cache.
+func newHub(t *testing.T) *theHub {
+	t.Helper()
+	h := &theHub{repos: map[string]fakeRepo{}, files: map[string]string{}}
+	h.Server = httptest.NewServer(http.HandlerFunc(h.answer))
+	t.Cleanup(h.Close)
+	t.Setenv("HF_ENDPOINT", h.URL)
+	emptyCache(t)
+	direct := http.DefaultTransport
+	http.DefaultTransport = toHub{h, direct}
+	t.Cleanup(func() { http.DefaultTransport = direct })
+	return h
+}
+
+func emptyCache(t *testing.T) {
+	t.Helper()
+	for _, k := range []string{"HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGINGFACE_HUB_CACHE"} {
+		t.Setenv(k, "")
+	}
+	t.Setenv("HF_HOME", t.TempDir())
+	t.Setenv("XDG_CACHE_HOME", os.Getenv("HF_HOME"))
+}
+
+// toHub sends requests for https addresses to the hub, which knows them by their whole address.
+type toHub struct {
+	hub    *theHub
+	direct http.RoundTripper
+}
+
+func (x toHub) RoundTrip(q *http.Request) (*http.Response, error) {
+	if q.URL.Scheme != "https" {
+		return x.direct.RoundTrip(q)
+	}
+	w := httptest.NewRecorder()
+	x.hub.requests++
+	if path, ok := x.hub.files[q.URL.String()]; ok {
+		http.ServeFile(w, q, path)
+	} else {
+		http.NotFound(w, q)
+	}
+	r := w.Result()
+	r.Request = q
+	if q.Method == http.MethodHead {
+		fmt.Sscan(r.Header.Get("Content-Length"), &r.ContentLength)
+	}
+	return r, nil
+}
+
+func (h *theHub) answer(w http.ResponseWriter, q *http.Request) {
+	h.requests++
+	for name, repo := range h.repos {
+		if q.URL.Path == "/api/models/"+name+"/revision/main" {
+			var siblings []map[string]string
+			for _, file := range slices.Sorted(maps.Keys(repo.files)) {
+				siblings = append(siblings, map[string]string{"rfilename": file})
+			}
+			json.NewEncoder(w).Encode(map[string]any{"sha": hubCommit, "siblings": siblings,
+				"cardData": map[string]string{"license": repo.license}})
+			return
+		}
+		file, ok := strings.CutPrefix(q.URL.Path, "/"+name+"/resolve/"+hubCommit+"/")
+		if path := repo.files[file]; ok && path != "" {
+			sum, err := disk.SHA256(path)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			w.Header().Set("ETag", `"`+sum+`"`)
+			http.ServeFile(w, q, path)
+			return
+		}
+	}
+	http.NotFound(w, q)
+}
+
+// addVAE puts an autoencoder there, with the names that the files of stabilityai's have on the hub.
+func (h *theHub) addVAE(t *testing.T, repo, dir string) {
+	t.Helper()
+	other := filepath.Join(t.TempDir(), "other")
+	put(t, other, "not for this program")
+	h.repos[repo] = fakeRepo{"mit", map[string]string{"config.json": filepath.Join(dir, "config.json"),
+		"diffusion_pytorch_model.safetensors": filepath.Join(dir, vaeWeights),
+		"diffusion_pytorch_model.bin":         other, "README.md": other, ".gitattributes": other}}
+}
+
+func put(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readmeCommands are the three commands of the README, with a model and pictures of the size of the road.
+func readmeCommands(t *testing.T) (encode, train, sample []string) {
+	t.Helper()
+	text := string(read(t, filepath.Join("..", "..", "README.md")))
+	small := strings.NewReplacer("DiT-XL/2", "DiT-16x1x2/2", "DiT-XL-2", "DiT-16x1x2-2", "--image-size 256",
+		"--image-size 8", "--sample-every 5000", "--sample-every 4")
+	find := func(start string, more ...string) []string {
+		line := regexp.MustCompile(`(?m)^ditrun ` + start + ` .*$`).FindString(text)
+		if line == "" {
+			t.Fatalf("the README has no ditrun %s", start)
+		}
+		return append(strings.Fields(small.Replace(line))[1:], more...)
+	}
+	return find("encode-latents"), find("train", "--global-batch-size", "16", "--max-steps", "4", "--ema-decay", "0.5"),
+		find("sample", "--num-sampling-steps", "5")
+}
+
+// TestReadme runs the three commands as the README writes them: after `ditrun fetch`, and with --fetch alone.
+func TestReadme(t *testing.T) {
+	r := theRoad(t)
+	encode, train, sample := readmeCommands(t)
+	h := newHub(t)
+	h.addVAE(t, "stabilityai/sd-vae-ft-ema", r.vae)
+	snapshot := filepath.Join("hub", "models--stabilityai--sd-vae-ft-ema", "snapshots", hubCommit)
+	var sheets [][]byte
+	for _, fetch := range []bool{false, true} {
+		emptyCache(t)
+		dir := t.TempDir()
+		t.Chdir(dir)
+		if err := os.CopyFS("pictures", os.DirFS(r.pictures)); err != nil {
+			t.Fatal(err)
+		}
+		more := []string{}
+		if fetch {
+			more = append(more, "--fetch")
+		} else {
+			o := mustRun(t, "fetch", "sd-vae-ft-ema")
+			if !strings.Contains(o.stdout, "licence mit\n") {
+				t.Errorf("fetch says\n%s", o.stdout)
+			}
+		}
+		before := h.requests
+		o := mustRun(t, append(encode, more...)...)
+		if fetched := strings.Contains(o.stdout, "licence mit\n") && h.requests > before; fetched != fetch {
+			t.Errorf("--fetch %v: %d requests, and it says\n%s", fetch, h.requests-before, o.stdout)
+		}
+		if !strings.Contains(o.stdout, "vae     sd-vae-ft-ema is "+filepath.Join(os.Getenv("HF_HOME"), snapshot)) {
+			t.Errorf("--fetch %v says\n%s", fetch, o.stdout)
+		}
+		if m := string(read(t, "latents/manifest.json")); !strings.Contains(m, `"name": "sd-vae-ft-ema"`) {
+			t.Errorf("the manifest names another autoencoder:\n%s", m)
+		}
+		before = h.requests
+		mustRun(t, append(train, more...)...)
+		run := filepath.Join(dir, "results", "000-DiT-16x1x2-2")
+		if got, err := runs.Autoencoder(run); err != nil ||
+			got != filepath.Join(os.Getenv("HF_HOME"), snapshot) {
+			t.Errorf("config.yaml names %s (%v)", got, err)
+		}
+		mustRun(t, append(sample, more...)...)
+		sheets = append(sheets, read(t, "sample.png"))
+		without := strings.Fields(strings.Replace(strings.Join(sample, " "), "--vae sd-vae-ft-ema ", "", 1))
+		if len(without) != len(sample)-2 {
+			t.Fatalf("the README's sample has no --vae sd-vae-ft-ema: %q", sample)
+		}
+		mustRun(t, append(without, more...)...)
+		sheets = append(sheets, read(t, "sample.png"))
+		if h.requests != before {
+			t.Errorf("%d requests for what the cache has", h.requests-before)
+		}
+		p, err := sampling.Open(torch.CPU, "results/000-DiT-16x1x2-2", "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+	}
+	for i, s := range sheets {
+		if string(s) != string(sheets[0]) {
+			t.Errorf("sheet %d is another than the first", i)
+		}
+	}
+}
+
+// TestNames gives names to all that takes paths of weights.
+func TestNames(t *testing.T) {
+	r := theRoad(t)
+	clip, err := filepath.Abs("../../dit/text/testdata/tiny")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHub(t)
+	t.Chdir(t.TempDir())
+	mustRun(t, "convert", "--ckpt", r.run, "--to", "official", "--out", "dit.pt")
+	h.files["https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x256.pt"] = "dit.pt"
+	h.addVAE(t, "stabilityai/sd-vae-ft-mse", r.vae)
+	h.repos["org/vae"] = fakeRepo{"", map[string]string{"config.json": filepath.Join(r.vae, "config.json"),
+		"diffusion_pytorch_model.bin": filepath.Join(r.vae, vaeWeights)}}
+	h.repos["org/clip"] = fakeRepo{"", map[string]string{}}
+	for _, name := range list(t, clip) {
+		h.repos["org/clip"].files[name] = filepath.Join(clip, name)
+	}
+	const dit = "dit-xl-2-256"
+	sample := []string{"sample", "--model", "DiT-16x1x2/2", "--num-sampling-steps", "2", "--num-samples", "1"}
+
+	o := mustRun(t, append(sample, "--ckpt", dit, "--vae", "mse", "--fetch")...)
+	file := filepath.Join(os.Getenv("XDG_CACHE_HOME"), "ditrun", "DiT-XL-2-256x256.pt")
+	for _, want := range []string{"licence CC-BY-NC 4.0\n", "file    DiT-XL-2-256x256.pt, ", "ckpt    " + dit + " is " +
+		file,
+		"licence mit\n", "file    diffusion_pytorch_model.safetensors, ", "vae     mse is "} {
+		if !strings.Contains(o.stdout, want) {
+			t.Errorf("sample --fetch does not say %q:\n%s", want, o.stdout)
+		}
+	}
+	before := h.requests
+	mustRun(t, append(sample, "--ckpt", dit, "--vae", "hf:stabilityai/sd-vae-ft-mse", "--fetch")...)
+	mustRun(t, append(sample, "--ckpt", dit, "--vae", "stabilityai/sd-vae-ft-mse@"+hubCommit)...)
+	mustRun(t, append(sample, "--ckpt", dit, "--vae",
+		"hf:stabilityai/sd-vae-ft-mse@main/diffusion_pytorch_model.safetensors")...)
+	if o := mustRun(t, "inspect", dit, "--model", "DiT-16x1x2/2"); !strings.HasPrefix(o.stdout, "file     "+file) {
+		t.Errorf("inspect says\n%s", o.stdout)
+	}
+	mustRun(t, "convert", "--ckpt", dit, "--model", "DiT-16x1x2/2", "--to", "diffusers", "--vae", "mse", "--out",
+		"pipe")
+	train := r.train("--init-from", dit, "--max-steps", "2", "--ckpt-every", "1")
+	mustRun(t, train...)
+	if h.requests != before {
+		t.Errorf("%d requests for what the cache has", h.requests-before)
+	}
+	if config := string(read(t, "results/000-DiT-16x1x2-2/config.yaml")); !strings.Contains(config,
+		"init-from: "+file+"\n") || strings.Contains(config, "fetch") {
+		t.Errorf("config.yaml:\n%s", config)
+	}
+	mustRun(t, append(train, "--resume", "auto", "--max-steps", "3")...)
+	mustRun(t, "train", "--resume", "results/000-DiT-16x1x2-2", "--max-steps", "4", "--fetch")
+	mustRun(t, append(train, "--resume", "auto", "--max-steps", "5", "--init-from", file)...)
+	if got := list(t, "results"); strings.Contains(strings.Join(got, " "), "001-") {
+		t.Errorf("--resume auto began another run: %q", got)
+	}
+
+	mustRun(t, "encode-latents", "--data", r.pictures, "--vae", "org/vae", "--out", "latents", "--captions",
+		"class:a {}", "--text-encoder", "org/clip", "--fetch")
+	ditrun(t, "convert", "--latents", "latents", "--to", "fast-dit", "--out", "features")
+	if o := ditrun(t, "convert", "--latents", "features", "--to", "ditrun", "--out", "back", "--vae",
+		"org/vae"); o.code != 0 {
+		t.Errorf("convert --latents: %s", o.stderr)
+	}
+	if m := string(read(t, "back/manifest.json")); !strings.Contains(m, `"name": "org/vae"`) {
+		t.Errorf("the manifest names another autoencoder:\n%s", m)
+	}
+}
+
+// TestPathsWin: what is there is not looked for in the cache.
+func TestPathsWin(t *testing.T) {
+	r := theRoad(t)
+	emptyCache(t)
+	t.Chdir(t.TempDir())
+	for _, name := range []string{"sd-vae-ft-ema", "ema", "org/vae"} {
+		if err := os.CopyFS(name, os.DirFS(r.vae)); err != nil {
+			t.Fatal(err)
+		}
+		o := mustRun(t, "encode-latents", "--data", r.pictures, "--vae", name, "--out", filepath.Join("latents", name))
+		if strings.Contains(o.stdout, " is ") {
+			t.Errorf("%s was not taken for a path:\n%s", name, o.stdout)
+		}
+		want := `"name": "` + filepath.Base(name) + `"`
+		if m := string(read(t, filepath.Join("latents", name, "manifest.json"))); !strings.Contains(m, want) {
+			t.Errorf("the manifest lacks %s:\n%s", want, m)
+		}
+	}
+}
+
+// TestRunKnowsItsAutoencoder: a run folder brings the autoencoder of its latents, and no other.
+func TestRunKnowsItsAutoencoder(t *testing.T) {
+	r := theRoad(t)
+	emptyCache(t)
+	run, vae := copyOf(t, r.run), copyOf(t, r.vae)
+	config := filepath.Join(run, "config.yaml")
+	names := func(path string) {
+		t.Helper()
+		text := regexp.MustCompile(`(?m)^vae: .*$`).ReplaceAll(read(t, config), []byte("vae: "+path))
+		write(t, config, text)
+	}
+	names(vae)
+	t.Chdir(t.TempDir())
+	sample := func(ckpt string, more ...string) outcome {
+		t.Helper()
+		return ditrun(t, slices.Concat([]string{"sample", "--num-sampling-steps", "2", "--ckpt", ckpt}, more)...)
+	}
+	same := func(o outcome, what string) {
+		t.Helper()
+		if o.code != 0 || o.stderr != "" && strings.Contains(o.stderr, "ditrun:") {
+			t.Errorf("%s: code %d: %s", what, o.code, o.stderr)
+		}
+	}
+	for _, ckpt := range []string{"", "checkpoints", "checkpoints/latest", "checkpoints/0000004",
+		"checkpoints/0000006/ema.safetensors"} {
+		same(sample(filepath.Join(run, ckpt)), ckpt)
+	}
+	convert := []string{"convert", "--ckpt", run, "--to", "diffusers", "--out"}
+	mustRun(t, append(convert, "pipe")...)
+	resume := []string{"train", "--resume", run, "--max-steps"}
+	mustRun(t, append(resume, "7")...)
+
+	// The configuration may say it relative to itself.
+	if err := os.Rename(vae, filepath.Join(run, "own")); err != nil {
+		t.Fatal(err)
+	}
+	names("own")
+	same(sample(run), "a relative path")
+	names("own/" + vaeWeights)
+	same(sample(run), "a file")
+
+	// It is gone.
+	gone := filepath.Join(run, "gone")
+	names(gone)
+	text := "its autoencoder " + gone + ", which " + config + " names: no such file or directory"
+	hint := "hint: give the autoencoder that made the latents with --vae"
+	sample(run).refused(t, 1, "sample from "+run+": "+text, hint)
+	ditrun(t, append(convert, "pipe2")...).refused(t, 1, text, hint)
+	ditrun(t, append(resume, "8")...).refused(t, 1, "resume "+run+": "+text, hint)
+	same(sample(run, "--vae", r.vae), "with --vae")
+	mustRun(t, append(resume, "8", "--sample-every", "0")...) // which needs none
+	mustRun(t, append(resume, "9", "--sample-every", "3", "--vae", r.vae)...)
+	if named, err := runs.Autoencoder(run); err != nil || named != r.vae {
+		t.Errorf("the continued run names %s (%v), want %s", named, err, r.vae)
+	}
+	names("/cache/hub/models--stabilityai--sd-vae-ft-ema/snapshots/" + hubCommit)
+	sample(run).refused(t, 1, "no such file", "hint: it was in the cache: give --vae sd-vae-ft-ema --fetch")
+
+	// It is another.
+	other := filepath.Join(run, "other")
+	mustRun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", other, "--global-seed", "5"},
+		vaeFlags)...)
+	names(other)
+	text = "its autoencoder " + other + ", which " + config + " names: not the one that made the latents of the run ("
+	sample(run).refused(t, 1, text, hint)
+	ditrun(t, append(convert, "pipe2")...).refused(t, 1, text, hint)
+	ditrun(t, append(resume, "10")...).refused(t, 1, "its autoencoder "+other, "use the VAE that made them", hint)
+	sample(run, "--vae", other).refused(t, 1, "vae "+other+" is not the one that made the latents")
+
+	// There is none, or no run.
+	names(`""`)
+	sample(run).refused(t, 1, "no autoencoder came with it, and "+config+" names none", "hint: give the autoencoder")
+	write(t, "copy.safetensors", read(t, filepath.Join(run, "checkpoints/0000006/ema.safetensors")))
+	sample("copy.safetensors").refused(t, 1, "no autoencoder came with it\n", "hint: give the autoencoder")
+}
+
+// TestNameErrors runs the transcripts of names that lead nowhere.
+func TestNameErrors(t *testing.T) {
+	file, err := filepath.Abs("testdata/names/errors.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	emptyCache(t)
+	t.Setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+	t.Chdir(t.TempDir())
+	put(t, "models/vae", "no weights")
+	put(t, "dit-xl-2-512", "no weights")
+	checkTranscript(t, file)
+	for _, k := range []string{"HOME", "HF_HOME", "XDG_CACHE_HOME"} {
+		t.Setenv(k, "")
+	}
+	for _, name := range []string{"results/000-DiT-XL-2", "dit-xl-2-256"} {
+		ditrun(t, "sample", "--ckpt", name).refused(t, 1, name+": no such file or folder, and the cache cannot be "+
+			"searched: ", "hint: HF_HOME and XDG_CACHE_HOME say where")
+	}
+}
