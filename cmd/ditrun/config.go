@@ -13,10 +13,15 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/ditrun/ditrun/diffusion/runs"
 )
 
 // notConfigured are flags that say how to talk to the user, not what to do.
 var notConfigured = []string{"help", "config", "json", "quiet", "fetch"}
+
+// relativeToConfig are flags whose paths are relative to the configuration that has them, see [runs.PathIn].
+var relativeToConfig = []string{"data", "labels", "vae", "init-from", "text-encoder", "results-dir", "run-dir"}
 
 // configNode returns the values of all flags of the command, defaults
 // included, as a YAML mapping in the order in which help lists them. Written
@@ -114,7 +119,8 @@ func isConfigOf(c *cli.Context, text []byte, without ...string) bool {
 			continue
 		}
 		value, isFlag := values[name]
-		if before, err := yamlText(pair[1]); !isFlag || err != nil || !slices.Equal(before, value) {
+		before, err := yamlText(pair[1])
+		if !isFlag || err != nil || !slices.Equal(before, value) && !samePath(name, before, value) {
 			return false
 		}
 		delete(values, name)
@@ -125,6 +131,15 @@ func isConfigOf(c *cli.Context, text []byte, without ...string) bool {
 		}
 	}
 	return true
+}
+
+// samePath says whether two values of a flag are one path, of which earlier versions did not keep the whole.
+func samePath(flag string, before, now []string) bool {
+	if !slices.Contains(pathFlags, flag) || len(before) != 1 || len(now) != 1 || before[0] == "" {
+		return false
+	}
+	path, err := filepath.Abs(before[0])
+	return err == nil && path == now[0]
 }
 
 //go:embed presets
@@ -201,6 +216,9 @@ func applyConfig(c *cli.Context, path string) error {
 			return fmt.Errorf("%s: %s: %w", at, name, err)
 		}
 		for _, t := range text {
+			if slices.Contains(relativeToConfig, name) {
+				t = runs.PathIn(path, t)
+			}
 			if err := c.Set(name, t); err != nil {
 				return fmt.Errorf("%s: %s %q: %s", at, name, t, unreadable(c, name, err.Error()))
 			}

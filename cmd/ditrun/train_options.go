@@ -171,8 +171,7 @@ var notOfTheRun = []string{"resume", "max-steps", "epochs", "device", "threads",
 	"orientation", "on-error"}
 
 // pathFlags are paths, which config.yaml has in full: they stay what they are where another command reads it.
-// --init-from is not among them, since it is in the hash by which --resume auto finds a run.
-var pathFlags = []string{"data", "labels", "vae", "results-dir"}
+var pathFlags = []string{"data", "labels", "vae", "init-from", "results-dir"}
 
 // resumesByName says whether --resume names a run, or a checkpoint of one.
 func (o *trainOptions) resumesByName() bool {
@@ -293,6 +292,11 @@ func (o *trainOptions) complete(set samples.Set, dev torch.Device) (err error) {
 	}
 	if err := c.Validate(); err != nil {
 		return ofFlag(err)
+	}
+	if o.initFrom != "" { // by which --resume auto finds the run, wherever it is given
+		if o.initFrom, err = filepath.Abs(o.initFrom); err != nil {
+			return err
+		}
 	}
 	o.imageSize, o.numClasses = c.ImageSize, c.Model.NumClasses
 	o.block, o.condition = c.Model.Block.String(), c.Model.Condition.String()

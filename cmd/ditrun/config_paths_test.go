@@ -1,0 +1,60 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/diffusion/runs"
+)
+
+// TestConfigPaths: a path in a configuration file is relative to the file where it is there, else to the working
+// directory; config.yaml has them in full.
+func TestConfigPaths(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for to, from := range map[string]string{"project/latents": r.latents, "vae": r.vae} {
+		if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := filepath.Join(r.run, "checkpoints/0000006/ema.safetensors")
+	write(t, "project/start.safetensors", read(t, start))
+	put(t, "project/small.yaml", "data: latents\nvae: vae\ninit-from: start.safetensors\nresults-dir: runs\n"+
+		"model: DiT-16x1x2/2\nglobal-batch-size: 16\nema-decay: 0.5\n")
+	train := []string{"train", "--config", "project/small.yaml", "--max-steps"}
+	mustRun(t, append(train, "2")...)
+	config := string(read(t, "runs/000-DiT-16x1x2-2/config.yaml"))
+	for _, want := range []string{"data: " + dir + "/project/latents\n", "vae: " + dir + "/vae\n",
+		"init-from: " + dir + "/project/start.safetensors\n", "results-dir: " + dir + "/runs\n"} {
+		if !strings.Contains(config, want) {
+			t.Errorf("config.yaml lacks %q:\n%s", want, config)
+		}
+	}
+	// The run is found again, from wherever the paths are given, and by the hash that earlier versions gave it.
+	mustRun(t, append(train, "3", "--resume", "auto")...)
+	info := filepath.Join(dir, "runs/000-DiT-16x1x2-2/run.json")
+	mustRun(t, "train", "--resume", filepath.Dir(info), "--max-steps", "4")
+	now, err := runs.ReadInfo(filepath.Dir(info))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir("project")
+	train = append(train[:1], "--config", "small.yaml", "--results-dir", "../runs", "--resume", "auto", "--max-steps")
+	mustRun(t, append(train, "5")...)
+	// Earlier versions kept --init-from as it was given.
+	for file, change := range map[string][2]string{info: {now.ConfigHash, "0123456789abcdef"},
+		"../runs/000-DiT-16x1x2-2/config.yaml": {dir + "/project/start.safetensors", "start.safetensors"}} {
+		text := strings.Replace(string(read(t, file)), change[0], change[1], 1)
+		if !strings.Contains(text, change[1]+"\n") && !strings.Contains(text, change[1]+`",`) {
+			t.Fatalf("%s lacks %s", file, change[0])
+		}
+		write(t, file, []byte(text))
+	}
+	mustRun(t, append(train, "6")...)
+	if now, err := runs.ReadInfo(filepath.Dir(info)); err != nil || len(now.Resumed) != 4 {
+		t.Errorf("resumed %+v (%v), want four times", now.Resumed, err)
+	}
+}
