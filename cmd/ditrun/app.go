@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 
@@ -173,11 +174,7 @@ func newCommand(s spec) *cli.Command {
 					return err
 				}
 			}
-			err = s.run(e)
-			if e.bar != nil {
-				// A bar still on the screen belongs to work that failed.
-				e.bar.Abort()
-			}
+			err = e.carryOut(s.run)
 			if s.resultInFiles {
 				if err := lost(e.stdout); err != nil {
 					e.warn("%v: what was printed is lost, the result is not", err)
@@ -214,6 +211,7 @@ type env struct {
 
 	free func(path string) int64 // bytes on the disk of a path; negative where that is not known
 
+	mu  sync.Mutex
 	bar *progress.Bar // the latest, nil before the first
 }
 
@@ -239,11 +237,14 @@ func (e *env) warn(format string, args ...any) {
 }
 
 func (e *env) write(w io.Writer, s string) {
-	if e.bar == nil {
+	e.mu.Lock()
+	bar := e.bar
+	e.mu.Unlock()
+	if bar == nil {
 		io.WriteString(w, s)
 		return
 	}
-	e.bar.Interrupt(func() { io.WriteString(w, s) })
+	bar.Interrupt(func() { io.WriteString(w, s) })
 }
 
 // result writes v as the JSON object that --json promises; without --json it
@@ -258,16 +259,54 @@ func (e *env) result(v any) error {
 	return enc.Encode(v)
 }
 
-// progress starts a bar on standard error; the caller ends it with Finish.
-// See progress.New.
-func (e *env) progress(title, unit string, total int64) *progress.Bar {
-	e.bar = progress.New(e.stderr, title, unit, total, e.quiet)
-	return e.bar
+// carryOut does the work. A bar that is still there at its end belongs to work that failed.
+func (e *env) carryOut(work func(*env) error) error {
+	defer func() { e.begin(nil) }()
+	return work(e)
 }
 
-// progressOnTerminal is progress for work that prints log lines of its own:
-// off a terminal it shows nothing.
-func (e *env) progressOnTerminal(title, unit string, total int64) *progress.Bar {
-	e.bar = progress.New(e.stderr, title, unit, total, e.quiet || !progress.IsTerminal(e.stderr))
-	return e.bar
+// progress starts a bar on standard error; the caller ends it with Finish.
+// See progress.New. It takes the place of the one before.
+func (e *env) progress(title, unit string, total int64) *progress.Bar {
+	return e.begin(progress.New(e.stderr, title, unit, total, e.quiet))
+}
+
+// progressBetweenLines is progress for work that prints log lines of its own.
+func (e *env) progressBetweenLines(title, unit string, total int64) *progress.Bar {
+	return e.begin(progress.BetweenLines(e.stderr, title, unit, total, e.quiet))
+}
+
+func (e *env) begin(bar *progress.Bar) *progress.Bar {
+	if before := e.setBar(bar); before != nil {
+		before.Abort()
+	}
+	return bar
+}
+
+// setBar returns the bar before. Goroutines that watch other processes of a run print too.
+func (e *env) setBar(bar *progress.Bar) (before *progress.Bar) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before, e.bar = e.bar, bar
+	return before
+}
+
+// waiting shows, where it takes long, that work goes on that is not counted, "opening latents", until done is called
+// or another bar begins.
+func (e *env) waiting(what string) (done func()) {
+	return e.within(progress.Wait(e.stderr, what, e.quiet))
+}
+
+// within shows a bar of a part of the work in place of the one of the whole, until done is called.
+func (e *env) within(part *progress.Bar) (done func()) {
+	whole := e.setBar(part)
+	if whole != nil {
+		whole.Hide()
+	}
+	return sync.OnceFunc(func() {
+		e.begin(whole)
+		if whole != nil {
+			whole.Show()
+		}
+	})
 }

@@ -102,7 +102,7 @@ func TestSignalCancels(t *testing.T) {
 
 func TestOutputStreams(t *testing.T) {
 	s := spec{run: func(e *env) error {
-		hidden := e.progressOnTerminal("scan", "files", 3) // a buffer is no terminal
+		hidden := e.progressBetweenLines("scan", "files", 3) // there is no silence
 		hidden.Add(3)
 		hidden.Finish()
 		bar := e.progress("count", "things", 3)

@@ -196,6 +196,7 @@ func addCaptions(e *env, o *encodeOptions) error {
 		}
 		defer src.Close()
 	}
+	defer e.waiting("reading the captions")()
 	texts, err := encode.Captions(e.ctx, set, o.captions.specs, src)
 	if errors.As(err, new(*encode.OtherPicturesError)) {
 		err = fmt.Errorf("--data %s: %w", o.data, err)

@@ -129,12 +129,14 @@ func runConvert(e *env, o *convertOptions) error {
 
 // convertWeights writes a checkpoint in another form.
 func (o *convertOptions) convertWeights(e *env) error {
+	opened := e.waiting("opening the checkpoint")
 	w, err := dit.Read(o.ckpt, o.model)
+	opened()
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	e.printf("found   %s", w)
+	e.item("found", w.String())
 	notes, err := o.adapt(w)
 	if err != nil {
 		return err
@@ -145,18 +147,19 @@ func (o *convertOptions) convertWeights(e *env) error {
 			return err
 		}
 		defer encoder.Close()
-		e.printf("vae     %s", encoder)
+		e.item("vae", encoder.String())
 		encoder.Source = checkpoint.Until(e.ctx, encoder.Source)
 		notes = append(notes, w.DiffusersNotes()...)
 	}
 	for _, n := range notes {
-		e.printf("        %s", n)
+		e.item("", n)
 	}
 	if err := o.checkRoom(e, w, encoder); err != nil {
 		return err
 	}
 	w.Source = checkpoint.Until(e.ctx, w.Source)
 	disk.Sweep(o.out)
+	defer e.waiting("writing " + o.out)()
 	if err := o.save(w, encoder); err != nil {
 		return err
 	}

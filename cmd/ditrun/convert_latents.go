@@ -57,7 +57,9 @@ func (o *convertOptions) toArchive() bool { return filepath.Ext(o.out) == ".zip"
 
 // importLatents writes the latents of another program in our form.
 func (o *convertOptions) importLatents(e *env) error {
+	opened := e.waiting("opening the latents")
 	set, err := interop.Open(e.ctx, o.latents)
+	opened()
 	if err != nil {
 		return err
 	}
@@ -86,6 +88,7 @@ func (o *convertOptions) importLatents(e *env) error {
 		return err
 	}
 	e.warn("%s does not keep %s", set.Kind, set.Kind.Loses())
+	defer e.waiting("writing " + o.out)()
 	m, err := set.Write(e.ctx, o.out, interop.Import{
 		VAE: latents.VAE{Name: o.vaeName, SHA256: sum, ScalingFactor: cfg.ScalingFactor}, ImageSize: size,
 		Tool: "ditrun " + readVersion().Ditrun})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
@@ -18,7 +19,8 @@ type encodeAccount struct {
 	*env
 	options *pictureOptions
 
-	bar *progress.Bar // nil until there is something to encode
+	bar  *progress.Bar // nil until there is something to encode
+	note string        // beside it
 	// wait is the share of the time that the encoder waits for pictures, smoothed; negative before it is known.
 	wait              float64
 	numBad, numNamed  int
@@ -74,6 +76,9 @@ func (a *encodeAccount) showProgress(p encode.Progress) {
 	if a.numBad > 0 {
 		note += fmt.Sprintf(", %s", plural(a.numBad, "bad picture"))
 	}
+	if a.note = note; p.Done == p.Total {
+		note = "reading the shards for the manifest"
+	}
 	a.bar.Describe(note)
 	a.bar.Set(int64(p.Done))
 }
@@ -96,6 +101,7 @@ func (a *encodeAccount) explain(err error) error {
 func (a *encodeAccount) summarize(m *latents.Manifest, o encode.Options) {
 	a.nameBad()
 	if a.bar != nil {
+		a.bar.Describe(a.note)
 		a.bar.Finish()
 	}
 	if a.wait > 0.3 {
@@ -111,11 +117,20 @@ func (a *encodeAccount) summarize(m *latents.Manifest, o encode.Options) {
 		}
 		a.warnOfEmptied(o.Source, ids)
 	}
-	std := make([]string, len(m.Std))
-	for i, v := range m.Std {
-		std[i] = format.Rate(v * m.VAE.ScalingFactor)
+	a.printf("%s of %dx%dx%d in %s", plural(m.Dataset.Samples-len(m.Skipped), "latent"), m.Channels, m.Height, m.Width,
+		plural(len(m.Shards), "shard"))
+	a.printf("standard deviation by channel after scaling: %s", deviations(m.Std, m.VAE.ScalingFactor))
+}
+
+// deviations lists standard deviations after scaling, the smallest and the largest where there are many.
+func deviations(std []float64, scale float64) string {
+	const most = 5
+	if len(std) > most {
+		return fmt.Sprintf("%s to %s", format.Rate(slices.Min(std)*scale), format.Rate(slices.Max(std)*scale))
 	}
-	a.printf("%s of %dx%dx%d in %s, standard deviation by channel after scaling: %s",
-		plural(m.Dataset.Samples-len(m.Skipped), "latent"), m.Channels, m.Height, m.Width,
-		plural(len(m.Shards), "shard"), strings.Join(std, ", "))
+	var words []string
+	for _, v := range std {
+		words = append(words, format.Rate(v*scale))
+	}
+	return strings.Join(words, ", ")
 }

@@ -137,7 +137,9 @@ func encodeLatentsCommand() *cli.Command {
 }
 
 func runEncodeLatents(e *env, o *encodeOptions) error {
+	opened := e.waiting("opening the pictures and the autoencoder")
 	in, err := openEncodeInput(e, o)
+	opened()
 	if err != nil {
 		return err
 	}
@@ -151,6 +153,7 @@ func runEncodeLatents(e *env, o *encodeOptions) error {
 	began := time.Now()
 	account := &encodeAccount{env: e, options: &o.pictures, wait: -1}
 	in.encode.OnBad, in.encode.OnProgress = account.noteBad, account.showProgress
+	defer e.waiting("looking at what is there")()
 	manifest, err := encode.Run(e.ctx, in.encode)
 	if err != nil {
 		return account.explain(err)
@@ -283,7 +286,9 @@ func (in *encodeInput) describe(e *env, o *encodeOptions) {
 
 // previewCrops writes the sheet of n crops.
 func (e *env) previewCrops(o encode.Options, n int) error {
+	drawn := e.waiting("drawing the preview")
 	path, err := encode.WritePreview(e.ctx, o, n)
+	drawn()
 	switch {
 	case errors.As(err, new(*sheet.TooManyError)):
 		return fmt.Errorf("--preview: %w", err)

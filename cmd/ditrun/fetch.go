@@ -78,6 +78,7 @@ func (o *fetchOptions) fetch(e *env, name string) error {
 // fetch gets what a name, a repository or an address stands for, and says what it gets.
 func (e *env) fetch(name string, o hub.Options) (*hub.Result, error) {
 	bar := &fetchBar{env: e}
+	defer e.waiting("fetch " + plain(name))()
 	o.License = func(license string) { e.printf("licence %s", plain(cmp.Or(license, "not stated"))) }
 	o.Waiting = func(text string) { e.warn("%s", text) }
 	o.Progress = bar.set
@@ -98,14 +99,15 @@ func (e *env) fetch(name string, o hub.Options) (*hub.Result, error) {
 	for _, f := range r.Files {
 		how := "fetched, checksum right"
 		switch {
-		case f.Cached && f.Checked:
-			how = "was there"
 		case f.Cached:
-			how = "was there, sha256 " + f.SHA256
+			how = "was there"
 		case !f.Checked:
-			how = "fetched; there is no checksum to compare with, its sha256 is " + f.SHA256
+			how = "fetched; there is no checksum to compare with"
 		}
 		e.printf("file    %s, %s, %s", plain(f.Name), format.Bytes(f.Size), how)
+		if !f.Checked {
+			e.printf("sha256  %s", f.SHA256)
+		}
 	}
 	return r, nil
 }

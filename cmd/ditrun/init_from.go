@@ -48,7 +48,7 @@ func (o *trainOptions) initialWeights(e *env, set samples.Set) (*dit.Weights, er
 		return fail(fmt.Errorf("--init-from %s takes captions of width %d, those of %s have %d", from,
 			w.Config.TextWidth, set.Name, text.Encoder.Width))
 	}
-	e.printf("start   %s", w)
+	e.item("start", w.String())
 	change := dit.Changes{InputSize: set.Height, InputWidth: set.Width, Seed: o.config.GlobalSeed}
 	if w.Config.Condition != dit.OnNothing {
 		change.ClassDropoutProb = &o.classDropoutProb
@@ -64,7 +64,7 @@ func (o *trainOptions) initialWeights(e *env, set samples.Set) (*dit.Weights, er
 		return fail(fmt.Errorf("--init-from %s: %w", from, err))
 	}
 	for _, line := range append(w.Notes, changes...) {
-		e.printf("        %s", line)
+		e.item("", line)
 	}
 	o.config.Model, o.config.Init = w.Config, w.Source
 	return w, nil

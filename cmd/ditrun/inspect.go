@@ -93,6 +93,7 @@ func runInspect(e *env, o *inspectOptions) error {
 	if ok, err := inspectPicture(e, path); ok {
 		return err
 	}
+	defer e.waiting("reading " + path)()
 	in, err := inspect(path, o.model)
 	if err != nil {
 		return err

@@ -9,11 +9,13 @@ import (
 	"testing"
 )
 
-// said wants lines in what a command prints, blanks at their beginning included.
+// said wants lines in what a command prints, blanks at their beginning included. They may be folded.
 func (o outcome) said(t *testing.T, lines ...string) {
 	t.Helper()
 	for _, line := range lines {
-		if !strings.Contains("\n"+o.stdout, "\n"+line+"\n") {
+		var out strings.Builder
+		(&env{stdout: &out}).item(strings.TrimSpace(line[:8]), line[8:])
+		if !strings.Contains("\n"+o.stdout, "\n"+line+"\n") && !strings.Contains("\n"+o.stdout, "\n"+out.String()) {
 			t.Errorf("no line %q in\n%s%s", line, o.stdout, o.stderr)
 		}
 	}

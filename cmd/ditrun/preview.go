@@ -30,8 +30,16 @@ func newPreviewer(t *trainInput) (*previewer, error) {
 	return &previewer{p, t.vae, t.set.ScalingFactor}, err
 }
 
-// draw draws with the averages of a step.
-func (p *previewer) draw(ctx context.Context, s *torch.Scope, model *dit.DiT, step int) (image.Image, error) {
+// numSteps is the number of sampling steps of a sheet, 0 where it is not known.
+func (p *previewer) numSteps() int {
+	n, _ := p.Request.NumSteps()
+	return n
+}
+
+// draw draws with the averages of a step, and reports the sampling steps that are done.
+func (p *previewer) draw(ctx context.Context, s *torch.Scope, model *dit.DiT, step int,
+	report func(done int)) (image.Image, error) {
+	p.Request.Progress = func(done, _ int) { report(done) }
 	pictures, err := p.Draw(ctx, s, model, p.vae, p.scaling)
 	if err != nil {
 		return nil, err

@@ -161,7 +161,9 @@ func runSample(e *env, o *sampleOptions) error {
 	if err != nil {
 		return err
 	}
+	opened := e.waiting("opening the models")
 	p, err := o.open(dev)
+	opened()
 	if err != nil {
 		return err
 	}
@@ -175,7 +177,9 @@ func runSample(e *env, o *sampleOptions) error {
 		return err
 	}
 	o.describe(e, p, r, show)
+	opened = e.waiting("looking at what is there")
 	out, err := o.openOutput(e, p, r, show)
+	opened()
 	if err != nil {
 		return err
 	}

@@ -18,18 +18,19 @@ import (
 func (o *sampleOptions) describe(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) {
 	e.printf("device  %s, fp32", describeDevice(p.Device()))
 	found, notes := p.Found()
-	e.printf("model   %s", found)
+	e.item("model", found)
 	for _, note := range notes {
-		e.printf("        %s", note)
+		e.item("", note)
 	}
 	path, cfg, notes := p.VAE()
 	e.printf("vae     %s: %s", path, describeVAE(cfg))
 	for _, note := range notes {
-		e.printf("        %s", note)
+		e.item("", note)
 	}
 	height, width := p.PictureSize()
-	e.printf("draws   %s of %dx%d%s", plural(show.n, "picture"), height, width, o.describeSubjects(show, p.Info()))
-	e.printf("recipe  %s", describeRequest(r, p.Info().Config))
+	subjects := o.describeSubjects(show, p.Info())
+	e.item("draws", fmt.Sprintf("%s of %dx%d%s", plural(show.n, "picture"), height, width, subjects))
+	e.item("recipe", describeRequest(r, p.Info().Config))
 }
 
 // describeSubjects says of what the pictures are, and what was chosen where the flags leave it open.
@@ -136,6 +137,7 @@ func drawSamples(e *env, p *sampling.Pipeline, r sampling.Request, out gallery.O
 		e.printf("%s of %s are there already", format.Count(int64(have)), plural(n, "picture"))
 	}
 	if have == n {
+		defer e.waiting("writing the pictures")()
 		return gallery.Draw(e.ctx, p, r, out)
 	}
 	total, err := r.NumSteps()

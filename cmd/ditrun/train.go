@@ -76,13 +76,17 @@ func runTrain(e *env, o *trainOptions) error {
 		}
 		defer metrics.Close()
 	}
+	opened := e.waiting("opening the data")
 	input, err := openTrainInput(e, o, process)
+	opened()
 	if err != nil {
 		return err
 	}
 	defer input.close()
 	t := &trainJob{env: e, trainInput: input, options: o, process: process}
+	opened = e.waiting("opening the initial weights")
 	weights, err := o.initialWeights(e, t.set)
+	opened()
 	if weights != nil {
 		defer weights.Close()
 	}
@@ -100,9 +104,11 @@ func runTrain(e *env, o *trainOptions) error {
 	}
 	defer t.group.Close()
 	if process.Rank == 0 {
+		checked := e.waiting("checking the checkpoint")
 		t.resume, t.resumeErr = o.resumePoint(t.hash, func(config []byte) bool {
 			return isConfigOf(e.flags, config, notOfTheRun...)
 		})
+		checked()
 		for _, text := range t.resume.warnings {
 			e.warn("%s", text)
 		}
@@ -110,7 +116,9 @@ func runTrain(e *env, o *trainOptions) error {
 	if err := t.checkPictures(); err != nil {
 		return err
 	}
+	checked := e.waiting("checking the checkpoint")
 	start, err := t.openRun()
+	checked()
 	if err != nil {
 		return err
 	}
@@ -140,6 +148,7 @@ func (t *trainJob) train(job training.Job, start runStart, metrics net.Listener)
 		return err
 	}
 	loop := &trainLog{env: t.env, folder: folder, preview: preview, failing: map[string]bool{}, last: start.last,
+		opened: t.waiting("loading the model"),
 		before: time.Duration(float64(start.last.Seconds) * float64(time.Second))}
 	if peak, ok := machine.PeakTFLOPS(t.dev.Name(), job.Config.Precision); ok {
 		loop.peak = peak * float64(t.group.World())
@@ -186,6 +195,7 @@ const groupTimeout = 10 * time.Minute
 // openGroup joins the processes of the run, over NCCL where they compute on GPUs.
 func (t *trainJob) openGroup() (err error) {
 	say := func(text string) { t.warn("rank %d: %s", t.process.Rank, text) }
+	defer t.waiting("waiting for the other processes")()
 	t.group, err = dist.Open(t.ctx, t.process, backend(t.dev), groupTimeout, say)
 	if errors.As(err, new(*dist.GPUError)) {
 		err = withHint(err, "`ditrun doctor` shows GPUs and NCCL; --device cpu needs neither")
@@ -222,9 +232,9 @@ func (t *trainJob) describe(dir string) {
 	t.printf("device  %s", device)
 	t.printf("data    %s: %s %s of %dx%dx%d, %s, %s", t.options.data, format.Count(int64(set.Samples)), t.samples(),
 		set.Channels, set.Height, set.Width, plural(len(set.Classes), "class"), views)
-	t.printf("        %s", t.describeSize())
-	t.printf("model   %s on %s, %s, %.3g GMACs a forward pass", cfg.Model.Design(), cfg.Model.Conditions(),
-		plural(cfg.Model.NumTokens(), "token"), cfg.Model.MACs()/1e9)
+	t.item("", t.describeSize())
+	t.item("model", fmt.Sprintf("%s on %s, %s, %.3g GMACs a forward pass", cfg.Model.Design(), cfg.Model.Conditions(),
+		plural(cfg.Model.NumTokens(), "token"), cfg.Model.MACs()/1e9))
 	t.printf("recipe  batch %d, %s steps, lr %g %s, ema %g, %s", cfg.GlobalBatchSize, format.Count(int64(steps)),
 		cfg.LR,
 		cfg.LRSchedule, cfg.EMADecay, cfg.Precision)

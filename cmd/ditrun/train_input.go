@@ -41,7 +41,7 @@ func (t *trainInput) close() {
 // samples says what the samples are.
 func (t *trainInput) samples() string {
 	if t.pictures {
-		return "pictures, encoded at every step into latents"
+		return "pictures as latents"
 	}
 	return "latents"
 }

@@ -22,6 +22,7 @@ type trainLog struct {
 	folder  *report.Run
 	preview *previewer
 	bar     *progress.Bar
+	opened  func()        // called when the first step is to come
 	before  time.Duration // trained before this process
 	plotted time.Time
 	last    runs.Step
@@ -31,8 +32,8 @@ type trainLog struct {
 
 // hooks are what the loop reports to. Processes of rank above 0 report to nobody.
 func (l *trainLog) hooks() training.Hooks {
-	return training.Hooks{Start: l.start, Step: l.step, Log: l.log, Preview: l.sample, Saved: l.saved, Warn: l.warn,
-		BadStep: l.badStep, Rollback: l.rollback, Dir: l.checkpointDir}
+	return training.Hooks{Start: l.start, Step: l.step, Log: l.log, Preview: l.sample, Saving: l.saving, Saved: l.saved,
+		Warn: l.warn, BadStep: l.badStep, Rollback: l.rollback, Dir: l.checkpointDir}
 }
 
 // plotInterval keeps the redrawing of the loss curve a small share of a run.
@@ -63,11 +64,12 @@ func (l *trainLog) checkpointDir() string {
 }
 
 func (l *trainLog) start(numParams, first, total int) {
+	l.opened()
 	l.folder.Printf("DiT Parameters: %s", format.Count(int64(numParams)))
 	if first > 0 {
 		l.folder.Printf("Continuing from step %s", format.Count(int64(first)))
 	}
-	l.bar = l.env.progressOnTerminal("train", "steps", int64(total))
+	l.bar = l.env.progressBetweenLines("train", "steps", int64(total))
 	l.bar.Start(int64(first))
 	l.plotted = time.Now()
 }
@@ -93,7 +95,9 @@ func (l *trainLog) log(r training.Record) {
 	if l.peak > 0 {
 		l.last.MFU = l.last.TFLOPS / runs.Number(l.peak)
 	}
-	l.bar.Describe(fmt.Sprintf("loss %.4f", r.Loss))
+	l.describe()
+	left, _ := l.bar.Left()
+	l.env.printf("%s", report.ShortLine(l.last, left))
 	l.checkpointDir()
 	l.attempt("the log", l.folder.Log(l.last))
 	if time.Since(l.plotted) >= plotInterval {
@@ -107,11 +111,14 @@ func (l *trainLog) plot() {
 }
 
 func (l *trainLog) sample(s *torch.Scope, ema *dit.DiT, step int) {
+	bar := progress.BetweenLines(l.env.stderr, "preview", "steps", int64(l.preview.numSteps()), l.env.quiet)
+	done := l.env.within(bar)
 	var img image.Image
 	err := s.Try(func(s *torch.Scope) (err error) {
-		img, err = l.preview.draw(l.env.ctx, s, ema, step)
+		img, err = l.preview.draw(l.env.ctx, s, ema, step, func(k int) { bar.Set(int64(k)) })
 		return err
 	})
+	done()
 	switch {
 	case l.env.ctx.Err() != nil: // cut short: the run is to stop
 	case err != nil: // early averages can give none
@@ -125,7 +132,19 @@ func (l *trainLog) sample(s *torch.Scope, ema *dit.DiT, step int) {
 	}
 }
 
-func (l *trainLog) saved(path string, step int) { l.folder.Printf("Saved checkpoint to %s", path) }
+func (l *trainLog) saving() { l.bar.Describe("writing a checkpoint") }
+
+// describe shows the last loss beside the bar.
+func (l *trainLog) describe() {
+	if l.last.Step > 0 {
+		l.bar.Describe(fmt.Sprintf("loss %.4f", float64(l.last.Loss)))
+	}
+}
+
+func (l *trainLog) saved(path string, step int) {
+	l.describe()
+	l.folder.Printf("Saved checkpoint to %s", path)
+}
 
 func (l *trainLog) warn(text string) { l.note("Warning: %s", text) }
 

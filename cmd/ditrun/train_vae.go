@@ -337,7 +337,7 @@ func newVAEAccount(e *env, o *trainVAEOptions) *vaeAccount {
 	if o.train.Resume != nil {
 		a.before = o.train.Resume.Step
 	}
-	a.training = e.progressOnTerminal("train-vae", "steps", int64(o.train.Config.MaxSteps))
+	a.training = e.progressBetweenLines("train-vae", "steps", int64(o.train.Config.MaxSteps))
 	return a
 }
 
@@ -347,8 +347,18 @@ func (a *vaeAccount) showStep(s vae.Step) {
 		return
 	}
 	rate := float64(s.Step-a.before) / time.Since(a.began).Seconds()
-	a.printf("(step=%07d) Reconstruction: %.5f, KL: %.2f, Steps/Sec: %s", s.Step, s.Losses.Rec, s.Losses.KL,
-		format.Rate(rate))
+	left, _ := a.training.Left()
+	a.printf("%s", vaeLine(s, rate, left))
+}
+
+// vaeLine is the line of a log step, at most 80 columns wide. Left is 0 where it is not known.
+func vaeLine(s vae.Step, stepsPerSecond float64, left time.Duration) string {
+	line := fmt.Sprintf("(step=%07d) Reconstruction: %.5f, KL: %.2f, %s steps/s", s.Step, s.Losses.Rec, s.Losses.KL,
+		format.Rate(stepsPerSecond))
+	if left > 0 {
+		line += ", ETA " + format.Estimate(left)
+	}
+	return line
 }
 
 func (a *vaeAccount) showMeasuring(done, total int) {
@@ -359,6 +369,7 @@ func (a *vaeAccount) showMeasuring(done, total int) {
 	a.measuring.Set(int64(done))
 	if done == total {
 		a.measuring.Finish()
+		a.waiting("writing the model") // until the command ends
 	}
 }
 

@@ -18,6 +18,7 @@ func verifyLatents(e *env, out string) error {
 	}
 	defer l.Close()
 	began := time.Now()
+	defer e.waiting("comparing checksums")()
 	if err := l.Verify(e.ctx, "sha256"); err != nil {
 		return err
 	}

@@ -54,12 +54,13 @@ func (c StepCheck) everyStep(dev torch.Device) bool {
 }
 
 // Hooks are called on the training goroutine; nil ones are skipped. They show a run, and cannot end it. Of several
-// processes that of rank 0 alone calls Log, Preview, Saved, Warn and Dir.
+// processes that of rank 0 alone calls Log, Preview, Saving, Saved, Warn and Dir.
 type Hooks struct {
 	Start    func(numParams, firstStep, totalSteps int)
 	Step     func(step int)                               // after each step
 	Log      func(Record)                                 // every LogEvery steps and at the end
 	Preview  func(s *torch.Scope, ema *dit.DiT, step int) // every SampleEvery steps and at the end
+	Saving   func()                                       // before the run waits until a checkpoint is written
 	Saved    func(path string, step int)                  // after a checkpoint was written
 	Warn     func(text string)                            // what looks wrong with the run
 	BadStep  func(BadStep)                                // after steps that were not applied

@@ -52,6 +52,9 @@ func (r *runner) pollSave() {
 // finishSave waits for a save under way.
 func (r *runner) finishSave() {
 	if r.saver.pending != nil {
+		if r.hooks.Saving != nil {
+			r.hooks.Saving()
+		}
 		r.savedOne(<-r.saver.pending)
 	}
 }

@@ -83,3 +83,16 @@ func Duration(d time.Duration) string {
 	}
 	return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
 }
+
+// Estimate is Duration without the tenths of a second, which no estimate has, and in days beyond two: "3s", "39s",
+// "5d07h".
+func Estimate(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.0fs", d.Seconds())
+	case d >= 48*time.Hour:
+		d = d.Round(time.Hour)
+		return fmt.Sprintf("%dd%02dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+	}
+	return Duration(d)
+}

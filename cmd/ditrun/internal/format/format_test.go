@@ -54,3 +54,19 @@ func TestDuration(t *testing.T) {
 		}
 	}
 }
+
+func TestEstimate(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		400 * time.Millisecond:         "0s",
+		9400 * time.Millisecond:        "9s",
+		9600 * time.Millisecond:        "10s",
+		125 * time.Second:              "2m05s",
+		47 * time.Hour:                 "47h00m",
+		127*time.Hour + 40*time.Minute: "5d08h",
+		364 * 24 * time.Hour:           "364d00h",
+	} {
+		if got := Estimate(d); got != want {
+			t.Errorf("Estimate(%v) = %q, want %q", d, got, want)
+		}
+	}
+}

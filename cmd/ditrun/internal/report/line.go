@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/diffusion/runs"
@@ -34,4 +35,37 @@ func Line(s runs.Step) string {
 	}
 	fmt.Fprintf(&b, ", LR: %.3g", float64(s.LR))
 	return b.String()
+}
+
+// lineWidth is that of a terminal that nobody has made wider.
+const lineWidth = 80
+
+// ShortLine is the line of a log step on the console, at most 80 columns wide: it begins as Line does, and has what a
+// person watches. Left is the time to the end of the run, 0 where it is not known. What is last in order of use gives
+// way where figures are wide; Line and log.jsonl have all.
+func ShortLine(s runs.Step, left time.Duration) string {
+	line := fmt.Sprintf("(step=%07d) Train Loss: %.4f", s.Step, float64(s.Loss))
+	items := []string{format.Rate(float64(s.ImagesPerSecond)) + " images/s"}
+	if left > 0 {
+		items = append(items, "ETA "+format.Estimate(left))
+	}
+	if s.Skipped != 0 {
+		items = append(items, fmt.Sprintf("skipped %d", s.Skipped))
+	}
+	// A share that is worth doing something about: more workers, a faster disk.
+	if s.DataWaitShare >= 0.1 {
+		items = append(items, fmt.Sprintf("data wait %.0f%%", 100*float64(s.DataWaitShare)))
+	}
+	if s.MFU != 0 {
+		items = append(items, fmt.Sprintf("MFU %.0f%%", 100*float64(s.MFU)))
+	}
+	if s.MemoryBytes != 0 {
+		items = append(items, format.Bytes(s.MemoryBytes))
+	}
+	for _, item := range items {
+		if longer := line + ", " + item; len(longer) <= lineWidth {
+			line = longer
+		}
+	}
+	return line
 }

@@ -42,8 +42,8 @@ type point struct {
 	bins []runs.Number
 }
 
-// Create makes a new run folder, see [runs.Create]. Console, when not nil, is given each line that goes to log.txt,
-// without its time stamp.
+// Create makes a new run folder, see [runs.Create]. Console, when not nil, is given each line that [Run.Printf] adds to
+// log.txt, without its time stamp.
 func Create(o runs.Options, console func(line string)) (*Run, error) {
 	r, err := runs.Create(o)
 	if err != nil {
@@ -124,9 +124,9 @@ func (r *Run) LossPlot() string { return filepath.Join(r.Dir(), "loss.png") }
 // Metrics are the figures of the last log step, for --metrics-addr.
 func (r *Run) Metrics() *Metrics { return r.metrics }
 
-// Log records one log step: a line in log.jsonl, one in log.txt (and on the
-// console), and an event for TensorBoard. Each is tried whatever becomes of the others; lines that could not be written
-// come with those of the next log step.
+// Log records one log step: a line in log.jsonl, one in log.txt, and an event for TensorBoard; [ShortLine] is for the
+// console. Each is tried whatever becomes of the others; lines that could not be written come with those of the next
+// log step.
 func (r *Run) Log(s runs.Step) error {
 	if s.Time.IsZero() {
 		s.Time = r.Now()
@@ -138,7 +138,7 @@ func (r *Run) Log(s runs.Step) error {
 	return errors.Join(
 		r.Run.Log(s),
 		r.event(func(w *tfevents.Writer) error { return w.Scalars(s.Time, s.Step, scalars(s)) }),
-		r.print(s.Time, Line(s)))
+		r.write(s.Time, Line(s)))
 }
 
 // Printf adds a line to log.txt, with the time before it, and to the console.

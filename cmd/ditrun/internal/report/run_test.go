@@ -86,7 +86,7 @@ func TestFiles(t *testing.T) {
 		`(?m)^\[[-\d]+ [:\d]+\] \(step=(\d{7})\) Train Loss: ([\d.]+), Train Steps/Sec: ([\d.]+)`).MatchString(want) {
 		t.Error("log.txt is not in DiT's form")
 	}
-	if len(console) != 2 || !strings.HasPrefix(console[1], "(step=0000100) Train Loss: 0.1234") {
+	if len(console) != 1 || console[0] != "Dataset contains 60,000 images (latents)" {
 		t.Errorf("console: %q", console)
 	}
 	if got, want := read(t, r.Dir(), "log.jsonl"),
@@ -163,6 +163,34 @@ func TestSkippedStepsInTheLine(t *testing.T) {
 		"Data Wait: 1.2%, Memory: 1.30 GB, Skipped: 3, Grad Norm: 1.25, LR: 0.0001"
 	if got := Line(s); got != want {
 		t.Errorf("%s, want\n%s", got, want)
+	}
+}
+
+func TestShortLine(t *testing.T) {
+	s := step(100, 0.12344)
+	want := "(step=0000100) Train Loss: 0.1234, 215 images/s, ETA 2h13m, 1.30 GB"
+	if got := ShortLine(s, 133*time.Minute); got != want {
+		t.Errorf("%s, want\n%s", got, want)
+	}
+	if got := ShortLine(s, 0); strings.Contains(got, "ETA") {
+		t.Errorf("the end is not known: %s", got)
+	}
+	s.Step, s.ImagesPerSecond, s.MFU, s.MemoryBytes = 7_000_000, 12345, 0.453, 71.2e9
+	want = "(step=7000000) Train Loss: 0.1234, 12,345 images/s, ETA 12d03h, MFU 45%, 71.2 GB"
+	if got := ShortLine(s, 291*time.Hour); got != want {
+		t.Errorf("%s, want\n%s", got, want)
+	}
+	// Whatever the figures are: what matters most stays.
+	s.Loss, s.Skipped, s.DataWaitShare, s.ImagesPerSecond = 123456.789, 1234, 1, 1234567
+	got := ShortLine(s, 364*24*time.Hour)
+	if len(got) > 80 || !strings.HasPrefix(got,
+		"(step=7000000) Train Loss: 123456.7890, 1,234,567 images/s, ETA 364d00h") {
+		t.Errorf("%d columns: %s", len(got), got)
+	}
+	s.Loss = runs.Number(math.NaN())
+	if got := ShortLine(s, time.Hour); len(got) > 80 ||
+		!strings.Contains(got, "Loss: NaN, 1,234,567 images/s, ETA 1h00m") {
+		t.Errorf("%d columns: %s", len(got), got)
 	}
 }
 
