@@ -49,7 +49,7 @@ type trainJob struct {
 	process dist.Env
 	group   *dist.Group
 
-	hash       string // of the configuration
+	derived    []string // keys of the configuration whose values follow from the length of the run
 	resume     resumePoint
 	resumeErr  error  // why there is none
 	weightsErr error  // why the run cannot begin with --init-from
@@ -96,7 +96,8 @@ func runTrain(e *env, o *trainOptions) error {
 	if err := o.complete(t.set, t.dev); err != nil {
 		return err
 	}
-	if t.hash, err = configHash(e.flags, notOfTheRun...); err != nil {
+	hash, err := t.hash()
+	if err != nil {
 		return err
 	}
 	if err := t.openGroup(); err != nil {
@@ -105,9 +106,7 @@ func runTrain(e *env, o *trainOptions) error {
 	defer t.group.Close()
 	if process.Rank == 0 {
 		checked := e.waiting("checking the checkpoint")
-		t.resume, t.resumeErr = o.resumePoint(t.hash, func(config []byte) bool {
-			return isConfigOf(e.flags, config, notOfTheRun...)
-		})
+		t.resume, t.resumeErr = o.resumePoint(hash, t.isConfigOf)
 		checked()
 		for _, text := range t.resume.warnings {
 			e.warn("%s", text)
@@ -122,6 +121,7 @@ func runTrain(e *env, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
+	o.config.EMADecay = start.EMADecay
 	job := training.Job{Device: t.dev, Config: o.config, Source: t.source,
 		Dir: filepath.Join(start.Dir, "checkpoints"), Resume: start.Checkpoint, Group: t.group}
 	if process.Rank > 0 {
@@ -246,11 +246,7 @@ func (t *trainJob) describe(dir string) {
 	if t.options.runConfig != "" {
 		t.printf("config  flags that were not given come from %s", t.options.runConfig)
 	}
-	if float64(steps)*(1-cfg.EMADecay) < 1 {
-		t.warn("ema decay %g averages over some %.0f steps, the run has %s: its samples will be noise; a short run "+
-			"wants 0.99 or less",
-			cfg.EMADecay, 1/(1-cfg.EMADecay), format.Count(int64(steps)))
-	}
+	t.describeAverage(steps)
 }
 
 // describeSize says what the latents are of, and whose word that is.

@@ -21,6 +21,7 @@ import (
 type runStart struct {
 	Dir        string
 	Checkpoint string // "" to begin
+	EMADecay   float64
 	Error      string // why the run cannot begin
 
 	folder *report.Run // on rank 0
@@ -70,11 +71,17 @@ func (t *trainJob) openFolder() (start runStart, err error) {
 	if point.checkpoint == "" && t.weightsErr != nil { // which does not concern a run that goes on
 		return start, t.weightsErr
 	}
+	t.chooseAverage(point)
+	start.EMADecay = t.config.EMADecay
 	step, err := t.checkResume(point.checkpoint)
 	if err != nil {
 		return start, err
 	}
 	if err := t.checkSaves(point, step); err != nil {
+		return start, err
+	}
+	hash, err := t.hash()
+	if err != nil {
 		return start, err
 	}
 	config, err := configNode(t.flags, "resume", "run-dir")
@@ -85,7 +92,7 @@ func (t *trainJob) openFolder() (start runStart, err error) {
 		return start, err
 	}
 	o := runs.Options{ResultsDir: t.options.resultsDir, Dir: t.options.runDir, Model: t.options.config.Model.Name(),
-		Config: config, ConfigHash: t.hash, Command: os.Args, Libtorch: torch.BuildInfo(),
+		Config: config, ConfigHash: hash, Derived: t.derived, Command: os.Args, Libtorch: torch.BuildInfo(),
 		Device: describeDevice(t.dev), From: point.original}
 	console := func(line string) { t.printf("%s", line) }
 	if point.continues {

@@ -22,9 +22,9 @@ type resumePoint struct {
 	warnings   []string
 }
 
-// resumePoint finds out what --resume means. Hash is that of the configuration, and same says whether a config.yaml is
-// equal to it.
-func (o *trainOptions) resumePoint(hash string, same func(config []byte) bool) (p resumePoint, err error) {
+// resumePoint finds out what --resume means. Hash is that of the configuration, and same says whether the
+// config.yaml in a folder is equal to it.
+func (o *trainOptions) resumePoint(hash string, same func(dir string, config []byte) bool) (p resumePoint, err error) {
 	p.dir = o.runDir
 	switch {
 	case o.resume == "none":

@@ -91,7 +91,7 @@ func (q quiet) Unwrap() error { return q.error }
 // is the same by the judgement of same, which may be nil, the one with the
 // highest number. It returns "" when there is none, and also when resultsDir
 // does not exist. The folder is not locked; Resume does that.
-func Latest(resultsDir, configHash string, same func(config []byte) bool) (string, error) {
+func Latest(resultsDir, configHash string, same func(dir string, config []byte) bool) (string, error) {
 	entries, err := os.ReadDir(resultsDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -126,12 +126,12 @@ func Latest(resultsDir, configHash string, same func(config []byte) bool) (strin
 	return best, nil
 }
 
-func sameConfig(dir string, same func(config []byte) bool) bool {
+func sameConfig(dir string, same func(dir string, config []byte) bool) bool {
 	if same == nil {
 		return false
 	}
 	config, err := os.ReadFile(filepath.Join(dir, ConfigName))
-	return err == nil && same(config)
+	return err == nil && same(dir, config)
 }
 
 // configHashIn finds the hash in a run.json that is damaged elsewhere.

@@ -22,18 +22,20 @@ const infoName = "run.json"
 
 // Info is the content of run.json.
 type Info struct {
-	RunID      string       `json:"run_id"`
-	Model      string       `json:"model"`
-	Started    time.Time    `json:"started"`
-	Device     string       `json:"device"`
-	OS         string       `json:"os"`
-	Arch       string       `json:"arch"`
-	CPUs       int          `json:"cpus"`
-	Command    []string     `json:"command"`
-	ConfigHash string       `json:"config_hash"`
-	From       string       `json:"from,omitempty"` // the checkpoint of another program that it begins from
-	Versions   Versions     `json:"versions"`
-	Resumed    []Resumption `json:"resumed,omitempty"`
+	RunID      string    `json:"run_id"`
+	Model      string    `json:"model"`
+	Started    time.Time `json:"started"`
+	Device     string    `json:"device"`
+	OS         string    `json:"os"`
+	Arch       string    `json:"arch"`
+	CPUs       int       `json:"cpus"`
+	Command    []string  `json:"command"`
+	ConfigHash string    `json:"config_hash"`
+	From       string    `json:"from,omitempty"` // the checkpoint of another program that it begins from
+	// Derived are the keys of the configuration whose values follow from the length of the run: nobody chose them.
+	Derived  []string     `json:"derived,omitempty"`
+	Versions Versions     `json:"versions"`
+	Resumed  []Resumption `json:"resumed,omitempty"`
 }
 
 // Resumption is one continuation of a run.
@@ -93,6 +95,7 @@ func newInfo(o Options, now time.Time) Info {
 		Command:    o.Command,
 		ConfigHash: o.ConfigHash,
 		From:       o.From,
+		Derived:    o.Derived,
 		Versions:   currentVersions(o.Libtorch),
 	}
 }

@@ -41,6 +41,8 @@ type Options struct {
 	// ConfigHash identifies the part of Config that a continued run must
 	// share (see Latest).
 	ConfigHash string
+	// Derived is that of Info.
+	Derived []string
 	// Command is the command line, for run.json.
 	Command []string
 	// From is the checkpoint of another program that the run begins from, "" for none.
@@ -122,6 +124,7 @@ func Resume(dir string, step int, o Options) (*Run, error) {
 	if r.opt.ConfigHash != "" {
 		r.info.ConfigHash = r.opt.ConfigHash
 	}
+	r.info.Derived = o.Derived
 	r.info.Resumed = append(r.info.Resumed, Resumption{
 		Step: step, Time: r.Now(), Device: o.Device, Versions: currentVersions(o.Libtorch),
 	})

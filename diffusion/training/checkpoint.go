@@ -147,6 +147,12 @@ func DatasetOf(dir string) (hash string, err error) {
 	return st.Dataset, err
 }
 
+// ConfigOf returns the configuration of the run whose checkpoint is in dir.
+func ConfigOf(dir string) (Config, error) {
+	st, err := readState(dir)
+	return st.Config, err
+}
+
 // Newest returns the newest whole checkpoint of those in dir, "" if there is none, and what is wrong with newer ones.
 func Newest(dir string) (path string, damaged []error, err error) {
 	path, damaged, err = saves.Newest(dir)
