@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/internal/testtool"
 	"github.com/ditrun/ditrun/torch"
 )
@@ -389,5 +390,32 @@ func TestConfigErrors(t *testing.T) {
 	if code, _, stderr := runSpec(t.Context(), configSpec(func(*env) error { return nil }), "work", "--config",
 		path); code != 0 {
 		t.Errorf("empty file: %s", stderr)
+	}
+}
+
+// TestBarsWithin: a bar of a part of the work, or a wait, gives way to the bar of the whole when it is done; what is
+// left at the end of the work is taken away.
+func TestBarsWithin(t *testing.T) {
+	var whole, wait *progress.Bar
+	code, _, stderr := runSpec(t.Context(), spec{run: func(e *env) error {
+		whole = e.progress("train", "steps", 3)
+		done := e.waiting("writing")
+		if wait = e.bar; wait == whole {
+			t.Error("the wait has no bar")
+		}
+		e.printf("a line")
+		done()
+		done()
+		if e.bar != whole {
+			t.Error("the bar of the whole did not come back")
+		}
+		whole.Add(3)
+		whole.Finish()
+		e.waiting("more")
+		e.progress("count", "things", 2) // in place of the wait; it never ends
+		return nil
+	}}, "work")
+	if code != 0 || stderr != "train: 3 steps in 0.0s\n" {
+		t.Errorf("code %d, errors %q", code, stderr)
 	}
 }

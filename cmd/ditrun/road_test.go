@@ -125,7 +125,8 @@ func TestSampleOutputs(t *testing.T) {
 	dir := t.TempDir()
 	sheet := filepath.Join(dir, "sheet.png")
 	o := mustRun(t, r.sample(sheet, "--num-samples", "8")...)
-	if !strings.Contains(o.stdout, "DiT-16x1x2/2 after 6 steps (ditrun, safetensors), 8-pixel images, 4 classes, ") ||
+	if !strings.Contains(o.stdout, "model   DiT-16x1x2/2 after 6 steps (ditrun, safetensors), 8-pixel images, 4\n"+
+		"        classes, VAE with scaling factor ") ||
 		!strings.HasSuffix(o.stdout, "written to "+sheet+"\n") {
 		t.Errorf("printed\n%s", o.stdout)
 	}

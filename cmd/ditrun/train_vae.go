@@ -338,6 +338,7 @@ func newVAEAccount(e *env, o *trainVAEOptions) *vaeAccount {
 		a.before = o.train.Resume.Step
 	}
 	a.training = e.progressBetweenLines("train-vae", "steps", int64(o.train.Config.MaxSteps))
+	a.training.Start(int64(a.before))
 	return a
 }
 
