@@ -96,10 +96,10 @@ func (l *trainLog) log(r training.Record) {
 		l.last.MFU = l.last.TFLOPS / runs.Number(l.peak)
 	}
 	l.describe()
-	left, _ := l.bar.Left()
-	l.env.printf("%s", report.ShortLine(l.last, left))
 	l.checkpointDir()
 	l.attempt("the log", l.folder.Log(l.last))
+	left, _ := l.bar.Left()
+	l.env.printf("%s", report.ShortLine(l.last, left)) // whoever reads it finds the records written
 	if time.Since(l.plotted) >= plotInterval {
 		l.plot()
 	}
