@@ -172,7 +172,9 @@ func runSample(e *env, o *sampleOptions) error {
 	if err != nil {
 		return err
 	}
+	opened = e.waiting("opening the text encoder") // of models of text
 	r, err := o.complete(p, show, dev)
+	opened()
 	if err != nil {
 		return err
 	}

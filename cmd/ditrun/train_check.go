@@ -32,7 +32,9 @@ func (t *trainJob) checkPictures() error {
 	n := t.catalogue.Len()
 	found, err := pictures.findBad(t.env, t.catalogue, rank*n/world, (rank+1)*n/world, t.process.LocalWorld)
 	if world > 1 {
+		joined := t.waiting("waiting for the other processes")
 		found, err = joinChecks(t.ctx, t.group, found, err)
+		joined()
 	}
 	if err != nil {
 		return err
