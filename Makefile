@@ -6,8 +6,8 @@
 # make bench       the benchmarks
 # make vuln        looks for known vulnerabilities of Go and of the modules that this program reaches
 # make gpu-check   packs the tests for a machine that has only libtorch and a GPU; runs them if this machine has one
-# make install     installs to PREFIX=/usr/local
-.PHONY: build demo test check fmt shim-asan soak fuzz bench vuln gpu-check install clean
+# make install     installs to PREFIX=/usr/local; make uninstall removes that
+.PHONY: build demo test check fmt shim-asan soak fuzz bench vuln gpu-check install uninstall clean
 MAKEFLAGS += --no-print-directory
 PREFIX ?= /usr/local
 SOAK_TIMEOUT ?= 24h
@@ -74,8 +74,11 @@ vuln:
 gpu-check: build
 	@bench/gpu/pack.sh
 
-install: build
-	cmake --install build --prefix $(PREFIX)
+install:
+	@third_party/install.sh '$(PREFIX)'
+
+uninstall:
+	@third_party/install.sh '$(PREFIX)' remove
 
 clean:
 	rm -rf build bin

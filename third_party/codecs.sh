@@ -31,6 +31,7 @@ collect() {
 	local root=$1 arch name from tmp
 	arch=$("${CC:-cc}" -print-multiarch 2>/dev/null || true)
 	tmp=$(mktemp -d ./.codecs.XXXXXX)
+	chmod 755 "$tmp" # another user may install it
 	mkdir -p "$tmp/include/webp" "$tmp/lib"
 	for name in "${headers[@]}"; do
 		from=

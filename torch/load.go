@@ -9,10 +9,6 @@ import "C"
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"runtime"
-	"strings"
 	"sync"
 	"unsafe"
 )
@@ -25,53 +21,34 @@ var library struct {
 	cudaWhy string
 }
 
-// Available opens libtorch if that has not been done and returns nil, or an error that says what
-// was looked for, where, and the ways out.
+// Available opens libtorch, through libditshim.so, if that has not been done. It returns nil or an error that says what
+// was looked for, where, and the ways out. It looks for libditshim.so where [LibraryVar] says, else beside the program,
+// in ../lib of it, in the source tree that this package was compiled from, and where `make install` puts it: ../lib of
+// the ditrun in PATH, ~/.local/lib and /usr/local/lib.
 func Available() error {
 	library.once.Do(func() { library.err = load() })
 	return library.err
 }
 
 func load() error {
-	var tried []string
-	for _, dir := range libraryDirs() {
-		path := filepath.Join(dir, "libditshim.so")
-		if _, err := os.Stat(path); err != nil {
-			tried = append(tried, path)
-			continue
-		}
-		cpath := C.CString(path)
-		msg := C.dt_load(cpath)
-		C.free(unsafe.Pointer(cpath))
-		if msg != nil {
-			return fmt.Errorf("load %s: %s: run `make build` again, or reinstall", path, C.GoString(msg))
-		}
-		if got := int(C.dt_abi_version()); got != int(C.DT_ABI) {
-			return fmt.Errorf("load %s: it speaks version %d of the binding, this program version %d: run `make "+
-				"build` again", path, got, int(C.DT_ABI))
-		}
-		library.path = path
-		library.cudaWhy = C.GoString(C.dt_init())
-		return nil
+	path, err := findShim()
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("libditshim.so not found: looked for %s: run `make build` in the source tree",
-		strings.Join(tried, " and "))
-}
-
-// libraryDirs lists where the shim may be: beside an installed or packed binary, or in the tree
-// this package was compiled from.
-func libraryDirs() []string {
-	var dirs []string
-	if exe, err := os.Executable(); err == nil {
-		if real, err := filepath.EvalSymlinks(exe); err == nil {
-			exe = real
-		}
-		dirs = append(dirs, filepath.Join(filepath.Dir(exe), "..", "lib"))
+	cpath := C.CString(path)
+	msg := C.dt_load(cpath)
+	C.free(unsafe.Pointer(cpath))
+	const again = "run `make build`, or `make install`, in a source tree of this program's version"
+	if msg != nil {
+		return fmt.Errorf("load %s: %s: %s", path, C.GoString(msg), again)
 	}
-	if _, file, _, ok := runtime.Caller(0); ok && filepath.IsAbs(file) {
-		dirs = append(dirs, filepath.Join(filepath.Dir(file), "..", "build", "lib"))
+	if got := int(C.dt_abi_version()); got != int(C.DT_ABI) {
+		return fmt.Errorf("load %s: it speaks version %d of the binding, this program version %d: %s", path, got,
+			int(C.DT_ABI), again)
 	}
-	return dirs
+	library.path = path
+	library.cudaWhy = C.GoString(C.dt_init())
+	return nil
 }
 
 // Library returns the path of the opened shim, "" before [Available] succeeded.

@@ -1,10 +1,13 @@
 // Package codec decodes JPEG, PNG and WebP with libjpeg-turbo, zlib and libwebp, the libraries that Pillow uses, so
 // that pixels equal Pillow's bit for bit: the accurate integer DCT, interpolated chroma, and an error where input
-// ends early. They are linked statically from third_party/codecs, where the build puts them.
+// ends early. They are linked statically from third_party/codecs, where the build puts them; with the tag installed
+// from where `make install` puts them, by pkg-config; where neither is, those of the system are linked.
 package codec
 
-// #cgo CFLAGS: -O3 -I${SRCDIR}/../../../third_party/codecs/include
-// #cgo LDFLAGS: -L${SRCDIR}/../../../third_party/codecs/lib -ljpeg -lwebpdemux -lwebp -lz -lm
+// #cgo CFLAGS: -O3
+// #cgo !installed CFLAGS: -I${SRCDIR}/../../../third_party/codecs/include
+// #cgo !installed LDFLAGS: -L${SRCDIR}/../../../third_party/codecs/lib -ljpeg -lwebpdemux -lwebp -lz -lm
+// #cgo installed pkg-config: ditrun
 // #cgo noescape dit_jpeg
 // #cgo nocallback dit_jpeg
 // #cgo noescape dit_png

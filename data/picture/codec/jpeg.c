@@ -6,8 +6,7 @@
 #include <string.h>
 
 #if !__has_include(<jpeglib.h>)
-#error \
-    "jpeglib.h of libjpeg-turbo is not there: run make build once, which puts it into third_party/codecs"
+#error "no jpeglib.h: make build in a clone, -tags installed elsewhere (docs/build.md)"
 #endif
 #include <jerror.h>
 #include <jpeglib.h>

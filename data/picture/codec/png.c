@@ -5,7 +5,7 @@
 #include <string.h>
 
 #if !__has_include(<zlib.h>)
-#error "zlib.h is not there: run make build once, which puts it into third_party/codecs"
+#error "no zlib.h: make build in a clone, -tags installed elsewhere (docs/build.md)"
 #endif
 #include <zlib.h>
 

@@ -4,8 +4,7 @@
 #include <string.h>
 
 #if !__has_include(<webp/demux.h>)
-#error \
-    "webp/demux.h of libwebp is not there: run make build once, which puts it into third_party/codecs"
+#error "no webp/demux.h: make build in a clone, -tags installed elsewhere (docs/build.md)"
 #endif
 #include <webp/decode.h>
 #include <webp/demux.h>
