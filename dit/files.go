@@ -9,6 +9,7 @@ import (
 	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // Info is what a weight file says of itself beside the tensors. It stands as JSON under the key
@@ -42,6 +43,15 @@ func Save(path string, weights []checkpoint.Tensor, info Info) error {
 	}
 	return checkpoint.Write(path, weights, meta)
 }
+
+// Save writes the model, with its configuration in place of info's, as the function [Save] does.
+func (m *DiT) Save(path string, info Info) error {
+	info.Config = m.cfg
+	return Save(path, nn.Snapshot(nn.List(m)), info)
+}
+
+// Close frees the parameters, as nn.Close does.
+func (m *DiT) Close() { nn.Close(m) }
 
 // metadata is what stands in the head of a file of this model.
 func (i Info) metadata() (map[string]string, error) {

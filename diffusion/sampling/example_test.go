@@ -2,57 +2,114 @@ package sampling_test
 
 import (
 	"context"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
 
 	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/diffusion/sampling"
-	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
-	"github.com/ditrun/ditrun/dit/text"
+	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
-	"github.com/ditrun/ditrun/vae/encode"
+	"github.com/ditrun/ditrun/vae"
 )
 
-// The code of docs/sampling.md. The models of its paths are not here, so it is built and not run.
-var (
-	_ = drawDog
-	_ = drawShoe
-	_ = drawMany
-)
-
-func drawDog(ctx context.Context) error {
-	p, err := sampling.Open(torch.CPU, "results/000-DiT-XL-2", "vae", "")
+// Pictures of two classes. The models of this example are tiny and untrained; yours would be "results/000-DiT-XL-2", or
+// another file of weights, and "sd-vae-ft-ema".
+func Example() {
+	dir, err := tinyModels()
 	if err != nil {
-		return err
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	p, err := sampling.Open(torch.CPU, filepath.Join(dir, "model.safetensors"), filepath.Join(dir, "vae"), "")
+	if err != nil {
+		log.Fatal(err)
 	}
 	defer p.Close()
-	pictures, err := p.Sample(ctx, sampling.Request{Labels: []int{207, 360}, CFGScale: 4})
+	pictures, err := p.Sample(context.Background(), sampling.Request{Labels: []int{0, 2}, CFGScale: 4, Steps: "10"})
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	return sheet.WritePNG("dog.png", pictures.Images()[0])
+	for i, img := range pictures.Images() { // each an image.Image
+		path := filepath.Join(dir, fmt.Sprintf("%d.png", i))
+		if err := sheet.WritePNG(path, img); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(filepath.Base(path), img.Bounds().Max)
+	}
+	// Output:
+	// 0.png (16,16)
+	// 1.png (16,16)
 }
 
-func drawShoe(ctx context.Context, p *sampling.Pipeline) (sampling.Pictures, error) {
-	encoder, err := text.Open("clip", torch.CPU)
+// Many pictures, two at a time: memory does not grow with their number.
+func ExamplePipeline_Batches() {
+	dir, err := tinyModels()
 	if err != nil {
-		return sampling.Pictures{}, err
+		log.Fatal(err)
 	}
-	defer encoder.Close()
-	r := sampling.Request{CFGScale: 4}
-	r.Captions, r.Null, err = p.Encode(encode.TextEncoder(encoder), []string{"a red shoe"}, "")
+	defer os.RemoveAll(dir)
+	p, err := sampling.Open(torch.CPU, filepath.Join(dir, "model.safetensors"), filepath.Join(dir, "vae"), "")
 	if err != nil {
-		return sampling.Pictures{}, err
+		log.Fatal(err)
 	}
-	return p.Sample(ctx, r)
+	defer p.Close()
+
+	r := sampling.Request{Labels: sampling.RandomLabels(3, 5, 1), BatchSize: 2, Steps: "5", Seed: 7}
+	for pictures, err := range p.Batches(context.Background(), r) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(pictures.Len(), "pictures of", pictures.Height, "x", pictures.Width)
+	}
+	// Output:
+	// 2 pictures of 16 x 16
+	// 2 pictures of 16 x 16
+	// 1 pictures of 16 x 16
 }
 
-func drawMany(ctx context.Context, p *sampling.Pipeline, r sampling.Request) error {
-	set := gallery.Set{Count: r.Len(), BatchSize: r.BatchSize, Labels: r.Labels, Classes: p.Info().Classes,
-		Key: func() (string, error) { return p.Key(r) }}
-	set.Height, set.Width = p.PictureSize()
-	out, err := gallery.Open(ctx, "pictures.npz", set)
-	if err != nil {
-		return err
+// tinyModels makes a folder with a model of three classes, model.safetensors, and its autoencoder, vae.
+func tinyModels() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "models"); err != nil {
+		return "", err
 	}
-	defer out.Close()
-	return gallery.Draw(ctx, p, r, out)
+	small, err := vae.SmallConfig(16, 4, 2) // 16 pixels a side, latents of 4 channels and half the side
+	if err != nil {
+		return "", err
+	}
+	config, err := dit.Named("DiT-24x2x2/2")
+	if err != nil {
+		return "", err
+	}
+	config.SetInput(8, 8)
+	config.SetCondition(dit.OnClass, 3, 0, 0)
+	gen, err := torch.NewGenerator(torch.CPU, 1)
+	if err != nil {
+		return "", err
+	}
+	var v *vae.AutoencoderKL
+	var m *dit.DiT
+	err = torch.Run(torch.CPU, func(s *torch.Scope) (err error) {
+		if v, err = vae.New(s, small); err != nil {
+			return err
+		}
+		v.Init(s, gen)
+		if m, err = dit.New(s, config); err != nil {
+			return err
+		}
+		m.Init(s, gen)
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	defer v.Close()
+	defer m.Close()
+	if err := v.Save(filepath.Join(dir, "vae")); err != nil {
+		return "", err
+	}
+	info := dit.Info{ScalingFactor: v.Config().ScalingFactor, VAE: v.WeightsSHA256(), ImageSize: 16}
+	return dir, m.Save(filepath.Join(dir, "model.safetensors"), info)
 }

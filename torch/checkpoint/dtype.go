@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 )
 
 // DType is an element type under its safetensors name, for example "F32".
@@ -78,4 +79,27 @@ func EncodeFloats(values []float32, d DType) []byte {
 		}
 	}
 	return p
+}
+
+// decodeFloats is the inverse of EncodeFloats; values of F64 are rounded. It returns nil for other types.
+func decodeFloats(b []byte, d DType) []float32 {
+	le := binary.LittleEndian
+	size := d.Size()
+	if !slices.Contains([]DType{F32, F64, BF16, F16}, d) {
+		return nil
+	}
+	values := make([]float32, len(b)/size)
+	for i := range values {
+		switch p := b[i*size:]; d {
+		case F32:
+			values[i] = math.Float32frombits(le.Uint32(p))
+		case F64:
+			values[i] = float32(math.Float64frombits(le.Uint64(p)))
+		case BF16:
+			values[i] = math.Float32frombits(uint32(le.Uint16(p)) << 16)
+		case F16:
+			values[i] = FromFloat16(le.Uint16(p))
+		}
+	}
+	return values
 }

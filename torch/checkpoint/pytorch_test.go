@@ -264,6 +264,14 @@ func TestEncodeFloats(t *testing.T) {
 		if got := EncodeFloats(values, c.d); !bytes.Equal(got, c.want) {
 			t.Errorf("%s: % x, want % x", c.d, got, c.want)
 		}
+		if again := EncodeFloats(decodeFloats(c.want, c.d), c.d); !bytes.Equal(again, c.want) {
+			t.Errorf("%s: read and written % x, want % x", c.d, again, c.want)
+		}
+	}
+	for _, d := range []DType{F32, F64} {
+		if got := decodeFloats(EncodeFloats(values, d), d); !slices.Equal(got, values) {
+			t.Errorf("%s: %v, want %v", d, got, values)
+		}
 	}
 	if EncodeFloats(values, I64) != nil {
 		t.Error("integers are no floats")

@@ -57,6 +57,19 @@ func Read(src Source, name string) ([]byte, error) {
 	return p, nil
 }
 
+// Floats returns the elements of a tensor of type F32, F16, BF16 or F64, the last rounded.
+func Floats(src Source, name string) ([]float32, error) {
+	info, ok := src.Lookup(name)
+	if ok && decodeFloats(nil, info.DType) == nil {
+		return nil, fmt.Errorf("tensor %s has elements of type %s, want F32, F16, BF16 or F64", name, info.DType)
+	}
+	b, err := Read(src, name)
+	if err != nil {
+		return nil, err
+	}
+	return decodeFloats(b, info.DType), nil
+}
+
 // Memory returns tensors that are in memory as a source.
 func Memory(tensors []Tensor) Source {
 	m := memory{tensors, make(map[string]int, len(tensors))}
