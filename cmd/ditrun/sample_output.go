@@ -108,9 +108,8 @@ func listClasses(labels []int, names []string) string {
 // openOutput opens the output that --out names and says what much work will take.
 func (o *sampleOptions) openOutput(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) (gallery.Output,
 	error) {
-	set := gallery.Set{Count: r.Len(), BatchSize: r.BatchSize, Labels: show.labels, Prompts: show.prompts,
-		Classes: p.Info().Classes, Key: func() (string, error) { return p.Key(r) }, Recipe: o.recipe(p, r, show)}
-	set.Height, set.Width = p.PictureSize()
+	set := gallery.SetOf(p, r)
+	set.Prompts, set.Recipe = show.prompts, o.recipe(p, r, show)
 	out, err := gallery.Open(e.ctx, o.out, set)
 	switch {
 	case err == nil:

@@ -1,10 +1,7 @@
 // Package gallery writes sampled pictures as they are drawn: as one sheet for people (NAME.png), as files in a folder
 // with a table of what they show, or as an array for programs that evaluate them (NAME.npz).
 //
-//	err := gallery.Check("pictures.npz")
-//	out, err := gallery.Open(ctx, "pictures.npz", gallery.Set{Count: 50000, Height: 256, Width: 256, ...})
-//	err = gallery.Draw(ctx, pipeline, request, out)
-//	out.Close()
+//	err := gallery.Save(ctx, "pictures.npz", pipeline, sampling.Request{Labels: labels, BatchSize: 50})
 //
 // A folder or an .npz takes no memory for its pictures, and drawing that was cut short is continued by the same calls.
 package gallery
@@ -86,6 +83,27 @@ func Open(ctx context.Context, path string, set Set) (Output, error) {
 		return openSheet(path, set)
 	}
 	return openPartial(ctx, path, set)
+}
+
+// SetOf describes the pictures that p draws of r. Prompts are the caller's to add.
+func SetOf(p *sampling.Pipeline, r sampling.Request) Set {
+	set := Set{Count: r.Len(), BatchSize: r.BatchSize, Labels: r.Labels, Classes: p.Info().Classes,
+		Key: func() (string, error) { return p.Key(r) }}
+	set.Height, set.Width = p.PictureSize()
+	return set
+}
+
+// Save draws the pictures of r and writes them to path: [Check], [Open] and [Draw] in one call.
+func Save(ctx context.Context, path string, p *sampling.Pipeline, r sampling.Request) error {
+	if err := Check(path); err != nil {
+		return err
+	}
+	out, err := Open(ctx, path, SetOf(p, r))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	return Draw(ctx, p, r, out)
 }
 
 // Draw draws the pictures of r that the output lacks, and finishes it. The progress is that of all pictures.
