@@ -1,6 +1,6 @@
 package torch
 
-// #include "shim/dt.h"
+// #include "dt.h"
 // #cgo noescape dt_adamw_step
 // #cgo nocallback dt_adamw_step
 // #cgo noescape dt_adamw_last_backward

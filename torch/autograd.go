@@ -1,6 +1,6 @@
 package torch
 
-// #include "shim/dt.h"
+// #include "dt.h"
 // #cgo noescape dt_grad
 // #cgo nocallback dt_grad
 import "C"

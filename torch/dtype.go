@@ -1,6 +1,6 @@
 package torch
 
-// #include "shim/dt.h"
+// #include "dt.h"
 import "C"
 
 // A DType is the type of a tensor's elements.

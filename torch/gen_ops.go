@@ -2,7 +2,7 @@
 
 package torch
 
-// #include "shim/dt.h"
+// #include "dt.h"
 // #cgo noescape dt_add
 // #cgo nocallback dt_add
 // #cgo noescape dt_add_scalar

@@ -1,7 +1,7 @@
 package torch
 
 // #include <stdlib.h>
-// #include "shim/dt.h"
+// #include "dt.h"
 import "C"
 
 import (

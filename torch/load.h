@@ -2,7 +2,7 @@
 #ifndef DITRUN_LOAD_H
 #define DITRUN_LOAD_H
 
-#include "shim/dt.h"
+#include "dt.h"
 
 /* dt_load opens the shim and resolves its functions; it returns why that failed, NULL if it did
  * not. The text stays valid until the next call. */

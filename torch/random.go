@@ -1,6 +1,6 @@
 package torch
 
-// #include "shim/dt.h"
+// #include "dt.h"
 // #cgo noescape dt_philox_normal
 // #cgo nocallback dt_philox_normal
 import "C"

@@ -1,6 +1,6 @@
 package torch
 
-// #include "shim/dt.h"
+// #include "dt.h"
 // #cgo noescape dt_free_many
 // #cgo nocallback dt_free_many
 import "C"

@@ -1,6 +1,6 @@
 package torch
 
-// #include "shim/dt.h"
+// #include "dt.h"
 // #cgo noescape dt_from_host
 // #cgo nocallback dt_from_host
 // #cgo noescape dt_to_host

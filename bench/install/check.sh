@@ -15,19 +15,23 @@ fail() {
 mkdir -p "$work"
 chmod -R u+w "$work"
 rm -rf "$work"
-mkdir -p "$work/module" "$work/program" "$work/elsewhere" "$work/home"
+mkdir -p "$work/module" "$work/program/own" "$work/elsewhere" "$work/home" "$work/pictures"/{a,b}
 third_party/install.sh "$work/prefix"
 
 git ls-files -co --exclude-standard -z | xargs -0 tar -cf - --ignore-failed-read -- 2>/dev/null |
 	tar -xf - -C "$work/module"
 chmod -R a-w "$work/module"
 cp bench/install/program.go.txt "$work/program/main.go"
+# The program of docs/library.md, the only one there.
+awk '/^```go/ { inside = 1; next } /^```/ { inside = 0 } inside' docs/library.md >"$work/program/own/main.go"
+cp docs/images/demo-samples.png "$work/pictures/a/"
+cp docs/images/demo-samples-cfg-1.png "$work/pictures/b/"
 module=$(go list -m)
 sed "s|^module .*|module example.com/program|" go.mod >"$work/program/go.mod"
 cp go.sum "$work/program/"
 cd "$work/program"
 go mod edit -require="$module@v0.0.0" -replace="$module=$work/module"
-PKG_CONFIG_PATH=$work/prefix/lib/pkgconfig go build -mod=mod -tags installed -o "$work/elsewhere/program" .
+PKG_CONFIG_PATH=$work/prefix/lib/pkgconfig go build -mod=mod -tags installed -o "$work/elsewhere/" . ./own
 cd "$work/elsewhere"
 
 # finds WHAT PATH VARIABLE...: the program, in this environment, opens the shim of this path.
@@ -59,6 +63,12 @@ if [ ! -e /usr/local/lib/libditshim.so ]; then
 	esac
 	echo "check: nowhere: $why"
 fi
+
+DITRUN_LIB=$work/prefix/lib ./own "$work/pictures" "$work/module/vae/testdata/tiny" DiT-24x2x2/2 "$work/out" ||
+	fail "the program of docs/library.md failed"
+[ "$(head -c 8 "$work/out/samples.png" | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ] ||
+	fail "the program of docs/library.md drew no PNG"
+echo "check: the program of docs/library.md draws samples"
 
 # The command, moved with its prefix, loads the libtorch that came along.
 mv "$work/prefix" "$work/moved"

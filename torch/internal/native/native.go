@@ -94,7 +94,7 @@ type Step[T any] struct {
 // other parameters.
 type Buffer int32
 
-// The numbers are those of shim/dt.h.
+// The numbers are those of dt.h.
 const (
 	EMA Buffer = iota
 	ExpAvg
@@ -138,7 +138,7 @@ type Group[T any] interface {
 	Close()
 }
 
-// Reductions of the AllReduce methods. The numbers are those of shim/dt.h.
+// Reductions of the AllReduce methods. The numbers are those of dt.h.
 const (
 	Sum = iota
 	Min
