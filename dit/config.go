@@ -2,6 +2,14 @@
 // Transformers" (arXiv:2212.09748), with any of its four kinds of blocks, conditioned on classes, on text, on both
 // or on nothing. Names of parameters equal those of the published checkpoints.
 //
+//	config, err := dit.Named("DiT-B/2")
+//	config.SetInput(32, 32)
+//	m, err := dit.New(s, config) // in a scope s of package torch; m.Init draws its weights
+//	m, info, err := dit.Open(s, "results/000-DiT-XL-2")
+//	noise := m.Forward(s, x, t, dit.Condition{Labels: y})
+//
+// The [example] makes, saves and opens one. Package sampling draws pictures, package training trains.
+//
 // Shape letters: N batch, C latent channels, I x J height and width of the latent, P patch size,
 // T = (I/P) (J/P) tokens, D hidden size, H heads, K classes, L text tokens of W numbers.
 //
@@ -9,6 +17,8 @@
 // blocks, which a package of files could only have if a dozen private names were public. The model is in config.go,
 // model.go, embed.go, layers.go and a file a block; its files in [Read] and what that calls: names.go, weights.go,
 // infer.go, diffusers.go, original.go, adapt.go.
+//
+// [example]: https://pkg.go.dev/github.com/ditrun/ditrun/dit#example-package
 package dit
 
 import (

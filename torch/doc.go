@@ -44,6 +44,9 @@
 //
 // libtorch is opened when it is first needed, not when the program starts, so that a program runs,
 // and can say what is missing, without it; see [Available]. One binary serves CPU and CUDA machines.
+// docs/build.md says how programs of other modules are built. The [example] computes a product.
+//
+// [example]: https://pkg.go.dev/github.com/ditrun/ditrun/torch#example-package
 package torch
 
 //go:generate go run ./internal/genops .

@@ -82,6 +82,35 @@ func TestCodeInDocsCompiles(t *testing.T) {
 	compileDocs(t, dir, overlay)
 }
 
+// TestPackageCommentsLeadToExamples: the packages that a Go program begins with have an example, to which their
+// comments link.
+func TestPackageCommentsLeadToExamples(t *testing.T) {
+	for _, dir := range []string{"diffusion/sampling", "diffusion/training", "vae/encode", "data/catalog",
+		"data/picture", "dit", "torch", "torch/checkpoint"} {
+		files, err := filepath.Glob(filepath.Join("..", "..", dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(files) == 0 {
+			testtool.Missing(t, "no source tree here")
+		}
+		var all strings.Builder
+		for _, name := range files {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Write(text)
+		}
+		for _, want := range []string{"\nfunc Example() {\n", "\n// [example]: https://pkg.go.dev/" + module + dir +
+			"#example-package\npackage "} {
+			if !strings.Contains(all.String(), want) {
+				t.Errorf("%s lacks %q", dir, want)
+			}
+		}
+	}
+}
+
 var (
 	goBlock = regexp.MustCompile("(?sm)(?:^<!-- go: ([^\n]*) -->\n\n?)?^```go\n(.*?)^```$")
 	indent  = regexp.MustCompile(`(?m)^\t+`)

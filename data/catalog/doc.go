@@ -14,5 +14,7 @@
 //
 // The formats themselves are read by packages below: archive, table and idx read files, labels says which class a
 // picture is of, filename what a file is by its name, classes what classes are called, store where the bytes are. What
-// is here decides what a location holds and makes one list of it.
+// is here decides what a location holds and makes one list of it. The [example] opens a folder.
+//
+// [example]: https://pkg.go.dev/github.com/ditrun/ditrun/data/catalog#example-package
 package catalog

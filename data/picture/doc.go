@@ -5,5 +5,9 @@
 //	crop, err := picture.NewCropper(picture.Square(256), picture.PillowClassic)
 //	err = crop.Crop(pix, img)                                      // [H, W, 3]
 //
+// An [Image] is an image.Image too, and [FromImage] makes one of any other: see the [example].
+//
 // What is not read is refused by its kind. A hostile file costs no more memory than [Header.Memory] says.
+//
+// [example]: https://pkg.go.dev/github.com/ditrun/ditrun/data/picture#example-package
 package picture

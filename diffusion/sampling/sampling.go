@@ -5,7 +5,9 @@
 //	err = sheet.WritePNG("dog.png", pictures.Images()[0])
 //
 // [Pipeline.Encode] makes a request of prompts, [Pipeline.Batches] yields many pictures batch by batch, and
-// [Preview] is what a training run shows of itself.
+// [Preview] is what a training run shows of itself. The [example] runs on a tiny model.
+//
+// [example]: https://pkg.go.dev/github.com/ditrun/ditrun/diffusion/sampling#example-package
 package sampling
 
 import (

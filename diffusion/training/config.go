@@ -2,8 +2,17 @@
 // the average of the weights, checkpoints. It takes them from a source of package samples, reports through [Hooks] and
 // writes no text and no pictures itself.
 //
+//	set, err := latents.Open("latents")
+//	src, err := samples.Latents(set)
+//	config, err := training.ConfigFor("DiT-S/2", src.Set())
+//	result, err := training.Run(ctx, training.Job{Device: torch.CPU, Config: config, Source: src, Dir: "checkpoints"})
+//
+// The checkpoint that result names opens with sampling.Open. The [example] is a whole run.
+//
 // Everything random in a run is a function of its seed and of the position of a sample in the run
 // (package philox), so that a run can be stopped at any step and continued with the same stream.
+//
+// [example]: https://pkg.go.dev/github.com/ditrun/ditrun/diffusion/training#example-package
 package training
 
 import (

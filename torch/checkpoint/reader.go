@@ -16,10 +16,13 @@
 //	for _, t := range f.Tensors() {
 //		fmt.Println(t.Name, t.DType, t.Shape)
 //	}
-//	data, err := f.Read("pos_embed")
+//	data, err := f.Read("pos_embed")                   // bytes
+//	values, err := checkpoint.Floats(f, "pos_embed")   // []float32
 //
 // [Write] makes such a file whole or not at all. Package namemap shows the tensors of a file under other names, package
-// numpy reads and writes arrays of NumPy.
+// numpy reads and writes arrays of NumPy. The [example] writes a file and reads it.
+//
+// [example]: https://pkg.go.dev/github.com/ditrun/ditrun/torch/checkpoint#example-package
 package checkpoint
 
 import (

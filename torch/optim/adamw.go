@@ -1,5 +1,10 @@
 // Package optim holds the optimizer: AdamW with gradient clipping and an exponential moving average
 // of the weights, one call into C++ a step, nothing read back from the device.
+//
+//	opt, err := optim.NewAdamW(nn.List(model), optim.DefaultConfig, optim.Sharding{})
+//	defer opt.Close()
+//	s.Backward(loss)
+//	opt.Step(s, optim.StepOptions{LR: 1e-4, EMADecay: 0.9999})
 package optim
 
 import (

@@ -1,5 +1,15 @@
-// Package encode turns a source of pictures into shards of latents: it joins package data, which
-// decodes, crops and keeps, with package vae, which encodes.
+// Package encode turns a source of pictures into shards of latents: it joins the packages below data, which decode,
+// crop and keep, with package vae, which encodes.
+//
+//	src, err := catalog.Open(ctx, "pictures", catalog.Options{})
+//	model, err := vae.Open("sd-vae-ft-ema", torch.CPU)
+//	manifest, err := encode.Run(ctx, encode.Options{
+//		Source: src, VAE: model, VAEName: "sd-vae-ft-ema", OutDir: "latents", ImageSize: picture.Square(256),
+//	})
+//
+// Run continues what was cut short. The [example] encodes a source of its own.
+//
+// [example]: https://pkg.go.dev/github.com/ditrun/ditrun/vae/encode#example-package
 package encode
 
 import (
