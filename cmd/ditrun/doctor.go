@@ -140,8 +140,11 @@ func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 	if err := torch.Available(); err != nil {
 		d.Libtorch.Error = err.Error()
 		d.CUDA.WhyNot, d.NCCL.WhyNot = "libtorch is not loaded", "libtorch is not loaded"
-		d.problem(err.Error(), "`make build` also fetches libtorch; with LIBTORCH=FOLDER it uses the torch 2.9, "+
-			"2.10 or 2.11 there")
+		hint := "`make build` also fetches libtorch; with LIBTORCH=FOLDER it uses the torch 2.9, 2.10 or 2.11 there"
+		if os.Getenv(torch.LibraryVar) != "" {
+			hint = "without " + torch.LibraryVar + " it is looked for beside the program and where it was built"
+		}
+		d.problem(err.Error(), hint)
 		return torch.Device{}, false
 	}
 	d.Versions.Libtorch = libtorchVersion()

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 )
 
@@ -113,5 +115,27 @@ func TestConfigValidate(t *testing.T) {
 	recipe := DefaultConfig // before the latents are open
 	if err := recipe.ValidateRecipe(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestConfigForASet(t *testing.T) {
+	set := samples.Set{Samples: 300, Classes: []string{"a", "b"}, Channels: 4, Height: 8, Width: 12,
+		ImageSize: picture.Size{Height: 64, Width: 96}, ScalingFactor: 0.5}
+	c, err := ConfigFor("DiT-S/2", set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.check(set, 1); err != nil {
+		t.Errorf("a set without mirrored views: %v", err)
+	}
+	if m := c.Model; m.Name() != "DiT-S/2" || m.Size() != "8x12" || m.NumClasses != 2 || c.ImageSize != set.ImageSize {
+		t.Errorf("model %s of %s, %d classes, pictures of %s", m.Name(), m.Size(), m.NumClasses, c.ImageSize)
+	}
+	set.Flip = true
+	if c, err = ConfigFor("DiT-S/2", set); err != nil || c.FlipProb != DefaultConfig.FlipProb {
+		t.Errorf("with mirrored views: %v, %v", c.FlipProb, err)
+	}
+	if _, err := ConfigFor("DiT-S", set); err == nil {
+		t.Error("DiT-S: no error")
 	}
 }
