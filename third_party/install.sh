@@ -26,7 +26,8 @@ esac
 to=${DESTDIR:-}$prefix
 
 if [ "${2:-}" = remove ]; then
-	rm -rf "$to/bin/ditrun" "$to/lib/libditshim.so" "$to/lib/ditrun" "$to/lib/pkgconfig/ditrun.pc" "$to/share/doc/ditrun"
+	rm -rf "$to/bin/ditrun" "$to/lib/libditshim.so" "$to/lib/ditrun" "$to/lib/pkgconfig/ditrun.pc" \
+		"$to/share/doc/ditrun"
 	say "removed from $to"
 	exit
 fi

@@ -38,7 +38,8 @@ cd "$work/elsewhere"
 finds() {
 	local what=$1 want=$2 out
 	shift 2
-	out=$(env -u DITRUN_LIB "HOME=$work/home" PATH=/usr/bin:/bin "$@" ./program) || fail "$what: the program failed: $out"
+	out=$(env -u DITRUN_LIB "HOME=$work/home" PATH=/usr/bin:/bin "$@" ./program) ||
+		fail "$what: the program failed: $out"
 	[ "$out" = "$want"$'\n'"picture 16x16" ] || fail "$what: printed $out, want $want and the size of a picture"
 	echo "check: found by $what"
 }
@@ -56,7 +57,8 @@ finds "the program's folder" "$work/elsewhere/libditshim.so"
 rm libditshim.so ditrun
 
 if [ ! -e /usr/local/lib/libditshim.so ]; then
-	why=$(env -u DITRUN_LIB "HOME=$work/home" PATH=/usr/bin:/bin ./program 2>&1) && fail "the program found a shim: $why"
+	why=$(env -u DITRUN_LIB "HOME=$work/home" PATH=/usr/bin:/bin ./program 2>&1) &&
+		fail "the program found a shim: $why"
 	case $why in
 	*"libditshim.so not found: looked in $work/elsewhere, "*"/.local/lib, /usr/local/lib: "*"set DITRUN_LIB"*) ;;
 	*) fail "a program without a shim says: $why" ;;
