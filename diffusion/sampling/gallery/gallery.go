@@ -85,7 +85,7 @@ func Open(ctx context.Context, path string, set Set) (Output, error) {
 	return openPartial(ctx, path, set)
 }
 
-// SetOf describes the pictures that p draws of r. Prompts are the caller's to add.
+// SetOf describes the pictures that p draws of r. Prompts and Recipe are the caller's to add.
 func SetOf(p *sampling.Pipeline, r sampling.Request) Set {
 	set := Set{Count: r.Len(), BatchSize: r.BatchSize, Labels: r.Labels, Classes: p.Info().Classes,
 		Key: func() (string, error) { return p.Key(r) }}
