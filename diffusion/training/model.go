@@ -13,7 +13,8 @@ import (
 var ErrNoCaptions = errors.New("the set has no captions")
 
 // ConfigFor returns [DefaultConfig] for a model of this name, as [dit.Named] takes it, on this set: see [FitModel] for
-// the model. Where the set has no mirrored views none are asked for.
+// the model. Where the set has no mirrored views none are asked for. For a run that is shorter than the paper's set
+// MaxSteps, and EMADecay to what the function [EMADecay] returns for them.
 func ConfigFor(model string, set samples.Set) (Config, error) {
 	c := DefaultConfig
 	m, err := dit.Named(model)
