@@ -105,8 +105,8 @@ func TestBadPictures(t *testing.T) {
 	os.Remove(filepath.Join(nolabels, "train-labels-idx1-ubyte"))
 	for data, texts := range map[string][]string{
 		filepath.Join(empty, "nothing"):          {"nothing: no such file or folder"},
-		empty:                                    {": empty: want class folders with pictures"},
-		filepath.Join(r.pictures, "classes.txt"): {"classes.txt: an unknown kind of file: want class folders"},
+		empty:                                    {": empty: want a folder of pictures"},
+		filepath.Join(r.pictures, "classes.txt"): {"classes.txt: an unknown kind of file: want a folder of pictures"},
 		cut:                                      {"train-images-idx3-ubyte", "truncated"},
 		short:                                    {"classes.txt: 2 names, labels go up to 3"},
 		nolabels:                                 {"has no labels beside it: want train-labels-idx1-ubyte"},

@@ -127,12 +127,12 @@ func (a *archives) classes(ctx context.Context, o *Options) (entries []entry, cl
 	case a.labels != nil:
 		entries = a.entries()
 		classes, notes, err = applyLabelsInArchive(a.labels, entries)
-	case a.labelled > 0:
+	case a.labelled > 0 && !(o.NoClasses && a.labelled < a.pictures):
 		entries, classes, err = a.byMembers()
 	case a.flat && len(a.files) > 1:
 		entries, classes, err = a.byArchives()
 	default:
-		if entries, classes, notes, err = a.byFolders(); err != nil {
+		if entries, classes, notes, err = a.byFolders(o.NoClasses); err != nil || o.NoClasses {
 			break
 		}
 		parts, err := checkArchiveParts(a.location, entries, classes)
@@ -163,8 +163,12 @@ func (a *archives) noPictures() error {
 func (c *catalogue) twice() error {
 	for i := range len(c.entries) - 1 {
 		if a, b := &c.entries[i], &c.entries[i+1]; a.name == b.name && a.label == b.label && a.file == b.file {
-			return fmt.Errorf("open %s: %s of class %q is there twice: pack the archive again from its files",
-				c.files[a.file].path, a.name, c.classes[a.label])
+			of := ""
+			if class := c.classes[a.label]; class != "" {
+				of = fmt.Sprintf(" of class %q", class)
+			}
+			return fmt.Errorf("open %s: %s%s is there twice: pack the archive again from its files",
+				c.files[a.file].path, a.name, of)
 		}
 	}
 	return nil

@@ -178,9 +178,19 @@ func (a *archives) byArchives() ([]entry, []string, error) {
 	return entries, sorted, nil
 }
 
-// byFolders takes the folders of an archive for classes, below those that all pictures have in common.
-func (a *archives) byFolders() (entries []entry, sorted, notes []string, err error) {
+// byFolders takes the folders of an archive for classes, below those that all pictures have in common. Where there are
+// no folders, there are no classes; with noClasses a picture in no class folder is of a class without a name.
+func (a *archives) byFolders(noClasses bool) (entries []entry, sorted, notes []string, err error) {
 	entries = a.entries()
+	if a.flat {
+		for i := range entries {
+			entries[i].label = 0
+		}
+		if !noClasses {
+			notes = []string{noFolders}
+		}
+		return entries, classes.Unnamed(), notes, nil
+	}
 	common := entries[0].name[:strings.LastIndexByte(entries[0].name, '/')+1]
 	for _, e := range entries {
 		for common != "" && !strings.HasPrefix(e.name, common) {
@@ -191,19 +201,22 @@ func (a *archives) byFolders() (entries []entry, sorted, notes []string, err err
 	if common != "" && slices.ContainsFunc(entries, direct) { // a single class, whose folder they have in common
 		common = common[:strings.LastIndexByte(strings.TrimSuffix(common, "/"), '/')+1]
 	}
-	var classes []string
+	var in []string // the class of each
 	for i := range entries {
 		class, name, ok := strings.Cut(strings.TrimPrefix(entries[i].name, common), "/")
-		if !ok {
+		if !ok && !noClasses {
 			return nil, nil, nil, fmt.Errorf("%s is in no class: want .cls or .json members beside the pictures, "+
-				"folders of classes, or a file of labels (--labels)", entries[i].name)
+				"folders of classes, or a file of labels (--labels); --unconditional takes all pictures, "+
+				"without classes", entries[i].name)
+		} else if !ok {
+			class, name = "", class
 		}
-		classes = append(classes, class)
+		in = append(in, class)
 		entries[i].name = name
 	}
-	sorted = slices.Compact(slices.Sorted(slices.Values(classes)))
+	sorted = slices.Compact(slices.Sorted(slices.Values(in)))
 	for i := range entries {
-		label, _ := slices.BinarySearch(sorted, classes[i])
+		label, _ := slices.BinarySearch(sorted, in[i])
 		entries[i].label = int32(label)
 	}
 	if without := a.foldersWithout(common, sorted); len(without) > 0 {

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
@@ -130,11 +131,26 @@ func (c *catalogue) Close() error {
 	return errors.Join(errs...)
 }
 
+// dropClasses makes one class without a name of all. The ids stay, and so does the hash.
+func (c *catalogue) dropClasses() {
+	for i := range c.entries {
+		e := &c.entries[i]
+		if class := c.classes[e.label]; class != "" {
+			e.name = class + "/" + e.name
+		}
+		e.label = 0
+	}
+	c.classes = classes.Unnamed()
+}
+
 // where names sample i in messages.
 func (c *catalogue) where(i int) string {
 	e, file := &c.entries[i], &c.files[c.entries[i].file]
 	if !file.keep {
 		return file.path
+	}
+	if classes.None(c.classes) {
+		return fmt.Sprintf("%s in %s", e.name, file.path)
 	}
 	return fmt.Sprintf("%s of class %q in %s", e.name, c.classes[e.label], file.path)
 }

@@ -14,7 +14,83 @@ import (
 	"github.com/ditrun/ditrun/internal/names"
 )
 
-// openFolder opens a tree of class folders: every folder in root is a class, numbered in byte order of the names;
+// openFolder opens a tree of class folders. A folder of pictures without class folders, or any with o.NoClasses, is
+// opened as one without classes.
+func openFolder(set *store.Set, o *Options) (*catalogue, error) {
+	pictures, out := pictures(set)
+	classes := slices.DeleteFunc(slices.Sorted(slices.Values(set.Folders)), filename.IsSystem)
+	in := classFolders(pictures, classes)
+	sorted, first := 0, ""
+	for _, class := range classes {
+		if sorted += in[class].pictures; first == "" && sorted > 0 {
+			first = class
+		}
+	}
+	loose := len(pictures.Objects) - sorted
+	switch {
+	case len(pictures.Objects) == 0 && (o.NoClasses || len(classes) == 0):
+		return nil, nothing(set, out)
+	case o.NoClasses || sorted == 0 && loose > 0:
+		return openUnsorted(set, pictures, classes, out, o.NoClasses)
+	case loose > sorted:
+		if err := refuseOwn(set); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("open %s: %s in no class folder, and only %d in class folders such as %q: "+
+			"--unconditional takes all of them, without classes; for classes put them into class folders",
+			set.Location, names.Plural(loose, "picture"), sorted, first)
+	}
+	return openClassFolders(set, pictures, classes, in, out)
+}
+
+// openUnsorted opens the pictures of a folder, at any depth, as a set without classes. Their order is that of class
+// folders, after the pictures that are in no folder.
+func openUnsorted(set, pictures *store.Set, folders []string, out filename.LeftOut, wanted bool) (*catalogue, error) {
+	if err := refuseOwn(set); err != nil {
+		return nil, err
+	}
+	if drawnBySample(set) && !wanted {
+		return nil, fmt.Errorf("open %s: holds pictures drawn by sample: to use them all the same give their classes "+
+			"with --labels %s, or --unconditional", set.Location, set.Path("labels.csv"))
+	}
+	classes, notes := folders, out.Notes()
+	if slices.ContainsFunc(pictures.Objects, func(o store.Object) bool { return !strings.Contains(o.Name, "/") }) {
+		classes = append([]string{""}, folders...)
+	}
+	entries := make([]entry, len(pictures.Objects))
+	for i, o := range pictures.Objects {
+		folder, name, ok := strings.Cut(o.Name, "/")
+		if !ok {
+			folder, name = "", o.Name
+		}
+		label, _ := slices.BinarySearch(classes, folder)
+		entries[i] = entry{name: name, label: int32(label), file: int32(i), length: o.Size}
+	}
+	if parts := filename.Parts(folders); len(parts) > 0 {
+		notes = append(notes, takenTogether(parts))
+	}
+	if twins := twins(set, folders); len(twins) > 0 {
+		notes = append(notes, fmt.Sprintf("folders %s are the same, through a link: its pictures are taken twice",
+			names.Few(twins)))
+	}
+	if !wanted {
+		notes = append(notes, noFolders)
+	}
+	c := newCatalogue(containers(pictures, false), entries, classes)
+	c.remote, c.notes = set.Remote, notes
+	c.dropClasses()
+	return c, nil
+}
+
+// noFolders says what becomes of pictures that nobody sorted.
+const noFolders = "no class folders: the pictures are used without classes, for an unconditional model; " +
+	"class folders or --labels give them classes"
+
+func takenTogether(parts []string) string {
+	return "the pictures of several parts of the data set are taken together: " + strings.Join(parts, ", ")
+}
+
+// openClassFolders opens a tree of class folders: every folder in root is a class, numbered in byte order of the names;
 // pictures are the files below it, at any depth, with one of [filename.PictureExtensions] in any case; links are
 // followed. Within a class the samples are sorted by folder path, then by file name. So far these are the rules of
 // torchvision's ImageFolder.
@@ -22,31 +98,24 @@ import (
 // Unlike there, hidden and system folders and files are left out; folders that hold parts of a data set (train,
 // test), or output of ditrun, are an error; so are two folders whose names differ only in how their letters are
 // composed. A class folder without pictures is an error, as in torchvision.
-func openFolder(set *store.Set) (*catalogue, error) {
-	pictures, out := pictures(set)
-	classes := slices.DeleteFunc(slices.Sorted(slices.Values(set.Folders)), filename.IsSystem)
+func openClassFolders(set, pictures *store.Set, classes []string, in map[string]*classFolder,
+	out filename.LeftOut) (*catalogue, error) {
 	number := make(map[string]int32, len(classes))
 	for i, c := range classes {
 		number[c] = int32(i)
 	}
-	in := classFolders(pictures, classes)
 	notes, err := checkFolders(set, classes, in)
 	if err != nil {
 		return nil, err
 	}
 	entries := make([]entry, 0, len(pictures.Objects))
-	loose := ""
 	for i, o := range pictures.Objects {
 		class, name, ok := strings.Cut(o.Name, "/")
 		if !ok {
-			loose = o.Name
-			out.Count("in no class folder")
+			out.Count("in no class folder (--unconditional takes them too)")
 			continue
 		}
 		entries = append(entries, entry{name: name, label: number[class], file: int32(i), length: o.Size})
-	}
-	if len(entries) == 0 {
-		return nil, noClasses(set, loose, out)
 	}
 	c := newCatalogue(containers(pictures, false), entries, classes)
 	c.remote = set.Remote
@@ -68,13 +137,7 @@ func checkFolders(set *store.Set, classes []string, in map[string]*classFolder) 
 	if notes, err = checkParts(set, classes, in); err != nil {
 		return nil, err
 	}
-	twins := []string{}
-	for _, c := range classes {
-		if first, ok := set.Twins[c]; ok {
-			twins = append(twins, fmt.Sprintf("%q and %q", first, c))
-		}
-	}
-	if len(twins) > 0 {
+	if twins := twins(set, classes); len(twins) > 0 {
 		notes = append(notes, fmt.Sprintf(
 			"classes %s are the same folder, through a link: its pictures are in both classes", names.Few(twins)))
 	}
@@ -84,6 +147,16 @@ func checkFolders(set *store.Set, classes []string, in map[string]*classFolder) 
 		}
 	}
 	return notes, nil
+}
+
+// twins are the pairs of folders that are one folder, through a link.
+func twins(set *store.Set, folders []string) (pairs []string) {
+	for _, f := range folders {
+		if first, ok := set.Twins[f]; ok {
+			pairs = append(pairs, fmt.Sprintf("%q and %q", first, f))
+		}
+	}
+	return pairs
 }
 
 // convertible are kinds of pictures that are not read.
@@ -102,9 +175,11 @@ func noPictures(set *store.Set, class string) error {
 	text := fmt.Sprintf("open %s: class folder %q holds no pictures (%s)",
 		set.Location, class, filename.PictureExtensions)
 	if len(out) == 0 {
-		return fmt.Errorf("%s: put pictures into it, or remove it", text)
+		return fmt.Errorf("%s: put pictures into it, or remove it; --unconditional takes the pictures there are, "+
+			"without classes", text)
 	}
-	advice := "put pictures into it, or move it elsewhere"
+	advice := "put pictures into it, or move it elsewhere; --unconditional takes the pictures there are, without " +
+		"classes"
 	for _, ext := range convertible {
 		if out[ext] > 0 {
 			advice = fmt.Sprintf("convert the %s files to JPEG or PNG", ext)
@@ -120,17 +195,12 @@ func noPictures(set *store.Set, class string) error {
 	return fmt.Errorf("%s: %v: %s", text, out, advice)
 }
 
-// noClasses is the error of a set without class folders. loose is a picture that lies directly in it, if there is one.
-func noClasses(set *store.Set, loose string, out filename.LeftOut) error {
-	switch {
-	case loose != "":
-		return fmt.Errorf("open %s: pictures such as %s are in no class folder: "+
-			"put the pictures of each class into a folder of its own, or name their classes with --labels",
-			set.Location, loose)
-	case len(out) > 0:
-		return fmt.Errorf("open %s: no class folders: %s; %v", set.Location, wanted, out)
+// nothing is the error of a set without pictures and class folders.
+func nothing(set *store.Set, out filename.LeftOut) error {
+	if len(out) > 0 {
+		return fmt.Errorf("open %s: no pictures: %s; %v", set.Location, wanted, out)
 	}
-	return fmt.Errorf("open %s: no class folders: %s", set.Location, wanted)
+	return fmt.Errorf("open %s: no pictures: %s", set.Location, wanted)
 }
 
 // openFlat opens pictures that lie in one folder, their classes in a file.
@@ -156,8 +226,7 @@ func openFlat(set *store.Set, labelFile *labels.File) (*catalogue, error) {
 	c.remote = set.Remote
 	c.notes = append(out.Notes(), notes...)
 	if parts := filename.Parts(set.Folders); len(parts) > 0 {
-		c.notes = append(c.notes, fmt.Sprintf("the pictures of several parts of the data set are taken together: %s",
-			strings.Join(parts, ", ")))
+		c.notes = append(c.notes, takenTogether(parts))
 	}
 	return c, nil
 }

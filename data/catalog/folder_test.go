@@ -76,10 +76,11 @@ func TestFolderBadInput(t *testing.T) {
 		want  string
 	}{
 		"empty": {nil,
-			"empty: want class folders with pictures (jpg, png, ...), tar archives, parquet or IDX files " +
+			"empty: want a folder of pictures (jpg, png, ...), tar archives, parquet or IDX files " +
 				"(train-images-idx3-ubyte)"},
-		"loose pictures":  {map[string][]byte{"a.png": p}, "pictures such as a.png are in no class folder"},
-		"only text":       {map[string][]byte{"a.txt": p}, "no class folders: want"},
+		"loose pictures": {map[string][]byte{"a.png": p, "b.png": p, "c/c.png": p},
+			`2 pictures in no class folder, and only 1 in class folders such as "c": --unconditional takes all`},
+		"only text":       {map[string][]byte{"a.txt": p}, "no pictures: want"},
 		"class with none": {map[string][]byte{"a/a.png": p, "b/b.txt": p}, `class folder "b" holds no pictures (.jpg`},
 		"latents":         {map[string][]byte{"manifest.json": p}, "holds encoded latents"},
 	} {

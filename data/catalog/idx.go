@@ -259,6 +259,12 @@ func (d *idxSource) Hash() string      { return d.hash }
 func (d *idxSource) Notes() []string   { return d.notes }
 func (d *idxSource) Close() error      { return nil }
 
+// dropClasses makes one class without a name of all. The ids stay, and so does the hash.
+func (d *idxSource) dropClasses() {
+	d.labels = make([]byte, len(d.labels))
+	d.classes = classes.Unnamed()
+}
+
 func (d *idxSource) Sample(i int) Sample {
 	at := d.order[i]
 	return Sample{fmt.Sprintf("%08d", at), int(d.labels[at])}

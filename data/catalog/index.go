@@ -26,7 +26,7 @@ type savedIndex struct {
 }
 
 // indexKey identifies what a catalogue was made from.
-func indexKey(set *store.Set, labelFile *labels.File) string {
+func indexKey(set *store.Set, labelFile *labels.File, noClasses bool) string {
 	h := sha256.New()
 	fmt.Fprintln(h, "ditrun index 2")
 	for i := range set.Objects {
@@ -34,6 +34,9 @@ func indexKey(set *store.Set, labelFile *labels.File) string {
 	}
 	if labelFile != nil {
 		io.WriteString(h, labelFile.Text())
+	}
+	if noClasses {
+		fmt.Fprintln(h, "no classes")
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }

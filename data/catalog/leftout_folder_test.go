@@ -33,7 +33,7 @@ func TestFolderLeavesOut(t *testing.T) {
 		t.Errorf("samples %q, want %q", got, want)
 	}
 	if want := "left out: 3 hidden, 3 in .ipynb_checkpoints, 2 .heic, 1 .txt, 1 in @eaDir, 1 in __MACOSX, " +
-		"1 in no class folder, 1 without extension"; notes != want {
+		"1 in no class folder (--unconditional takes them too), 1 without extension"; notes != want {
 		t.Errorf("notes %q, want %q", notes, want)
 	}
 }
@@ -115,7 +115,7 @@ func TestFoldersRefused(t *testing.T) {
 		},
 		"hidden alone": {
 			".git/1.jpg .DS_Store",
-			"no class folders: want class folders with pictures (jpg, png, ...), tar archives, parquet or IDX files " +
+			"no pictures: want a folder of pictures (jpg, png, ...), tar archives, parquet or IDX files " +
 				"(train-images-idx3-ubyte); left out: " +
 				"1 hidden, 1 in .git",
 		},
@@ -151,7 +151,7 @@ func TestFoldersRefused(t *testing.T) {
 			"a/1.jpg drawn/labels.csv drawn/000000.png drawn/000001.png",
 			"SET/drawn holds pictures drawn by sample",
 		},
-		"samples, no file": {"labels.csv 000000.png 000001.png", "pictures such as 000001.png are in no class folder"},
+		"samples, no file": {"labels.csv 000000.png 000001.png", "holds pictures drawn by sample: "},
 		"composed twice": {
 			"M\u00e4use/1.jpg Ma\u0308use/1.jpg",
 			`classes "Ma\u0308use" and "M\u00e4use" have the same name, with accented letters composed in two ways: ` +
@@ -172,7 +172,8 @@ func TestFoldersRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Open(t.Context(), dir, Options{})
-	if err == nil || !strings.HasSuffix(err.Error(), ": put pictures into it, or remove it") {
+	if err == nil || !strings.HasSuffix(err.Error(), "; --unconditional takes the pictures there are, "+
+		"without classes") {
 		t.Errorf("empty class folder: error %v", err)
 	}
 	// So is a hidden one, which is no class.

@@ -19,13 +19,14 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
-const wanted = "want class folders with pictures (jpg, png, ...), tar archives, parquet or IDX files " +
+const wanted = "want a folder of pictures (jpg, png, ...), tar archives, parquet or IDX files " +
 	"(train-images-idx3-ubyte)"
 
 // Open opens the pictures at location, which is a folder, a file, a pattern of files (train-*.tar) or one of these in
 // S3-compatible storage (s3://bucket/key). What it holds is told by content:
 //
-//   - class folders with pictures, with the rules of torchvision's ImageFolder, see openFolder for where they differ;
+//   - class folders with pictures, with the rules of torchvision's ImageFolder, see openClassFolders for where they
+//     differ; pictures in no class folder, which then have no classes;
 //   - ILSVRC2012_img_train.tar, an archive of class archives, read in place; or a folder of class archives;
 //   - WebDataset archives; an archive of class folders; a flat archive or folder with o.Labels;
 //   - any of these archives compressed with gzip or zstd, and parquet files as of Hugging Face's datasets, which are
@@ -67,8 +68,14 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 	}
 	switch c := c.(type) {
 	case *idxSource:
+		if o.NoClasses {
+			c.dropClasses()
+		}
 		c.classes = classes.AsText(c.classes)
 	case *catalogue:
+		if o.NoClasses && !classes.None(c.classes) {
+			c.dropClasses()
+		}
 		c.classes = classes.AsText(c.classes)
 		c.orientation = o.Orientation
 		c.budget = newBudget(cmp.Or(o.DecodeMemory, defaultDecodeMemory))
@@ -122,7 +129,7 @@ func openKind(ctx context.Context, set *store.Set, labelFile *labels.File, o *Op
 	if labelFile != nil {
 		c, err = openFlat(set, labelFile)
 	} else {
-		c, err = openFolder(set)
+		c, err = openFolder(set, o)
 	}
 	if err != nil {
 		return nil, err

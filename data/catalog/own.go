@@ -50,6 +50,14 @@ func ownOutput(set *store.Set) (folder, what string) {
 	return "", ""
 }
 
+// drawnBySample finds the output of sample directly in a set, which ownOutput does not, since --labels may open it.
+func drawnBySample(set *store.Set) bool {
+	has := func(name string) bool {
+		return slices.ContainsFunc(set.Objects, func(o store.Object) bool { return o.Name == name })
+	}
+	return has("labels.csv") && has("000000.png")
+}
+
 // refuseOwn is the error of a set of pictures with output of ditrun in it.
 func refuseOwn(set *store.Set) error {
 	switch dir, what := ownOutput(set); {

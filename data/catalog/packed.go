@@ -100,7 +100,7 @@ func unpackAll(ctx context.Context, set *store.Set, kinds []string, files []cont
 func openIndexed(ctx context.Context, set *store.Set, kinds []string, files []container, sizes []int64,
 	labelFile *labels.File, o *Options) (*catalogue, error) {
 	dir, unkept := o.cacheFolder("index")
-	key := indexKey(set, labelFile)
+	key := indexKey(set, labelFile, o.NoClasses)
 	if c := loadIndex(dir, key, files, sizes); c != nil {
 		return c, nil
 	}

@@ -89,7 +89,8 @@ func checkParts(set *store.Set, classes []string, in map[string]*classFolder) (n
 			"such as %s (%d of %d classes)", example, within, len(filled)))
 	case len(filled) == 1 && in[c].direct == 0 && len(in[c].folders) > 1:
 		notes = append(notes, fmt.Sprintf("all pictures are in one class, %q: "+
-			"to make classes of the %d folders in it, name %s", c, len(in[c].folders), set.Path(c)))
+			"to make classes of the %d folders in it, name %s; --unconditional takes the pictures without classes",
+			c, len(in[c].folders), set.Path(c)))
 	case len(filled) == 1 && part != "":
 		notes = append(notes, fmt.Sprintf("all pictures are in one class, called %q", c))
 	}
@@ -135,9 +136,9 @@ func refuseParts(set *store.Set, parts []string, in map[string]*classFolder) err
 	}
 	text := fmt.Sprintf("it holds parts of a data set (%s), not classes: ", strings.Join(parts, ", "))
 	if len(in[best].folders) == 0 {
-		return fmt.Errorf("open %s: %snone of them has class folders: "+
-			"sort the pictures of one into a folder for each class, or name the part, such as %s, "+
-			"and their classes with --labels", set.Location, text, set.Path(best))
+		return fmt.Errorf("open %s: %snone of them has class folders: name one of them, such as %s; "+
+			"to give its pictures classes, sort them into a folder for each class, or name the classes with --labels",
+			set.Location, text, set.Path(best))
 	}
 	return fmt.Errorf("open %s: %sname one of them, such as %s", set.Location, text, set.Path(best))
 }

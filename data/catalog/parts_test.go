@@ -124,7 +124,7 @@ func TestParts(t *testing.T) {
 		"dev": {
 			"train/1.png dev/a/2.png", "(dev, train), not classes: name one of them, such as SET/dev", 0, "",
 		},
-		"train first":              {"a_test/1.png a_train/1.png", "or name the part, such as SET/a_train, ", 0, ""},
+		"train first":              {"a_test/1.png a_train/1.png", ": name one of them, such as SET/a_train; ", 0, ""},
 		"words that only have it":  {"bullet_train/1.png test_tube/1.png", "", 2, ""},
 		"letters that only are it": {"contest/1.png trainers/1.png valley/1.png", "", 3, ""},
 		"two among many": {
@@ -140,7 +140,8 @@ func TestParts(t *testing.T) {
 		},
 		"classes one level down": {
 			"flowers/a/1.png flowers/b/1.png",
-			"", 1, `all pictures are in one class, "flowers": to make classes of the 2 folders in it, name SET/flowers`,
+			"", 1, `all pictures are in one class, "flowers": to make classes of the 2 folders in it, name SET/flowers; ` +
+				"--unconditional takes the pictures without classes",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -43,6 +43,9 @@ type Options struct {
 	// Labels is a file with the classes of pictures that are in no class folders: one class name a line for the
 	// pictures in order of their names, or lines of file name and class name, separated by commas, tabs or blanks.
 	Labels string
+	// NoClasses takes all pictures of the set together, those in no class folder too, as if they had no classes. The
+	// classes are then those of classes.Unnamed. Where every picture has a class the ids and the hash stay the same.
+	NoClasses bool
 	// CacheDir is where the indices of archives are kept and compressed archives are unpacked; "" means ditrun in the
 	// user's folder for caches.
 	CacheDir string

@@ -138,8 +138,8 @@ func TestArchiveBadInput(t *testing.T) {
 		"cut in a header": {map[string][]byte{"a.tar": good[:1100]}, "a.tar", "truncated: "},
 		"no pictures": {map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.txt", p}})}, "a.tar",
 			"no pictures: want"},
-		"flat": {
-			map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.png", p}, {"b.png", p}})}, "a.tar",
+		"flat in part": {
+			map[string][]byte{"a.tar": datatest.Tar(t, []datatest.File{{"a.png", p}, {"x/b.png", p}})}, "a.tar",
 			"a.png is in no class: want .cls"},
 		"some unlabelled": {
 			map[string][]byte{"a.tar": datatest.Tar(t,

@@ -31,6 +31,13 @@ func Difference(classes, found []string) string {
 	return ""
 }
 
+// Unnamed are the classes of a data set that has none: all its pictures are of one class without a name, so that every
+// label still has its entry.
+func Unnamed() []string { return []string{""} }
+
+// None says whether these are the classes of a data set that has none, see [Unnamed].
+func None(classes []string) bool { return len(classes) == 1 && classes[0] == "" }
+
 // Numbered names n classes by their numbers.
 func Numbered(n int) []string {
 	names := make([]string, n)
