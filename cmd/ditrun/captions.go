@@ -13,8 +13,8 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/data/captions"
 	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/latents"
-	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/dit/text"
 	"github.com/ditrun/ditrun/torch"
@@ -191,7 +191,8 @@ func addCaptions(e *env, o *encodeOptions) error {
 	began := time.Now()
 	var src catalog.Source
 	if o.data != "" {
-		if src, err = e.openPictures(o.data, o.pictures.labels, picture.AsStored); err != nil {
+		o.pictures.noClasses = o.pictures.noClasses || classes.None(set.Classes())
+		if src, err = o.pictures.open(e, o.data); err != nil {
 			return err
 		}
 		defer src.Close()

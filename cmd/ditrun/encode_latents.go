@@ -57,6 +57,7 @@ func (o *encodeOptions) flags() []cli.Flag {
 			Usage: "only check the latents in --out by their checksums; needs no other flag"},
 		fetchFlag(&o.fetch),
 	}
+	list = append(list, o.pictures.unconditional())
 	list = append(list, o.pictures.flags("1 on a CPU, else the cores less one")...)
 	return append(list, o.captions.flags()...)
 }
@@ -266,8 +267,8 @@ func (in *encodeInput) describe(e *env, o *encodeOptions) {
 	if o.encode.ImageSize == (picture.Size{}) {
 		crop += " (the autoencoder's size)"
 	}
-	e.printf("data    %s: %s in %s, cropped to %s", o.data, plural(l.Source.Len(), "picture"),
-		plural(len(l.Source.Classes()), "class"), crop)
+	e.printf("data    %s: %s %s, cropped to %s", o.data, plural(l.Source.Len(), "picture"),
+		inClasses(l.Source.Classes()), crop)
 	cfg := l.VAE.Config()
 	e.printf("vae     %s: %s", l.VAEName, describeVAE(cfg))
 	for _, note := range l.VAE.Notes() {

@@ -8,13 +8,15 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/data/catalog"
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/picture"
 )
 
 // pictureOptions are the flags of every command that reads pictures.
 type pictureOptions struct {
 	labels      string
-	numWorkers  int // 0 where the command chooses
+	noClasses   bool // bound to a flag by commands for which it is one
+	numWorkers  int  // 0 where the command chooses
 	orientation picture.Orientation
 	onError     string // fail or skip
 }
@@ -41,14 +43,23 @@ func (o *pictureOptions) check() error {
 	return oneOf("orientation", string(o.orientation), string(picture.AsStored), string(picture.ByEXIF))
 }
 
-// open opens the pictures at a location, as env.openPictures does.
-func (o *pictureOptions) open(e *env, location string) (catalog.Source, error) {
-	return e.openPictures(location, o.labels, o.orientation)
+// unconditional is the flag that takes pictures without classes. That of train also says what the model is.
+func (o *pictureOptions) unconditional() cli.Flag {
+	return &cli.BoolFlag{Name: "unconditional", Destination: &o.noClasses, DisableDefaultText: true,
+		Usage: "take all pictures at any depth, without classes"}
 }
 
-// openPictures opens the pictures at a location. Where that takes long it shows how far it is. It prints what is to be
-// known about them.
-func (e *env) openPictures(location, labels string, turn picture.Orientation) (catalog.Source, error) {
+// inClasses ends a line about pictures.
+func inClasses(list []string) string {
+	if classes.None(list) {
+		return "without classes"
+	}
+	return "in " + plural(len(list), "class")
+}
+
+// open opens the pictures at a location. Where that takes long it shows how far it is. It prints what is to be known
+// about them.
+func (o *pictureOptions) open(e *env, location string) (catalog.Source, error) {
 	var mu sync.Mutex
 	var bar *progress.Bar
 	shown, most := "", int64(0)
@@ -57,8 +68,9 @@ func (e *env) openPictures(location, labels string, turn picture.Orientation) (c
 			bar.Abort()
 		}
 	}
-	o := catalog.Options{Labels: labels, Orientation: turn, DecodeMemory: machine.ReadMemory().Available / 4}
-	o.OnProgress = func(stage string, done, total int64) {
+	c := catalog.Options{Labels: o.labels, NoClasses: o.noClasses, Orientation: o.orientation,
+		DecodeMemory: machine.ReadMemory().Available / 4}
+	c.OnProgress = func(stage string, done, total int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		if stage != shown {
@@ -68,7 +80,7 @@ func (e *env) openPictures(location, labels string, turn picture.Orientation) (c
 		most = max(most, done) // reports may overtake each other
 		bar.Set(most)
 	}
-	src, err := catalog.Open(e.ctx, location, o)
+	src, err := catalog.Open(e.ctx, location, c)
 	abort()
 	if err != nil {
 		return nil, err

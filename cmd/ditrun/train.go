@@ -14,6 +14,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -84,6 +85,7 @@ func runTrain(e *env, o *trainOptions) error {
 	}
 	defer input.close()
 	t := &trainJob{env: e, trainInput: input, options: o, process: process}
+	o.fitToClasses(e, t.set)
 	opened = e.waiting("opening the initial weights")
 	weights, err := o.initialWeights(e, t.set)
 	opened()
@@ -230,8 +232,12 @@ func (t *trainJob) describe(dir string) {
 	}
 	steps := cfg.Steps(set.Samples)
 	t.printf("device  %s", device)
+	sorted := plural(len(set.Classes), "class")
+	if classes.None(set.Classes) {
+		sorted = "no classes"
+	}
 	t.printf("data    %s: %s %s of %dx%dx%d, %s, %s", t.options.data, format.Count(int64(set.Samples)), t.samples(),
-		set.Channels, set.Height, set.Width, plural(len(set.Classes), "class"), views)
+		set.Channels, set.Height, set.Width, sorted, views)
 	t.item("", t.describeSize())
 	t.item("model", fmt.Sprintf("%s on %s, %s, %.3g GMACs a forward pass", cfg.Model.Design(), cfg.Model.Conditions(),
 		plural(cfg.Model.NumTokens(), "token"), cfg.Model.MACs()/1e9))

@@ -11,6 +11,7 @@ import (
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
+	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/vae"
@@ -120,6 +121,7 @@ func (t *trainInput) openPictures(e *env, o *trainOptions, process dist.Env) (er
 	if o.dataOnDevice || o.config.DataOrder != stream.ShuffleOrder {
 		return usagef("train: --data-on-device and --data-order are for latents, %s holds pictures", o.data)
 	}
+	o.pictures.noClasses = o.config.Model.Condition == dit.OnNothing
 	src, err := o.pictures.open(e, o.data)
 	if err != nil {
 		return err

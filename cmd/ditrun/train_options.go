@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/sampling"
@@ -260,6 +261,20 @@ func (o *trainOptions) check(given func(string) bool) error {
 		c.Model.Condition = dit.OnNothing
 	}
 	return nil
+}
+
+// fitToClasses makes the model an unconditional one where the data have no classes and no flag asks for some. A model
+// that --init-from brings stays what it is.
+func (o *trainOptions) fitToClasses(e *env, set samples.Set) {
+	if !classes.None(set.Classes) || o.config.Model.Condition != dit.OnClass {
+		return
+	}
+	if o.initFrom != "" || o.given("condition") || o.given("num-classes") {
+		e.warn("the data have no classes: to the model all pictures are of one, number 0")
+		return
+	}
+	o.unconditional, o.config.Model.Condition = true, dit.OnNothing
+	e.printf("the data have no classes: the model is unconditional, as with --unconditional")
 }
 
 // complete decides what flags leave to the data and the device: the input and the condition of the model, the share of

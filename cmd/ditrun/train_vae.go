@@ -75,7 +75,7 @@ func (o *trainVAEOptions) flags() []cli.Flag {
 		&cli.StringFlag{Name: "resume", Destination: &o.resume, Value: "auto",
 			Usage: "`auto|none`: auto continues the run in --out, none begins a new one"},
 	}
-	return append(list, o.pictures.flags("")...)
+	return append(append(list, o.pictures.unconditional()), o.pictures.flags("")...)
 }
 
 func (o *trainVAEOptions) check(func(string) bool) error {
@@ -281,7 +281,7 @@ func (o *trainVAEOptions) describe(e *env) {
 	src, c := o.train.Source, &o.train.Config
 	side := c.ImageSize / c.Model.Downsample()
 	e.printf("device  %s, %s", describeDevice(o.train.Device), torch.BuildInfo())
-	e.printf("data    %s: %s in %s", o.data, plural(src.Len(), "picture"), plural(len(src.Classes()), "class"))
+	e.printf("data    %s: %s %s", o.data, plural(src.Len(), "picture"), inClasses(src.Classes()))
 	e.printf("model   AutoencoderKL, %s parameters, %d-pixel pictures to latents of %dx%dx%d",
 		format.Count(int64(c.Model.NumParams())), c.ImageSize, c.Model.LatentChannels, side, side)
 	e.printf("recipe  batch %d, %s, lr %g, %s loss, KL weight %g, ema %g", c.BatchSize,

@@ -287,6 +287,9 @@ func (b *captionBuilder) addClasses(template string) error {
 		}
 	}
 	list := b.samples.Classes()
+	if classes.None(list) {
+		return errors.New("the pictures have no classes to make captions of")
+	}
 	texts := make([][]int32, len(list)) // by label, made when the class is met
 	for i := range b.samples.Len() {
 		label := b.samples.Sample(i).Label

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -117,11 +118,18 @@ func openClassFolders(set, pictures *store.Set, classes []string, in map[string]
 		}
 		entries = append(entries, entry{name: name, label: number[class], file: int32(i), length: o.Size})
 	}
+	if len(classes) > 1 && !slices.ContainsFunc(classes, func(c string) bool { return !dated.MatchString(c) }) {
+		notes = append(notes, fmt.Sprintf("each year or date is a class (%s): --unconditional takes the pictures "+
+			"without classes", names.Few(classes)))
+	}
 	c := newCatalogue(containers(pictures, false), entries, classes)
 	c.remote = set.Remote
 	c.notes = append(out.Notes(), notes...)
 	return c, nil
 }
+
+// dated finds the names of folders that sort photos by time: 2024, 2024-05, "2023 Rome".
+var dated = regexp.MustCompile(`^(19|20)\d\d(\D.*|\d\d|\d{4})?$`)
 
 // checkFolders refuses folders that are no classes, and remarks on what is odd about them.
 func checkFolders(set *store.Set, classes []string, in map[string]*classFolder) (notes []string, err error) {

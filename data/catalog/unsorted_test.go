@@ -56,6 +56,11 @@ func TestUnsorted(t *testing.T) {
 			}
 		})
 	}
+	if src, notes, err := openBoth(t, server, treeOf("2023/05/1.jpg 2024-06/2.jpg 20240507/3.jpg"), Options{}); err != nil ||
+		len(src.Classes()) != 3 || notes != "each year or date is a class (2023, 2024-06, 20240507): "+
+		"--unconditional takes the pictures without classes" {
+		t.Errorf("years: notes %q, error %v", notes, err)
+	}
 	for name, files := range map[string]string{"no picture": "a.heic b/c.mov", "nothing": ".DS_Store"} {
 		if _, _, err := openBoth(t, server, treeOf(files), Options{NoClasses: true}); err == nil ||
 			!strings.Contains(err.Error(), "no pictures: want a folder of pictures") {

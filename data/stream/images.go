@@ -257,7 +257,10 @@ func (r *reader) crop(ctx context.Context, crop *picture.Cropper, k, i int, pix 
 		defer done()
 		if err := crop.Crop(pix, img); err != nil {
 			s := r.src.Sample(i)
-			return fmt.Errorf("%s of class %q: %w", s.Name, r.src.Classes()[s.Label], err)
+			if class := r.src.Classes()[s.Label]; class != "" {
+				s.Name += fmt.Sprintf(" of class %q", class)
+			}
+			return fmt.Errorf("%s: %w", s.Name, err)
 		}
 		return nil
 	})

@@ -18,18 +18,22 @@ import (
 // ReconstructionsName is the sheet in the output folder that shows pictures beside what the model makes of them.
 const ReconstructionsName = "reconstructions.png"
 
-// drawReconstructions writes a sheet of pictures, one of each class, beside what the model makes of them, with the
-// error of each, and returns their number. Pictures that cannot be read are passed over; where none can there is no
+// drawReconstructions writes a sheet of pictures, one of each class where there are classes, beside what the model
+// makes of them, with the error of each, and returns their number. Pictures that cannot be read are passed over; where none can there is no
 // sheet.
 func drawReconstructions(dev torch.Device, model *vae.AutoencoderKL, src catalog.Source, size int,
 	path string) (n int, err error) {
 	const most, tries = 10, 100
+	unsorted, step := classes.None(src.Classes()), 1
+	if unsorted { // some of all
+		step = max(1, src.Len()/most)
+	}
 	var pix []uint8
 	var labels []sheet.Label
 	failed := 0
-	for i, shown := 0, -1; i < src.Len() && len(labels) < most && failed < tries; i++ {
+	for i, shown := 0, -1; i < src.Len() && len(labels) < most && failed < tries; i += step {
 		label := src.Sample(i).Label
-		if label == shown { // samples stand in order of label
+		if label == shown && !unsorted { // samples stand in order of label
 			continue
 		}
 		img, err := src.Image(i)
