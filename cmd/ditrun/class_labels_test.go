@@ -43,14 +43,15 @@ func TestNamesOnTheRoad(t *testing.T) {
 			t.Errorf("printed\n%s", o.stdout)
 		}
 	}, latents)
-	const names = "0  1\n1  cafe\u0301\n2  caf\\xe8\n3  caf\\xe9\n"
-	if o := mustRun(t, "classes", "--data", latents); o.stdout != names {
+	const names = "0  2 pictures  1\n1  2 pictures  cafe\u0301\n2  2 pictures  caf\\xe8\n" +
+		"3  2 pictures  caf\\xe9\n8 pictures in 4 classes\n"
+	if o := mustRun(t, "classes", "--data", latents); !strings.HasPrefix(o.stdout, names) {
 		t.Errorf("classes prints %q, want %q", o.stdout, names)
 	}
-	if o := mustRun(t, "classes", "--data", latents, "caf\u00e9"); o.stdout != "1  cafe\u0301\n" {
+	if o := mustRun(t, "classes", "--data", latents, "caf\u00e9"); o.stdout != "1  2 pictures  cafe\u0301\n" {
 		t.Errorf("classes prints %q", o.stdout)
 	}
-	if o := mustRun(t, "classes", "--data", pictures, "caf\xe8"); o.stdout != "2  caf\\xe8\n" {
+	if o := mustRun(t, "classes", "--data", pictures, "caf\xe8"); o.stdout != "2  2 pictures  caf\\xe8\n" {
 		t.Errorf("classes prints %q", o.stdout)
 	}
 

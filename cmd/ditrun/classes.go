@@ -76,9 +76,9 @@ func runClasses(e *env, o *classesOptions) error {
 		return e.result(found)
 	}
 	printClasses(e, found, len(list))
-	if counts != nil {
+	if counts != nil && len(found) == len(list) {
 		for _, note := range classes.Balance(list, counts) {
-			e.warn("%s", note)
+			e.printf("%s", note)
 		}
 	}
 	return e.result(found)
@@ -104,11 +104,7 @@ func printClasses(e *env, found []classLine, all int) {
 		}
 		e.printf("%s", strings.TrimRight(line+classes.Shown(c.Name)+"  "+c.Words, " "))
 	}
-	switch {
-	case found[0].Pictures == nil:
-	case len(found) < all:
-		e.printf("%s in %d of %s", plural(total, "picture"), len(found), plural(all, "class"))
-	default:
+	if found[0].Pictures != nil && len(found) == all {
 		e.printf("%s in %s", plural(total, "picture"), plural(all, "class"))
 	}
 }

@@ -227,15 +227,18 @@ func TestClasses(t *testing.T) {
 	}{
 		{[]string{"golden", "Retriever"}, "207  n02099601  golden retriever\n"},
 		{[]string{"n01440764"}, "  0  n01440764  tench, Tinca tinca\n"},
-		{[]string{"--data", r.latents}, "0  ramp\n1  slope\n2  stripes\n3  valley\n"},
-		{[]string{"--data", r.pictures, "sl"}, "1  slope\n"},
+		{[]string{"--data", r.latents}, "0  16 pictures  ramp\n1  16 pictures  slope\n" +
+			"2  16 pictures  stripes\n3  16 pictures  valley\n64 pictures in 4 classes\n" +
+			"every class has fewer than 20 pictures: a model of them will mostly repeat its pictures\n"},
+		{[]string{"--data", r.pictures, "sl"}, "1  16 pictures  slope\n"},
 	} {
 		if o := mustRun(t, append([]string{"classes"}, c.args...)...); o.stdout != c.want {
 			t.Errorf("classes %q prints %q, want %q", c.args, o.stdout, c.want)
 		}
 	}
 	tree := writeTree(t, 4)
-	if o := mustRun(t, "classes", "--data", tree, "gold"); o.stdout != "1  n01443537  goldfish, Carassius auratus\n" {
+	if o := mustRun(t, "classes", "--data", tree, "gold"); !strings.HasSuffix(o.stdout,
+		" pictures  n01443537  goldfish, Carassius auratus\n") {
 		t.Errorf("a folder of ImageNet's: %q", o.stdout)
 	}
 	ditrun(t, "classes", "unicorn").refused(t, 1, `no class of 1000 has "unicorn"`)

@@ -11,6 +11,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -22,6 +24,7 @@ type inspectOptions struct {
 	all, sha256 bool
 	fetch       bool
 	model       string
+	imageSize   picture.Size
 }
 
 func (o *inspectOptions) flags() []cli.Flag {
@@ -30,6 +33,7 @@ func (o *inspectOptions) flags() []cli.Flag {
 			Usage: "list every tensor and every value"},
 		&cli.StringFlag{Name: "model", Destination: &o.model, DefaultText: "as the file says",
 			Usage: "`NAME`: model in a .pt whose width is not one of the paper's"},
+		imageSizeVar(&o.imageSize, "256", "`SIZE` of crops: count the pictures that are smaller"),
 		&cli.BoolFlag{Name: "sha256", Destination: &o.sha256, DisableDefaultText: true,
 			Usage: "read the whole file and print its SHA-256"},
 		fetchFlag(&o.fetch),
@@ -40,13 +44,17 @@ func inspectCommand() *cli.Command {
 	o := &inspectOptions{}
 	return newCommand(spec{
 		name:  "inspect",
-		usage: "say what a weight file or model folder holds",
+		usage: "say what a weight file, latents or pictures hold",
 		args:  "PATH|NAME",
-		description: "Reads names, shapes and types, not the numbers, and needs no libtorch.\n" +
+		description: "PATH is a weight file, the folder of a model or a run, latents, or\n" +
+			"pictures: a folder or an archive. Of weights it\n" +
+			"reads names, shapes and types, not the numbers, and needs no libtorch.\n" +
 			"Nothing in a file is run, pickles included. Tensors that differ only in\n" +
-			"the number of their block are shown as one line; --all shows each.\n" +
-			"Of a PNG from `ditrun sample` it prints how it was drawn.",
+			"the number of their block are shown as one line; --all shows each. Of\n" +
+			"pictures it reads the headers, of 10,000 of them where there are more. Of a PNG from\n" +
+			"`ditrun sample` it prints how it was drawn.",
 		example: "ditrun inspect DiT-XL-2-256x256.pt\n" +
+			"ditrun inspect photos\n" +
 			"ditrun inspect --sha256 --json results/000-DiT-XL-2",
 		flags: o.flags(),
 		run:   func(e *env) error { return runInspect(e, o) },
@@ -93,8 +101,30 @@ func runInspect(e *env, o *inspectOptions) error {
 	if ok, err := inspectPicture(e, path); ok {
 		return err
 	}
-	defer e.waiting("reading " + path)()
+	if m, err := latents.ReadManifest(path); err == nil {
+		in := inspectLatents(path, m)
+		if !e.json {
+			in.print(e)
+		}
+		return e.result(in)
+	} else if !isMissing(err) {
+		return err
+	}
+	read := e.waiting("reading " + path)
 	in, err := inspect(path, o.model)
+	read()
+	if holdsNoModel(in, err) && (exists(path) || strings.Contains(path, "://")) {
+		pictures, picturesErr := inspectPictures(e, path, o)
+		if picturesErr == nil {
+			if !e.json {
+				pictures.print(e, o.all)
+			}
+			return e.result(pictures)
+		}
+		if st, statErr := os.Stat(path); statErr == nil && st.IsDir() {
+			return fmt.Errorf("%s: no weights (%s), latents or pictures (%s)", path, reason(err), reason(picturesErr))
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -109,7 +139,12 @@ func runInspect(e *env, o *inspectOptions) error {
 	return e.result(in)
 }
 
-// inspect opens path as whatever it is.
+// holdsNoModel says whether what inspect found may be pictures.
+func holdsNoModel(in *inspection, err error) bool {
+	return err != nil || in.Family == "unknown" && len(in.Tensors) == 0
+}
+
+// inspect opens path as the weights of whatever it is.
 func inspect(path, model string) (*inspection, error) {
 	in := &inspection{Path: path}
 	w, modelErr := dit.Read(path, model)

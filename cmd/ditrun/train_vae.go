@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -183,6 +184,7 @@ func runTrainVAE(e *env, o *trainVAEOptions) error {
 		return o.explain(err, result)
 	}
 	return e.result(map[string]any{"out": o.train.OutDir, "loss": result.Losses.Rec, "kl": result.Losses.KL,
+		"psnr": result.Quality.PSNR, "mean_error": result.Quality.MeanError, "verdict": result.Quality.Verdict(),
 		"skipped": catalog.Missing(o.train.Source), "scaling_factor": 1 / result.LatentStd,
 		"seconds": time.Since(account.began).Seconds()})
 }
@@ -349,7 +351,12 @@ func (a *vaeAccount) showStep(s vae.Step) {
 	}
 	rate := float64(s.Step-a.before) / time.Since(a.began).Seconds()
 	left, _ := a.training.Left()
-	a.printf("%s", vaeLine(s, rate, left))
+	line := vaeLine(s, rate, left)
+	words := " (" + inWords(a.options.train.Config.Loss, s.Losses.Rec) + "), KL:"
+	if longer := strings.Replace(line, ", KL:", words, 1); len(longer) <= 80 {
+		line = longer
+	}
+	a.printf("%s", line)
 }
 
 // vaeLine is the line of a log step, at most 80 columns wide. Left is 0 where it is not known.
@@ -360,6 +367,14 @@ func vaeLine(s vae.Step, stepsPerSecond float64, left time.Duration) string {
 		line += ", ETA " + format.Estimate(left)
 	}
 	return line
+}
+
+// inWords is a reconstruction loss, whose pixels are from -1 to 1, as people know errors: in dB, or in gray levels.
+func inWords(loss string, rec float64) string {
+	if loss == "l1" {
+		return fmt.Sprintf("%.1f of 255 levels", rec*255/2)
+	}
+	return fmt.Sprintf("%.1f dB", 10*math.Log10(4/rec))
 }
 
 func (a *vaeAccount) showMeasuring(done, total int) {
@@ -382,6 +397,10 @@ func (a *vaeAccount) summarize(r training.Result) {
 		a.warn("no %s: none of the pictures that were tried can be decoded", training.ReconstructionsName)
 		a.printf("written to %s", out)
 		return
+	}
+	a.printf("reconstructions are %v: %s", r.Quality, r.Quality.Verdict())
+	if r.Quality.TooSoft() {
+		a.printf("        give more --max-steps, or take Stable Diffusion's autoencoder (--vae sd-vae-ft-ema)")
 	}
 	a.printf("written to %s; %s shows pictures beside their reconstructions", out,
 		filepath.Join(out, training.ReconstructionsName))

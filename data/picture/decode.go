@@ -104,6 +104,13 @@ func ReadHeader(b []byte, o Orientation) (h Header, err error) {
 	return h, nil
 }
 
+// Format names the format, such as JPEG.
+func (h *Header) Format() string { return h.name }
+
+// Oriented says whether the picture is not stored upright, as its EXIF data say. Some are only known to whoever reads
+// the whole file.
+func (h *Header) Oriented() bool { return h.turn > upright }
+
 // FormatOf names the format of a picture file, such as JPEG, "" where it is none that can be read.
 func FormatOf(b []byte) string {
 	f, err := sniff(b)

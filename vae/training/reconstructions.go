@@ -51,23 +51,17 @@ func drawReconstructions(dev torch.Device, model *vae.AutoencoderKL, src catalog
 	if n = len(labels); n == 0 {
 		return 0, nil
 	}
-	err = torch.Run(dev, func(s *torch.Scope) error {
-		s = s.NoGrad()
-		mean, _ := model.Encode(s, vae.Pixels(s, pix, n, size, size))
-		made, err := vae.RGB(s, model.Decode(s, mean))
-		pix = append(pix, made...)
-		return err
-	})
+	made, err := reconstruct(dev, model, pix, n, size)
 	if err != nil {
 		return 0, err
 	}
 	pairs, total := make([]image.Image, n), 0.0
 	bytes := 3 * size * size
 	for i := range pairs {
-		original, made := pix[i*bytes:(i+1)*bytes], pix[(n+i)*bytes:(n+i+1)*bytes]
-		mse := meanSquare(original, made)
+		original, again := pix[i*bytes:(i+1)*bytes], made[i*bytes:(i+1)*bytes]
+		mse := meanSquare(original, again)
 		labels[i].Note, total = decibels(mse), total+mse
-		if pairs[i], err = pair(original, made, size); err != nil {
+		if pairs[i], err = pair(original, again, size); err != nil {
 			return 0, err
 		}
 	}

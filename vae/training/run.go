@@ -63,6 +63,8 @@ type Result struct {
 	// LatentStd is the standard deviation of the latents, one over the scaling factor of the model. It is 0 where no
 	// model was written.
 	LatentStd float64
+	// Quality of the model, measured on pictures that it was trained on.
+	Quality Quality
 	// Reconstructions counts the pictures that [ReconstructionsName] shows.
 	Reconstructions int
 }
@@ -204,6 +206,10 @@ func (o *Options) keep(ctx context.Context, model *vae.AutoencoderKL, r *Result)
 		return err
 	}
 	r.LatentStd = std
+	if r.Quality, err = MeasureQuality(ctx, o.Device, model, o.Source, o.Config.ImageSize,
+		o.Config.BatchSize); err != nil {
+		return err
+	}
 	r.Reconstructions, err = drawReconstructions(o.Device, model, o.Source, o.Config.ImageSize,
 		filepath.Join(o.OutDir, ReconstructionsName))
 	return err
