@@ -18,7 +18,7 @@ import (
 // know neither each other nor the data, and file formats, random numbers, schedules and data build
 // without libtorch.
 var layers = [][]string{
-	{"internal/disk", "internal/mmap", "internal/names", "internal/testtool", "internal/transfer"},
+	{"internal/album", "internal/disk", "internal/mmap", "internal/names", "internal/testtool", "internal/transfer"},
 	{"internal/saves", "torch/checkpoint/internal/pickle"},
 	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/picture/sheet", "data/store",
 		"data/store/storetest", "data/filename", "data/classes", "data/idx", "dit/text/bpe", "torch/internal/native",
@@ -43,7 +43,7 @@ var layers = [][]string{
 
 // withoutC are packages that need neither libtorch nor a C compiler, withoutTorch those that do not need libtorch.
 var (
-	withoutC = []string{"internal/disk", "internal/mmap", "internal/names", "internal/saves", "torch/checkpoint",
+	withoutC = []string{"internal/album", "internal/disk", "internal/mmap", "internal/names", "internal/saves", "torch/checkpoint",
 		"torch/checkpoint/namemap", "torch/checkpoint/numpy", "torch/philox", "diffusion/schedule", "dit/text/bpe",
 		"data/filename", "data/classes", "data/labels", "data/idx"}
 	withoutTorch = slices.Concat(withoutC, []string{"data", "data/interop", "data/picture", "data/picture/codec",

@@ -39,7 +39,7 @@ func (l LeftOut) String() string {
 	const most = 8
 	others := 0
 	for i, reason := range reasons {
-		if i >= most {
+		if i >= most && len(reasons) > most+1 {
 			others += l[reason]
 		}
 		reasons[i] = fmt.Sprintf("%d %s", l[reason], reason)
