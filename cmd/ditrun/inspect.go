@@ -46,12 +46,12 @@ func inspectCommand() *cli.Command {
 		name:  "inspect",
 		usage: "say what a weight file, latents or pictures hold",
 		args:  "PATH|NAME",
-		description: "PATH is a weight file, the folder of a model or a run, latents, or\n" +
-			"pictures: a folder or an archive. Of weights it\n" +
-			"reads names, shapes and types, not the numbers, and needs no libtorch.\n" +
-			"Nothing in a file is run, pickles included. Tensors that differ only in\n" +
-			"the number of their block are shown as one line; --all shows each. Of\n" +
-			"pictures it reads the headers, of 10,000 of them where there are more. Of a PNG from\n" +
+		description: "PATH is a weight file, the folder of a model or of a run, a folder of\n" +
+			"latents, or pictures: a folder or an archive. Nothing in a file is run,\n" +
+			"pickles included, and libtorch is not needed. Of weights inspect reads\n" +
+			"names, shapes and types, not the numbers; tensors that differ only in the\n" +
+			"number of their block are one line, --all shows each. Of pictures it reads\n" +
+			"the headers, of 10,000 of them where there are more. Of a PNG from\n" +
 			"`ditrun sample` it prints how it was drawn.",
 		example: "ditrun inspect DiT-XL-2-256x256.pt\n" +
 			"ditrun inspect photos\n" +

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path"
@@ -172,6 +173,16 @@ var convertible = []string{
 	".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg", ".psd", ".pcx",
 }
 
+// toConvert says what to do with files that other programs can make pictures of, "" where there are none.
+func toConvert(out filename.LeftOut) string {
+	for _, ext := range convertible {
+		if out[ext] > 0 {
+			return fmt.Sprintf("convert the %s files to JPEG or PNG", ext)
+		}
+	}
+	return ""
+}
+
 // noPictures is the error of a class folder without pictures.
 func noPictures(set *store.Set, class string) error {
 	out := filename.LeftOut{}
@@ -186,14 +197,8 @@ func noPictures(set *store.Set, class string) error {
 		return fmt.Errorf("%s: put pictures into it, or remove it; --unconditional takes the pictures there are, "+
 			"without classes", text)
 	}
-	advice := "put pictures into it, or move it elsewhere; --unconditional takes the pictures there are, without " +
-		"classes"
-	for _, ext := range convertible {
-		if out[ext] > 0 {
-			advice = fmt.Sprintf("convert the %s files to JPEG or PNG", ext)
-			break
-		}
-	}
+	advice := cmp.Or(toConvert(out), "put pictures into it, or move it elsewhere; --unconditional takes the "+
+		"pictures there are, without classes")
 	if i := slices.IndexFunc(set.Objects, func(o store.Object) bool {
 		return strings.HasPrefix(o.Name, class+"/") && filename.IsArchive(o.Name) && !filename.BelongsToSystem(o.Name)
 	}); i >= 0 {
@@ -205,10 +210,14 @@ func noPictures(set *store.Set, class string) error {
 
 // nothing is the error of a set without pictures and class folders.
 func nothing(set *store.Set, out filename.LeftOut) error {
+	text := fmt.Sprintf("open %s: no pictures: %s", set.Location, wanted)
 	if len(out) > 0 {
-		return fmt.Errorf("open %s: no pictures: %s; %v", set.Location, wanted, out)
+		text += "; " + out.String()
 	}
-	return fmt.Errorf("open %s: no pictures: %s", set.Location, wanted)
+	if advice := toConvert(out); advice != "" {
+		text += ": " + advice
+	}
+	return errors.New(text)
 }
 
 // openFlat opens pictures that lie in one folder, their classes in a file.

@@ -61,6 +61,10 @@ func TestUnsorted(t *testing.T) {
 		"--unconditional takes the pictures without classes" {
 		t.Errorf("years: notes %q, error %v", notes, err)
 	}
+	if _, _, err := openBoth(t, server, treeOf("a.heic b.HEIC c.mov"), Options{}); err == nil ||
+		!strings.HasSuffix(err.Error(), "; left out: 2 .heic, 1 .mov: convert the .heic files to JPEG or PNG") {
+		t.Errorf("HEIC alone: error %v", err)
+	}
 	for name, files := range map[string]string{"no picture": "a.heic b/c.mov", "nothing": ".DS_Store"} {
 		if _, _, err := openBoth(t, server, treeOf(files), Options{NoClasses: true}); err == nil ||
 			!strings.Contains(err.Error(), "no pictures: want a folder of pictures") {

@@ -1,0 +1,54 @@
+package training
+
+import (
+	"math"
+	"testing"
+
+	"github.com/ditrun/ditrun/torch/torchtest"
+	"github.com/ditrun/ditrun/vae"
+)
+
+func TestQuality(t *testing.T) {
+	a, b := make([]uint8, 300), make([]uint8, 300)
+	for i := range a {
+		a[i], b[i] = 100, 110
+	}
+	if mean, psnr := difference(a, b); mean != 10 || math.Abs(psnr-28.13) > 0.01 {
+		t.Errorf("10 levels off: %v, %v dB", mean, psnr)
+	}
+	if mean, psnr := difference(a, a); mean != 0 || psnr != maxPSNR {
+		t.Errorf("equal: %v, %v dB", mean, psnr)
+	}
+	for psnr, want := range map[float64]string{18: "too soft for training", 24: "soft: fine detail is lost, and a " +
+		"DiT cannot draw it", 30: "good"} {
+		q := Quality{Pictures: 1, PSNR: psnr}
+		if got := q.Verdict(); got != want || q.TooSoft() != (psnr < tooSoftPSNR) {
+			t.Errorf("%v dB: %q, want %q", psnr, got, want)
+		}
+	}
+	config, err := vae.SmallConfig(8, 2, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev := torchtest.Device(t)
+	src := &manyPictures{100, make([]int, 100)}
+	o := testOptions(t, t.TempDir())
+	o.Config.Model, o.Source = config.WithLevels(8, 8), src
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if q := r.Quality; q.Pictures != maxCompared || !(q.PSNR > 0 && q.PSNR < 60) || !(q.MeanError > 0) {
+		t.Errorf("%+v", q)
+	}
+	model, err := vae.Open(o.OutDir, dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer model.Close()
+	// The size of the batches changes nothing that counts.
+	q, err := MeasureQuality(t.Context(), dev, model, src, 8, 7)
+	if err != nil || q.Pictures != maxCompared || math.Abs(q.PSNR-r.Quality.PSNR) > 0.05 {
+		t.Errorf("%+v, want %+v, error %v", q, r.Quality, err)
+	}
+}
