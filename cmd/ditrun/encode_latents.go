@@ -110,7 +110,7 @@ func encodeLatentsCommand() *cli.Command {
 		flags:    o.flags(),
 		required: "data vae out",
 		groups: []group{
-			{"Pictures", "image-size resampler orientation labels on-error preview"},
+			{"Pictures", "image-size resampler orientation labels unconditional on-error preview"},
 			{"Latents", "flip dtype verify fetch"},
 			{"Captions", "captions text-encoder text-states"},
 			{"Speed and memory", "batch-size num-workers precision"},

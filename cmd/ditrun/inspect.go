@@ -44,7 +44,7 @@ func inspectCommand() *cli.Command {
 	o := &inspectOptions{}
 	return newCommand(spec{
 		name:  "inspect",
-		usage: "say what a weight file, latents or pictures hold",
+		usage: "say what weights, latents or pictures hold",
 		args:  "PATH|NAME",
 		description: "PATH is a weight file, the folder of a model or of a run, a folder of\n" +
 			"latents, or pictures: a folder or an archive. Nothing in a file is run,\n" +

@@ -143,7 +143,7 @@ func trainVAECommand() *cli.Command {
 		flags:    o.flags(),
 		required: "data out",
 		groups: []group{
-			{"Pictures", "image-size flip-prob orientation labels on-error num-workers"},
+			{"Pictures", "image-size flip-prob orientation labels unconditional on-error num-workers"},
 			{"Model", "latent-channels downsample block-out-channels layers-per-block norm-num-groups"},
 			{"Optimisation", "batch-size lr loss kl-weight ema-decay global-seed"},
 			{"Length and saving", "max-steps ckpt-every resume log-every"},
