@@ -102,10 +102,10 @@ func encodeLatentsCommand() *cli.Command {
 		description: "Crops every picture to one size, encodes it and its mirror image, and\n" +
 			"writes the posteriors into shards with checksums. After an interrupt the\n" +
 			"same command makes what is missing. Several processes, started by hand, by\n" +
-			"torchrun or by Slurm, share the work. The pictures may be class folders,\n" +
-			"tar archives, parquet or IDX files, on disk or at s3://. With --captions\n" +
-			"the captions are encoded too; without --vae they are added to finished\n" +
-			"latents.",
+			"torchrun or by Slurm, share the work. The pictures may be a folder, sorted\n" +
+			"into class folders or not, tar archives, parquet or IDX files, on disk or at\n" +
+			"s3://. With --captions the captions are encoded too; without --vae they are\n" +
+			"added to finished latents.",
 		example:  "ditrun encode-latents --data pictures --vae sd-vae-ft-ema --out latents --image-size 256",
 		flags:    o.flags(),
 		required: "data vae out",
