@@ -43,7 +43,8 @@ var layers = [][]string{
 
 // withoutC are packages that need neither libtorch nor a C compiler, withoutTorch those that do not need libtorch.
 var (
-	withoutC = []string{"internal/album", "internal/disk", "internal/mmap", "internal/names", "internal/saves", "torch/checkpoint",
+	withoutC = []string{"internal/album", "internal/disk", "internal/mmap", "internal/names", "internal/saves",
+		"torch/checkpoint",
 		"torch/checkpoint/namemap", "torch/checkpoint/numpy", "torch/philox", "diffusion/schedule", "dit/text/bpe",
 		"data/filename", "data/classes", "data/labels", "data/idx"}
 	withoutTorch = slices.Concat(withoutC, []string{"data", "data/interop", "data/picture", "data/picture/codec",

@@ -48,8 +48,9 @@ func inspectPictures(e *env, path string, o *inspectOptions) (*picturesInspectio
 		src = again
 	}
 	defer src.Close()
-	in := &picturesInspection{Path: path, Family: "pictures", Pictures: src.Len(), Size: cmp.Or(o.imageSize, picture.Square(256)),
-		Bad: []string{}, Notes: append([]string{}, src.Notes()...)}
+	in := &picturesInspection{Path: path, Family: "pictures", Pictures: src.Len(),
+		Size: cmp.Or(o.imageSize, picture.Square(256)),
+		Bad:  []string{}, Notes: append([]string{}, src.Notes()...)}
 	if list := src.Classes(); !classes.None(list) {
 		counts := make([]int, len(list))
 		for i := range src.Len() {

@@ -102,7 +102,8 @@ func TestUnconditional(t *testing.T) {
 	}{"flat": {flat, nil}, "sorted": {sorted, []string{"--unconditional"}}} {
 		vae, latents := filepath.Join(dir, name, "vae"), filepath.Join(dir, name, "latents")
 		first := run(append(append([]string{"train-vae", "--data", c.data, "--out", vae}, vaeFlags...), c.flag...)...)
-		second := run(append([]string{"encode-latents", "--data", c.data, "--vae", vae, "--out", latents}, c.flag...)...)
+		second := run(append([]string{"encode-latents", "--data", c.data, "--vae", vae, "--out", latents},
+			c.flag...)...)
 		for _, o := range []outcome{first, second} {
 			if !strings.Contains(o.stdout, " pictures without classes") ||
 				strings.Contains(o.stderr, note) != (c.flag == nil) {

@@ -140,7 +140,8 @@ func TestParts(t *testing.T) {
 		},
 		"classes one level down": {
 			"flowers/a/1.png flowers/b/1.png",
-			"", 1, `all pictures are in one class, "flowers": to make classes of the 2 folders in it, name SET/flowers; ` +
+			"", 1,
+			`all pictures are in one class, "flowers": to make classes of the 2 folders in it, name SET/flowers; ` +
 				"--unconditional takes the pictures without classes",
 		},
 	} {

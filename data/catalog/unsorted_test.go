@@ -25,7 +25,8 @@ func TestUnsorted(t *testing.T) {
 	}{
 		"flat": {"b.jpg a.JPG a.heic .DS_Store a.xmp a.AAE a.mov Thumbs.db", false, "a.JPG b.jpg",
 			"left out: 1 .aae, 1 .db, 1 .heic, 1 .mov, 1 .xmp, 1 hidden\n" + none},
-		"flat beside a folder without pictures": {"b.jpg a.jpg videos/1.mp4 @eaDir/a.jpg/THUMB.jpg", false, "a.jpg b.jpg",
+		"flat beside a folder without pictures": {"b.jpg a.jpg videos/1.mp4 @eaDir/a.jpg/THUMB.jpg", false,
+			"a.jpg b.jpg",
 			"left out: 1 .mp4, 1 in @eaDir\n" + none},
 		"flat, as wanted": {"b.jpg a.jpg", true, "a.jpg b.jpg", ""},
 		"years": {"2024/06/2.jpg 2023/05/1.jpg loose.jpg 2024/05/9.jpg 2022/a.mp4", true,
@@ -56,7 +57,8 @@ func TestUnsorted(t *testing.T) {
 			}
 		})
 	}
-	if src, notes, err := openBoth(t, server, treeOf("2023/05/1.jpg 2024-06/2.jpg 20240507/3.jpg"), Options{}); err != nil ||
+	if src, notes, err := openBoth(t, server, treeOf("2023/05/1.jpg 2024-06/2.jpg 20240507/3.jpg"),
+		Options{}); err != nil ||
 		len(src.Classes()) != 3 || notes != "each year or date is a class (2023, 2024-06, 20240507): "+
 		"--unconditional takes the pictures without classes" {
 		t.Errorf("years: notes %q, error %v", notes, err)

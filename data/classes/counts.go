@@ -7,8 +7,8 @@ import (
 	"github.com/ditrun/ditrun/internal/names"
 )
 
-// Below fewPictures a class is learned by heart: a DiT sees each picture of a class of 20 some thousand times in a run
-// that does well on ImageNet's 1,300 a class. Above maxRatio a class is so rare beside another that few batches have it.
+// Below fewPictures a model has little else to learn of a class than the pictures themselves. Above maxRatio a class is
+// rare beside another. Both are rules of thumb for a remark, not limits.
 const (
 	fewPictures = 20
 	maxRatio    = 10

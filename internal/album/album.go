@@ -19,8 +19,8 @@ import (
 	"slices"
 )
 
-// Classes returns the names of the class folders, in the order in which ditrun numbers them. Those of two are spelled as
-// macOS and as Linux do.
+// Classes returns the names of the class folders, in the order in which ditrun numbers them. Those of two are
+// spelled as macOS and as Linux do.
 func Classes() []string {
 	return []string{"Ho\u0308fe", "Hunde, Katzen", "M\u00e4use & V\u00f6gel", "my garden 2024", "\u00c4pfel",
 		"\u732b"}

@@ -19,8 +19,8 @@ import (
 const ReconstructionsName = "reconstructions.png"
 
 // drawReconstructions writes a sheet of pictures, one of each class where there are classes, beside what the model
-// makes of them, with the error of each, and returns their number. Pictures that cannot be read are passed over; where none can there is no
-// sheet.
+// makes of them, with the error of each, and returns their number. Pictures that cannot be read are passed over; where
+// none can there is no sheet.
 func drawReconstructions(dev torch.Device, model *vae.AutoencoderKL, src catalog.Source, size int,
 	path string) (n int, err error) {
 	const most, tries = 10, 100
@@ -45,7 +45,11 @@ func drawReconstructions(dev torch.Device, model *vae.AutoencoderKL, src catalog
 			return 0, err
 		}
 		pix = append(pix, img.Pix...)
-		labels = append(labels, sheet.Label{Text: classes.Short(src.Classes()[label]), Else: strconv.Itoa(label)})
+		words := sheet.Label{Text: classes.Short(src.Classes()[label]), Else: strconv.Itoa(label)}
+		if unsorted {
+			words = sheet.Label{}
+		}
+		labels = append(labels, words)
 		shown = label
 	}
 	if n = len(labels); n == 0 {
