@@ -398,10 +398,11 @@ func (a *vaeAccount) summarize(r training.Result) {
 		a.printf("written to %s", out)
 		return
 	}
-	a.printf("reconstructions are %v: %s", r.Quality, r.Quality.Verdict())
+	quality := fmt.Sprintf("reconstructions are %v: %s", r.Quality, r.Quality.Verdict())
 	if r.Quality.TooSoft() {
-		a.printf("        give more --max-steps, or take Stable Diffusion's autoencoder (--vae sd-vae-ft-ema)")
+		quality += ": give more --max-steps, or take Stable Diffusion's autoencoder (--vae sd-vae-ft-ema)"
 	}
+	a.item("quality", quality)
 	a.printf("written to %s; %s shows pictures beside their reconstructions", out,
 		filepath.Join(out, training.ReconstructionsName))
 }
