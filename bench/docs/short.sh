@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Stands in for ditrun where the commands of the pages are run: calls it ($DITRUN) with the given arguments and further
+# flags that keep the work to seconds, since the last value of a flag counts. Files and folders get the names that the
+# page gives them. There is no home folder and no terminal, and the cache is $DOCS_CACHE.
+set -euo pipefail
+
+# value FLAG: the value of a flag as it was given, or nothing.
+value() {
+	local previous=
+	for word in "${given[@]}"; do
+		[ "$previous" != "$1" ] || printf '%s\n' "$word"
+		case $word in "$1="*) printf '%s\n' "${word#*=}" ;; esac
+		previous=$word
+	done | tail -n 1
+}
+
+given=("$@") little=() command=
+for word in "$@"; do
+	case $word in
+	train | train-vae | sample | help)
+		command=$word
+		break
+		;;
+	esac
+done
+case " $* " in *" --help "*) command=help ;; esac
+
+case $command in
+train)
+	little=(--global-batch-size 4 --gradient-accumulation-steps 1 --log-every 1 --warmup-steps 0)
+	resume=$(value --resume) model=$(value --model)
+	model=${model:-DiT-XL/2}
+	case $resume in
+	'' | none | auto)
+		little+=(--model "DiT-32x2x2/${model##*/}" --max-steps 2)
+		if [ -z "$(value --run-dir)" ]; then
+			results=$(value --results-dir)
+			results=${results:-results}
+			shopt -s nullglob
+			runs=("$results"/*/)
+			little+=(--run-dir "$results/$(printf '%03d' "${#runs[@]}")-${model//\//-}")
+		fi
+		;;
+	*) little+=(--max-steps 4) ;;
+	esac
+	[ -z "$(value --sample-every)" ] || little+=(--sample-every 2)
+	;;
+train-vae)
+	factor=$(value --downsample) widths=8
+	for ((factor = ${factor:-4}; factor > 1; factor /= 2)); do widths+=,8; done
+	little=(--max-steps 2 --batch-size 2 --block-out-channels "$widths")
+	;;
+sample)
+	little=(--num-sampling-steps 2)
+	samples=$(value --num-samples)
+	if [ "${samples:-0}" -gt 8 ]; then little+=(--num-samples 8); fi
+	;;
+esac
+exec env -u HOME XDG_CACHE_HOME="$DOCS_CACHE" TERM=dumb COLUMNS=80 OMP_NUM_THREADS=1 "$DITRUN" "$@" "${little[@]}"

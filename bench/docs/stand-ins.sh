@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Makes what the pages begin with, by the names that they use, in the current folder; in the folder HUB the files of the
+# hub, and in the cache of ditrun a file of the original, with the names of the released ones.
+#
+#   stand-ins.sh HUB
+set -euxo pipefail
+hub=$1
+go run -C "$(dirname "$0")/../.." ./bench/docs/pictures "$PWD"
+ditrun train-vae --data pictures --out vae --image-size 64 --downsample 8 --max-steps 2
+ditrun encode-latents --data pictures --vae vae --out latents --image-size 256
+ditrun train --data latents --vae vae
+ditrun train --data latents --num-classes 1000 --run-dir released
+mkdir -p "$DOCS_CACHE/ditrun" "$hub/stabilityai" "$hub/facebook"
+ditrun convert --ckpt released --to official --out "$DOCS_CACHE/ditrun/DiT-XL-2-256x256.pt"
+ditrun convert --ckpt released --to diffusers --vae vae --out "$hub/facebook/DiT-XL-2-256"
+rm -r released
+for name in ema mse; do cp -r vae "$hub/stabilityai/sd-vae-ft-$name"; done
