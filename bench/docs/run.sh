@@ -4,10 +4,10 @@
 #   run.sh [--with REASON]... [PAGE]...
 #
 # Every ```sh block is run as it stands, in the order of its page, by a shell that stops at the first failure. A page
-# begins with what its remark `<!-- run with NAME... -->` names: pictures, photos, vae, latents, results (stand-ins of a
-# few seconds' training). A block behind `<!-- not run: REASON -->` is run only with --with REASON: minutes, hours,
-# network, GPU, another program, placeholder. `ditrun` is short.sh, which keeps the work of a command to seconds, and the
-# hub is hub.py.
+# begins with what its remarks `<!-- run with NAME... -->` name: pictures, photos, imagenet, vae, latents, results, all
+# stand-ins that take seconds to make. A block behind `<!-- not run: REASON -->` is run only with --with REASON: minutes,
+# hours, network, GPU, another program, placeholder. `ditrun` is short.sh, which keeps the work of a command to seconds,
+# and the hub is hub.py.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD here=bench/docs
@@ -26,7 +26,7 @@ mkdir -p "$work/bin" "$work/tree" "$work/blocks"
 for name in pages hub cache stage; do mkdir "$work/$name"; done
 cp $here/short.sh "$work/bin/ditrun"
 chmod +x "$work/bin/ditrun"
-export PATH=$work/bin:$PATH DITRUN=$root/bin/ditrun DOCS_CACHE=$work/cache HF_HOME=$work/cache/huggingface
+export PATH=$work/bin:$PATH DITRUN=$root/bin/ditrun DOCS_CACHE=$work/cache DOCS_RELEASED= HF_HOME=$work/cache/huggingface
 
 # The tree as a clone has it, built.
 git ls-files -z -co --exclude-standard | xargs -0 cp --parents -p -t "$work/tree"

@@ -27,12 +27,13 @@ case " $* " in *" --help "*) command=help ;; esac
 
 case $command in
 train)
-	little=(--global-batch-size 4 --gradient-accumulation-steps 1 --log-every 1 --warmup-steps 0)
+	little=(--global-batch-size 8 --gradient-accumulation-steps 1 --log-every 1 --warmup-steps 0)
 	resume=$(value --resume) model=$(value --model)
-	model=${model:-DiT-XL/2}
+	model=${model:-DiT-XL/2} size=32x2x2
+	[ -z "$(value --init-from)$DOCS_RELEASED" ] || size=384x1x6 # a width of the paper
 	case $resume in
 	'' | none | auto)
-		little+=(--model "DiT-32x2x2/${model##*/}" --max-steps 2)
+		little+=(--model "DiT-$size/${model##*/}" --max-steps 2)
 		if [ -z "$(value --run-dir)" ]; then
 			results=$(value --results-dir)
 			results=${results:-results}

@@ -6,10 +6,11 @@
 set -euxo pipefail
 hub=$1
 go run -C "$(dirname "$0")/../.." ./bench/docs/pictures "$PWD"
+mkdir imagenet && cp -r pictures imagenet/train
 ditrun train-vae --data pictures --out vae --image-size 64 --downsample 8 --max-steps 2
 ditrun encode-latents --data pictures --vae vae --out latents --image-size 256
 ditrun train --data latents --vae vae
-ditrun train --data latents --num-classes 1000 --run-dir released
+DOCS_RELEASED=1 ditrun train --data latents --num-classes 1000 --run-dir released
 mkdir -p "$DOCS_CACHE/ditrun" "$hub/stabilityai" "$hub/facebook"
 ditrun convert --ckpt released --to official --out "$DOCS_CACHE/ditrun/DiT-XL-2-256x256.pt"
 ditrun convert --ckpt released --to diffusers --vae vae --out "$hub/facebook/DiT-XL-2-256"
