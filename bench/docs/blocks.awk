@@ -25,6 +25,7 @@ inside { if (kind == "sh") print > file; next }
 	next
 }
 /^<!-- run with .* -->$/ { print "with", substr($0, 15, length($0) - 18); next }
+/^<!-- go: / { next } # what the compiler needs to know
 /^<!-- / { bad("unknown remark: " $0) }
 reason != "" { bad("a remark that stands before no block") }
 /^    / && last == "" { bad("an indented block: fence it, and say what it holds") }

@@ -23,9 +23,11 @@ pages=("$@")
 work=$root/build/docs
 rm -rf "$work"
 mkdir -p "$work/bin" "$work/tree" "$work/blocks"
-for name in pages hub cache stage; do mkdir "$work/$name"; done
+for name in pages hub cache stage home; do mkdir "$work/$name"; done
 cp $here/short.sh "$work/bin/ditrun"
 chmod +x "$work/bin/ditrun"
+GOCACHE=$(go env GOCACHE) GOMODCACHE=$(go env GOMODCACHE)
+export GOCACHE GOMODCACHE HOME=$work/home # where a page installs to
 export PATH=$work/bin:$PATH DITRUN=$root/bin/ditrun DOCS_CACHE=$work/cache DOCS_RELEASED= HF_HOME=$work/cache/huggingface
 
 # The tree as a clone has it, built.
