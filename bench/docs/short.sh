@@ -44,7 +44,11 @@ train)
 		;;
 	*) little+=(--max-steps 4) ;;
 	esac
-	[ -z "$(value --sample-every)" ] || little+=(--sample-every 2)
+	if [ "$size" != 32x2x2 ]; then
+		little+=(--sample-every 0) # a preview of this size takes a minute
+	elif [ -n "$(value --sample-every)" ]; then
+		little+=(--sample-every 2)
+	fi
 	;;
 train-vae)
 	factor=$(value --downsample) widths=8

@@ -5,7 +5,9 @@
 #   stand-ins.sh HUB
 set -euxo pipefail
 hub=$1
-go run -C "$(dirname "$0")/../.." ./bench/docs/pictures "$PWD"
+root=$(cd "$(dirname "$0")/../.." && pwd)
+go run -C "$root" ./bench/docs/pictures "$PWD/pictures"
+go run -C "$root" ./bench/docs/album "$PWD/photos"
 mkdir imagenet && cp -r pictures imagenet/train
 ditrun train-vae --data pictures --out vae --image-size 64 --downsample 8 --max-steps 2
 ditrun encode-latents --data pictures --vae vae --out latents --image-size 256

@@ -154,6 +154,16 @@ func presetNames() (names []string) {
 	return names
 }
 
+// presetFor names the preset for a set of n pictures of one's own.
+func presetFor(n int) string {
+	for _, of := range []int{50, 500, 5000} {
+		if n <= 3*of {
+			return fmt.Sprintf("pictures-%d", of)
+		}
+	}
+	return "pictures-50000"
+}
+
 // readConfig reads a file, or a preset where there is no such file.
 func readConfig(path string) ([]byte, error) {
 	data, err := os.ReadFile(path)

@@ -309,6 +309,11 @@ func (o *trainOptions) complete(set samples.Set, dev torch.Device) (err error) {
 	if err := c.Validate(); err != nil {
 		return ofFlag(err)
 	}
+	if set.Samples < c.GlobalBatchSize {
+		return withHint(fmt.Errorf("--global-batch-size %d is larger than the data set of %d samples",
+			c.GlobalBatchSize, set.Samples), "--config %s has settings for so few pictures, or give a smaller batch",
+			presetFor(set.Samples))
+	}
 	if o.initFrom != "" { // by which --resume auto finds the run, wherever it is given
 		if o.initFrom, err = filepath.Abs(o.initFrom); err != nil {
 			return err

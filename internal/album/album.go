@@ -104,7 +104,7 @@ func others() []other {
 // photo draws photo i of a class and returns its file: JPEG as stored by a camera that was held in one of four ways, or
 // PNG. turn is the EXIF orientation.
 func photo(label, i int) (content []byte, name string, turn int, err error) {
-	m := draw(label, i)
+	m := Draw(label, i)
 	var b bytes.Buffer
 	if i == 9 {
 		err = png.Encode(&b, m)
@@ -148,8 +148,8 @@ func unturned(m *image.NRGBA, turn int) *image.NRGBA {
 	return stored
 }
 
-// draw is the upright picture i of a class: its shape before a sky and a ground, of sides of 64 to 96 pixels.
-func draw(label, i int) *image.NRGBA {
+// Draw returns the upright picture i of class 0 to 5: its shape before a sky and a ground, of sides of 64 to 96 pixels.
+func Draw(label, i int) *image.NRGBA {
 	w, h := 64+(i*7+label*5)%33, 64+(i*11+label*3)%33
 	m := image.NewNRGBA(image.Rect(0, 0, w, h))
 	colours := []color.NRGBA{{200, 60, 50, 255}, {230, 180, 60, 255}, {90, 70, 150, 255}, {240, 120, 170, 255},

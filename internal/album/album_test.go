@@ -43,7 +43,7 @@ func TestWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	upright := draw(0, 0)
+	upright := Draw(0, 0)
 	if s, u := stored.Bounds(), upright.Rect; s.Dx() != u.Dy() || s.Dy() != u.Dx() {
 		t.Errorf("stored %v, upright %v", s, u)
 	}
