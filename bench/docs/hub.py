@@ -26,7 +26,8 @@ class Hub(http.server.SimpleHTTPRequestHandler):
         except OSError:
             self.send_error(404)
             return
-        text = json.dumps({"sha": COMMIT, "cardData": {"license": "mit"}, "siblings": [{"rfilename": n} for n in names]})
+        files = [{"rfilename": n} for n in names]
+        text = json.dumps({"sha": COMMIT, "cardData": {"license": "mit"}, "siblings": files})
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()

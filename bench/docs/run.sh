@@ -5,9 +5,9 @@
 #
 # Every ```sh block is run as it stands, in the order of its page, by a shell that stops at the first failure. A page
 # begins with what its remarks `<!-- run with NAME... -->` name: pictures, photos, imagenet, vae, latents, results, all
-# stand-ins that take seconds to make. A block behind `<!-- not run: REASON -->` is run only with --with REASON: minutes,
-# hours, network, GPU, another program, placeholder. `ditrun` is short.sh, which keeps the work of a command to seconds,
-# and the hub is hub.py.
+# stand-ins that take seconds to make. A block behind `<!-- not run: REASON -->` is run only with --with REASON:
+# minutes, hours, network, GPU, another program, placeholder. `ditrun` is short.sh, which keeps the work of a command to
+# seconds, and the hub is hub.py.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD here=bench/docs
@@ -28,7 +28,8 @@ cp $here/short.sh "$work/bin/ditrun"
 chmod +x "$work/bin/ditrun"
 GOCACHE=$(go env GOCACHE) GOMODCACHE=$(go env GOMODCACHE)
 export GOCACHE GOMODCACHE HOME=$work/home # where a page installs to
-export PATH=$work/bin:$PATH DITRUN=$root/bin/ditrun DOCS_CACHE=$work/cache DOCS_RELEASED= HF_HOME=$work/cache/huggingface
+export PATH=$work/bin:$PATH DITRUN=$root/bin/ditrun DOCS_RELEASED=
+export DOCS_CACHE=$work/cache HF_HOME=$work/cache/huggingface
 
 # The tree as a clone has it, built.
 git ls-files -z -co --exclude-standard | xargs -0 cp --parents -p -t "$work/tree"

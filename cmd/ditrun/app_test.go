@@ -383,8 +383,8 @@ func TestConfigErrors(t *testing.T) {
 	os.Remove(path)
 	code, _, stderr := runSpec(t.Context(), configSpec(func(*env) error { return nil }), "work", "--config", path)
 	if code != 1 || stderr != "ditrun: error: config "+path+
-		": no such file\nditrun: hint: presets are imagenet-256, imagenet-512, pictures-50, pictures-500, pictures-5000, "+
-		"pictures-50000, small-gpu\n" {
+		": no such file\nditrun: hint: presets are imagenet-256, imagenet-512, pictures-50, pictures-500, "+
+		"pictures-5000, pictures-50000, small-gpu\n" {
 		t.Errorf("missing file: code %d, errors %q", code, stderr)
 	}
 	os.WriteFile(path, nil, 0o666)

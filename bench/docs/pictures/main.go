@@ -1,5 +1,5 @@
-// Command pictures writes the stand-ins for a reader's pictures: five class folders in DIR, with the names that the pages
-// use.
+// Command pictures writes the stand-ins for a reader's pictures: five class folders in DIR, with the names that the
+// pages use.
 //
 //	pictures DIR
 package main
