@@ -1,5 +1,6 @@
 # make build       libtorch (fetched once), build/lib/libditshim.so and bin/ditrun
 # make demo        trains a VAE and a DiT on Fashion-MNIST and samples its ten classes
+# make demo-color  the same in colour: emoji, at 64 pixels
 # make test        everything a change must pass; make check is the part that runs no tests
 # make soak        the tests at full count, for hours, and make fuzz
 # make fuzz        every fuzz target for FUZZ_SECONDS
@@ -7,7 +8,7 @@
 # make vuln        looks for known vulnerabilities of Go and of the modules that this program reaches
 # make gpu-check   packs the tests for a machine that has only libtorch and a GPU; runs them if this machine has one
 # make install     installs to PREFIX=/usr/local; make uninstall removes that
-.PHONY: build demo test check fmt shim-asan soak fuzz bench vuln gpu-check install uninstall clean
+.PHONY: build demo demo-color test check fmt shim-asan soak fuzz bench vuln gpu-check install uninstall clean
 MAKEFLAGS += --no-print-directory
 PREFIX ?= /usr/local
 SOAK_TIMEOUT ?= 24h
@@ -21,7 +22,10 @@ build:
 	go build -o bin/ditrun ./cmd/ditrun
 
 demo: build
-	@bench/demo/demo.sh
+	@bench/demo/demo.sh fashion-mnist
+
+demo-color: build
+	@bench/demo/demo.sh emoji
 
 # Packages without libtorch run under the race detector. The others run one after another: each uses all cores, and the
 # OpenMP threads of two processes would compete for them.

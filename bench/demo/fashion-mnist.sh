@@ -2,15 +2,9 @@
 # Fetches Fashion-MNIST into ~/.cache/ditrun, once, and prints the folder.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. bench/demo/fetch.sh
 
-data=${XDG_CACHE_HOME:-$HOME/.cache}/ditrun/fashion-mnist
-
-fail() { # fail MESSAGE [REMEDY]...
-	printf 'fashion-mnist: error: %s\n' "$1" >&2
-	shift
-	if [ $# -gt 0 ]; then printf '  - %s\n' "$@" >&2; fi
-	exit 1
-}
+data=$cache/fashion-mnist
 
 # The checksums are those of the unpacked files, because Debian compresses them again.
 checksums="c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888 train-images-idx3-ubyte
@@ -34,19 +28,14 @@ from_debian() { # from_debian FOLDER
 from_origin() { # from_origin FOLDER
 	local url=http://fashion-mnist.s3-website.eu-central-1.amazonaws.com _ name
 	while read -r _ name; do
-		echo "fetching $url/$name.gz"
-		if command -v curl >/dev/null; then
-			curl -fsSL --retry 2 -o "$1/$name.gz" "$url/$name.gz"
-		else
-			wget -q -O "$1/$name.gz" "$url/$name.gz"
-		fi || return 1
+		download "$url/$name.gz" "$1/$name.gz" || return 1
 	done <<<"$checksums"
 }
 
 if ! intact "$data"; then
 	exec 3>&1 >&2
 	echo "fetching Fashion-MNIST (31 MB, MIT licence, (c) 2017 Zalando SE) into $data"
-	mkdir -p "$(dirname "$data")"
+	mkdir -p "$cache"
 	new=$(mktemp -d "$data.XXXXXX")
 	trap 'rm -rf "$new"' EXIT
 	if ! from_debian "$new" && ! from_origin "$new"; then
@@ -55,9 +44,8 @@ if ! intact "$data"; then
 			"run again with a network" "put the four files ($names) into $data"
 	fi
 	intact "$new" || fail "the fetched files do not have the pinned checksums"
-	rm -rf "$new/apt" "$new/apt.log" "$new/usr" "$data"
-	chmod 755 "$new"
-	mv "$new" "$data"
+	rm -rf "$new/apt" "$new/apt.log" "$new/usr"
+	replace "$data" "$new"
 	exec >&3
 fi
 

@@ -7,7 +7,7 @@ sampling neither calls the classifier nor rejects samples because of it.
 
 Needs Python 3 with torch, numpy and pillow.
 
-    judge.py --data FOLDER SAMPLES [--labels SPEC] [--cache FILE] [--threads N]
+    judge.py --data FOLDER SAMPLES [--labels SPEC] [--cache FILE] [--seed N] [--threads N]
 
     --data    folder with the four Fashion-MNIST IDX files, gzipped or not
     SAMPLES   X.npz with arr_0 uint8 [N, H, W, 3] and arr_1 int64 [N] labels, or
@@ -19,6 +19,8 @@ Needs Python 3 with torch, numpy and pillow.
     --cache   file of the trained classifier (default: fashion-judge.pt in the
               current folder); if it is missing, the script trains one, which takes
               three to four minutes on two cores
+    --seed    seed of the classifier's training (default 0); each seed is another judge,
+              with a --cache of its own
 
 Without --labels the label of a PNG comes from its subfolder, if that is a class
 number or name ("9", "ankle-boot"), else from its file name: a class name in it,
@@ -109,8 +111,8 @@ def classify(net, pictures):
                            for i in range(0, len(pictures), 500)])
 
 
-def train(folder, epochs=5, batch=128):
-    torch.manual_seed(0)
+def train(folder, seed, epochs=5, batch=128):
+    torch.manual_seed(seed)
     pictures, labels = real(folder, "train")
     targets = torch.from_numpy(labels)
     net = Judge()
@@ -139,19 +141,22 @@ def train(folder, epochs=5, batch=128):
     return net
 
 
-def load_or_train(folder, cache):
+def load_or_train(folder, cache, seed):
     net = Judge()
     if os.path.exists(cache):
         saved = torch.load(cache, weights_only=True)
         if saved.get("recipe") != RECIPE:
             fail(f"{cache}: made by another version of this script; delete it")
+        if saved.get("seed", 0) != seed:
+            fail(f"{cache}: trained with seed {saved.get('seed', 0)}, not {seed}; give another --cache")
         net.load_state_dict(saved["net"])
         return net, saved["accuracy"], saved["diversity"]
-    net = train(folder)
+    net = train(folder, seed)
     pictures, labels = real(folder, "t10k")
     accuracy = float((classify(net, pictures) == labels).mean())
     spread = diversity(pictures, labels)
-    torch.save({"recipe": RECIPE, "net": net.state_dict(), "accuracy": accuracy, "diversity": spread}, cache)
+    torch.save({"recipe": RECIPE, "seed": seed, "net": net.state_dict(), "accuracy": accuracy,
+                "diversity": spread}, cache)
     return net, accuracy, spread
 
 
@@ -227,12 +232,13 @@ def main():
     p.add_argument("--data", required=True)
     p.add_argument("--labels", default="")
     p.add_argument("--cache", default="fashion-judge.pt")
+    p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--json", action="store_true")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
 
-    net, accuracy, real_diversity = load_or_train(args.data, args.cache)
+    net, accuracy, real_diversity = load_or_train(args.data, args.cache, args.seed)
     if args.samples == "real":
         pictures, labels = real(args.data, "t10k")
     else:
