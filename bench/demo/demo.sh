@@ -3,7 +3,7 @@
 # command; the script prints it before it runs.
 #
 #   demo.sh fashion-mnist    60,000 grey pictures of clothes in ten classes, at 32 pixels: make demo
-#   demo.sh emoji            1,683 coloured emoji in ten classes, at 64 pixels: make demo-color
+#   demo.sh emoji            1,419 coloured emoji in eight classes, at 64 pixels: make demo-color
 #
 # DEMO_VAE_STEPS, DEMO_STEPS and DEMO_SAMPLING_STEPS in the environment shorten it. Everything is written to DEMO_DIR.
 # The pictures are kept in ~/.cache/ditrun.
@@ -25,6 +25,7 @@ fashion-mnist)
 	train_vae=(--image-size 32 --downsample 4 --latent-channels 4 --batch-size 8 --flip-prob 0)
 	encode_latents=(--image-size 32 --flip none)
 	train=(--model DiT-192x6x6/2 --global-batch-size 64 --lr 2e-3 --ema-decay 0.998)
+	samples=100
 	sample=()
 	data=$(bench/demo/fashion-mnist.sh)
 	;;
@@ -35,6 +36,7 @@ emoji)
 	encode_latents=(--image-size 64)
 	# Patches of 4 make 16 tokens of the 16 x 16 latents: with 64 tokens, a step takes four times as long.
 	train=(--model DiT-192x6x6/4 --global-batch-size 32 --lr 1.5e-3 --ema-decay 0.998)
+	samples=80
 	sample=(--cfg-channels all)
 	data=$out/pictures
 	package=$(bench/demo/emoji.sh)
@@ -49,7 +51,7 @@ esac
 train+=(--warmup-steps 100 --lr-schedule linear --final-lr 0.05 --max-steps "$steps"
 	--log-every 50 --sample-every "$(((steps + 1) / 2))")
 sampling_steps=${DEMO_SAMPLING_STEPS:-50}
-sample+=(--num-sampling-steps "$sampling_steps" --num-samples 100)
+sample+=(--num-sampling-steps "$sampling_steps" --num-samples "$samples")
 
 mkdir -p "$out"
 rm -rf "$out/vae" "$out/latents" "$out/run" "$out/samples.png"
@@ -66,5 +68,5 @@ cat <<END
 
 Without guidance the samples vary more and show their class less clearly; compare:
   $ditrun sample --ckpt $out/run --vae $out/vae --cfg-scale 1.0 \\
-    --num-sampling-steps $sampling_steps --num-samples 100 --out $out/samples-cfg-1.png
+    --num-sampling-steps $sampling_steps --num-samples $samples --out $out/samples-cfg-1.png
 END

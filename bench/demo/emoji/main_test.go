@@ -48,15 +48,15 @@ func TestUnpack(t *testing.T) {
 	file, out := filepath.Join(dir, "emoji.tgz"), filepath.Join(dir, "pictures")
 	writePackage(t, file, map[string][]byte{
 		"package/emoji.json": []byte(`[
-			{"short_name": "cat", "subcategory": "animal-mammal", "image": "cat.png", "has_img_google": true},
-			{"short_name": "feet", "subcategory": "animal-mammal", "image": "feet.png", "has_img_google": true},
+			{"short_name": "grin", "subcategory": "face-smiling", "image": "grin.png", "has_img_google": true},
+			{"short_name": "skull", "subcategory": "face-negative", "image": "skull.png", "has_img_google": true},
 			{"short_name": "zzz", "subcategory": "emotion", "image": "zzz.png", "has_img_google": true},
-			{"short_name": "wave", "subcategory": "hands", "image": "wave.png", "has_img_google": true,
+			{"short_name": "wave", "subcategory": "person-gesture", "image": "wave.png", "has_img_google": true,
 				"skin_variations": {
 					"A": {"image": "wave-a.png", "has_img_google": true},
 					"B": {"image": "wave-b.png", "has_img_google": false}}}]`),
-		"package/img/google/64/cat.png":    picture.Bytes(),
-		"package/img/google/64/feet.png":   picture.Bytes(),
+		"package/img/google/64/grin.png":   picture.Bytes(),
+		"package/img/google/64/skull.png":  picture.Bytes(),
 		"package/img/google/64/wave.png":   picture.Bytes(),
 		"package/img/google/64/wave-a.png": picture.Bytes(),
 		"package/img/google/sheets/64.png": []byte("no picture"),
@@ -68,9 +68,9 @@ func TestUnpack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, name := range []string{"animal/cat.png", "hand/wave-a.png", "hand/wave.png"} {
+	for i, name := range []string{"face/grin.png", "gesture/wave-a.png", "gesture/wave.png"} {
 		if i >= len(found) || found[i] != filepath.Join(out, filepath.FromSlash(name)) {
-			t.Fatalf("pictures %q, want cat and two waves", found)
+			t.Fatalf("pictures %q, want a grin and two waves", found)
 		}
 	}
 	b, err := os.ReadFile(found[0])
@@ -89,7 +89,7 @@ func TestUnpack(t *testing.T) {
 	}
 
 	writePackage(t, file, map[string][]byte{"package/emoji.json": []byte(
-		`[{"short_name": "cat", "subcategory": "animal-mammal", "image": "cat.png", "has_img_google": true}]`)})
+		`[{"short_name": "grin", "subcategory": "face-smiling", "image": "grin.png", "has_img_google": true}]`)})
 	if _, err := unpack(file, out); err == nil {
 		t.Error("no error for a missing picture")
 	}
