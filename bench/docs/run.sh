@@ -49,7 +49,11 @@ fi
 python3 $here/hub.py "$work/hub" >"$work/address" &
 hub=$!
 trap 'kill $hub' EXIT
-while ! [ -s "$work/address" ]; do sleep 0.1; done
+for _ in {1..100}; do # ten seconds
+	[ ! -s "$work/address" ] || break
+	sleep 0.1
+done
+[ -s "$work/address" ] || { echo "docs: error: the hub, hub.py, does not start" >&2; exit 1; }
 HF_ENDPOINT=$(cat "$work/address")
 export HF_ENDPOINT
 

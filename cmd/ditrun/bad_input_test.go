@@ -310,7 +310,7 @@ func TestBadLatents(t *testing.T) {
 	train(r.latents, "--num-classes", "3").refused(t, 1, "latents have 4 classes, the model has 3")
 	train(r.latents, "--global-batch-size", "65").refused(t, 1,
 		"--global-batch-size 65 is larger than the data set of 64 samples",
-		"hint: --config pictures-50 has settings for so few pictures")
+		"hint: give a smaller batch; --config pictures-50 has settings for so few pictures")
 	train(r.latents, "--model", "DiT-16x1x2/3").refused(t, 2,
 		"--model DiT-16x1x2/3: latent size 4 is not divisible by patch size 3")
 	if exists(out) {

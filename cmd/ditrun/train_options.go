@@ -310,9 +310,12 @@ func (o *trainOptions) complete(set samples.Set, dev torch.Device) (err error) {
 		return ofFlag(err)
 	}
 	if set.Samples < c.GlobalBatchSize {
+		hint := "give a smaller batch"
+		if set.Samples >= 16 { // the smallest batch of a preset
+			hint += fmt.Sprintf("; --config %s has settings for so few pictures", presetFor(set.Samples))
+		}
 		return withHint(fmt.Errorf("--global-batch-size %d is larger than the data set of %d samples",
-			c.GlobalBatchSize, set.Samples), "--config %s has settings for so few pictures, or give a smaller batch",
-			presetFor(set.Samples))
+			c.GlobalBatchSize, set.Samples), "%s", hint)
 	}
 	if o.initFrom != "" { // by which --resume auto finds the run, wherever it is given
 		if o.initFrom, err = filepath.Abs(o.initFrom); err != nil {
