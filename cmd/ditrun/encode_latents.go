@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -122,6 +123,9 @@ func encodeLatentsCommand() *cli.Command {
 			}
 			if err := checkFolder("out", o.encode.OutDir); err != nil {
 				return err
+			}
+			if exists(filepath.Join(o.encode.OutDir, vae.WeightsName)) {
+				return fmt.Errorf("--out %s: holds an autoencoder, want a folder for latents alone", o.encode.OutDir)
 			}
 			alone := o.captionsAlone()
 			o.vae, o.encode.VAEName = o.encode.VAEName, ofVAE(&o.encode.VAEName).knownName()

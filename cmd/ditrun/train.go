@@ -166,8 +166,12 @@ func (t *trainJob) train(job training.Job, start runStart, metrics net.Listener)
 	dir := folder.Dir() // it may have been moved
 	if err != nil {
 		if result.Checkpoint != "" {
-			err = withKept(err, "the same command with --run-dir %s --resume auto continues, from step %s in %s",
-				dir, format.Count(int64(result.Saved)), result.Checkpoint)
+			how := fmt.Sprintf("--run-dir %s --resume auto", dir)
+			if t.options.resumesByName() {
+				how = "--resume " + dir
+			}
+			err = withKept(err, "the same command with %s continues, from step %s in %s", how,
+				format.Count(int64(result.Saved)), result.Checkpoint)
 		}
 		return t.ended(err, result.Checkpoint)
 	}
@@ -242,8 +246,11 @@ func (t *trainJob) describe(dir string) {
 	t.item("model", fmt.Sprintf("%s on %s, %s, %.3g GMACs a forward pass", cfg.Model.Design(), cfg.Model.Conditions(),
 		plural(cfg.Model.NumTokens(), "token"), cfg.Model.MACs()/1e9))
 	t.printf("recipe  batch %d, %s steps, lr %g %s, ema %g, %s", cfg.GlobalBatchSize, format.Count(int64(steps)),
-		cfg.LR,
-		cfg.LRSchedule, cfg.EMADecay, cfg.Precision)
+		cfg.LR, cfg.LRSchedule, cfg.EMADecay, cfg.Precision)
+	if cfg.MaxSteps > steps {
+		t.item("", fmt.Sprintf("%s passes over the data end it before %s steps: --epochs gives more",
+			format.Count(int64(cfg.Epochs)), format.Count(int64(cfg.MaxSteps))))
+	}
 	t.printf("        %s", describeShares(cfg))
 	t.printf("run     %s", dir)
 	if t.saves != "" {

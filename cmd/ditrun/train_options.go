@@ -109,7 +109,7 @@ func (o *trainOptions) recipe() []cli.Flag {
 		&cli.IntFlag{Name: "global-batch-size", Destination: &c.GlobalBatchSize, Value: d.GlobalBatchSize,
 			Usage: "samples a step, of all processes together"},
 		&cli.IntFlag{Name: "epochs", Destination: &c.Epochs, Value: d.Epochs,
-			Usage: "stop after `N` passes over the data"},
+			DefaultText: fmt.Sprintf("%d; no limit with --max-steps", d.Epochs), Usage: "stop after `N` passes over the data"},
 		&cli.IntFlag{Name: "max-steps", Destination: &c.MaxSteps, DefaultText: "no limit",
 			Usage: "stop after `STEPS`, even before the last epoch"},
 		&cli.Float64Flag{Name: "lr", Destination: &c.LR, Value: d.LR,
@@ -217,6 +217,9 @@ func (o *trainOptions) ofRun(err error) error {
 func (o *trainOptions) check(given func(string) bool) error {
 	c := &o.config
 	o.given = given
+	if o.data == "" && o.resumesByName() && given("config") {
+		return usagef("--resume %s, --config: the run has a configuration of its own; leave --config out", o.resume)
+	}
 	if o.data == "" && o.resumesByName() && o.runConfig == "" { // and so --data could not come from the run
 		return withHint(fmt.Errorf("--resume %s: no run is there: want its folder, with a %s", o.resume,
 			runs.ConfigName),
@@ -225,9 +228,11 @@ func (o *trainOptions) check(given func(string) bool) error {
 	if err := require("train", required{"data", o.data}); err != nil {
 		return err
 	}
-	// For the library 0 is no limit of one, and the default of the other.
-	if err := atLeast(1, "epochs", c.Epochs); err != nil {
-		return err
+	if given("max-steps") && !given("epochs") { // the steps are what was asked for
+		c.Epochs = 0
+	}
+	if c.Epochs == 0 && c.MaxSteps == 0 {
+		return usagef("--epochs 0: want at least 1, or a limit by --max-steps")
 	}
 	if err := atLeast(1, "gradient-accumulation-steps", c.Accumulation); err != nil {
 		return err

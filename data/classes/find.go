@@ -113,16 +113,41 @@ func (f *finder) value(value string) ([]int, error) {
 	return ofParts, err
 }
 
-// words finds the classes of the words between the commas of a value.
+// words finds the classes of the words between the commas of a value. Neighbours that make up the name of a class with
+// commas in it are one word.
 func (f *finder) words(value string) (labels []int, err error) {
-	for _, word := range strings.Split(value, ",") {
-		of, err := f.word(strings.TrimSpace(word), value)
+	parts := strings.Split(value, ",")
+	for len(parts) > 0 {
+		label, n := f.joined(parts)
+		if n > 0 {
+			labels, parts = append(labels, label), parts[n:]
+			continue
+		}
+		of, err := f.word(strings.TrimSpace(parts[0]), value)
 		if err != nil {
 			return nil, err
 		}
-		labels = append(labels, of...)
+		labels, parts = append(labels, of...), parts[1:]
 	}
 	return labels, nil
+}
+
+// joined finds the class whose name is the first n of the parts, n being at least 2; n is 0 where there is none.
+func (f *finder) joined(parts []string) (label, n int) {
+	if _, err := strconv.Atoi(strings.TrimSpace(parts[0])); err == nil { // as in long lists of numbers
+		return 0, 0
+	}
+	commas := 0
+	for _, name := range f.names {
+		commas = max(commas, strings.Count(name, ","))
+	}
+	for n = min(commas+1, len(parts)); n > 1; n-- {
+		name := strings.TrimPrefix(strings.TrimSpace(strings.Join(parts[:n], ",")), namePrefix)
+		if called, _ := f.called(name, upToCase); len(called) == 1 {
+			return called[0], n
+		}
+	}
+	return 0, 0
 }
 
 // word finds the classes of one word of a value: of a set of them, or a single one.

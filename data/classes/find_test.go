@@ -25,6 +25,22 @@ var (
 
 func imageNet() model { return classesNamed(0, ImageNetNames()...) }
 
+// TestFindNamesWithCommas: in a list a name with commas is one class.
+func TestFindNamesWithCommas(t *testing.T) {
+	names := []string{"H\u00f6fe", "Hunde, Katzen", "cat", "a, b, c"}
+	for _, c := range []struct {
+		value string
+		want  []int
+	}{
+		{"Hunde, Katzen", []int{1}}, {"cat,Hunde, Katzen", []int{2, 1}}, {"hunde, katzen,cat", []int{1, 2}},
+		{"0,a, b, c,Hunde, Katzen,2", []int{0, 3, 1, 2}}, {"name:Hunde, Katzen,cat", []int{1, 2}},
+	} {
+		if got, _, err := Find(len(names), names, []string{c.value}); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%q: %d (%v), want %d", c.value, got, err, c.want)
+		}
+	}
+}
+
 func TestFind(t *testing.T) {
 	odd := classesNamed(0, "cat, tabby", "cat", "tabby", " ", " blank", "line\nend", "tab\there", "-rf", "label:1",
 		`caf\xe9`, `caf\xe8`, "cafe\u0301s", "", "a/b")

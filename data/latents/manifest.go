@@ -257,7 +257,13 @@ func (p *Plan) differs(found *Plan) string {
 		have[v.key] = v.value
 	}
 	for _, want := range p.properties() {
-		if have[want.key] != want.value {
+		switch {
+		case have[want.key] == want.value:
+		case want.key == "dataset" && found.Dataset.Samples != p.Dataset.Samples:
+			return fmt.Sprintf("made of other pictures: %d then, %d now", found.Dataset.Samples, p.Dataset.Samples)
+		case want.key == "dataset":
+			return fmt.Sprintf("made of other pictures, or of the same %d under other names", p.Dataset.Samples)
+		default:
 			return fmt.Sprintf("made with %s %s, this plan has %s", want.key, cmp.Or(have[want.key], "not known"),
 				want.value)
 		}

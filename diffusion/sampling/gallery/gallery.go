@@ -187,7 +187,7 @@ func Check(path string) error {
 	case err != nil:
 		return fmt.Errorf("out %s: %w", path, ErrIsFile)
 	case len(entries) > 0:
-		return fmt.Errorf("out %s: the folder is not empty", path)
+		return fmt.Errorf("out %s: the folder is not empty, want a new one, or one that an interrupted command left", path)
 	}
 	return nil
 }
