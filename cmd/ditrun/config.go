@@ -20,8 +20,9 @@ import (
 // notConfigured are flags that say how to talk to the user, not what to do.
 var notConfigured = []string{"help", "config", "json", "quiet", "fetch"}
 
-// relativeToConfig are flags whose paths are relative to the configuration that has them, see [runs.PathIn].
-var relativeToConfig = []string{"data", "labels", "vae", "init-from", "text-encoder", "results-dir", "run-dir"}
+// relativeToConfig are flags that name what is read: their paths are relative to the configuration that has them where
+// something is there, see [runs.PathIn]. Where a command writes must not follow from what is there already.
+var relativeToConfig = []string{"data", "labels", "vae", "init-from", "text-encoder"}
 
 // configNode returns the values of all flags of the command, defaults
 // included, as a YAML mapping in the order in which help lists them. Written

@@ -3,13 +3,14 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/ditrun/ditrun/diffusion/runs"
 )
 
-// TestConfigPaths: a path in a configuration file is relative to the file where it is there, else to the working
+// TestConfigPaths: a path that is read in a configuration file is relative to the file where it is there, else to the working
 // directory; config.yaml has them in full.
 func TestConfigPaths(t *testing.T) {
 	r := theRoad(t)
@@ -56,5 +57,46 @@ func TestConfigPaths(t *testing.T) {
 	mustRun(t, append(train, "6")...)
 	if now, err := runs.ReadInfo(filepath.Dir(info)); err != nil || len(now.Resumed) != 4 {
 		t.Errorf("resumed %+v (%v), want four times", now.Resumed, err)
+	}
+}
+
+// TestOldConfigPaths: a run whose config.yaml has the path of its initial weights as it was given goes on in another
+// folder, where the path leads nowhere; and so does one whose autoencoder is gone, as long as it needs none.
+func TestOldConfigPaths(t *testing.T) {
+	r := theRoad(t)
+	emptyCache(t)
+	run := copyOf(t, r.run)
+	config := filepath.Join(run, runs.ConfigName)
+	text := regexp.MustCompile(`(?m)^(init-from|vae|sample-every): .*$`).ReplaceAll(read(t, config), nil)
+	write(t, config, append(text, "\ninit-from: weights/start\nvae: a/b\nsample-every: 0\n"...))
+	t.Chdir(t.TempDir())
+	o := succeed(t, "train", "--resume", run, "--max-steps", "7")
+	for _, want := range []string{"--init-from weights/start: no such file", "; the run goes on from its checkpoint\n",
+		"--vae a/b: no such file", "; training does not need it\n"} {
+		if !strings.Contains(o.stderr, want) {
+			t.Errorf("no warning %q:\n%s", want, o.stderr)
+		}
+	}
+	ditrun(t, "train", "--resume", run, "--max-steps", "8", "--sample-every", "8").refused(t, 1, "its autoencoder")
+	ditrun(t, r.train("--init-from", "weights/start", "--resume", "auto")...).refused(t, 1,
+		"--init-from weights/start: no such file")
+}
+
+// TestConfigOutputs: where a run goes depends neither on where the configuration is nor on what is there.
+func TestConfigOutputs(t *testing.T) {
+	r := theRoad(t)
+	t.Chdir(t.TempDir())
+	write(t, "conf/small.yaml", []byte("results-dir: runs\n"))
+	train := r.train("--config", "conf/small.yaml", "--resume", "auto", "--max-steps")
+	mustRun(t, append(train, "8")...)
+	if err := os.MkdirAll("conf/runs", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, append(train, "9")...)
+	if info, err := runs.ReadInfo("runs/000-DiT-16x1x2-2"); err != nil || len(info.Resumed) != 1 {
+		t.Errorf("resumed %+v (%v), want once", info.Resumed, err)
+	}
+	if got := list(t, "conf/runs"); len(got) > 0 {
+		t.Errorf("conf/runs holds %q", got)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
 	"github.com/ditrun/ditrun/data/classes"
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -67,7 +68,8 @@ func runTrain(e *env, o *trainOptions) error {
 	} else if err := o.checkPlace(); err != nil {
 		return err
 	}
-	if err := e.findWeights(o.fetch, ofVAE(&o.vae), ofInitFrom(&o.initFrom)); err != nil {
+	unfound, err := o.findWeights(e, process)
+	if err != nil {
 		return err
 	}
 	var metrics net.Listener // opened before anything is made, since another run may have the address
@@ -86,14 +88,16 @@ func runTrain(e *env, o *trainOptions) error {
 	defer input.close()
 	t := &trainJob{env: e, trainInput: input, options: o, process: process}
 	o.fitToClasses(e, t.set)
-	opened = e.waiting("opening the initial weights")
-	weights, err := o.initialWeights(e, t.set)
-	opened()
-	if weights != nil {
-		defer weights.Close()
-	}
-	if t.weightsErr = err; err != nil && o.resume == "none" {
-		return err
+	if t.weightsErr = unfound; unfound == nil {
+		opened = e.waiting("opening the initial weights")
+		weights, err := o.initialWeights(e, t.set)
+		opened()
+		if weights != nil {
+			defer weights.Close()
+		}
+		if t.weightsErr = err; err != nil && o.resume == "none" {
+			return err
+		}
 	}
 	if err := o.complete(t.set, t.dev); err != nil {
 		return err
@@ -134,6 +138,26 @@ func runTrain(e *env, o *trainOptions) error {
 	defer start.folder.Close()
 	return t.train(job, start, metrics)
 }
+
+// findWeights makes paths of names. That --init-from leads nowhere, which unfound says, does not concern a run that goes
+// on, nor --vae one that only passes it on to whoever samples from it.
+func (o *trainOptions) findWeights(e *env, process dist.Env) (unfound, err error) {
+	if err := e.findWeights(o.fetch, ofVAE(&o.vae)); err != nil {
+		if o.fetch || o.config.SampleEvery > 0 || !o.hasLatents() {
+			return nil, err
+		}
+		if process.Rank == 0 {
+			e.warn("%v; training does not need it", err)
+		}
+	}
+	if unfound = e.findWeights(o.fetch, ofInitFrom(&o.initFrom)); o.resume == "none" {
+		return nil, unfound
+	}
+	return unfound, nil
+}
+
+// hasLatents says whether --data is latents, else it is pictures.
+func (o *trainOptions) hasLatents() bool { return exists(filepath.Join(o.data, latents.ManifestName)) }
 
 // train runs the job on rank 0, which alone shows it.
 func (t *trainJob) train(job training.Job, start runStart, metrics net.Listener) error {

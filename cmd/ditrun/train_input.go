@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"path/filepath"
 	"runtime"
 
 	"github.com/ditrun/ditrun/data/catalog"
@@ -50,7 +49,7 @@ func (t *trainInput) samples() string {
 // openTrainInput opens the device, the data and the autoencoder.
 func openTrainInput(e *env, o *trainOptions, process dist.Env) (*trainInput, error) {
 	t := &trainInput{config: &o.config}
-	t.pictures = o.vae != "" && !exists(filepath.Join(o.data, latents.ManifestName))
+	t.pictures = o.vae != "" && !o.hasLatents()
 	open := t.openLatents
 	if t.pictures {
 		open = t.openPictures
