@@ -15,7 +15,7 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
-// A NotCachedError says that the cache has not, or not all of, what a reference leads to.
+// A NotCachedError says that the cache lacks what a reference leads to, or some files of it.
 type NotCachedError struct {
 	Ref   Ref
 	Where string // file or folder that was looked for
@@ -48,6 +48,9 @@ func Cached(text string) (*Result, error) {
 		return nil, err
 	}
 	if _, err := os.Stat(path); err != nil {
+		return nil, &NotCachedError{Ref: ref, Where: path}
+	}
+	if from := originOf(path); from != "" && from != ref.origin() { // another file of this name
 		return nil, &NotCachedError{Ref: ref, Where: path}
 	}
 	return &Result{Path: path, License: ref.Known.License, Offline: true}, nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/ditrun/ditrun/internal/disk"
@@ -112,6 +113,9 @@ func (c *client) plainFile(ctx context.Context, ref Ref, o Options) (*Result, er
 	s := source{name: name, url: ref.URL, size: -1, sha256: o.SHA256}
 	result := &Result{Path: dst, License: ref.Known.License}
 	if st, err := os.Stat(dst); err == nil {
+		if from := originOf(dst); o.Out == "" && from != "" && from != ref.origin() {
+			return nil, fmt.Errorf("%s is there already, and came from %s: remove it, or choose a folder", dst, from)
+		}
 		sum, err := check(s, dst)
 		if err != nil {
 			return nil, fmt.Errorf("%s is there already: %w", dst, err)
@@ -129,6 +133,11 @@ func (c *client) plainFile(ctx context.Context, ref Ref, o Options) (*Result, er
 	})
 	if err != nil {
 		return nil, err
+	}
+	if o.Out == "" {
+		if err := disk.WriteBytes(originPath(dst), []byte(ref.origin()+"\n")); err != nil {
+			return nil, err
+		}
 	}
 	sum, err := c.download(ctx, s, dst)
 	if err != nil {
@@ -156,6 +165,19 @@ func plainPath(ref Ref, dir string) (string, error) {
 		dir = filepath.Join(cache, "ditrun")
 	}
 	return filepath.Join(dir, path.Base(u.Path)), nil
+}
+
+// originPath is the file beside one in ditrun's cache that has the address that it came from: files of several servers
+// may have one name. Files that earlier versions fetched have none.
+func originPath(file string) string { return file + ".url" }
+
+// originOf is the address that a file in the cache came from, "" where that is not known.
+func originOf(file string) string {
+	text, err := os.ReadFile(originPath(file))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // lock keeps other processes from fetching the same file.

@@ -58,6 +58,12 @@ func (r Ref) String() string {
 	return "hf:" + r.Repo
 }
 
+// origin is the address without its query, in which some servers have keys that expire.
+func (r Ref) origin() string {
+	address, _, _ := strings.Cut(r.URL, "?")
+	return address
+}
+
 // Parse reads NAME, hf:ORG/REPO[@REVISION][/FILE...], ORG/REPO[@REVISION] or https://...
 func Parse(s string) (Ref, error) {
 	if IsRepo(s) {
