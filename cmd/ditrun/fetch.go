@@ -93,9 +93,7 @@ func (e *env) fetch(name string, o hub.Options) (*hub.Result, error) {
 	if r.Offline {
 		e.printf("no network: these are the files in the cache")
 	}
-	if r.Unlisted {
-		e.warn("whether the cache has all files of the repository is not known: another program fetched it")
-	}
+	e.warnUnlisted(r)
 	for _, f := range r.Files {
 		how := "fetched, checksum right"
 		switch {
@@ -110,6 +108,13 @@ func (e *env) fetch(name string, o hub.Options) (*hub.Result, error) {
 		}
 	}
 	return r, nil
+}
+
+// warnUnlisted says that files may be missing, where the cache does not know.
+func (e *env) warnUnlisted(r *hub.Result) {
+	if r.Unlisted {
+		e.warn("whether the cache has all files of the repository is not known: another program fetched it")
+	}
 }
 
 // checkName refuses what is no name, repository or address that fetch knows.

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -71,6 +73,7 @@ func (e *env) cached(fetch bool, f weightsFlag) (path string, err error) {
 	missing := (*hub.NotCachedError)(nil)
 	switch {
 	case err == nil:
+		e.warnUnlisted(result)
 		return result.Path, nil
 	case !errors.As(err, &missing):
 		err = fmt.Errorf("%s %s: no such file or folder, and the cache cannot be searched: %w", f.name, *f.value, err)
@@ -82,7 +85,7 @@ func (e *env) cached(fetch bool, f weightsFlag) (path string, err error) {
 		}
 		return result.Path, nil
 	}
-	return "", f.notCached(name, missing, fetch)
+	return "", f.notCached(name, missing)
 }
 
 func (f weightsFlag) takesKind(k hub.Kind) bool {
@@ -102,32 +105,51 @@ func (f weightsFlag) isLikelyPath() bool {
 	return hub.IsRepo(*f.value) && exists(filepath.Dir(*f.value))
 }
 
-// notCached says that the cache lacks what a name stands for, and how to get it. Fetch is set where it was not fetched,
-// since it is likely a path.
-func (f weightsFlag) notCached(name string, missing *hub.NotCachedError, fetch bool) error {
+// notCached says that the cache lacks what a name stands for, and how to get it. --fetch gets nothing that is likely a
+// path.
+func (f weightsFlag) notCached(name string, missing *hub.NotCachedError) error {
 	err := fmt.Errorf("%s %s: no such file or folder, and %w", f.name, *f.value, missing)
 	if strings.HasPrefix(*f.value, "hf:") {
 		err = fmt.Errorf("%s: %w", f.name, missing)
 	}
 	known := missing.Ref.Known
 	if known.Name == "" {
-		if near := f.near(); near != "" {
+		if near := cmp.Or(f.near(), f.beside()); near != "" {
 			return withHint(err, "did you mean %s?", near)
 		}
+	}
+	or := ", or add --fetch"
+	if f.isLikelyPath() {
+		or = ""
+	}
+	if known.Name == "" {
 		if hub.IsRepo(name) {
 			name = "hf:" + name
 		}
-		if fetch {
-			return withHint(err, "if a repository of the hub is meant, give %s: there is a folder %s", name,
-				filepath.Dir(*f.value))
-		}
-		return withHint(err, "if a repository of the hub is meant, `ditrun fetch %s` gets it, or add --fetch", name)
+		return withHint(err, "if a repository of the hub is meant, `ditrun fetch %s` gets it%s", name, or)
 	}
 	about := known.License
 	if known.Bytes > 0 {
 		about = format.Bytes(known.Bytes) + ", " + about
 	}
-	return withHint(err, "`ditrun fetch %s` gets it (%s), or add --fetch", known.Name, about)
+	return withHint(err, "`ditrun fetch %s` gets it (%s)%s", known.Name, about, or)
+}
+
+// beside is the path that the value, likely a path, may have been meant to be: one in the same folder, "" for none.
+func (f weightsFlag) beside() string {
+	dir, base := filepath.Split(*f.value)
+	entries, err := os.ReadDir(dir)
+	if err != nil || !f.isLikelyPath() {
+		return ""
+	}
+	var there []string
+	for _, entry := range entries {
+		there = append(there, entry.Name())
+	}
+	if near := names.Nearest(base, there); near != "" {
+		return dir + near
+	}
+	return ""
 }
 
 // noSuchPath is the error for a value that is no path and no name, nil where whoever opens it will say enough. Err says

@@ -291,6 +291,22 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestUnlisted: of a repository that another program fetched, a command says that files may be missing.
+func TestUnlisted(t *testing.T) {
+	r := theRoad(t)
+	emptyCache(t)
+	base := filepath.Join(os.Getenv("HF_HOME"), "hub", "models--org--vae")
+	write(t, filepath.Join(base, "refs", "main"), []byte(hubCommit))
+	if err := os.CopyFS(filepath.Join(base, "snapshots", hubCommit), os.DirFS(r.vae)); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	o := succeed(t, "encode-latents", "--data", r.pictures, "--vae", "org/vae", "--out", "latents")
+	if want := "ditrun: warning: whether the cache has all files"; !strings.Contains(o.stderr, want) {
+		t.Errorf("no %q:\n%s", want, o.stderr)
+	}
+}
+
 // TestPathsWin: what is there is not looked for in the cache.
 func TestPathsWin(t *testing.T) {
 	r := theRoad(t)
@@ -398,6 +414,8 @@ func TestNameErrors(t *testing.T) {
 	t.Chdir(t.TempDir())
 	put(t, "models/vae", "no weights")
 	put(t, "dit-xl-2-512", "no weights")
+	put(t, "stabilityai/other", "")
+	put(t, "runs/000-DiT-XL-2/log.txt", "")
 	checkTranscript(t, file)
 	for _, k := range []string{"HOME", "HF_HOME", "XDG_CACHE_HOME"} {
 		t.Setenv(k, "")
