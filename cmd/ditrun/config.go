@@ -210,8 +210,8 @@ func applyConfig(c *cli.Context, path string) error {
 		at := fmt.Sprintf("config %s: line %d", path, key.Line)
 		if !slices.Contains(keys, name) {
 			err := fmt.Errorf("%s: unknown key %q", at, name)
-			if hint := hintOfFlag(c.Command.Name, name, keys); hint != "" {
-				err = withHint(err, "%s", strings.ReplaceAll(hint, "--", ""))
+			if hint := hintOfFlag(c.Command.Name, "", name, keys); hint != "" {
+				err = withHint(err, "%s", hint)
 			}
 			return err
 		}

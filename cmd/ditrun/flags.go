@@ -189,7 +189,7 @@ func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 		for _, f := range c.Command.VisibleFlags() {
 			flags = append(flags, f.Names()[0])
 		}
-		if h := hintOfFlag(c.Command.Name, name, flags); h != "" {
+		if h := hintOfFlag(c.Command.Name, "--", name, flags); h != "" {
 			hint = h
 		}
 		msg = fmt.Sprintf("unknown flag --%s", name)

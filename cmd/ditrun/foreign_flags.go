@@ -120,28 +120,29 @@ func foreign(command, flag string) (foreignFlag, bool) {
 	return foreignFlags[i], true
 }
 
-// hint says what we have for the flag.
-func (f foreignFlag) hint() string {
-	text := fmt.Sprintf("--%s is what %s calls --%s", f.ours, f.program, f.theirs)
+// hint says what we have for the flag. Dashes are what stands before names of flags, "" for keys of a configuration.
+func (f foreignFlag) hint(dashes string) string {
+	text := fmt.Sprintf("%s%s is what %s calls %s%s", dashes, f.ours, f.program, dashes, f.theirs)
 	switch {
 	case f.ours == "":
-		return fmt.Sprintf("%s needs no --%s: %s", f.command, f.theirs, f.note)
+		return fmt.Sprintf("%s needs no %s%s: %s", f.command, dashes, f.theirs, f.note)
 	case f.note == "":
 		return text
 	}
 	return text + ": " + f.note
 }
 
-// hintOfFlag says which of our flags an unknown one of a command may stand for, "" where that is not known.
-func hintOfFlag(command, flag string, ours []string) string {
+// hintOfFlag says which of our flags an unknown one of a command may stand for, "" where that is not known. Dashes are
+// as in [foreignFlag.hint].
+func hintOfFlag(command, dashes, flag string, ours []string) string {
 	if f, ok := foreign(command, flag); ok {
-		return f.hint()
+		return f.hint(dashes)
 	}
 	if dashed := strings.ReplaceAll(flag, "_", "-"); slices.Contains(ours, dashed) {
-		return fmt.Sprintf("did you mean --%s?", dashed)
+		return fmt.Sprintf("did you mean %s%s?", dashes, dashed)
 	}
 	if n := names.Nearest(flag, ours); n != "" {
-		return fmt.Sprintf("did you mean --%s?", n)
+		return fmt.Sprintf("did you mean %s%s?", dashes, n)
 	}
 	return ""
 }

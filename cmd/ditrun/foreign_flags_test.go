@@ -88,6 +88,9 @@ func TestForeignKeys(t *testing.T) {
 	write(t, path, []byte("model: DiT-S/2\nlearning_rate: 1e-4\n"))
 	ditrun(t, "train", "--config", path).refused(t, 1, `line 2: unknown key "learning_rate"`,
 		"hint: lr is what diffusers calls learning-rate\n")
+	write(t, path, []byte("feature_path: x\n"))
+	ditrun(t, "train", "--config", path).refused(t, 1, "hint: data is what fast-DiT calls feature-path: "+
+		"convert --latents FEATURES --to ditrun makes our form of its features\n")
 }
 
 // TestPageOfForeignFlags: docs/from-dit.md has each flag of the originals, with what the table of the code says.

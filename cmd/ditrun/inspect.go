@@ -90,6 +90,14 @@ type inspection struct {
 	Tensors    []tensorInfo      `json:"tensors"`
 }
 
+// forWeights refuses flags that are for weights alone.
+func (o *inspectOptions) forWeights(path, holds string) error {
+	if o.sha256 {
+		return usagef("inspect: --sha256 is for weights, %s holds %s", path, holds)
+	}
+	return nil
+}
+
 func runInspect(e *env, o *inspectOptions) error {
 	if e.flags.Args().Len() != 1 {
 		return withHint(usagef("inspect: want one file or folder"), "as in `ditrun inspect DiT-XL-2-256x256.pt`")
@@ -98,10 +106,13 @@ func runInspect(e *env, o *inspectOptions) error {
 	if err := e.findWeights(o.fetch, weightsFlag{name: "inspect", value: &path}); err != nil {
 		return err
 	}
-	if ok, err := inspectPicture(e, path); ok {
+	if ok, err := inspectPicture(e, path, o); ok {
 		return err
 	}
 	if m, err := latents.ReadManifest(path); err == nil {
+		if err := o.forWeights(path, "latents"); err != nil {
+			return err
+		}
 		in := inspectLatents(path, m)
 		if !e.json {
 			in.print(e)
@@ -116,6 +127,9 @@ func runInspect(e *env, o *inspectOptions) error {
 	if holdsNoModel(in, err) && (exists(path) || strings.Contains(path, "://")) {
 		pictures, picturesErr := inspectPictures(e, path, o)
 		if picturesErr == nil {
+			if err := o.forWeights(path, "pictures"); err != nil {
+				return err
+			}
 			if !e.json {
 				pictures.print(e, o.all)
 			}

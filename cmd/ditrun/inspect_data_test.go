@@ -91,3 +91,12 @@ turned   18 have an EXIF orientation: --orientation exif turns them upright
 	}
 	ditrun(t, "inspect", t.TempDir()).refused(t, 1, "no weights (", "latents or pictures (", "empty: ")
 }
+
+// TestSumOfData: --sha256 is for weights, and refused for what else inspect reads.
+func TestSumOfData(t *testing.T) {
+	r := theRoad(t)
+	for path, holds := range map[string]string{r.latents: "latents", r.pictures: "pictures",
+		filepath.Join(r.vae, "reconstructions.png"): "a picture"} {
+		ditrun(t, "inspect", "--sha256", path).refused(t, 2, "inspect: --sha256 is for weights, "+path+" holds "+holds)
+	}
+}

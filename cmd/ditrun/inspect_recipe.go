@@ -23,13 +23,16 @@ type pictureInspection struct {
 }
 
 // inspectPicture prints what a PNG file says of itself; ok is false for anything else.
-func inspectPicture(e *env, path string) (ok bool, err error) {
+func inspectPicture(e *env, path string, o *inspectOptions) (ok bool, err error) {
 	size, texts, bytes, err := readPicture(path)
 	if errors.Is(err, sheet.ErrNoPNG) || errors.Is(err, os.ErrNotExist) || errors.Is(err, errIsFolder) {
 		return false, nil
 	}
 	if err != nil {
 		return true, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := o.forWeights(path, "a picture"); err != nil {
+		return true, err
 	}
 	in := pictureInspection{path, "PNG", bytes, size.X, size.Y, map[string]string{}}
 	for _, t := range texts {

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/ditrun/ditrun/diffusion/runs"
 )
 
 // withFree is ditrun on a disk that has so many bytes free.
@@ -30,7 +33,9 @@ func TestNoRoom(t *testing.T) {
 		texts []string
 	}{
 		{r.train("--run-dir", in("run"), "--max-steps", "6", "--ckpt-every", "2"),
-			[]string{"--run-dir " + in("run") + ": a checkpoint and the one before it", " kB, 1 B are free"}},
+			[]string{"--run-dir " + in("run") + ": two checkpoints take ", " kB, 1 B are free"}},
+		{r.train("--run-dir", in("run"), "--max-steps", "6", "--ckpt-every", "2", "--keep-last", "1"),
+			[]string{": a checkpoint and the one before it, which is removed afterwards, take "}},
 		{r.train("--results-dir", in("runs"), "--max-steps", "6"),
 			[]string{"--results-dir " + in("runs") + ": a checkpoint takes "}},
 		{slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", in("vae")}, vaeFlags),
@@ -202,5 +207,20 @@ func TestSizesAreTrue(t *testing.T) {
 	if o := withFree(t, 0, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", r.latents); o.code != 0 ||
 		!strings.Contains(o.stdout, "fp16, 0 B to make; 0 B are free") {
 		t.Errorf("finished latents: code %d\n%s%s", o.code, o.stdout, o.stderr)
+	}
+}
+
+// TestNothingIntoCheckpoint: a run that goes on from a checkpoint tries its folder, not that of the checkpoint.
+func TestNothingIntoCheckpoint(t *testing.T) {
+	r := theRoad(t)
+	run := copyOf(t, r.run)
+	dir := filepath.Join(run, runs.CheckpointsName, "0000006")
+	then := time.Unix(1e9, 0)
+	if err := os.Chtimes(dir, then, then); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "train", "--resume", dir, "--max-steps", "7")
+	if st, err := os.Stat(dir); err != nil || !st.ModTime().Equal(then) {
+		t.Errorf("%s was written at %v, %v", dir, st.ModTime(), err)
 	}
 }

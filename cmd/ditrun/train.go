@@ -16,6 +16,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
 	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/latents"
+	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -129,7 +130,7 @@ func runTrain(e *env, o *trainOptions) error {
 	}
 	o.config.EMADecay = start.EMADecay
 	job := training.Job{Device: t.dev, Config: o.config, Source: t.source,
-		Dir: filepath.Join(start.Dir, "checkpoints"), Resume: start.Checkpoint, Group: t.group}
+		Dir: filepath.Join(start.Dir, runs.CheckpointsName), Resume: start.Checkpoint, Group: t.group}
 	if process.Rank > 0 {
 		job.Hooks.BadStep = func(b training.BadStep) { e.warn("rank %d: step %d: %s", process.Rank, b.Step, b.Why) }
 		_, err := training.Run(e.ctx, job)

@@ -62,7 +62,7 @@ func (o *trainOptions) resumePoint(hash string, same func(dir string, config []b
 // continueRun goes on from the newest whole checkpoint of the run in p.dir, or from the file that it began from.
 func (p *resumePoint) continueRun() error {
 	p.continues = true
-	if err := p.newest(filepath.Join(p.dir, "checkpoints")); err != nil {
+	if err := p.newest(filepath.Join(p.dir, runs.CheckpointsName)); err != nil {
 		return err
 	}
 	if p.checkpoint == "" {
@@ -74,7 +74,7 @@ func (p *resumePoint) continueRun() error {
 // continueFrom goes on from the checkpoint that a path names: of a run folder, or by the name latest, the one that the
 // link refers to or, where there is no such link, the newest that is whole.
 func (p *resumePoint) continueFrom(path string) error {
-	dir := filepath.Join(path, "checkpoints")
+	dir := filepath.Join(path, runs.CheckpointsName)
 	if filepath.Base(path) == saves.LatestName {
 		dir = filepath.Dir(path)
 	}

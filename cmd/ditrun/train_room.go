@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/internal/saves"
 )
 
@@ -21,7 +22,7 @@ func (o *trainOptions) place() (flag, path string) {
 	case o.runDir != "":
 		return "run-dir", o.runDir
 	case o.resumesByName():
-		return "resume", o.resume
+		return "resume", cmp.Or(runs.Of(o.resume), o.resume) // nothing is written into a checkpoint that is there
 	}
 	return "results-dir", o.resultsDir
 }
@@ -35,7 +36,7 @@ func (t *trainJob) checkSaves(point resumePoint, start int) error {
 	have := 0
 	if point.continues {
 		dir = cmp.Or(point.dir, dir)
-		steps, err := saves.Steps(filepath.Join(dir, "checkpoints"))
+		steps, err := saves.Steps(filepath.Join(dir, runs.CheckpointsName))
 		if err != nil {
 			return err
 		}
@@ -53,7 +54,10 @@ func (t *trainJob) checkSaves(point resumePoint, start int) error {
 		least: each, unit: "a checkpoint takes"}
 	if have == 0 && written > 1 { // and so even with --keep-last 1
 		w.least = 2 * each
-		w.unit = "a checkpoint and the one before it, which is removed afterwards, take"
+		w.unit = "two checkpoints take"
+		if c.KeepLast > 0 {
+			w.unit = "a checkpoint and the one before it, which is removed afterwards, take"
+		}
 	}
 	w.short = "--keep-last N keeps the last N only"
 	if n := t.free(dir)/each + int64(have) - 1; n >= 1 {

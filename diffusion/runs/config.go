@@ -22,7 +22,7 @@ func Of(path string) string {
 			continue
 		}
 		for range 2 { // a checkpoint, then a file in one
-			if above := filepath.Dir(at); filepath.Base(above) == checkpointsName && Is(filepath.Dir(above)) {
+			if above := filepath.Dir(at); filepath.Base(above) == CheckpointsName && Is(filepath.Dir(above)) {
 				return filepath.Dir(above)
 			}
 			at = filepath.Dir(at)

@@ -150,11 +150,11 @@ func hashOf(dir string) string {
 	return ""
 }
 
-// checkpointsName is the folder of checkpoints in a run folder.
-const checkpointsName = "checkpoints"
+// CheckpointsName is the folder of checkpoints in a run folder.
+const CheckpointsName = "checkpoints"
 
 func hasCheckpoints(dir string) bool {
-	steps, err := saves.Steps(filepath.Join(dir, checkpointsName))
+	steps, err := saves.Steps(filepath.Join(dir, CheckpointsName))
 	return err == nil && len(steps) > 0
 }
 

@@ -256,7 +256,7 @@ func (r *Run) Dir() string {
 func (r *Run) Info() Info { return r.info }
 
 // Checkpoints is the folder for checkpoints.
-func (r *Run) Checkpoints() string { return filepath.Join(r.dir, checkpointsName) }
+func (r *Run) Checkpoints() string { return filepath.Join(r.dir, CheckpointsName) }
 
 // Samples is the folder for previews.
 func (r *Run) Samples() string { return filepath.Join(r.dir, "samples") }
