@@ -23,8 +23,8 @@ func TestConfigPaths(t *testing.T) {
 	}
 	start := filepath.Join(r.run, "checkpoints/0000006/ema.safetensors")
 	write(t, "project/start.safetensors", read(t, start))
-	put(t, "project/small.yaml", "data: latents\nvae: vae\ninit-from: start.safetensors\nresults-dir: runs\n"+
-		"model: DiT-16x1x2/2\nglobal-batch-size: 16\nema-decay: 0.5\n")
+	write(t, "project/small.yaml", []byte("data: latents\nvae: vae\ninit-from: start.safetensors\n"+
+		"results-dir: runs\nmodel: DiT-16x1x2/2\nglobal-batch-size: 16\nema-decay: 0.5\n"))
 	train := []string{"train", "--config", "project/small.yaml", "--max-steps"}
 	mustRun(t, append(train, "2")...)
 	config := string(read(t, "runs/000-DiT-16x1x2-2/config.yaml"))

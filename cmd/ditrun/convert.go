@@ -129,9 +129,9 @@ func runConvert(e *env, o *convertOptions) error {
 
 // convertWeights writes a checkpoint in another form.
 func (o *convertOptions) convertWeights(e *env) error {
-	opened := e.waiting("opening the checkpoint")
+	endWait := e.waiting("opening the checkpoint")
 	w, err := dit.Read(o.ckpt, o.model)
-	opened()
+	endWait()
 	if err != nil {
 		return err
 	}

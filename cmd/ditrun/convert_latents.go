@@ -57,9 +57,9 @@ func (o *convertOptions) toArchive() bool { return filepath.Ext(o.out) == ".zip"
 
 // importLatents writes the latents of another program in our form.
 func (o *convertOptions) importLatents(e *env) error {
-	opened := e.waiting("opening the latents")
+	endWait := e.waiting("opening the latents")
 	set, err := interop.Open(e.ctx, o.latents)
-	opened()
+	endWait()
 	if err != nil {
 		return err
 	}

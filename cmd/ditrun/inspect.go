@@ -121,9 +121,9 @@ func runInspect(e *env, o *inspectOptions) error {
 	} else if !isMissing(err) {
 		return err
 	}
-	read := e.waiting("reading " + path)
+	endWait := e.waiting("reading " + path)
 	in, err := inspect(path, o.model)
-	read()
+	endWait()
 	if holdsNoModel(in, err) && (exists(path) || strings.Contains(path, "://")) {
 		pictures, picturesErr := inspectPictures(e, path, o)
 		if picturesErr == nil {

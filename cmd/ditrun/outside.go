@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // outsideOf refuses a folder to write into, given by a flag, that is the folder of the pictures or lies in it: what is
@@ -12,7 +14,15 @@ func outsideOf(pictures, flag, dir string) error {
 	if err != nil || !in.IsDir() {
 		return nil // an archive, a pattern, or remote
 	}
-	for at, first := lastExisting(dir), true; ; at, first = filepath.Dir(at), false {
+	at, err := filepath.Abs(dir)
+	if err != nil {
+		return nil // as below
+	}
+	at = disk.Existing(at)
+	if real, err := filepath.EvalSymlinks(at); err == nil {
+		at = real
+	}
+	for first := true; ; at, first = filepath.Dir(at), false {
 		switch here, err := os.Stat(at); {
 		case err != nil:
 			return nil // whoever makes the folder says why that fails
@@ -27,21 +37,6 @@ func outsideOf(pictures, flag, dir string) error {
 			return nil
 		}
 	}
-}
-
-// lastExisting returns the innermost folder that is there of those that lead to dir, without links.
-func lastExisting(dir string) string {
-	at, err := filepath.Abs(dir)
-	for err == nil {
-		if real, err := filepath.EvalSymlinks(at); err == nil {
-			return real
-		}
-		if at == filepath.Dir(at) {
-			break
-		}
-		at = filepath.Dir(at)
-	}
-	return at
 }
 
 func sameFolder(a, b string) bool {

@@ -2,9 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
+	"syscall"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/internal/disk"
@@ -56,7 +57,7 @@ func latentShards(out string, left, shard int64) writing {
 	return w
 }
 
-// A freeKey is the key of a function that says in a test what is free on the disk of a path.
+// A freeKey finds, in the context of a test, the function that says what is free on the disk of a path.
 type freeKey struct{}
 
 // freeOf returns the function that says what is free on the disk of a path, negative where that is not known.
@@ -70,11 +71,11 @@ func freeOf(ctx context.Context) func(path string) int64 {
 // checkFolder refuses a folder to write into, given by a flag, that cannot be made or written, before the work instead
 // of after it.
 func checkFolder(flag, out string) error {
-	dir := disk.Existing(filepath.Clean(out))
-	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
-		return fmt.Errorf("--%s %s: %s is a file, want a folder", flag, out, dir)
+	err := disk.TryFolder(out)
+	if at := (*fs.PathError)(nil); errors.Is(err, syscall.ENOTDIR) && errors.As(err, &at) {
+		return fmt.Errorf("--%s %s: %s is a file, want a folder", flag, out, at.Path)
 	}
-	return cannotWrite(flag, out, disk.TryFolder(out))
+	return cannotWrite(flag, out, err)
 }
 
 // checkFile is checkFolder for a file, or for a folder that is made beside its place and moved there.

@@ -80,9 +80,9 @@ func runTrain(e *env, o *trainOptions) error {
 		}
 		defer metrics.Close()
 	}
-	opened := e.waiting("opening the data")
+	endWait := e.waiting("opening the data")
 	input, err := openTrainInput(e, o, process)
-	opened()
+	endWait()
 	if err != nil {
 		return err
 	}
@@ -90,9 +90,9 @@ func runTrain(e *env, o *trainOptions) error {
 	t := &trainJob{env: e, trainInput: input, options: o, process: process}
 	o.fitToClasses(e, t.set)
 	if t.weightsErr = unfound; unfound == nil {
-		opened = e.waiting("opening the initial weights")
+		endWait = e.waiting("opening the initial weights")
 		weights, err := o.initialWeights(e, t.set)
-		opened()
+		endWait()
 		if weights != nil {
 			defer weights.Close()
 		}
@@ -112,9 +112,9 @@ func runTrain(e *env, o *trainOptions) error {
 	}
 	defer t.group.Close()
 	if process.Rank == 0 {
-		checked := e.waiting("checking the checkpoint")
+		endWait := e.waiting("checking the checkpoint")
 		t.resume, t.resumeErr = o.resumePoint(hash, t.isConfigOf)
-		checked()
+		endWait()
 		for _, text := range t.resume.warnings {
 			e.warn("%s", text)
 		}
@@ -122,9 +122,9 @@ func runTrain(e *env, o *trainOptions) error {
 	if err := t.checkPictures(); err != nil {
 		return err
 	}
-	checked := e.waiting("checking the checkpoint")
+	endWait = e.waiting("checking the checkpoint")
 	start, err := t.openRun()
-	checked()
+	endWait()
 	if err != nil {
 		return err
 	}
@@ -175,8 +175,8 @@ func (t *trainJob) train(job training.Job, start runStart, metrics net.Listener)
 		return err
 	}
 	loop := &trainLog{env: t.env, folder: folder, preview: preview, failing: map[string]bool{}, last: start.last,
-		opened: t.waiting("loading the model"),
-		before: time.Duration(float64(start.last.Seconds) * float64(time.Second))}
+		endWait: t.waiting("loading the model"),
+		before:  time.Duration(float64(start.last.Seconds) * float64(time.Second))}
 	if peak, ok := machine.PeakTFLOPS(t.dev.Name(), job.Config.Precision); ok {
 		loop.peak = peak * float64(t.group.World())
 	}

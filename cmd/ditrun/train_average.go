@@ -34,7 +34,7 @@ func (t *trainJob) chooseAverage(point resumePoint) {
 	}
 }
 
-// hash is that of the configuration, without what may change when the run is continued.
+// hash identifies the configuration, without what may change when the run is continued.
 func (t *trainJob) hash() (string, error) { return configHash(t.flags, notOfTheRun...) }
 
 // isConfigOf says whether the config.yaml of the run in dir has the flags of this one. Where no flag says which average

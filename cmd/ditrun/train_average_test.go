@@ -10,8 +10,8 @@ import (
 )
 
 // TestAverageFollowsLength: where no flag says which, a short run has an average of a tenth of its length, and keeps
-// it when it is continued for longer. A run of the paper's average, as all were that no flag said otherwise of, keeps
-// that.
+// it when it is continued for longer. A run with the paper's average keeps that: earlier versions gave it to every run
+// whose flags chose none.
 func TestAverageFollowsLength(t *testing.T) {
 	r := theRoad(t)
 	results := t.TempDir()

@@ -22,7 +22,7 @@ type trainLog struct {
 	folder  *report.Run
 	preview *previewer
 	bar     *progress.Bar
-	opened  func()        // called when the first step is to come
+	endWait func()        // called when the first step is to come
 	before  time.Duration // trained before this process
 	plotted time.Time
 	last    runs.Step
@@ -64,7 +64,7 @@ func (l *trainLog) checkpointDir() string {
 }
 
 func (l *trainLog) start(numParams, first, total int) {
-	l.opened()
+	l.endWait()
 	l.folder.Printf("DiT Parameters: %s", format.Count(int64(numParams)))
 	if first > 0 {
 		l.folder.Printf("Continuing from step %s", format.Count(int64(first)))
