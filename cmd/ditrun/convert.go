@@ -1,11 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -223,28 +221,14 @@ func checkTarget(to, out string) error {
 	if want := extensions[to]; filepath.Ext(out) != want && to != "diffusers" {
 		return usagef("--out %s: want a name that ends in %s, for --to %s", out, want, to)
 	}
-	if st, err := os.Stat(filepath.Dir(out)); err != nil || !st.IsDir() {
-		return fmt.Errorf("--out %s: the folder %s does not exist", out, filepath.Dir(out))
+	fits := disk.FitsFile
+	if to == "diffusers" {
+		fits = disk.FitsFolder
 	}
-	if to != "diffusers" {
-		return cmp.Or(checkNoFolder(out), checkFile("out", out))
-	}
-	switch entries, err := os.ReadDir(out); {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return fmt.Errorf("--out %s: exists and is not a folder", out)
-	case len(entries) > 0:
-		return fmt.Errorf("--out %s: the folder is not empty", out)
+	if err := fits(out); err != nil {
+		return fmt.Errorf("--out %s: %w", out, err)
 	}
 	return checkFile("out", out)
-}
-
-// checkNoFolder refuses the name of a file where a folder stands.
-func checkNoFolder(out string) error {
-	if st, err := os.Stat(out); err == nil && st.IsDir() {
-		return fmt.Errorf("--out %s: is a folder, want a file", out)
-	}
-	return nil
 }
 
 // adapt makes the changes that flags ask for, and returns notes on them and on what was assumed.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"path/filepath"
 
@@ -50,7 +49,10 @@ func (o *convertOptions) checkLatents(given func(string) bool) error {
 	if interop.Kind(o.to) != interop.EDM2 {
 		return usagef("--out %s: only edm2 has an archive", o.out)
 	}
-	return cmp.Or(checkNoFolder(o.out), checkFile("out", o.out))
+	if err := disk.FitsFile(o.out); err != nil {
+		return fmt.Errorf("--out %s: %w", o.out, err)
+	}
+	return checkFile("out", o.out)
 }
 
 func (o *convertOptions) toArchive() bool { return filepath.Ext(o.out) == ".zip" }

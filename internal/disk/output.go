@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -33,6 +34,47 @@ func TryFolder(path string) error {
 	err := Try(filepath.Join(dir, "folder"))
 	if err != nil {
 		return &fs.PathError{Op: "write", Path: path, Err: Bare(err)}
+	}
+	return nil
+}
+
+// What [FitsFolder] refuses.
+var (
+	ErrIsFile   = errors.New("exists and is not a folder")
+	ErrNotEmpty = errors.New("the folder is not empty")
+)
+
+// FitsFile refuses the path of a file to be written whose folder is missing, or where a folder stands.
+func FitsFile(path string) error {
+	if err := isIn(path); err != nil {
+		return err
+	}
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return errors.New("is a folder, want a file")
+	}
+	return nil
+}
+
+// FitsFolder refuses the path of a folder to be made in one that is missing, or where something stands that is not an
+// empty folder.
+func FitsFolder(path string) error {
+	if err := isIn(path); err != nil {
+		return err
+	}
+	switch entries, err := os.ReadDir(path); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return ErrIsFile
+	case len(entries) > 0:
+		return ErrNotEmpty
+	}
+	return nil
+}
+
+// isIn wants the folder that path is in.
+func isIn(path string) error {
+	if st, err := os.Stat(filepath.Dir(path)); err != nil || !st.IsDir() {
+		return fmt.Errorf("the folder %s does not exist", filepath.Dir(path))
 	}
 	return nil
 }

@@ -10,8 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -159,7 +157,7 @@ func IsFolder(path string) bool { return kindOf(path) == folderKind }
 // What [Check] refuses by the name alone, and a file where the name is that of a folder.
 var (
 	ErrName   = errors.New("want a name that ends in .png or .npz, or a folder")
-	ErrIsFile = errors.New("exists and is not a folder")
+	ErrIsFile = disk.ErrIsFile
 )
 
 // otherPictures are endings that nobody gives to a folder.
@@ -168,26 +166,20 @@ var otherPictures = []string{".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".
 // Check refuses an output that does not fit what stands at its path, before the work instead of after it, and removes
 // what killed processes left there that nobody can continue.
 func Check(path string) error {
-	if st, err := os.Stat(filepath.Dir(path)); err != nil || !st.IsDir() {
-		return fmt.Errorf("out %s: the folder %s does not exist", path, filepath.Dir(path))
-	}
 	sweepPartials(path)
 	disk.Sweep(filepath.Clean(path))
-	if kindOf(path) != folderKind {
-		if st, err := os.Stat(path); err == nil && st.IsDir() {
-			return fmt.Errorf("out %s: is a folder, want a file", path)
+	fits := disk.FitsFile
+	if kindOf(path) == folderKind {
+		fits = disk.FitsFolder
+		if slices.Contains(otherPictures, strings.ToLower(filepath.Ext(path))) {
+			return fmt.Errorf("out %s: %w", path, ErrName)
 		}
-		return nil
 	}
-	if slices.Contains(otherPictures, strings.ToLower(filepath.Ext(path))) {
-		return fmt.Errorf("out %s: %w", path, ErrName)
-	}
-	switch entries, err := os.ReadDir(path); {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return fmt.Errorf("out %s: %w", path, ErrIsFile)
-	case len(entries) > 0:
-		return fmt.Errorf("out %s: the folder is not empty, want a new one, or one that an interrupted command left", path)
+	err := fits(path)
+	if errors.Is(err, disk.ErrNotEmpty) {
+		return fmt.Errorf("out %s: %w, want a new one, or one that an interrupted command left", path, err)
+	} else if err != nil {
+		return fmt.Errorf("out %s: %w", path, err)
 	}
 	return nil
 }
