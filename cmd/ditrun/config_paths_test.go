@@ -10,8 +10,8 @@ import (
 	"github.com/ditrun/ditrun/diffusion/runs"
 )
 
-// TestConfigPaths: a path that is read in a configuration file is relative to the file where it is there, else to the working
-// directory; config.yaml has them in full.
+// TestConfigPaths: in a configuration file a path of what is read is relative to the file where it is there, else to
+// the working directory; config.yaml has them in full.
 func TestConfigPaths(t *testing.T) {
 	r := theRoad(t)
 	dir := t.TempDir()

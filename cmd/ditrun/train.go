@@ -140,8 +140,8 @@ func runTrain(e *env, o *trainOptions) error {
 	return t.train(job, start, metrics)
 }
 
-// findWeights makes paths of names. That --init-from leads nowhere, which unfound says, does not concern a run that goes
-// on, nor --vae one that only passes it on to whoever samples from it.
+// findWeights makes paths of names. That --init-from leads nowhere, which unfound says, does not concern a run that
+// goes on, nor --vae one that only passes it on to whoever samples from it.
 func (o *trainOptions) findWeights(e *env, process dist.Env) (unfound, err error) {
 	if err := e.findWeights(o.fetch, ofVAE(&o.vae)); err != nil {
 		if o.fetch || o.config.SampleEvery > 0 || !o.hasLatents() {
