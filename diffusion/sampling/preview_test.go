@@ -52,6 +52,7 @@ func TestNewPreview(t *testing.T) {
 		{dit.OnText, 256, nil, 4,
 			[]string{"a photo of a", "a photo of a", "a photo of a", "a photo of a", "a photo of c"},
 			12, 4},
+		{dit.OnText, 1000, nil, 3, []string{"a photo of a", "a photo of a", "a photo of a", "a photo of c"}, 9, 4},
 		{dit.OnTextAndClass, 256, set.Classes(), 4, []string{"a photo of a"}, 12, 4},
 		{dit.OnNothing, 256, nil, 0, nil, 40, 1},
 		{dit.OnNothing, 1024, nil, 0, nil, 9, 1},

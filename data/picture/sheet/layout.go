@@ -25,15 +25,16 @@ func Check(size image.Point, n int, o Options) error {
 	return err
 }
 
-// Most is how many images of a size, with a label of one line under each, fit into a row and a column of a sheet with a
-// title.
+// Most is how many images of a size fit into a row and a column of a sheet with a title, whatever their labels are and
+// wherever these stand.
 func Most(size image.Point) (columns, rows int) {
 	l, err := startLayout(size, GoFonts())
 	if err != nil {
 		return 1, 1
 	}
-	l.pitch.Y += l.text.line + gap
+	l.pitch.Y += (labelLines+1)*l.text.line + gap // and a note
 	room := l.room(true)
+	room.X -= maxBeside + 2*gap
 	return max(1, room.X/l.pitch.X), max(1, room.Y/l.pitch.Y)
 }
 
@@ -82,7 +83,11 @@ func newLayout(size image.Point, n int, o Options) (*layout, error) {
 	}
 	room := l.room(title != (Label{}))
 	tooMany := func(pitch image.Point) error {
-		return &TooManyError{n, max(1, (room.X/pitch.X)*(room.Y/pitch.Y)), size}
+		columns := (room.X + margin - l.origin.X) / pitch.X // beside labels
+		if o.Columns > 0 {
+			columns = min(columns, o.Columns)
+		}
+		return &TooManyError{n, max(1, columns*(room.Y/pitch.Y)), size}
 	}
 	if n > max(1, (room.X/l.pitch.X)*(room.Y/l.pitch.Y)) { // first, since to write millions of labels takes a while
 		pitch := l.pitch

@@ -300,3 +300,36 @@ func TestCheckSize(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestMostWithLabels: as many images as Most says fit, wherever their labels stand and however long these are.
+func TestMostWithLabels(t *testing.T) {
+	long := strings.Repeat("a caption ", 8)
+	for _, side := range []int{560, 790, 1000, 1340, 2030} {
+		size := image.Pt(side, side)
+		columns, rows := Most(size)
+		for name, of := range map[string]func(i int) int{
+			"at the left": func(i int) int { return i / columns },
+			"above":       func(i int) int { return i % columns },
+			"under each":  func(i int) int { return i },
+		} {
+			o := Options{Columns: columns, Title: long, Fonts: GoFonts()}
+			for i := range columns * rows {
+				o.Labels = append(o.Labels, Label{Text: fmt.Sprint(of(i), long), Note: "24.0 dB"})
+			}
+			if err := Check(size, columns*rows, o); err != nil {
+				t.Errorf("labels %s: %v", name, err)
+			}
+		}
+	}
+	// With a number of columns the error says how many fit into such.
+	var labels []Label
+	for i := range 16 {
+		labels = append(labels, Label{Text: fmt.Sprint(i/4, long)})
+	}
+	for columns, most := range map[int]int{1: 3, 2: 8, 4: 12} { // of 4 there is room for 3
+		err := Check(image.Pt(1000, 1000), 16, Options{Labels: labels, Columns: columns, Title: "x", Fonts: GoFonts()})
+		if tooMany := (*TooManyError)(nil); !errors.As(err, &tooMany) || tooMany.Most != most {
+			t.Errorf("%d columns: %v, want %d", columns, err, most)
+		}
+	}
+}
