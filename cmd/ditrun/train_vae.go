@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,7 +12,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
@@ -173,18 +170,20 @@ func runTrainVAE(e *env, o *trainVAEOptions) error {
 	defer closePictures()
 	account := newVAEAccount(e, o)
 	o.train.OnStart = func() { o.describeResume(e) }
-	o.train.OnStep, o.train.OnMeasure = account.showStep, account.showMeasuring
+	o.train.OnStep, o.train.OnMeasure, o.train.OnCompare = account.showStep, account.showMeasuring, account.showComparing
 	o.train.OnWarning = func(err error) { e.warn("%v", err) }
 	o.train.Pauses = disk.Pauses()
 	result, err := training.Run(e.ctx, o.train)
-	if result.LatentStd > 0 && (err == nil || errors.Is(err, context.Cause(e.ctx))) {
-		account.summarize(result)
-	}
 	if err != nil {
 		return o.explain(err, result)
 	}
+	account.summarize(result)
+	var psnr, meanError any // null where they were not measured
+	if q := result.Quality; q.Pictures > 0 {
+		psnr, meanError = q.PSNR, q.MeanError
+	}
 	return e.result(map[string]any{"out": o.train.OutDir, "loss": result.Losses.Rec, "kl": result.Losses.KL,
-		"psnr": result.Quality.PSNR, "mean_error": result.Quality.MeanError, "verdict": result.Quality.Verdict(),
+		"psnr": psnr, "mean_error": meanError, "verdict": result.Quality.Verdict(),
 		"skipped": catalog.Missing(o.train.Source), "scaling_factor": 1 / result.LatentStd,
 		"seconds": time.Since(account.began).Seconds()})
 }
@@ -322,87 +321,4 @@ func (o *trainVAEOptions) explain(err error, r training.Result) error {
 			training.RunDir(out), plural(saved, "step"))
 	}
 	return err
-}
-
-// vaeAccount prints how train-vae gets on.
-type vaeAccount struct {
-	*env
-	options   *trainVAEOptions
-	began     time.Time
-	before    int // steps that were done before
-	training  *progress.Bar
-	measuring *progress.Bar
-}
-
-func newVAEAccount(e *env, o *trainVAEOptions) *vaeAccount {
-	a := &vaeAccount{env: e, options: o, began: time.Now()}
-	if o.train.Resume != nil {
-		a.before = o.train.Resume.Step
-	}
-	a.training = e.progressBetweenLines("train-vae", "steps", int64(o.train.Config.MaxSteps))
-	a.training.Start(int64(a.before))
-	return a
-}
-
-func (a *vaeAccount) showStep(s vae.Step) {
-	a.training.Set(int64(s.Step))
-	if s.Losses == nil {
-		return
-	}
-	rate := float64(s.Step-a.before) / time.Since(a.began).Seconds()
-	left, _ := a.training.Left()
-	line := vaeLine(s, rate, left)
-	words := " (" + inWords(a.options.train.Config.Loss, s.Losses.Rec) + "), KL:"
-	if longer := strings.Replace(line, ", KL:", words, 1); len(longer) <= 80 {
-		line = longer
-	}
-	a.printf("%s", line)
-}
-
-// vaeLine is the line of a log step, at most 80 columns wide. Left is 0 where it is not known.
-func vaeLine(s vae.Step, stepsPerSecond float64, left time.Duration) string {
-	line := fmt.Sprintf("(step=%07d) Reconstruction: %.5f, KL: %.2f, %s steps/s", s.Step, s.Losses.Rec, s.Losses.KL,
-		format.Rate(stepsPerSecond))
-	if left > 0 {
-		line += ", ETA " + format.Estimate(left)
-	}
-	return line
-}
-
-// inWords is a reconstruction loss, whose pixels are from -1 to 1, as people know errors: in dB, or in gray levels.
-func inWords(loss string, rec float64) string {
-	if loss == "l1" {
-		return fmt.Sprintf("%.1f of 255 levels", rec*255/2)
-	}
-	return fmt.Sprintf("%.1f dB", 10*math.Log10(4/rec))
-}
-
-func (a *vaeAccount) showMeasuring(done, total int) {
-	if a.measuring == nil {
-		a.training.Finish()
-		a.measuring = a.progress("measure latents", "pictures", int64(total))
-	}
-	a.measuring.Set(int64(done))
-	if done == total {
-		a.measuring.Finish()
-		a.waiting("writing the model") // until the command ends
-	}
-}
-
-// summarize says where the model is.
-func (a *vaeAccount) summarize(r training.Result) {
-	out := a.options.train.OutDir
-	a.printf("latents have a standard deviation of %.4f: scaling_factor %.4f", r.LatentStd, 1/r.LatentStd)
-	if r.Reconstructions == 0 {
-		a.warn("no %s: none of the pictures that were tried can be decoded", training.ReconstructionsName)
-		a.printf("written to %s", out)
-		return
-	}
-	quality := fmt.Sprintf("reconstructions are %v: %s", r.Quality, r.Quality.Verdict())
-	if r.Quality.TooSoft() {
-		quality += ": give more --max-steps, or take Stable Diffusion's autoencoder (--vae sd-vae-ft-ema)"
-	}
-	a.item("quality", quality)
-	a.printf("written to %s; %s shows pictures beside their reconstructions", out,
-		filepath.Join(out, training.ReconstructionsName))
 }

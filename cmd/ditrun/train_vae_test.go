@@ -137,3 +137,18 @@ func TestTrainVAEKeepsWhatAnErrorEnds(t *testing.T) {
 	mustRun(t, args(out, "--resume", "auto")...)
 	equalFiles(t, whole, out, vaeOutput...)
 }
+
+// TestVAELossInWords: a loss of nothing has no PSNR, but a number is printed.
+func TestVAELossInWords(t *testing.T) {
+	for _, c := range []struct {
+		loss string
+		rec  float64
+		want string
+	}{
+		{"mse", 0.04, "20.0 dB"}, {"mse", 0, "68.0 dB"}, {"l1", 0.08, "10.2 of 255 levels"}, {"l1", 0, "0.0 of 255 levels"},
+	} {
+		if got := inWords(c.loss, c.rec); got != c.want {
+			t.Errorf("%s %v: %s, want %s", c.loss, c.rec, got, c.want)
+		}
+	}
+}

@@ -39,6 +39,8 @@ func (q Quality) TooSoft() bool { return q.Pictures > 0 && q.PSNR < tooSoftPSNR 
 // Verdict says what the figures mean.
 func (q Quality) Verdict() string {
 	switch {
+	case q.Pictures == 0:
+		return "not measured"
 	case q.TooSoft():
 		return "too soft for training"
 	case q.PSNR < softPSNR:
@@ -48,6 +50,9 @@ func (q Quality) Verdict() string {
 }
 
 func (q Quality) String() string {
+	if q.Pictures == 0 {
+		return q.Verdict()
+	}
 	return fmt.Sprintf("off by %.1f of 255 levels on average, PSNR %.1f dB", q.MeanError, q.PSNR)
 }
 
@@ -56,9 +61,9 @@ func (q Quality) String() string {
 const maxCompared = 64
 
 // MeasureQuality compares pictures of src, spread evenly over it, with what the model makes of the means of their
-// posteriors. Pictures that cannot be decoded are passed over.
+// posteriors, and reports how many it took, from none to all. Pictures that cannot be decoded are passed over.
 func MeasureQuality(ctx context.Context, dev torch.Device, model *vae.AutoencoderKL, src catalog.Source,
-	side, batch int) (Quality, error) {
+	side, batch int, report func(done, total int)) (Quality, error) {
 	var q Quality
 	var pix []uint8
 	n, sumError, sumPSNR := 0, 0.0, 0.0
@@ -77,6 +82,7 @@ func MeasureQuality(ctx context.Context, dev torch.Device, model *vae.Autoencode
 		return nil
 	}
 	count := min(src.Len(), maxCompared)
+	report(0, count)
 	for k := range count {
 		if err := ctx.Err(); err != nil {
 			return q, err
@@ -95,6 +101,7 @@ func MeasureQuality(ctx context.Context, dev torch.Device, model *vae.Autoencode
 			if err := compare(); err != nil {
 				return q, err
 			}
+			report(k, count)
 		}
 	}
 	if n > 0 {
@@ -102,6 +109,7 @@ func MeasureQuality(ctx context.Context, dev torch.Device, model *vae.Autoencode
 			return q, err
 		}
 	}
+	report(count, count)
 	if q.Pictures > 0 {
 		q.MeanError, q.PSNR = sumError/float64(q.Pictures), sumPSNR/float64(q.Pictures)
 	}
@@ -119,8 +127,8 @@ func reconstruct(dev torch.Device, model *vae.AutoencoderKL, pix []uint8, n, sid
 	return made, err
 }
 
-// maxPSNR stands for equal pictures, whose PSNR has no end: an error of a tenth of a level.
-const maxPSNR = 68
+// MaxPSNR is the PSNR given for equal pictures, which have none: that of an error of a tenth of a level.
+const MaxPSNR = 68
 
 // difference returns the mean difference of the levels of two pictures, and their PSNR.
 func difference(a, b []uint8) (mean, psnr float64) {
@@ -130,5 +138,5 @@ func difference(a, b []uint8) (mean, psnr float64) {
 		sum, squares = sum+max(d, -d), squares+d*d
 	}
 	mse := float64(squares) / float64(len(a))
-	return float64(sum) / float64(len(a)), min(maxPSNR, 10*math.Log10(255*255/mse))
+	return float64(sum) / float64(len(a)), min(MaxPSNR, 10*math.Log10(255*255/mse))
 }

@@ -16,7 +16,7 @@ func TestQuality(t *testing.T) {
 	if mean, psnr := difference(a, b); mean != 10 || math.Abs(psnr-28.13) > 0.01 {
 		t.Errorf("10 levels off: %v, %v dB", mean, psnr)
 	}
-	if mean, psnr := difference(a, a); mean != 0 || psnr != maxPSNR {
+	if mean, psnr := difference(a, a); mean != 0 || psnr != MaxPSNR {
 		t.Errorf("equal: %v, %v dB", mean, psnr)
 	}
 	for psnr, want := range map[float64]string{18: "too soft for training", 24: "soft: fine detail is lost, and a " +
@@ -25,6 +25,9 @@ func TestQuality(t *testing.T) {
 		if got := q.Verdict(); got != want || q.TooSoft() != (psnr < tooSoftPSNR) {
 			t.Errorf("%v dB: %q, want %q", psnr, got, want)
 		}
+	}
+	if q := (Quality{}); q.Verdict() != "not measured" || q.String() != "not measured" || q.TooSoft() {
+		t.Errorf("of no pictures: %q, %v", q.Verdict(), q)
 	}
 	config, err := vae.SmallConfig(8, 2, 2)
 	if err != nil {
@@ -47,7 +50,7 @@ func TestQuality(t *testing.T) {
 	}
 	defer model.Close()
 	// The size of the batches changes nothing that counts.
-	q, err := MeasureQuality(t.Context(), dev, model, src, 8, 7)
+	q, err := MeasureQuality(t.Context(), dev, model, src, 8, 7, func(int, int) {})
 	if err != nil || q.Pictures != maxCompared || math.Abs(q.PSNR-r.Quality.PSNR) > 0.05 {
 		t.Errorf("%+v, want %+v, error %v", q, r.Quality, err)
 	}

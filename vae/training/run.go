@@ -51,6 +51,8 @@ type Options struct {
 	OnStep func(vae.Step)
 	// OnMeasure, which may be nil, is told how many pictures the scaling factor was measured on, from none to all.
 	OnMeasure func(done, total int)
+	// OnCompare, which may be nil, is told of how many pictures Quality was measured, from none to all.
+	OnCompare func(done, total int)
 	// OnWarning, which may be nil, is told what went wrong and does not end the run.
 	OnWarning func(error)
 }
@@ -63,7 +65,7 @@ type Result struct {
 	// LatentStd is the standard deviation of the latents, one over the scaling factor of the model. It is 0 where no
 	// model was written.
 	LatentStd float64
-	// Quality of the model, measured on pictures that it was trained on.
+	// Quality of the model, measured on pictures that it was trained on; of none where ctx ended the run.
 	Quality Quality
 	// Reconstructions counts the pictures that [ReconstructionsName] shows.
 	Reconstructions int
@@ -95,8 +97,9 @@ func (o *Options) DataName() string {
 // Run trains a model and writes it into OutDir, with the scaling factor that its latents ask for and a sheet of
 // pictures beside their reconstructions. It keeps other processes out of OutDir, which it makes.
 //
-// It saves the run as it goes. When ctx ends, Run also writes the model as it is, and returns the error of ctx; RunDir
-// then continues the run. So it does after another error, which leaves no model.
+// It saves the run as it goes. When ctx ends, Run also writes the model as it is, without a sheet, and returns the error
+// of ctx; RunDir then continues the run. So it does after another error, which leaves no model. That reconstructions
+// cannot be compared or drawn is a warning.
 func Run(ctx context.Context, o Options) (Result, error) {
 	if o.Source == nil || o.OutDir == "" {
 		return Result{}, errors.New("train VAE: options: Source and OutDir are required")
@@ -121,9 +124,12 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if r.Steps == 0 {
 		return r, err // nothing was learned: there is nothing to keep
 	}
-	// The rest takes seconds and makes the model usable, so an interrupt does not stop it.
+	// This makes the model usable, so an interrupt does not stop it.
 	if err := o.keep(context.WithoutCancel(ctx), model, &r); err != nil {
 		return r, err
+	}
+	if err == nil {
+		err = o.compare(ctx, model, &r)
 	}
 	if err != nil {
 		return r, err
@@ -143,6 +149,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.OnMeasure == nil {
 		o.OnMeasure = func(int, int) {}
+	}
+	if o.OnCompare == nil {
+		o.OnCompare = func(int, int) {}
 	}
 	if o.OnWarning == nil {
 		o.OnWarning = func(error) {}
@@ -206,13 +215,26 @@ func (o *Options) keep(ctx context.Context, model *vae.AutoencoderKL, r *Result)
 		return err
 	}
 	r.LatentStd = std
-	if r.Quality, err = MeasureQuality(ctx, o.Device, model, o.Source, o.Config.ImageSize,
-		o.Config.BatchSize); err != nil {
-		return err
+	return nil
+}
+
+// compare measures the quality of a model that is written and draws the sheet. The model can be used without these, so
+// only the error of ctx is one.
+func (o *Options) compare(ctx context.Context, model *vae.AutoencoderKL, r *Result) (err error) {
+	r.Quality, err = MeasureQuality(ctx, o.Device, model, o.Source, o.Config.ImageSize, o.Config.BatchSize, o.OnCompare)
+	if err == nil {
+		r.Reconstructions, err = o.drawReconstructions(ctx, model, r.Quality)
 	}
-	r.Reconstructions, err = drawReconstructions(o.Device, model, o.Source, o.Config.ImageSize,
-		filepath.Join(o.OutDir, ReconstructionsName))
-	return err
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err == nil && r.Reconstructions == 0 {
+		err = errors.New("none of the pictures that were tried can be decoded")
+	}
+	if err != nil {
+		o.OnWarning(fmt.Errorf("no %s: %w", ReconstructionsName, err))
+	}
+	return nil
 }
 
 // Batches gives the pixels of batches to package vae, which knows nothing of sources.

@@ -7,9 +7,11 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -69,6 +71,9 @@ func TestRun(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || r.Steps != 3 || r.Saved != 3 || r.LatentStd == 0 {
 		t.Fatalf("cut short: result %+v, error %v", r, err)
 	}
+	if _, err := os.Stat(filepath.Join(stopped, ReconstructionsName)); r.Quality.Pictures != 0 || err == nil {
+		t.Errorf("cut short, it compared %d pictures (%v)", r.Quality.Pictures, err)
+	}
 	o = testOptions(t, stopped)
 	if o.Resume, err = vae.ReadState(RunDir(stopped)); err != nil || o.Resume.Data != o.DataName() {
 		t.Fatalf("state %+v, error %v", o.Resume, err)
@@ -84,6 +89,61 @@ func TestRun(t *testing.T) {
 		b, err2 := os.ReadFile(filepath.Join(stopped, name))
 		if err != nil || err2 != nil || !bytes.Equal(a, b) {
 			t.Errorf("%s differs in the run that was cut short (%v, %v)", name, err, err2)
+		}
+	}
+}
+
+// TestRunWithoutSheet: a model that is written can be used, whatever becomes of the sheet. An interrupt while pictures
+// are compared keeps the run, and its continuation draws them.
+func TestRunWithoutSheet(t *testing.T) {
+	out := t.TempDir()
+	sheetPath := filepath.Join(out, ReconstructionsName)
+	o := testOptions(t, out)
+	ctx, cancel := context.WithCancel(t.Context())
+	o.OnCompare = func(done, total int) { cancel() }
+	r, err := Run(ctx, o)
+	if _, statErr := os.Stat(sheetPath); !errors.Is(err, context.Canceled) || r.Steps != 6 || r.LatentStd == 0 ||
+		!errors.Is(statErr, os.ErrNotExist) {
+		t.Fatalf("interrupted: result %+v, error %v; sheet: %v", r, err, statErr)
+	}
+	// A folder stands where the sheet should.
+	if err := os.Mkdir(sheetPath, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	o = testOptions(t, out)
+	if o.Resume, err = vae.ReadState(RunDir(out)); err != nil {
+		t.Fatal(err)
+	}
+	var warnings []string
+	o.OnWarning = func(err error) { warnings = append(warnings, err.Error()) }
+	done := -1
+	o.OnCompare = func(n, total int) { done = n }
+	r, err = Run(t.Context(), o)
+	if err != nil || r.Quality.Pictures != 20 || r.Reconstructions != 0 || done != 20 {
+		t.Errorf("result %+v, %d compared, error %v", r, done, err)
+	}
+	if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "no reconstructions.png: ") {
+		t.Errorf("warnings %q", warnings)
+	}
+	if _, err := os.Stat(RunDir(out)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a finished run is kept: %v", err)
+	}
+}
+
+// TestShownFit: as many pictures are shown as a sheet holds beside their reconstructions, however long their names are.
+func TestShownFit(t *testing.T) {
+	name := strings.Repeat("a name that takes more than a line ", 20)
+	for side := 448; side <= 2112; side += 64 {
+		n := mostShown(side)
+		if n < 1 || n > 10 || side < 512 && n < 10 {
+			t.Fatalf("%d pixels: %d pictures", side, n)
+		}
+		labels := make([]sheet.Label, n)
+		for i := range labels {
+			labels[i] = sheet.Label{Text: name, Else: strconv.Itoa(i), Note: "24.0 dB"}
+		}
+		if err := sheet.Check(pairSize(side), n, sheet.Options{Labels: labels, Title: name}); err != nil {
+			t.Error(err)
 		}
 	}
 }
