@@ -78,11 +78,11 @@ func isASCII(s string) bool {
 // ErrNoPNG is the error of [ReadTexts] for a file that is no PNG.
 var ErrNoPNG = errors.New("not a PNG file")
 
-// maxText bounds what is read of one text.
-const maxText = 1 << 20
+// maxText bounds one text that is read, maxTexts all of a file, where each counts textCost bytes more.
+const maxText, maxTexts, textCost = 1 << 20, 4 << 20, 64
 
-// ReadTexts reads the size and the texts of a PNG file; those that are compressed, and those behind the pixels, are
-// passed over.
+// ReadTexts reads the size and the texts of a PNG file; those that are compressed, those behind the pixels, those of
+// more than a mebibyte, and those behind 4 MiB of texts, are passed over.
 func ReadTexts(r io.Reader) (size image.Point, texts []Text, err error) {
 	head := make([]byte, headEnd)
 	if _, err := io.ReadFull(r, head); err != nil || string(head[:8]) != pngSignature ||
@@ -90,7 +90,7 @@ func ReadTexts(r io.Reader) (size image.Point, texts []Text, err error) {
 		return size, nil, ErrNoPNG
 	}
 	size = image.Pt(int(binary.BigEndian.Uint32(head[16:])), int(binary.BigEndian.Uint32(head[20:])))
-	for {
+	for room := int64(maxTexts); ; {
 		var start [8]byte
 		if _, err := io.ReadFull(r, start[:]); err != nil {
 			return size, texts, fmt.Errorf("PNG: cut short: %w", err)
@@ -99,12 +99,13 @@ func ReadTexts(r io.Reader) (size image.Point, texts []Text, err error) {
 		if kind == "IDAT" || kind == "IEND" {
 			return size, texts, nil
 		}
-		if kind != "tEXt" && kind != "iTXt" || n > maxText {
+		if kind != "tEXt" && kind != "iTXt" || n > min(maxText, room-textCost) {
 			if _, err := io.CopyN(io.Discard, r, n+4); err != nil {
 				return size, texts, fmt.Errorf("PNG: cut short: %w", err)
 			}
 			continue
 		}
+		room -= n + textCost
 		body := make([]byte, n+4)
 		if _, err := io.ReadFull(r, body); err != nil {
 			return size, texts, fmt.Errorf("PNG: cut short: %w", err)

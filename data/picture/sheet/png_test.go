@@ -37,11 +37,19 @@ func TestTexts(t *testing.T) {
 	if err != nil || !slices.Equal(got, texts) || size != img.Bounds().Size() {
 		t.Errorf("read %q of %v (%v)", got, size, err)
 	}
-	// Damage is found, whatever is damaged, or it is not in the texts.
+	// Damage is found, whatever is damaged, or no text is another for it; one whose chunk is no text any more is gone.
 	for at := range data {
 		bad := bytes.Clone(data)
 		bad[at] ^= 1
-		ReadTexts(bytes.NewReader(bad))
+		_, got, err := ReadTexts(bytes.NewReader(bad))
+		for _, text := range got {
+			if !slices.Contains(texts, text) {
+				t.Errorf("byte %d: read %q (%v)", at, text, err)
+			}
+		}
+		if err == nil && len(got) < len(texts)-1 {
+			t.Errorf("byte %d: %d texts are left", at, len(got))
+		}
 	}
 	bad := bytes.Replace(data, []byte("ditrun v1.0"), []byte("ditrun v2.0"), 1)
 	if _, _, err := ReadTexts(bytes.NewReader(bad)); err == nil {
@@ -67,5 +75,26 @@ func TestTexts(t *testing.T) {
 	data, _ = os.ReadFile(path)
 	if _, got, err = ReadTexts(bytes.NewReader(data)); err != nil || got[0].Text != "a\ufffdb\ufffd" {
 		t.Errorf("read %q (%v)", got, err)
+	}
+}
+
+// TestManyTexts: a file of ours or of others cannot fill the memory with texts.
+func TestManyTexts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.png")
+	for _, c := range []struct{ n, length, want int }{
+		{8, maxText - 8, 3}, {3 * maxTexts / textCost, 0, maxTexts / (textCost + len("x\x00"))}, {1, maxText, 0},
+	} {
+		if err := WritePNG(path, disc(8, 1, 1), Text{"x", strings.Repeat("y", c.length)}); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chunk := data[headEnd : headEnd+12+len("x\x00")+c.length]
+		data = slices.Concat(data[:headEnd], bytes.Repeat(chunk, c.n), data[headEnd+len(chunk):])
+		if _, got, err := ReadTexts(bytes.NewReader(data)); err != nil || len(got) != c.want {
+			t.Errorf("%d texts of %d bytes: %d are read (%v), want %d", c.n, c.length, len(got), err, c.want)
+		}
 	}
 }

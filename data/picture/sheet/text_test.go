@@ -164,8 +164,8 @@ func TestSystemFonts(t *testing.T) {
 	}
 }
 
-// TestUnfitFonts: fonts whose letters have no outline, or not what their script needs, are passed over.
-func TestUnfitFonts(t *testing.T) {
+// TestUnreadableFonts: files that are no fonts, or are not there, are passed over.
+func TestUnreadableFonts(t *testing.T) {
 	path := t.TempDir() + "/x.ttf"
 	if err := os.WriteFile(path, []byte("no font"), 0o666); err != nil {
 		t.Fatal(err)
