@@ -170,7 +170,8 @@ func runTrainVAE(e *env, o *trainVAEOptions) error {
 	defer closePictures()
 	account := newVAEAccount(e, o)
 	o.train.OnStart = func() { o.describeResume(e) }
-	o.train.OnStep, o.train.OnMeasure, o.train.OnCompare = account.showStep, account.showMeasuring, account.showComparing
+	o.train.OnStep, o.train.OnMeasure, o.train.OnCompare = account.showStep, account.showMeasuring,
+		account.showComparing
 	o.train.OnWarning = func(err error) { e.warn("%v", err) }
 	o.train.Pauses = disk.Pauses()
 	result, err := training.Run(e.ctx, o.train)

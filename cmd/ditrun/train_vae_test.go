@@ -145,7 +145,8 @@ func TestVAELossInWords(t *testing.T) {
 		rec  float64
 		want string
 	}{
-		{"mse", 0.04, "20.0 dB"}, {"mse", 0, "68.0 dB"}, {"l1", 0.08, "10.2 of 255 levels"}, {"l1", 0, "0.0 of 255 levels"},
+		{"mse", 0.04, "20.0 dB"}, {"mse", 0, "68.0 dB"}, {"l1", 0.08, "10.2 of 255 levels"},
+		{"l1", 0, "0.0 of 255 levels"},
 	} {
 		if got := inWords(c.loss, c.rec); got != c.want {
 			t.Errorf("%s %v: %s, want %s", c.loss, c.rec, got, c.want)

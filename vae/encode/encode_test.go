@@ -20,6 +20,7 @@ import (
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -39,14 +40,20 @@ type pictures struct {
 	n      int
 	broken int // 0 for none
 	bad    []int
+	names  []string // of two classes
 }
 
-func (p pictures) Len() int          { return p.n }
-func (p pictures) Classes() []string { return []string{"cat", "dog"} }
-func (p pictures) Order() string     { return "test" }
-func (p pictures) Hash() string      { return fmt.Sprintf("pictures %d", p.n) }
-func (p pictures) Close() error      { return nil }
-func (p pictures) Notes() []string   { return nil }
+func (p pictures) Len() int { return p.n }
+func (p pictures) Classes() []string {
+	if p.names != nil {
+		return p.names
+	}
+	return []string{"cat", "dog"}
+}
+func (p pictures) Order() string   { return "test" }
+func (p pictures) Hash() string    { return fmt.Sprintf("pictures %d", p.n) }
+func (p pictures) Close() error    { return nil }
+func (p pictures) Notes() []string { return nil }
 func (p pictures) Sample(i int) catalog.Sample {
 	return catalog.Sample{Name: fmt.Sprint(i), Label: 2 * i / p.n}
 }
@@ -531,6 +538,27 @@ func TestPreviewPassesOverBadPictures(t *testing.T) {
 	}
 	if _, _, err := Preview(t.Context(), pictures{n: 20, broken: 5}, 4, picture.Square(8), ""); err == nil {
 		t.Error("a picture that is lost is passed over")
+	}
+}
+
+// TestPreviewTooLarge: more crops than a sheet holds under their names, which may take two lines, are refused before
+// any picture is read.
+func TestPreviewTooLarge(t *testing.T) {
+	size := picture.Square(256)
+	model := openVAE(t, "tiny")
+	long := "a long name of a class of pictures, which takes two lines"
+	for _, c := range []struct {
+		names []string
+		n     int
+		most  int
+	}{{[]string{"cat", "dog"}, 225, 210}, {[]string{long, long + "s"}, 210, 195}, {nil, 1 << 20, 210}} {
+		o := Options{Source: pictures{n: c.n, names: c.names, broken: 1}, VAE: model, ImageSize: size,
+			OutDir: t.TempDir()}
+		_, err := WritePreview(t.Context(), o, c.n)
+		if tooMany := (*sheet.TooManyError)(nil); !errors.As(err, &tooMany) || tooMany.N != c.n ||
+			tooMany.Most != c.most {
+			t.Errorf("%d under %q: %v, want %d", c.n, c.names, err, c.most)
+		}
 	}
 }
 

@@ -27,8 +27,8 @@ func WritePreview(ctx context.Context, o Options, n int) (path string, err error
 	o = o.WithDefaults()
 	size := image.Pt(o.ImageSize.Width, o.ImageSize.Height)
 	n = min(n, o.Source.Len())
-	if columns, rows := sheet.Most(size); n > columns*rows {
-		return "", &sheet.TooManyError{N: n, Most: columns * rows, Size: size}
+	if err := checkPreview(o.Source, n, size); err != nil {
+		return "", err
 	}
 	pix, ids, err := Preview(ctx, o.Source, n, o.ImageSize, o.Resampler)
 	if err != nil || len(ids) == 0 {
@@ -38,13 +38,8 @@ func WritePreview(ctx context.Context, o Options, n int) (path string, err error
 	if err != nil {
 		return "", err
 	}
-	labels := make([]sheet.Label, len(ids))
-	for i, id := range ids {
-		label := o.Source.Sample(id).Label
-		labels[i] = sheet.Label{Text: classes.Short(o.Source.Classes()[label]), Else: strconv.Itoa(label)}
-	}
 	title := fmt.Sprintf("%d of %d pictures, cropped to %s", len(ids), o.Source.Len(), o.ImageSize)
-	drawn, err := sheet.Draw(images, sheet.Options{Labels: labels, Title: title})
+	drawn, err := sheet.Draw(images, sheet.Options{Labels: previewLabels(o.Source, ids), Title: title})
 	if err != nil {
 		return "", err
 	}
@@ -54,6 +49,30 @@ func WritePreview(ctx context.Context, o Options, n int) (path string, err error
 	path = filepath.Join(o.OutDir, PreviewName)
 	disk.Sweep(path)
 	return path, sheet.WritePNG(path, drawn, sheet.Text{Keyword: "Description", Text: title})
+}
+
+// checkPreview returns the error that a sheet of n crops of a size would be, before any is decoded.
+func checkPreview(src catalog.Source, n int, size image.Point) error {
+	const beyondSheets = 10_000 // more than any sheet holds
+	ids := make([]int, min(n, beyondSheets))
+	for i := range ids {
+		ids[i] = i * src.Len() / n
+	}
+	err := sheet.Check(size, len(ids), sheet.Options{Labels: previewLabels(src, ids), Title: PreviewName})
+	if tooMany := (*sheet.TooManyError)(nil); errors.As(err, &tooMany) {
+		tooMany.N = n
+	}
+	return err
+}
+
+// previewLabels are the names of the classes of pictures.
+func previewLabels(src catalog.Source, ids []int) []sheet.Label {
+	labels := make([]sheet.Label, len(ids))
+	for i, id := range ids {
+		label := src.Sample(id).Label
+		labels[i] = sheet.Label{Text: classes.Short(src.Classes()[label]), Else: strconv.Itoa(label)}
+	}
+	return labels
 }
 
 // previewTries is how many neighbours are tried in place of a bad picture.

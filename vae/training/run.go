@@ -97,9 +97,9 @@ func (o *Options) DataName() string {
 // Run trains a model and writes it into OutDir, with the scaling factor that its latents ask for and a sheet of
 // pictures beside their reconstructions. It keeps other processes out of OutDir, which it makes.
 //
-// It saves the run as it goes. When ctx ends, Run also writes the model as it is, without a sheet, and returns the error
-// of ctx; RunDir then continues the run. So it does after another error, which leaves no model. That reconstructions
-// cannot be compared or drawn is a warning.
+// It saves the run as it goes. When ctx ends, Run also writes the model as it is, without a sheet, and returns the
+// error of ctx; RunDir then continues the run. So it does after another error, which leaves no model. That
+// reconstructions cannot be compared or drawn is a warning.
 func Run(ctx context.Context, o Options) (Result, error) {
 	if o.Source == nil || o.OutDir == "" {
 		return Result{}, errors.New("train VAE: options: Source and OutDir are required")
