@@ -30,7 +30,7 @@ type sampleOptions struct {
 	scaleGiven bool // by --cfg-scale
 	textGiven  bool // by a flag that belongs to --prompt
 
-	typed struct{ ckpt, vae, textEncoder, textStates string } // as they were given
+	asGiven struct{ ckpt, vae, textEncoder, textStates string } // before names became paths
 }
 
 func (o *sampleOptions) flags() []cli.Flag {
@@ -99,7 +99,8 @@ func (o *sampleOptions) check(given func(string) bool) (err error) {
 			return err
 		}
 	}
-	o.typed.ckpt, o.typed.vae, o.typed.textEncoder, o.typed.textStates = o.ckpt, o.vae, o.textEncoder, o.textStates
+	o.asGiven.ckpt, o.asGiven.vae = o.ckpt, o.vae
+	o.asGiven.textEncoder, o.asGiven.textStates = o.textEncoder, o.textStates
 	o.scaleGiven = given("cfg-scale")
 	o.textGiven = slices.ContainsFunc([]string{"prompt", "negative-prompt", "text-encoder", "text-states"}, given)
 	return o.checkOut()

@@ -12,11 +12,11 @@ import (
 	"github.com/ditrun/ditrun/dit"
 )
 
-// recipe is what PNG files say of how they were made: this command, with its defaults, under the names of typed, since
-// those of o may be places in the cache by now.
+// recipe is what PNG files say of how they were made. It has this command with its defaults. Models have the names that
+// were given; by now, the options may hold their places in the cache instead.
 func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show subjects) gallery.Recipe {
-	out := gallery.Recipe{Software: software(), NegativePrompt: o.negativePrompt, Model: portable(o.typed.ckpt),
-		VAE: portable(o.typed.vae), Request: r}
+	out := gallery.Recipe{Software: software(), NegativePrompt: o.negativePrompt, Model: portable(o.asGiven.ckpt),
+		VAE: portable(o.asGiven.vae), Request: r}
 	out.ModelSHA256, out.VAESHA256 = p.WeightsSHA256()
 	words := []string{"ditrun", "sample"}
 	add := func(flag, value string) {
@@ -24,9 +24,9 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 			words = append(words, "--"+flag, shellQuoted(value))
 		}
 	}
-	add("ckpt", portable(o.typed.ckpt))
+	add("ckpt", portable(o.asGiven.ckpt))
 	add("model", o.model)
-	add("vae", portable(o.typed.vae))
+	add("vae", portable(o.asGiven.vae))
 	if len(o.classes) == 0 && len(show.labels) > 0 {
 		add("class-labels", labelList(show.labels))
 	}
@@ -37,8 +37,8 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 		add("prompt", value)
 	}
 	add("negative-prompt", o.negativePrompt)
-	add("text-encoder", portable(o.typed.textEncoder))
-	add("text-states", portable(o.typed.textStates))
+	add("text-encoder", portable(o.asGiven.textEncoder))
+	add("text-states", portable(o.asGiven.textStates))
 	add("num-samples", strconv.Itoa(show.n))
 	q := r.WithDefaults()
 	add("cfg-scale", strconv.FormatFloat(q.CFGScale, 'g', -1, 64))
@@ -69,9 +69,9 @@ func software() string {
 	return text
 }
 
-// portable is a path without the place where it is on this machine, which tells strangers who draws, and would make
-// equal pictures other bytes in another place: relative paths and names stay, of others the last element does, of a
-// checkpoint in a run that of the run too.
+// portable shortens an absolute path to its last element, and that of a checkpoint to RUN/checkpoints/STEP. The folders
+// above these would tell strangers who draws, and would make other bytes of equal pictures on another machine. Names and
+// relative paths stay as they are.
 func portable(path string) string {
 	if !filepath.IsAbs(path) {
 		return path
