@@ -70,8 +70,8 @@ func software() string {
 }
 
 // portable shortens an absolute path to its last element, and that of a checkpoint to RUN/checkpoints/STEP. The folders
-// above these would tell strangers who draws, and would make other bytes of equal pictures on another machine. Names and
-// relative paths stay as they are.
+// above these would tell strangers who draws, and would make other bytes of equal pictures on another machine. Names
+// and relative paths stay as they are.
 func portable(path string) string {
 	if !filepath.IsAbs(path) {
 		return path
