@@ -239,6 +239,22 @@ func TestResumeAutoFindsTheRun(t *testing.T) {
 	}
 }
 
+// TestResumeOfNothingToDo: of a run without a checkpoint, and of one that is done, --resume says so.
+func TestResumeOfNothingToDo(t *testing.T) {
+	r := theRoad(t)
+	run := filepath.Join(t.TempDir(), "run")
+	mustRun(t, r.train("--run-dir", run, "--max-steps", "2")...)
+	o := mustRun(t, "train", "--resume", run)
+	if !strings.Contains(o.stdout, "All 2 steps are done; a larger --max-steps goes on\n") {
+		t.Errorf("it says\n%s", o.stdout)
+	}
+	if err := os.RemoveAll(filepath.Join(run, "checkpoints")); err != nil {
+		t.Fatal(err)
+	}
+	ditrun(t, "train", "--resume", run).refused(t, 1, "--resume "+run+": the run has no checkpoint yet",
+		"hint: its command with --run-dir "+run+" --resume auto begins it again")
+}
+
 // TestResumeAutoOfAnEarlierVersion: a run whose config.yaml has the flags in another order, and lacks one that came
 // later, is found.
 func TestResumeAutoOfAnEarlierVersion(t *testing.T) {

@@ -66,7 +66,10 @@ func (l *trainLog) checkpointDir() string {
 func (l *trainLog) start(numParams, first, total int) {
 	l.endWait()
 	l.folder.Printf("DiT Parameters: %s", format.Count(int64(numParams)))
-	if first > 0 {
+	switch {
+	case first > 0 && first >= total:
+		l.folder.Printf("All %s steps are done; a larger --max-steps goes on", format.Count(int64(total)))
+	case first > 0:
 		l.folder.Printf("Continuing from step %s", format.Count(int64(first)))
 	}
 	l.bar = l.env.progressBetweenLines("train", "steps", int64(total))

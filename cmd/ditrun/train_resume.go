@@ -49,6 +49,13 @@ func (o *trainOptions) resumePoint(hash string, same func(dir string, config []b
 		p.checkpoint = p.original
 		return p, mustBeNew(p.dir)
 	}
+	if runs.Is(o.resume) {
+		saved, err := os.ReadDir(filepath.Join(o.resume, runs.CheckpointsName))
+		if len(saved) == 0 && (err == nil || isMissing(err)) {
+			return p, withHint(fmt.Errorf("--resume %s: the run has no checkpoint yet", o.resume),
+				"its command with --run-dir %s --resume auto begins it again", o.resume)
+		}
+	}
 	p.continues = true
 	if err := p.continueFrom(o.resume); err != nil {
 		return p, err
