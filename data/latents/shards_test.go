@@ -326,8 +326,9 @@ func TestShardWriterRefuses(t *testing.T) {
 		change func(p *Plan)
 		want   string
 	}{
-		"other VAE":     {func(p *Plan) { p.VAE.SHA256 = strings.Repeat("cd", 32) }, "made with vae_sha256 abab"},
-		"other data":    {func(p *Plan) { p.Dataset.Hash = "d2" }, "made of other pictures, or of the same 10 under other names"},
+		"other VAE": {func(p *Plan) { p.VAE.SHA256 = strings.Repeat("cd", 32) }, "made with vae_sha256 abab"},
+		"other data": {func(p *Plan) { p.Dataset.Hash = "d2" },
+			"made of other pictures, or of the same 10 under other names"},
 		"other classes": {func(p *Plan) { p.Dataset.Classes = []string{"x", "y", "z"} }, "other class names"},
 		"other size":    {func(p *Plan) { p.ImageSize = picture.Square(48) }, "made with image_size 24"},
 		"no flip":       {func(p *Plan) { p.Flip = false }, "made with flip true"},

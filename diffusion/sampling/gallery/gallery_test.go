@@ -316,7 +316,8 @@ func TestCheck(t *testing.T) {
 	}
 	for name, want := range map[string]string{"x.png": "", "x.npz": "", "folder": "", "x.PNG": ErrName.Error(),
 		"x.jpeg": ErrName.Error(), "a.npz": "is a folder, want a file", "file": ErrIsFile.Error(),
-		"full": "the folder is not empty, want a new one, or one that an interrupted command left", "none/folder": "none does not exist"} {
+		"full":        "the folder is not empty, want a new one, or one that an interrupted command left",
+		"none/folder": "none does not exist"} {
 		path := filepath.Join(dir, name)
 		err := Check(path)
 		if err == nil && want != "" || err != nil &&
