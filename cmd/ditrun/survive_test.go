@@ -103,7 +103,7 @@ func TestRunOutlivesItsRecords(t *testing.T) {
 			}
 			// The same command finds nothing left to do.
 			again := ditrun(t, r.train(slices.Concat(flags, []string{"--run-dir", run, "--resume", "auto"})...)...)
-			if again.code != 0 || !strings.Contains(again.stdout, "Continuing from step 24") {
+			if again.code != 0 || !strings.Contains(again.stdout, "All 24 steps are done; a larger") {
 				t.Errorf("continued: code %d\n%s%s", again.code, again.stdout, again.stderr)
 			}
 		})
