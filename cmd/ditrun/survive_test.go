@@ -27,8 +27,13 @@ func TestRunOutlivesItsRecords(t *testing.T) {
 	straight := filepath.Join(t.TempDir(), "straight")
 	mustRun(t, r.train(slices.Concat(flags, []string{"--run-dir", straight})...)...)
 
-	folder := func(path string) error { // in the place of a file
-		return errors.Join(os.RemoveAll(path), os.MkdirAll(filepath.Join(path, "x"), 0o777))
+	folder := func(path string) (err error) { // in the place of a file
+		for range 100 { // the run may write the file again in between
+			if err = errors.Join(os.RemoveAll(path), os.MkdirAll(filepath.Join(path, "x"), 0o777)); err == nil {
+				break
+			}
+		}
+		return err
 	}
 	file := func(path string) error { return errors.Join(os.RemoveAll(path), os.WriteFile(path, nil, 0o666)) }
 	for _, c := range []struct {
