@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/latents"
 )
@@ -133,9 +134,5 @@ func (o *classesOptions) count(e *env) (list []string, counts []int, err error) 
 		return nil, nil, err
 	}
 	defer src.Close()
-	counts = make([]int, len(src.Classes()))
-	for i := range src.Len() {
-		counts[src.Sample(i).Label]++
-	}
-	return src.Classes(), counts, nil
+	return src.Classes(), catalog.Counts(src), nil
 }

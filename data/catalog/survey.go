@@ -21,6 +21,15 @@ type Survey struct {
 	Sizes []picture.Size
 }
 
+// Counts returns how many samples of src each class has, by label.
+func Counts(src Source) []int {
+	counts := make([]int, len(src.Classes()))
+	for i := range src.Len() {
+		counts[src.Sample(i).Label]++
+	}
+	return counts
+}
+
 // Smaller counts the pictures that are enlarged for crops of a size.
 func (s *Survey) Smaller(size picture.Size) (n int) {
 	for _, z := range s.Sizes {

@@ -6,11 +6,11 @@ package main
 
 import (
 	"fmt"
-	"image/png"
 	"log"
 	"os"
 	"path/filepath"
 
+	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/internal/album"
 )
 
@@ -19,25 +19,15 @@ func main() {
 		log.Fatal("usage: pictures DIR")
 	}
 	for class, name := range []string{"bag", "cat", "dog", "red apple", "sneaker"} {
+		dir := filepath.Join(os.Args[1], name)
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			log.Fatal(err)
+		}
 		for i := range 8 {
-			if err := write(filepath.Join(os.Args[1], name, fmt.Sprintf("%s-%d.png", name, i)), class, i); err != nil {
+			path := filepath.Join(dir, fmt.Sprintf("%s-%d.png", name, i))
+			if err := sheet.WritePNG(path, album.Draw(class, i)); err != nil {
 				log.Fatal(err)
 			}
 		}
 	}
-}
-
-// write draws picture i of a class into a file.
-func write(path string, class, i int) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-		return err
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	if err := png.Encode(f, album.Draw(class, i)); err != nil {
-		return err
-	}
-	return f.Close()
 }
