@@ -49,14 +49,13 @@ type page struct {
 
 // Text is set to the width of the terminal between these: narrower it falls apart, wider lines are hard to read.
 const (
-	minWidth     = 40
-	maxWidth     = 100
-	defaultWidth = 80 // where there is no terminal
+	minWidth = 40
+	maxWidth = 100
 )
 
 // widthOf is the width of text that is written to w: what the environment says in COLUMNS, else that of the terminal.
 func widthOf(w io.Writer) int {
-	width := defaultWidth
+	width := format.LineWidth
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && n > 0 {
 		width = n
 	} else if f, ok := direct(w).(*os.File); ok {

@@ -102,7 +102,7 @@ func (o *convertOptions) importLatents(e *env) error {
 	for _, v := range m.Std {
 		std = max(std, v*cfg.ScalingFactor)
 	}
-	if std < 0.5 || std > 2 {
+	if !latents.WellScaled(std) {
 		e.warn("after scaling by %.5g the channels have standard deviations of up to %.3g, where about 1 is usual: "+
 			"is this the autoencoder that made them?", cfg.ScalingFactor, std)
 	}

@@ -276,7 +276,7 @@ func (in *encodeInput) describe(e *env, o *encodeOptions) {
 	cfg := l.VAE.Config()
 	e.printf("vae     %s: %s", l.VAEName, describeVAE(cfg))
 	for _, note := range l.VAE.Notes() {
-		e.printf("        %s", note)
+		e.item("", note)
 	}
 	views := "one view"
 	if l.Flip == "both" {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 )
 
 // helpOf is the help of a command, the list of commands for "", at a width.
@@ -212,7 +214,7 @@ func TestHelpAsksTheTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer terminal.Close()
-	for columns, want := range map[uint16]int{50: 50, 3: minWidth, 300: maxWidth, 0: defaultWidth} {
+	for columns, want := range map[uint16]int{50: 50, 3: minWidth, 300: maxWidth, 0: format.LineWidth} {
 		if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}); err != nil {
 			t.Fatal(err)
 		}

@@ -218,19 +218,18 @@ func reason(err error) string {
 
 // print writes what was found for people.
 func (in *inspection) print(e *env, all bool) {
-	row := func(label, text string) { e.printf("%-9s%s", label, text) }
-	row("file", fmt.Sprintf("%s: %s, %s", in.Path, in.Format, format.Bytes(in.Bytes)))
+	e.row("file", "%s: %s, %s", in.Path, in.Format, format.Bytes(in.Bytes))
 	if in.SHA256 != "" {
-		row("sha256", in.SHA256)
+		e.row("sha256", "%s", in.SHA256)
 	}
 	if in.Signed != "" {
-		row("checked", "the whole file has the checksum in "+in.Signed)
+		e.row("checked", "the whole file has the checksum in %s", in.Signed)
 	}
-	row("found", in.Found)
+	e.row("found", "%s", in.Found)
 	for _, n := range in.Notes {
-		row("", n)
+		e.row("", "%s", n)
 	}
-	row("tensors", fmt.Sprintf("%s, %s numbers", format.Count(int64(len(in.Tensors))), format.Count(in.Params)))
+	e.row("tensors", "%s, %s numbers", format.Count(int64(len(in.Tensors))), format.Count(in.Params))
 	rows := collapse(in.Tensors)
 	if all {
 		rows = nil
@@ -275,7 +274,7 @@ func (in *inspection) printValues(e *env, all bool) {
 		return
 	}
 	sort.Strings(lines)
-	e.printf("%-9s", "values")
+	e.row("values", "")
 	const most = 40
 	for i, line := range lines {
 		if i == most && !all {

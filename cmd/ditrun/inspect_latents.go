@@ -70,14 +70,9 @@ func overallStd(mean, std []float64) float64 {
 	return math.Sqrt(max(0, squares/n-(sum/n)*(sum/n)))
 }
 
-// Latents whose spread is outside these are not what a DiT's noise is made for; Stable Diffusion's own latents are
-// within them on any photos.
-const leastSpread, mostSpread = 0.5, 2
-
 // print writes what was found for people.
 func (in *latentsInspection) print(e *env) {
-	row := func(label, text string, args ...any) { e.printf("%-9s%s", label, fmt.Sprintf(text, args...)) }
-	row("folder", "%s: latents, %s, %s", in.Path, plural(in.Shards, "shard"), format.Bytes(in.Bytes))
+	e.row("folder", "%s: latents, %s, %s", in.Path, plural(in.Shards, "shard"), format.Bytes(in.Bytes))
 	sorted := "without classes"
 	if in.Classes > 0 {
 		sorted = "in " + plural(in.Classes, "class")
@@ -86,7 +81,7 @@ func (in *latentsInspection) print(e *env) {
 	if in.Skipped > 0 {
 		left = fmt.Sprintf(", %s left out", plural(in.Skipped, "bad picture"))
 	}
-	row("data", "%s %s%s", plural(in.Samples, "picture"), sorted, left)
+	e.row("data", "%s %s%s", plural(in.Samples, "picture"), sorted, left)
 	turned := "as stored"
 	if in.Orientation == picture.ByEXIF {
 		turned = "turned upright by EXIF"
@@ -95,19 +90,19 @@ func (in *latentsInspection) print(e *env) {
 	if in.Flip {
 		views = "plain and mirrored views"
 	}
-	row("shape", "%dx%dx%d %s of %s-pixel pictures, %s", in.Shape[0], in.Shape[1], in.Shape[2], in.DType,
+	e.row("shape", "%dx%dx%d %s of %s-pixel pictures, %s", in.Shape[0], in.Shape[1], in.Shape[2], in.DType,
 		in.ImageSize, turned)
-	row("views", "%s", views)
+	e.row("views", "%s", views)
 	if in.Captions {
-		row("captions", "in %s", filepath.Join(in.Path, tokens.FolderName))
+		e.row("captions", "in %s", filepath.Join(in.Path, tokens.FolderName))
 	}
-	row("vae", "%s, sha256 %.12s...", in.VAE, in.VAESHA256)
-	row("scaling", "factor %.5g, standard deviation after it %.2f (want about 1)", in.ScalingFactor, in.ScaledStd)
-	row("channels", "%8s %8s %14s", "mean", "std", "std x scaling")
+	e.row("vae", "%s, sha256 %.12s...", in.VAE, in.VAESHA256)
+	e.row("scaling", "factor %.5g, standard deviation after it %.2f (want about 1)", in.ScalingFactor, in.ScaledStd)
+	e.row("channels", "%8s %8s %14s", "mean", "std", "std x scaling")
 	for c := range in.Mean {
-		row(fmt.Sprintf("  %d", c), "%8.3f %8.3f %14.2f", in.Mean[c], in.Std[c], in.Std[c]*in.ScalingFactor)
+		e.row(fmt.Sprintf("  %d", c), "%8.3f %8.3f %14.2f", in.Mean[c], in.Std[c], in.Std[c]*in.ScalingFactor)
 	}
-	if in.ScaledStd < leastSpread || in.ScaledStd > mostSpread {
+	if !latents.WellScaled(in.ScaledStd) {
 		e.warn("the scaled latents have a standard deviation of %.2g, a DiT wants about 1: is %.5g the scaling factor "+
 			"of %s?", in.ScaledStd, in.ScalingFactor, in.VAE)
 	}

@@ -52,10 +52,7 @@ func inspectPictures(e *env, path string, o *inspectOptions) (*picturesInspectio
 		Size: cmp.Or(o.imageSize, picture.Square(256)),
 		Bad:  []string{}, Notes: append([]string{}, src.Notes()...)}
 	if list := src.Classes(); !classes.None(list) {
-		counts := make([]int, len(list))
-		for i := range src.Len() {
-			counts[src.Sample(i).Label]++
-		}
+		counts := catalog.Counts(src)
 		in.Classes, in.Least, in.Most = len(list), slices.Min(counts), slices.Max(counts)
 	}
 	most := mostHeaders
@@ -81,7 +78,6 @@ func inspectPictures(e *env, path string, o *inspectOptions) (*picturesInspectio
 
 // print writes what was found for people.
 func (in *picturesInspection) print(e *env, all bool) {
-	row := func(label, text string, args ...any) { e.printf("%-9s%s", label, fmt.Sprintf(text, args...)) }
 	sorted := "without classes"
 	switch {
 	case in.Classes == 1:
@@ -91,9 +87,9 @@ func (in *picturesInspection) print(e *env, all bool) {
 	case in.Classes > 1:
 		sorted = fmt.Sprintf("in %s of %d to %d", plural(in.Classes, "class"), in.Least, in.Most)
 	}
-	row("pictures", "%s: %s %s", in.Path, plural(in.Pictures, "picture"), sorted)
+	e.row("pictures", "%s: %s %s", in.Path, plural(in.Pictures, "picture"), sorted)
 	if in.Read < in.Pictures {
-		row("sample", "what follows is of %s, spread evenly over them", plural(in.Read, "picture"))
+		e.row("sample", "what follows is of %s, spread evenly over them", plural(in.Read, "picture"))
 	}
 	names := slices.SortedFunc(maps.Keys(in.Formats), func(a, b string) int {
 		return cmp.Or(cmp.Compare(in.Formats[b], in.Formats[a]), cmp.Compare(a, b))
@@ -103,22 +99,22 @@ func (in *picturesInspection) print(e *env, all bool) {
 		formats = append(formats, fmt.Sprintf("%d %s", in.Formats[name], cmp.Or(name, "IDX")))
 	}
 	if len(formats) > 0 {
-		row("formats", "%s", strings.Join(formats, ", "))
-		row("sizes", "smallest %s, median %s, largest %s (width x height)", sides(in.Smallest), sides(in.Median),
+		e.row("formats", "%s", strings.Join(formats, ", "))
+		e.row("sizes", "smallest %s, median %s, largest %s (width x height)", sides(in.Smallest), sides(in.Median),
 			sides(in.Largest))
-		row("crops", "of %s pixels: %s smaller and would be enlarged", in.Size, count(in.Enlarged, "is", "are"))
+		e.row("crops", "of %s pixels: %s smaller and would be enlarged", in.Size, count(in.Enlarged, "is", "are"))
 	}
 	if in.Oriented > 0 {
-		row("turned", "%s an EXIF orientation: --orientation exif turns them upright",
+		e.row("turned", "%s an EXIF orientation: --orientation exif turns them upright",
 			count(in.Oriented, "has", "have"))
 	}
 	const named = 10
 	for i, text := range in.Bad {
 		if i == named && !all {
-			row("", "and %d more: --all lists them", len(in.Bad)-i)
+			e.row("", "and %d more: --all lists them", len(in.Bad)-i)
 			break
 		}
-		row("bad", "%s", text)
+		e.row("bad", "%s", text)
 	}
 }
 

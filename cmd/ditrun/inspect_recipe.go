@@ -45,7 +45,7 @@ func inspectPicture(e *env, path string, o *inspectOptions) (ok bool, err error)
 }
 
 func (in *pictureInspection) print(e *env, texts []sheet.Text) {
-	e.printf("%-9s%s: PNG of %dx%d pixels, %s", "file", in.Path, in.Width, in.Height, format.Bytes(in.Bytes))
+	e.row("file", "%s: PNG of %dx%d pixels, %s", in.Path, in.Width, in.Height, format.Bytes(in.Bytes))
 	for _, t := range texts {
 		e.printf("%s", t.Keyword)
 		for line := range strings.Lines(t.Text) {
@@ -53,7 +53,7 @@ func (in *pictureInspection) print(e *env, texts []sheet.Text) {
 		}
 	}
 	if len(texts) == 0 {
-		e.printf("%-9sit does not say how it was made", "")
+		e.row("", "it does not say how it was made")
 	}
 }
 

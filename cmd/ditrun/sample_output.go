@@ -180,11 +180,7 @@ func (o *sampleOptions) checkRoom(e *env, set gallery.Set, done int) error {
 		w.unit = plural(min(set.BatchSize, set.Count-done), "picture") + " drawn at once take"
 	}
 	free, err := e.checkRoom(w)
-	switch {
-	case err != nil || left < largeOutput:
-	case gallery.IsSheet(o.out):
-		e.printf("output  a sheet takes more than %s of memory; a folder or an .npz takes none", format.Bytes(2*left))
-	default:
+	if err == nil && left >= largeOutput { // no sheet is so large
 		e.printf("output  %s %s%s", takes, format.Bytes(left), free)
 	}
 	return err

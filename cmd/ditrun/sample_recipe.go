@@ -79,7 +79,7 @@ func portable(path string) string {
 	path = filepath.Clean(path)
 	keep := 1
 	if parts := strings.Split(path, string(filepath.Separator)); len(parts) > 3 {
-		if i := slices.Index(parts, "checkpoints"); i > 1 {
+		if i := slices.Index(parts, runs.CheckpointsName); i > 1 {
 			keep = len(parts) - i + 1
 		}
 	}

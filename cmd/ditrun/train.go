@@ -276,7 +276,7 @@ func (t *trainJob) describe(dir string) {
 		t.item("", fmt.Sprintf("%s passes over the data end it before %s steps: --epochs gives more",
 			format.Count(int64(cfg.Epochs)), format.Count(int64(cfg.MaxSteps))))
 	}
-	t.printf("        %s", describeShares(cfg))
+	t.item("", describeShares(cfg))
 	t.printf("run     %s", dir)
 	if t.saves != "" {
 		t.printf("saves   %s", t.saves)

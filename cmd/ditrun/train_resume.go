@@ -50,8 +50,7 @@ func (o *trainOptions) resumePoint(hash string, same func(dir string, config []b
 		return p, mustBeNew(p.dir)
 	}
 	if runs.Is(o.resume) {
-		saved, err := os.ReadDir(filepath.Join(o.resume, runs.CheckpointsName))
-		if len(saved) == 0 && (err == nil || isMissing(err)) {
+		if steps, err := saves.Steps(filepath.Join(o.resume, runs.CheckpointsName)); err == nil && len(steps) == 0 {
 			return p, withHint(fmt.Errorf("--resume %s: the run has no checkpoint yet", o.resume),
 				"its command with --run-dir %s --resume auto begins it again", o.resume)
 		}

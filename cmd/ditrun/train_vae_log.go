@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
@@ -40,18 +39,18 @@ func (a *vaeAccount) showStep(s vae.Step) {
 	}
 	rate := float64(s.Step-a.before) / time.Since(a.began).Seconds()
 	left, _ := a.training.Left()
-	line := vaeLine(s, rate, left)
-	words := " (" + inWords(a.options.train.Config.Loss, s.Losses.Rec) + "), KL:"
-	if longer := strings.Replace(line, ", KL:", words, 1); len(longer) <= 80 {
-		line = longer
+	line := vaeLine(s, " ("+inWords(a.options.train.Config.Loss, s.Losses.Rec)+")", rate, left)
+	if len(line) > format.LineWidth {
+		line = vaeLine(s, "", rate, left)
 	}
 	a.printf("%s", line)
 }
 
-// vaeLine is the line of a log step, at most 80 columns wide. Left is 0 where it is not known.
-func vaeLine(s vae.Step, stepsPerSecond float64, left time.Duration) string {
-	line := fmt.Sprintf("(step=%07d) Reconstruction: %.5f, KL: %.2f, %s steps/s", s.Step, s.Losses.Rec, s.Losses.KL,
-		format.Rate(stepsPerSecond))
+// vaeLine is the line of a log step, at most 80 columns wide without words for the reconstruction loss. Left is 0 where
+// it is not known.
+func vaeLine(s vae.Step, words string, stepsPerSecond float64, left time.Duration) string {
+	line := fmt.Sprintf("(step=%07d) Reconstruction: %.5f%s, KL: %.2f, %s steps/s", s.Step, s.Losses.Rec, words,
+		s.Losses.KL, format.Rate(stepsPerSecond))
 	if left > 0 {
 		line += ", ETA " + format.Estimate(left)
 	}

@@ -77,7 +77,7 @@ func TestWideFigures(t *testing.T) {
 		}
 	}
 	step := vae.Step{Step: 7_000_000, Losses: &vae.Losses{Rec: 0.22862, KL: 12345.67}}
-	out.WriteString(vaeLine(step, 1234, 23*time.Hour+20*time.Minute) + "\n")
+	out.WriteString(vaeLine(step, "", 1234, 23*time.Hour+20*time.Minute) + "\n")
 	out.WriteString("standard deviation by channel after scaling: " +
 		deviations([]float64{1.12, 0.98, 1.01, 10.2, 0.912}, 1) + "\n")
 	if got, want := deviations(make([]float64, 16), 1), "0.00 to 0.00"; got != want {

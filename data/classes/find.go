@@ -116,9 +116,12 @@ func (f *finder) value(value string) ([]int, error) {
 // words finds the classes of the words between the commas of a value. Neighbours that make up the name of a class with
 // commas in it are one word.
 func (f *finder) words(value string) (labels []int, err error) {
-	parts := strings.Split(value, ",")
+	parts, commas := strings.Split(value, ","), 0
+	for _, name := range f.names {
+		commas = max(commas, strings.Count(name, ","))
+	}
 	for len(parts) > 0 {
-		label, n := f.joined(parts)
+		label, n := f.joined(parts[:min(commas+1, len(parts))])
 		if n > 0 {
 			labels, parts = append(labels, label), parts[n:]
 			continue
@@ -132,16 +135,13 @@ func (f *finder) words(value string) (labels []int, err error) {
 	return labels, nil
 }
 
-// joined finds the class whose name is the first n of the parts, n being at least 2; n is 0 where there is none.
+// joined finds the class whose name is the first n of the parts, as many as can be, at least 2; n is 0 where there is
+// none.
 func (f *finder) joined(parts []string) (label, n int) {
 	if _, err := strconv.Atoi(strings.TrimSpace(parts[0])); err == nil { // as in long lists of numbers
 		return 0, 0
 	}
-	commas := 0
-	for _, name := range f.names {
-		commas = max(commas, strings.Count(name, ","))
-	}
-	for n = min(commas+1, len(parts)); n > 1; n-- {
+	for n = len(parts); n > 1; n-- {
 		name := strings.TrimPrefix(strings.TrimSpace(strings.Join(parts[:n], ",")), namePrefix)
 		if called, _ := f.called(name, upToCase); len(called) == 1 {
 			return called[0], n

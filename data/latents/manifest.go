@@ -67,6 +67,10 @@ func DatasetOf(src catalog.Source) Dataset {
 	return Dataset{Samples: src.Len(), Hash: src.Hash(), Order: src.Order(), Classes: src.Classes()}
 }
 
+// WellScaled says whether latents of this standard deviation, after scaling, are what the noise of a DiT is made for.
+// Those of Stable Diffusion are, on any photos.
+func WellScaled(std float64) bool { return !(std < 0.5 || std > 2) }
+
 // VAE names the autoencoder that made a set of latents.
 type VAE struct {
 	Name          string  `json:"name"`

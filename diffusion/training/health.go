@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/torch"
 )
@@ -102,7 +103,7 @@ func (r *runner) checkHealth(rec Record) {
 		return
 	}
 	h.done = rec.Step >= healthSteps
-	if std := rec.LatentStd; std > 0 && (std < 0.5 || std > 2) {
+	if std := rec.LatentStd; std > 0 && !latents.WellScaled(std) {
 		h.warnOfData(r, "scale", "the latents have a standard deviation of %.3g after scaling by %g, where "+
 			"diffusion wants about 1: the scale of another VAE? this set wants %.4g (scaling_factor in the VAE's "+
 			"config.json)",

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// LineWidth is the width of lines for a terminal that nobody has made wider, and where there is none.
+const LineWidth = 80
+
 // Count writes n with a comma between thousands: 1281167 is "1,281,167".
 func Count(n int64) string {
 	s := strconv.FormatInt(n, 10)

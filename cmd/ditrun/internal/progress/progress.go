@@ -270,7 +270,7 @@ func (b *Bar) end(finished bool) {
 	if s := elapsed.Seconds(); s >= 0.05 && b.n > b.base {
 		line += ", " + b.speed(float64(b.n-b.base)/s)
 	}
-	fmt.Fprintln(b.w, withNote(line, b.note, lineWidth))
+	fmt.Fprintln(b.w, withNote(line, b.note, format.LineWidth))
 }
 
 // count takes the units that are done, and a sample of the speed, and shows the state when it is time.
@@ -309,7 +309,7 @@ func (b *Bar) show() {
 	if now.Sub(b.shown) >= wait {
 		b.shown = now
 		b.lines++
-		fmt.Fprintln(b.w, withNote(b.text(), b.note, lineWidth))
+		fmt.Fprintln(b.w, withNote(b.text(), b.note, format.LineWidth))
 	}
 }
 
@@ -335,7 +335,7 @@ func (b *Bar) columns() int {
 			return w
 		}
 	}
-	return lineWidth
+	return format.LineWidth
 }
 
 // Left estimates the time to the total, at the speed of the work so far; false where that is not known.

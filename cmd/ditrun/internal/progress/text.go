@@ -7,7 +7,6 @@ import (
 )
 
 const (
-	lineWidth = 80 // of plain lines, and of a terminal that does not say how wide it is
 	// barRoom is what the line needs beside the text: percentage, frame and a bar
 	// of six. The library shortens the bar to fit but not the text, and a line that
 	// wraps cannot be redrawn. spinnerRoom is that without a total.

@@ -37,9 +37,6 @@ func Line(s runs.Step) string {
 	return b.String()
 }
 
-// lineWidth is that of a terminal that nobody has made wider.
-const lineWidth = 80
-
 // ShortLine is the line of a log step on the console, at most 80 columns wide: it begins as Line does, and has what a
 // person watches. Left is the time to the end of the run, 0 where it is not known. What is last in order of use gives
 // way where figures are wide; Line and log.jsonl have all.
@@ -63,7 +60,7 @@ func ShortLine(s runs.Step, left time.Duration) string {
 		items = append(items, format.Bytes(s.MemoryBytes))
 	}
 	for _, item := range items {
-		if longer := line + ", " + item; len(longer) <= lineWidth {
+		if longer := line + ", " + item; len(longer) <= format.LineWidth {
 			line = longer
 		}
 	}
