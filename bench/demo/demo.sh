@@ -3,7 +3,7 @@
 # command; the script prints it before it runs.
 #
 #   demo.sh fashion-mnist    60,000 grey pictures of clothes in ten classes, at 32 pixels: make demo
-#   demo.sh emoji            1,419 coloured emoji in eight classes, at 64 pixels: make demo-color
+#   demo.sh emoji            1,239 coloured emoji in six classes, at 64 pixels: make demo-color
 #
 # DEMO_VAE_STEPS, DEMO_STEPS and DEMO_SAMPLING_STEPS in the environment shorten it. Everything is written to DEMO_DIR.
 # The pictures are kept in ~/.cache/ditrun.
@@ -25,18 +25,18 @@ fashion-mnist)
 	train_vae=(--image-size 32 --downsample 4 --latent-channels 4 --batch-size 8 --flip-prob 0)
 	encode_latents=(--image-size 32 --flip none)
 	train=(--model DiT-192x6x6/2 --global-batch-size 64 --lr 2e-3 --ema-decay 0.998)
-	samples=100
+	cfg_scale=4.0 samples=100
 	sample=()
 	data=$(bench/demo/fashion-mnist.sh)
 	;;
 emoji)
 	out=${DEMO_DIR:-build/demo-color}
-	vae_steps=${DEMO_VAE_STEPS:-1200} steps=${DEMO_STEPS:-6000}
+	vae_steps=${DEMO_VAE_STEPS:-2000} steps=${DEMO_STEPS:-13000}
 	train_vae=(--image-size 64 --downsample 4 --latent-channels 4 --batch-size 8)
 	encode_latents=(--image-size 64)
 	# Patches of 4 make 16 tokens of the 16 x 16 latents: with 64 tokens, a step takes four times as long.
 	train=(--model DiT-192x6x6/4 --global-batch-size 32 --lr 1.5e-3 --ema-decay 0.998)
-	samples=80
+	cfg_scale=2.5 samples=60
 	sample=(--cfg-channels all)
 	data=$out/pictures
 	package=$(bench/demo/emoji.sh)
@@ -58,7 +58,7 @@ rm -rf "$out/vae" "$out/latents" "$out/run" "$out/samples.png"
 run "$ditrun" train-vae --data "$data" --out "$out/vae" "${train_vae[@]}" --max-steps "$vae_steps"
 run "$ditrun" encode-latents --data "$data" --vae "$out/vae" --out "$out/latents" "${encode_latents[@]}"
 run "$ditrun" train --data "$out/latents" --vae "$out/vae" --run-dir "$out/run" "${train[@]}"
-run "$ditrun" sample --ckpt "$out/run" --vae "$out/vae" --cfg-scale 4.0 "${sample[@]}" --out "$out/samples.png"
+run "$ditrun" sample --ckpt "$out/run" --vae "$out/vae" --cfg-scale "$cfg_scale" "${sample[@]}" --out "$out/samples.png"
 
 printf '\nDone in %d min %02d s.\n' $((SECONDS / 60)) $((SECONDS % 60))
 cat <<END

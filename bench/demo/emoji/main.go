@@ -30,17 +30,14 @@ var classes = map[string][]string{
 	"clock": {"time"},
 	"face": {"face-smiling", "face-affection", "face-tongue", "face-hand", "face-neutral-skeptical", "face-sleepy",
 		"face-unwell", "face-hat", "face-glasses", "face-concerned", "face-negative"},
-	"fantasy": {"person-fantasy"},
 	"flag":    {"country-flag", "subdivision-flag"},
 	"gesture": {"person-gesture"},
 	"head":    {"person"},
-	"heart":   {"heart"},
 	"worker":  {"person-role"},
 }
 
 // leftOut are pictures of these subcategories that do not show what the class is called.
-var leftOut = []string{"hourglass", "hourglass_flowing_sand", "skull", "skull_and_crossbones", "love_letter",
-	"heavy_heart_exclamation_mark_ornament"}
+var leftOut = []string{"hourglass", "hourglass_flowing_sand", "skull", "skull_and_crossbones"}
 
 // An emoji is an entry of emoji.json, or a variation of one with another colour of skin.
 type emoji struct {
