@@ -207,18 +207,24 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// The C++ twin gives the same integers and, within 1e-6, the same normals.
-func TestCppTwin(t *testing.T) {
+// compileTwin compiles C++ files into a program.
+func compileTwin(t *testing.T, files ...string) string {
 	cxx, err := exec.LookPath("g++")
 	if err != nil {
 		testtool.Missing(t, "no g++ to compile the twin with")
 	}
 	bin := filepath.Join(t.TempDir(), "twin")
-	build := exec.Command(cxx, "-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-I../shim/kernels",
-		"-o", bin, "testdata/twin.cc")
+	build := exec.Command(cxx, append([]string{"-std=c++17", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror",
+		"-I../shim/kernels", "-o", bin}, files...)...)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", build, err, out)
 	}
+	return bin
+}
+
+// The C++ twin gives the same integers and, within 1e-6, the same normals.
+func TestCppTwin(t *testing.T) {
+	bin := compileTwin(t, "testdata/twin.cc")
 	type draw struct {
 		seed             uint64
 		block, tag, step uint32
@@ -292,5 +298,89 @@ func BenchmarkNormals(b *testing.B) {
 	b.SetBytes(int64(4 * len(v)))
 	for b.Loop() {
 		Normals(v, 1, TagStartNoise, 0, 0)
+	}
+}
+
+// The CUDA kernels, which an emulator runs here on the CPU, give the same integers and, within 1e-6, the same normals.
+func TestKernels(t *testing.T) {
+	bin := compileTwin(t, "testdata/kernels.cc", "../shim/kernels/emulator/emulator.cpp")
+	type request struct {
+		seed        uint64
+		tag, step   uint32
+		row, below  int
+		probability float64
+		indices     []uint64
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	requests := []request{
+		{1, TagTimestep, 0, 1, 1000, 0.1, []uint64{0}},
+		{math.MaxUint64, 255, MaxStep, 6, math.MaxUint32, 1, []uint64{0, math.MaxInt64, 17, 17}},
+		{5, TagFlip, 0, 3, 1, 0, []uint64{1, 2, 3}},
+	}
+	for _, n := range []int{5, 255, 257, 600} {
+		q := request{seed: r.Uint64(), tag: r.Uint32N(256), step: r.Uint32N(MaxStep + 1), row: 1 + r.IntN(40),
+			below: 1 + r.IntN(5000), probability: r.Float64()}
+		for range n {
+			q.indices = append(q.indices, r.Uint64()>>1)
+		}
+		requests = append(requests, q)
+	}
+	var in bytes.Buffer
+	for _, q := range requests {
+		fmt.Fprintf(&in, "%x %x %x %d %d %v %d", q.seed, q.tag, q.step, q.row, q.below, q.probability, len(q.indices))
+		for _, i := range q.indices {
+			fmt.Fprintf(&in, " %d", i)
+		}
+		fmt.Fprintln(&in)
+	}
+	cmd := exec.Command(bin)
+	cmd.Stdin = &in
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := bytes.NewReader(out)
+	for _, q := range requests {
+		var (
+			bits    uint32
+			integer int
+			chance  int
+			got     float32
+			want    = make([]float32, q.row)
+		)
+		scan := func(format string, to any) {
+			if _, err := fmt.Fscanf(read, format, to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		line := func() {
+			if b, err := read.ReadByte(); err != nil || b != '\n' {
+				t.Fatalf("%q, %v instead of the end of a line", b, err)
+			}
+		}
+		for _, i := range q.indices {
+			Normals(want, q.seed, q.tag, q.step, i)
+			for j, w := range want {
+				scan("%x ", &bits)
+				if got = math.Float32frombits(bits); !near(got, w) {
+					t.Fatalf("normal %d of draw %d of %+v is %v, want %v", j, i, q, got, w)
+				}
+			}
+		}
+		line()
+		for _, i := range q.indices {
+			scan("%d ", &integer)
+			if want := Intn(q.below, q.seed, q.tag, q.step, i); integer != want {
+				t.Fatalf("integer of draw %d of %+v is %d, want %d", i, q, integer, want)
+			}
+		}
+		line()
+		for _, i := range q.indices {
+			scan("%d ", &chance)
+			if want := Uniform(q.seed, q.tag, q.step, i) < q.probability; (chance == 1) != want {
+				t.Fatalf("chance of draw %d of %+v is %d, want %v", i, q, chance, want)
+			}
+		}
+		line()
 	}
 }

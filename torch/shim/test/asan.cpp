@@ -380,6 +380,7 @@ void groups() {
 
 }  // namespace
 
+void kernels();  // in kernels.cpp
 void modes();    // in modes.cpp
 void streams();  // in streams.cpp
 
@@ -398,6 +399,7 @@ int main() {
     groups();
     CHECK(dt_live_tensors() == 0);
   }
+  kernels();
   modes();
   streams();
   std::puts("shim_asan_test: ok");

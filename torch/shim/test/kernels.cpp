@@ -1,0 +1,433 @@
+// The CUDA kernels, against libtorch and against philox.h. g++ compiles this file with the emulator
+// into shim_asan_test, nvcc with CUDA into a program for a machine with a GPU.
+#include "kernels/group_norm.cuh"
+#include "kernels/random.cuh"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "dt.h"
+
+namespace {
+
+[[noreturn]] void fail(int line, const std::string &why) {
+  std::fprintf(stderr, "kernels.cpp:%d: %s\n", line, why.c_str());
+  std::exit(1);
+}
+
+#define CHECK(cond)                     \
+  do {                                  \
+    if (!(cond)) fail(__LINE__, #cond); \
+  } while (0)
+
+void ok_at(int line, dt_error *e) {
+  if (e) fail(line, e->msg);
+}
+#define OK(call) ok_at(__LINE__, call)
+
+// Memory of the device. For the emulator that is an allocation of its own, whose ends
+// AddressSanitizer sees. What is not given is NaN, or negative.
+template <class T>
+class Memory {
+ public:
+  explicit Memory(const std::vector<T> &v) : Memory(v.size()) {
+    copy(p_, v.data(), v.size() * sizeof(T));
+  }
+  explicit Memory(size_t n) : n_(n) {
+#ifdef __CUDACC__
+    if (cudaMalloc(&p_, n * sizeof(T)) || cudaMemset(p_, 0xff, n * sizeof(T)))
+      fail(__LINE__, cudaGetErrorString(cudaGetLastError()));
+#else
+    p_ = static_cast<T *>(std::malloc(n * sizeof(T)));
+    std::memset(p_, 0xff, n * sizeof(T));
+#endif
+  }
+  ~Memory() {
+#ifdef __CUDACC__
+    cudaFree(p_);
+#else
+    std::free(p_);
+#endif
+  }
+  Memory(const Memory &) = delete;
+
+  T *get() { return p_; }
+  std::vector<T> read() const {
+    std::vector<T> v(n_);
+    copy(v.data(), p_, n_ * sizeof(T));
+    return v;
+  }
+
+ private:
+  static void copy(void *to, const void *from, size_t bytes) {
+#ifdef __CUDACC__
+    if (cudaMemcpy(to, from, bytes, cudaMemcpyDefault))
+      fail(__LINE__, cudaGetErrorString(cudaGetLastError()));
+#else
+    std::memcpy(to, from, bytes);
+#endif
+  }
+
+  T *p_ = nullptr;
+  size_t n_;
+};
+
+// The same bits.
+template <class T>
+bool same(const std::vector<T> &a, const std::vector<T> &b) {
+  return a.size() == b.size() && !std::memcmp(a.data(), b.data(), a.size() * sizeof(T));
+}
+
+// in_orders calls run, which returns what a kernel wrote, with threads and blocks in several
+// orders. All must give the same bits.
+template <class F>
+auto in_orders(F run) {
+  auto want = run();
+#ifndef __CUDACC__
+  for (uint64_t order : {1, 2, 3}) {
+    emulator::order(order);
+    CHECK(same(run(), want));
+  }
+  emulator::order(0);
+#endif
+  return want;
+}
+
+void draws() {
+  const uint64_t seed = 0x0123456789abcdef;
+  const uint32_t step = 3;
+  const std::vector<int64_t> indices = {0, 17, int64_t{1} << 40, 5, 17};
+  Memory<int64_t> device(indices);
+  const auto n = static_cast<int64_t>(indices.size());
+  for (int64_t row : {1, 4, 7, 1026}) {
+    auto got = in_orders([&] {
+      Memory<float> out(static_cast<size_t>(n * row));
+      CHECK(!dt::draw_normals(out.get(), n, row, seed, dt::kStartNoise, step, device.get(), {}));
+      return out.read();
+    });
+    std::vector<float> want(static_cast<size_t>(row));
+    for (size_t i = 0; i < indices.size(); i++) {
+      dt::philox_normals(want.data(), want.size(), seed, dt::kStartNoise, step,
+                         static_cast<uint64_t>(indices[i]));
+      for (size_t j = 0; j < want.size(); j++)
+        if (!(std::fabs(got[i * want.size() + j] - want[j]) <= 1e-6))
+          fail(__LINE__, "normal " + std::to_string(j) + " of draw " + std::to_string(i));
+    }
+  }
+
+  std::vector<int64_t> many(1000);
+  for (size_t i = 0; i < many.size(); i++) many[i] = static_cast<int64_t>(i * i);
+  Memory<int64_t> all(many);
+  const auto integers = in_orders([&] {
+    Memory<int64_t> out(many.size());
+    CHECK(!dt::draw_integers(out.get(), 1000, 1000, seed, dt::kTimestep, 0, all.get(), {}));
+    return out.read();
+  });
+  const auto chances = in_orders([&] {
+    Memory<unsigned char> out(many.size());
+    CHECK(!dt::draw_chances(reinterpret_cast<bool *>(out.get()), 1000, 0.1, seed, dt::kLabelDrop, 0,
+                            all.get(), {}));
+    return out.read();
+  });
+  int drops = 0;
+  for (size_t i = 0; i < many.size(); i++) {
+    const auto index = static_cast<uint64_t>(many[i]);
+    CHECK(integers[i] == dt::philox_below(1000, seed, dt::kTimestep, 0, index));
+    CHECK(chances[i] == (dt::philox_uniform(seed, dt::kLabelDrop, 0, index) < 0.1));
+    drops += chances[i];
+  }
+  CHECK(drops > 50 && drops < 150);
+
+  CHECK(!dt::draw_normals(nullptr, 0, 4, 0, 0, 0, nullptr, {}));
+  CHECK(!dt::draw_normals(nullptr, 4, 0, 0, 0, 0, nullptr, {}));
+  CHECK(!dt::draw_integers(nullptr, 0, 4, 0, 0, 0, nullptr, {}));
+  CHECK(!dt::draw_chances(nullptr, 0, 4, 0, 0, 0, nullptr, {}));
+}
+
+struct Case {
+  int64_t n, h, w;
+  int channels, groups;
+  float mean = 0.5f;  // of x, whose deviation is about 1
+};
+
+constexpr float kEps = 1e-6f;
+
+std::string describe(const Case &c) {
+  return std::to_string(c.n) + "x" + std::to_string(c.h) + "x" + std::to_string(c.w) + "x" +
+         std::to_string(c.channels) + ", " + std::to_string(c.groups) + " groups";
+}
+
+// What libtorch makes of group_norm and silu in float64. x and the result are [N, H, W, C].
+std::vector<double> composition(const Case &c, const std::vector<float> &x,
+                                const std::vector<float> &weight, const std::vector<float> &bias) {
+  const int64_t pixels = c.h * c.w, channels = c.channels;
+  std::vector<double> planes(x.size());
+  const auto each = [&](auto f) {
+    for (int64_t n = 0; n < c.n; n++)
+      for (int64_t p = 0; p < pixels; p++)
+        for (int64_t k = 0; k < channels; k++)
+          f(static_cast<size_t>((n * channels + k) * pixels + p),
+            static_cast<size_t>((n * pixels + p) * channels + k));
+  };
+  each([&](size_t plane, size_t image) { planes[plane] = x[image]; });
+  const auto tensor = [](const std::vector<double> &v, std::vector<int64_t> dims) {
+    dt_out o{};
+    OK(dt_from_host(v.data(), static_cast<int64_t>(v.size() * sizeof(double)), DT_FLOAT64, -1,
+                    dims.data(), static_cast<int32_t>(dims.size()), &o));
+    return o.t;
+  };
+  const dt_tensor in = tensor(planes, {c.n, channels, c.h, c.w}),
+                  w = tensor({weight.begin(), weight.end()}, {channels}),
+                  b = tensor({bias.begin(), bias.end()}, {channels});
+  dt_out norm{}, out{};
+  OK(dt_group_norm(0, in, c.groups, w, b, kEps, &norm));
+  OK(dt_silu(0, norm.t, &out));
+  OK(dt_to_host(out.t, planes.data(), static_cast<int64_t>(planes.size() * sizeof(double))));
+  dt_tensor ts[] = {in, w, b, norm.t, out.t};
+  dt_free_many(ts, 5);
+  std::vector<double> result(x.size());
+  each([&](size_t plane, size_t image) { result[image] = planes[plane]; });
+  return result;
+}
+
+template <class T>
+std::vector<T> norm(const Case &c, const std::vector<T> &x, const std::vector<float> &weight,
+                    const std::vector<float> &bias, bool in_place = false) {
+  Memory<T> in(x), out(x.size());
+  Memory<float> w(weight), b(bias);
+  const int64_t pixels = c.h * c.w;
+  Memory<char> workspace(
+      static_cast<size_t>(dt::group_norm_workspace(c.n, pixels, c.channels, c.groups)));
+  T *to = in_place ? in.get() : out.get();
+  CHECK(!dt::group_norm_silu(in.get(), w.get(), b.get(), c.n, pixels, c.channels, c.groups, kEps,
+                             workspace.get(), to, {}));
+  return in_place ? in.read() : out.read();
+}
+
+void group_norm() {
+  std::mt19937 generator(1);
+  std::normal_distribution<float> normal;
+  const auto numbers = [&](int64_t n, float mean, float deviation) {
+    std::vector<float> v(static_cast<size_t>(n));
+    for (float &x : v) x = mean + deviation * normal(generator);
+    return v;
+  };
+  for (const Case &c : {
+           Case{2, 8, 8, 128, 32}, Case{1, 7, 5, 256, 32}, Case{2, 3, 3, 512, 32},
+           Case{1, 1, 1, 128, 32},          // one pixel
+           Case{3, 9, 11, 96, 32},          // groups of three channels
+           Case{1, 13, 1, 32, 32},          // of one
+           Case{2, 5, 7, 40, 8},            // of five
+           Case{1, 3, 2, 256, 1},           // all in one
+           Case{1, 2, 2, 255, 1},           // the same, one by one
+           Case{1, 2, 3, 2048, 32},         // groups in two slabs
+           Case{1, 4, 5, 875, 7},           // the last slab is not full
+           Case{2, 39, 41, 128, 32},        // several chunks, the last not full
+           Case{1, 65, 67, 96, 32},         // more chunks than a warp has threads
+           Case{2, 16, 16, 128, 32, 1000},  // a large mean
+       }) {
+    // bfloat16 must be what x can be: then both types get the same numbers.
+    std::vector<dt::bfloat16> half;
+    for (float x : numbers(c.n * c.h * c.w * c.channels, c.mean, 1)) half.emplace_back(x);
+    if (c.mean == 1000)  // where bfloat16 has steps of 4
+      for (size_t i = 0; i < half.size(); i++) half[i] = dt::bfloat16(1000.f + 4.f * (i % 3));
+    std::vector<float> x;
+    for (auto h : half) x.push_back(static_cast<float>(h));
+    const auto weight = numbers(c.channels, 1, 0.3f), bias = numbers(c.channels, 0, 0.5f);
+
+    const auto want = composition(c, x, weight, bias);
+    const auto got = in_orders([&] { return norm(c, x, weight, bias); });
+    // Rounding the mean alone moves a result by that part of it, in deviations.
+    const double unit = c.mean == 1000 ? 1000 * 0x1p-24 : 0, limit = 1e-6 + 2 * unit;
+    for (size_t i = 0; i < want.size(); i++)
+      if (!(std::fabs(got[i] - want[i]) <= limit * std::fmax(1, std::fabs(want[i]))))
+        fail(__LINE__, describe(c) + ": element " + std::to_string(i) + " is " +
+                           std::to_string(got[i]) + ", want " + std::to_string(want[i]));
+
+    const auto got_half = in_orders([&] { return norm(c, half, weight, bias); });
+    std::vector<dt::bfloat16> rounded;
+    for (float y : got) rounded.emplace_back(y);
+    if (!same(got_half, rounded))
+      fail(__LINE__, describe(c) + ": bfloat16 is not the float32 result, rounded");
+
+    if (!same(norm(c, x, weight, bias, true), got)) fail(__LINE__, describe(c) + ": in place");
+    const auto sample = static_cast<std::ptrdiff_t>(x.size()) / c.n;
+    Case alone = c;
+    alone.n = 1;
+    const std::vector<float> last(x.end() - sample, x.end());
+    const std::vector<float> got_last(got.end() - sample, got.end());
+    if (!same(norm(alone, last, weight, bias), got_last))
+      fail(__LINE__, describe(c) + ": the last sample alone differs");
+  }
+
+  Memory<float> some(64);
+  const auto refused = [&](int64_t n, int channels, int groups, float *x) {
+    return dt::group_norm_silu(x, nullptr, nullptr, n, 4, channels, groups, kEps, nullptr, x, {}) ==
+           dt::kInvalidValue;
+  };
+  CHECK(refused(1, 33, 32, some.get()));
+  CHECK(refused(1, 16, 32, some.get()));
+  CHECK(refused(1, 32, 0, some.get()));
+  CHECK(refused(65536, 128, 32, some.get()));
+  CHECK(refused(1, 257, 1, some.get()) && refused(1, 1028, 1, some.get()));
+  CHECK(refused(1, 128, 32, some.get() + 1));
+  CHECK(!dt::group_norm_silu<float>(nullptr, nullptr, nullptr, 0, 4, 32, 32, kEps, nullptr, nullptr,
+                                    {}));
+  CHECK(!dt::group_norm_silu<float>(nullptr, nullptr, nullptr, 4, 0, 32, 32, kEps, nullptr, nullptr,
+                                    {}));
+}
+
+#ifndef __CUDACC__
+
+// reverse writes in[255 - i] to out[i] through shared memory.
+void reverse(const float *in, float *out, bool wait) {
+  DT_SHARED(all, float[256]);
+  all[threadIdx.x] = in[threadIdx.x];
+  if (wait) __syncthreads();
+  out[threadIdx.x] = all[255 - threadIdx.x];
+}
+
+void sum_warps(const float *in, float *out) { out[threadIdx.x] = dt::warp_sum(in[threadIdx.x]); }
+
+void recurse(volatile char *above) {
+  volatile char here[1024];
+  here[0] = *above;
+  if (here[0] != 1) recurse(here);
+}
+
+// dies runs f in a process of its own and says whether that ends by a signal or an error.
+template <class F>
+bool dies(F f) {
+  const pid_t child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    if (!std::freopen("/dev/null", "w", stderr)) _exit(0);
+    signal(SIGSEGV, SIG_DFL);
+    f();
+    _exit(0);
+  }
+  int status = 0;
+  CHECK(waitpid(child, &status, 0) == child);
+  return status != 0;
+}
+
+template <class F>
+bool throws(F f) {
+  try {
+    emulator::run(dim3(1), dim3(64), f);
+  } catch (const std::logic_error &) {
+    return true;
+  }
+  return false;
+}
+
+// What the emulator promises: a kernel that is wrong does not pass.
+void emulation() {
+  std::vector<float> in(256), sums(256, NAN);
+  for (size_t i = 0; i < in.size(); i++) in[i] = static_cast<float>(i);
+  for (uint64_t order : {0, 1, 2}) {
+    emulator::order(order);
+    std::vector<float> right(256, NAN), wrong(256, NAN);
+    dt::launch(reverse, dim3(1), dim3(256), nullptr, in.data(), right.data(), true);
+    dt::launch(reverse, dim3(1), dim3(256), nullptr, in.data(), wrong.data(), false);
+    int differ = 0, nan = 0;
+    for (size_t i = 0; i < in.size(); i++) {
+      CHECK(right[i] == in[255 - i]);
+      differ += wrong[i] != right[i];
+      nan += std::isnan(wrong[i]);
+    }
+    CHECK(differ > 64 && nan == differ);  // shared memory held nothing
+    dt::launch(sum_warps, dim3(1), dim3(256), nullptr, in.data(), sums.data());
+    for (size_t i = 0; i < in.size(); i++)
+      CHECK(sums[i] == 32 * static_cast<float>(i / 32 * 32) + 31 * 16);
+  }
+  emulator::order(0);
+
+  CHECK(throws([] {
+    if (threadIdx.x) __syncthreads();
+  }));
+  CHECK(throws([] {
+    if (threadIdx.x < 40) __shfl_xor_sync(0xffffffffu, 1, 1);
+  }));
+  CHECK(throws([] {
+    if (threadIdx.x < 32)
+      __syncthreads();
+    else
+      __shfl_xor_sync(0xffffffffu, 1, 1), __shfl_xor_sync(0xffffffffu, 1, 1);
+  }));
+  bool refused = false;
+  try {
+    emulator::run(dim3(1, 1, 65536), dim3(32), [] {});
+  } catch (const std::logic_error &) {
+    refused = true;
+  }
+  CHECK(refused);
+  CHECK(!dies([] { emulator::run(dim3(1), dim3(32), [] {}); }));
+  CHECK(dies([] {
+    emulator::run(dim3(1), dim3(32), [] {
+      DT_SHARED(four, float[4]);
+      volatile unsigned behind = 4;
+      four[behind] = 1;
+    });
+  }));
+  CHECK(dies([] {
+    emulator::run(dim3(1), dim3(2), [] {
+      volatile char top = 0;
+      recurse(&top);
+    });
+  }));
+
+  // bfloat16 rounds as libtorch does.
+  std::vector<float> values = {0, -0.f, 1, INFINITY, -INFINITY, NAN, 3.4028235e38f, 1e-40f};
+  for (uint32_t low : {0x7fffu, 0x8000u, 0x8001u, 0xffffu})
+    for (uint32_t high : {0x3f80u, 0x3f81u, 0xc000u, 0x7f7fu, 0x0001u}) {
+      const uint32_t bits = high << 16 | low;
+      float f;
+      std::memcpy(&f, &bits, sizeof f);
+      values.push_back(f);
+    }
+  const auto n = static_cast<int64_t>(values.size());
+  dt_out wide{}, narrow{}, back{};
+  OK(dt_from_host(values.data(), n * 4, DT_FLOAT32, -1, &n, 1, &wide));
+  OK(dt_to(0, wide.t, DT_BFLOAT16, &narrow));
+  OK(dt_to(0, narrow.t, DT_FLOAT32, &back));
+  std::vector<float> want(values.size());
+  OK(dt_to_host(back.t, want.data(), n * 4));
+  for (size_t i = 0; i < values.size(); i++) {
+    const float got = static_cast<float>(dt::bfloat16(values[i]));
+    CHECK(std::isnan(want[i]) ? std::isnan(got) : !std::memcmp(&got, &want[i], sizeof got));
+  }
+  dt_tensor ts[] = {wide.t, narrow.t, back.t};
+  dt_free_many(ts, 3);
+}
+
+#endif
+
+}  // namespace
+
+#ifdef __CUDACC__
+int main() {  // prints as the test binaries of Go do
+  CHECK(dt_abi_version() == DT_ABI && dt_init());
+  draws();
+  std::puts("--- PASS: draws");
+  group_norm();
+  std::puts("--- PASS: group_norm");
+}
+#else
+void kernels() {
+  emulation();
+  draws();
+  group_norm();
+}
+#endif
