@@ -2,13 +2,14 @@
 # make demo        trains a VAE and a DiT on Fashion-MNIST and samples its ten classes
 # make demo-color  the same in colour: emoji, at 64 pixels
 # make test        everything a change must pass; make check is the part that runs no tests
+# make kernels     compiles the CUDA kernels with nvcc, which is fetched where there is none; make test does in CI
 # make soak        the tests at full count, for hours, and make fuzz
 # make fuzz        every fuzz target for FUZZ_SECONDS
 # make bench       the benchmarks
 # make vuln        looks for known vulnerabilities of Go and of the modules that this program reaches
 # make gpu-check   packs the tests for a machine that has only libtorch and a GPU; runs them if this machine has one
 # make install     installs to PREFIX=/usr/local; make uninstall removes that
-.PHONY: build demo demo-color test check fmt shim-asan soak fuzz bench vuln gpu-check install uninstall clean
+.PHONY: build demo demo-color test check fmt shim-asan kernels soak fuzz bench vuln gpu-check install uninstall clean
 MAKEFLAGS += --no-print-directory
 PREFIX ?= /usr/local
 SOAK_TIMEOUT ?= 24h
@@ -47,6 +48,7 @@ test: build check
 	.ci/gotest race-loops -race -p 1 -run '$(race_loops)' ./diffusion/training ./vae/encode
 	.ci/gotest torch -p 1 $(with_torch)
 	@$(MAKE) shim-asan
+	@.ci/kernels
 
 check:
 	@.ci/check
@@ -61,6 +63,9 @@ shim-asan:
 	cmake -S . -B build/asan -DDITRUN_ASAN=ON
 	cmake --build build/asan
 	ASAN_OPTIONS=detect_container_overflow=0 build/asan/shim_asan_test
+
+kernels:
+	@.ci/kernels fetch
 
 soak: build
 	DITRUN_SOAK=1 go test -count=1 -p 1 -timeout $(SOAK_TIMEOUT) -v ./...
