@@ -3,8 +3,11 @@ package main
 import (
 	"fmt"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
+	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // openDevice opens libtorch, sets the number of threads and returns the device
@@ -41,4 +44,10 @@ func describeDevice(dev torch.Device) string {
 		return dev.String()
 	}
 	return fmt.Sprintf("%s (%s)", dev, plural(torch.NumThreads(), "thread"))
+}
+
+// precisionFlag is the flag of commands that run a model.
+func precisionFlag(p *nn.Precision, usage string) cli.Flag {
+	return &cli.StringFlag{Name: "precision", Destination: (*string)(p), DefaultText: "tf32 on CUDA, else fp32",
+		Usage: "`TYPE`: " + usage}
 }

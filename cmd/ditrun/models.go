@@ -11,6 +11,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // modelsOptions are the flags of models.
@@ -18,7 +19,7 @@ type modelsOptions struct {
 	models, blocks, condition string
 	imageSize                 picture.Size
 	batchSize                 int
-	precision                 string
+	precision                 nn.Precision
 }
 
 func (o *modelsOptions) flags() []cli.Flag {
@@ -32,7 +33,7 @@ func (o *modelsOptions) flags() []cli.Flag {
 		imageSizeVar(&o.imageSize, "256", "pictures of `PIXELS` a side, or HEIGHTxWIDTH"),
 		&cli.IntFlag{Name: "batch-size", Destination: &o.batchSize, Value: 1,
 			Usage: "pictures a step, for the column \"training\""},
-		&cli.StringFlag{Name: "precision", Destination: &o.precision, Value: "fp32",
+		&cli.StringFlag{Name: "precision", Destination: (*string)(&o.precision), Value: string(nn.FP32),
 			Usage: "`TYPE`: type of the tokens in training: fp32, tf32 or bf16"},
 	}
 }
@@ -42,8 +43,8 @@ func (o *modelsOptions) check(func(string) bool) error {
 	if err := atLeast(1, "batch-size", o.batchSize); err != nil {
 		return err
 	}
-	if err := oneOf("precision", o.precision, "fp32", "tf32", "bf16"); err != nil {
-		return err
+	if err := o.precision.Validate(); err != nil {
+		return ofFlag(err)
 	}
 	if o.imageSize.Height%pixelsPerLatent != 0 || o.imageSize.Width%pixelsPerLatent != 0 {
 		return usagef("--image-size %s: want multiples of %d, the pixels that become one of the latent", o.imageSize,
@@ -136,11 +137,7 @@ func (o *modelsOptions) row(cfg dit.Config) (modelRow, error) {
 	if err := cfg.Validate(); err != nil {
 		return modelRow{}, err
 	}
-	bytesEach := 4
-	if o.precision == "bf16" {
-		bytesEach = 2
-	}
-	state, each := cfg.StateBytes(), cfg.ActivationBytes(bytesEach)
+	state, each := cfg.StateBytes(), cfg.ActivationBytes(o.precision.DType().Size())
 	memory := state + float64(o.batchSize)*each
 	if memory > math.MaxInt64/2 {
 		return modelRow{}, fmt.Errorf("takes %.1g bytes, more than this program can count", memory)

@@ -177,7 +177,7 @@ func (t *trainJob) train(job training.Job, start runStart, metrics net.Listener)
 	loop := &trainLog{env: t.env, folder: folder, preview: preview, failing: map[string]bool{}, last: start.last,
 		endWait: t.waiting("loading the model"),
 		before:  time.Duration(float64(start.last.Seconds) * float64(time.Second))}
-	if peak, ok := machine.PeakTFLOPS(t.dev.Name(), job.Config.Precision); ok {
+	if peak, ok := machine.PeakTFLOPS(t.dev.Name(), string(job.Config.Precision)); ok {
 		loop.peak = peak * float64(t.group.World())
 	}
 	if metrics != nil {

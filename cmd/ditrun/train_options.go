@@ -18,6 +18,7 @@ import (
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // trainOptions are the flags of train.
@@ -139,8 +140,7 @@ func (o *trainOptions) recipe() []cli.Flag {
 		&cli.Float64Flag{Name: "flip-prob", Destination: &c.FlipProb, Value: -1,
 			DefaultText: "0.5 if the latents allow",
 			Usage:       "`SHARE`: share of samples that are mirrored, from 0 to 1"},
-		&cli.StringFlag{Name: "precision", Destination: &c.Precision, DefaultText: "tf32 on CUDA, else fp32",
-			Usage: "`TYPE`: type of the arithmetic: fp32, tf32 or bf16"},
+		precisionFlag(&c.Precision, "type of the arithmetic: fp32, tf32 or bf16"),
 		&cli.Uint64Flag{Name: "global-seed", Destination: &c.GlobalSeed,
 			Usage: "seed of weights, order, noise, timesteps and dropped labels"},
 		&cli.BoolFlag{Name: "deterministic", Destination: &c.Deterministic, DisableDefaultText: true,
@@ -239,7 +239,7 @@ func (o *trainOptions) check(given func(string) bool) error {
 		return err
 	}
 	recipe := *c // with what complete decides
-	recipe.FlipProb, recipe.Precision = max(c.FlipProb, 0), cmp.Or(c.Precision, "fp32")
+	recipe.FlipProb, recipe.Precision = max(c.FlipProb, 0), cmp.Or(c.Precision, nn.FP32)
 	if err := recipe.ValidateRecipe(); err != nil {
 		return ofFlag(err)
 	}
@@ -306,12 +306,7 @@ func (o *trainOptions) complete(set samples.Set, dev torch.Device) (err error) {
 			c.FlipProb = training.DefaultConfig.FlipProb
 		}
 	}
-	if c.Precision == "" {
-		c.Precision = "fp32"
-		if dev.IsCUDA() {
-			c.Precision = "tf32"
-		}
-	}
+	c.Precision = c.Precision.On(dev)
 	if err := c.Validate(); err != nil {
 		return ofFlag(err)
 	}

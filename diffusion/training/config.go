@@ -26,6 +26,7 @@ import (
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // Config is everything that decides what a run computes. It is kept with the run.
@@ -46,10 +47,10 @@ type Config struct {
 	MaxGradNorm float64 `yaml:"max_grad_norm" json:"max_grad_norm"` // 0: no clipping
 	FlipProb    float64 `yaml:"flip_prob" json:"flip_prob"`         // 0 where the latents hold one view
 	// shuffle (also "") or block, see package data
-	DataOrder     string `yaml:"data_order" json:"data_order"`
-	Precision     string `yaml:"precision" json:"precision"` // fp32, tf32 or bf16
-	GlobalSeed    uint64 `yaml:"global_seed" json:"global_seed"`
-	Deterministic bool   `yaml:"deterministic" json:"deterministic"`
+	DataOrder     string       `yaml:"data_order" json:"data_order"`
+	Precision     nn.Precision `yaml:"precision" json:"precision"` // fp32, tf32 or bf16
+	GlobalSeed    uint64       `yaml:"global_seed" json:"global_seed"`
+	Deterministic bool         `yaml:"deterministic" json:"deterministic"`
 	// Orientation of the pictures, for the record; "" is picture.AsStored.
 	Orientation picture.Orientation `yaml:"orientation" json:"orientation"`
 	// Accumulation is the number of parts in which each process takes its share of a batch, one after the other,
@@ -81,7 +82,7 @@ type Config struct {
 // average of decay 0.9999, 1400 epochs. Model and ImageSize are the caller's.
 var DefaultConfig = Config{
 	GlobalBatchSize: 256, Epochs: 1400, LR: 1e-4, LRSchedule: "constant", EMADecay: 0.9999, FlipProb: 0.5,
-	DataOrder: stream.ShuffleOrder, Precision: "fp32",
+	DataOrder: stream.ShuffleOrder, Precision: nn.FP32,
 	Accumulation: 1, OnBadStep: "stop", LogEvery: 100, CkptEvery: 50000,
 }
 
@@ -151,10 +152,11 @@ func (c Config) validateChoices() error {
 		return fmt.Errorf("lr-schedule %q: want constant, linear or cosine", c.LRSchedule)
 	case !slices.Contains([]string{"", stream.ShuffleOrder, stream.BlockOrder}, c.DataOrder):
 		return fmt.Errorf("data-order %q: want %s or %s", c.DataOrder, stream.ShuffleOrder, stream.BlockOrder)
-	case !slices.Contains([]string{"fp32", "tf32", "bf16"}, c.Precision):
-		return fmt.Errorf("precision %q: want fp32, tf32 or bf16", c.Precision)
 	case !slices.Contains([]string{"", "stop", "skip", "rollback"}, c.OnBadStep):
 		return fmt.Errorf("on-bad-step %q: want stop, skip or rollback", c.OnBadStep)
+	}
+	if err := c.Precision.Validate(); err != nil {
+		return err
 	}
 	return c.Orientation.Validate()
 }

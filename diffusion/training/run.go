@@ -89,7 +89,7 @@ func Run(ctx context.Context, job Job) (Result, error) {
 		return result, err
 	}
 	err := torch.Run(job.Device, func(s *torch.Scope) error {
-		s = s.TF32(job.Config.Precision == "tf32").Deterministic(job.Config.Deterministic)
+		s = job.Config.Precision.Scope(s).Deterministic(job.Config.Deterministic)
 		r, err := newRunner(s, job)
 		if err != nil {
 			return err
@@ -169,9 +169,7 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 		nn.Close(r.model)
 		return nil, fmt.Errorf("initial weights: %w", err)
 	}
-	if cfg.Precision == "bf16" {
-		r.model.SetPrecision(torch.BFloat16)
-	}
+	r.model.SetPrecision(cfg.Precision.DType())
 	adamw := optim.DefaultConfig
 	adamw.WeightDecay = cfg.WeightDecay
 	if r.opt, err = optim.NewAdamW(nn.List(r.model), adamw, optim.Sharding{Group: r.group}); err != nil {

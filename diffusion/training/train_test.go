@@ -55,7 +55,7 @@ func TestSameSeedSameFiles(t *testing.T) {
 }
 
 func TestResumeEqualsStraightRun(t *testing.T) {
-	for _, precision := range []string{"fp32", "bf16"} {
+	for _, precision := range []nn.Precision{nn.FP32, nn.BF16} {
 		l, cfg := synthetic(t, syntheticPlan(20)), small(12) // 2 steps an epoch
 		cfg.LRSchedule, cfg.WarmupSteps, cfg.MaxGradNorm, cfg.WeightDecay, cfg.Precision = "linear", 4, 1, 0.01,
 			precision
@@ -75,8 +75,8 @@ func TestResumeEqualsStraightRun(t *testing.T) {
 		if start != 5 {
 			t.Errorf("resumed at step %d", start)
 		}
-		sameCheckpoint(t, precision, resumed.Checkpoint, straight.Checkpoint)
-		sameLosses(t, precision, rest, records[5:])
+		sameCheckpoint(t, string(precision), resumed.Checkpoint, straight.Checkpoint)
+		sameLosses(t, string(precision), rest, records[5:])
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -44,7 +45,7 @@ type Options struct {
 	NumWorkers int
 	Flip       string            // "both" (also "") keeps the latents of mirrored pictures too, "none" does not
 	DType      string            // of the stored latents: fp16 (also "") or fp32
-	Precision  string            // of the encoder: fp32, tf32, bf16 or fp16; "" means tf32 on CUDA, else fp32
+	Precision  nn.Precision      // of the encoder: fp32, tf32, bf16 or fp16; "" means tf32 on CUDA, else fp32
 	ShardSize  int               // pictures in a shard; 0 means latents.DefaultShardSize
 	Tool       string            // name and version of the program, for the manifest
 	Resampler  picture.Resampler // of the crop; "" means picture.PillowClassic
@@ -93,8 +94,6 @@ func (o Options) Validate() error {
 		return fmt.Errorf("flip %q: want both or none", o.Flip)
 	case !slices.Contains([]string{"", "fp16", "fp32"}, o.DType):
 		return fmt.Errorf("dtype %q: want fp16 or fp32", o.DType)
-	case !slices.Contains([]string{"", "fp32", "tf32", "bf16", "fp16"}, o.Precision):
-		return fmt.Errorf("precision %q: want fp32, tf32, bf16 or fp16", o.Precision)
 	case !slices.Contains([]picture.Resampler{"", picture.PillowClassic, picture.Pillow13, picture.Imaging},
 		o.Resampler):
 		return fmt.Errorf("resampler %q: want %s, %s or %s", o.Resampler, picture.PillowClassic, picture.Pillow13,
@@ -102,7 +101,7 @@ func (o Options) Validate() error {
 	case !slices.Contains([]string{"", "fail", "skip"}, o.OnError):
 		return fmt.Errorf("on-error %q: want fail or skip", o.OnError)
 	}
-	return nil
+	return cmp.Or(o.Precision, nn.FP32).Validate(nn.FP16)
 }
 
 // Progress is how far the work is. Counts include the finished shards of earlier runs and of other
@@ -200,16 +199,16 @@ func (o Options) WithDefaults() Options {
 	if o.ImageSize == (picture.Size{}) {
 		o.ImageSize = picture.Square(o.VAE.Config().SampleSize)
 	}
-	workers, precision := 1, "fp32"
+	workers := 1
 	if o.VAE.Device().IsCUDA() {
-		workers, precision = max(1, runtime.GOMAXPROCS(0)/max(1, o.LocalWorld)-1), "tf32"
+		workers = max(1, runtime.GOMAXPROCS(0)/max(1, o.LocalWorld)-1)
 	}
 	o.BatchSize = cmp.Or(o.BatchSize, 32)
 	o.NumWorkers = cmp.Or(o.NumWorkers, workers)
 	o.Resampler = cmp.Or(o.Resampler, picture.PillowClassic)
 	o.Flip = cmp.Or(o.Flip, "both")
 	o.DType = cmp.Or(o.DType, "fp16")
-	o.Precision = cmp.Or(o.Precision, precision)
+	o.Precision = o.Precision.On(o.VAE.Device())
 	o.OnError = cmp.Or(o.OnError, "fail")
 	if o.OnProgress == nil {
 		o.OnProgress = func(Progress) {}
@@ -262,7 +261,7 @@ func (o *Options) plan() (latents.Plan, error) {
 			ScalingFactor: cfg.ScalingFactor},
 		Channels: cfg.LatentChannels, Height: o.ImageSize.Height / cfg.Downsample(),
 		Width: o.ImageSize.Width / cfg.Downsample(), DType: stored[o.DType], Flip: o.Flip == "both",
-		Precision: o.Precision,
+		Precision: string(o.Precision),
 		ImageSize: o.ImageSize, Crop: o.Resampler.Crop(), Orientation: catalog.OrientationOf(o.Source),
 		Decoder: picture.Decoders, ShardSize: o.ShardSize,
 		Tool: strings.TrimPrefix(o.Tool+", "+picture.DecoderVersions(), ", "),

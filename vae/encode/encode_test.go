@@ -23,6 +23,7 @@ import (
 	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
+	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/torchtest"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -90,9 +91,9 @@ func testOptions(t *testing.T, dir string) Options {
 // TestDefaults: what is left open depends on the autoencoder and where it computes; what is set stays.
 func TestDefaults(t *testing.T) {
 	m := openVAE(t, "tiny")
-	workers, precision := 1, "fp32"
+	workers, precision := 1, nn.FP32
 	if m.Device().IsCUDA() {
-		workers, precision = max(1, runtime.GOMAXPROCS(0)/2-1), "tf32"
+		workers, precision = max(1, runtime.GOMAXPROCS(0)/2-1), nn.TF32
 	}
 	o := Options{VAE: m, LocalWorld: 2}.WithDefaults()
 	if o.ImageSize != picture.Square(m.Config().SampleSize) || o.NumWorkers != workers || o.Precision != precision ||
@@ -431,7 +432,7 @@ func TestFloat16Overflow(t *testing.T) {
 	if err := m.Save(dir); err != nil {
 		t.Fatal(err)
 	}
-	read := func(precision string, want int) []float32 {
+	read := func(precision nn.Precision, want int) []float32 {
 		o := testOptions(t, t.TempDir())
 		o.VAE, o.Precision, o.DType = m, precision, "fp32"
 		overflows := 0

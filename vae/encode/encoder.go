@@ -12,6 +12,7 @@ import (
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -45,7 +46,7 @@ type delivery struct {
 
 func (e *encoder) run(ctx context.Context, w *latents.Writer) (err error) {
 	e.model = e.VAE
-	if dtype, ok := map[string]torch.DType{"bf16": torch.BFloat16, "fp16": torch.Float16}[e.Precision]; ok {
+	if dtype := e.Precision.DType(); dtype != torch.Float32 {
 		if e.model, err = e.VAE.As(dtype, e.VAE.Device().IsCUDA()); err != nil {
 			return err
 		}
@@ -68,7 +69,7 @@ func (e *encoder) run(ctx context.Context, w *latents.Writer) (err error) {
 	}()
 	e.last = time.Now()
 	return torch.Run(e.VAE.Device(), func(s *torch.Scope) error {
-		return e.encode(ctx, s.NoGrad().TF32(e.Precision == "tf32"), w, deliveries, taken)
+		return e.encode(ctx, e.Precision.Scope(s.NoGrad()), w, deliveries, taken)
 	})
 }
 
@@ -217,7 +218,7 @@ func (e *encoder) explain(bad *latents.Unstorable) error {
 	case v-v == 0:
 		what = fmt.Sprintf("are too large for float16 (%g)", v)
 		cause = "--dtype fp32 stores them, if this is the autoencoder for such pictures"
-	case e.Precision != "fp32":
+	case e.Precision != nn.FP32:
 		cause = fmt.Sprintf("the autoencoder is damaged, or its precision %s too narrow: try --precision fp32",
 			e.Precision)
 	}
@@ -243,7 +244,7 @@ func (e *encoder) explain(bad *latents.Unstorable) error {
 // made again in float32.
 func (e *encoder) moments(s *torch.Scope, x *torch.Tensor) []float32 {
 	out := momentsBy(s, e.model, x)
-	if e.Precision == "fp16" && slices.ContainsFunc(out, func(v float32) bool { return v-v != 0 }) {
+	if e.Precision == nn.FP16 && slices.ContainsFunc(out, func(v float32) bool { return v-v != 0 }) {
 		e.overflows++
 		out = momentsBy(s, e.VAE, x)
 	}
