@@ -3,6 +3,7 @@ package dit
 import (
 	"strings"
 
+	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
@@ -35,7 +36,7 @@ func (c Config) cost() nn.Cost {
 		tokens, context = tokens+context, 0
 	}
 	block, depth := m.Blocks[0].Cost(tokens, context), float64(c.Depth)
-	return nn.Costs(cost, nn.Cost{MACs: depth * block.MACs, Saved: depth * block.Saved})
+	return nn.Costs(cost, nn.Cost{MACs: depth * block.MACs, Saved: depth * block.Saved, Float32: depth * block.Float32})
 }
 
 // perSample is the cost of layers that map one vector a sample, [N, D]: what they keep is too little to count.
@@ -57,9 +58,12 @@ func (c Config) context() float64 {
 }
 
 // ActivationBytes returns the memory that a training step holds between the forward and the backward pass for one
-// sample, its tokens being of bytesEach bytes a number: what the layers keep for their gradients. The tensors of
-// [N, D] are left out. On a CPU it is within a tenth of what a process grows by (docs/blocks.md).
-func (c Config) ActivationBytes(bytesEach int) float64 { return float64(bytesEach) * c.cost().Saved }
+// sample, with matrix products in dtype: what the layers keep for their gradients. The tensors of [N, D] are left out.
+// On a CPU it is within a tenth of what a process grows by (docs/blocks.md).
+func (c Config) ActivationBytes(dtype torch.DType) float64 {
+	cost := c.cost()
+	return float64(dtype.Size())*(cost.Saved-cost.Float32) + float64(torch.Float32.Size())*cost.Float32
+}
 
 // StateBytes returns the memory that training holds throughout: weights, their gradients, AdamW's two moments
 // and the average of the weights, all Float32.

@@ -28,9 +28,9 @@ func newCrossAttentionBlock(s *torch.Scope, cfg Config) Layer {
 
 // Forward maps tokens x [N, T, D] to tokens [N, T, D].
 func (b *CrossAttentionBlock) Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.Tensor {
-	x = s.Add(x, b.Attn.Forward(s, b.Norm1.Forward(s, x), nil))
+	x = s.Add(x, b.Attn.Forward(s, s.To(b.Norm1.Forward(s, x), c.DType), nil))
 	x = s.Add(x, b.Cross.Forward(s, b.Norm2.Forward(s, x), c.Tokens, c.Mask))
-	return s.Add(x, b.MLP.Forward(s, b.Norm3.Forward(s, x)))
+	return s.Add(x, b.MLP.Forward(s, s.To(b.Norm3.Forward(s, x), c.DType)))
 }
 
 // Cost is that of t tokens that look at context others.
@@ -70,11 +70,11 @@ func newTextAttention(s *torch.Scope, cfg Config) *CrossAttend {
 }
 
 // Forward lets x [N, T, D] look at tokens [N, S, D], those that mask (Bool [N, 1, 1, S], nil for all)
-// is true for. The result is [N, T, D].
+// is true for. The result is [N, T, D], of the type of tokens.
 func (a *CrossAttend) Forward(s *torch.Scope, x, tokens, mask *torch.Tensor) *torch.Tensor {
 	n, t, d := x.Dim(0), x.Dim(1), x.Dim(2)
 	hd := d / a.NumHeads
-	q := s.Transpose(s.Reshape(a.Q.Forward(s, x), n, t, a.NumHeads, hd), 1, 2) // [N, H, T, D/H]
+	q := s.Transpose(s.Reshape(a.Q.Forward(s, s.To(x, tokens.DType())), n, t, a.NumHeads, hd), 1, 2) // [N, H, T, D/H]
 	kv := s.Reshape(a.KV.Forward(s, tokens), n, tokens.Dim(1), 2, a.NumHeads, hd)
 	h := s.Unbind(s.Permute(kv, 2, 0, 3, 1, 4), 2, 0) // two of [N, H, S, D/H]
 	y := attend(s, q, h[0], h[1], mask)

@@ -27,7 +27,7 @@ var parallel = dit.Design{
 }
 
 func (b *ParallelBlock) Forward(s *torch.Scope, x *torch.Tensor, c dit.Conditioning) *torch.Tensor {
-	h := b.Norm.Forward(s, x)
+	h := s.To(b.Norm.Forward(s, x), c.DType)
 	return s.Add(x, s.Add(b.Attn.Forward(s, h, c.Mask), b.MLP.Forward(s, h)))
 }
 

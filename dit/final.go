@@ -34,8 +34,8 @@ type PlainFinalLayer struct {
 }
 
 // Forward maps x [N, T, D] to [N, T, P P Cout].
-func (f *PlainFinalLayer) Forward(s *torch.Scope, x *torch.Tensor, _ Conditioning) *torch.Tensor {
-	return f.Linear.Forward(s, f.Norm.Forward(s, x))
+func (f *PlainFinalLayer) Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.Tensor {
+	return f.Linear.Forward(s, s.To(f.Norm.Forward(s, x), c.DType))
 }
 
 // Cost is that of t tokens.

@@ -2,6 +2,7 @@ package dit
 
 import (
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/ditrun/ditrun/torch"
@@ -141,6 +142,35 @@ func TestWithSharesNothing(t *testing.T) {
 	})
 }
 
+// Under bfloat16 what blocks add to stays Float32, and their matrix products do not, in each design.
+func TestTypesUnderBFloat16(t *testing.T) {
+	goldenDesigns(t, func(t *testing.T, s *torch.Scope, g *torchtest.Goldens, name string, m *DiT) {
+		s = s.NoGrad()
+		x, steps, cond := g.Tensor(s, "x"), g.Tensor(s, "t"), goldenCondition(s, g)
+		exact := m.Forward(s, x, steps, cond)
+		m.SetPrecision(torch.BFloat16)
+		out := m.Forward(s, x, steps, cond)
+		e := torchtest.Relative(s, out, exact)
+		t.Logf("%.1e of the largest output", e)
+		if out.DType() != torch.Float32 || !(e < 0.02) || e < 1e-4 {
+			t.Errorf("output %v, relative error %.2g, want that of bfloat16: 1e-4 to 0.02", out, e)
+		}
+		tokens, c := m.embed(s, x, steps, cond)
+		for i, b := range m.Blocks {
+			if tokens.DType() != torch.Float32 {
+				t.Errorf("block %d takes %v", i, tokens)
+			}
+			tokens = b.Forward(s, tokens, c)
+		}
+		if final := m.Final.Forward(s, tokens, c); tokens.DType() != torch.Float32 || final.DType() != torch.BFloat16 {
+			t.Errorf("after the blocks %v, after the final layer %v", tokens, final)
+		}
+		if sum := m.TEmbedder.Forward(s, steps); sum.DType() != torch.Float32 {
+			t.Errorf("timesteps become %v", sum)
+		}
+	})
+}
+
 // bfloat16 keeps 8 bits: each of some twenty roundings in a row costs up to 2^-9 of a value, which
 // partly cancel.
 func TestBFloat16(t *testing.T) {
@@ -173,6 +203,63 @@ func TestBFloat16(t *testing.T) {
 			if e := torchtest.Relative(s, grad, g.Tensor(s, "grad."+name)); !(e < 0.05) {
 				t.Errorf("gradient of %s: relative error %.2g", name, e)
 			}
+		}
+		return nil
+	})
+}
+
+// The error of bfloat16 does not add up over the 28 blocks of DiT-XL/2. Found: 0.37 % of the output and 0.46 % of the
+// gradient, as lengths of vectors; with a sum that is rounded after each block 1.4 % and 1.3 %.
+func TestDepthUnderBFloat16(t *testing.T) {
+	cfg, err := Named("DiT-96x28x4/2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.SetInput(8, 8)
+	cfg.SetCondition(OnClass, 10, 0, 0)
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m := initialised(t, s, cfg, 1)
+		gen, err := torch.NewGenerator(torch.CPU, 3)
+		if err != nil {
+			return err
+		}
+		var trained []nn.Param
+		off := s.NoGrad()
+		for _, p := range nn.List(m) {
+			if p.Name != posEmbed {
+				trained = append(trained, p)
+			}
+			if p.Tensor.Rank() == 2 && off.MaxAll(off.Abs(p.Tensor)).Item() == 0 { // what begins as the identity
+				nn.XavierUniform(s, gen, p.Tensor)
+			}
+		}
+		indices := []int64{0, 1, 2, 3}
+		x, w := s.PhiloxNormal(1, 0, 0, indices, 4, 8, 8), s.PhiloxNormal(2, 0, 0, indices, 8, 8, 8)
+		steps, labels := torch.From(s, []int64{5, 200, 500, 900}, 4), torch.From(s, []int64{1, 2, 3, 4}, 4)
+		run := func(dtype torch.DType) (results []*torch.Tensor) {
+			m.SetPrecision(dtype)
+			out := m.Forward(s, x, steps, Condition{Labels: labels})
+			s.Backward(s.Sum(s.Mul(out, w)))
+			results = append(results, s.Detach(out))
+			for _, p := range trained {
+				results = append(results, off.Clone(s.Grad(p.Tensor)))
+				p.Tensor.ClearGrad()
+			}
+			return results
+		}
+		want, got := run(torch.Float32), run(torch.BFloat16)
+		relative := func(lo, hi int) float64 {
+			errors, squares := 0.0, 0.0
+			for i := lo; i < hi; i++ {
+				errors += off.Sum(off.Square(off.Subtract(got[i], want[i]))).Item()
+				squares += off.Sum(off.Square(want[i])).Item()
+			}
+			return math.Sqrt(errors / squares)
+		}
+		output, gradient := relative(0, 1), relative(1, len(want))
+		t.Logf("%.2g of the output, %.2g of the gradient", output, gradient)
+		if !(output < 0.007) || !(gradient < 0.007) {
+			t.Errorf("relative error %.2g of the output, %.2g of the gradient, want less than 0.007", output, gradient)
 		}
 		return nil
 	})

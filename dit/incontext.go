@@ -24,8 +24,8 @@ func newInContextBlock(s *torch.Scope, cfg Config) Layer {
 
 // Forward maps the whole sequence x [N, T+S, D] to [N, T+S, D]. The mask of c is of the whole sequence.
 func (b *InContextBlock) Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.Tensor {
-	x = s.Add(x, b.Attn.Forward(s, b.Norm1.Forward(s, x), c.Mask))
-	return s.Add(x, b.MLP.Forward(s, b.Norm2.Forward(s, x)))
+	x = s.Add(x, b.Attn.Forward(s, s.To(b.Norm1.Forward(s, x), c.DType), c.Mask))
+	return s.Add(x, b.MLP.Forward(s, s.To(b.Norm2.Forward(s, x), c.DType)))
 }
 
 // Cost is that of the whole sequence.
@@ -39,10 +39,10 @@ func (b *InContextBlock) Init(s *torch.Scope, gen *torch.Generator) {
 	b.MLP.Init(s, gen)
 }
 
-// appendTokens puts the tokens of c behind those of the image, x [N, T, D]. It returns the sequence
+// appendTokens puts the tokens of c, Float32 here, behind those of the image, x [N, T, D]. It returns the sequence
 // [N, T+S, D] and the conditioning of its blocks.
 func appendTokens(s *torch.Scope, x *torch.Tensor, c Conditioning) (*torch.Tensor, Conditioning) {
-	var all Conditioning
+	all := Conditioning{DType: c.DType}
 	if c.Mask != nil {
 		all.Mask = s.Cat([]*torch.Tensor{s.Ones(torch.Bool, x.Dim(0), 1, 1, x.Dim(1)), c.Mask}, 3)
 	}

@@ -7,7 +7,8 @@ import (
 
 // A Layer is a block, or the final layer. Its parameters are fields of a struct with tags, see package nn.
 type Layer interface {
-	// Forward maps tokens x [N, T, D] under the conditioning to as many.
+	// Forward maps tokens x [N, T, D] under the conditioning to as many. Those of a block are Float32, also where
+	// matrix products are not: it adds to them, and a sum is of the wider type.
 	Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.Tensor
 	// Init fills the parameters, which are zero, those of norms the identity.
 	Init(s *torch.Scope, gen *torch.Generator)
@@ -21,6 +22,8 @@ type Conditioning struct {
 	Vector *torch.Tensor // [N, D]: the sum of the vectors of timestep and class
 	Tokens *torch.Tensor // [N, S, D]: the vectors of timestep and class, then text
 	Mask   *torch.Tensor // Bool [N, 1, 1, S], true for the tokens that count; nil: all do
+	// DType is that of matrix products, and of Vector and Tokens.
+	DType torch.DType
 }
 
 // Attention is multi-head self-attention with one matrix for queries, keys and values.

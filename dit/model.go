@@ -78,8 +78,8 @@ func (m *DiT) With(params []nn.Param) *DiT {
 	return c
 }
 
-// SetPrecision chooses the type that tokens are computed in: Float32, or BFloat16 with Float32
-// parameters. Timesteps, conditioning sums and the output stay Float32.
+// SetPrecision chooses the type of matrix products, Float32 or BFloat16. Parameters stay Float32, and so do timesteps,
+// the sum of the conditioning, the tokens that blocks add to, norms and the output, as under PyTorch's autocast.
 func (m *DiT) SetPrecision(dt torch.DType) { m.compute = dt }
 
 // Forward predicts the noise, and the variance where the model learns it, for x [N, C, I, J] at
@@ -96,7 +96,7 @@ func (m *DiT) Forward(s *torch.Scope, x, t *torch.Tensor, cond Condition) *torch
 // and the conditioning.
 func (m *DiT) embed(s *torch.Scope, x, t *torch.Tensor, cond Condition) (*torch.Tensor, Conditioning) {
 	c := m.conditioning(s, t, cond)
-	x = s.Add(m.XEmbedder.Forward(s, s.To(x, m.compute)), s.To(m.PosEmbed, m.compute)) // [N, T, D]
+	x = s.Add(m.XEmbedder.Forward(s, s.To(x, m.compute)), m.PosEmbed) // [N, T, D], Float32
 	if m.design.InSequence {
 		return appendTokens(s, x, c)
 	}
@@ -115,6 +115,11 @@ func (m *DiT) conditioning(s *torch.Scope, t *torch.Tensor, cond Condition) (c C
 	if m.YEmbedder != nil {
 		vectors = append(vectors, m.YEmbedder.Forward(s, cond.Labels))
 	}
+	c.DType = m.compute
+	dtype := c.DType // of tokens
+	if m.design.InSequence {
+		dtype = torch.Float32 // which those of the image are
+	}
 	var tokens []*torch.Tensor
 	if m.design.Adaptive {
 		for _, v := range vectors[1:] {
@@ -122,10 +127,11 @@ func (m *DiT) conditioning(s *torch.Scope, t *torch.Tensor, cond Condition) (c C
 		}
 		c.Vector = s.To(vectors[0], m.compute)
 	} else {
-		tokens = append(tokens, s.To(s.Stack(vectors, 1), m.compute)) // [N, 2, D], timestep and class
+		tokens = append(tokens, s.To(s.Stack(vectors, 1), dtype)) // [N, 2, D], timestep and class
 	}
 	if m.Text != nil {
-		tokens = append(tokens, m.Text.Forward(s, s.To(cond.Tokens, m.compute))) // [N, L, D]
+		text := m.Text.Forward(s, s.To(cond.Tokens, m.compute)) // [N, L, D]
+		tokens = append(tokens, s.To(text, dtype))
 	}
 	if len(tokens) > 0 {
 		c.Tokens = s.Cat(tokens, 1) // [N, S, D]

@@ -14,7 +14,7 @@ import (
 func (m *DiT) ForwardRecomputing(s *torch.Scope, x, t *torch.Tensor, cond Condition) (out *torch.Tensor,
 	finish func()) {
 	x, c := m.embed(s, x, t, cond)
-	own := Conditioning{Vector: leaf(s, c.Vector), Tokens: leaf(s, c.Tokens), Mask: c.Mask}
+	own := Conditioning{Vector: leaf(s, c.Vector), Tokens: leaf(s, c.Tokens), Mask: c.Mask, DType: c.DType}
 	inputs := []*torch.Tensor{s.Detach(x)} // of the blocks, and of the final layer
 	for i, b := range m.Blocks {
 		inputs = append(inputs, s.NoGrad().Sub(

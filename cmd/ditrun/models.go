@@ -137,7 +137,7 @@ func (o *modelsOptions) row(cfg dit.Config) (modelRow, error) {
 	if err := cfg.Validate(); err != nil {
 		return modelRow{}, err
 	}
-	state, each := cfg.StateBytes(), cfg.ActivationBytes(o.precision.DType().Size())
+	state, each := cfg.StateBytes(), cfg.ActivationBytes(o.precision.DType())
 	memory := state + float64(o.batchSize)*each
 	if memory > math.MaxInt64/2 {
 		return modelRow{}, fmt.Errorf("takes %.1g bytes, more than this program can count", memory)

@@ -111,9 +111,10 @@ func (l *LayerNorm) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 // AdaLayerNorm is LayerNorm without weights of its own: scale and shift come from the conditioning.
 type AdaLayerNorm struct{ Eps float64 }
 
-// Modulate returns LayerNorm(x) (1 + scale) + shift for x [N, T, D], shift and scale [N, D].
+// Modulate returns LayerNorm(x) (1 + scale) + shift for x [N, T, D], shift and scale [N, D]. It computes in the type of
+// x, and returns that of shift.
 func (n AdaLayerNorm) Modulate(s *torch.Scope, x, shift, scale *torch.Tensor) *torch.Tensor {
-	return s.AdaLayerNorm(x, shift, scale, n.Eps)
+	return s.To(s.AdaLayerNorm(x, cast(s, shift, x), cast(s, scale, x), n.Eps), shift.DType())
 }
 
 // Embedding is a table of vectors. Weight is [entries, D].

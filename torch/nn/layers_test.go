@@ -1,6 +1,7 @@
 package nn_test
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 
@@ -109,6 +110,23 @@ func TestInitEqualsPyTorch(t *testing.T) {
 		nn.Normal(s, gen(), normal, 0.02)
 		near(t, "normal", normal, 0.02*-0.1467950940132141, 0.02*0.7861412763595581, 0.02*0.9468216300010681,
 			0.02*-1.1143440008163452)
+		return nil
+	})
+}
+
+// Tokens in Float32 under a modulation in BFloat16, as in a block: the result is that of Float32, rounded once.
+func TestModulateOfTwoTypes(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		s = s.NoGrad()
+		x := s.PhiloxNormal(1, 0, 0, []int64{0, 1}, 3, 8)
+		shift, scale := s.PhiloxNormal(2, 0, 0, []int64{0, 1}, 8), s.PhiloxNormal(3, 0, 0, []int64{0, 1}, 8)
+		shift, scale = s.To(shift, torch.BFloat16), s.To(scale, torch.BFloat16)
+		n := nn.AdaLayerNorm{Eps: 1e-6}
+		got := n.Modulate(s, x, shift, scale)
+		want := s.To(n.Modulate(s, x, s.To(shift, torch.Float32), s.To(scale, torch.Float32)), torch.BFloat16)
+		if got.DType() != torch.BFloat16 || !bytes.Equal(got.Bytes(), want.Bytes()) {
+			t.Errorf("%v, which is not the rounded result of Float32", got)
+		}
 		return nil
 	})
 }
