@@ -1,8 +1,10 @@
 package dit
 
 import (
+	"bytes"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/ditrun/ditrun/torch"
@@ -167,6 +169,42 @@ func TestTypesUnderBFloat16(t *testing.T) {
 		}
 		if sum := m.TEmbedder.Forward(s, steps); sum.DType() != torch.Float32 {
 			t.Errorf("timesteps become %v", sum)
+		}
+	})
+}
+
+// A model whose weights are cast once gives the bits of one that casts them in each pass, and is apart from it.
+func TestAs(t *testing.T) {
+	goldenDesigns(t, func(t *testing.T, s *torch.Scope, g *torchtest.Goldens, _ string, m *DiT) {
+		s = s.NoGrad()
+		x, steps, cond := g.Tensor(s, "x"), g.Tensor(s, "t"), goldenCondition(s, g)
+		exact := m.Forward(s, x, steps, cond)
+		as := m.As(s, torch.BFloat16)
+		if again := m.Forward(s, x, steps, cond); !bytes.Equal(again.Bytes(), exact.Bytes()) {
+			t.Error("As changed the model")
+		}
+		m.SetPrecision(torch.BFloat16)
+		want := m.Forward(s, x, steps, cond)
+		if got := as.Forward(s, x, steps, cond); !bytes.Equal(got.Bytes(), want.Bytes()) {
+			t.Errorf("relative change %.2g", torchtest.Relative(s, got, want))
+		}
+		for _, p := range nn.List(as) {
+			want := torch.BFloat16
+			for _, part := range []string{posEmbed, "t_embedder.", "y_embedder."} {
+				if strings.HasPrefix(p.Name, part) || strings.Contains(p.Name, "norm") {
+					want = torch.Float32
+				}
+			}
+			if p.Tensor.DType() != want {
+				t.Errorf("%s is %v, want %v", p.Name, p.Tensor.DType(), want)
+			}
+		}
+		m.SetPrecision(torch.Float32)
+		same := nn.List(as.As(s, torch.Float32))
+		for i, p := range nn.List(m.As(s, torch.Float32)) {
+			if p.Tensor != nn.List(m)[i].Tensor || same[i].Tensor.DType() != torch.Float32 {
+				t.Errorf("%s in Float32 is %v, and %v from bfloat16", p.Name, p.Tensor, same[i].Tensor)
+			}
 		}
 	})
 }

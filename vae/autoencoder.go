@@ -152,6 +152,7 @@ func RGB(s *torch.Scope, x *torch.Tensor) (rgb []uint8, err error) {
 				"decode: the pixels are not finite numbers: the weights of the autoencoder are damaged, " +
 					"or it is not the one of these latents")
 		}
+		x = s.To(x, torch.Float32) // 16 bits round up what is to be cut off
 		x = s.Clamp(s.AddScalar(s.MulScalar(x, 127.5), 128), 0, 255)
 		x = s.To(s.Contiguous(s.Permute(x, 0, 2, 3, 1)), torch.Uint8)
 		rgb = torch.Data[uint8](x)

@@ -1,44 +1,28 @@
 package vae
 
 import (
-	"fmt"
-
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
-// As returns a copy of the model for encoding and decoding in another type: its weights are cast, activations
-// follow, and channelsLast keeps both in NHWC order, which CUDA's convolutions of 16-bit numbers want. It is the
-// same model: it has the config and the checksum of m. Close frees it alone. Pictures and latents are given and
-// returned in any type.
-func (m *AutoencoderKL) As(dtype torch.DType, channelsLast bool) (*AutoencoderKL, error) {
-	var out *AutoencoderKL
-	err := torch.Run(m.Device(), func(s *torch.Scope) error {
-		s = s.NoGrad()
-		var err error
-		if out, err = New(s, m.cfg); err != nil {
-			return err
+// As returns m for encoding and decoding in another type: its weights are cast, activations follow, and channelsLast
+// keeps both in NHWC order. It is the same model: it has the config, the checksum and the notes of m. What is cast
+// belongs to s, the rest to m. Pictures and latents are given in any type, and returned in that of the weights.
+func (m *AutoencoderKL) As(s *torch.Scope, dtype torch.DType, channelsLast bool) *AutoencoderKL {
+	s = s.NoGrad()
+	params := nn.List(m)
+	for i, p := range params {
+		if p.Tensor.DType() != dtype {
+			params[i].Tensor = s.To(p.Tensor, dtype)
 		}
-		var cast []nn.Param
-		for _, p := range nn.List(m) {
-			t := s.To(p.Tensor, dtype)
-			if dtype == p.Tensor.DType() {
-				t = s.Clone(t) // the cast was none
-			}
-			if t.Rank() == 4 && channelsLast {
-				t = s.ChannelsLast(t)
-			}
-			cast = append(cast, nn.Param{Name: p.Name, Tensor: torch.Persist(t)})
+		if p.Tensor.Rank() == 4 && channelsLast {
+			params[i].Tensor = s.ChannelsLast(params[i].Tensor)
 		}
-		nn.Close(out)
-		nn.Bind(out, cast)
-		out.sha256, out.channelsLast = m.sha256, channelsLast
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("vae: %w", err)
 	}
-	return out, nil
+	out := nn.Copy(m)
+	nn.Bind(out, params)
+	out.channelsLast = channelsLast
+	return out
 }
 
 // input brings a picture or a latent to the type and memory order of the weights.

@@ -42,8 +42,8 @@ func cast(s *torch.Scope, p, x *torch.Tensor) *torch.Tensor {
 
 // Linear is y = x W^T + b. Weight is [out, in], Bias [out] or nil.
 type Linear struct {
-	Weight *torch.Tensor `dit:"weight"`
-	Bias   *torch.Tensor `dit:"bias,optional"`
+	Weight *torch.Tensor `dit:"weight,product"`
+	Bias   *torch.Tensor `dit:"bias,optional,product"`
 }
 
 // NewLinear makes a layer of zeros with a bias.
@@ -58,8 +58,8 @@ func (l *Linear) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 
 // Conv2d is a square convolution. Weight is [out, in, k, k], Bias [out].
 type Conv2d struct {
-	Weight          *torch.Tensor `dit:"weight"`
-	Bias            *torch.Tensor `dit:"bias"`
+	Weight          *torch.Tensor `dit:"weight,product"`
+	Bias            *torch.Tensor `dit:"bias,product"`
 	Stride, Padding int
 }
 

@@ -9,7 +9,7 @@
 //		AdaLN Linear   `dit:"adaLN_modulation.1"`
 //	}
 //
-// The grammar of the tag is name[,buffer][,optional]; "-" skips the field. A slice or array adds
+// The grammar of the tag is name[,buffer][,optional][,product]; "-" skips the field. A slice or array adds
 // the index to the name (blocks.0, blocks.1, ...); a nil module is absent. The order of parameters
 // is the order of declaration.
 //
@@ -31,6 +31,9 @@ type Param struct {
 	Name   string
 	Tensor *torch.Tensor
 	Buffer bool // not trained
+	// Product says that it is of a matrix product or a convolution, which compute in the type of the precision. Norms,
+	// tables and positions are not.
+	Product bool
 }
 
 var tensorType = reflect.TypeFor[*torch.Tensor]()
@@ -69,12 +72,12 @@ func List(m any) []Param {
 			panic(fmt.Sprintf("nn: %T: two tensors are called %q", m, name))
 		}
 		seen[t], names[name] = true, true
-		out = append(out, Param{name, t, opt.buffer})
+		out = append(out, Param{name, t, opt.buffer, opt.product})
 	})
 	return out
 }
 
-type options struct{ buffer, optional bool }
+type options struct{ buffer, optional, product bool }
 
 func parseTag(tag string) (name string, opt options, err error) {
 	parts := strings.Split(tag, ",")
@@ -84,6 +87,8 @@ func parseTag(tag string) (name string, opt options, err error) {
 			opt.buffer = true
 		case "optional":
 			opt.optional = true
+		case "product":
+			opt.product = true
 		default:
 			return "", opt, fmt.Errorf("unknown option %q", p)
 		}

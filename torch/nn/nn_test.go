@@ -209,3 +209,36 @@ func TestWrongTagsPanic(t *testing.T) {
 		return nil
 	})
 }
+
+// What computes in the precision are weights and biases of products, in a field, behind a pointer and in a list.
+func TestProducts(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m := newModel(t, s)
+		var got []string
+		for _, p := range nn.List(m) {
+			if p.Product {
+				got = append(got, p.Name)
+			}
+		}
+		want := slices.DeleteFunc(slices.Clone(modelNames), func(name string) bool {
+			return name == "pos_embed" || strings.HasPrefix(name, "list.")
+		})
+		if !slices.Equal(got, want) {
+			t.Errorf("products are %v, want %v", got, want)
+		}
+		layers := struct {
+			Conv  nn.Conv2d    `dit:"conv"`
+			Norm  nn.LayerNorm `dit:"norm"`
+			Group nn.GroupNorm `dit:"group"`
+			Table nn.Embedding `dit:"table"`
+		}{nn.NewConv2d(s, 1, 1, 1, 1, 0), nn.NewLayerNorm(s, 2, 1), nn.NewGroupNorm(s, 1, 2, 1),
+			nn.NewEmbedding(s, 2, 2)}
+		defer nn.Close(&layers)
+		for _, p := range nn.List(&layers) {
+			if p.Product != strings.HasPrefix(p.Name, "conv.") {
+				t.Errorf("%s: Product is %v", p.Name, p.Product)
+			}
+		}
+		return nil
+	})
+}

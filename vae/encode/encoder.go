@@ -45,13 +45,6 @@ type delivery struct {
 }
 
 func (e *encoder) run(ctx context.Context, w *latents.Writer) (err error) {
-	e.model = e.VAE
-	if dtype := e.Precision.DType(); dtype != torch.Float32 {
-		if e.model, err = e.VAE.As(dtype, e.VAE.Device().IsCUDA()); err != nil {
-			return err
-		}
-		defer e.model.Close()
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	deliveries, taken := make(chan delivery), make(chan struct{}, 1)
 	ended := make(chan struct{})
@@ -69,6 +62,9 @@ func (e *encoder) run(ctx context.Context, w *latents.Writer) (err error) {
 	}()
 	e.last = time.Now()
 	return torch.Run(e.VAE.Device(), func(s *torch.Scope) error {
+		dtype := e.Precision.DType()
+		// CUDA's convolutions of 16-bit numbers want NHWC order.
+		e.model = e.VAE.As(s, dtype, dtype != torch.Float32 && s.Device().IsCUDA())
 		return e.encode(ctx, e.Precision.Scope(s.NoGrad()), w, deliveries, taken)
 	})
 }
