@@ -27,7 +27,11 @@ func newPreviewer(t *trainInput) (*previewer, error) {
 	model, factor := t.config.Model, t.vae.Config().Downsample()
 	size := image.Pt(factor*model.Width(), factor*model.InputSize)
 	p, err := sampling.NewPreview(model, size, t.set.Classes, t.latents, t.config.GlobalSeed)
-	return &previewer{p, t.vae, t.set.ScalingFactor}, err
+	if err != nil {
+		return nil, err
+	}
+	p.Precision = t.config.Precision
+	return &previewer{p, t.vae, t.set.ScalingFactor}, nil
 }
 
 // numSteps is the number of sampling steps of a sheet, 0 where it is not known.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // sampleOptions are the flags of sample.
@@ -23,6 +25,7 @@ type sampleOptions struct {
 	textEncoder, textStates string
 	numSamples              int    // 0: one a class or prompt
 	channels                string // that are guided
+	precision               nn.Precision
 	request                 sampling.Request
 	out                     string
 	fetch                   bool
@@ -62,6 +65,7 @@ func (o *sampleOptions) flags() []cli.Flag {
 			Usage: "`STEPS`: how many steps: 250, ddim50, or one number for each section, as in 10,15,20"},
 		&cli.StringFlag{Name: "sampler", Destination: &r.Sampler, Value: "ddpm",
 			Usage: "`ddpm|ddim`: ddim draws no noise between steps"},
+		precisionFlag(&o.precision, "type of the arithmetic of both models: fp32, tf32 or bf16"),
 		&cli.Uint64Flag{Name: "seed", Destination: &r.Seed, Usage: "seed of the noise"},
 		&cli.StringFlag{Name: "rng", Destination: &r.RNG, Value: "image",
 			Usage: "`image|torch`: noise of each picture by itself, or in the order of DiT's sample.py"},
@@ -89,6 +93,9 @@ func (o *sampleOptions) check(given func(string) bool) (err error) {
 		return ofFlag(err)
 	}
 	if r.Guided, err = dit.ParseGuidedChannels(o.channels); err != nil {
+		return ofFlag(err)
+	}
+	if err := cmp.Or(o.precision, nn.FP32).Validate(); err != nil {
 		return ofFlag(err)
 	}
 	if given("negative-prompt") && r.CFGScale == 1 {
@@ -140,7 +147,7 @@ func sampleCommand() *cli.Command {
 		groups: []group{
 			{"Model", "vae model fetch"},
 			{"What to draw", "class-labels prompt negative-prompt text-encoder text-states num-samples seed"},
-			{"How to draw", "cfg-scale cfg-channels num-sampling-steps sampler rng batch-size"},
+			{"How to draw", "cfg-scale cfg-channels num-sampling-steps sampler precision rng batch-size"},
 			{"Output", "out"},
 		},
 		check: o.check,
@@ -199,12 +206,12 @@ func runSample(e *env, o *sampleOptions) error {
 	rate := float64(drawn) / seconds
 	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(rate), o.out)
 	return e.result(map[string]any{"out": o.out, "num_samples": n, "seconds": seconds, "images_per_second": rate,
-		"model": p.Info().Config.Name()})
+		"model": p.Info().Config.Name(), "precision": p.Precision()})
 }
 
 // open opens the checkpoint with its autoencoder.
 func (o *sampleOptions) open(dev torch.Device) (*sampling.Pipeline, error) {
-	p, err := sampling.Open(dev, o.ckpt, o.vae, o.model)
+	p, err := sampling.Open(dev, o.ckpt, sampling.Options{VAE: o.vae, Model: o.model, Precision: o.precision})
 	return p, withVAEHint(err)
 }
 

@@ -12,11 +12,24 @@ import (
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 )
+
+// precisionNote is what somebody who leaves a GPU its default should know, "" where that is nothing.
+func precisionNote(p nn.Precision, dev torch.Device) string {
+	if p != nn.TF32 || !dev.IsCUDA() {
+		return ""
+	}
+	return "--precision bf16 takes less time and memory, and pictures differ slightly"
+}
 
 // describe prints what is used, before the work starts.
 func (o *sampleOptions) describe(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) {
-	e.printf("device  %s, fp32", describeDevice(p.Device()))
+	e.printf("device  %s, %s", describeDevice(p.Device()), p.Precision())
+	if note := precisionNote(p.Precision(), p.Device()); note != "" {
+		e.item("", note)
+	}
 	found, notes := p.Found()
 	e.item("model", found)
 	for _, note := range notes {

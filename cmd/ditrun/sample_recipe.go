@@ -16,7 +16,7 @@ import (
 // were given; by now, the options may hold their places in the cache instead.
 func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show subjects) gallery.Recipe {
 	out := gallery.Recipe{Software: software(), NegativePrompt: o.negativePrompt, Model: portable(o.asGiven.ckpt),
-		VAE: portable(o.asGiven.vae), Request: r}
+		VAE: portable(o.asGiven.vae), Precision: p.Precision(), Request: r}
 	out.ModelSHA256, out.VAESHA256 = p.WeightsSHA256()
 	words := []string{"ditrun", "sample"}
 	add := func(flag, value string) {
@@ -48,6 +48,7 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 	add("num-sampling-steps", q.Steps)
 	add("sampler", q.Sampler)
 	add("seed", strconv.FormatUint(q.Seed, 10))
+	add("precision", string(p.Precision()))
 	add("rng", q.RNG)
 	if r.BatchSize > 0 {
 		add("batch-size", strconv.Itoa(r.BatchSize))

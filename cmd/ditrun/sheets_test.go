@@ -16,7 +16,8 @@ func TestRecipe(t *testing.T) {
 	r := theRoad(t)
 	dir := t.TempDir()
 	drawn, folder := filepath.Join(dir, "x.png"), filepath.Join(dir, "pictures")
-	flags := []string{"--class-labels", "valley,0-1", "--num-samples", "6", "--cfg-scale", "2.5", "--seed", "7"}
+	flags := []string{"--class-labels", "valley,0-1", "--num-samples", "6", "--cfg-scale", "2.5", "--seed", "7",
+		"--precision", "bf16"}
 	mustRun(t, r.sample(drawn, flags...)...)
 	mustRun(t, r.sample(folder, flags...)...)
 	path := filepath.Join(folder, "000003.png")
@@ -27,8 +28,10 @@ func TestRecipe(t *testing.T) {
 			"\n  ditrun sample --ckpt " +
 				filepath.Base(r.run) + " --vae " + filepath.Base(r.vae) +
 				" --class-labels valley,0-1 --num-samples 6 " +
-				"--cfg-scale 2.5 --num-sampling-steps 5 --sampler ddpm --seed 7 --rng image --batch-size 50",
-			"Steps: 5, Sampler: ddpm, CFG scale: 2.5, Seed: 7, Size: 8x8, Model hash: ", ", VAE hash: "} {
+				"--cfg-scale 2.5 --num-sampling-steps 5 --sampler ddpm --seed 7 --precision bf16 --rng image " +
+				"--batch-size 50",
+			"Steps: 5, Sampler: ddpm, CFG scale: 2.5, Seed: 7, Size: 8x8, Model hash: ", ", VAE hash: ",
+			", Precision: bf16, "} {
 			if !strings.Contains(o.stdout, want) {
 				t.Errorf("inspect %s lacks %q:\n%s", filepath.Base(file), want, o.stdout)
 			}

@@ -140,7 +140,7 @@ func (o *trainOptions) recipe() []cli.Flag {
 		&cli.Float64Flag{Name: "flip-prob", Destination: &c.FlipProb, Value: -1,
 			DefaultText: "0.5 if the latents allow",
 			Usage:       "`SHARE`: share of samples that are mirrored, from 0 to 1"},
-		precisionFlag(&c.Precision, "type of the arithmetic: fp32, tf32 or bf16"),
+		precisionFlag(&c.Precision, "type of the arithmetic, of previews too: fp32, tf32 or bf16"),
 		&cli.Uint64Flag{Name: "global-seed", Destination: &c.GlobalSeed,
 			Usage: "seed of weights, order, noise, timesteps and dropped labels"},
 		&cli.BoolFlag{Name: "deterministic", Destination: &c.Deterministic, DisableDefaultText: true,

@@ -84,7 +84,7 @@ func TestReadme(t *testing.T) {
 		if h.requests != before {
 			t.Errorf("%d requests for what the cache has", h.requests-before)
 		}
-		p, err := sampling.Open(torch.CPU, "results/000-DiT-16x1x2-2", "", "")
+		p, err := sampling.Open(torch.CPU, "results/000-DiT-16x1x2-2", sampling.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
@@ -15,7 +16,7 @@ import (
 func TestBatchesContinue(t *testing.T) {
 	vaeDir, v := newVAE(t, 4, 1)
 	ckpt := newCheckpoint(t, func(i *dit.Info) { i.VAE = v.WeightsSHA256() })
-	p, err := Open(torchtest.Device(t), filepath.Dir(ckpt), vaeDir, "")
+	p, err := Open(torchtest.Device(t), filepath.Dir(ckpt), Options{VAE: vaeDir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +59,7 @@ func TestKey(t *testing.T) {
 	otherDir, _ := newVAE(t, 4, 2)
 	ckpt := newCheckpoint(t, func(*dit.Info) {})
 	open := func(ckpt, vae string) *Pipeline {
-		p, err := Open(torchtest.Device(t), ckpt, vae, "")
+		p, err := Open(torchtest.Device(t), ckpt, Options{VAE: vae})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,5 +101,15 @@ func TestKey(t *testing.T) {
 		add(name, key(p, r))
 	}
 	add("autoencoder", key(open(ckpt, otherDir), base))
+	for _, precision := range []nn.Precision{nn.TF32, nn.BF16} {
+		p, err := Open(torchtest.Device(t), ckpt, Options{VAE: vaeDir, Precision: precision})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if p.Precision() != open(ckpt, vaeDir).Precision() {
+			add(string(precision), key(p, base))
+		}
+	}
 	add("scaling", key(open(newCheckpoint(t, func(i *dit.Info) { i.ScalingFactor = 0.25 }), vaeDir), base))
 }

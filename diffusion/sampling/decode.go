@@ -37,7 +37,13 @@ func (p Pictures) Images() []image.Image {
 	return images
 }
 
-// Decode turns scaled latents [n, C, I, J] into n pictures, rounded as [vae.RGB] does.
+// decoderAs returns v for decoding in a type. Its order of memory is row-major on CUDA too: channels last make
+// convolutions faster there, but norms slower by more.
+func decoderAs(s *torch.Scope, v *vae.AutoencoderKL, dtype torch.DType) *vae.AutoencoderKL {
+	return v.As(s, dtype, false)
+}
+
+// Decode turns scaled latents [n, C, I, J] into n pictures, rounded as [vae.RGB] does. It computes in the type of v.
 func Decode(ctx context.Context, s *torch.Scope, v *vae.AutoencoderKL, latents *torch.Tensor,
 	scalingFactor float64) (p Pictures, err error) {
 	s = s.NoGrad()

@@ -23,7 +23,8 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 
-	p, err := sampling.Open(torch.CPU, filepath.Join(dir, "model.safetensors"), filepath.Join(dir, "vae"), "")
+	p, err := sampling.Open(torch.CPU, filepath.Join(dir, "model.safetensors"),
+		sampling.Options{VAE: filepath.Join(dir, "vae")})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -51,7 +52,8 @@ func ExamplePipeline_Batches() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	p, err := sampling.Open(torch.CPU, filepath.Join(dir, "model.safetensors"), filepath.Join(dir, "vae"), "")
+	p, err := sampling.Open(torch.CPU, filepath.Join(dir, "model.safetensors"),
+		sampling.Options{VAE: filepath.Join(dir, "vae")})
 	if err != nil {
 		log.Fatal(err)
 	}

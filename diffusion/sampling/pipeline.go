@@ -16,6 +16,19 @@ import (
 	"github.com/ditrun/ditrun/vae"
 )
 
+// Options of [Open]. The zero value takes what belongs to the checkpoint and to the device.
+type Options struct {
+	// VAE is the path of the autoencoder, which must be the one that made the model's latents; "" takes the one that
+	// belongs to the model (see [Autoencoder]).
+	VAE string
+	// Model names the sizes of a model whose file does not say them, see dit.Read.
+	Model string
+	// Precision of both models: fp32, tf32 or bf16; "" means tf32 on CUDA, else fp32. Under bf16 the weights of matrix
+	// products and of the whole autoencoder are cast once, when they are loaded. Timesteps, the sum of the conditioning
+	// and the arithmetic of the latents are Float32 in each, and so is the sum that the blocks of the model add to.
+	Precision nn.Precision
+}
+
 // A Pipeline is an opened checkpoint with its autoencoder.
 type Pipeline struct {
 	dev   torch.Device
@@ -25,15 +38,19 @@ type Pipeline struct {
 	found string
 	notes []string
 
+	precision nn.Precision
+
 	vaePath string
 	weights string // SHA-256 of the model's, "" where no file holds it
 }
 
-// Open reads the model at ckpt and the autoencoder at vaePath, which must be the one that made the
-// model's latents; "" takes the one that belongs to the model (see [Autoencoder]). See dit.Read for what ckpt can be
-// and for model, which is mostly "".
-func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
-	w, err := dit.Read(ckpt, model)
+// Open reads the model at ckpt and its autoencoder. See dit.Read for what ckpt can be.
+func Open(dev torch.Device, ckpt string, o Options) (*Pipeline, error) {
+	precision := o.Precision.On(dev)
+	if err := precision.Validate(); err != nil {
+		return nil, err
+	}
+	w, err := dit.Read(ckpt, o.Model)
 	if err != nil {
 		return nil, err
 	}
@@ -42,12 +59,13 @@ func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
 		return nil, fmt.Errorf("sample from %s: a %s model, which predicts a velocity: this program opens and "+
 			"converts it, and samples models that predict noise", ckpt, w.Family)
 	}
+	vaePath := o.VAE
 	if vaePath == "" {
 		if vaePath, err = Autoencoder(w); err != nil {
 			return nil, fmt.Errorf("sample from %s: %w", ckpt, err)
 		}
 	}
-	p := &Pipeline{dev: dev, info: w.Info, notes: w.Notes}
+	p := &Pipeline{dev: dev, info: w.Info, notes: w.Notes, precision: precision}
 	err = torch.Run(dev, func(s *torch.Scope) (err error) {
 		p.model, err = w.Load(s)
 		return err
@@ -68,12 +86,43 @@ func Open(dev torch.Device, ckpt, vaePath, model string) (*Pipeline, error) {
 		p.info.ImageSize, p.found = w.ImageSize, w.String()
 		err = p.check(ckpt, vaePath)
 	}
+	if err == nil {
+		err = p.cast()
+	}
 	if err != nil {
 		p.Close()
 		return nil, err
 	}
 	return p, nil
 }
+
+// cast brings the weights of both models to the type of the precision.
+func (p *Pipeline) cast() error {
+	return torch.Run(p.dev, func(s *torch.Scope) error {
+		dtype := p.precision.DType()
+		model, decoder := p.model.As(s, dtype), decoderAs(s, p.vae, dtype)
+		take(model, p.model)
+		take(decoder, p.vae)
+		p.model, p.vae = model, decoder
+		return nil
+	})
+}
+
+// take keeps the tensors of the module m, and frees those of old that m does not have.
+func take(m, old any) {
+	kept := map[*torch.Tensor]bool{}
+	for _, t := range nn.Params(m) {
+		kept[torch.Persist(t)] = true
+	}
+	for _, t := range nn.Params(old) {
+		if !kept[t] {
+			t.Close()
+		}
+	}
+}
+
+// Precision is that of both models.
+func (p *Pipeline) Precision() nn.Precision { return p.precision }
 
 // WeightsSHA256 returns the hex SHA-256 of the weight files of the model and its autoencoder. That of the model is
 // "" where no file beside it holds it: to read it all again takes a while.
@@ -154,6 +203,7 @@ func (p *Pipeline) Batches(ctx context.Context, r Request) iter.Seq2[Pictures, e
 		for b := range d.batches() {
 			var out Pictures
 			err := torch.Run(p.dev, func(s *torch.Scope) error {
+				s = p.precision.Scope(s)
 				z, err := d.latents(ctx, s.NoGrad(), b)
 				if err == nil {
 					out, err = Decode(ctx, s, p.vae, z, p.info.ScalingFactor)
@@ -177,6 +227,7 @@ func (p *Pipeline) Key(r Request) (string, error) {
 	err := json.NewEncoder(h).Encode([]any{
 		"pictures 1", p.info.Config, p.info.ScalingFactor, p.vae.Config(), p.vae.WeightsSHA256(), r.NumSamples,
 		r.CFGScale, r.Guided, r.Steps, r.Sampler, r.Seed, r.RNG, r.BatchSize, r.First, len(r.Labels), len(r.Captions),
+		p.precision,
 	})
 	if err != nil {
 		return "", err

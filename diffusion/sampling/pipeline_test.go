@@ -58,7 +58,7 @@ func TestPipeline(t *testing.T) {
 	vaeDir, v := newVAE(t, 4, 1)
 	ckpt := newCheckpoint(t, func(i *dit.Info) { i.VAE = v.WeightsSHA256() })
 	live := torch.Live()
-	p, err := Open(torchtest.Device(t), filepath.Dir(ckpt), vaeDir, "")
+	p, err := Open(torchtest.Device(t), filepath.Dir(ckpt), Options{VAE: vaeDir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestOpenRefuses(t *testing.T) {
 		{good, narrowDir, []string{narrowDir, "has 3 latent channels", "wants 4"}},
 		{unscaled, vaeDir, []string{"scaling factor of 0"}},
 	} {
-		p, err := Open(torchtest.Device(t), c.ckpt, c.vae, "")
+		p, err := Open(torchtest.Device(t), c.ckpt, Options{VAE: c.vae})
 		if err == nil {
 			p.Close()
 			t.Errorf("Open(%s, %s): no error", c.ckpt, c.vae)
@@ -171,7 +171,7 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 	// A checkpoint that does not say which autoencoder it wants takes what it is given.
-	p, err := Open(torchtest.Device(t), newCheckpoint(t, func(*dit.Info) {}), otherDir, "")
+	p, err := Open(torchtest.Device(t), newCheckpoint(t, func(*dit.Info) {}), Options{VAE: otherDir})
 	if err != nil {
 		t.Fatal(err)
 	}

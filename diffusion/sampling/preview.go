@@ -12,6 +12,7 @@ import (
 	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -21,6 +22,8 @@ type Preview struct {
 	Request Request
 	Labels  []sheet.Label // of the pictures: classes or captions; nil for a model without condition
 	Columns int           // pictures in a row; 0 for what suits a sheet
+	// Precision of both models, see [Options]. Weights are cast once a call of Draw.
+	Precision nn.Precision
 }
 
 const (
@@ -102,9 +105,14 @@ func (p *Preview) addCaptions(set *latents.Set, withLabels bool, most, each int)
 // Draw draws the pictures in the scope s, from latents of a scaling factor.
 func (p *Preview) Draw(ctx context.Context, s *torch.Scope, model *dit.DiT, v *vae.AutoencoderKL,
 	scalingFactor float64) (Pictures, error) {
-	z, err := Latents(ctx, s, model, p.Request)
+	precision := p.Precision.On(s.Device())
+	if err := precision.Validate(); err != nil {
+		return Pictures{}, err
+	}
+	s, dtype := precision.Scope(s), precision.DType()
+	z, err := Latents(ctx, s, model.As(s, dtype), p.Request)
 	if err != nil {
 		return Pictures{}, err
 	}
-	return Decode(ctx, s, v, z, scalingFactor)
+	return Decode(ctx, s, decoderAs(s, v, dtype), z, scalingFactor)
 }

@@ -1,6 +1,6 @@
 // Package sampling turns a checkpoint, an autoencoder and labels or prompts into pictures.
 //
-//	p, err := sampling.Open(torch.CPU, "results/000-DiT-XL-2", "vae", "")
+//	p, err := sampling.Open(torch.CPU, "results/000-DiT-XL-2", sampling.Options{})
 //	pictures, err := p.Sample(ctx, sampling.Request{Labels: []int{207, 360}, CFGScale: 4, Steps: "250"})
 //	err = sheet.WritePNG("dog.png", pictures.Images()[0])
 //
@@ -21,7 +21,8 @@ import (
 	"github.com/ditrun/ditrun/torch/philox"
 )
 
-// Latents draws scaled latents [n, C, I, J] for the request with the model in the scope s.
+// Latents draws scaled latents [n, C, I, J], Float32, for the request with the model in the scope s. It computes in the
+// precision of the model ([dit.DiT.As]) and of s ([torch.Scope.TF32]).
 func Latents(ctx context.Context, s *torch.Scope, model *dit.DiT, r Request) (*torch.Tensor, error) {
 	d, err := newDrawing(model, r)
 	if err != nil {

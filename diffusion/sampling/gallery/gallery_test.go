@@ -263,7 +263,7 @@ func texts(t *testing.T, path string) (image.Point, []sheet.Text) {
 func TestRecipe(t *testing.T) {
 	set := setOf("a")
 	set.Recipe = Recipe{Software: "ditrun v1.2.3", Command: "ditrun sample --ckpt run", NegativePrompt: "blur,\nnoise",
-		Model: "run, the best", ModelSHA256: "0123456789abcdef", VAE: "vae",
+		Model: "run, the best", ModelSHA256: "0123456789abcdef", VAE: "vae", Precision: "bf16",
 		Request: sampling.Request{CFGScale: 4, Steps: "10,15", Seed: 7}}
 	draw := func(path string) {
 		t.Helper()
@@ -290,7 +290,7 @@ func TestRecipe(t *testing.T) {
 	draw(path)
 	_, got := texts(t, path)
 	const fields = `Steps: "10,15", Sampler: ddpm, CFG scale: 4, Seed: 7, Size: 3x2, Model hash: 0123456789, ` +
-		`Model: "run, the best", VAE: vae, RNG: image, Batch size: 3, `
+		`Model: "run, the best", VAE: vae, Precision: bf16, RNG: image, Batch size: 3, `
 	want(path, got, "ditrun sample --ckpt run",
 		"cat\ndog, small\nNegative prompt: blur, noise\n"+fields+"Pictures: 8, Version: ditrun v1.2.3")
 	folder := filepath.Join(dir, "folder")

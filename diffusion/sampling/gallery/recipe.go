@@ -9,6 +9,7 @@ import (
 	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // A Recipe is what it takes to draw pictures again. PNG files hold it as text, under these keywords:
@@ -25,6 +26,7 @@ type Recipe struct {
 	Model, VAE     string // names
 	// ModelSHA256 and VAESHA256 are those of the weight files, "" where they are not known.
 	ModelSHA256, VAESHA256 string
+	Precision              nn.Precision // of both
 	Request                sampling.Request
 }
 
@@ -115,6 +117,7 @@ func (r *Recipe) texts(s *Set, subjects []string, command, number string) []shee
 	if q.Guided == dit.GuideAll {
 		add("CFG channels", "all")
 	}
+	add("Precision", r.Precision)
 	add("RNG", q.RNG)
 	add("Batch size", s.BatchSize)
 	fields = append(fields, number)
