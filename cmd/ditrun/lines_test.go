@@ -76,7 +76,7 @@ func TestLinesSayWhatIsUsed(t *testing.T) {
 	o = withFree(t, 58e9, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", in("vae"), "--global-seed",
 		"4", "--flip-prob", "0"}, vaeFlags)...)
 	o.said(t, "recipe  batch 8, 6 steps, lr 0.002, mse loss, KL weight 0.012, ema 0",
-		"        seed 4, 0 % of the pictures mirrored",
+		"        seed 4, 0 % of the pictures mirrored", "        trained in fp32, reconstructions in fp32",
 		"saves   each 183 kB, the last one kept; 58.0 GB are free")
 }
 

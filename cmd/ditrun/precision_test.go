@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,6 +40,9 @@ func TestPrecision(t *testing.T) {
 	if err := json.Unmarshal([]byte(o.stdout), &result); err != nil || result.Precision != nn.BF16 {
 		t.Errorf("--json says %q, error %v", result.Precision, err)
 	}
+	o = mustRun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", filepath.Join(dir, "vae"),
+		"--precision", "bf16"}, vaeFlags)...)
+	o.said(t, "        trained in fp32, reconstructions in bf16")
 }
 
 // TestPrecisionNote: who samples on a GPU in its default learns of bf16, nobody else does.

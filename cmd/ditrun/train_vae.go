@@ -65,6 +65,8 @@ func (o *trainVAEOptions) flags() []cli.Flag {
 			Usage: "decay a step of the average of the weights, which is kept; 0 keeps the last weights"},
 		&cli.Float64Flag{Name: "flip-prob", Destination: &o.train.FlipProb, Value: 0.5,
 			Usage: "`SHARE`: share of pictures that are mirrored, from 0 to 1"},
+		precisionFlag(&o.train.Precision,
+			"type of the arithmetic of reconstructions: fp32, tf32 or bf16; training is in fp32"),
 		&cli.Uint64Flag{Name: "global-seed", Destination: &c.Seed, Usage: "seed of weights, order and noise"},
 		&cli.IntFlag{Name: "log-every", Destination: &c.LogEvery, Value: 100,
 			Usage: "`STEPS`: steps between log lines"},
@@ -143,7 +145,7 @@ func trainVAECommand() *cli.Command {
 			{"Pictures", "image-size flip-prob orientation labels unconditional on-error num-workers"},
 			{"Model", "latent-channels downsample block-out-channels layers-per-block norm-num-groups"},
 			{"Optimisation", "batch-size lr loss kl-weight ema-decay global-seed"},
-			{"Length and saving", "max-steps ckpt-every resume log-every"},
+			{"Length and saving", "max-steps ckpt-every resume log-every precision"},
 		},
 		check: o.check,
 		alone: true,
@@ -184,7 +186,7 @@ func runTrainVAE(e *env, o *trainVAEOptions) error {
 		psnr, meanError = q.PSNR, q.MeanError
 	}
 	return e.result(map[string]any{"out": o.train.OutDir, "loss": result.Losses.Rec, "kl": result.Losses.KL,
-		"psnr": psnr, "mean_error": meanError, "verdict": result.Quality.Verdict(),
+		"psnr": psnr, "mean_error": meanError, "verdict": result.Quality.Verdict(), "precision": o.train.Precision,
 		"skipped": catalog.Missing(o.train.Source), "scaling_factor": 1 / result.LatentStd,
 		"seconds": time.Since(account.began).Seconds()})
 }
@@ -254,6 +256,7 @@ func (o *trainVAEOptions) openPictures(e *env) (closePictures func(), err error)
 	if t.Device, err = e.openDevice(); err != nil {
 		return nil, err
 	}
+	t.Precision = t.Precision.On(t.Device)
 	o.describe(e)
 	if t.Resume == nil || t.Resume.Data != t.DataName() {
 		found, err := o.pictures.findBad(e, src, 0, src.Len(), 1)
@@ -289,6 +292,7 @@ func (o *trainVAEOptions) describe(e *env) {
 	e.printf("recipe  batch %d, %s, lr %g, %s loss, KL weight %g, ema %g", c.BatchSize,
 		plural(c.MaxSteps, "step"), c.LR, c.Loss, c.KLWeight, c.EMADecay)
 	e.printf("        seed %d, %g %% of the pictures mirrored", c.Seed, 100*o.train.FlipProb)
+	e.printf("        trained in fp32, reconstructions in %s", o.train.Precision)
 	e.printf("saves   %s", o.saves)
 }
 

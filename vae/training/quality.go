@@ -9,6 +9,7 @@ import (
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -61,14 +62,24 @@ func (q Quality) String() string {
 const maxCompared = 64
 
 // MeasureQuality compares pictures of src, spread evenly over it, with what the model makes of the means of their
-// posteriors, and reports how many it took, from none to all. Pictures that cannot be decoded are passed over.
-func MeasureQuality(ctx context.Context, dev torch.Device, model *vae.AutoencoderKL, src catalog.Source,
-	side, batch int, report func(done, total int)) (Quality, error) {
+// posteriors in a precision ("": see [nn.Precision.On]), and reports how many it took, from none to all. Pictures that
+// cannot be decoded are passed over.
+func MeasureQuality(ctx context.Context, model *vae.AutoencoderKL, precision nn.Precision, src catalog.Source,
+	side, batch int, report func(done, total int)) (q Quality, err error) {
+	err = inPrecision(model, precision, func(r reconstructor) error {
+		q, err = r.quality(ctx, src, side, batch, report)
+		return err
+	})
+	return q, err
+}
+
+func (r reconstructor) quality(ctx context.Context, src catalog.Source, side, batch int,
+	report func(done, total int)) (Quality, error) {
 	var q Quality
 	var pix []uint8
 	n, sumError, sumPSNR := 0, 0.0, 0.0
 	compare := func() error {
-		made, err := reconstruct(dev, model, pix, n, side)
+		made, err := r.reconstruct(pix, n, side)
 		if err != nil {
 			return err
 		}
@@ -116,12 +127,29 @@ func MeasureQuality(ctx context.Context, dev torch.Device, model *vae.Autoencode
 	return q, nil
 }
 
+// A reconstructor is a model in a precision, in a scope.
+type reconstructor struct {
+	s     *torch.Scope
+	model *vae.AutoencoderKL
+}
+
+// inPrecision calls f with the model in a precision, for which its weights are cast once.
+func inPrecision(model *vae.AutoencoderKL, precision nn.Precision, f func(r reconstructor) error) error {
+	precision = precision.On(model.Device())
+	if err := precision.Validate(); err != nil {
+		return err
+	}
+	return torch.Run(model.Device(), func(s *torch.Scope) error {
+		s = precision.Scope(s.NoGrad())
+		return f(reconstructor{s, model.As(s, precision.DType(), false)})
+	})
+}
+
 // reconstruct returns what the model makes of n pictures [n, side, side, 3].
-func reconstruct(dev torch.Device, model *vae.AutoencoderKL, pix []uint8, n, side int) (made []uint8, err error) {
-	err = torch.Run(dev, func(s *torch.Scope) (err error) {
-		s = s.NoGrad()
-		mean, _ := model.Encode(s, vae.Pixels(s, pix, n, side, side))
-		made, err = vae.RGB(s, model.Decode(s, mean))
+func (r reconstructor) reconstruct(pix []uint8, n, side int) (made []uint8, err error) {
+	err = r.s.Try(func(s *torch.Scope) (err error) {
+		mean, _ := r.model.Encode(s, vae.Pixels(s, pix, n, side, side))
+		made, err = vae.RGB(s, r.model.Decode(s, mean))
 		return err
 	})
 	return made, err

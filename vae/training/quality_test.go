@@ -4,6 +4,8 @@ import (
 	"math"
 	"testing"
 
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/torchtest"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -50,8 +52,23 @@ func TestQuality(t *testing.T) {
 	}
 	defer model.Close()
 	// The size of the batches changes nothing that counts.
-	q, err := MeasureQuality(t.Context(), dev, model, src, 8, 7, func(int, int) {})
+	q, err := MeasureQuality(t.Context(), model, "", src, 8, 7, func(int, int) {})
 	if err != nil || q.Pictures != maxCompared || math.Abs(q.PSNR-r.Quality.PSNR) > 0.05 {
 		t.Errorf("%+v, want %+v, error %v", q, r.Quality, err)
+	}
+	// The precision does, by little.
+	live := torch.Live()
+	o.Precision = nn.BF16
+	o.setDefaults()
+	var narrow Result
+	if err := o.compare(t.Context(), model, &narrow); err != nil || narrow.Quality.PSNR == r.Quality.PSNR ||
+		math.Abs(narrow.Quality.PSNR-r.Quality.PSNR) > 0.5 || narrow.Reconstructions != r.Reconstructions {
+		t.Errorf("in bf16 %+v, want nearly %+v, error %v", narrow, r, err)
+	}
+	if n := torch.Live(); n != live {
+		t.Errorf("%d tensors live, %d before", n, live)
+	}
+	if o.Precision = nn.FP16; o.Validate() == nil {
+		t.Error("fp16: no error")
 	}
 }

@@ -26,19 +26,25 @@ func (o *Options) drawReconstructions(ctx context.Context, model *vae.Autoencode
 		return 0, err
 	}
 	pairs := make([]image.Image, len(pictures))
-	for i, original := range pictures {
-		if err := ctx.Err(); err != nil {
-			return 0, err
+	err = inPrecision(model, o.Precision, func(r reconstructor) error {
+		for i, original := range pictures {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			again, err := r.reconstruct(original, 1, side)
+			if err != nil {
+				return err
+			}
+			_, psnr := difference(original, again)
+			labels[i].Note = fmt.Sprintf("%.1f dB", psnr)
+			if pairs[i], err = pair(original, again, side); err != nil {
+				return err
+			}
 		}
-		again, err := reconstruct(o.Device, model, original, 1, side)
-		if err != nil {
-			return 0, err
-		}
-		_, psnr := difference(original, again)
-		labels[i].Note = fmt.Sprintf("%.1f dB", psnr)
-		if pairs[i], err = pair(original, again, side); err != nil {
-			return 0, err
-		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
 	}
 	title := "Left: picture, right: reconstruction."
 	if q.Pictures > 0 {

@@ -14,6 +14,7 @@
 package training
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ import (
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -37,6 +39,9 @@ type Options struct {
 	Device torch.Device
 	OutDir string
 
+	// Precision of the reconstructions that are compared: fp32, tf32 or bf16; "" means tf32 on CUDA, else fp32.
+	// Training, and the standard deviation of the latents, are in fp32.
+	Precision  nn.Precision
 	FlipProb   float64 // the share of pictures that are mirrored
 	NumWorkers int     // goroutines that decode; 0 means up to 4
 	SaveEvery  int     // steps between two saves of the run; 0 means only at its start and end
@@ -82,7 +87,7 @@ func (o *Options) Validate() error {
 	if !(o.FlipProb >= 0 && o.FlipProb <= 1) {
 		return fmt.Errorf("flip-prob %v: want 0 to 1", o.FlipProb)
 	}
-	return nil
+	return cmp.Or(o.Precision, nn.FP32).Validate()
 }
 
 // DataName names the pictures of a run and what is done to them, as [vae.State] keeps it.
@@ -221,7 +226,8 @@ func (o *Options) keep(ctx context.Context, model *vae.AutoencoderKL, r *Result)
 // compare measures the quality of a model that is written and draws the sheet. The model can be used without these, so
 // only the error of ctx is one.
 func (o *Options) compare(ctx context.Context, model *vae.AutoencoderKL, r *Result) (err error) {
-	r.Quality, err = MeasureQuality(ctx, o.Device, model, o.Source, o.Config.ImageSize, o.Config.BatchSize, o.OnCompare)
+	r.Quality, err = MeasureQuality(ctx, model, o.Precision, o.Source, o.Config.ImageSize, o.Config.BatchSize,
+		o.OnCompare)
 	if err == nil {
 		r.Reconstructions, err = o.drawReconstructions(ctx, model, r.Quality)
 	}
