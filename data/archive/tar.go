@@ -192,10 +192,12 @@ func (l *lister) addLabel(f File, ext string) error {
 	return nil
 }
 
-// Write adds a labelled picture to an archive, for [List] to find.
-func Write(t *tar.Writer, name string, l labels.Label, picture []byte) error {
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(picture)), Mode: 0o644, Format: tar.FormatPAX,
-		PAXRecords: map[string]string{labelRecord: l.String()}}
+// Write adds a picture to an archive, for [List] to find, with its label if that is not nil.
+func Write(t *tar.Writer, name string, l *labels.Label, picture []byte) error {
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(picture)), Mode: 0o644, Format: tar.FormatPAX}
+	if l != nil {
+		h.PAXRecords = map[string]string{labelRecord: l.String()}
+	}
 	if err := t.WriteHeader(h); err != nil {
 		return err
 	}

@@ -269,6 +269,10 @@ func TestCaptionMembers(t *testing.T) {
 			"[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
 		{"two tars", map[string][]byte{"x-0.tar": datatest.Tar(t, members[:6]),
 			"x-1.tar": datatest.Tar(t, members[6:])}, "data", "[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
+		{"shards without labels", map[string][]byte{
+			"x-0.tar": datatest.Tar(t, []datatest.File{{"a.txt", []byte("of a")}, {"a.png", pic}}),
+			"x-1.tar": datatest.Tar(t, []datatest.File{{"a.png", pic}, {"b.png", pic}, {"b.txt", []byte("of b")}})},
+			"data", "[/x-0/a.png=of a /x-1/b.png=of b]"},
 		{"compressed", map[string][]byte{"x.tar.gz": datatest.Gzip(t, datatest.Tar(t, members))}, "data",
 			"[0/a.png=json a 1/b.png=of b 1/c.png=of c]"},
 		{"JSON field", map[string][]byte{"x.tar": datatest.Tar(t, members)}, "data:alt", "[0/a.png=x;y]"},

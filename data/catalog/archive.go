@@ -39,7 +39,7 @@ func openArchives(ctx context.Context, location string, files []container, sizes
 			return nil, err
 		}
 	}
-	c.notes = a.notes
+	c.unlabelled, c.notes = a.shards, a.notes
 	if a.conflicts > 0 {
 		c.notes = append(c.notes, fmt.Sprintf("%s with different labels in .json and .cls: the one in .cls is used",
 			names.Plural(a.conflicts, "sample")))
@@ -61,6 +61,7 @@ type archives struct {
 
 	pictures, labelled int
 	flat               bool // no picture lies in a folder
+	shards             bool // of a data set without labels
 	nested             int  // archives within archives
 	conflicts          int  // samples of two labels
 	empty              []string
@@ -130,7 +131,9 @@ func (a *archives) classes(ctx context.Context, o *Options) (entries []entry, cl
 	case a.labelled > 0 && !(o.NoClasses && a.labelled < a.pictures):
 		entries, classes, err = a.byMembers()
 	case a.flat && len(a.files) > 1:
-		entries, classes, err = a.byArchives()
+		if entries, classes, notes, err = a.byArchives(); o.NoClasses {
+			notes = nil
+		}
 	default:
 		if entries, classes, notes, err = a.byFolders(o.NoClasses); err != nil || o.NoClasses {
 			break
@@ -160,9 +163,11 @@ func (a *archives) noPictures() error {
 }
 
 // twice is the error of members of one name in one archive, which follow each other: tar would leave only the last.
+// Rows of a table may well have one name.
 func (c *catalogue) twice() error {
 	for i := range len(c.entries) - 1 {
-		if a, b := &c.entries[i], &c.entries[i+1]; a.name == b.name && a.label == b.label && a.file == b.file {
+		if a, b := &c.entries[i], &c.entries[i+1]; a.name == b.name && a.label == b.label && a.file == b.file &&
+			path.Ext(c.files[a.file].path) != ".parquet" {
 			of := ""
 			if class := c.classes[a.label]; class != "" {
 				of = fmt.Sprintf(" of class %q", class)

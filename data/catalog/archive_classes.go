@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -155,28 +156,65 @@ func classNames(n int, entries []entry) []string {
 	return names
 }
 
-// byArchives takes each archive for a class.
-func (a *archives) byArchives() ([]entry, []string, error) {
+// byArchives takes each archive for a class. Shards are classes as far as the order of their pictures goes, until
+// [Open] drops them.
+func (a *archives) byArchives() (entries []entry, sorted, notes []string, err error) {
+	var doubtful bool
+	a.shards, doubtful = judgeNames(a.files)
 	var classes []string
 	for i := range a.files {
 		classes = append(classes, filename.Stem(a.files[i].path))
 	}
-	sorted := slices.Sorted(slices.Values(classes))
+	sorted = slices.Sorted(slices.Values(classes))
 	if len(slices.Compact(slices.Clone(sorted))) < len(classes) {
-		return nil, nil, errors.New("two archives have the same name, and each is a class")
+		return nil, nil, nil, errors.New("two archives have the same name, and each is a class")
 	}
 	for i, l := range a.listings {
-		if len(l.Pictures) == 0 {
-			return nil, nil, fmt.Errorf("%s, an archive of a class, holds no pictures", a.files[i].path)
+		if len(l.Pictures) == 0 && !a.shards {
+			return nil, nil, nil, fmt.Errorf("%s, an archive of a class, holds no pictures", a.files[i].path)
 		}
 	}
-	entries := a.entries()
+	entries = a.entries()
 	for i := range entries {
 		label, _ := slices.BinarySearch(sorted, classes[entries[i].file])
 		entries[i].label = int32(label)
 	}
-	return entries, sorted, nil
+	switch {
+	case a.shards:
+		notes = []string{fmt.Sprintf("no labels in the %d shards: the pictures are used without classes, for an "+
+			"unconditional model; --labels gives them classes", len(a.files))}
+	case doubtful:
+		notes = []string{fmt.Sprintf("each archive is a class, though some differ by a number alone (%s): "+
+			"--unconditional takes the pictures without classes", names.Few(sorted))}
+	}
+	return entries, sorted, notes, nil
 }
+
+// judgeNames says whether files without labels are shards, into which a program cut a data set, and not one a class:
+// their names differ by numbers alone, as those of train-00000-of-00010.parquet and 00000.tar do. Numbers without zeros
+// before them may be classes, and synsets are. It is doubtful where only some names differ so.
+func judgeNames(files []container) (shards, doubtful bool) {
+	masks := map[string]bool{}
+	plain := 0
+	for i := range files {
+		stem := strings.TrimSuffix(filename.Stem(files[i].path), ".tar")
+		if classes.IsSynset(stem) {
+			return false, false
+		}
+		if plainNumber.MatchString(stem) {
+			plain++
+		}
+		masks[number.ReplaceAllString(partOf.ReplaceAllString(stem, "0-of-0"), "0")] = true
+	}
+	shards = len(masks) == 1 && plain < len(files)
+	return shards, !shards && len(masks) < len(files)
+}
+
+var (
+	number      = regexp.MustCompile(`\d+`)
+	plainNumber = regexp.MustCompile(`^(0|[1-9]\d*)$`)
+	partOf      = regexp.MustCompile(`\d+-of-\d+.*`) // some programs end it with a hash
+)
 
 // byFolders takes the folders of an archive for classes, below those that all pictures have in common. Where there are
 // no folders, there are no classes; with noClasses a picture in no class folder is of a class without a name.

@@ -35,6 +35,8 @@ type catalogue struct {
 	remote  bool // each picture is a request to another machine
 	budget  *budget
 
+	unlabelled bool // the classes are shards
+
 	orientation picture.Orientation
 }
 

@@ -23,12 +23,13 @@ type savedIndex struct {
 	Labels, Files   []int32
 	Offsets, Length []int64
 	Notes           []string
+	Unlabelled      bool
 }
 
 // indexKey identifies what a catalogue was made from.
 func indexKey(set *store.Set, labelFile *labels.File, noClasses bool) string {
 	h := sha256.New()
-	fmt.Fprintln(h, "ditrun index 2")
+	fmt.Fprintln(h, "ditrun index 3")
 	for i := range set.Objects {
 		fmt.Fprintln(h, cacheKey("index", set, &set.Objects[i]))
 	}
@@ -66,13 +67,13 @@ func loadIndex(dir, key string, files []container, sizes []int64) *catalogue {
 		entries[i] = e
 	}
 	c := newCatalogue(files, entries, s.Classes)
-	c.notes = s.Notes
+	c.notes, c.unlabelled = s.Notes, s.Unlabelled
 	return c
 }
 
 // saveIndex keeps a catalogue for the next time.
 func (c *catalogue) saveIndex(dir, key string) error {
-	s := savedIndex{Classes: c.classes, Notes: c.notes}
+	s := savedIndex{Classes: c.classes, Notes: c.notes, Unlabelled: c.unlabelled}
 	names := make([]string, len(c.entries))
 	for i, e := range c.entries {
 		if strings.Contains(e.name, "\n") {

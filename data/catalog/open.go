@@ -73,7 +73,7 @@ func Open(ctx context.Context, location string, o Options) (Source, error) {
 		}
 		c.classes = classes.AsText(c.classes)
 	case *catalogue:
-		if o.NoClasses && !classes.None(c.classes) {
+		if (o.NoClasses || c.unlabelled) && !classes.None(c.classes) {
 			c.dropClasses()
 		}
 		c.classes = classes.AsText(c.classes)

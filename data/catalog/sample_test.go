@@ -420,7 +420,8 @@ func TestParquetLabels(t *testing.T) {
 		},
 		"list of pictures": {
 			map[string][]byte{"a.parquet": tableOfLists(t)},
-			"columns image.list.element, label: want image {bytes, path} and label: column image holds a list in a row",
+			"columns image.list.element, label: want image {bytes, path}, and label for classes: column image holds " +
+				"a list in a row",
 		},
 		"damaged names": {
 			map[string][]byte{"a.parquet": datatest.Table(t, nil, parquet.KeyValueMetadata("huggingface", "{"))},

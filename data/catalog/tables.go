@@ -68,6 +68,9 @@ func memberName(p *table.Picture) string {
 // nameClasses gives the classes of a set, if it consists of tables, the names in their metadata, which have to be the
 // same in all of them.
 func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []string) error {
+	if c.unlabelled {
+		return nil
+	}
 	all := make([][]string, len(kinds))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(indexWorkers)

@@ -1,10 +1,14 @@
 package catalog
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/parquet-go/parquet-go"
 
 	"github.com/ditrun/ditrun/data/internal/datatest"
 	"github.com/ditrun/ditrun/data/store/storetest"
@@ -71,6 +75,94 @@ func TestUnsorted(t *testing.T) {
 		if _, _, err := openBoth(t, server, treeOf(files), Options{NoClasses: true}); err == nil ||
 			!strings.Contains(err.Error(), "no pictures: want a folder of pictures") {
 			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+// unlabelled is a table of pictures, made from files of the given names, without a column of labels.
+func unlabelled(t *testing.T, names ...string) []byte {
+	t.Helper()
+	type row struct {
+		Image struct {
+			Bytes []byte `parquet:"bytes"`
+			Path  string `parquet:"path"`
+		} `parquet:"image"`
+	}
+	rows := make([]row, len(names))
+	for i, name := range names {
+		rows[i].Image.Bytes, rows[i].Image.Path = datatest.PNG(t, 2+i, 2), name
+	}
+	var b bytes.Buffer
+	if err := parquet.Write(&b, rows); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestShardsWithoutLabels: the shards of a data set without labels are no classes; archives of classes are.
+func TestShardsWithoutLabels(t *testing.T) {
+	p := datatest.PNG(t, 2, 2)
+	shard := datatest.Tar(t, []datatest.File{{"a.png", p}, {"a.txt", []byte("a cat")}, {"b.png", p}})
+	table := unlabelled(t, "x/a.png", "b.png")
+	const note = "no labels in the 2 shards: the pictures are used without classes, for an unconditional model; " +
+		"--labels gives them classes"
+	const doubt = ": --unconditional takes the pictures without classes"
+	for name, c := range map[string]struct {
+		files string
+		of    []byte
+		want  string
+	}{
+		"tables": {"train-00000-of-00002.parquet train-00001-of-00002.parquet", table,
+			" | train-00000-of-00002/a.png:0 train-00000-of-00002/b.png:0 train-00001-of-00002/a.png:0 " +
+				"train-00001-of-00002/b.png:0 | " + note},
+		"tables with hashes": {"train-00000-of-00002-ab1c.parquet train-00001-of-00002-d22e.parquet",
+			unlabelled(t, ""),
+			" | train-00000-of-00002-ab1c/00000000.png:0 train-00001-of-00002-d22e/00000000.png:0 | " + note},
+		"rows of one name": {"x.parquet", unlabelled(t, "a.png", "a.png"), " | a.png:0 a.png:0 | " + noFolders},
+		"numbered archives": {"00000.tar 00001.tar", shard,
+			" | 00000/a.png:0 00000/b.png:0 00001/a.png:0 00001/b.png:0 | " + note},
+		"named archives": {"part-9.tar part-10.tar", shard,
+			" | part-10/a.png:0 part-10/b.png:0 part-9/a.png:0 part-9/b.png:0 | " + note},
+		"an empty one": {"x-0.tar x-1.tar:empty", shard,
+			" | x-0/a.png:0 x-0/b.png:0 | " + note + " | empty archives and tables are left out: x-1.tar"},
+		"classes": {"cat.tar dog.tar", shard, "cat dog | a.png:0 b.png:0 a.png:1 b.png:1"},
+		"synsets": {"n01440764.tar n01443537.tar", shard, "n01440764 n01443537 | a.png:0 b.png:0 a.png:1 b.png:1"},
+		"numbers": {"0.tar 1.tar", shard, "0 1 | a.png:0 b.png:0 a.png:1 b.png:1 | each archive is a class, though " +
+			"some differ by a number alone (0, 1)" + doubt},
+		"shards of classes": {"cat-0.tar cat-1.tar dog-0.tar", shard, "cat-0 cat-1 dog-0 | a.png:0 b.png:0 a.png:1 " +
+			"b.png:1 a.png:2 b.png:2 | each archive is a class, though some differ by a number alone (cat-0, cat-1, " +
+			"dog-0)" + doubt},
+	} {
+		files := map[string][]byte{}
+		for _, file := range strings.Fields(c.files) {
+			if file, empty := strings.CutSuffix(file, ":empty"); empty {
+				files[file] = make([]byte, 1024)
+			} else {
+				files[file] = c.of
+			}
+		}
+		dir := datatest.WriteFiles(t, files)
+		if got := summary(t, dir, Options{}); got != c.want {
+			t.Errorf("%s: %s\nwant %s", name, got, c.want)
+		}
+		// Where they are asked for without classes, they are the same but for what is said.
+		cache := t.TempDir()
+		var hashes []string
+		for _, o := range []Options{{}, {}, {NoClasses: true}, {NoClasses: true}} { // first without, then by an index
+			o.CacheDir = cache
+			src, err := Open(t.Context(), dir, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			hashes = append(hashes, src.Hash())
+			if text := strings.Join(src.Notes(), " "); o.NoClasses && (strings.Contains(text, "shards") ||
+				strings.Contains(text, "class")) {
+				t.Errorf("%s, asked for without classes: %s", name, text)
+			}
+			src.Close()
+		}
+		if len(slices.Compact(hashes)) > 1 {
+			t.Errorf("%s: hashes %q", name, hashes)
 		}
 	}
 }

@@ -16,12 +16,13 @@ import (
 	"github.com/ditrun/ditrun/internal/names"
 )
 
-// A Picture is a row of a table of pictures, as Hugging Face's datasets writes it: image {bytes, path}, label.
+// A Picture is a row of a table of pictures, as Hugging Face's datasets writes it: image {bytes, path}, and mostly
+// label.
 type Picture struct {
 	Row     int
-	Content []byte // empty where the row has no picture; valid until found returns
-	Path    string // the file it was made from, "" if the row does not say
-	Label   labels.Label
+	Content []byte        // empty where the row has no picture; valid until found returns
+	Path    string        // the file it was made from, "" if the row does not say
+	Label   *labels.Label // nil where the table has none
 }
 
 // Pictures calls found with the rows of a table of pictures in their order; an error of found ends it.
@@ -110,7 +111,7 @@ var (
 	labelColumns = []string{"label", "labels", "cls", "fine_label"}
 )
 
-// findColumns looks for image {bytes, path} and label by the names in use.
+// findColumns looks for image {bytes, path} and label by the names in use. There may be no label.
 func findColumns(schema *parquet.Schema) (pictureColumns, error) {
 	c := pictureColumns{bytes: -1, path: -1, label: -1}
 	index := map[string]int{}
@@ -139,37 +140,46 @@ func findColumns(schema *parquet.Schema) (pictureColumns, error) {
 			break
 		}
 	}
-	if c.bytes < 0 || c.label < 0 {
-		err := fmt.Errorf("columns %s: want image {bytes, path} and label", strings.Join(all, ", "))
-		for _, name := range all {
-			top, inner, _ := strings.Cut(name, ".")
-			if strings.HasPrefix(inner, "list.") && slices.Contains(slices.Concat(imageColumns, labelColumns), top) {
-				err = fmt.Errorf("%w: column %s holds a list in a row, not one value", err, top)
-			}
+	if c.bytes >= 0 && c.label >= 0 {
+		return c, nil
+	}
+	err := fmt.Errorf("columns %s: want image {bytes, path}, and label for classes", strings.Join(all, ", "))
+	lists := false
+	for _, name := range all {
+		top, inner, _ := strings.Cut(name, ".")
+		if strings.HasPrefix(inner, "list.") && (c.bytes < 0 && slices.Contains(imageColumns, top) ||
+			slices.Contains(labelColumns, top)) {
+			err, lists = fmt.Errorf("%w: column %s holds a list in a row, not one value", err, top), true
 		}
+	}
+	if c.bytes < 0 || lists {
 		return c, err
 	}
 	return c, nil
 }
 
-// labelOf returns the label of a row.
-func (c *pictureColumns) labelOf(v parquet.Value) (l labels.Label, err error) {
+// labelOf returns the label of a row, nil where the table has none.
+func (c *pictureColumns) labelOf(v parquet.Value) (*labels.Label, error) {
+	var l labels.Label
+	var err error
 	switch {
+	case c.label < 0:
+		return nil, nil
 	case v.IsNull():
-		return l, fmt.Errorf("%s is null: want a label in each row", c.labelName)
+		return nil, fmt.Errorf("%s is null: want a label in each row", c.labelName)
 	case v.Kind() == parquet.ByteArray:
 		l, err = labels.Parse(string(v.ByteArray()))
 	default:
 		l, err = labels.Number(v.Int64())
 	}
 	if err != nil {
-		return l, err
+		return nil, err
 	}
 	if n := len(c.classes); n > 0 && l.Class == "" && int(l.Number) >= n {
-		return l, fmt.Errorf("label %d: the file names %d classes, 0 to %d (%s)", l.Number, n, n-1,
+		return nil, fmt.Errorf("label %d: the file names %d classes, 0 to %d (%s)", l.Number, n, n-1,
 			names.Few(c.classes))
 	}
-	return l, nil
+	return &l, nil
 }
 
 // pictureRows are the rows of a row group: bytes, path and label of each.
@@ -267,7 +277,7 @@ func (r *pictureRows) close() {
 // classNames returns the names that the metadata give to the numbers in the column of labels.
 func classNames(file *File, c pictureColumns) ([]string, error) {
 	text, ok := file.Lookup("huggingface")
-	if !ok {
+	if !ok || c.label < 0 {
 		return nil, nil
 	}
 	if leaf, err := ColumnAt(file, c.label); err != nil || leaf.Kind() == parquet.ByteArray {
