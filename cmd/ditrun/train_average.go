@@ -90,7 +90,7 @@ func (t *trainJob) describeAverage(steps int) {
 		if decay == fits {
 			t.printf("ema     decay %g, as the run has %s steps; the paper's is %g", decay, n, paper)
 		} else {
-			t.printf("ema     decay %g, as the run began with; %g would fit %s steps", decay, fits, n)
+			t.printf("ema     decay %g, as at the start of the run; %g would fit %s steps", decay, fits, n)
 		}
 	}
 	// A handful of steps is a try, of which nobody expects pictures.

@@ -36,14 +36,14 @@ func TestAverageFollowsLength(t *testing.T) {
 	}
 	const first, second = "000-DiT-16x1x2-2", "001-DiT-16x1x2-2"
 	has(train("40"), first, "0.75", "\nema     decay 0.75, as the run has 40 steps; the paper's is 0.9999\n")
-	longer := "\nema     decay 0.75, as the run began with; 0.8 would fit 50 steps\n"
+	longer := "\nema     decay 0.75, as at the start of the run; 0.8 would fit 50 steps\n"
 	o := train("50", "--resume", "auto")
 	has(o, first, "0.75", longer)
 	if !strings.Contains(o.stdout, "Continuing from step 40\n") || strings.Contains(o.stderr, "ditrun:") {
 		t.Errorf("the run was not continued as it was: %s%s", o.stdout, o.stderr)
 	}
 	o = mustRun(t, "train", "--resume", filepath.Join(results, first), "--max-steps", "55")
-	has(o, first, "0.75", "\nema     decay 0.75, as the run began with; 0.82 would fit 55 steps\n")
+	has(o, first, "0.75", "\nema     decay 0.75, as at the start of the run; 0.82 would fit 55 steps\n")
 
 	// A decay that was chosen is another run; without one the newest is continued whose decay nobody chose.
 	o = train("40", "--resume", "auto", "--ema-decay", "0.9999")

@@ -22,9 +22,15 @@ func Changes(before, now Config, samples, step int) []string {
 	was, will := before.Steps(samples), now.Steps(samples)
 	if was != will && (before.falls() || now.falls()) {
 		last, next := before.learningRate(step-1, was), now.learningRate(step, will)
-		list = append(list, fmt.Sprintf(
-			"the learning rate falls over %d steps instead of %d: it goes from %.3g at step %d "+
-				"to %.3g at step %d (times %.3g)", will, was, last, step, next, step+1, next/last))
+		course := "falls"
+		switch w := now.WarmupSteps; {
+		case step < w && w < will:
+			course = fmt.Sprintf("rises to step %d, then falls", w)
+		case step < w:
+			course = "rises"
+		}
+		list = append(list, fmt.Sprintf("the learning rate %s over %d steps instead of %d: it goes from %.3g "+
+			"at step %d to %.3g at step %d (times %.3g)", course, will, was, last, step, next, step+1, next/last))
 	}
 	return list
 }

@@ -33,6 +33,17 @@ func TestChanges(t *testing.T) {
 			func(c *Config) { c.LRSchedule, c.MaxSteps = "cosine", 20 },
 			[]string{"the learning rate falls over 20 steps instead of 10: it goes from 9.55e-06 at step 9 to " +
 				"5.78e-05 at step 10 (times 6.06)"}},
+		// A rate that rises to step 15 is (step + 1)/15 of what it is to be, however long the run is.
+		{"a longer run that still rises",
+			func(c *Config) { c.LRSchedule, c.WarmupSteps, c.MaxSteps = "linear", 15, 30 },
+			func(c *Config) { c.LRSchedule, c.WarmupSteps, c.MaxSteps = "linear", 15, 60 },
+			[]string{"the learning rate rises to step 15, then falls over 60 steps instead of 30: it goes from " +
+				"6e-05 at step 9 to 6.67e-05 at step 10 (times 1.11)"}},
+		{"a run that became as short as its warm-up",
+			func(c *Config) { c.LRSchedule, c.WarmupSteps, c.MaxSteps = "linear", 15, 30 },
+			func(c *Config) { c.LRSchedule, c.WarmupSteps, c.MaxSteps = "linear", 15, 12 },
+			[]string{"the learning rate rises over 12 steps instead of 30: it goes from 6e-05 at step 9 to " +
+				"6.67e-05 at step 10 (times 1.11)"}},
 		{"a checkpoint of an older version",
 			func(c *Config) { c.LRSchedule, c.OnBadStep, c.Accumulation, c.DataOrder = "", "", 0, "" },
 			func(c *Config) { c.OnBadStep, c.Accumulation = "stop", 1 }, nil},
