@@ -20,6 +20,7 @@ type Info struct {
 	Classes       []string `json:"classes,omitempty"`    // names by label
 	ScalingFactor float64  `json:"scaling_factor"`       // of the latents it was trained on
 	VAE           string   `json:"vae_sha256,omitempty"` // of the weights that made the latents
+	VAEName       string   `json:"vae_name,omitempty"`   // what the file calls them, "" where it does not say
 	// TextEncoder made the captions' states that a model conditioned on text was trained with.
 	TextEncoder TextEncoder `json:"text_encoder,omitzero"`
 	Step        int         `json:"step"`

@@ -30,8 +30,6 @@ type Weights struct {
 	Layout string
 	// Part says which of several sets of weights was taken, such as "ema".
 	Part string
-	// VAEName is the autoencoder that the file asks for, "" where it does not say.
-	VAEName string
 	// Notes say what was assumed or computed because the file does not hold it.
 	Notes []string
 

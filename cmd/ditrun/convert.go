@@ -176,7 +176,11 @@ func (o *convertOptions) openVAE(w *dit.Weights) (*vae.Weights, error) {
 		return vae.Read(o.vae)
 	}
 	path, err := sampling.Autoencoder(w)
-	if errors.Is(err, sampling.ErrNoVAE) {
+	if found := autoencoderFor(err); found != "" {
+		return vae.Read(found)
+	}
+	none := (*sampling.VAEError)(nil)
+	if errors.As(err, &none) && none.Path == "" {
 		return nil, withVAEHint(usagef("convert: a diffusers folder needs the autoencoder of the model's latents: %w",
 			err))
 	} else if err != nil {

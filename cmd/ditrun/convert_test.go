@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -116,7 +118,7 @@ func TestConvertRefuses(t *testing.T) {
 			texts []string
 		}{
 			{[]string{"--ckpt", alone, "--to", "diffusers", "--out", filepath.Join(dir, "p")}, 2,
-				[]string{"--vae", "ditrun fetch sd-vae-ft-ema"}},
+				[]string{"--vae", "its latents were made by vae (sha256 "}},
 			{[]string{"--to", "diffusers", "--vae", r.run, "--out", filepath.Join(dir, "p")}, 1, []string{"open VAE"}},
 			{[]string{"--to", "diffusers", "--vae", r.vae, "--out", filepath.Join(dir, "full")}, 1,
 				[]string{"not empty"}},
@@ -186,6 +188,26 @@ func TestTrainFromWeights(t *testing.T) {
 		t.Error("a run folder in spite of the refusal")
 	}
 	ditrun(t, args("e", filepath.Join(dir, "gone"))...).refused(t, 1, "gone")
+
+	// Weights that know latents of another autoencoder begin a run, with a warning; one that goes on has none.
+	other, latents := filepath.Join(dir, "other"), filepath.Join(dir, "latents")
+	mustRun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", other, "--global-seed", "1"},
+		vaeFlags)...)
+	mustRun(t, "encode-latents", "--data", r.pictures, "--vae", other, "--out", latents)
+	for _, more := range [][]string{{"--data", latents}, {"--data", r.pictures, "--vae", other, "--image-size", "8"}} {
+		run := fmt.Sprint("g", len(more))
+		said := regexp.MustCompile(`ditrun: warning: the .* of ` + more[1] + ` are of another autoencoder \(other, ` +
+			`sha256 [0-9a-f]{12}\.\.\.\) than those that --init-from ` + r.run + ` was trained on \(vae, sha256 ` +
+			`[0-9a-f]{12}\.\.\.\): the model has to learn them anew\n`)
+		o = succeed(t, args(run, r.run, more...)...)
+		if n := len(said.FindAllString(o.stderr, -1)); n != 1 {
+			t.Errorf("%q: %d warnings of another autoencoder, want one:\n%s", more, n, o.stderr)
+		}
+		o = succeed(t, args(run, r.run, append(more, "--resume", "auto", "--max-steps", "5")...)...)
+		if said.MatchString(o.stderr) {
+			t.Errorf("%q: a run that goes on is warned of what it began with:\n%s", more, o.stderr)
+		}
+	}
 }
 
 func TestInspect(t *testing.T) {

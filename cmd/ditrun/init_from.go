@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"path/filepath"
 
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
@@ -68,4 +70,16 @@ func (o *trainOptions) initialWeights(e *env, set samples.Set) (*dit.Weights, er
 	}
 	o.config.Model, o.config.Init = w.Config, w.Source
 	return w, nil
+}
+
+// compareAutoencoders warns where the weights of --init-from know latents of another autoencoder than those of the run.
+func (t *trainJob) compareAutoencoders() {
+	w, set := t.weights, &t.set
+	if w.VAE == "" || set.VAE == "" || w.VAE == set.VAE {
+		return
+	}
+	t.warn("the %s of %s are of another autoencoder (%s, sha256 %.12s...) than those that --init-from %s was trained "+
+		"on (%s, sha256 %.12s...): the model has to learn them anew", t.samples(), set.Name,
+		cmp.Or(set.VAEName, filepath.Base(t.options.vae)), set.VAE, t.options.initFrom, cmp.Or(w.VAEName, "no name"),
+		w.VAE)
 }

@@ -7,6 +7,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -126,7 +127,7 @@ func TestSampleOutputs(t *testing.T) {
 	sheet := filepath.Join(dir, "sheet.png")
 	o := mustRun(t, r.sample(sheet, "--num-samples", "8")...)
 	if !strings.Contains(o.stdout, "model   DiT-16x1x2/2 after 6 steps (ditrun, safetensors), 8-pixel images, 4\n"+
-		"        classes, VAE with scaling factor ") ||
+		"        classes, vae with scaling factor ") ||
 		!strings.HasSuffix(o.stdout, "written to "+sheet+"\n") {
 		t.Errorf("printed\n%s", o.stdout)
 	}
@@ -289,6 +290,57 @@ func TestResumeByName(t *testing.T) {
 	if !strings.Contains(out, "lr 0.001 before, 0.5 now") {
 		t.Error(out)
 	}
+}
+
+// TestResumeWithOtherData: a run of latents does not go on with pictures, nor a run of pictures with latents, nor one
+// of classes without them, and the error names both.
+func TestResumeWithOtherData(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	latents, pictures := filepath.Join(dir, "latents"), filepath.Join(dir, "pictures")
+	mustRun(t, r.train("--run-dir", latents, "--max-steps", "2", "--image-size", "8")...)
+	encoding := []string{"train", "--data", r.pictures, "--vae", r.vae, "--image-size", "8"}
+	succeed(t, slices.Concat(encoding, []string{"--run-dir", pictures, "--max-steps", "2"}, trainFlags)...)
+	warning := regexp.MustCompile(`(?m)^ditrun: warning: pictures are encoded again at every step.*\n`)
+	said := func(args ...string) outcome {
+		o := ditrun(t, args...)
+		o.stderr = warning.ReplaceAllString(o.stderr, "")
+		return o
+	}
+	resume := func(run string, more ...string) outcome {
+		return said(append([]string{"train", "--resume", run, "--max-steps", "4"}, more...)...)
+	}
+	gone := copyOf(t, latents)
+	write(t, filepath.Join(gone, "config.yaml"), bytes.Replace(read(t, filepath.Join(gone, "config.yaml")),
+		[]byte("vae: "+r.vae), []byte(`vae: ""`), 1))
+	unchanged(t, func() {
+		resume(latents, "--data", r.pictures).refused(t, 1, "resume "+latents+": it was trained on latents ("+r.latents+
+			"), --data "+r.pictures+" holds pictures", "hint: give the latents that it was trained on; --init-from ")
+		said(slices.Concat(encoding, []string{"--run-dir", latents, "--resume", "auto", "--max-steps", "4"},
+			trainFlags)...).refused(t, 1, "it was trained on latents ("+r.latents+"), --data ")
+		resume(gone, "--data", r.pictures).refused(t, 1, "resume "+gone+": it was trained on latents ("+r.latents+
+			"), open "+r.pictures+": no manifest.json", "hint: give the latents that it was trained on; --init-from ")
+		resume(pictures, "--data", r.latents).refused(t, 1, "resume "+pictures+": it was trained on pictures ("+
+			r.pictures+"), --data "+r.latents+" holds latents", "hint: give the pictures that it was trained on")
+	}, latents, pictures, gone)
+
+	// Latents of the same pictures without their classes have the hash of those with them.
+	flat := filepath.Join(dir, "flat")
+	mustRun(t, "encode-latents", "--data", r.pictures, "--vae", r.vae, "--out", flat, "--unconditional")
+	free := filepath.Join(dir, "free")
+	mustRun(t, slices.Concat([]string{"train", "--data", flat, "--run-dir", free, "--max-steps", "2"}, trainFlags)...)
+	unchanged(t, func() {
+		resume(latents, "--data", flat).refused(t, 1, "it was trained on 4 classes, the data in "+flat+" have none")
+		for _, c := range []struct{ run, is, asks string }{
+			{latents, "class", "--unconditional"}, {latents, "class", "--condition none"},
+			{latents, "class", "--condition text"}, {free, "none", "--condition class"},
+		} {
+			resume(c.run, strings.Fields(c.asks)...).refused(t, 2, "--resume "+c.run+": the run has --condition "+c.is+
+				", "+c.asks+" asks for another model", "hint: leave "+c.asks+" out to continue the run; without ")
+		}
+	}, latents, free)
+	mustRun(t, "train", "--resume", free, "--max-steps", "4", "--unconditional")
+	mustRun(t, "train", "--resume", latents, "--max-steps", "4", "--condition", "class")
 }
 
 // TestShortRunWarns: the paper's average of the weights is still mostly the first random ones after few steps.

@@ -211,7 +211,12 @@ func runSample(e *env, o *sampleOptions) error {
 
 // open opens the checkpoint with its autoencoder.
 func (o *sampleOptions) open(dev torch.Device) (*sampling.Pipeline, error) {
-	p, err := sampling.Open(dev, o.ckpt, sampling.Options{VAE: o.vae, Model: o.model, Precision: o.precision})
+	opts := sampling.Options{VAE: o.vae, Model: o.model, Precision: o.precision}
+	p, err := sampling.Open(dev, o.ckpt, opts)
+	if path := autoencoderFor(err); path != "" {
+		opts.VAE = path
+		p, err = sampling.Open(dev, o.ckpt, opts)
+	}
 	return p, withVAEHint(err)
 }
 

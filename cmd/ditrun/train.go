@@ -18,6 +18,7 @@ import (
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 )
@@ -52,7 +53,8 @@ type trainJob struct {
 	process dist.Env
 	group   *dist.Group
 
-	derived    []string // keys of the configuration whose values follow from the length of the run
+	derived    []string     // keys of the configuration whose values follow from the length of the run
+	weights    *dit.Weights // of --init-from, nil without
 	resume     resumePoint
 	resumeErr  error  // why there is none
 	weightsErr error  // why the run cannot begin with --init-from
@@ -91,10 +93,10 @@ func runTrain(e *env, o *trainOptions) error {
 	o.fitToClasses(e, t.set)
 	if t.weightsErr = unfound; unfound == nil {
 		endWait = e.waiting("opening the initial weights")
-		weights, err := o.initialWeights(e, t.set)
+		t.weights, err = o.initialWeights(e, t.set)
 		endWait()
-		if weights != nil {
-			defer weights.Close()
+		if t.weights != nil {
+			defer t.weights.Close()
 		}
 		if t.weightsErr = err; err != nil && o.resume == "none" {
 			return err
@@ -115,6 +117,9 @@ func runTrain(e *env, o *trainOptions) error {
 		endWait := e.waiting("checking the checkpoint")
 		t.resume, t.resumeErr = o.resumePoint(hash, t.isConfigOf)
 		endWait()
+		if t.resumeErr == nil {
+			t.resumeErr = t.resume.checkKind(t.set)
+		}
 		for _, text := range t.resume.warnings {
 			e.warn("%s", text)
 		}
@@ -165,6 +170,9 @@ func (t *trainJob) train(job training.Job, start runStart, metrics net.Listener)
 	folder := start.folder
 	if t.weightsErr != nil {
 		t.warn("%v; the run goes on from its checkpoint", t.weightsErr)
+	}
+	if start.Checkpoint == "" && t.weights != nil {
+		t.compareAutoencoders()
 	}
 	for _, note := range folder.Notes() {
 		t.warn("%s", note)

@@ -56,7 +56,7 @@ func (t *trainJob) checkPictures() error {
 	name := t.set.Name
 	t.set = t.source.Set()
 	t.set.Name = name
-	return nil
+	return t.options.checkBatch(t.set)
 }
 
 // tell makes v known to the other processes under key.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"path/filepath"
 	"runtime"
 
 	"github.com/ditrun/ditrun/data/catalog"
@@ -66,7 +67,7 @@ func openTrainInput(e *env, o *trainOptions, process dist.Env) (*trainInput, err
 func (t *trainInput) openLatents(e *env, o *trainOptions, process dist.Env) (err error) {
 	set, err := latents.Open(o.data)
 	if isMissing(err) {
-		return withHint(err, "`ditrun encode-latents` makes latents from pictures")
+		return o.checkKindOfRun(withHint(err, "`ditrun encode-latents` makes latents from pictures"))
 	} else if err != nil {
 		return err
 	}
@@ -74,6 +75,11 @@ func (t *trainInput) openLatents(e *env, o *trainOptions, process dist.Env) (err
 	t.closers = append(t.closers, func() { set.Close() })
 	if t.dev, err = e.openDeviceOf(process); err != nil {
 		return err
+	}
+	if process.Rank == 0 {
+		if err := o.findVAE(e, set); err != nil {
+			return err
+		}
 	}
 	if o.config.SampleEvery > 0 && process.Rank == 0 {
 		if err := t.openVAE(o); err != nil {
@@ -92,6 +98,22 @@ func (t *trainInput) openLatents(e *env, o *trainOptions, process dist.Env) (err
 	}
 	t.closers = append(t.closers, resident.Close)
 	t.source = resident
+	return nil
+}
+
+// findVAE looks for the autoencoder that made the latents, where no flag says which it is: in the current folder,
+// beside the latents and in the cache. The run folder then knows it.
+func (o *trainOptions) findVAE(e *env, set *latents.Set) error {
+	if o.vae != "" {
+		return nil
+	}
+	made := set.Manifest().VAE
+	if o.vae = findAutoencoder(made.Name, made.SHA256, ".", filepath.Dir(filepath.Clean(o.data))); o.vae != "" {
+		e.printf("vae     %s, which made the latents", o.vae)
+	} else if o.config.SampleEvery > 0 {
+		return withHint(usagef("train: --sample-every needs --vae"), "give the autoencoder that made the latents, "+
+			"%s (sha256 %.12s...)", made.Name, made.SHA256)
+	}
 	return nil
 }
 

@@ -85,8 +85,8 @@ func (o *trainOptions) flags() []cli.Flag {
 		&cli.IntFlag{Name: "keep-every", Destination: &c.KeepEvery, DefaultText: "none",
 			Usage: "with --keep-last: also keep one every `STEPS`"},
 		&cli.IntFlag{Name: "sample-every", Destination: &c.SampleEvery, DefaultText: "never",
-			Usage: "`STEPS`: steps between previews; needs --vae"},
-		&cli.StringFlag{Name: "vae", Destination: &o.vae,
+			Usage: "`STEPS`: steps between previews; needs the autoencoder"},
+		&cli.StringFlag{Name: "vae", Destination: &o.vae, DefaultText: "that of the latents, where it is found",
 			Usage: "`PATH|NAME`: the autoencoder that made the latents, for previews; or that encodes pictures"},
 		fetchFlag(&o.fetch),
 		&cli.StringFlag{Name: "metrics-addr", Destination: &o.metricsAddr, DefaultText: "nowhere",
@@ -210,7 +210,7 @@ func (o *trainOptions) ofRun(err error) error {
 	if _, gone := os.Stat(o.vae); gone != nil {
 		err = disk.Bare(gone)
 	}
-	err = &sampling.RunVAEError{Config: o.runConfig, Path: o.vae, Err: err}
+	err = &sampling.VAEError{Config: o.runConfig, Path: o.vae, Err: err}
 	return withVAEHint(fmt.Errorf("resume %s: %w", o.resume, err))
 }
 
@@ -246,7 +246,7 @@ func (o *trainOptions) check(given func(string) bool) error {
 	if err := o.pictures.check(); err != nil {
 		return err
 	}
-	if c.SampleEvery > 0 && o.vae == "" {
+	if c.SampleEvery > 0 && o.vae == "" && !o.hasLatents() { // which know theirs
 		return withHint(usagef("train: --sample-every needs --vae"),
 			"give the folder that encode-latents was given with --vae")
 	}
@@ -260,8 +260,25 @@ func (o *trainOptions) check(given func(string) bool) error {
 	if c.Model.Condition, err = dit.ParseCondition(o.condition); err != nil {
 		return ofFlag(err)
 	}
+	return o.checkCondition()
+}
+
+// checkCondition is check for what the model is told, which a run keeps.
+func (o *trainOptions) checkCondition() error {
+	c := &o.config
+	if before, known := o.conditionOfRun(); known { // from which come the flags that were not given
+		flag, asked := "--condition "+o.condition, c.Model.Condition
+		if o.unconditional && asked == before {
+			flag, asked = "--unconditional", dit.OnNothing
+		}
+		if asked != before {
+			return withHint(usagef("--resume %s: the run has --condition %s, %s asks for another model", o.resume,
+				before, flag), "leave %s out to continue the run; without --resume a new one begins", flag)
+		}
+		return nil
+	}
 	if o.unconditional && c.Model.Condition != dit.OnNothing {
-		if given("condition") {
+		if o.given("condition") {
 			return usagef("train: --unconditional and --condition %s exclude each other", c.Model.Condition)
 		}
 		c.Model.Condition = dit.OnNothing
@@ -269,10 +286,23 @@ func (o *trainOptions) check(given func(string) bool) error {
 	return nil
 }
 
+// conditionOfRun is what the model of the run that --resume names is told.
+func (o *trainOptions) conditionOfRun() (kind dit.ConditionKind, known bool) {
+	if o.runConfig == "" {
+		return kind, false
+	}
+	text, err := runs.Setting(filepath.Dir(o.runConfig), "condition")
+	if err != nil || text == "" {
+		return kind, false
+	}
+	kind, err = dit.ParseCondition(text)
+	return kind, err == nil
+}
+
 // fitToClasses makes the model an unconditional one where the data have no classes and no flag asks for some. A model
-// that --init-from brings stays what it is.
+// that --init-from or --resume brings stays what it is.
 func (o *trainOptions) fitToClasses(e *env, set samples.Set) {
-	if !classes.None(set.Classes) || o.config.Model.Condition != dit.OnClass {
+	if !classes.None(set.Classes) || o.config.Model.Condition != dit.OnClass || o.resumesByName() {
 		return
 	}
 	if o.initFrom != "" || o.given("condition") || o.given("num-classes") {
@@ -281,6 +311,19 @@ func (o *trainOptions) fitToClasses(e *env, set samples.Set) {
 	}
 	o.unconditional, o.config.Model.Condition = true, dit.OnNothing
 	e.printf("the data have no classes: the model is unconditional, as with --unconditional")
+}
+
+// checkBatch returns an error if the samples are not enough for a batch.
+func (o *trainOptions) checkBatch(set samples.Set) error {
+	err := o.config.CheckBatch(set.Samples)
+	if err == nil {
+		return nil
+	}
+	hint := "give a smaller batch"
+	if set.Samples >= 16 { // the smallest batch of a preset
+		hint += fmt.Sprintf("; --config %s has settings for so few pictures", presetFor(set.Samples))
+	}
+	return withHint(fmt.Errorf("--%w", err), "%s", hint)
 }
 
 // complete decides what flags leave to the data and the device: the input and the condition of the model, the share of
@@ -310,13 +353,8 @@ func (o *trainOptions) complete(set samples.Set, dev torch.Device) (err error) {
 	if err := c.Validate(); err != nil {
 		return ofFlag(err)
 	}
-	if set.Samples < c.GlobalBatchSize {
-		hint := "give a smaller batch"
-		if set.Samples >= 16 { // the smallest batch of a preset
-			hint += fmt.Sprintf("; --config %s has settings for so few pictures", presetFor(set.Samples))
-		}
-		return withHint(fmt.Errorf("--global-batch-size %d is larger than the data set of %d samples",
-			c.GlobalBatchSize, set.Samples), "%s", hint)
+	if err := o.checkBatch(set); err != nil {
+		return err
 	}
 	if o.initFrom != "" { // by which --resume auto finds the run, wherever it is given
 		if o.initFrom, err = filepath.Abs(o.initFrom); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/internal/saves"
 )
 
@@ -123,8 +124,41 @@ func (p *resumePoint) trainedOn(hash string) bool {
 	if p.checkpoint == "" {
 		return false
 	}
-	before, err := training.DatasetOf(p.checkpoint)
+	before, _, err := training.DatasetOf(p.checkpoint)
 	return err == nil && before == hash
+}
+
+// checkKind refuses to go on with pictures where the run had latents, and the reverse: they may be of one data set, and
+// a run goes on as it was.
+func (p *resumePoint) checkKind(set samples.Set) error {
+	if p.checkpoint == "" || isOriginal(p.checkpoint) {
+		return nil
+	}
+	_, before, err := training.DatasetOf(p.checkpoint)
+	if err != nil || before == "" || before == set.Kind { // what is wrong with it is said when it is read
+		return nil
+	}
+	return otherKind(p.dir, before, fmt.Errorf("--data %s holds %s", set.Name, set.Kind))
+}
+
+// checkKindOfRun adds to the error that --data is no latents which latents the run that --resume names has.
+func (o *trainOptions) checkKindOfRun(err error) error {
+	if o.runConfig == "" {
+		return err
+	}
+	run := filepath.Dir(o.runConfig)
+	if before, _ := runs.Setting(run, "data"); before == o.data {
+		return err
+	}
+	return otherKind(run, "latents", err)
+}
+
+// otherKind says that err, about --data, is that of data of another kind than those of the run.
+func otherKind(run, kind string, err error) error {
+	data, _ := runs.Setting(run, "data")
+	return withHint(fmt.Errorf("resume %s: it was trained on %s (%s), %w", run, kind, data, err),
+		"give the %s that it was trained on; --init-from %s instead of --resume begins a new run with its weights",
+		kind, run)
 }
 
 // originalOf is the file of another program that the run in dir began from, "" for none.

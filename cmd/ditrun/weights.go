@@ -14,6 +14,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/hub"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/internal/names"
+	"github.com/ditrun/ditrun/vae"
 )
 
 // A weightsFlag is a flag, or the argument of a command, whose value names weights: by a path, by a known name, or by
@@ -184,19 +185,56 @@ func (f weightsFlag) near() string {
 	return names.Nearest(*f.value, fit)
 }
 
+// findAutoencoder returns the path of the autoencoder that latents or a checkpoint know by name and SHA-256: in one of
+// the folders dirs, or in the cache. It is "" where none of them has these weights under that name.
+func findAutoencoder(name, sum string, dirs ...string) string {
+	if name == "" || sum == "" {
+		return ""
+	}
+	var paths []string
+	for _, dir := range dirs {
+		paths = append(paths, filepath.Join(dir, name))
+	}
+	if result, err := hub.Cached(name); err == nil {
+		paths = append(paths, result.Path)
+	}
+	for _, path := range paths {
+		if w, err := vae.Read(path); err == nil {
+			found, err := w.SHA256()
+			w.Close()
+			if err == nil && found == sum {
+				return path
+			}
+		}
+	}
+	return ""
+}
+
+// autoencoderFor is what findAutoencoder finds here for a checkpoint that brings none, as err says.
+func autoencoderFor(err error) string {
+	missing := (*sampling.VAEError)(nil)
+	if !errors.As(err, &missing) {
+		return ""
+	}
+	return findAutoencoder(missing.Name, missing.SHA256, ".")
+}
+
 // withVAEHint adds to an error about the autoencoder of a checkpoint what to do.
 func withVAEHint(err error) error {
-	gone := (*sampling.RunVAEError)(nil)
+	missing := (*sampling.VAEError)(nil)
+	if !errors.As(err, &missing) {
+		return err
+	}
+	known, _ := hub.Parse(missing.Name)
+	cached := hub.NameOf(missing.Path)
 	switch {
-	case errors.Is(err, sampling.ErrNoVAE):
+	case cached != "" && isMissing(missing):
+		return withHint(err, "it was in the cache: give --vae %s --fetch", cached)
+	case missing.Path == "" && known.Known.Name != "":
+		return withHint(err, "give --vae %s, with --fetch where the cache lacks it", missing.Name)
+	case missing.Path == "" && missing.SHA256 == "":
 		return withHint(err, "give the autoencoder of its latents with --vae; `ditrun fetch sd-vae-ft-ema` gets that "+
 			"of the published models")
-	case errors.As(err, &gone):
-		name := hub.NameOf(gone.Path)
-		if name == "" || !isMissing(gone) {
-			return withHint(err, "give the autoencoder that made the latents with --vae")
-		}
-		return withHint(err, "it was in the cache: give --vae %s --fetch", name)
 	}
-	return err
+	return withHint(err, "give the autoencoder that made the latents with --vae")
 }

@@ -282,9 +282,91 @@ func TestRunKnowsItsAutoencoder(t *testing.T) {
 
 	// There is none, or no run.
 	names(`""`)
-	sample(run).refused(t, 1, "no autoencoder came with it, and "+config+" names none", "hint: give the autoencoder")
+	made := ": its latents were made by vae (sha256 "
+	sample(run).refused(t, 1, "no autoencoder came with it, and "+config+" names none"+made, hint)
 	write(t, "copy.safetensors", read(t, filepath.Join(run, "checkpoints/0000006/ema.safetensors")))
-	sample("copy.safetensors").refused(t, 1, "no autoencoder came with it\n", "hint: give the autoencoder")
+	sample("copy.safetensors").refused(t, 1, "no autoencoder came with it"+made, hint)
+	mustRun(t, "convert", "--ckpt", run, "--to", "official", "--out", "dit.pt")
+	sample("dit.pt", "--model", "DiT-16x1x2/2").refused(t, 1, "no autoencoder came with it\n",
+		"hint: give the autoencoder of its latents with --vae; `ditrun fetch sd-vae-ft-ema` gets that")
+
+	// One of its name is here, and made the latents.
+	if err := os.CopyFS("vae", os.DirFS(r.vae)); err != nil {
+		t.Fatal(err)
+	}
+	same(sample(run), "one that is here")
+	same(sample("copy.safetensors"), "one that is here, for a copy")
+	mustRun(t, append(convert, "pipe2")...)
+	names(gone)
+	same(sample(run), "one that is here, for one that is gone")
+	os.RemoveAll("vae")
+	if err := os.CopyFS("vae", os.DirFS(other)); err != nil {
+		t.Fatal(err)
+	}
+	sample("copy.safetensors").refused(t, 1, "no autoencoder came with it"+made, hint)
+}
+
+// TestRunLearnsItsAutoencoder: without --vae, a run has the autoencoder that made its latents from them, where that is
+// found: beside them or in the cache.
+func TestRunLearnsItsAutoencoder(t *testing.T) {
+	r := theRoad(t)
+	h := newHub(t)
+	h.addVAE(t, "stabilityai/sd-vae-ft-ema", r.vae)
+	dir := t.TempDir()
+	t.Chdir(dir)
+	train := func(data, run string, more ...string) []string {
+		return slices.Concat([]string{"train", "--data", data, "--run-dir", run, "--max-steps", "2"}, trainFlags, more)
+	}
+	knows := func(run, want string) {
+		t.Helper()
+		if got, err := runs.Autoencoder(run); err != nil || got != want {
+			t.Errorf("the config.yaml of %s names %q (%v), want %q", run, got, err, want)
+		}
+	}
+	sample := []string{"sample", "--num-sampling-steps", "2", "--ckpt"}
+
+	// Beside the latents, and with previews.
+	o := mustRun(t, train(r.latents, "beside", "--sample-every", "2")...)
+	if want := "vae     " + r.vae + ", which made the latents\n"; strings.Count(o.stdout, want) != 1 {
+		t.Errorf("no line %q:\n%s", want, o.stdout)
+	}
+	knows("beside", r.vae)
+	size(t, "beside/samples/0000002.png")
+	mustRun(t, append(sample, "beside")...)
+
+	// Nowhere.
+	if err := os.CopyFS("data/latents", os.DirFS(r.latents)); err != nil {
+		t.Fatal(err)
+	}
+	ditrun(t, train("data/latents", "no", "--sample-every", "2")...).refused(t, 2, "train: --sample-every needs --vae",
+		"hint: give the autoencoder that made the latents, vae (sha256 ")
+	mustRun(t, train("data/latents", "nowhere")...)
+	knows("nowhere", "")
+	ditrun(t, append(sample, "nowhere")...).refused(t, 1, "nowhere/config.yaml names none: its latents were made by "+
+		"vae (sha256 ")
+
+	// In the folder of the command, when the run goes on.
+	if err := os.CopyFS("vae", os.DirFS(r.vae)); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "train", "--resume", "nowhere", "--max-steps", "3")
+	knows("nowhere", filepath.Join(dir, "vae"))
+
+	// In the cache; where it is gone from there, the error names it.
+	mustRun(t, "encode-latents", "--data", r.pictures, "--vae", "ema", "--fetch", "--out", "latents")
+	mustRun(t, train("latents", "cached")...)
+	knows("cached", filepath.Join(os.Getenv("HF_HOME"), "hub", "models--stabilityai--sd-vae-ft-ema", "snapshots",
+		hubCommit))
+	mustRun(t, append(sample, "cached")...)
+	full := os.Getenv("HF_HOME")
+	emptyCache(t)
+	mustRun(t, train("latents", "uncached")...)
+	knows("uncached", "")
+	ditrun(t, append(sample, "uncached")...).refused(t, 1, "its latents were made by sd-vae-ft-ema (sha256 ",
+		"hint: give --vae sd-vae-ft-ema, with --fetch where the cache lacks it")
+	t.Setenv("HF_HOME", full)
+	mustRun(t, append(sample, "uncached")...)
+	mustRun(t, "convert", "--ckpt", "uncached", "--to", "diffusers", "--out", "pipe")
 }
 
 // TestNameErrors runs the transcripts of names that lead nowhere.

@@ -49,6 +49,12 @@ func PathIn(config, path string) string {
 
 // Autoencoder is the path of the autoencoder that the configuration of the run in dir names, "" where it names none.
 func Autoencoder(dir string) (string, error) {
+	path, err := Setting(dir, "vae")
+	return PathIn(filepath.Join(dir, ConfigName), path), err
+}
+
+// Setting is the value that the configuration of the run in dir has under a key, "" where it has none.
+func Setting(dir, key string) (value string, err error) {
 	path := filepath.Join(dir, ConfigName)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -56,11 +62,14 @@ func Autoencoder(dir string) (string, error) {
 	} else if err != nil {
 		return "", err
 	}
-	var config struct {
-		VAE string `yaml:"vae"`
+	var config map[string]yaml.Node
+	if err = yaml.Unmarshal(text, &config); err == nil {
+		if node, ok := config[key]; ok {
+			err = node.Decode(&value)
+		}
 	}
-	if err := yaml.Unmarshal(text, &config); err != nil {
+	if err != nil {
 		return "", fmt.Errorf("read %s: %w", path, err)
 	}
-	return PathIn(path, config.VAE), nil
+	return value, nil
 }

@@ -59,32 +59,27 @@ func Open(dev torch.Device, ckpt string, o Options) (*Pipeline, error) {
 		return nil, fmt.Errorf("sample from %s: a %s model, which predicts a velocity: this program opens and "+
 			"converts it, and samples models that predict noise", ckpt, w.Family)
 	}
-	vaePath := o.VAE
-	if vaePath == "" {
-		if vaePath, err = Autoencoder(w); err != nil {
+	p := &Pipeline{dev: dev, info: w.Info, notes: w.Notes, precision: precision, vaePath: o.VAE}
+	if o.VAE == "" {
+		if p.vae, p.vaePath, err = openVAE(dev, w); err != nil {
 			return nil, fmt.Errorf("sample from %s: %w", ckpt, err)
 		}
+	} else if p.vae, err = vae.Open(o.VAE, dev); err != nil {
+		return nil, err
 	}
-	p := &Pipeline{dev: dev, info: w.Info, notes: w.Notes, precision: precision}
 	err = torch.Run(dev, func(s *torch.Scope) (err error) {
 		p.model, err = w.Load(s)
 		return err
 	})
 	if err == nil {
 		p.weights = w.SignedSHA256()
-	}
-	if err == nil {
-		p.vae, err = vae.Open(vaePath, dev)
-	}
-	if err == nil {
-		p.vaePath = vaePath
 		if w.Layout != dit.Ours {
 			p.info.ScalingFactor = p.vae.Config().ScalingFactor
 		}
 		// Files of other programs do not say what these are: now they are known.
 		w.ScalingFactor, w.ImageSize = p.info.ScalingFactor, p.info.Config.InputSize*p.vae.Config().Downsample()
 		p.info.ImageSize, p.found = w.ImageSize, w.String()
-		err = p.check(ckpt, vaePath)
+		err = p.check(ckpt)
 	}
 	if err == nil {
 		err = p.cast()
@@ -142,20 +137,20 @@ func (p *Pipeline) VAE() (path string, cfg vae.Config, notes []string) {
 // Device computes.
 func (p *Pipeline) Device() torch.Device { return p.dev }
 
-func (p *Pipeline) check(ckpt, vaePath string) error {
+func (p *Pipeline) check(ckpt string) error {
 	v := p.vae.Config()
 	if v.LatentChannels != p.info.Config.InChannels {
-		return fmt.Errorf("vae %s has %d latent channels, the model in %s wants %d", vaePath, v.LatentChannels, ckpt,
+		return fmt.Errorf("vae %s has %d latent channels, the model in %s wants %d", p.vaePath, v.LatentChannels, ckpt,
 			p.info.Config.InChannels)
 	}
 	if v.OutChannels != 3 {
-		return fmt.Errorf("vae %s makes pictures of %d channels, want 3", vaePath, v.OutChannels)
+		return fmt.Errorf("vae %s makes pictures of %d channels, want 3", p.vaePath, v.OutChannels)
 	}
 	if f := p.info.ScalingFactor; !(f > 0) || math.IsInf(f, 0) {
 		return fmt.Errorf("checkpoint %s has a scaling factor of %v, want a positive number", ckpt, f)
 	}
 	if p.info.VAE != "" && p.info.VAE != p.vae.WeightsSHA256() {
-		return fmt.Errorf("vae %s is not the one that made the latents of %s (weights %.12s, want %.12s)", vaePath,
+		return fmt.Errorf("vae %s is not the one that made the latents of %s (weights %.12s, want %.12s)", p.vaePath,
 			ckpt, p.vae.WeightsSHA256(), p.info.VAE)
 	}
 	return nil

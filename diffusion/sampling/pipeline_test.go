@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -176,4 +179,57 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Close()
+}
+
+// TestOpenReadsOnce: the autoencoder that a run names is read and summed as often as one that is given.
+func TestOpenReadsOnce(t *testing.T) {
+	dir, v := newVAE(t, 4, 1)
+	if err := os.Remove(filepath.Join(dir, "SHA256SUMS")); err != nil { // so that the sum is a reading of its own
+		t.Fatal(err)
+	}
+	run := t.TempDir()
+	checkpoint := filepath.Join(run, runs.CheckpointsName, "0000001")
+	if err := os.MkdirAll(checkpoint, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	weights := newCheckpoint(t, func(i *dit.Info) { i.VAE = v.WeightsSHA256() })
+	if err := os.Rename(weights, filepath.Join(checkpoint, "ema.safetensors")); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"run.json": "{}", runs.ConfigName: "vae: " + dir + "\n"} {
+		if err := os.WriteFile(filepath.Join(run, name), []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// bytesRead counts what this process has read, from whatever file.
+	bytesRead := func() (n int64) {
+		t.Helper()
+		text, err := os.ReadFile("/proc/self/io")
+		if err != nil {
+			t.Skip("nobody counts what is read here: ", err)
+		}
+		if _, err := fmt.Sscanf(string(text), "rchar: %d", &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	open := func(vaePath string) int64 {
+		t.Helper()
+		before := bytesRead()
+		p, err := Open(torchtest.Device(t), checkpoint, Options{VAE: vaePath})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		return bytesRead() - before
+	}
+	file, err := os.Stat(filepath.Join(dir, vae.WeightsName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	open(dir) // what is read once in a process
+	given, own := open(dir), open("")
+	if more := own - given; more > file.Size()/2 || given < file.Size() {
+		t.Errorf("%d bytes are read, %d where the autoencoder of %d bytes is given", own, given, file.Size())
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
@@ -27,6 +28,7 @@ type state struct {
 	World   int     `json:"world_size"`
 	Config  Config  `json:"config"`
 	Dataset string  `json:"dataset"`            // hash of the catalogue
+	Kind    string  `json:"data,omitempty"`     // of its samples; "" in checkpoints from before it was kept
 	LeftOut int     `json:"left_out,omitempty"` // bad pictures that were not among the samples
 	VAE     string  `json:"vae_sha256"`         // of the weights that made the latents
 	Text    string  `json:"text_encoder_sha256,omitempty"`
@@ -93,6 +95,9 @@ func (st state) fits(cfg Config, set samples.Set, dir string) error {
 	case cmp.Or(st.Config.DataOrder, stream.ShuffleOrder) != cmp.Or(cfg.DataOrder, stream.ShuffleOrder):
 		return fmt.Errorf("resume from %s: it was trained in %s order, this run has %s", dir,
 			cmp.Or(st.Config.DataOrder, stream.ShuffleOrder), cmp.Or(cfg.DataOrder, stream.ShuffleOrder))
+	case cfg.Model.HasClass() && classes.None(set.Classes) && hadClasses(dir): // the hash may be that of the classes
+		return fmt.Errorf("resume from %s: it was trained on %d classes, the data in %s have none: go on with data of "+
+			"those classes", dir, st.Config.Model.NumClasses, set.Name)
 	case st.Dataset != set.Hash && st.LeftOut+set.LeftOut > 0:
 		return fmt.Errorf("resume from %s: it was trained on another data set, or other bad pictures were left out "+
 			"(%d then, %d now)", dir, st.LeftOut, set.LeftOut)
@@ -108,6 +113,16 @@ func (st state) fits(cfg Config, set samples.Set, dir string) error {
 		return fmt.Errorf("resume from %s: it is at step %d, this run ends at %d", dir, st.Step, cfg.Steps(set.Samples))
 	}
 	return nil
+}
+
+// hadClasses says whether the data of the checkpoint in dir had classes.
+func hadClasses(dir string) bool {
+	w, err := dit.Read(filepath.Join(dir, saves.EMAName), "")
+	if err != nil {
+		return false // whoever reads it next says so
+	}
+	defer w.Close()
+	return len(w.Classes) > 0 && !classes.None(w.Classes)
 }
 
 // Check returns the error with which Run would refuse to start with world processes, found without computing: cfg
@@ -141,10 +156,11 @@ func Check(cfg Config, set samples.Set, world int, resume string) (step int, err
 	return st.Step, st.sameStep(resume)
 }
 
-// DatasetOf returns the hash of the data set that the checkpoint in dir was trained on.
-func DatasetOf(dir string) (hash string, err error) {
+// DatasetOf returns the hash of the data set that the checkpoint in dir was trained on, and the Kind of its samples, ""
+// where the checkpoint does not say.
+func DatasetOf(dir string) (hash, kind string, err error) {
 	st, err := readState(dir)
-	return st.Dataset, err
+	return st.Dataset, st.Kind, err
 }
 
 // ConfigOf returns the configuration of the run whose checkpoint is in dir.
@@ -220,7 +236,8 @@ func (r *runner) load(s *torch.Scope, dir string) error {
 // state is what is saved of the run beside the tensors, without the files.
 func (r *runner) state() state {
 	return state{Step: r.step, Epoch: r.epoch, Offset: r.offset, Trend: r.trend.Item(), World: r.group.World(),
-		Config: r.cfg, Dataset: r.set.Hash, LeftOut: r.set.LeftOut, VAE: r.set.VAE, Text: r.cfg.textEncoder(r.set)}
+		Config: r.cfg, Dataset: r.set.Hash, Kind: r.set.Kind, LeftOut: r.set.LeftOut, VAE: r.set.VAE,
+		Text: r.cfg.textEncoder(r.set)}
 }
 
 // textEncoder identifies what made the captions that a run is conditioned on, "" without.
@@ -234,7 +251,7 @@ func (c Config) textEncoder(set samples.Set) string {
 // info is what the files of weights say of themselves.
 func (r *runner) info() dit.Info {
 	info := dit.Info{Config: r.cfg.Model, ImageSize: r.cfg.ImageSize.Height, ScalingFactor: r.set.ScalingFactor,
-		VAE: r.set.VAE, Step: r.step}
+		VAE: r.set.VAE, VAEName: r.set.VAEName, Step: r.step}
 	if r.cfg.Model.HasClass() {
 		info.Classes = r.set.Classes
 	}

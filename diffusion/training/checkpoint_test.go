@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/internal/saves"
@@ -43,7 +44,8 @@ func TestResumeRefuses(t *testing.T) {
 	good := result.Checkpoint
 	was := contents(t, good)
 
-	otherSet, otherVAE := syntheticPlan(20), syntheticPlan(20)
+	otherSet, otherVAE, noClasses := syntheticPlan(20), syntheticPlan(20), syntheticPlan(20)
+	noClasses.Dataset.Classes = classes.Unnamed() // and the hash stays
 	otherSet.Dataset.Hash = "another"
 	otherVAE.VAE.SHA256 = strings.Repeat("cd", 32)
 	broken := func(name string, change func(path string) error) string {
@@ -96,6 +98,7 @@ func TestResumeRefuses(t *testing.T) {
 			"global batch size 8, this run has 4"},
 		{"another seed", good, l, func(c *Config) { c.GlobalSeed = 8 }, "seed 7, this run has 8"},
 		{"another data set", good, synthetic(t, otherSet), same, "another data set"},
+		{"no classes", good, synthetic(t, noClasses), same, "it was trained on 3 classes, the data in "},
 		{"another VAE", good, synthetic(t, otherVAE), same,
 			"latents of another VAE (weights abababababab, these are of cdcdcdcdcdcd)"},
 		{"a shorter run", good, l, func(c *Config) { c.MaxSteps = 1 }, "it is at step 2, this run ends at 1"},

@@ -178,9 +178,8 @@ func (c Config) check(set samples.Set, world int) error {
 			set.Text.Encoder.Length, set.Text.Encoder.Width, c.Model.TextLength, c.Model.TextWidth)
 	case c.Model.HasClass() && len(set.Classes) > c.Model.NumClasses:
 		return fmt.Errorf("latents have %d classes, the model has %d", len(set.Classes), c.Model.NumClasses)
-	case set.Samples < c.GlobalBatchSize:
-		return fmt.Errorf("global batch size %d is larger than the data set of %d samples", c.GlobalBatchSize,
-			set.Samples)
+	case c.CheckBatch(set.Samples) != nil:
+		return c.CheckBatch(set.Samples)
 	case c.GlobalBatchSize%(world*c.parts()) != 0:
 		return fmt.Errorf("global batch size %d is not divisible by %d processes times %d accumulated parts",
 			c.GlobalBatchSize, world, c.parts())
@@ -189,6 +188,14 @@ func (c Config) check(set samples.Set, world int) error {
 			"both, or train without flips", c.FlipProb)
 	case !(set.ScalingFactor > 0):
 		return fmt.Errorf("latents have a scaling factor of %v, want a positive number", set.ScalingFactor)
+	}
+	return nil
+}
+
+// CheckBatch returns an error if n samples are not enough for a batch. It names the field as [Config.Validate] does.
+func (c Config) CheckBatch(n int) error {
+	if n < c.GlobalBatchSize {
+		return fmt.Errorf("global-batch-size %d is larger than the data set of %d samples", c.GlobalBatchSize, n)
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func synthetic(t testing.TB, plan latents.Plan) *latents.Set {
 					*view = append(*view, -6) // log variance
 				}
 			}
-			labels, ids = append(labels, int64(id%3)), append(ids, id)
+			labels, ids = append(labels, int64(id%3%len(plan.Dataset.Classes))), append(ids, id)
 		}
 		if !plan.Flip {
 			flip = nil

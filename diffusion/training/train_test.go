@@ -296,7 +296,7 @@ func TestLatentsMustFit(t *testing.T) {
 		{l, func(c *Config) { c.Model.InChannels = 3 }, "the model wants 3x4x4"},
 		{l, func(c *Config) { c.Model.NumClasses = 2 }, "latents have 3 classes, the model has 2"},
 		{l, func(c *Config) { c.GlobalBatchSize = 21 },
-			"global batch size 21 is larger than the data set of 20 samples"},
+			"global-batch-size 21 is larger than the data set of 20 samples"},
 		{l, func(c *Config) { c.LR = -1 }, "lr -1: want a positive number"},
 		{oneView, func(c *Config) {}, "no mirrored view"},
 	} {

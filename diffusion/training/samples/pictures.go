@@ -19,7 +19,7 @@ func Pictures(src catalog.Source, v *vae.AutoencoderKL, size picture.Size, worke
 		return nil, err
 	}
 	return pictures{src, v, workers, Set{
-		Samples: src.Len(), Classes: src.Classes(), Channels: cfg.LatentChannels,
+		Kind: "pictures", Samples: src.Len(), Classes: src.Classes(), Channels: cfg.LatentChannels,
 		Height: size.Height / cfg.Downsample(), Width: size.Width / cfg.Downsample(), ImageSize: size, Flip: true,
 		ScalingFactor: cfg.ScalingFactor, Hash: src.Hash(), VAE: v.WeightsSHA256(),
 		Orientation: catalog.OrientationOf(src), LeftOut: catalog.Missing(src),

@@ -40,7 +40,9 @@ type Set struct {
 	Flip                    bool // whether there are mirrored views
 	ScalingFactor           float64
 	Hash                    string // of the catalogue
+	Kind                    string // latents, or pictures, which are encoded as they are needed
 	VAE                     string // hex SHA-256 of the weights that make the latents
+	VAEName                 string // what the latents call them, "" for pictures
 	Text                    *Text  // captions, nil where there are none
 	Orientation             picture.Orientation
 	LeftOut                 int // bad pictures that are not among the samples
@@ -107,11 +109,9 @@ func (l stored) Set() Set { return l.set }
 // SetOf describes encoded latents.
 func SetOf(l *latents.Set) Set {
 	m := l.Manifest()
-	return Set{Name: l.Dir(), Samples: l.Len(), Classes: l.Classes(), Channels: m.Channels, Height: m.Height,
-		Width:     m.Width,
-		ImageSize: m.ImageSize, Flip: m.Flip, ScalingFactor: m.VAE.ScalingFactor, Hash: m.Dataset.Hash,
-		VAE:         m.VAE.SHA256,
-		Orientation: m.Orientation}
+	return Set{Name: l.Dir(), Kind: "latents", Samples: l.Len(), Classes: l.Classes(), Channels: m.Channels,
+		Height: m.Height, Width: m.Width, ImageSize: m.ImageSize, Flip: m.Flip, ScalingFactor: m.VAE.ScalingFactor,
+		Hash: m.Dataset.Hash, VAE: m.VAE.SHA256, VAEName: m.VAE.Name, Orientation: m.Orientation}
 }
 
 func (l stored) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
