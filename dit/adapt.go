@@ -120,7 +120,7 @@ func (w *Weights) labelRows(ch Changes, cfg Config) (rows []int, change string) 
 		}
 		rows = append(rows, null)
 	}
-	change = fmt.Sprintf("%d classes instead of %d: ", cfg.NumClasses, old.NumClasses)
+	change = fmt.Sprintf("%s instead of %d: ", names.Plural(cfg.NumClasses, "class"), old.NumClasses)
 	if byName {
 		change += fmt.Sprintf("%d kept by name, %d drawn anew", kept, cfg.NumClasses-kept)
 	} else if sameNumber {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -112,10 +113,10 @@ func (c *Config) SetCondition(k ConditionKind, numClasses, width, length int) {
 func (c Config) Conditions() string {
 	var parts []string
 	if c.HasClass() {
-		parts = append(parts, fmt.Sprintf("%d classes", c.NumClasses))
+		parts = append(parts, names.Plural(c.NumClasses, "class"))
 	}
 	if c.HasText() {
-		parts = append(parts, fmt.Sprintf("text of %d tokens of width %d", c.TextLength, c.TextWidth))
+		parts = append(parts, fmt.Sprintf("text of %s of width %d", names.Plural(c.TextLength, "token"), c.TextWidth))
 	}
 	if parts == nil {
 		return "no condition"

@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
 )
@@ -108,7 +109,7 @@ func (t *Training) readOptimizer(state checkpoint.Source) error {
 		params = params[1:]
 	}
 	if numbered != len(params) {
-		return fmt.Errorf("its optimizer has %d parameters, the model %d", numbered, len(params))
+		return fmt.Errorf("its optimizer has %s, the model %d", names.Plural(numbered, "parameter"), len(params))
 	}
 	var entries []namemap.Entry
 	step := 0.0

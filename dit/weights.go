@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
@@ -67,7 +68,7 @@ func (w *Weights) String() string {
 	}
 	after := ""
 	if w.Step > 0 {
-		after = fmt.Sprintf(" after %d steps", w.Step)
+		after = " after " + names.Plural(w.Step, "step")
 	}
 	pixels := fmt.Sprint(w.ImageSize)
 	if c := w.Config; c.Width() != c.InputSize && c.InputSize > 0 {
@@ -223,16 +224,16 @@ func findModel(f *checkpoint.File) (namemap.Model, error) {
 	if found := namemap.Models(f, patches, diffusersPatches); len(found) > 0 {
 		return namemap.First(found)
 	}
-	names := []string{}
+	some := []string{}
 	for _, t := range f.Tensors() {
-		if len(names) == 3 {
+		if len(some) == 3 {
 			break
 		}
-		names = append(names, fmt.Sprintf("%.60s", t.Name))
+		some = append(some, fmt.Sprintf("%.60s", t.Name))
 	}
 	found := "no tensors"
-	if len(names) > 0 {
-		found = fmt.Sprintf("%d tensors such as %s", len(f.Tensors()), strings.Join(names, ", "))
+	if len(some) > 0 {
+		found = fmt.Sprintf("%s such as %s", names.Plural(len(f.Tensors()), "tensor"), strings.Join(some, ", "))
 	}
 	return namemap.Model{}, fmt.Errorf("found %s: want the tensors of a DiT, such as %s (diffusers: %s)", found,
 		patches,

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/internal/native"
 )
 
@@ -99,12 +100,12 @@ func (o *adamW) complete(op string) {
 	var n C.int32_t
 	check(op, C.dt_adamw_missing(o.handle(op), unsafe.SliceData(positions), &n))
 	if n > 0 {
-		var names []string
+		var some []string
 		for _, i := range positions[:min(n, 12)] {
-			names = append(names, o.names[i])
+			some = append(some, o.names[i])
 		}
-		misuse(op, "%d trained parameters have no gradient, which all ranks must have for all: %s", n,
-			strings.Join(names, ", "))
+		misuse(op, "%s without a gradient, which all ranks must have for all: %s",
+			names.Plural(int(n), "trained parameter"), strings.Join(some, ", "))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"strings"
 
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
 )
@@ -177,8 +178,8 @@ func (c Config) checkKind() error {
 		want  string
 	}{{"down_block_types", c.DownBlockTypes, downBlockType}, {"up_block_types", c.UpBlockTypes, upBlockType}} {
 		if len(l.types) != len(c.BlockOutChannels) {
-			return fmt.Errorf("%s: %d blocks for %d levels in block_out_channels", l.name, len(l.types),
-				len(c.BlockOutChannels))
+			return fmt.Errorf("%s: %s for %s in block_out_channels", l.name, names.Plural(len(l.types), "block"),
+				names.Plural(len(c.BlockOutChannels), "level"))
 		}
 		for _, t := range l.types {
 			if t != l.want {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -95,7 +96,8 @@ func ReadState(dir string) (*State, error) {
 	}
 	want := st.Config.names()
 	if len(st.Files) != len(want) {
-		return fail(stateName, fmt.Errorf("lists %d files, want %d: damaged", len(st.Files), len(want)))
+		return fail(stateName, fmt.Errorf("lists %s, want %d: damaged",
+			names.Plural(len(st.Files), "file"), len(want)))
 	}
 	for i, have := range st.Files {
 		if have.Name != want[i] {

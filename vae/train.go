@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/optim"
@@ -323,7 +324,7 @@ func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Ba
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("the batches ended after %d of %d steps", t.done, t.cfg.MaxSteps)
+	return fmt.Errorf("the batches ended after %d of %s", t.done, names.Plural(t.cfg.MaxSteps, "step"))
 }
 
 // step trains on one batch. Nothing is read back from the device.
@@ -467,7 +468,8 @@ func latentStd(ctx context.Context, m *AutoencoderKL, size, maxImages int, batch
 	mean := sum / float64(elements)
 	std := math.Sqrt(squares/float64(elements) - mean*mean)
 	if !(std > 0) || math.IsInf(std, 0) {
-		return 0, fmt.Errorf("the standard deviation of %d latents is %v: want a positive number", images, std)
+		return 0, fmt.Errorf("the standard deviation of %s is %v: want a positive number",
+			names.Plural(images, "latent"), std)
 	}
 	return std, nil
 }

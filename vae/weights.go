@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -40,9 +41,9 @@ func (w *Weights) Close() error { return w.file.Close() }
 // String says in one line what was found.
 func (w *Weights) String() string {
 	c := w.Config
-	return fmt.Sprintf("AutoencoderKL (%s names, %s), %d parameters, %d pixels to one, %d latent channels, scaling "+
-		"factor %.5g",
-		w.Naming, w.Format, c.NumParams(), c.Downsample(), c.LatentChannels, c.ScalingFactor)
+	return fmt.Sprintf("AutoencoderKL (%s names, %s), %d parameters, %s to one, %s, scaling factor %.5g", w.Naming,
+		w.Format, c.NumParams(), names.Plural(c.Downsample(), "pixel"),
+		names.Plural(c.LatentChannels, "latent channel"), c.ScalingFactor)
 }
 
 // Read opens an autoencoder: a folder of diffusers or of train-vae, a pipeline folder with one in its
@@ -80,8 +81,8 @@ func (w *Weights) SHA256() (string, error) { return w.file.SHA256() }
 func (w *Weights) recognise(folder bool) error {
 	found := namemap.Models(w.file, "encoder.conv_in.weight")
 	if len(found) == 0 {
-		return fmt.Errorf("found %d tensors, none of them encoder.conv_in.weight: want an autoencoder",
-			len(w.file.Tensors()))
+		return fmt.Errorf("found %s, but no encoder.conv_in.weight: want an autoencoder",
+			names.Plural(len(w.file.Tensors()), "tensor"))
 	}
 	m, err := namemap.First(found)
 	if err != nil {

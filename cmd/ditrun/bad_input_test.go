@@ -408,7 +408,7 @@ func TestBadCheckpoint(t *testing.T) {
 		damaged: {"ema.safetensors: sha256 ",
 			"when it was written (state.json): damaged: no older checkpoint is beside it"},
 		nan:                                      {"the latents are not finite numbers: the weights are damaged"},
-		random:                                   {"found 1 tensors such as a: want the tensors of a DiT"},
+		random:                                   {"found 1 tensor such as a: want the tensors of a DiT"},
 		hostile:                                  {"ema.safetensors"},
 		r.pictures:                               {"found neither ema.safetensors"},
 		filepath.Join(r.vae, vaeWeights):         {"want the tensors of a DiT, such as x_embedder.proj.weight"},

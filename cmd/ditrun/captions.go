@@ -163,7 +163,7 @@ func (w *captionWork) store(e *env, out string) (map[string]any, error) {
 	e.printf("%s of %s by %s: %d tokens of width %d%s", plural(summary.Captions, "caption"),
 		plural(summary.Rows, "distinct text"), info.Name, info.Length, info.Width, kept)
 	if summary.Without > 0 {
-		e.warn("%s without a caption: they get the empty one", plural(summary.Without, "latent"))
+		e.warn("%s without a caption: the empty one is taken", plural(summary.Without, "latent"))
 	}
 	return map[string]any{"captions": summary.Captions, "distinct_captions": summary.Rows,
 		"without_caption": summary.Without,

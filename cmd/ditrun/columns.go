@@ -12,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // columns writes rows of a label and a text, the texts under one another.
@@ -29,17 +30,13 @@ func (c *columns) row(label, text string) {
 	}
 }
 
-// plural writes "1 device", "2 devices" and "10 classes".
-func plural(n int, noun string) string {
-	switch {
-	case n == 1:
-	case strings.HasSuffix(noun, "s"):
-		noun += "es"
-	default:
-		noun += "s"
-	}
-	return format.Count(int64(n)) + " " + noun
+// text is row for text that may be longer than a line. Paths stay whole in a row alone.
+func (c *columns) text(label, text string) {
+	c.row(label, strings.Join(fill(strings.Fields(text), format.LineWidth-labelWidth), "\n"))
 }
+
+// plural writes "1 device", "2 devices" and "10 classes".
+func plural(n int, noun string) string { return format.Count(int64(n)) + " " + names.Noun(n, noun) }
 
 // A page is text for a terminal of some width.
 type page struct {

@@ -348,7 +348,7 @@ func TestShortRunWarns(t *testing.T) {
 	r := theRoad(t)
 	o := ditrun(t, r.train("--run-dir", filepath.Join(t.TempDir(), "run"), "--max-steps", "2", "--ema-decay",
 		"0.9999")...)
-	want := "ditrun: warning: ema decay 0.9999: at the end of 2 steps 100 % of the average are still the first, " +
+	want := "ditrun: warning: ema decay 0.9999: after 2 steps, 100 % of the average are still the first, " +
 		"random weights: samples will be noise; --ema-decay 0 fits this run, or --ema-warmup\n"
 	if o.code != 0 || o.stderr != want {
 		t.Errorf("code %d, errors %q, want %q", o.code, o.stderr, want)

@@ -131,7 +131,7 @@ func TestSavesAreSaid(t *testing.T) {
 		{[]string{"--max-steps", "6", "--ckpt-every", "2"}, "3 checkpoints of 172 kB, all kept"},
 		{[]string{"--max-steps", "6", "--ckpt-every", "2", "--keep-last", "1"}, "each 172 kB, the last one kept"},
 		{[]string{"--max-steps", "6", "--ckpt-every", "2", "--keep-last", "2", "--keep-every", "4"},
-			"each 172 kB, the last 2 and those of every 4 steps kept"},
+			"each 172 kB, the last 2 and one every 4 steps kept"},
 	} {
 		if err := os.RemoveAll(run); err != nil {
 			t.Fatal(err)

@@ -57,7 +57,7 @@ func (d *diagnosis) test(e *env, dev torch.Device) error {
 		e.printf("%-*s%s", labelWidth, t.name, r.Text)
 	}
 	if n := torch.Live() - before; n != 0 {
-		d.problem(fmt.Sprintf("self-test left %d tensors", n),
+		d.problem("self-test left "+plural(int(n), "tensor"),
 			"this is a bug: report it with the output of `ditrun doctor --json`")
 	}
 	return nil

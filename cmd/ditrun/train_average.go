@@ -7,7 +7,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
 )
@@ -84,13 +83,13 @@ func decayFollows(dir string) bool {
 // describeAverage says where the decay comes from that nobody chose, and warns of one that keeps the average near the
 // weights that the run began with.
 func (t *trainJob) describeAverage(steps int) {
-	cfg, n, paper := t.config, format.Count(int64(steps)), training.DefaultConfig.EMADecay
+	cfg, n, paper := t.config, plural(steps, "step"), training.DefaultConfig.EMADecay
 	fits := training.EMADecay(steps)
 	if decay := cfg.EMADecay; len(t.derived) > 0 && decay != paper {
 		if decay == fits {
-			t.printf("ema     decay %g, as the run has %s steps; the paper's is %g", decay, n, paper)
+			t.printf("ema     decay %g, as the run has %s; the paper's is %g", decay, n, paper)
 		} else {
-			t.printf("ema     decay %g, as at the start of the run; %g would fit %s steps", decay, fits, n)
+			t.printf("ema     decay %g, as at the start of the run; %g would fit %s", decay, fits, n)
 		}
 	}
 	// A handful of steps is a try, of which nobody expects pictures.
@@ -106,7 +105,6 @@ func (t *trainJob) describeAverage(steps int) {
 	if share < large {
 		then = "samples will be worse than they could be"
 	}
-	t.warn("ema decay %g: at the end of %s steps %.0f %% of the average are still the %s: %s; --ema-decay %g "+
-		"fits this "+
-		"run, or --ema-warmup", cfg.EMADecay, n, 100*share, first, then, fits)
+	t.warn("ema decay %g: after %s, %.0f %% of the average are still the %s: %s; --ema-decay %g fits this run, or "+
+		"--ema-warmup", cfg.EMADecay, n, 100*share, first, then, fits)
 }

@@ -48,7 +48,7 @@ func TestAverageFollowsLength(t *testing.T) {
 	// A decay that was chosen is another run; without one the newest is continued whose decay nobody chose.
 	o = train("40", "--resume", "auto", "--ema-decay", "0.9999")
 	has(o, second, "0.9999", "")
-	if !strings.Contains(o.stderr, "at the end of 40 steps 100 % of the average are still the first") {
+	if !strings.Contains(o.stderr, "after 40 steps, 100 % of the average are still the first") {
 		t.Errorf("no warning: %s", o.stderr)
 	}
 	train("40", "--ema-decay", "0.5") // the third, which is not it

@@ -50,7 +50,7 @@ func (t *trainJob) checkSaves(point resumePoint, start int) error {
 		return nil
 	}
 	each := c.CheckpointBytes()
-	w := writing{flag: flag, path: dir, what: fmt.Sprintf("%d checkpoints", more), all: int64(more) * each,
+	w := writing{flag: flag, path: dir, what: plural(more, "checkpoint"), all: int64(more) * each,
 		least: each, unit: "a checkpoint takes"}
 	if have == 0 && written > 1 { // and so even with --keep-last 1
 		w.least = 2 * each
@@ -83,7 +83,7 @@ func (t *trainJob) keeps(written int) string {
 		last = fmt.Sprintf("the last %d", c.KeepLast)
 	}
 	if c.KeepEvery > 0 {
-		last += fmt.Sprintf(" and those of every %d steps", c.KeepEvery)
+		last += " and one every " + plural(c.KeepEvery, "step")
 	}
 	return fmt.Sprintf("each %s, %s kept", each, last)
 }

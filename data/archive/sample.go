@@ -120,7 +120,7 @@ func (l *Listing) MatchMembers(label bool) error {
 			kept = append(kept, m)
 		case s.picture == int32(i):
 			if s.pictures > 1 {
-				l.LeftOut[furtherPictures] += int(s.pictures) - 1
+				l.LeftOut[filename.FurtherPicture] += int(s.pictures) - 1 // such as image.mask.png
 			}
 			m.Label, m.Labelled = lab.label, true
 			kept = append(kept, m)
@@ -129,9 +129,6 @@ func (l *Listing) MatchMembers(label bool) error {
 	l.Pictures = kept
 	return nil
 }
-
-// furtherPictures is the kind of filename.LeftOut of pictures such as image.mask.png.
-const furtherPictures = "further pictures of a sample"
 
 // labelOf returns the member with the label of a sample, nil if it has none.
 func (l *Listing) labelOf(s *sample) (*other, error) {

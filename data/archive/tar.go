@@ -119,7 +119,7 @@ func (l *lister) add(h *tar.Header, at int64) error {
 		l.Folders[name] = true
 	case tar.TypeLink, tar.TypeSymlink:
 		if filename.WhyLeftOut(name) != "" {
-			l.LeftOut.Count("links")
+			l.LeftOut.Count(filename.Link)
 			return nil
 		}
 		option := "--dereference"
@@ -128,7 +128,7 @@ func (l *lister) add(h *tar.Header, at int64) error {
 		}
 		return fmt.Errorf("%s is a link to %s: pack the archive with %s", name, h.Linkname, option)
 	default:
-		l.LeftOut.Count("pipes or devices")
+		l.LeftOut.Count(filename.Device)
 	}
 	return nil
 }

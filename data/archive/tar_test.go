@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/data/filename"
 	"github.com/ditrun/ditrun/data/internal/datatest"
 	"github.com/ditrun/ditrun/data/labels"
 )
@@ -27,7 +28,7 @@ func FuzzList(f *testing.F) {
 		if err := l.MatchMembers(true); err != nil {
 			return
 		}
-		if n := len(l.Pictures) + l.LeftOut[furtherPictures]; n != before {
+		if n := len(l.Pictures) + l.LeftOut[filename.FurtherPicture]; n != before {
 			t.Errorf("%d pictures of %d", n, before)
 		}
 		for _, m := range l.Pictures {

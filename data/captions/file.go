@@ -15,6 +15,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // Names of the columns of tables and the fields of JSON lines, in the order they are looked for.
@@ -148,12 +149,12 @@ func (t *table) row(cells []string) error {
 			return nil
 		}
 		if t.width != 2 {
-			return fmt.Errorf("%d columns: want a file name and a caption, or names of the columns such as "+
-				"file_name and caption in the first line", t.width)
+			return fmt.Errorf("%s: want a file name and a caption, or names of the columns such as "+
+				"file_name and caption in the first line", names.Plural(t.width, "column"))
 		}
 	}
 	if len(cells) != t.width {
-		return fmt.Errorf("%d columns, the first line has %d", len(cells), t.width)
+		return fmt.Errorf("%s, the first line has %d", names.Plural(len(cells), "column"), t.width)
 	}
 	if strings.TrimSpace(cells[t.file]) == "" {
 		return errors.New("no file name")

@@ -18,6 +18,7 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/store"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // ClassesName is the file beside IDX files that names their classes, one a line. IDX files hold no names themselves.
@@ -127,7 +128,8 @@ func openIDX(set *store.Set, name, split string) (*idxSource, error) {
 		return nil, fmt.Errorf("%s: %w", labels, err)
 	}
 	if dims[0] != n {
-		return nil, fmt.Errorf("%d pictures in %s, %d labels in %s", n, images, dims[0], labels)
+		return nil, fmt.Errorf("%s in %s, %s in %s", names.Plural(n, "picture"), images,
+			names.Plural(dims[0], "label"), labels)
 	}
 	if err := d.readClasses(set); err != nil {
 		return nil, err
@@ -166,7 +168,7 @@ func (d *idxSource) readClasses(set *store.Set) error {
 		}
 	}
 	if len(d.classes) < k {
-		return fmt.Errorf("%s: %d names, labels go up to %d", ClassesName, len(d.classes), k-1)
+		return fmt.Errorf("%s: %s, labels go up to %d", ClassesName, names.Plural(len(d.classes), "name"), k-1)
 	}
 	return nil
 }

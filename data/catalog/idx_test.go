@@ -151,7 +151,7 @@ func TestIDXBadInput(t *testing.T) {
 		map[string][]byte{"train-images-idx3-ubyte": idxFour, "train-labels-idx1-ubyte": idxFourLab,
 			"classes.txt": []byte("one\n"), "text": []byte("x")})
 	for path, want := range map[string]string{
-		"":                        "classes.txt: 1 names, labels go up to 2",
+		"":                        "classes.txt: 1 name, labels go up to 2",
 		"train-labels-idx1-ubyte": "holds labels",
 		"text":                    "an unknown kind of file",
 		"nothing":                 "no such file or folder",

@@ -249,15 +249,15 @@ func TestTarMembers(t *testing.T) {
 		},
 		"link to a folder": {
 			tar.Header{Name: "z", Linkname: "x", Typeflag: tar.TypeSymlink},
-			"x y | a.png:0 b.png:1 | left out: 1 links",
+			"x y | a.png:0 b.png:1 | left out: 1 link",
 		},
 		"pipe": {
 			tar.Header{Name: "y/c.png", Typeflag: tar.TypeFifo},
-			"x y | a.png:0 b.png:1 | left out: 1 pipes or devices",
+			"x y | a.png:0 b.png:1 | left out: 1 pipe or device",
 		},
 		"hidden symbolic link": {
 			tar.Header{Name: "y/._c.png", Linkname: "x", Typeflag: tar.TypeSymlink},
-			"x y | a.png:0 b.png:1 | left out: 1 links",
+			"x y | a.png:0 b.png:1 | left out: 1 link",
 		},
 	} {
 		var b bytes.Buffer

@@ -103,8 +103,8 @@ func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []str
 	for i, list := range all {
 		if list != nil && !slices.Equal(list, all[first]) {
 			return fmt.Errorf(
-				"open %s: it names %d classes (%s), and %s names %d (%s): want the same in all tables of a set",
-				set.Path(set.Objects[i].Name), len(list), names.Few(list),
+				"open %s: it names %s (%s), and %s names %d (%s): want the same in all tables of a set",
+				set.Path(set.Objects[i].Name), names.Plural(len(list), "class"), names.Few(list),
 				set.Path(set.Objects[first].Name), len(all[first]), names.Few(all[first]))
 		}
 	}
@@ -116,8 +116,8 @@ func (c *catalogue) nameClasses(ctx context.Context, set *store.Set, kinds []str
 			fmt.Sprintf("the class names in %s are not used: there are archives beside the tables",
 				set.Path(set.Objects[first].Name)))
 	case len(list) < len(c.classes):
-		return fmt.Errorf("open %s: there are labels up to %d, but names of %d classes (%s)",
-			set.Location, len(c.classes)-1, len(list), names.Few(list))
+		return fmt.Errorf("open %s: there are labels up to %d, but names of %s (%s)", set.Location, len(c.classes)-1,
+			names.Plural(len(list), "class"), names.Few(list))
 	default:
 		c.classes = list
 	}

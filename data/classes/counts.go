@@ -42,11 +42,11 @@ func Balance(classes []string, counts []int) (notes []string) {
 	}
 	switch {
 	case len(few) > 0 && slices.Max(counts) < fewPictures:
-		notes = append(notes, fmt.Sprintf("every class has fewer than %d pictures: "+
-			"a model of them will mostly repeat its pictures", fewPictures))
+		notes = append(notes, fmt.Sprintf("every class has fewer than %d pictures: a model will mostly repeat them",
+			fewPictures))
 	case len(few) > 0:
-		notes = append(notes, fmt.Sprintf("fewer than %d pictures: %s: of these the model will mostly repeat its "+
-			"pictures", fewPictures, names.Few(few)))
+		notes = append(notes, fmt.Sprintf("fewer than %d pictures: %s: the model will mostly repeat them", fewPictures,
+			names.Few(few)))
 	}
 	if least >= 0 && counts[most] >= maxRatio*counts[least] {
 		notes = append(notes, fmt.Sprintf("%s has %d times the pictures of %s: training draws pictures, not classes, "+

@@ -14,12 +14,10 @@ func TestBalance(t *testing.T) {
 	}{
 		{abc, []int{100, 120, 90}, nil},
 		{Unnamed(), []int{3}, nil},
-		{abc, []int{9, 12, 3}, []string{"every class has fewer than 20 pictures: a model of them will mostly repeat " +
-			"its pictures"}},
+		{abc, []int{9, 12, 3}, []string{"every class has fewer than 20 pictures: a model will mostly repeat them"}},
 		{abc, []int{400, 30, 0}, []string{"without pictures: d",
 			"a has 13 times the pictures of b c: training draws pictures, not classes, so it sees b c that much less"}},
-		{abc, []int{25, 30, 5}, []string{"fewer than 20 pictures: d (5): of these the model will mostly repeat its " +
-			"pictures"}},
+		{abc, []int{25, 30, 5}, []string{"fewer than 20 pictures: d (5): the model will mostly repeat them"}},
 	} {
 		if got := Balance(c.classes, c.counts); !slices.Equal(got, c.want) {
 			t.Errorf("%v: %q, want %q", c.counts, got, c.want)

@@ -91,7 +91,7 @@ func Notes(classes []string) []string {
 	case known == 0, known == len(classes) && elsewhere == "":
 		return nil
 	case elsewhere == "":
-		return []string{fmt.Sprintf("%d classes, of which %d are in ImageNet-1k", len(classes), known)}
+		return []string{fmt.Sprintf("%s, %d of them in ImageNet-1k", names.Plural(len(classes), "class"), known)}
 	}
 	return []string{fmt.Sprintf("the classes are numbered differently than in ImageNet-1k: %s; models trained on "+
 		"ImageNet use other labels", elsewhere)}

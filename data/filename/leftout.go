@@ -6,10 +6,23 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // LeftOut counts the files of a source that are not taken for pictures, by the reason: ".txt", "hidden".
 type LeftOut map[string]int
+
+// Reasons that are nouns: what one file is.
+const (
+	Link           = "link"
+	Device         = "pipe or device"
+	FurtherPicture = "further picture of a sample"
+)
+
+// several are those of more than one file.
+var several = map[string]string{Link: "links", Device: "pipes or devices",
+	FurtherPicture: "further pictures of a sample"}
 
 // Count adds one file.
 func (l LeftOut) Count(reason string) { l[reason]++ }
@@ -42,10 +55,13 @@ func (l LeftOut) String() string {
 		if i >= most && len(reasons) > most+1 {
 			others += l[reason]
 		}
-		reasons[i] = fmt.Sprintf("%d %s", l[reason], reason)
+		if many := several[reason]; many != "" && l[reason] > 1 {
+			reason = many
+		}
+		reasons[i] = fmt.Sprintf("%d %s", l[reasons[i]], reason)
 	}
 	if others > 0 {
-		reasons = append(reasons[:most], fmt.Sprintf("%d others", others))
+		reasons = append(reasons[:most], names.Plural(others, "other"))
 	}
 	return "left out: " + strings.Join(reasons, ", ")
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -77,7 +78,7 @@ func openEDM2(ctx context.Context, fsys fs.FS, closer func() error) (*Set, error
 	if n, err := countArrays(ctx, fsys); err != nil {
 		return nil, err
 	} else if n != len(s.names) {
-		return nil, fmt.Errorf("%d .npy files, %s has labels of %d", n, datasetJSON, len(s.names))
+		return nil, fmt.Errorf("%s, %s has labels of %d", names.Plural(n, ".npy file"), datasetJSON, len(s.names))
 	}
 	first, err := readArray(fsys, s.names[0], nil)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/checkpoint/numpy"
 )
@@ -36,7 +37,7 @@ func openFast(ctx context.Context, dir string) (*Set, error) {
 	features := filepath.Base(folders[0])
 	labels := strings.TrimSuffix(features, featuresEnd) + labelsEnd
 	fsys := os.DirFS(dir)
-	names, err := arrays(fsys, features)
+	files, err := arrays(fsys, features)
 	if err != nil {
 		return nil, err
 	}
@@ -44,16 +45,17 @@ func openFast(ctx context.Context, dir string) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(names) != len(labelNames) {
-		return nil, fmt.Errorf("%d files in %s, %d in %s", len(names), features, len(labelNames), labels)
+	if len(files) != len(labelNames) {
+		return nil, fmt.Errorf("%s in %s, %d in %s", names.Plural(len(files), "file"), features, len(labelNames),
+			labels)
 	}
 	s := &Set{Kind: FastDiT, scaled: true}
 	for i, name := range labelNames {
 		if ctx.Err() != nil { // a million small files take minutes
 			return nil, context.Cause(ctx)
 		}
-		if path.Base(name) != path.Base(names[i]) {
-			return nil, fmt.Errorf("%s and %s make a pair: is a file missing?", names[i], name)
+		if path.Base(name) != path.Base(files[i]) {
+			return nil, fmt.Errorf("%s and %s make a pair: is a file missing?", files[i], name)
 		}
 		label, err := readLabel(fsys, name)
 		if err != nil {
@@ -62,17 +64,17 @@ func openFast(ctx context.Context, dir string) (*Set, error) {
 		s.Labels = append(s.Labels, label)
 		s.names = append(s.names, path.Base(name))
 	}
-	first, err := readArray(fsys, names[0], nil)
+	first, err := readArray(fsys, files[0], nil)
 	if err != nil {
 		return nil, err
 	}
 	if len(first.Shape) != 4 || first.Shape[0] != 1 {
-		return nil, fmt.Errorf("%s: shape %v, want [1, channels, height, width]", names[0], first.Shape)
+		return nil, fmt.Errorf("%s: shape %v, want [1, channels, height, width]", files[0], first.Shape)
 	}
 	if err := s.setShape(first.Shape[1:]); err != nil {
-		return nil, fmt.Errorf("%s: %w", names[0], err)
+		return nil, fmt.Errorf("%s: %w", files[0], err)
 	}
-	s.read = arrayReader(fsys, names, first.Shape)
+	s.read = arrayReader(fsys, files, first.Shape)
 	return s, nil
 }
 

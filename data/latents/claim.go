@@ -86,11 +86,11 @@ func (c *Claim) Add(ids []int, moments, flip []float32, labels []int64) error {
 	}
 	switch {
 	case len(labels) != n:
-		return fail("%d labels for %d samples", len(labels), n)
+		return fail("%s for %s", names.Plural(len(labels), "label"), names.Plural(n, "sample"))
 	case len(moments) != n*p.recordLen():
-		return fail("%d moments for %d samples, want %d", len(moments), n, n*p.recordLen())
+		return fail("%d moments for %s, want %d", len(moments), names.Plural(n, "sample"), n*p.recordLen())
 	case p.Flip && len(flip) != n*p.recordLen():
-		return fail("%d mirrored moments for %d samples, want %d", len(flip), n, n*p.recordLen())
+		return fail("%d mirrored moments for %s, want %d", len(flip), names.Plural(n, "sample"), n*p.recordLen())
 	case !p.Flip && flip != nil:
 		return fail("mirrored moments, the plan keeps none")
 	}
@@ -199,7 +199,8 @@ func (c *Claim) Commit() error {
 	p := &c.w.plan
 	n := len(c.labels) / 8
 	if n+len(c.skipped) != c.Hi-c.Lo {
-		return fmt.Errorf("shard %s: %d samples and %d skipped, want %d", p.file(c.Shard), n, len(c.skipped), c.Hi-c.Lo)
+		return fmt.Errorf("shard %s: %s and %d skipped, want %d", p.file(c.Shard), names.Plural(n, "sample"),
+			len(c.skipped), c.Hi-c.Lo)
 	}
 	for i := range n {
 		id := int(binary.LittleEndian.Uint64(c.index[8*i:]))

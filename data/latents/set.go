@@ -18,6 +18,7 @@ import (
 
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/internal/mmap"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -98,7 +99,7 @@ func (l *Set) add(k int, info ShardInfo) error {
 	}
 	if s.n != info.Samples {
 		s.close()
-		return fmt.Errorf("%d samples, the manifest says %d", s.n, info.Samples)
+		return fmt.Errorf("%s, the manifest says %d", names.Plural(s.n, "sample"), info.Samples)
 	}
 	l.shards = append(l.shards, s)
 	if int64(len(s.data)) != info.Bytes {

@@ -20,6 +20,7 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/internal/mmap"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -74,14 +75,14 @@ func (w *Writer) fits() (missing bool, err error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("write latents to %s: %w", w.dir, disk.Advise(err, "choose another folder"))
 	}
-	names, err := w.names("latents-", ".safetensors")
+	files, err := w.names("latents-", ".safetensors")
 	if err != nil {
 		return false, err
 	}
-	for _, name := range names {
+	for _, name := range files {
 		if !strings.HasSuffix(name, fmt.Sprintf("-of-%05d.safetensors", w.plan.NumShards())) {
-			return false, fmt.Errorf("write latents to %s: it holds %s, this plan has %d shards: choose another folder",
-				w.dir, name, w.plan.NumShards())
+			return false, fmt.Errorf("write latents to %s: it holds %s, this plan has %s: choose another folder", w.dir,
+				name, names.Plural(w.plan.NumShards(), "shard"))
 		}
 	}
 	list, err := w.Missing()
@@ -243,8 +244,8 @@ func (w *Writer) Finish(ctx context.Context) (*Manifest, error) {
 		return nil, err
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("finish %s: %d of %d shards are missing, the first is %s", w.dir, len(missing),
-			w.plan.NumShards(), w.plan.file(missing[0]))
+		return nil, fmt.Errorf("finish %s: it lacks %d of %s, the first is %s", w.dir, len(missing),
+			names.Plural(w.plan.NumShards(), "shard"), w.plan.file(missing[0]))
 	}
 	if err := w.removeLocks(); err != nil {
 		return nil, err

@@ -372,7 +372,7 @@ func TestAddRefuses(t *testing.T) {
 		labels        []int64
 		want          string
 	}{
-		"short":    {ok[1:], ok, []int64{0}, fmt.Sprintf("%d moments for 1 samples, want %d", rec-1, rec)},
+		"short":    {ok[1:], ok, []int64{0}, fmt.Sprintf("%d moments for 1 sample, want %d", rec-1, rec)},
 		"no flip":  {ok, nil, []int64{0}, "0 mirrored moments"},
 		"label":    {ok, ok, []int64{3}, "sample 0: label 3, want 0 to 2"},
 		"NaN":      {with(1, float32(math.NaN())), ok, []int64{0}, "sample 0: moment NaN cannot be stored"},

@@ -148,7 +148,7 @@ var notReadByBoth = []struct{ pattern, words string }{
 	{"tiff-fill-2-0-8.tif", "TIFF: bits in reverse order"},
 	{"tiff-mask.tif", "TIFF: a mask: not supported"},
 	{"tiff-mosaic.tif", "TIFF: the mosaic of a camera (raw): not supported"},
-	{"tiff-sample-count-wrong.tif", "TIFF: 1 samples a pixel of [8 8 8] bits"},
+	{"tiff-sample-count-wrong.tif", "TIFF: 1 sample a pixel of [8 8 8] bits"},
 	{"tiff-ycbcr.tif", "TIFF: YCbCr: not supported"},
 	{"webp-cut.webp", "WebP: truncated or damaged"},
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"golang.org/x/image/tiff"
+
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // tiffDirectory is the first directory of a TIFF file, of which the picture is read.
@@ -215,13 +217,13 @@ func (d *tiffDirectory) unreadSamples() string {
 	case d.value(tagPlanar, 1) != 1 && samples > 1:
 		return "planar samples (all of a channel, then the next)"
 	case slices.ContainsFunc(formats, func(f int) bool { return f == 3 || f == 6 }):
-		return fmt.Sprintf("floating-point samples of %d bits", bits[0])
+		return "floating-point samples of " + names.Plural(bits[0], "bit")
 	case slices.ContainsFunc(formats, func(f int) bool { return f == 2 || f == 5 }):
-		return fmt.Sprintf("signed samples of %d bits", bits[0])
+		return "signed samples of " + names.Plural(bits[0], "bit")
 	case slices.ContainsFunc(formats, func(f int) bool { return f != 1 }):
 		return "samples of an unknown kind"
 	case len(bits) != samples || slices.ContainsFunc(bits, func(b int) bool { return b != bits[0] }):
-		return fmt.Sprintf("%d samples a pixel of %v bits", samples, bits)
+		return fmt.Sprintf("%s a pixel of %v bits", names.Plural(samples, "sample"), bits)
 	case bits[0] != 1 && bits[0] != 8 && bits[0] != 16 || colour == 3 && bits[0] == 16 || colour == 2 && bits[0] == 1:
 		return fmt.Sprintf("samples of %s", bitsOf(bits[0]))
 	case fax && (bits[0] != 1 || samples != 1):
@@ -231,7 +233,7 @@ func (d *tiffDirectory) unreadSamples() string {
 	case colour < 2 && samples == 2:
 		return "gray with alpha"
 	case colour != 2 && samples != 1, colour == 2 && samples != 3 && samples != 4:
-		return fmt.Sprintf("%d samples a pixel", samples)
+		return names.Plural(samples, "sample") + " a pixel"
 	case colour == 2 && samples == 4 && d.value(tagExtraSamples, 0) != 1 && d.value(tagExtraSamples, 0) != 2:
 		return "an extra sample that is no alpha"
 	case d.value(tagFillOrder, 1) != 1 && !fax:

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/tokens"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/philox"
 )
 
@@ -56,8 +57,8 @@ func (s Share) check(batch int) error {
 		return fmt.Errorf("rank %d of %d, %d micro batches, offset %d: want ranks from 0 and none negative", s.Rank,
 			s.World, s.MicroBatches, s.Offset)
 	case batch%s.pieces() != 0:
-		return fmt.Errorf("batch size %d is not divisible by %d processes times %d micro batches", batch,
-			max(s.World, 1), max(s.MicroBatches, 1))
+		return fmt.Errorf("batch size %d is not divisible by %s times %s", batch,
+			names.Plural(max(s.World, 1), "process"), names.Plural(max(s.MicroBatches, 1), "micro batch"))
 	}
 	return nil
 }
@@ -212,7 +213,7 @@ func checkSteps(n, batch, start, maxSteps, epochs int, prob float64, share Share
 	case batch < 1:
 		return fmt.Errorf("batch size %d: want at least 1", batch)
 	case batch > n:
-		return fmt.Errorf("batch size %d: there are only %d samples", batch, n)
+		return fmt.Errorf("batch size %d is larger than the data set of %s", batch, names.Plural(n, "sample"))
 	case start < 0 || maxSteps < 0 || epochs < 0:
 		return fmt.Errorf("start step %d, max steps %d, epochs %d: want none negative", start, maxSteps, epochs)
 	case !(prob >= 0 && prob <= 1):

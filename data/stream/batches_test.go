@@ -259,11 +259,11 @@ func TestBatchesRefuse(t *testing.T) {
 		want string
 	}{
 		{l, Options{}, "batch size 0: want at least 1"},
-		{l, Options{GlobalBatch: 6}, "batch size 6: there are only 5 samples"},
+		{l, Options{GlobalBatch: 6}, "batch size 6 is larger than the data set of 5 samples"},
 		{l, Options{GlobalBatch: 1, StartStep: -1}, "none negative"},
 		{l, Options{GlobalBatch: 1, FlipProb: 2}, "flip probability 2"},
 		{l, Options{GlobalBatch: 4, Share: Share{World: 3}},
-			"batch size 4 is not divisible by 3 processes times 1 micro batches"},
+			"batch size 4 is not divisible by 3 processes times 1 micro batch"},
 		{l, Options{GlobalBatch: 4, Share: Share{World: 2, Rank: 2}}, "rank 2 of 2"},
 		{l, Options{GlobalBatch: 1, Order: "sorted"}, `order "sorted": want shuffle or block`},
 		{plain, Options{GlobalBatch: 1, FlipProb: 0.5}, "no mirrored latents in this set"},

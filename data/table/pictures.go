@@ -66,7 +66,7 @@ func Pictures(ctx context.Context, f io.ReaderAt, size int64, found func(Picture
 		}
 	}
 	if n := file.StoredRows(); int64(row) != n {
-		return fmt.Errorf("damaged: %d rows, where the footer says %d", row, n)
+		return fmt.Errorf("damaged: %s, where the footer says %d", names.Plural(row, "row"), n)
 	}
 	return nil
 }
@@ -176,7 +176,7 @@ func (c *pictureColumns) labelOf(v parquet.Value) (*labels.Label, error) {
 		return nil, err
 	}
 	if n := len(c.classes); n > 0 && l.Class == "" && int(l.Number) >= n {
-		return nil, fmt.Errorf("label %d: the file names %d classes, 0 to %d (%s)", l.Number, n, n-1,
+		return nil, fmt.Errorf("label %d: the file names %s, 0 to %d (%s)", l.Number, names.Plural(n, "class"), n-1,
 			names.Few(c.classes))
 	}
 	return &l, nil

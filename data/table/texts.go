@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
+
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // Texts calls found with the values of a column of text, one a row or a list of them: the first of the named columns
@@ -31,7 +33,8 @@ func Texts(ctx context.Context, f io.ReaderAt, size int64, columns []string, row
 		return fmt.Errorf("column %s is of type %s: want text", leaf.Name, leaf.Kind())
 	}
 	if file.NumRows() != int64(rows) {
-		return fmt.Errorf("%d rows for %d pictures: the file was changed since it was unpacked", file.NumRows(), rows)
+		return fmt.Errorf("%s for %s: the file was changed since it was unpacked",
+			names.Plural(int(file.NumRows()), "row"), names.Plural(rows, "picture"))
 	}
 	t := textReader{row: -1, rows: rows, found: found}
 	for g := range file.Groups() {

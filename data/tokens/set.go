@@ -16,6 +16,7 @@ import (
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/internal/mmap"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
 )
@@ -125,7 +126,8 @@ func (t *textInfo) validate() error {
 		return fmt.Errorf("%d rows, %d in a file: want at least 1 and at most %d", t.Rows, t.FileRows, captions.MaxRows)
 	}
 	if len(t.Files) != t.numFiles()+firstStates {
-		return fmt.Errorf("%d files, want %d for %d rows", len(t.Files), t.numFiles()+firstStates, t.Rows)
+		return fmt.Errorf("%s, want %d for %s", names.Plural(len(t.Files), "file"), t.numFiles()+firstStates,
+			names.Plural(t.Rows, "row"))
 	}
 	for i, name := range t.names() {
 		// The name is compared, not used: a path in it would lead out of the folder.

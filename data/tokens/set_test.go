@@ -436,7 +436,7 @@ func TestTokenStates(t *testing.T) {
 			map[string]string{"captions": `[""]`}),
 		"want a JSON array": statesFile(t, checkpoint.F16, 1, []int32{1},
 			map[string]string{"encoder": "e", "captions": `{}`}),
-		"2 texts for 1 rows": statesFile(t, checkpoint.F16, 1, []int32{1},
+		"2 texts for 1 row": statesFile(t, checkpoint.F16, 1, []int32{1},
 			map[string]string{"encoder": "e", "captions": `["","a"]`}),
 		`the first is the empty one`: statesFile(t, checkpoint.F16, 1, []int32{1},
 			map[string]string{"encoder": "e", "captions": `["a"]`}),

@@ -65,7 +65,8 @@ func (t *States) read() error {
 		return fmt.Errorf(`metadata "captions": want a JSON array of texts: %w`, err)
 	}
 	if int64(len(texts)) != states.Shape[0] {
-		return fmt.Errorf(`metadata "captions": %d texts for %d rows of states`, len(texts), states.Shape[0])
+		return fmt.Errorf(`metadata "captions": %s for %s of states`, names.Plural(len(texts), "text"),
+			names.Plural(int(states.Shape[0]), "row"))
 	}
 	if len(texts) == 0 || texts[0] != "" {
 		return errors.New(`metadata "captions": the first is the empty one, "", which stands for no caption`)
@@ -120,8 +121,8 @@ func (t *States) Check(texts []string) error {
 	if n > show {
 		missing = append(missing, "...")
 	}
-	return fmt.Errorf("%s lacks %d of %d captions: %s: encode those that `encode-latents --captions` lists",
-		t.file.Path(), n, len(texts), strings.Join(missing, ", "))
+	return fmt.Errorf("%s lacks %d of %s: %s: encode those that `encode-latents --captions` lists", t.file.Path(), n,
+		names.Plural(len(texts), "caption"), strings.Join(missing, ", "))
 }
 
 // Info describes the states; the SHA-256 is that of the file.

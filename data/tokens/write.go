@@ -20,6 +20,7 @@ import (
 	"github.com/ditrun/ditrun/data/captions"
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -117,7 +118,7 @@ type textWriter struct {
 
 func newTextWriter(l *latents.Set, c *captions.Set, enc Encoder, o Options) (*textWriter, error) {
 	if have, want := c.Len(), l.Manifest().Dataset.Samples; have != want {
-		return nil, fmt.Errorf("captions of %d samples, the latents were made from %d", have, want)
+		return nil, fmt.Errorf("captions of %s, the latents were made from %d", names.Plural(have, "sample"), want)
 	}
 	e := enc.Info()
 	if err := e.validate(); err != nil {
@@ -355,7 +356,7 @@ func readTexts(path string, n int) ([]string, error) {
 		return nil, err
 	}
 	if len(texts) < n {
-		return nil, fmt.Errorf("%d lines, want %d", len(texts), n)
+		return nil, fmt.Errorf("%s, want %d", names.Plural(len(texts), "line"), n)
 	}
 	return texts, nil
 }

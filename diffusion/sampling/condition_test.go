@@ -160,7 +160,7 @@ func TestRequestsOfAnotherCondition(t *testing.T) {
 			{text, change(func(r *Request) { r.NumSamples = 9 }),
 				"9 pictures, the number is that of labels or captions"},
 			{both, good, "no labels"},
-			{both, change(func(r *Request) { r.Labels = []int{1} }), "1 labels and 3 captions"},
+			{both, change(func(r *Request) { r.Labels = []int{1} }), "1 label and 3 captions"},
 			{class, change(func(r *Request) { r.Labels = []int{1} }), "captions for a model of 3 classes"},
 			{none, Request{}, "0 pictures"},
 			{none, Request{NumSamples: 2, CFGScale: 2}, "trained without dropping its condition"},

@@ -11,6 +11,7 @@ import (
 	"math"
 
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/vae"
@@ -140,11 +141,11 @@ func (p *Pipeline) Device() torch.Device { return p.dev }
 func (p *Pipeline) check(ckpt string) error {
 	v := p.vae.Config()
 	if v.LatentChannels != p.info.Config.InChannels {
-		return fmt.Errorf("vae %s has %d latent channels, the model in %s wants %d", p.vaePath, v.LatentChannels, ckpt,
-			p.info.Config.InChannels)
+		return fmt.Errorf("vae %s has %s, the model in %s wants %d", p.vaePath,
+			names.Plural(v.LatentChannels, "latent channel"), ckpt, p.info.Config.InChannels)
 	}
 	if v.OutChannels != 3 {
-		return fmt.Errorf("vae %s makes pictures of %d channels, want 3", p.vaePath, v.OutChannels)
+		return fmt.Errorf("vae %s makes pictures of %s, want 3", p.vaePath, names.Plural(v.OutChannels, "channel"))
 	}
 	if f := p.info.ScalingFactor; !(f > 0) || math.IsInf(f, 0) {
 		return fmt.Errorf("checkpoint %s has a scaling factor of %v, want a positive number", ckpt, f)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // Encode encodes prompts, a caption for each, and a negative prompt, which may be empty: Captions and Null of a
@@ -44,8 +45,8 @@ func (p *Pipeline) Encode(encoder tokens.Encoder, prompts []string, negative str
 func (p *Pipeline) CheckEncoder(encoder tokens.Encoder) error {
 	e, cfg, trained := encoder.Info(), p.info.Config, p.info.TextEncoder
 	if e.Length > cfg.TextLength || e.Width != cfg.TextWidth {
-		return fmt.Errorf("the text encoder makes %d tokens of width %d, the model takes up to %d of width %d",
-			e.Length, e.Width, cfg.TextLength, cfg.TextWidth)
+		return fmt.Errorf("the text encoder makes %s of width %d, the model takes up to %d of width %d",
+			names.Plural(e.Length, "token"), e.Width, cfg.TextLength, cfg.TextWidth)
 	}
 	if trained == (dit.TextEncoder{}) { // the checkpoint does not say
 		return nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/ditrun/ditrun/diffusion"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/philox"
 )
 
@@ -139,10 +140,10 @@ func (r *Request) checkCondition(cfg dit.Config) error {
 	case !cfg.HasText() && len(r.Captions) > 0:
 		return fmt.Errorf("sample: captions for a model of %s", cfg.Conditions())
 	case cfg.HasClass() && cfg.HasText() && len(r.Labels) != len(r.Captions):
-		return fmt.Errorf("sample: %d labels and %d captions: want one of each a picture", len(r.Labels),
-			len(r.Captions))
+		return fmt.Errorf("sample: %s and %s: want one of each a picture", names.Plural(len(r.Labels), "label"),
+			names.Plural(len(r.Captions), "caption"))
 	case r.NumSamples != 0 && cfg.Condition != dit.OnNothing:
-		return fmt.Errorf("sample: %d pictures, the number is that of labels or captions", r.NumSamples)
+		return fmt.Errorf("sample: %s, the number is that of labels or captions", names.Plural(r.NumSamples, "picture"))
 	case r.Len() < 1:
 		return fmt.Errorf("sample: %d pictures: want at least 1", r.Len())
 	case !r.guided() || !cfg.HasText():

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/diffusion/training/samples"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
 )
@@ -185,7 +186,7 @@ func some[T any](values []T, n int) string {
 		words = append(words, fmt.Sprint(v))
 	}
 	if len(values) > n {
-		words = append(words, fmt.Sprintf("and %d others", len(values)-n))
+		words = append(words, "and "+names.Plural(len(values)-n, "other"))
 	}
 	return strings.Join(words, ", ")
 }
@@ -236,6 +237,7 @@ func (r *runner) tooLarge(s *torch.Scope, b samples.Batch, cause error) error {
 	for each := n * parts; each/parts > low || each%parts != 0; {
 		parts++
 	}
-	return fmt.Errorf("%w: a process takes %d samples at a time, of which %d would have fitted: "+
-		"--gradient-accumulation-steps %d gives the same training in smaller parts%s", cause, n, low, parts, recompute)
+	return fmt.Errorf("%w: a process takes %s at a time, of which %d would have fitted: "+
+		"--gradient-accumulation-steps %d gives the same training in smaller parts%s", cause,
+		names.Plural(n, "sample"), low, parts, recompute)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // Changes says in words in what a run that goes on with cfg after step differs from the one that was, over the same
@@ -29,8 +30,9 @@ func Changes(before, now Config, samples, step int) []string {
 		case step < w:
 			course = "rises"
 		}
-		list = append(list, fmt.Sprintf("the learning rate %s over %d steps instead of %d: it goes from %.3g "+
-			"at step %d to %.3g at step %d (times %.3g)", course, will, was, last, step, next, step+1, next/last))
+		list = append(list, fmt.Sprintf("the learning rate %s over %s instead of %d: it goes from %.3g "+
+			"at step %d to %.3g at step %d (times %.3g)", course, names.Plural(will, "step"), was, last, step, next,
+			step+1, next/last))
 	}
 	return list
 }

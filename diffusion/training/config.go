@@ -25,6 +25,7 @@ import (
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
 )
@@ -174,15 +175,17 @@ func (c Config) check(set samples.Set, world int) error {
 		return fmt.Errorf("latents %s have no captions: encode-latents --captions adds them", set.Name)
 	case c.Model.HasText() &&
 		(set.Text.Encoder.Width != c.Model.TextWidth || set.Text.Encoder.Length > c.Model.TextLength):
-		return fmt.Errorf("captions of %d tokens of width %d, the model wants up to %d of width %d",
-			set.Text.Encoder.Length, set.Text.Encoder.Width, c.Model.TextLength, c.Model.TextWidth)
+		return fmt.Errorf("captions of %s of width %d, the model wants up to %d of width %d",
+			names.Plural(set.Text.Encoder.Length, "token"), set.Text.Encoder.Width, c.Model.TextLength,
+			c.Model.TextWidth)
 	case c.Model.HasClass() && len(set.Classes) > c.Model.NumClasses:
-		return fmt.Errorf("latents have %d classes, the model has %d", len(set.Classes), c.Model.NumClasses)
+		return fmt.Errorf("latents have %s, the model has %d", names.Plural(len(set.Classes), "class"),
+			c.Model.NumClasses)
 	case c.CheckBatch(set.Samples) != nil:
 		return c.CheckBatch(set.Samples)
 	case c.GlobalBatchSize%(world*c.parts()) != 0:
-		return fmt.Errorf("global batch size %d is not divisible by %d processes times %d accumulated parts",
-			c.GlobalBatchSize, world, c.parts())
+		return fmt.Errorf("global batch size %d is not divisible by %s times %s", c.GlobalBatchSize,
+			names.Plural(world, "process"), names.Plural(c.parts(), "accumulated part"))
 	case c.FlipProb > 0 && !set.Flip:
 		return fmt.Errorf("flip probability %v, but the latents hold no mirrored view: encode them with --flip "+
 			"both, or train without flips", c.FlipProb)
@@ -195,7 +198,8 @@ func (c Config) check(set samples.Set, world int) error {
 // CheckBatch returns an error if n samples are not enough for a batch. It names the field as [Config.Validate] does.
 func (c Config) CheckBatch(n int) error {
 	if n < c.GlobalBatchSize {
-		return fmt.Errorf("global-batch-size %d is larger than the data set of %d samples", c.GlobalBatchSize, n)
+		return fmt.Errorf("global-batch-size %d is larger than the data set of %s", c.GlobalBatchSize,
+			names.Plural(n, "sample"))
 	}
 	return nil
 }

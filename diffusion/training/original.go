@@ -10,6 +10,7 @@ import (
 
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -69,8 +70,8 @@ func sizes(c dit.Config) string {
 	if c.ClassDropoutProb == 0 {
 		null = "no null class"
 	}
-	return fmt.Sprintf("%s, %s, latent size %s of %d channels, %d output channels", c.Conditions(), null, c.Size(),
-		c.InChannels, c.OutChannels())
+	return fmt.Sprintf("%s, %s, latent size %s of %s, %s", c.Conditions(), null, c.Size(),
+		names.Plural(c.InChannels, "channel"), names.Plural(c.OutChannels(), "output channel"))
 }
 
 // loadOriginal takes the run up where the training script of the original left it. The order of the data is not that of
@@ -138,8 +139,8 @@ func OriginalNotes(path string, cfg Config, set samples.Set) ([]string, error) {
 		"of the data: they go on in the order that this program has from step %d", path, t.Step)}
 	name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	if n, err := strconv.Atoi(name); err == nil && n != t.Step {
-		notes = append(notes, fmt.Sprintf("the file is called %s, its optimizer counts %d steps: the run goes on at "+
-			"step %d", name, t.Step, t.Step))
+		notes = append(notes, fmt.Sprintf("the file is called %s, its optimizer counts %s: the run goes on at "+
+			"step %d", name, names.Plural(t.Step, "step"), t.Step))
 	}
 	return notes, nil
 }

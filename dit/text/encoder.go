@@ -13,6 +13,7 @@ import (
 
 	"github.com/ditrun/ditrun/dit/text/bpe"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/checkpoint/namemap"
@@ -120,8 +121,8 @@ func loadFile(path string, cfg Config, dev torch.Device) (m *Model, err error) {
 	const table = "embeddings.token_embedding.weight"
 	models := namemap.Models(file, table)
 	if len(models) == 0 {
-		return nil, fmt.Errorf("found %d tensors, none of them text_model.%s: want the text encoder of CLIP in "+
-			"transformers' names", len(file.Tensors()), table)
+		return nil, fmt.Errorf("found %s, but no text_model.%s: want the text encoder of CLIP in transformers' names",
+			names.Plural(len(file.Tensors()), "tensor"), table)
 	}
 	part, err := namemap.First(models)
 	if err != nil {
@@ -200,7 +201,7 @@ func (e *Encoder) Width() int { return e.cfg.HiddenSize }
 
 // Name says what kind of encoder this is; [Encoder.SHA256] which one.
 func (e *Encoder) Name() string {
-	return fmt.Sprintf("CLIP text, width %d, %d layers", e.cfg.HiddenSize, e.cfg.NumHiddenLayers)
+	return fmt.Sprintf("CLIP text, width %d, %s", e.cfg.HiddenSize, names.Plural(e.cfg.NumHiddenLayers, "layer"))
 }
 
 // SHA256 returns a hex checksum of the weights, the config and the tokenizer's files, for manifests.

@@ -267,7 +267,7 @@ func TestFoldersThatAreRefused(t *testing.T) {
 			return checkpoint.Write(filepath.Join(dir, weights),
 				[]checkpoint.Tensor{{Info: checkpoint.Info{Name: "x", DType: "F32", Shape: []int64{1}},
 					Data: make([]byte, 4)}}, nil)
-		}, "found 1 tensors, none of them text_model.embeddings.token_embedding.weight"},
+		}, "found 1 tensor, but no text_model.embeddings.token_embedding.weight"},
 	} {
 		dir := copyTiny(t)
 		live := torch.Live()

@@ -11,13 +11,19 @@ func Few(list []string) string {
 	if len(list) <= most {
 		return strings.Join(list, ", ")
 	}
-	return fmt.Sprintf("%s (and %d others)", strings.Join(list[:most], ", "), len(list)-most)
+	return fmt.Sprintf("%s (and %s)", strings.Join(list[:most], ", "), Plural(len(list)-most, "other"))
 }
 
-// Plural is a number of things by their name: "1 picture", "3 pictures".
-func Plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
+// Plural is a number of things by their name: "1 picture", "3 pictures", "2 classes".
+func Plural(n int, noun string) string { return fmt.Sprintf("%d %s", n, Noun(n, noun)) }
+
+// Noun is the name of a thing as a number of them has it: "picture" of 1, "classes" of 2.
+func Noun(n int, noun string) string {
+	switch {
+	case n == 1:
+		return noun
+	case strings.HasSuffix(noun, "s"), strings.HasSuffix(noun, "ch"):
+		return noun + "es"
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return noun + "s"
 }

@@ -54,6 +54,21 @@ func TestGiven(t *testing.T) {
 	}
 }
 
+func TestPlural(t *testing.T) {
+	for noun, want := range map[string][2]string{"picture": {"1 picture", "2 pictures"},
+		"class": {"1 class", "2 classes"}, "batch": {"1 batch", "2 batches"}, "other": {"1 other", "2 others"}} {
+		if one, two := Plural(1, noun), Plural(2, noun); one != want[0] || two != want[1] {
+			t.Errorf("%q and %q, want %q", one, two, want)
+		}
+	}
+	if got := Plural(0, "class"); got != "0 classes" {
+		t.Errorf("none: %q", got)
+	}
+	if got, want := Few([]string{"a", "b", "c", "d"}), "a, b, c (and 1 other)"; got != want {
+		t.Errorf("four names: %q, want %q", got, want)
+	}
+}
+
 // No two names have one text.
 func FuzzText(f *testing.F) {
 	for _, pair := range [][2]string{{"caf\xe9", `caf\xe9`}, {"\xff", `\xff`}, {"\\\xff", `\\xff`}, {`\x5c`, "\\"},

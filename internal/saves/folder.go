@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // The files of a checkpoint of a training run, a folder such as RUN/checkpoints/0050000.
@@ -82,7 +83,8 @@ func (f *Folder) parse() error {
 	}
 	want := f.names()
 	if len(f.Files) != len(want) {
-		return fmt.Errorf("lists %d files, want %d for %d processes", len(f.Files), len(want), f.World)
+		return fmt.Errorf("lists %s, want %d for %s", names.Plural(len(f.Files), "file"), len(want),
+			names.Plural(f.World, "process"))
 	}
 	for i, file := range f.Files {
 		// The name is compared, not used: a path in it would lead out of the folder.

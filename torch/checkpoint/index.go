@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 const (
@@ -32,7 +33,7 @@ func newIndex(r io.ReaderAt, size int64, path string) (f *File, err error) {
 	if text, err = disk.PlainText(text); err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
-	names, where, err := weightMap(text)
+	tensors, where, err := weightMap(text)
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
@@ -45,7 +46,7 @@ func newIndex(r io.ReaderAt, size int64, path string) (f *File, err error) {
 			opened.Close()
 		}
 	}()
-	for _, name := range names {
+	for _, name := range tensors {
 		file := where[name]
 		shard := shards[file]
 		if shard == nil {
@@ -78,7 +79,7 @@ func newIndex(r io.ReaderAt, size int64, path string) (f *File, err error) {
 		}
 	}
 	f.parts = opened
-	f.format = fmt.Sprintf("%s in %d files", opened[0].format, len(opened))
+	f.format = opened[0].format + " in " + names.Plural(len(opened), "file")
 	return f, nil
 }
 

@@ -163,8 +163,8 @@ func TestEncodeDoesNotCopy(t *testing.T) {
 	}
 }
 
-// names lists a directory.
-func names(t *testing.T, dir string) string {
+// listing names the files of a directory.
+func listing(t *testing.T, dir string) string {
 	t.Helper()
 	es, err := os.ReadDir(dir)
 	if err != nil {
@@ -197,7 +197,7 @@ func TestWriteRoundTrip(t *testing.T) {
 	if m := f.Metadata(); len(m) != 2 || m["html"] != meta["html"] {
 		t.Errorf("metadata %q", m)
 	}
-	if got := names(t, dir); got != "m.safetensors" {
+	if got := listing(t, dir); got != "m.safetensors" {
 		t.Errorf("directory holds %q", got)
 	}
 }
@@ -207,7 +207,7 @@ func TestWriteFileLeavesTheOldFile(t *testing.T) {
 	path := filepath.Join(dir, "f")
 	check := func(when string) {
 		t.Helper()
-		if got := names(t, dir); got != "f" {
+		if got := listing(t, dir); got != "f" {
 			t.Errorf("%s: directory holds %q", when, got)
 		}
 		if b, err := os.ReadFile(path); err != nil || string(b) != "old" {
@@ -220,8 +220,8 @@ func TestWriteFileLeavesTheOldFile(t *testing.T) {
 	failed := errors.New("no more data")
 	err := disk.WriteFile(path, func(w io.Writer) error {
 		w.Write(make([]byte, 1<<20))
-		if !strings.HasPrefix(names(t, dir), ".f.") {
-			t.Errorf("while writing the directory holds %q", names(t, dir))
+		if !strings.HasPrefix(listing(t, dir), ".f.") {
+			t.Errorf("while writing the directory holds %q", listing(t, dir))
 		}
 		return failed
 	})
@@ -279,7 +279,7 @@ func TestWriteFileFullDisk(t *testing.T) {
 		if !errors.Is(err, syscall.ENOSPC) || err.Error() != "write "+path+`: tensor "a": no space left on device` {
 			t.Errorf("full disk: error %v", err)
 		}
-		if got := names(t, dir); got != "m.safetensors" {
+		if got := listing(t, dir); got != "m.safetensors" {
 			t.Errorf("directory holds %q", got)
 		}
 		f, err := Open(path)

@@ -5,6 +5,8 @@ import (
 	"net"
 	"strconv"
 	"strings"
+
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // An Env says which of several processes, started together, this one is.
@@ -88,8 +90,8 @@ func Detect(getenv func(string) string) (Env, error) {
 		return Env{World: 1, LocalWorld: 1}, nil
 	}
 	if e.LocalRank >= e.LocalWorld || e.LocalWorld > e.World {
-		v.fail("local rank %d of %d in a run of %d processes (%s): want the local rank below the local number, and "+
-			"that at most the total", e.LocalRank, e.LocalWorld, e.World, e.Launcher)
+		v.fail("local rank %d of %d in a run of %s (%s): want the local rank below the local number, and that at "+
+			"most the total", e.LocalRank, e.LocalWorld, names.Plural(e.World, "process"), e.Launcher)
 	}
 	if addr := getenv("MASTER_ADDR"); addr != "" {
 		e.Addr = addr

@@ -568,11 +568,11 @@ func TestGroupErrors(t *testing.T) {
 			// the first bucket
 			return s.Add(s.Sum(s.Square(m.Out.Weight)), s.Add(s.Sum(s.Square(m.Out.Bias)), s.Sum(s.Square(m.Mid.Bias))))
 		}
-		fails("no backward pass", "6 trained parameters have no gradient", step)
+		fails("no backward pass", "6 trained parameters without a gradient", step)
 		o.LastBackward()
 		s.Backward(first(s))
 		fails("gradients of one parameter only",
-			"5 trained parameters have no gradient, which all ranks must have for all: in.bias, mid.weight", step)
+			"5 trained parameters without a gradient, which all ranks must have for all: in.bias, mid.weight", step)
 		o.ZeroGrad()
 		// What the last pass lacks came in the one before, or comes in another part of it.
 		s.Backward(m.loss(s, 0, 0, 4))

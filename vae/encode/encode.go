@@ -26,6 +26,7 @@ import (
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/vae"
@@ -250,7 +251,8 @@ func (o *Options) plan() (latents.Plan, error) {
 	}
 	cfg := o.VAE.Config()
 	if cfg.InChannels != 3 {
-		return latents.Plan{}, fmt.Errorf("the VAE takes images of %d channels, want 3", cfg.InChannels)
+		return latents.Plan{}, fmt.Errorf("the VAE takes images of %s, want 3",
+			names.Plural(cfg.InChannels, "channel"))
 	}
 	if o.VAE.WeightsSHA256() == "" {
 		return latents.Plan{}, errors.New("the VAE is in no file: save it first")

@@ -11,6 +11,7 @@ import (
 	"github.com/ditrun/ditrun/data/catalog"
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/vae"
@@ -222,14 +223,13 @@ func (e *encoder) explain(bad *latents.Unstorable) error {
 	case n < bad.Of:
 		others := ""
 		if n > 1 {
-			others = fmt.Sprintf(" and of %d others", n-1)
+			others = " and of " + names.Plural(n-1, "other")
 		}
-		return fmt.Errorf("the latents of %s%s %s, those of the other %d pictures in its batch are fine: look at "+
-			"this picture",
-			first, others, what, bad.Of-n)
+		return fmt.Errorf("the latents of %s%s %s, those of the other %s in its batch are fine: look at this "+
+			"picture", first, others, what, names.Plural(bad.Of-n, "picture"))
 	case bad.Of == 1 && e.stored > 0:
-		return fmt.Errorf("the latents of %s %s, those of the %d pictures before it are fine: look at this picture",
-			first, what, e.stored)
+		return fmt.Errorf("the latents of %s %s, those of the %s before it are fine: look at this picture",
+			first, what, names.Plural(e.stored, "picture"))
 	case bad.Of == 1:
 		return fmt.Errorf("the latents of %s %s: look at this picture, or %s", first, what, cause)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // PreviewName is the sheet of crops in the folder of the latents.
@@ -38,7 +39,7 @@ func WritePreview(ctx context.Context, o Options, n int) (path string, err error
 	if err != nil {
 		return "", err
 	}
-	title := fmt.Sprintf("%d of %d pictures, cropped to %s", len(ids), o.Source.Len(), o.ImageSize)
+	title := fmt.Sprintf("%d of %s, cropped to %s", len(ids), names.Plural(o.Source.Len(), "picture"), o.ImageSize)
 	drawn, err := sheet.Draw(images, sheet.Options{Labels: previewLabels(o.Source, ids), Title: title})
 	if err != nil {
 		return "", err

@@ -11,6 +11,7 @@ import (
 	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/picture/sheet"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -54,7 +55,8 @@ func (o *Options) drawReconstructions(ctx context.Context, model *vae.Autoencode
 	if err != nil {
 		return 0, err
 	}
-	text := fmt.Sprintf("%d pictures beside their reconstructions, PSNR %.1f dB", len(pairs), q.PSNR)
+	text := fmt.Sprintf("%s, each beside its reconstruction, PSNR %.1f dB", names.Plural(len(pairs), "picture"),
+		q.PSNR)
 	if err := sheet.WritePNG(filepath.Join(o.OutDir, ReconstructionsName), drawn,
 		sheet.Text{Keyword: "Description", Text: text}); err != nil {
 		return 0, err

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"unsafe"
+
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // ZlibVersion is the version of zlib.
@@ -151,7 +153,7 @@ func (p *pngFile) check(palette, frame []byte) error {
 	case 0<<8 | 1, 0<<8 | 2, 0<<8 | 4, 0<<8 | 8, 0<<8 | 16, 2<<8 | 8, 2<<8 | 16, 3<<8 | 1, 3<<8 | 2, 3<<8 | 4, 3<<8 | 8,
 		4<<8 | 8, 4<<8 | 16, 6<<8 | 8, 6<<8 | 16:
 	default:
-		return fmt.Errorf("%d bits a sample with colour type %d: no such kind of PNG", bits, colour)
+		return fmt.Errorf("%s a sample with colour type %d: no such kind of PNG", names.Plural(bits, "bit"), colour)
 	}
 	if colour == 3 {
 		if len(palette) < 3 || len(palette) > 3*256 {

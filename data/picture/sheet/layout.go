@@ -3,6 +3,8 @@ package sheet
 import (
 	"fmt"
 	"image"
+
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // MaxSide is the most pixels that a side of a sheet has: what every program opens, and a person can look through.
@@ -15,8 +17,8 @@ type TooManyError struct {
 }
 
 func (e *TooManyError) Error() string {
-	return fmt.Sprintf("%d pictures of %dx%d: a sheet, of at most %d pixels a side, holds %d", e.N, e.Size.X, e.Size.Y,
-		MaxSide, e.Most)
+	return fmt.Sprintf("%s of %dx%d: a sheet, of at most %d pixels a side, holds %d", names.Plural(e.N, "picture"),
+		e.Size.X, e.Size.Y, MaxSide, e.Most)
 }
 
 // Check returns a [*TooManyError] where [Draw] of n images of a size would return it.

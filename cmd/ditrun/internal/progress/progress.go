@@ -263,10 +263,7 @@ func (b *Bar) end(finished bool) {
 		return
 	}
 	elapsed := b.now().Sub(b.start)
-	line := fmt.Sprintf("%s: %s %s in %s", b.title, b.amount(b.n-b.base), b.unit, format.Duration(elapsed))
-	if b.unit == bytesUnit {
-		line = fmt.Sprintf("%s: %s in %s", b.title, b.amount(b.n-b.base), format.Duration(elapsed))
-	}
+	line := fmt.Sprintf("%s: %s%s in %s", b.title, b.amount(b.n-b.base), b.name(b.n-b.base), format.Duration(elapsed))
 	if s := elapsed.Seconds(); s >= 0.05 && b.n > b.base {
 		line += ", " + b.speed(float64(b.n-b.base)/s)
 	}

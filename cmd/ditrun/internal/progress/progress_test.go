@@ -48,6 +48,20 @@ func TestUnknownTotalAndNote(t *testing.T) {
 	}
 }
 
+// TestOneUnit: one thing is not called by its plural.
+func TestOneUnit(t *testing.T) {
+	var out bytes.Buffer
+	c := &clock{time.Unix(0, 0)}
+	b := newBar(&out, "encode", "pictures", 1, false, false, c.now)
+	c.advance(4 * time.Second)
+	b.Set(0)
+	b.Set(1)
+	b.Finish()
+	if want := "encode: 0/1 picture\nencode: 1 picture in 4.0s, 0.25/s\n"; out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
 func TestResumedWorkIsNotSpeed(t *testing.T) {
 	var out bytes.Buffer
 	c := &clock{time.Unix(0, 0)}

@@ -40,12 +40,12 @@ func (b *Bar) text() string {
 		return b.title + ": " + format.Estimate(b.now().Sub(b.start)) + " so far"
 	}
 	s := b.title + ": " + b.amount(b.n)
+	of := b.n
 	if b.total > 0 {
-		s += "/" + b.amount(b.total)
+		of = b.total
+		s += "/" + b.amount(of)
 	}
-	if b.unit != bytesUnit {
-		s += " " + b.unit
-	}
+	s += b.name(of)
 	// A speed of long ago is none: the work pauses.
 	moves := b.now().Sub(b.sampleTime) <= max(rateMemory, 3*b.sampleGap)
 	if b.weight > 0 && b.rate > 0 && moves {
@@ -63,6 +63,17 @@ func (b *Bar) amount(n int64) string {
 		return format.Bytes(n)
 	}
 	return format.Count(n)
+}
+
+// name is a blank and what n units are called; bytes have their name in the amount.
+func (b *Bar) name(n int64) string {
+	switch {
+	case b.unit == bytesUnit:
+		return ""
+	case n == 1:
+		return " " + strings.TrimSuffix(b.unit, "s")
+	}
+	return " " + b.unit
 }
 
 // speed is a number of units per second.
