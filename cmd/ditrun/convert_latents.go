@@ -98,13 +98,8 @@ func (o *convertOptions) importLatents(e *env) error {
 		return e.continues(err, "whole shards are kept")
 	}
 	// Latents that were scaled by another factor, or not at all, show by their size.
-	std := 0.0
-	for _, v := range m.Std {
-		std = max(std, v*cfg.ScalingFactor)
-	}
-	if !latents.WellScaled(std) {
-		e.warn("after scaling by %.5g the channels have standard deviations of up to %.3g, where about 1 is usual: "+
-			"is this the autoencoder that made them?", cfg.ScalingFactor, std)
+	if text := latents.WrongScale(cfg.ScalingFactor, overallStd(m.Mean, m.Std)*cfg.ScalingFactor); text != "" {
+		e.warn("%s", text)
 	}
 	e.printf("wrote   %s: %s in %s", o.out, plural(len(set.Labels), "latent"), plural(len(m.Shards), "shard"))
 	return e.result(map[string]any{"out": o.out, "from": set.Kind, "to": "ditrun", "samples": len(set.Labels),

@@ -35,7 +35,7 @@ $`
 	text = regexp.MustCompile(`,\s*"sha256": "[0-9a-f]+"\s*}\s*$`).ReplaceAll(text, []byte("\n}"))
 	write(t, filepath.Join(copied, "manifest.json"), text)
 	o := ditrun(t, "inspect", copied)
-	if o.code != 0 || !strings.Contains(o.stderr, "a DiT wants about 1: is 100 the scaling factor of ") {
+	if o.code != 0 || !strings.Contains(o.stderr, " after scaling by 100, a DiT wants about 1: a scaling ") {
 		t.Errorf("another scaling factor: code %d\n%s", o.code, o.stderr)
 	}
 	var in latentsInspection

@@ -102,8 +102,7 @@ func (in *latentsInspection) print(e *env) {
 	for c := range in.Mean {
 		e.row(fmt.Sprintf("  %d", c), "%8.3f %8.3f %14.2f", in.Mean[c], in.Std[c], in.Std[c]*in.ScalingFactor)
 	}
-	if !latents.WellScaled(in.ScaledStd) {
-		e.warn("the scaled latents have a standard deviation of %.2g, a DiT wants about 1: is %.5g the scaling factor "+
-			"of %s?", in.ScaledStd, in.ScalingFactor, in.VAE)
+	if text := latents.WrongScale(in.ScalingFactor, in.ScaledStd); text != "" {
+		e.warn("%s", text)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -67,9 +68,19 @@ func DatasetOf(src catalog.Source) Dataset {
 	return Dataset{Samples: src.Len(), Hash: src.Hash(), Order: src.Order(), Classes: src.Classes()}
 }
 
-// WellScaled says whether latents of this standard deviation, after scaling, are what the noise of a DiT is made for.
-// Those of Stable Diffusion are, on any photos.
-func WellScaled(std float64) bool { return !(std < 0.5 || std > 2) }
+// WrongScale says in words that latents, which scaling by factor gave the standard deviation std, are not what the
+// noise of a DiT is made for, "" where they are. Those of Stable Diffusion are, on any photos.
+func WrongScale(factor, std float64) string {
+	if !(std < 0.5 || std > 2) {
+		return ""
+	}
+	text := fmt.Sprintf("the latents have a standard deviation of %.3g after scaling by %.5g, a DiT wants about 1: "+
+		"a scaling factor of another VAE?", std, factor)
+	if std > 0 {
+		text += fmt.Sprintf(" %.4g would fit", factor/std)
+	}
+	return text
+}
 
 // VAE names the autoencoder that made a set of latents.
 type VAE struct {
@@ -388,10 +399,12 @@ func (m *Manifest) validate() error {
 		return err
 	}
 	if len(m.Mean) != m.Channels || len(m.Std) != m.Channels {
-		return fmt.Errorf("%d means and %d standard deviations, want %d", len(m.Mean), len(m.Std), m.Channels)
+		return fmt.Errorf("%s and %s, want %d", names.Plural(len(m.Mean), "mean"),
+			names.Plural(len(m.Std), "standard deviation"), m.Channels)
 	}
 	if len(m.Shards) != m.NumShards() {
-		return fmt.Errorf("%d shards, want %d for %d samples", len(m.Shards), m.NumShards(), m.Dataset.Samples)
+		return fmt.Errorf("%s, want %d for %s", names.Plural(len(m.Shards), "shard"), m.NumShards(),
+			names.Plural(m.Dataset.Samples, "sample"))
 	}
 	for k, s := range m.Shards {
 		lo, hi := m.Range(k)
@@ -400,8 +413,8 @@ func (m *Manifest) validate() error {
 			return fmt.Errorf("shard %d is called %q, want %q", k, s.File, m.file(k))
 		}
 		if s.First != lo || s.End != hi || s.Samples < 0 || s.Samples > hi-lo {
-			return fmt.Errorf("shard %d: %d samples with ids %d-%d, want at most %d with ids %d-%d", k, s.Samples,
-				s.First, s.End, hi-lo, lo, hi)
+			return fmt.Errorf("shard %d: %s with ids %d-%d, want at most %d with ids %d-%d", k,
+				names.Plural(s.Samples, "sample"), s.First, s.End, hi-lo, lo, hi)
 		}
 	}
 	return nil

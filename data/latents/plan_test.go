@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -248,5 +249,22 @@ func TestLeftoverOfPlanIsSwept(t *testing.T) {
 	defer w.Close()
 	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is still there: %v", left, err)
+	}
+}
+
+// TestWrongScale: from half to twice what a DiT wants is fine; beyond it the words have the factor that would fit.
+func TestWrongScale(t *testing.T) {
+	for std, want := range map[float64]string{
+		0.5: "", 1: "", 2: "", math.NaN(): "",
+		0.25: "0.25 after scaling by 0.1, a DiT wants about 1: a scaling factor of another VAE? 0.4 would fit",
+		4:    "4 after scaling by 0.1, a DiT wants about 1: a scaling factor of another VAE? 0.025 would fit",
+		0:    "0 after scaling by 0.1, a DiT wants about 1: a scaling factor of another VAE?",
+	} {
+		if want != "" {
+			want = "the latents have a standard deviation of " + want
+		}
+		if got := WrongScale(0.1, std); got != want {
+			t.Errorf("%g: %q, want %q", std, got, want)
+		}
 	}
 }

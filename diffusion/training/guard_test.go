@@ -175,8 +175,8 @@ func TestHealthIsSaid(t *testing.T) {
 	}{
 		{func(*latents.Plan, *Config) {}, nil, ""},
 		{func(p *latents.Plan, c *Config) { p.VAE.ScalingFactor = 0.5 * 0.18215 }, nil,
-			"the latents have a standard deviation of 0.182 after scaling by 0.091075, where diffusion wants about " +
-				"1: the scale of another VAE? this set wants 0.5"},
+			"the latents have a standard deviation of 0.182 after scaling by 0.091075, a DiT wants about 1: a " +
+				"scaling factor of another VAE? 0.5"},
 		{func(p *latents.Plan, c *Config) { c.Model.ClassDropoutProb = 0 }, nil,
 			"the null class is missing: no labels are dropped"},
 		{func(p *latents.Plan, c *Config) {}, func(s samples.Source) samples.Source { return sameLabel{s} },

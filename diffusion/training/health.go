@@ -103,14 +103,13 @@ func (r *runner) checkHealth(rec Record) {
 		return
 	}
 	h.done = rec.Step >= healthSteps
-	if std := rec.LatentStd; std > 0 && !latents.WellScaled(std) {
-		h.warnOfData(r, "scale", "the latents have a standard deviation of %.3g after scaling by %g, where "+
-			"diffusion wants about 1: the scale of another VAE? this set wants %.4g (scaling_factor in the VAE's "+
-			"config.json)",
-			std, r.set.ScalingFactor, r.set.ScalingFactor/std)
+	if std := rec.LatentStd; std > 0 {
+		if text := latents.WrongScale(r.set.ScalingFactor, std); text != "" {
+			h.warnOfData(r, "scale", "%s (scaling_factor in the VAE's config.json)", text)
+		}
 	}
 	if m := math.Abs(rec.LatentMean); m > 1 {
-		h.warnOfData(r, "mean", "the latents have a mean of %.3g after scaling, where diffusion wants about 0",
+		h.warnOfData(r, "mean", "the latents have a mean of %.3g after scaling, a DiT wants about 0",
 			rec.LatentMean)
 	}
 	if r.cfg.Model.HasClass() && len(h.labels) == 1 && len(r.set.Classes) > 1 && rec.Step*r.cfg.GlobalBatchSize >= 32 {
