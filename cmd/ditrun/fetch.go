@@ -3,14 +3,14 @@ package main
 import (
 	"cmp"
 	"errors"
-	"strings"
+	"net/url"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/hub"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
-	"github.com/ditrun/ditrun/internal/names"
 )
 
 // fetchOptions are the flags of fetch.
@@ -87,7 +87,7 @@ func (e *env) fetch(name string, o hub.Options) (*hub.Result, error) {
 		if partial := (*hub.PartialError)(nil); errors.As(err, &partial) {
 			err = withKept(err, "%s are kept; the same command continues from there", format.Bytes(partial.Bytes))
 		}
-		return nil, err
+		return nil, withHubHint(err)
 	}
 	bar.finish()
 	if r.Offline {
@@ -110,6 +110,30 @@ func (e *env) fetch(name string, o hub.Options) (*hub.Result, error) {
 	return r, nil
 }
 
+// withHubHint adds to an error of the hub what to do where there is no cache, or the network does not give what the
+// cache lacks.
+func withHubHint(err error) error {
+	var (
+		none    *hub.NoCacheError
+		missing *hub.NotCachedError
+	)
+	switch {
+	case errors.As(err, &none):
+		return withHint(err, "set %s to a folder for it", none.Variable)
+	case !errors.As(err, &missing):
+		return err
+	case missing.Ref.URL != "":
+		return withHint(err, "download that file on another machine, and copy it to %s", missing.Place())
+	}
+	way := "name a mirror of the hub in HF_ENDPOINT"
+	if errors.Is(err, hub.ErrOffline) {
+		way = "unset HF_HUB_OFFLINE"
+	}
+	dir, folder := filepath.Split(missing.Place())
+	return withHint(err, "%s, or copy the folder %s from the cache of another machine to %s", way, folder,
+		filepath.Clean(dir))
+}
+
 // warnUnlisted says that files may be missing, where the cache does not know.
 func (e *env) warnUnlisted(r *hub.Result) {
 	if r.Unlisted {
@@ -123,11 +147,7 @@ func checkName(name string) error {
 	if err == nil {
 		return nil
 	}
-	var known []string
-	for _, k := range hub.Names() {
-		known = append(known, k.Name)
-	}
-	if n := names.Nearest(name, known); n != "" {
+	if n := nearName(name, func(hub.Kind) bool { return true }); n != "" {
 		return withHint(usageError{err}, "did you mean %s?", n)
 	}
 	return withHint(usageError{err}, "`ditrun fetch` lists the names")
@@ -157,7 +177,15 @@ func (b *fetchBar) finish() {
 // listKnown prints the names that fetch knows.
 func listKnown(e *env) error {
 	for _, k := range hub.Names() {
-		e.printf("%-24s %-14s %s", k.Name, k.License, strings.TrimPrefix(k.Ref, "https://"))
+		origin := k.Ref
+		if u, err := url.Parse(k.Ref); err == nil && u.Host != "" {
+			origin = u.Host
+		}
+		size := ""
+		if k.Bytes > 0 {
+			size = format.Bytes(k.Bytes)
+		}
+		e.printf("%-22s  %-12s  %7s  %s", k.Name, k.License, size, origin)
 	}
 	return e.result(hub.Names())
 }

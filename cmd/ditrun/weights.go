@@ -76,9 +76,11 @@ func (e *env) cached(fetch bool, f weightsFlag) (path string, err error) {
 	case err == nil:
 		e.warnUnlisted(result)
 		return result.Path, nil
+	case errors.As(err, new(*hub.NoCacheError)):
+		return "", withHubHint(fmt.Errorf("%s %s: no such file or folder, and %w", f.name, *f.value, err))
 	case !errors.As(err, &missing):
-		err = fmt.Errorf("%s %s: no such file or folder, and the cache cannot be searched: %w", f.name, *f.value, err)
-		return "", withHint(err, "HF_HOME and XDG_CACHE_HOME say where caches are, else HOME")
+		return "", fmt.Errorf("%s %s: no such file or folder, and the cache cannot be searched: %w", f.name, *f.value,
+			err)
 	case fetch && !f.isLikelyPath():
 		result, err := e.fetch(name, hub.Options{})
 		if err != nil {
@@ -168,21 +170,26 @@ func (f weightsFlag) noSuchPath(err error) error {
 	return nil
 }
 
-// near is the known name that the value may have been meant to be, "" for none: a slip of the keyboard, or the name in
-// a folder that does not have it, or the name of its file.
-func (f weightsFlag) near() string {
-	var fit []string
+// near is the known name that the value may have been meant to be, "" for none.
+func (f weightsFlag) near() string { return nearName(*f.value, f.takesKind) }
+
+// nearName is the known name, of weights of a kind that fits, which text may have been meant to be, "" for none: a slip
+// of the keyboard, the name in a folder that does not have it, the name of its file, or its first or last words.
+func nearName(text string, fits func(hub.Kind) bool) string {
+	words := strings.NewReplacer("/", "-", "_", "-").Replace(strings.ToLower(text))
+	base := filepath.Base(text)
+	var fitting []string
 	for _, k := range hub.Names() {
-		if !f.takesKind(k.Holds) {
+		if !fits(k.Holds) {
 			continue
 		}
-		base := filepath.Base(*f.value)
-		if strings.EqualFold(base, k.Name) || base == filepath.Base(k.Ref) {
+		if strings.EqualFold(base, k.Name) || base == filepath.Base(k.Ref) || strings.HasPrefix(k.Name, words+"-") ||
+			strings.HasSuffix(k.Name, "-"+words) {
 			return k.Name
 		}
-		fit = append(fit, k.Name)
+		fitting = append(fitting, k.Name)
 	}
-	return names.Nearest(*f.value, fit)
+	return names.Nearest(words, fitting)
 }
 
 // findAutoencoder returns the path of the autoencoder that latents or a checkpoint know by name and SHA-256: in one of

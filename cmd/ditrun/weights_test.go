@@ -386,8 +386,20 @@ func TestNameErrors(t *testing.T) {
 	for _, k := range []string{"HOME", "HF_HOME", "XDG_CACHE_HOME"} {
 		t.Setenv(k, "")
 	}
-	for _, name := range []string{"results/000-DiT-XL-2", "dit-xl-2-256"} {
-		ditrun(t, "sample", "--ckpt", name).refused(t, 1, name+": no such file or folder, and the cache cannot be "+
-			"searched: ", "hint: HF_HOME and XDG_CACHE_HOME say where")
+	for name, variable := range map[string]string{"org/repo": "HF_HUB_CACHE", "dit-xl-2-256": "XDG_CACHE_HOME"} {
+		hint := "hint: set " + variable + " to a folder for it\n"
+		ditrun(t, "sample", "--ckpt", name).refused(t, 1, name+": no such file or folder, and there is no cache "+
+			"folder: n", variable, " HOME is set\n", hint)
+		ditrun(t, "fetch", name).refused(t, 1, "error: there is no cache folder: n", hint)
+	}
+	// The cache that a variable names needs no home folder.
+	dir := t.TempDir()
+	for variable, where := range map[string]string{"HF_HUB_CACHE": "", "HF_HOME": "hub",
+		"XDG_CACHE_HOME": "huggingface/hub"} {
+		t.Run(variable, func(t *testing.T) {
+			t.Setenv(variable, dir)
+			ditrun(t, "sample", "--ckpt", "org/repo").refused(t, 1,
+				"is not in the cache ("+filepath.Join(dir, where, "models--org--repo")+")")
+		})
 	}
 }

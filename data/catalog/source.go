@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -69,8 +70,11 @@ func (o *Options) cacheFolder(name string) (string, error) {
 	dir := o.CacheDir
 	if dir == "" {
 		cache, err := os.UserCacheDir()
-		if err != nil {
+		switch given := os.Getenv("XDG_CACHE_HOME"); {
+		case err != nil && given == "":
 			return "", errors.New("there is no cache folder: neither XDG_CACHE_HOME nor HOME is set")
+		case err != nil:
+			return "", fmt.Errorf("XDG_CACHE_HOME is %q: want a full path", given)
 		}
 		dir = filepath.Join(cache, "ditrun")
 	}

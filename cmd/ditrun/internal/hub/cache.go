@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/internal/names"
 )
 
 // A NotCachedError says that the cache lacks what a reference leads to, or some files of it.
@@ -20,6 +21,12 @@ type NotCachedError struct {
 	Ref   Ref
 	Where string // file or folder that was looked for
 	Lacks string // "" where it has nothing
+}
+
+// Place is where the cache keeps what the reference leads to: a file, or a folder that can be copied whole.
+func (e *NotCachedError) Place() string {
+	place, _, _ := strings.Cut(e.Where, string(filepath.Separator)+"snapshots"+string(filepath.Separator))
+	return place
 }
 
 func (e *NotCachedError) Error() string {
@@ -106,7 +113,7 @@ func cached(base string, ref Ref) (*Result, error) {
 	if ref.File != "" {
 		return result, nil
 	}
-	names, err := readList(base, commit)
+	files, err := readList(base, commit)
 	if errors.Is(err, fs.ErrNotExist) {
 		if !hasWeights(result.Path) { // the other program fetched a configuration alone
 			return nil, &NotCachedError{Ref: ref, Where: result.Path, Lacks: "no weight file is there"}
@@ -116,16 +123,16 @@ func cached(base string, ref Ref) (*Result, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	names = Needed(names)
+	files = Needed(files)
 	var missing []string
-	for _, name := range names {
+	for _, name := range files {
 		if _, err := os.Stat(filepath.Join(result.Path, filepath.FromSlash(name))); err != nil {
 			missing = append(missing, name)
 		}
 	}
 	if len(missing) > 0 {
 		return nil, &NotCachedError{Ref: ref, Where: result.Path, Lacks: fmt.Sprintf(
-			"%d of %d files are missing, the first %q", len(missing), len(names), missing[0])}
+			"it lacks %d of %s, the first %q", len(missing), names.Plural(len(files), "file"), missing[0])}
 	}
 	return result, nil
 }

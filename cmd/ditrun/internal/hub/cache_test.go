@@ -50,7 +50,7 @@ func TestCached(t *testing.T) {
 	if err := os.Remove(r.Files[1].Path); err != nil {
 		t.Fatal(err)
 	}
-	missing("org/repo", commit, `1 of 2 files are missing, the first "sub/model.safetensors"`)
+	missing("org/repo", commit, `it lacks 1 of 2 files, the first "sub/model.safetensors"`)
 	if err := os.RemoveAll(filepath.Join(filepath.Dir(filepath.Dir(r.Path)), "ditrun-files")); err != nil {
 		t.Fatal(err)
 	}

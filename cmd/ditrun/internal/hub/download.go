@@ -266,7 +266,7 @@ func (c *client) get(ctx context.Context, s source, have int64) (resp *http.Resp
 		}
 	}
 	if resp, err = c.http.Do(req); err != nil {
-		return nil, 0, fmt.Errorf("%s: %w", s.name, err)
+		return nil, 0, fmt.Errorf("%s: %w", s.name, unreachable(err))
 	}
 	encoding := resp.Header.Get("Content-Encoding")
 	switch plain := encoding == "" || strings.EqualFold(encoding, "identity"); {

@@ -31,30 +31,50 @@ func endpoint() (string, error) {
 	return address, nil
 }
 
+// A NoCacheError says that the environment names no folder for a cache; Variable is one that would.
+type NoCacheError struct {
+	Variable string
+	unset    string // in words, what is looked at
+}
+
+func (e *NoCacheError) Error() string { return "there is no cache folder: " + e.unset }
+
 // cacheDir is the folder of huggingface_hub's cache, and token the user's, "" for none.
 func cacheDir() (dir, token string, err error) {
-	cache := os.Getenv("XDG_CACHE_HOME")
-	if cache == "" {
-		cache = filepath.Join("~", ".cache")
+	home, homeErr := hubHome()
+	switch given := cmp.Or(os.Getenv("HF_HUB_CACHE"), os.Getenv("HUGGINGFACE_HUB_CACHE")); {
+	case given != "": // which needs no home folder
+		dir, err = expand(given)
+	default:
+		dir, err = filepath.Join(home, "hub"), homeErr
 	}
-	home, err := expand(cmp.Or(os.Getenv("HF_HOME"), filepath.Join(cache, "huggingface")))
-	if err != nil {
-		return "", "", err
-	}
-	dir, err = expand(cmp.Or(os.Getenv("HF_HUB_CACHE"), os.Getenv("HUGGINGFACE_HUB_CACHE"), filepath.Join(home, "hub")))
 	if err != nil {
 		return "", "", err
 	}
 	token = cmp.Or(strings.TrimSpace(os.Getenv("HF_TOKEN")), strings.TrimSpace(os.Getenv("HUGGING_FACE_HUB_TOKEN")))
-	if token == "" {
-		path, err := expand(cmp.Or(os.Getenv("HF_TOKEN_PATH"), filepath.Join(home, "token")))
-		if err != nil {
-			return "", "", err
-		}
-		text, _ := os.ReadFile(path)
-		token = strings.TrimSpace(string(text))
+	path, err := expand(os.Getenv("HF_TOKEN_PATH"))
+	switch {
+	case token != "":
+		return dir, token, nil
+	case err != nil:
+		return "", "", err
+	case path == "" && homeErr != nil: // so no token is kept anywhere
+		return dir, "", nil
 	}
-	return dir, token, nil
+	text, _ := os.ReadFile(cmp.Or(path, filepath.Join(home, "token")))
+	return dir, strings.TrimSpace(string(text)), nil
+}
+
+// hubHome is the folder in which huggingface_hub keeps its cache and the user's token, if nothing else is said.
+func hubHome() (string, error) {
+	if given := os.Getenv("HF_HOME"); given != "" {
+		return expand(given)
+	}
+	cache := os.Getenv("XDG_CACHE_HOME")
+	if cache == "" && os.Getenv("HOME") == "" {
+		return "", &NoCacheError{"HF_HUB_CACHE", "none of HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME and HOME is set"}
+	}
+	return expand(filepath.Join(cmp.Or(cache, "~/.cache"), "huggingface"))
 }
 
 // expand puts the home folder for a ~ at the beginning of path, and values for $NAME, as huggingface_hub does: where no
@@ -63,7 +83,7 @@ func expand(path string) (string, error) {
 	if path == "~" || strings.HasPrefix(path, "~/") {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("%s: ~ stands for the home folder, and HOME is not set", path)
 		}
 		path = filepath.Join(home, path[1:])
 	}

@@ -70,4 +70,46 @@ func TestCacheOfTheEnvironment(t *testing.T) {
 			t.Errorf("%v: %s, token %q, %v; want %s, %q", c.env, dir, token, err, want, c.token)
 		}
 	}
+
+	// A service may have no home folder, and none is needed where a variable says the cache.
+	for _, c := range []struct {
+		name, value      string
+		dir, token, none string
+	}{
+		{"HF_HUB_CACHE", "/models", "/models", "", ""},
+		{"HF_HOME", home + "/base/hf", home + "/base/hf/hub", "secret", ""},
+		{"XDG_CACHE_HOME", "/cache", "/cache/huggingface/hub", "", ""},
+		{"HF_TOKEN", "given", "", "", "none of HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME and HOME is set"},
+		{"HF_HUB_CACHE", "~/models", "", "", "~/models: ~ stands for the home folder, and HOME is not set"},
+	} {
+		t.Setenv("HOME", "")
+		for _, name := range all {
+			t.Setenv(name, "")
+		}
+		t.Setenv(c.name, c.value)
+		dir, token, err := cacheDir()
+		if dir != c.dir || token != c.token || (err == nil) != (c.none == "") ||
+			err != nil && !strings.Contains(err.Error(), c.none) {
+			t.Errorf("no HOME, %s=%s: %s, token %q, %v; want %s, %q, %q", c.name, c.value, dir, token, err, c.dir,
+				c.token, c.none)
+		}
+	}
+}
+
+// TestCacheOfFiles: files of addresses have a cache of their own.
+func TestCacheOfFiles(t *testing.T) {
+	t.Setenv("HF_HUB_CACHE", "/models")
+	for _, c := range []struct{ home, xdg, want, none string }{
+		{"/home/u", "", "/home/u/.cache/ditrun/x.pt", ""},
+		{"", "/cache", "/cache/ditrun/x.pt", ""},
+		{"", "", "", "there is no cache folder: neither XDG_CACHE_HOME nor HOME is set"},
+		{"/home/u", "cache", "", `XDG_CACHE_HOME is "cache": want a full path`},
+	} {
+		t.Setenv("HOME", c.home)
+		t.Setenv("XDG_CACHE_HOME", c.xdg)
+		path, err := plainPath(Ref{URL: "https://h/x.pt"}, "")
+		if path != c.want || (err == nil) != (c.none == "") || err != nil && err.Error() != c.none {
+			t.Errorf("HOME=%s XDG_CACHE_HOME=%s: %s, %v; want %s, %q", c.home, c.xdg, path, err, c.want, c.none)
+		}
+	}
 }

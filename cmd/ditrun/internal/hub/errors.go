@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,6 +64,57 @@ func statusOf(what string, r *http.Response) *statusError {
 	return &statusError{what, r.StatusCode, time.Duration(min(max(seconds, 0), 3600)) * time.Second}
 }
 
+// ErrOffline says that the user wants no network.
+var ErrOffline = errors.New("HF_HUB_OFFLINE is set")
+
+// An UnreachableError says that a server, or the proxy before it, does not answer at all: there is no network, its name
+// is not known, or nobody listens there.
+type UnreachableError struct {
+	Host  string
+	proxy bool // it is the proxy that does not answer
+	why   string
+	err   error
+}
+
+func (e *UnreachableError) Error() string {
+	if e.proxy {
+		return e.Host + " cannot be reached through the proxy: " + e.why
+	}
+	return e.Host + " cannot be reached: " + e.why
+}
+
+func (e *UnreachableError) Unwrap() error { return e.err }
+
+// unreachable makes an [UnreachableError] of an error of net/http where it is one, and returns others as they are.
+func unreachable(err error) error {
+	var (
+		request *url.Error
+		network *net.OpError
+		name    *net.DNSError
+	)
+	if !errors.As(err, &request) || !errors.As(err, &network) || !neverConnected(network) {
+		return err
+	}
+	e := &UnreachableError{proxy: network.Op == proxyConnect, err: err}
+	if u, err := url.Parse(request.URL); err == nil {
+		e.Host = u.Host
+	}
+	if errors.As(err, &name) {
+		e.why = name.Err
+	} else {
+		cause := network.Err
+		for inner := cause; inner != nil; inner = errors.Unwrap(inner) {
+			cause = inner
+		}
+		e.why = cause.Error()
+	}
+	return e
+}
+
+const proxyConnect = "proxyconnect" // as net/http calls it
+
+func neverConnected(e *net.OpError) bool { return e.Op == "dial" || e.Op == proxyConnect }
+
 // broken are parts of the errors of net/http for answers that are no HTTP; it has no types for them.
 var broken = []string{"malformed", "bad Content-Length", "response headers exceeded", "failed to parse Location header"}
 
@@ -84,7 +136,7 @@ func again(err error, try int) (pause time.Duration, tries int) {
 		errors.As(err, new(*fs.PathError)), // of this machine: no space, a limit, no permission
 		errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, new(tls.RecordHeaderError)),
 		errors.Is(err, http.ErrSchemeMismatch),
-		errors.As(err, &network) && network.Op == "dial": // there is no network, or no such host
+		errors.As(err, &network) && neverConnected(network):
 		return 0, 1
 	case errors.As(err, &status):
 		if status.code != http.StatusTooManyRequests && status.code < 500 {

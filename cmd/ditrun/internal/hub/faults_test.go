@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -390,6 +391,62 @@ func TestWaitsForAnother(t *testing.T) {
 	}
 }
 
+// TestUnreachable: where no server answers, the error names what is wanted, the host and why, without the words of
+// net/http, and there is one try.
+func TestUnreachable(t *testing.T) {
+	dns := &net.DNSError{Err: "no such host", Name: "hub.example", IsNotFound: true}
+	refused := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"name":    {&net.OpError{Op: "dial", Net: "tcp", Err: dns}, "hub.example cannot be reached: no such host"},
+		"refused": {refused, "hub.example cannot be reached: connection refused"},
+		"proxy": {&net.OpError{Op: "proxyconnect", Net: "tcp", Err: refused},
+			"hub.example cannot be reached through the proxy: connection refused"},
+		"broken": {&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)},
+			"read tcp"},
+	} {
+		newFake(t)
+		t.Setenv("HF_ENDPOINT", "http://hub.example")
+		home := os.Getenv("HF_HOME") // and XDG_CACHE_HOME
+		out := t.TempDir()
+		tries := 0
+		o := Options{net: failing{c.err, &tries}, wait: func(context.Context, time.Duration) error { return nil }}
+		for ref, what := range map[string]string{
+			"org/repo":                 "hf:org/repo is not in the cache (" + home + "/hub/models--org--repo): ",
+			"https://hub.example/x.pt": "https://hub.example/x.pt is not in the cache (" + home + "/ditrun/x.pt): ",
+		} {
+			tries = 0
+			_, err := Resolve(t.Context(), ref, o)
+			switch {
+			case name == "broken":
+				if err == nil || errors.As(err, new(*UnreachableError)) || tries != maxTries {
+					t.Errorf("%s, %s: %v after %d tries", name, ref, err, tries)
+				}
+			case err == nil || err.Error() != what+c.want || tries != 1:
+				t.Errorf("%s, %s: %v after %d tries, want %s%s", name, ref, err, tries, what, c.want)
+			}
+		}
+		o.Out = out
+		if _, err := Resolve(t.Context(), "https://hub.example/x.pt", o); err == nil ||
+			!strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "https://hub.example/x.pt") {
+			t.Errorf("%s, into a folder: %v", name, err)
+		}
+	}
+}
+
+// failing is a network that gives one error.
+type failing struct {
+	err   error
+	tries *int
+}
+
+func (x failing) RoundTrip(*http.Request) (*http.Response, error) {
+	*x.tries++
+	return nil, x.err
+}
+
 // Without a network the cache stands for a repository only where it has all that a model needs.
 func TestOfflineIsWhole(t *testing.T) {
 	f := newFake(t)
@@ -398,7 +455,7 @@ func TestOfflineIsWhole(t *testing.T) {
 	}
 	online := f.URL
 	for _, c := range []struct{ ref, want string }{
-		{"hf:org/repo", `incomplete in the cache, 1 of 2 files are missing, the first "sub/model.safetensors"`},
+		{"hf:org/repo", `incomplete in the cache, it lacks 1 of 2 files, the first "sub/model.safetensors"`},
 		{"hf:org/repo/config.json", ""},
 		{"hf:org/repo/sub/model.safetensors", "not in the cache"},
 	} {

@@ -131,7 +131,12 @@ func (c *client) plainFile(ctx context.Context, ref Ref, o Options) (*Result, er
 		s.describe(head)
 		return nil
 	})
-	if err != nil {
+	switch unreached := errors.As(err, new(*UnreachableError)); {
+	case unreached && o.Out == "":
+		return nil, fmt.Errorf("%w: %w", &NotCachedError{Ref: ref, Where: dst}, err)
+	case unreached:
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	case err != nil:
 		return nil, err
 	}
 	if o.Out == "" {
@@ -159,8 +164,11 @@ func plainPath(ref Ref, dir string) (string, error) {
 	}
 	if dir == "" {
 		cache, err := os.UserCacheDir()
-		if err != nil {
-			return "", err
+		switch {
+		case err != nil && os.Getenv("XDG_CACHE_HOME") == "":
+			return "", &NoCacheError{"XDG_CACHE_HOME", "neither XDG_CACHE_HOME nor HOME is set"}
+		case err != nil:
+			return "", fmt.Errorf("XDG_CACHE_HOME is %q: want a full path", os.Getenv("XDG_CACHE_HOME"))
 		}
 		dir = filepath.Join(cache, "ditrun")
 	}
@@ -212,7 +220,7 @@ func (c *client) head(ctx context.Context, address, token string, far bool) (*ht
 	req.Header.Set("Accept-Encoding", "identity")
 	resp, err := h.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, unreachable(err)
 	}
 	resp.Body.Close()
 	if resp.StatusCode >= 400 || far && resp.StatusCode != http.StatusOK {

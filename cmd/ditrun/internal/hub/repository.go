@@ -37,7 +37,7 @@ func (c *client) repository(ctx context.Context, ref Ref, o Options) (*Result, e
 	}
 	base := repoDir(cache, ref.Repo)
 	if isOffline() {
-		return offline(base, ref, errors.New("HF_HUB_OFFLINE is set"))
+		return offline(base, ref, ErrOffline)
 	}
 	endpoint, err := endpoint()
 	if err != nil {
@@ -46,6 +46,9 @@ func (c *client) repository(ctx context.Context, ref Ref, o Options) (*Result, e
 	var info repoInfo
 	err = c.retry(ctx, func() error { return c.info(ctx, endpoint, token, ref, &info) })
 	if status := (*statusError)(nil); err != nil && !errors.As(err, &status) && ctx.Err() == nil {
+		if lost := (*UnreachableError)(nil); errors.As(err, &lost) { // what is wanted is named beside it
+			err = lost
+		}
 		return offline(base, ref, err)
 	}
 	if err != nil {
