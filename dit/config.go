@@ -108,8 +108,8 @@ func Named(name string) (Config, error) {
 			return c, nil
 		}
 	}
-	return Config{}, fmt.Errorf("model %q: want one of %s, or DiT-WIDTHxDEPTHxHEADS/PATCH such as DiT-192x6x6/2", name,
-		strings.Join(Names(), ", "))
+	return Config{}, fmt.Errorf("model %q: want DiT-S, B, L or XL with /2, /4 or /8, or DiT-WIDTHxDEPTHxHEADS/PATCH",
+		name)
 }
 
 // published reports whether the paper has models of patch size p.

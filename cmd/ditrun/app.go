@@ -157,8 +157,8 @@ func newCommand(s spec) *cli.Command {
 				return s.writeHelp(c.App.Writer, sections)
 			}
 			if s.args == "" && c.Args().Present() {
-				return withHint(usagef("%s: unexpected argument %q", s.name, c.Args().First()),
-					"`ditrun %s --help` lists the flags", s.name)
+				return withHint(usagef("%s: unexpected argument %q", s.name, c.Args().First()), "%s",
+					s.hintOfArgument(c.Args().First(), c.IsSet))
 			}
 			if s.alone {
 				if err := checkAlone(s.name, os.Getenv); err != nil {
@@ -183,6 +183,16 @@ func newCommand(s spec) *cli.Command {
 			return err
 		},
 	}
+}
+
+// hintOfArgument says which flag an argument of a command that takes none may belong to: the first of those that it
+// needs, unless that was given.
+func (s spec) hintOfArgument(arg string, given func(flag string) bool) string {
+	needed, _, _ := strings.Cut(s.required, " ")
+	if needed == "" || given(needed) {
+		return fmt.Sprintf("`ditrun %s --help` lists the flags", s.name)
+	}
+	return fmt.Sprintf("did you mean --%s %s?", needed, shellQuoted(arg))
 }
 
 // checkAlone refuses to run as one of several processes, each of which would do the whole work. The first one says so.

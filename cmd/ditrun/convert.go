@@ -65,6 +65,9 @@ func (o *convertOptions) check(given func(string) bool) error {
 	if o.latents != "" {
 		return o.checkLatents(given)
 	}
+	if err := checkModel(o.model); err != nil {
+		return err
+	}
 	if err := require("convert", required{"ckpt", o.ckpt}, required{"to", o.to}, required{"out", o.out}); err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ const (
 	ofSiT       = "SiT"
 	ofDiffusers = "diffusers"
 	ofTorchrun  = "torchrun"
-	ofOthers    = "other programs"
+	ofOthers    = "another program"
 )
 
 // foreignFlags has no flag that our command has under the same name: docs/from-dit.md lists those too.
@@ -63,6 +63,22 @@ var foreignFlags = []foreignFlag{
 	{ofDiffusers, "train", "use-ema", "", "the weights are always averaged"},
 	{ofDiffusers, "train", "ema-max-decay", "ema-decay", ""},
 	{ofDiffusers, "train", "random-flip", "flip-prob", "0.5 is the default"},
+	{ofOthers, "train", "cfg", "config", "a YAML file, or the name of a preset"},
+	{ofOthers, "train", "dataset", "data", "the latents that encode-latents makes of the pictures"},
+	{ofOthers, "train", "output", "run-dir", "or --results-dir, for a new folder in it"},
+	{ofOthers, "train", "out", "run-dir", "or --results-dir, for a new folder in it"},
+	{ofOthers, "train", "img-size", "image-size", ""},
+	{ofOthers, "train", "steps", "max-steps", ""},
+	{ofOthers, "train", "num-steps", "max-steps", ""},
+	{ofOthers, "train", "iterations", "max-steps", ""},
+	{ofOthers, "train", "fp16", "precision", "give --precision bf16"},
+	{ofOthers, "train", "bf16", "precision", "give --precision bf16"},
+	{ofOthers, "train", "amp", "precision", "give --precision bf16"},
+	{ofOthers, "train", "wd", "weight-decay", ""},
+	{ofOthers, "train", "clip-grad", "max-grad-norm", ""},
+	{ofOthers, "train", "grad-clip", "max-grad-norm", ""},
+	{ofOthers, "train", "workers", "num-workers", ""},
+	{ofOthers, "train", "gpus", "", "`ditrun launch -n N` starts a process for each GPU"},
 
 	{ofDiT, "sample", "image-size", "", "the checkpoint has its size"},
 	{ofDiT, "sample", "num-classes", "", "the checkpoint has its classes"},
@@ -77,6 +93,29 @@ var foreignFlags = []foreignFlag{
 	{ofDiffusers, "sample", "pretrained-model-name-or-path", "ckpt", ""},
 	{ofDiffusers, "sample", "output-dir", "out", ""},
 	{ofSiT, "sample", "sampling-method", "sampler", "sampling by flow is not there yet"},
+	{ofOthers, "sample", "checkpoint", "ckpt", ""},
+	{ofOthers, "sample", "weights", "ckpt", ""},
+	{ofOthers, "sample", "cfg", "cfg-scale", ""},
+	{ofOthers, "sample", "guidance", "cfg-scale", ""},
+	{ofOthers, "sample", "scale", "cfg-scale", ""},
+	{ofOthers, "sample", "steps", "num-sampling-steps", ""},
+	{ofOthers, "sample", "num-steps", "num-sampling-steps", ""},
+	{ofOthers, "sample", "ddim", "sampler", "give --sampler ddim"},
+	{ofOthers, "sample", "ddim-steps", "num-sampling-steps", "with --sampler ddim"},
+	{ofOthers, "sample", "ddim-eta", "sampler", "ddim is an eta of 0, ddpm of 1"},
+	{ofOthers, "sample", "eta", "sampler", "ddim is an eta of 0, ddpm of 1"},
+	{ofOthers, "sample", "fp16", "", "ditrun samples in fp32"},
+	{ofOthers, "sample", "bf16", "", "ditrun samples in fp32"},
+	{ofOthers, "sample", "half", "", "ditrun samples in fp32"},
+	{ofOthers, "sample", "precision", "", "ditrun samples in fp32"},
+	{ofOthers, "sample", "n-samples", "num-samples", ""},
+	{ofOthers, "sample", "num-images", "num-samples", ""},
+	{ofOthers, "sample", "class", "class-labels", ""},
+	{ofOthers, "sample", "classes", "class-labels", ""},
+	{ofOthers, "sample", "label", "class-labels", ""},
+	{ofOthers, "sample", "labels", "class-labels", ""},
+	{ofOthers, "sample", "output", "out", ""},
+	{ofOthers, "sample", "outdir", "out", ""},
 
 	{ofDiT, "encode-latents", "data-path", "data", ""},
 	{ofFastDiT, "encode-latents", "features-path", "out", ""},
@@ -94,6 +133,11 @@ var foreignFlags = []foreignFlag{
 	{ofDiffusers, "encode-latents", "resolution", "image-size", ""},
 	{ofDiffusers, "encode-latents", "mixed-precision", "precision", ""},
 	{ofDiffusers, "encode-latents", "pretrained-model-name-or-path", "vae", ""},
+	{ofOthers, "encode-latents", "output", "out", ""},
+	{ofOthers, "encode-latents", "img-size", "image-size", ""},
+	{ofOthers, "encode-latents", "fp16", "precision", "give --precision fp16"},
+	{ofOthers, "encode-latents", "bf16", "precision", "give --precision bf16"},
+	{ofOthers, "encode-latents", "workers", "num-workers", ""},
 
 	{ofDiT, "train-vae", "data-path", "data", ""},
 	{ofDiT, "train-vae", "global-batch-size", "batch-size", ""},
@@ -104,6 +148,14 @@ var foreignFlags = []foreignFlag{
 	{ofDiffusers, "train-vae", "max-train-steps", "max-steps", ""},
 	{ofDiffusers, "train-vae", "learning-rate", "lr", ""},
 	{ofDiffusers, "train-vae", "seed", "global-seed", ""},
+	{ofOthers, "train-vae", "output", "out", ""},
+	{ofOthers, "train-vae", "img-size", "image-size", ""},
+	{ofOthers, "train-vae", "steps", "max-steps", ""},
+	{ofOthers, "train-vae", "iterations", "max-steps", ""},
+	{ofOthers, "train-vae", "fp16", "", "it computes in fp32"},
+	{ofOthers, "train-vae", "bf16", "", "it computes in fp32"},
+	{ofOthers, "train-vae", "precision", "", "it computes in fp32"},
+	{ofOthers, "train-vae", "workers", "num-workers", ""},
 
 	{ofTorchrun, launchName, "nproc-per-node", "num-processes", ""},
 	{ofTorchrun, launchName, "nnodes", "",

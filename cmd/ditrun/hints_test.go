@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/hub"
 )
 
 // The hint follows from the cause of an error, not from where it came up.
@@ -82,5 +84,32 @@ func TestContinues(t *testing.T) {
 	if got := hintOf(e.continues(ctx.Err(),
 		"whole shards are kept")); got != "whole shards are kept; the same command continues" {
 		t.Errorf("interrupted: %q", got)
+	}
+}
+
+// TestNearModel: what people call a model leads to its name, and what is far from all to none.
+func TestNearModel(t *testing.T) {
+	for given, want := range map[string]string{"DiT-XL2": "DiT-XL/2", "dit-xl/2": "DiT-XL/2", "XL/2": "DiT-XL/2",
+		"DiT-XL-4": "DiT-XL/4", "xl": "DiT-XL/2", "DiT-L": "DiT-L/2", "s8": "DiT-S/8", "DiT-XL/2-256": "DiT-XL/2",
+		"192x6x6/2": "DiT-192x6x6/2", "": "", "DiT": "", "large": "", "onnx": ""} {
+		if got := nearModel(given); got != want {
+			t.Errorf("%q is near %q, want %q", given, got, want)
+		}
+	}
+}
+
+// TestNearName: so it is with the known weights, of a kind that fits.
+func TestNearName(t *testing.T) {
+	all := func(hub.Kind) bool { return true }
+	for given, want := range map[string]string{"ema": "sd-vae-ft-ema", "mse": "sd-vae-ft-mse",
+		"sd-vae": "sd-vae-ft-ema", "dit-xl-256": "dit-xl-2-256", "DiT-XL/2": "dit-xl-2-256",
+		"dit-xl-512": "dit-xl-2-512",
+		"weights/DiT-XL-2-512x512.pt": "dit-xl-2-512", "sd_vae_ft_mse": "sd-vae-ft-mse", "model.pt": "", "run": ""} {
+		if got := nearName(given, all); got != want {
+			t.Errorf("%q is near %q, want %q", given, got, want)
+		}
+	}
+	if got := nearName("sd-vae", func(k hub.Kind) bool { return k == hub.DiT }); got != "" {
+		t.Errorf("an autoencoder for a DiT: %s", got)
 	}
 }

@@ -57,6 +57,7 @@ func inspectCommand() *cli.Command {
 			"ditrun inspect photos\n" +
 			"ditrun inspect --sha256 --json results/000-DiT-XL-2",
 		flags: o.flags(),
+		check: func(func(string) bool) error { return checkModel(o.model) },
 		run:   func(e *env) error { return runInspect(e, o) },
 	})
 }

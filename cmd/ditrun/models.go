@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -11,6 +12,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
@@ -32,7 +34,7 @@ func (o *modelsOptions) flags() []cli.Flag {
 			Usage: "`NAME`: class, text, text+class or none; text is CLIP's, 77x768"},
 		imageSizeVar(&o.imageSize, "256", "pictures of `PIXELS` a side, or HEIGHTxWIDTH"),
 		&cli.IntFlag{Name: "batch-size", Destination: &o.batchSize, Value: 1,
-			Usage: "pictures a step, for the column \"training\""},
+			Usage: "pictures a step, for the column \"total\""},
 		&cli.StringFlag{Name: "precision", Destination: (*string)(&o.precision), Value: string(nn.FP32),
 			Usage: "`TYPE`: type of the tokens in training: fp32, tf32 or bf16"},
 	}
@@ -60,7 +62,7 @@ func modelsCommand() *cli.Command {
 		usage: "what models cost: parameters, arithmetic, memory",
 		description: "One line a model and block, for latents of an eighth of the picture and\n" +
 			"four channels. GMACs are 10^9 multiply-accumulates of one forward pass of\n" +
-			"one picture, which the paper calls Gflops; GFLOPs are twice as many, and a\n" +
+			"one picture, which the paper calls Gflops; FLOPs are twice as many, and a\n" +
 			"training step takes three times those. \"state\" is weights, gradients, moments\n" +
 			"and average in fp32, \"picture\" what training keeps of each picture besides.",
 		example: "ditrun models --image-size 512 --block adaln-zero\n" +
@@ -98,9 +100,9 @@ func runModels(e *env, o *modelsOptions) error {
 	if err != nil {
 		return ofFlag(err)
 	}
-	names, blocks := dit.Names(), dit.BlockKinds()
+	models, blocks := dit.Names(), dit.BlockKinds()
 	if o.models != "" {
-		names = strings.Split(o.models, ",")
+		models = strings.Split(o.models, ",")
 	}
 	if o.blocks != "" {
 		blocks = nil
@@ -113,10 +115,10 @@ func runModels(e *env, o *modelsOptions) error {
 		}
 	}
 	rows := []modelRow{}
-	for _, name := range names {
-		cfg, err := dit.Named(strings.TrimSpace(name))
+	for _, name := range models {
+		cfg, err := modelNamed(strings.TrimSpace(name))
 		if err != nil {
-			return ofFlag(err)
+			return err
 		}
 		cfg.SetInput(o.imageSize.Height/pixelsPerLatent, o.imageSize.Width/pixelsPerLatent)
 		for _, cfg.Block = range blocks {
@@ -130,6 +132,40 @@ func runModels(e *env, o *modelsOptions) error {
 	}
 	printModels(e, rows)
 	return e.result(rows)
+}
+
+// modelNamed returns the model that the value of --model names, with a usage error where there is none.
+func modelNamed(name string) (dit.Config, error) {
+	cfg, err := dit.Named(name)
+	if near := nearModel(name); err != nil && near != "" {
+		return cfg, withHint(ofFlag(err), "did you mean %s?", near)
+	}
+	return cfg, ofFlag(err)
+}
+
+// checkModel refuses a --model, which may be left out, that names no model.
+func checkModel(name string) error {
+	if name == "" {
+		return nil
+	}
+	_, err := modelNamed(name)
+	return err
+}
+
+// nearModel is the name of a model that a name of none may have been meant to be, "" for none known: XL/2, dit-xl-2.
+func nearModel(name string) string {
+	letters := func(name string) string {
+		return strings.NewReplacer("dit", "", "/", "", "-", "", "_", "").Replace(strings.ToLower(name))
+	}
+	for _, known := range slices.Backward(dit.Names()) { // of those that differ in the patches, the usual one
+		if l := letters(name); l != "" && strings.HasPrefix(letters(known), l) {
+			return known
+		}
+	}
+	if _, err := dit.Named("DiT-" + name); err == nil {
+		return "DiT-" + name
+	}
+	return names.Nearest(name, dit.Names())
 }
 
 // row counts one model.
@@ -152,15 +188,27 @@ func (o *modelsOptions) row(cfg dit.Config) (modelRow, error) {
 }
 
 func printModels(e *env, rows []modelRow) {
-	width := len("model")
+	lines := [][]string{{"model", "block", "parameters", "GMACs", "tokens", "state", "picture", "total"}}
 	for _, r := range rows {
-		width = max(width, len(r.Model))
+		lines = append(lines, []string{r.Model, r.Block, format.Count(r.Params), fmt.Sprintf("%.2f", r.GMACs),
+			format.Count(int64(r.Tokens)), format.Bytes(r.StateMemory), format.Bytes(r.ActivationMemory),
+			format.Bytes(r.Memory)})
 	}
-	e.printf("%-*s  %-15s %13s %9s %9s %7s %10s %10s %10s", width, "model", "block", "parameters", "GMACs", "GFLOPs",
-		"tokens", "state", "picture", "training")
-	for _, r := range rows {
-		e.printf("%-*s  %-15s %13s %9.2f %9.2f %7s %10s %10s %10s", width, r.Model, r.Block, format.Count(r.Params),
-			r.GMACs, r.GFLOPs, format.Count(int64(r.Tokens)),
-			format.Bytes(r.StateMemory), format.Bytes(r.ActivationMemory), format.Bytes(r.Memory))
+	widths := make([]int, len(lines[0]))
+	for _, line := range lines {
+		for i, cell := range line {
+			widths[i] = max(widths[i], len(cell))
+		}
+	}
+	for _, line := range lines {
+		text := fmt.Sprintf("%-*s  %-*s", widths[0], line[0], widths[1], line[1])
+		for i := 2; i < len(line); i++ {
+			gap := 2
+			if i == 3 || i == 4 { // of all eight only numbers without units, so that a line fits
+				gap = 1
+			}
+			text += fmt.Sprintf("%*s", gap+widths[i], line[i])
+		}
+		e.printf("%s", text)
 	}
 }

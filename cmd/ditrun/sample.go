@@ -81,6 +81,9 @@ func (o *sampleOptions) check(given func(string) bool) (err error) {
 	if err := require("sample", required{"ckpt", o.ckpt}, required{"out", o.out}); err != nil {
 		return err
 	}
+	if err := checkModel(o.model); err != nil {
+		return err
+	}
 	r := &o.request
 	if r.CFGScale == 0 { // which stands for none in a request
 		return usagef("--cfg-scale 0: want a number from 1 (no guidance) up")
@@ -197,7 +200,7 @@ func runSample(e *env, o *sampleOptions) error {
 	began, drawn := time.Now(), n-out.Done()
 	err = drawSamples(e, p, r, out)
 	if kept := out.Close(); kept > 0 {
-		return withHint(err, "%d of %s are kept; the same command continues", kept, plural(n, "picture"))
+		return withHint(err, "%s holds %d of %s; the same command continues", o.out, kept, plural(n, "picture"))
 	}
 	if err != nil {
 		return err

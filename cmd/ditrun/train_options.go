@@ -251,8 +251,8 @@ func (o *trainOptions) check(given func(string) bool) error {
 			"give the folder that encode-latents was given with --vae")
 	}
 	var err error
-	if c.Model, err = dit.Named(o.model); err != nil {
-		return ofFlag(err)
+	if c.Model, err = modelNamed(o.model); err != nil {
+		return err
 	}
 	if c.Model.Block, err = dit.ParseBlock(o.block); err != nil {
 		return ofFlag(err)
