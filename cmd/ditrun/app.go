@@ -304,11 +304,11 @@ func (e *env) setBar(bar *progress.Bar) (before *progress.Bar) {
 // waiting shows, where it takes long, that work goes on that is not counted, "opening latents", until done is called
 // or another bar begins.
 func (e *env) waiting(what string) (done func()) {
-	return e.within(progress.Wait(e.stderr, what, e.quiet))
+	return e.showPart(progress.Wait(e.stderr, what, e.quiet))
 }
 
-// within shows a bar of a part of the work in place of the one of the whole, until done is called.
-func (e *env) within(part *progress.Bar) (done func()) {
+// showPart shows a bar of a part of the work in place of the one of the whole, until done is called.
+func (e *env) showPart(part *progress.Bar) (done func()) {
 	whole := e.setBar(part)
 	if whole != nil {
 		whole.Hide()

@@ -32,9 +32,9 @@ type section[T any] struct {
 	items []T
 }
 
-// sectioned sorts items into groups. What is in none comes last, under the title others. A name that no item has, or
-// that stands there twice, is a mistake in the program.
-func sectioned[T any](items []T, nameOf func(T) string, others string, groups ...group) (all []section[T]) {
+// sortIntoSections sorts items into groups. What is in none comes last, under the title others. A name that no item
+// has, or that stands there twice, is a mistake in the program.
+func sortIntoSections[T any](items []T, nameOf func(T) string, others string, groups ...group) (all []section[T]) {
 	left := slices.Clone(items)
 	for _, g := range groups {
 		s := section[T]{title: g.title}
@@ -66,7 +66,7 @@ func (s spec) sections(global []cli.Flag) []section[cli.Flag] {
 	}
 	groups := append([]group{{requiredTitle, s.required}}, s.groups...)
 	nameOf := func(f cli.Flag) string { return f.Names()[0] }
-	return append(sectioned(s.flags, nameOf, others, groups...), section[cli.Flag]{"Global options", global})
+	return append(sortIntoSections(s.flags, nameOf, others, groups...), section[cli.Flag]{"Global options", global})
 }
 
 // writeHelp writes the help of the command, as wide as w.
@@ -97,7 +97,7 @@ func writeAppHelp(w io.Writer, app *cli.App) error {
 		width = max(width, len(c.Name))
 	}
 	nameOf := func(c *cli.Command) string { return c.Name }
-	for _, s := range sectioned(commands, nameOf, "Other commands", commandGroups...) {
+	for _, s := range sortIntoSections(commands, nameOf, "Other commands", commandGroups...) {
 		p.title(s.title)
 		for _, c := range s.items {
 			p.row(width, c.Name, strings.Fields(c.Usage))

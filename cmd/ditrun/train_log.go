@@ -115,7 +115,7 @@ func (l *trainLog) plot() {
 
 func (l *trainLog) sample(s *torch.Scope, ema *dit.DiT, step int) {
 	bar := progress.BetweenLines(l.env.stderr, "preview", "steps", int64(l.preview.numSteps()), l.env.quiet)
-	done := l.env.within(bar)
+	done := l.env.showPart(bar)
 	var img image.Image
 	err := s.Try(func(s *torch.Scope) (err error) {
 		img, err = l.preview.draw(l.env.ctx, s, ema, step, func(k int) { bar.Set(int64(k)) })
