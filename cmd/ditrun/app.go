@@ -242,7 +242,7 @@ func (e *env) printf(text string, args ...any) {
 // warn writes "ditrun: warning: ..." to standard error, also when quiet.
 func (e *env) warn(format string, args ...any) {
 	var b strings.Builder
-	printMessage(&b, "warning", fmt.Sprintf(format, args...))
+	printMessage(&b, messageWidth(e.stderr), "warning", fmt.Sprintf(format, args...))
 	e.write(e.stderr, b.String())
 }
 

@@ -47,16 +47,16 @@ func (o *pictureOptions) leaveOut(e *env, src catalog.Source, found stream.Pictu
 	ids := found.IDs()
 	var names []string
 	for _, b := range found.Bad[:min(len(ids), named)] {
-		names = append(names, fmt.Sprintf("%s (%v)", b.Err.Path, b.Err.Err))
+		names = append(names, fmt.Sprintf("\n%s: %v", b.Err.Path, b.Err.Err))
 	}
-	text := strings.Join(names, ", ")
+	text := strings.Join(names, "")
 	if n := len(ids) - named; n > 0 {
-		text += fmt.Sprintf(" and %d more", n)
+		text += fmt.Sprintf("\nand %d more", n)
 		if path := listFile(bad); path != "" {
 			text += ": " + path + " lists them"
 		}
 	}
-	e.warn("left out %s: %s", plural(len(ids), "bad picture"), text)
+	e.warn("left out %s:%s", plural(len(ids), "bad picture"), text)
 	e.warnOfEmptied(src, ids)
 	return catalog.Without(src, ids), nil
 }
@@ -82,8 +82,7 @@ func (e *env) warnOfEmptied(src catalog.Source, ids []int) {
 // remark says once how many pictures lost gray levels, and how many have an EXIF orientation.
 func (o *pictureOptions) remark(e *env, clipped, oriented int) {
 	if clipped > 0 {
-		e.warn("%s of 16 bits: levels above 255 became 255, as in Pillow; convert the pictures to 8 bits to keep "+
-			"the levels",
+		e.warn("%s of 16 bits: levels above 255 became 255, as in Pillow; convert to 8 bits to keep them",
 			plural(clipped, "gray picture"))
 	}
 	switch {
@@ -91,7 +90,7 @@ func (o *pictureOptions) remark(e *env, clipped, oriented int) {
 	case o.orientation == picture.ByEXIF:
 		e.printf("%s with an EXIF orientation: turned upright", plural(oriented, "picture"))
 	default:
-		e.warn("%s with an EXIF orientation: used as stored (--orientation exif turns them upright)",
+		e.warn("%s with an EXIF orientation: used as stored (--orientation exif turns upright)",
 			plural(oriented, "picture"))
 	}
 }

@@ -70,7 +70,7 @@ func succeed(t *testing.T, args ...string) outcome {
 // leavesAllOut wants one line about the bad pictures, and one about the class that has no other.
 func leavesAllOut(t *testing.T, o outcome) {
 	t.Helper()
-	for _, want := range []string{"ditrun: warning: left out 5 bad pictures: ",
+	for _, want := range []string{"ditrun: warning: left out 5 bad pictures:\n  ",
 		`ditrun: warning: 1 class without a good picture: "n01449999"`} {
 		if o.code != 0 || strings.Count(o.stderr, want) != 1 {
 			t.Errorf("code %d, errors\n%swant %q once", o.code, o.stderr, want)
@@ -151,7 +151,7 @@ func shownOn(t *testing.T, path string) (n int) {
 		t.Fatalf("%s has the texts %q", path, texts)
 	}
 	var psnr float64
-	if _, err := fmt.Sscanf(texts[0].Text, "%d pictures beside their reconstructions, PSNR %f dB", &n,
+	if _, err := fmt.Sscanf(texts[0].Text, "%d pictures, each beside its reconstruction, PSNR %f dB", &n,
 		&psnr); err != nil {
 		t.Fatalf("%q: %v", texts[0].Text, err)
 	}

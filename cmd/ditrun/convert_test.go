@@ -213,7 +213,7 @@ func TestTrainFromWeights(t *testing.T) {
 func TestInspect(t *testing.T) {
 	r := theRoad(t)
 	o := mustRun(t, "inspect", r.run)
-	for _, want := range []string{"found    " + r.model(t), "8-pixel images, 4 classes", "blocks.0.attn.qkv.weight",
+	for _, want := range []string{"found    " + r.model(t), "8-pixel images, 4", "blocks.0.attn.qkv.weight",
 		"t_embedder.mlp.*.bias", "x2", "ditrun = {"} {
 		if !strings.Contains(o.stdout, want) {
 			t.Errorf("inspect does not say %q:\n%s", want, o.stdout)

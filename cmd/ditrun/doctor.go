@@ -228,7 +228,7 @@ func (d *diagnosis) print(e *env) {
 	if d.Libtorch.Error == "" {
 		w.row("libtorch", d.Versions.Libtorch+"\n"+known(d.Libtorch.Path))
 	} else {
-		w.row("libtorch", "MISSING: "+d.Libtorch.Error)
+		w.text("libtorch", "MISSING: "+d.Libtorch.Error)
 	}
 	cuda := plural(d.CUDA.Devices, "device")
 	if d.CUDA.WhyNot != "" {
@@ -238,17 +238,19 @@ func (d *diagnosis) print(e *env) {
 	if d.CUDA.Driver != "" {
 		driver = "NVIDIA driver " + d.CUDA.Driver
 	}
-	w.row("cuda", cuda+"\n"+driver)
-	nccl := d.NCCL.Version
-	if d.NCCL.WhyNot != "" {
-		nccl = "no: " + d.NCCL.WhyNot + "\ntraining on several GPUs needs it"
+	w.text("cuda", cuda)
+	w.row("", driver)
+	if d.NCCL.WhyNot == "" {
+		w.row("nccl", d.NCCL.Version)
+	} else {
+		w.text("nccl", "no: "+d.NCCL.WhyNot)
+		w.row("", "training on several GPUs needs it")
 	}
-	w.row("nccl", nccl)
 	if d.Device != "" {
 		w.row("device", d.Device)
 		w.row("threads", plural(d.Threads, "thread")+" for "+plural(d.CPU.Cores, "core"))
 	}
-	w.row("cpu", d.CPU.Model+": "+known(strings.Join(d.CPU.Features, " ")))
+	w.text("cpu", d.CPU.Model+": "+known(strings.Join(d.CPU.Features, " ")))
 	w.row("memory", fmt.Sprintf("%s, %s available", format.Bytes(d.Memory.Total), format.Bytes(d.Memory.Available)))
 	for _, at := range d.Disks {
 		free := "unknown"
@@ -265,9 +267,9 @@ func (d *diagnosis) print(e *env) {
 			missing = append(missing, fmt.Sprintf("%s (for %s)", t.Name, t.For))
 		}
 	}
-	w.row("tools", known(strings.Join(found, ", ")))
+	w.text("tools", known(strings.Join(found, ", ")))
 	if len(missing) > 0 {
-		w.row("", "not found: "+strings.Join(missing, ", "))
+		w.text("", "not found: "+strings.Join(missing, ", "))
 	}
 	for line := range strings.Lines(b.String()) {
 		e.printf("%s", strings.TrimSuffix(line, "\n"))

@@ -44,7 +44,7 @@ func (a *encodeAccount) nameBad() {
 			a.warn("left out: more bad pictures, which %s will list", latents.ManifestName)
 			break
 		}
-		a.warn("left out: %v", b.Err)
+		a.warn("left out: %s: %v", b.Err.Path, b.Err.Err)
 	}
 	a.unnamed = nil
 }

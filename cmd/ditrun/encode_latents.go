@@ -270,10 +270,10 @@ func (in *encodeInput) describe(e *env, o *encodeOptions) {
 	if o.encode.ImageSize == (picture.Size{}) {
 		crop += " (the autoencoder's size)"
 	}
-	e.printf("data    %s: %s %s, cropped to %s", o.data, plural(l.Source.Len(), "picture"),
-		inClasses(l.Source.Classes()), crop)
+	e.itemOf("data", o.data, fmt.Sprintf("%s %s, cropped to %s", plural(l.Source.Len(), "picture"),
+		inClasses(l.Source.Classes()), crop))
 	cfg := l.VAE.Config()
-	e.printf("vae     %s: %s", l.VAEName, describeVAE(cfg))
+	e.itemOf("vae", l.VAEName, describeVAE(cfg))
 	for _, note := range l.VAE.Notes() {
 		e.item("", note)
 	}
@@ -323,6 +323,6 @@ func (e *env) onNoLocks(dir string, world int) func() error {
 
 // describeVAE says what an autoencoder makes of pictures.
 func describeVAE(c vae.Config) string {
-	return fmt.Sprintf("%d pixels to one, %s, scaling factor %.5g", c.Downsample(),
+	return fmt.Sprintf("%s to one, %s, scaling factor %.5g", plural(c.Downsample(), "pixel"),
 		plural(c.LatentChannels, "latent channel"), c.ScalingFactor)
 }

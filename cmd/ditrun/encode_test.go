@@ -69,7 +69,7 @@ func TestEncodeBadPictures(t *testing.T) {
 		result.Skipped != 2 {
 		t.Errorf("code %d, printed %q (%v), errors %s", o.code, o.stdout, err, o.stderr)
 	}
-	for _, want := range []string{"warning: left out: load " + bad[0], "2 bad pictures left out: " +
+	for _, want := range []string{"warning: left out: " + bad[0] + ": ", "2 bad pictures left out: " +
 		filepath.Join(out, "manifest.json") + " lists them",
 		"2 gray pictures of 16 bits: levels above 255 became 255"} {
 		if !strings.Contains(o.stderr, want) {
@@ -229,7 +229,7 @@ func TestClasses(t *testing.T) {
 		{[]string{"n01440764"}, "  0  n01440764  tench, Tinca tinca\n"},
 		{[]string{"--data", r.latents}, "0  16 pictures  ramp\n1  16 pictures  slope\n" +
 			"2  16 pictures  stripes\n3  16 pictures  valley\n64 pictures in 4 classes\n" +
-			"every class has fewer than 20 pictures: a model of them will mostly repeat its pictures\n"},
+			"every class has fewer than 20 pictures: a model will mostly repeat them\n"},
 		{[]string{"--data", r.pictures, "sl"}, "1  16 pictures  slope\n"},
 	} {
 		if o := mustRun(t, append([]string{"classes"}, c.args...)...); o.stdout != c.want {

@@ -70,10 +70,10 @@ func conclude(w io.Writer, err, cause error) int {
 		code = other.code
 	}
 	if err.Error() != "" { // a process of several leaves the message to the first
-		printMessage(w, "error", err.Error())
+		printMessage(w, messageWidth(w), "error", err.Error())
 	}
 	if hint != "" {
-		printMessage(w, "hint", hint)
+		printMessage(w, messageWidth(w), "hint", hint)
 	}
 	return code
 }

@@ -226,9 +226,9 @@ func (in *inspection) print(e *env, all bool) {
 	if in.Signed != "" {
 		e.row("checked", "the whole file has the checksum in %s", in.Signed)
 	}
-	e.row("found", "%s", in.Found)
+	e.textRow("found", in.Found)
 	for _, n := range in.Notes {
-		e.row("", "%s", n)
+		e.textRow("", n)
 	}
 	e.row("tensors", "%s, %s numbers", format.Count(int64(len(in.Tensors))), format.Count(in.Params))
 	rows := collapse(in.Tensors)

@@ -12,7 +12,7 @@
 //     account moves to standard error. With --quiet there is none.
 //   - An error is one line, "ditrun: error: ...", and, where the next step is
 //     known, a second, "ditrun: hint: ...". Never a stack trace. Further lines
-//     are indented.
+//     are indented. A terminal shows long ones broken between words.
 //   - Names and other text from files are printed as they are, except for what
 //     does not show: escape sequences, marks that turn the direction of
 //     writing, bytes that are no UTF-8. format.Text and format.Line make these

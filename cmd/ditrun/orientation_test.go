@@ -26,7 +26,7 @@ func TestOrientationFlag(t *testing.T) {
 		}
 		write(t, filepath.Join(pictures, "x", name), b)
 	}
-	const stored = "3 pictures with an EXIF orientation: used as stored (--orientation exif turns them upright)"
+	const stored = "3 pictures with an EXIF orientation: used as stored (--orientation exif turns upright)"
 	const turned = "3 pictures with an EXIF orientation: turned upright"
 	encode := func(out string, more ...string) []string {
 		return slices.Concat([]string{"encode-latents", "--data", pictures, "--vae", r.vae,

@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"syscall"
+	"unicode/utf8"
+
+	"golang.org/x/term"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 )
@@ -48,9 +52,26 @@ func direct(w io.Writer) io.Writer {
 	return w
 }
 
-// printMessage writes "ditrun: KIND: text"; further lines of text are indented
-// so that they read as one message.
-func printMessage(w io.Writer, kind, text string) {
-	text = strings.ReplaceAll(strings.TrimSpace(format.Text(text)), "\n", "\n  ")
-	fmt.Fprintf(w, "ditrun: %s: %s\n", kind, text)
+// printMessage writes "ditrun: KIND: text"; further lines of text are indented so that they read as one message. Lines
+// are broken at width, between words; 0 leaves them whole.
+func printMessage(w io.Writer, width int, kind, text string) {
+	const indent = "  "
+	var lines []string
+	for line := range strings.Lines("ditrun: " + kind + ": " + strings.TrimSpace(format.Text(text))) {
+		line = strings.TrimSuffix(line, "\n")
+		if utf8.RuneCountInString(indent+line) <= width || width == 0 {
+			lines = append(lines, line)
+			continue
+		}
+		lines = append(lines, fill(textWord.FindAllString(line, -1), width-len(indent))...)
+	}
+	fmt.Fprintln(w, strings.Join(lines, "\n"+indent))
+}
+
+// messageWidth is that of a terminal. Elsewhere, where programs read it, a message is not broken.
+func messageWidth(w io.Writer) int {
+	if f, ok := direct(w).(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return widthOf(w)
+	}
+	return 0
 }

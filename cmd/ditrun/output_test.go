@@ -50,6 +50,27 @@ func TestTextFromFilesShows(t *testing.T) {
 	}
 }
 
+// TestMessagesOfATerminal: a terminal breaks lines between words, not within commands and paths; elsewhere they are
+// whole.
+func TestMessagesOfATerminal(t *testing.T) {
+	const text = "the cache lacks it: `ditrun fetch sd-vae-ft-ema` gets it\n" +
+		"/a/path/that/is/longer/than/the/terminal/is: gone"
+	for width, want := range map[int]string{
+		0: "ditrun: hint: the cache lacks it: `ditrun fetch sd-vae-ft-ema` gets it\n" +
+			"  /a/path/that/is/longer/than/the/terminal/is: gone\n",
+		40: "ditrun: hint: the cache lacks it:\n  `ditrun fetch sd-vae-ft-ema` gets it\n" +
+			"  /a/path/that/is/longer/than/the/terminal/is:\n  gone\n",
+	} {
+		var b strings.Builder
+		if printMessage(&b, width, "hint", text); b.String() != want {
+			t.Errorf("%d columns:\n%swant\n%s", width, b.String(), want)
+		}
+	}
+	if n := messageWidth(&bytes.Buffer{}); n != 0 {
+		t.Errorf("a buffer is %d columns wide", n)
+	}
+}
+
 // fullAfter is a disk that is full after n bytes.
 type fullAfter struct {
 	bytes.Buffer

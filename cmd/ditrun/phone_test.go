@@ -55,8 +55,8 @@ func TestAlbum(t *testing.T) {
 	if err != nil || o.code != 0 || result.Samples != 59 || result.Skipped != 1 {
 		t.Fatalf("code %d (%v), printed %s, errors\n%s", o.code, err, o.stdout, o.stderr)
 	}
-	for _, want := range []string{left, "warning: left out: load " + about.Truncated + ": JPEG: truncated",
-		"warning: 18 pictures with an EXIF orientation: used as stored (--orientation exif turns them upright)"} {
+	for _, want := range []string{left, "warning: left out: " + about.Truncated + ": JPEG: truncated",
+		"warning: 18 pictures with an EXIF orientation: used as stored (--orientation exif turns upright)"} {
 		if strings.Count(o.stderr, want) != 1 {
 			t.Errorf("want %q once in\n%s", want, o.stderr)
 		}

@@ -26,12 +26,12 @@ func TestPrecision(t *testing.T) {
 		return read(t, path), o
 	}
 	plain, o := draw("plain.npz")
-	o.said(t, "device  cpu (1 thread), fp32")
+	o.prints(t, "device  cpu (1 thread), fp32")
 	if fp32, _ := draw("fp32.npz", "--precision", "fp32"); !bytes.Equal(fp32, plain) {
 		t.Error("fp32 is not the default on a CPU")
 	}
 	narrow, o := draw("bf16.npz", "--precision", "bf16")
-	o.said(t, "device  cpu (1 thread), bf16")
+	o.prints(t, "device  cpu (1 thread), bf16")
 	if bytes.Equal(narrow, plain) {
 		t.Error("bf16 draws the pixels of fp32")
 	}
@@ -42,7 +42,7 @@ func TestPrecision(t *testing.T) {
 	}
 	o = mustRun(t, slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", filepath.Join(dir, "vae"),
 		"--precision", "bf16"}, vaeFlags)...)
-	o.said(t, "        trained in fp32, reconstructions in bf16")
+	o.prints(t, "        trained in fp32, reconstructions in bf16")
 }
 
 // TestPrecisionNote: who samples on a GPU in its default learns of bf16, nobody else does.

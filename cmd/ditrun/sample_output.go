@@ -36,7 +36,7 @@ func (o *sampleOptions) describe(e *env, p *sampling.Pipeline, r sampling.Reques
 		e.item("", note)
 	}
 	path, cfg, notes := p.VAE()
-	e.printf("vae     %s: %s", path, describeVAE(cfg))
+	e.itemOf("vae", path, describeVAE(cfg))
 	for _, note := range notes {
 		e.item("", note)
 	}
@@ -146,7 +146,7 @@ func (o *sampleOptions) openOutput(e *env, p *sampling.Pipeline, r sampling.Requ
 func drawSamples(e *env, p *sampling.Pipeline, r sampling.Request, out gallery.Output) error {
 	have, n := out.Done(), r.Len()
 	if have > 0 {
-		e.printf("%s of %s are there already", format.Count(int64(have)), plural(n, "picture"))
+		e.printf("there already: %s of %s", format.Count(int64(have)), plural(n, "picture"))
 	}
 	if have == n {
 		defer e.waiting("writing the pictures")()

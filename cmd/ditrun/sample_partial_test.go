@@ -78,9 +78,9 @@ func TestStoppedSampleContinues(t *testing.T) {
 				t.Fatalf("%s: %v came too late", name, sig)
 			}
 			if sig != syscall.SIGKILL {
-				o.stoppedBy(t, sig, "of 100 pictures are kept; the same command continues")
+				o.stoppedBy(t, sig, " of 100 pictures; the same command continues")
 			}
-			if i > 0 && !strings.Contains(o.stdout, " of 100 pictures are there already\n") {
+			if i > 0 && !strings.Contains(o.stdout, "there already: ") {
 				t.Errorf("%s: printed\n%s", name, o.stdout)
 			}
 			if partial != gallery.Partials(out)[0].Dir {

@@ -108,7 +108,7 @@ func TestRunOutlivesItsRecords(t *testing.T) {
 			}
 			// The same command finds nothing left to do.
 			again := ditrun(t, r.train(slices.Concat(flags, []string{"--run-dir", run, "--resume", "auto"})...)...)
-			if again.code != 0 || !strings.Contains(again.stdout, "All 24 steps are done; a larger") {
+			if again.code != 0 || !strings.Contains(again.stdout, "Done already, after 24 steps; a larger") {
 				t.Errorf("continued: code %d\n%s%s", again.code, again.stdout, again.stderr)
 			}
 		})
@@ -250,7 +250,7 @@ func TestResumeOfNothingToDo(t *testing.T) {
 	run := filepath.Join(t.TempDir(), "run")
 	mustRun(t, r.train("--run-dir", run, "--max-steps", "2")...)
 	o := mustRun(t, "train", "--resume", run)
-	if !strings.Contains(o.stdout, "All 2 steps are done; a larger --max-steps goes on\n") {
+	if !strings.Contains(o.stdout, "Done already, after 2 steps; a larger --max-steps goes on\n") {
 		t.Errorf("it says\n%s", o.stdout)
 	}
 	if err := os.RemoveAll(filepath.Join(run, "checkpoints")); err != nil {

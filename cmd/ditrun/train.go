@@ -273,21 +273,21 @@ func (t *trainJob) describe(dir string) {
 	if classes.None(set.Classes) {
 		sorted = "no classes"
 	}
-	t.printf("data    %s: %s %s of %dx%dx%d, %s, %s", t.options.data, format.Count(int64(set.Samples)), t.samples(),
-		set.Channels, set.Height, set.Width, sorted, views)
+	t.itemOf("data", t.options.data, fmt.Sprintf("%s of %dx%dx%d, %s, %s", t.samples(),
+		set.Channels, set.Height, set.Width, sorted, views))
 	t.item("", t.describeSize())
 	t.item("model", fmt.Sprintf("%s on %s, %s, %.3g GMACs a forward pass", cfg.Model.Design(), cfg.Model.Conditions(),
 		plural(cfg.Model.NumTokens(), "token"), cfg.Model.MACs()/1e9))
-	t.printf("recipe  batch %d, %s steps, lr %g %s, ema %g, %s", cfg.GlobalBatchSize, format.Count(int64(steps)),
-		cfg.LR, cfg.LRSchedule, cfg.EMADecay, cfg.Precision)
+	t.item("recipe", fmt.Sprintf("batch %d, %s, lr %g %s, ema %g, %s", cfg.GlobalBatchSize, plural(steps, "step"),
+		cfg.LR, cfg.LRSchedule, cfg.EMADecay, cfg.Precision))
 	if cfg.MaxSteps > steps {
-		t.item("", fmt.Sprintf("%s passes over the data end it before %s steps: --epochs gives more",
-			format.Count(int64(cfg.Epochs)), format.Count(int64(cfg.MaxSteps))))
+		t.item("", fmt.Sprintf("it ends after %s over the data, before step %s: --epochs gives more",
+			plural(cfg.Epochs, "pass"), format.Count(int64(cfg.MaxSteps))))
 	}
 	t.item("", describeShares(cfg))
 	t.printf("run     %s", dir)
 	if t.saves != "" {
-		t.printf("saves   %s", t.saves)
+		t.item("saves", t.saves)
 	}
 	if t.options.runConfig != "" {
 		t.printf("config  flags that were not given come from %s", t.options.runConfig)

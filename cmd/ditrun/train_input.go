@@ -39,12 +39,12 @@ func (t *trainInput) close() {
 	}
 }
 
-// samples says what the samples are.
+// samples says how many samples there are, and what they are.
 func (t *trainInput) samples() string {
 	if t.pictures {
-		return "pictures as latents"
+		return plural(t.set.Samples, "picture") + " as latents"
 	}
-	return "latents"
+	return plural(t.set.Samples, "latent")
 }
 
 // openTrainInput opens the device, the data and the autoencoder.

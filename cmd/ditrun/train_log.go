@@ -68,7 +68,7 @@ func (l *trainLog) start(numParams, first, total int) {
 	l.folder.Printf("DiT Parameters: %s", format.Count(int64(numParams)))
 	switch {
 	case first > 0 && first >= total:
-		l.folder.Printf("All %s steps are done; a larger --max-steps goes on", format.Count(int64(total)))
+		l.folder.Printf("Done already, after %s; a larger --max-steps goes on", plural(total, "step"))
 	case first > 0:
 		l.folder.Printf("Continuing from step %s", format.Count(int64(first)))
 	}

@@ -286,14 +286,14 @@ func (o *trainVAEOptions) describe(e *env) {
 	src, c := o.train.Source, &o.train.Config
 	side := c.ImageSize / c.Model.Downsample()
 	e.printf("device  %s, %s", describeDevice(o.train.Device), torch.BuildInfo())
-	e.printf("data    %s: %s %s", o.data, plural(src.Len(), "picture"), inClasses(src.Classes()))
-	e.printf("model   AutoencoderKL, %s parameters, %d-pixel pictures to latents of %dx%dx%d",
-		format.Count(int64(c.Model.NumParams())), c.ImageSize, c.Model.LatentChannels, side, side)
-	e.printf("recipe  batch %d, %s, lr %g, %s loss, KL weight %g, ema %g", c.BatchSize,
-		plural(c.MaxSteps, "step"), c.LR, c.Loss, c.KLWeight, c.EMADecay)
+	e.itemOf("data", o.data, plural(src.Len(), "picture")+" "+inClasses(src.Classes()))
+	e.item("model", fmt.Sprintf("AutoencoderKL, %s, %d-pixel pictures to latents of %dx%dx%d",
+		plural(c.Model.NumParams(), "parameter"), c.ImageSize, c.Model.LatentChannels, side, side))
+	e.item("recipe", fmt.Sprintf("batch %d, %s, lr %g, %s loss, KL weight %g, ema %g", c.BatchSize,
+		plural(c.MaxSteps, "step"), c.LR, c.Loss, c.KLWeight, c.EMADecay))
 	e.printf("        seed %d, %g %% of the pictures mirrored", c.Seed, 100*o.train.FlipProb)
 	e.printf("        trained in fp32, reconstructions in %s", o.train.Precision)
-	e.printf("saves   %s", o.saves)
+	e.item("saves", o.saves)
 }
 
 // describeResume says where a run goes on.

@@ -99,10 +99,8 @@ func (a *vaeAccount) summarize(r training.Result) {
 		}
 		a.item("quality", quality)
 	}
-	if r.Reconstructions == 0 {
-		a.printf("written to %s", out)
-		return
+	a.printf("written to %s", out)
+	if r.Reconstructions > 0 {
+		a.printf("%s shows how pictures come back", filepath.Join(out, training.ReconstructionsName))
 	}
-	a.printf("written to %s; %s shows pictures beside their reconstructions", out,
-		filepath.Join(out, training.ReconstructionsName))
 }

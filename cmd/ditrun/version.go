@@ -64,8 +64,8 @@ func runVersion(e *env) error {
 		w.row("revision", v.GitRevision+modified)
 	}
 	w.row("go", v.Go+" "+v.OS+"/"+v.Arch)
-	w.row("libtorch", libtorch)
-	w.row("cuda", cuda)
+	w.text("libtorch", libtorch)
+	w.text("cuda", cuda)
 	return w.err
 }
 

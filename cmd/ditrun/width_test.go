@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,13 +17,14 @@ import (
 	"github.com/ditrun/ditrun/vae"
 )
 
-// fits wants lines of at most 80 columns, but for the given names, and no character that is not one of text.
+// fits wants lines of at most 80 columns, if each of the given names were as short as "pictures", and no character that
+// is not one of text.
 func fits(t *testing.T, text string, names ...string) {
 	t.Helper()
 	for line := range strings.Lines(text) {
 		short := strings.TrimSuffix(line, "\n")
 		for _, name := range names {
-			short = strings.ReplaceAll(short, name, "")
+			short = strings.ReplaceAll(short, name, "pictures")
 		}
 		if n := len([]rune(short)); n > 80 {
 			t.Errorf("%d columns: %s", n, line)
@@ -37,7 +39,9 @@ func fits(t *testing.T, text string, names ...string) {
 func TestLinesFit(t *testing.T) {
 	r := theRoad(t)
 	dir := t.TempDir()
-	names := []string{filepath.Join(dir, "vae"), dir, r.pictures, r.latents, r.vae, r.run}
+	spoilt := writeTree(t, 4)
+	write(t, filepath.Join(spoilt, "n01440764", "empty.png"), nil)
+	names := []string{filepath.Join(dir, "vae"), dir, spoilt, r.pictures, r.latents, r.vae, r.run}
 	for _, args := range [][]string{
 		{"train-vae", "--data", r.pictures, "--out", filepath.Join(dir, "vae"), "--image-size", "8", "--downsample",
 			"2",
@@ -48,10 +52,16 @@ func TestLinesFit(t *testing.T) {
 			"--vae", r.vae),
 		r.sample(filepath.Join(dir, "sheet.png"), "--class-labels", "0,1"),
 		{"convert", "--ckpt", r.run, "--to", "official", "--out", filepath.Join(dir, "model.pt")},
+		{"inspect", r.vae}, {"inspect", r.latents}, {"inspect", r.pictures},
+		{"classes", "--data", r.pictures}, {"models"}, {"fetch"}, {"version"}, {"doctor", "--no-test"},
 	} {
 		o := mustRun(t, args...)
 		fits(t, o.stdout+o.stderr, names...)
 	}
+	// The pictures that are left out are a list.
+	o := succeed(t, slices.Concat([]string{"train-vae", "--data", spoilt, "--out", filepath.Join(dir, "vae2"),
+		"--on-error", "skip"}, vaeFlags, []string{"--batch-size", "4"})...)
+	fits(t, o.stdout+o.stderr, names...)
 }
 
 // TestWideFigures: so do lines whose figures are those of the largest runs.
@@ -83,7 +93,7 @@ func TestWideFigures(t *testing.T) {
 	if got, want := deviations(make([]float64, 16), 1), "0.00 to 0.00"; got != want {
 		t.Errorf("16 channels: %s, want %s", got, want)
 	}
-	fits(t, out.String(), "DATA", "RUN")
+	fits(t, out.String())
 	if n := strings.Count(out.String(), "\nema "); n != 4 { // without those of the paper's decay
 		t.Errorf("%d lines about the average, want 4 of 8 in\n%s", n, out.String())
 	}
