@@ -103,7 +103,7 @@ func TestNearName(t *testing.T) {
 	all := func(hub.Kind) bool { return true }
 	for given, want := range map[string]string{"ema": "sd-vae-ft-ema", "mse": "sd-vae-ft-mse",
 		"sd-vae": "sd-vae-ft-ema", "dit-xl-256": "dit-xl-2-256", "DiT-XL/2": "dit-xl-2-256",
-		"dit-xl-512": "dit-xl-2-512",
+		"dit-xl-512":                  "dit-xl-2-512",
 		"weights/DiT-XL-2-512x512.pt": "dit-xl-2-512", "sd_vae_ft_mse": "sd-vae-ft-mse", "model.pt": "", "run": ""} {
 		if got := nearName(given, all); got != want {
 			t.Errorf("%q is near %q, want %q", given, got, want)
