@@ -86,7 +86,7 @@ func TestTrainVAEBadPictures(t *testing.T) {
 	bad := spoil(t, pictures)
 	train := func(out string, more ...string) []string {
 		return slices.Concat([]string{"train-vae", "--data", pictures, "--out", out}, vaeFlags,
-			[]string{"--max-steps", "120", "--batch-size", "4", "--ckpt-every", "5", "--log-every", "50"}, more)
+			[]string{"--max-steps", "20", "--batch-size", "4", "--ckpt-every", "5", "--log-every", "1"}, more)
 	}
 	whole, out := filepath.Join(dir, "whole"), filepath.Join(dir, "stopped")
 	namesAll(t, ditrun(t, train(whole)...), bad)
@@ -103,6 +103,7 @@ func TestTrainVAEBadPictures(t *testing.T) {
 		t.Errorf("printed %s", o.stdout)
 	}
 	p := start(t, train(out, "--on-error", "skip")...)
+	p.until("(step=0000006)")
 	savedVAE(t, out, 5)
 	p.signal(syscall.SIGKILL)
 	p.wait()
@@ -116,6 +117,7 @@ func TestTrainVAEBadPictures(t *testing.T) {
 
 	// That other pictures are bad is said when a run goes on.
 	p = start(t, train(filepath.Join(dir, "third"), "--on-error", "skip")...)
+	p.until("(step=0000006)")
 	savedVAE(t, filepath.Join(dir, "third"), 5)
 	p.signal(syscall.SIGKILL)
 	p.wait()

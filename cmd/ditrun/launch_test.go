@@ -33,23 +33,26 @@ func TestInterruptLaunch(t *testing.T) {
 	for _, sig := range interrupts {
 		for _, twice := range []bool{false, true} {
 			out := filepath.Join(t.TempDir(), fmt.Sprint("latents ", twice))
-			p := start(t, "launch", "-n", "2", "--max-restarts", "2", "--", "encode-latents", "--data", pictures,
+			// Another process seems to make the last shard: these have to wait for it, unless a signal reaches both.
+			release := hold(t, filepath.Join(out, "latents-00002-of-00003.safetensors.lock"))
+			p := startFree(t, "launch", "-n", "2", "--max-restarts", "2", "--", "encode-latents", "--data", pictures,
 				"--vae", r.vae, "--out", out, "--image-size", "2", "--batch-size", "64")
-			p.until("process 0 of 2")
-			waitFor(t, filepath.Join(out, "latents-00000-of-00003.safetensors.lock"))
+			waitFor(t, filepath.Join(out, "latents-00000-of-00003.safetensors"))
+			waitUntil(t, "process 1 runs", func() bool {
+				return strings.Contains(p.stderr.String(), "[1] process 1 of 2")
+			})
 			p.signal(sig)
 			if twice {
 				p.signal(sig)
 			}
-			began := time.Now()
 			o := p.wait()
+			release()
 			code := 128 + int(sig)
 			if twice && o.code == exitInterrupted { // of a process that had no time to tell the signals apart
 				code = exitInterrupted
 			}
-			if o.code != code || time.Since(began) > 10*time.Second ||
-				strings.Contains(o.stderr, "starting all again") {
-				t.Errorf("%v: code %d after %v\n%s", sig, o.code, time.Since(began), o.stderr)
+			if o.code != code || strings.Contains(o.stderr, "starting all again") {
+				t.Errorf("%v: code %d\n%s", sig, o.code, o.stderr)
 			}
 			if said := strings.Count(o.stderr, "[1] ditrun: stopping;"); !twice && said != 1 {
 				t.Errorf("%v reached process 1 %d times\n%s", sig, said, o.stderr)

@@ -101,15 +101,32 @@ func (o outcome) refused(t *testing.T, code int, texts ...string) {
 	}
 }
 
-// A process is a ditrun of its own whose output this process reads line by line. It cannot get far
-// ahead: the pipe holds 4096 bytes only.
+// A process is a ditrun of its own whose output this process reads line by line.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	pipe   *os.File
-	lines  *bufio.Scanner
+	lines  *bufio.Reader
 	seen   []string
-	stderr bytes.Buffer
+	stderr errorLines
+}
+
+// errorLines may be read while a process writes them.
+type errorLines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (e *errorLines) Write(p []byte) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.text.Write(p)
+}
+
+func (e *errorLines) String() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.text.String()
 }
 
 // command returns a command line as a process of its own; shell, if not empty, runs it: "$@".
@@ -128,16 +145,35 @@ func command(t *testing.T, shell string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// start starts a process that does not get ahead: of its lines one fits into the pipe, so that the second one after
+// that which until found waits until somebody reads. Whatever else the machine does, it is there.
 func start(t *testing.T, args ...string) *process {
+	t.Helper()
+	return startWith(t, func(w *os.File) error {
+		_, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4096)
+		if err == nil { // each write takes a page
+			_, err = unix.FcntlInt(w.Fd(), unix.F_SETFL, unix.O_DIRECT)
+		}
+		return err
+	}, args...)
+}
+
+// startFree starts a process whose lines wait for nobody.
+func startFree(t *testing.T, args ...string) *process {
+	t.Helper()
+	return startWith(t, func(*os.File) error { return nil }, args...)
+}
+
+func startWith(t *testing.T, prepare func(w *os.File) error, args ...string) *process {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil {
+	if err := prepare(w); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: command(t, "", args...), pipe: r, lines: bufio.NewScanner(r)}
+	p := &process{t: t, cmd: command(t, "", args...), pipe: r, lines: bufio.NewReaderSize(r, 1<<16)}
 	p.cmd.Stdout, p.cmd.Stderr = w, &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -150,13 +186,17 @@ func start(t *testing.T, args ...string) *process {
 // until reads the output up to a line that contains text.
 func (p *process) until(text string) {
 	p.t.Helper()
-	for p.lines.Scan() {
-		p.seen = append(p.seen, p.lines.Text())
-		if strings.Contains(p.lines.Text(), text) {
+	for {
+		line, err := p.lines.ReadString('\n')
+		if err != nil {
+			p.t.Fatalf("no line with %q: %v, %v\n%s\n%s", text, err, p.cmd.Wait(), strings.Join(p.seen, "\n"),
+				p.stderr.String())
+		}
+		p.seen = append(p.seen, strings.TrimSuffix(line, "\n"))
+		if strings.Contains(line, text) {
 			return
 		}
 	}
-	p.t.Fatalf("no line with %q: %v\n%s\n%s", text, p.cmd.Wait(), strings.Join(p.seen, "\n"), p.stderr.String())
 }
 
 func (p *process) signal(s os.Signal) {
@@ -166,9 +206,11 @@ func (p *process) signal(s os.Signal) {
 	}
 }
 
+// wait waits for the end of the process, which it ends where that does not come.
 func (p *process) wait() outcome {
 	p.t.Helper()
-	rest, _ := io.ReadAll(p.pipe)
+	defer time.AfterFunc(2*time.Minute, func() { p.cmd.Process.Kill() }).Stop()
+	rest, _ := io.ReadAll(p.lines)
 	p.cmd.Wait()
 	return outcome{p.cmd.ProcessState.ExitCode(), strings.Join(p.seen, "\n") + "\n" + string(rest), p.stderr.String()}
 }
@@ -176,9 +218,15 @@ func (p *process) wait() outcome {
 // waitFor waits until something is at path.
 func waitFor(t *testing.T, path string) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !exists(path); time.Sleep(time.Millisecond) {
+	waitUntil(t, path+" is there", func() bool { return exists(path) })
+}
+
+// waitUntil waits until something is so.
+func waitUntil(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !so(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s did not come", path)
+			t.Fatalf("after a minute it is not so that %s", what)
 		}
 	}
 }

@@ -70,7 +70,7 @@ func TestStoppedSampleContinues(t *testing.T) {
 		mustRun(t, r.many(whole)...)
 		done := 0
 		for i, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT, syscall.SIGTERM} {
-			p := start(t, r.many(out)...)
+			p := startFree(t, r.many(out)...)
 			partial := thePartial(t, out, done+5)
 			p.signal(sig)
 			o := p.wait()
@@ -130,7 +130,7 @@ func TestPartialOfAnotherRequest(t *testing.T) {
 	r := theRoad(t)
 	dir := t.TempDir()
 	out, whole := filepath.Join(dir, "x.npz"), filepath.Join(t.TempDir(), "x.npz")
-	p := start(t, r.many(out)...)
+	p := startFree(t, r.many(out)...)
 	thePartial(t, out, 5)
 	p.signal(syscall.SIGKILL)
 	p.wait()
@@ -172,7 +172,7 @@ func TestDamagedPartial(t *testing.T) {
 		{"folder", func(dir string) error { return os.Remove(filepath.Join(dir, partialFile)) }},
 	} {
 		out := filepath.Join(t.TempDir(), c.name)
-		p := start(t, r.many(out)...)
+		p := startFree(t, r.many(out)...)
 		dir := thePartial(t, out, 5)
 		p.signal(syscall.SIGKILL)
 		p.wait()

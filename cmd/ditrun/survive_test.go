@@ -73,7 +73,7 @@ func TestRunOutlivesItsRecords(t *testing.T) {
 			run := filepath.Join(dir, "run")
 			p := start(t, r.train(slices.Concat(flags, []string{"--run-dir", run})...)...)
 			p.until("(step=0000003)")
-			// It waits for somebody to read its lines, and is far from step 12.
+			// It waits for somebody to read the lines of the next two steps.
 			if err := c.damage(run); err != nil {
 				t.Fatal(err)
 			}

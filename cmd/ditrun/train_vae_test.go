@@ -21,10 +21,10 @@ import (
 // vaeOutput are the files of a model.
 var vaeOutput = []string{"SHA256SUMS", "config.json", vaeWeights, "reconstructions.png"}
 
-// trainVAE is a command line that saves every 5 of 120 steps.
+// trainVAE is a command line that saves every 5 of 40 steps.
 func (r road) trainVAE(out string, more ...string) []string {
 	return slices.Concat([]string{"train-vae", "--data", r.pictures, "--out", out}, vaeFlags,
-		[]string{"--max-steps", "120", "--ckpt-every", "5", "--log-every", "50", "--ema-decay", "0.9"}, more)
+		[]string{"--max-steps", "40", "--ckpt-every", "5", "--log-every", "1", "--ema-decay", "0.9"}, more)
 }
 
 // savedVAE waits for a save of step least or later.
@@ -52,7 +52,8 @@ func TestStoppedTrainVAEContinues(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT, syscall.SIGTERM} {
 		p := start(t, r.trainVAE(out, resume...)...)
 		resume = nil
-		step = savedVAE(t, out, step+5)
+		p.until(fmt.Sprintf("(step=%07d)", step+6))
+		step = savedVAE(t, out, step+1)
 		p.signal(sig)
 		o := p.wait()
 		if sig == syscall.SIGKILL {
@@ -61,7 +62,7 @@ func TestStoppedTrainVAEContinues(t *testing.T) {
 			}
 		} else {
 			o.stoppedBy(t, sig, "hint: "+out+" holds the model after ",
-				" of 120 steps; it can be used, and --resume auto continues it")
+				" of 40 steps; it can be used, and --resume auto continues it")
 			if !strings.Contains(o.stdout, "Continuing from step ") {
 				t.Errorf("printed\n%s", o.stdout)
 			}
@@ -115,7 +116,7 @@ func TestTrainVAEKeepsWhatAnErrorEnds(t *testing.T) {
 	}
 	args := func(out string, more ...string) []string {
 		return slices.Concat([]string{"train-vae", "--data", pictures, "--out", out}, vaeFlags,
-			[]string{"--max-steps", "150", "--ckpt-every", "100000", "--log-every", "1"}, more)
+			[]string{"--max-steps", "60", "--ckpt-every", "100000", "--log-every", "1"}, more)
 	}
 	whole := filepath.Join(dir, "whole")
 	mustRun(t, args(whole)...)
@@ -128,7 +129,7 @@ func TestTrainVAEKeepsWhatAnErrorEnds(t *testing.T) {
 	o.refused(t, 1, "3.png", "hint: "+training.RunDir(out)+" holds the run after ",
 		"the same command with --resume auto continues it")
 	if step := savedVAE(t, out, 7); !strings.Contains(o.stderr, fmt.Sprintf("the run after %d steps", step)) ||
-		step == 150 {
+		step == 60 {
 		t.Errorf("a save of step %d, errors\n%s", step, o.stderr)
 	}
 	if err := os.Rename(path(3)+".away", path(3)); err != nil {
