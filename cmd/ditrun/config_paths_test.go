@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/hub/hubtest"
 	"github.com/ditrun/ditrun/diffusion/runs"
 )
 
@@ -64,7 +65,7 @@ func TestConfigPaths(t *testing.T) {
 // folder, where the path leads nowhere; and so does one whose autoencoder is gone, as long as it needs none.
 func TestOldConfigPaths(t *testing.T) {
 	r := theRoad(t)
-	emptyCache(t)
+	hubtest.EmptyCache(t)
 	run := copyOf(t, r.run)
 	config := filepath.Join(run, runs.ConfigName)
 	text := regexp.MustCompile(`(?m)^(init-from|vae|sample-every): .*$`).ReplaceAll(read(t, config), nil)

@@ -2,49 +2,24 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/hub/hubtest"
 )
 
 // What fetch leaves is what the other commands take.
 func TestFetch(t *testing.T) {
 	r := theRoad(t)
-	const commit = "0123456789abcdef0123456789abcdef01234567"
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		if q.URL.Path == "/api/models/org/vae/revision/main" {
-			fmt.Fprintf(w,
-				`{"sha":%q,"siblings":[{"rfilename":"config.json"},{"rfilename":%q}],"cardData":{"license":"mit"}}`,
-				commit, vaeWeights)
-			return
-		}
-		name, ok := strings.CutPrefix(q.URL.Path, "/org/vae/resolve/"+commit+"/")
-		if !ok || strings.Contains(name, "/") {
-			http.NotFound(w, q)
-			return
-		}
-		sum, err := disk.SHA256(filepath.Join(r.vae, name))
-		if err != nil {
-			t.Error(err)
-		}
-		w.Header().Set("ETag", `"`+sum+`"`)
-		http.ServeFile(w, q, filepath.Join(r.vae, name))
-	}))
-	defer srv.Close()
-	for _, k := range []string{"HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE"} {
-		t.Setenv(k, "")
-	}
-	home := t.TempDir()
-	t.Setenv("HF_HOME", home)
-	t.Setenv("HF_ENDPOINT", srv.URL)
+	h := hubtest.New(t)
+	h.Repos["org/vae"] = hubtest.Repo{License: "mit", Files: map[string][]byte{
+		"config.json": read(t, filepath.Join(r.vae, "config.json")),
+		vaeWeights:    read(t, filepath.Join(r.vae, vaeWeights))}}
+	home := os.Getenv("HF_HOME")
 	o := mustRun(t, "fetch", "hf:org/vae")
-	path := filepath.Join(home, "hub", "models--org--vae", "snapshots", commit)
+	path := filepath.Join(home, "hub", "models--org--vae", "snapshots", hubtest.Commit)
 	for _, want := range []string{"licence mit", "config.json", "fetched, checksum right", "path    " + path} {
 		if !strings.Contains(o.stdout, want) {
 			t.Errorf("fetch does not say %q:\n%s", want, o.stdout)

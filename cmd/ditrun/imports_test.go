@@ -55,7 +55,7 @@ var (
 
 // forTests are the packages that only tests, and each other, may import.
 var forTests = []string{"internal/testtool", "torch/torchtest", "data/store/storetest", "data/internal/datatest",
-	"data/latents/latentstest"}
+	"data/latents/latentstest", "cmd/ditrun/internal/hub/hubtest"}
 
 // forPrograms changes the whole process, so only package main of a program, and tests, may import it.
 const forPrograms = "torch/keeppages"

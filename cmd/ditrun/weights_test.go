@@ -12,6 +12,7 @@ import (
 
 	"github.com/disintegration/imaging"
 
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/hub/hubtest"
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/torch"
@@ -34,16 +35,26 @@ func readmeCommands(t *testing.T) (encode, train, sample []string) {
 		find("sample --ckpt results/000-DiT-XL-2", "--num-sampling-steps", "5")
 }
 
+// addVAE puts an autoencoder on the hub, with the names that the files of stabilityai's have there.
+func addVAE(t *testing.T, h *hubtest.Server, repo, dir string) {
+	t.Helper()
+	other := []byte("not for this program")
+	h.Repos[repo] = hubtest.Repo{License: "mit", Files: map[string][]byte{
+		"config.json":                         read(t, filepath.Join(dir, "config.json")),
+		"diffusion_pytorch_model.safetensors": read(t, filepath.Join(dir, vaeWeights)),
+		"diffusion_pytorch_model.bin":         other, "README.md": other, ".gitattributes": other}}
+}
+
 // TestReadme runs the three commands as the README writes them: after `ditrun fetch`, and with --fetch alone.
 func TestReadme(t *testing.T) {
 	r := theRoad(t)
 	encode, train, sample := readmeCommands(t)
-	h := newHub(t)
-	h.addVAE(t, "stabilityai/sd-vae-ft-ema", r.vae)
-	snapshot := filepath.Join("hub", "models--stabilityai--sd-vae-ft-ema", "snapshots", hubCommit)
+	h := hubtest.New(t)
+	addVAE(t, h, "stabilityai/sd-vae-ft-ema", r.vae)
+	snapshot := filepath.Join("hub", "models--stabilityai--sd-vae-ft-ema", "snapshots", hubtest.Commit)
 	var sheets [][]byte
 	for _, fetch := range []bool{false, true} {
-		emptyCache(t)
+		hubtest.EmptyCache(t)
 		dir := t.TempDir()
 		t.Chdir(dir)
 		if err := os.CopyFS("pictures", os.DirFS(r.pictures)); err != nil {
@@ -58,10 +69,10 @@ func TestReadme(t *testing.T) {
 				t.Errorf("fetch says\n%s", o.stdout)
 			}
 		}
-		before := h.requests
+		before := h.Requests()
 		o := mustRun(t, append(encode, more...)...)
-		if fetched := strings.Contains(o.stdout, "licence mit\n") && h.requests > before; fetched != fetch {
-			t.Errorf("--fetch %v: %d requests, and it says\n%s", fetch, h.requests-before, o.stdout)
+		if fetched := strings.Contains(o.stdout, "licence mit\n") && h.Requests() > before; fetched != fetch {
+			t.Errorf("--fetch %v: %d requests, and it says\n%s", fetch, h.Requests()-before, o.stdout)
 		}
 		if !strings.Contains(o.stdout, "vae     sd-vae-ft-ema is "+filepath.Join(os.Getenv("HF_HOME"), snapshot)) {
 			t.Errorf("--fetch %v says\n%s", fetch, o.stdout)
@@ -69,7 +80,7 @@ func TestReadme(t *testing.T) {
 		if m := string(read(t, "latents/manifest.json")); !strings.Contains(m, `"name": "sd-vae-ft-ema"`) {
 			t.Errorf("the manifest names another autoencoder:\n%s", m)
 		}
-		before = h.requests
+		before = h.Requests()
 		mustRun(t, append(train, more...)...)
 		run := filepath.Join(dir, "results", "000-DiT-16x1x2-2")
 		if got, err := runs.Autoencoder(run); err != nil ||
@@ -81,8 +92,8 @@ func TestReadme(t *testing.T) {
 			mustRun(t, append(args, more...)...)
 			sheets = append(sheets, pixels(t, "sample.png"))
 		}
-		if h.requests != before {
-			t.Errorf("%d requests for what the cache has", h.requests-before)
+		if h.Requests() != before {
+			t.Errorf("%d requests for what the cache has", h.Requests()-before)
 		}
 		p, err := sampling.Open(torch.CPU, "results/000-DiT-16x1x2-2", sampling.Options{})
 		if err != nil {
@@ -114,16 +125,19 @@ func TestNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newHub(t)
+	h := hubtest.New(t)
 	t.Chdir(t.TempDir())
 	mustRun(t, "convert", "--ckpt", r.run, "--to", "official", "--out", "dit.pt")
-	h.files["https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x256.pt"] = "dit.pt"
-	h.addVAE(t, "stabilityai/sd-vae-ft-mse", r.vae)
-	h.repos["org/vae"] = fakeRepo{"", map[string]string{"config.json": filepath.Join(r.vae, "config.json"),
-		"diffusion_pytorch_model.bin": filepath.Join(r.vae, vaeWeights)}}
-	h.repos["org/clip"] = fakeRepo{"", map[string]string{}}
+	h.Files["https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x256.pt"] = read(t, "dit.pt")
+	addVAE(t, h, "stabilityai/sd-vae-ft-mse", r.vae)
+	h.Repos["org/vae"] = hubtest.Repo{Files: map[string][]byte{
+		"config.json":                 read(t, filepath.Join(r.vae, "config.json")),
+		"diffusion_pytorch_model.bin": read(t, filepath.Join(r.vae, vaeWeights))}}
+	h.Repos["org/clip"] = hubtest.Repo{Files: map[string][]byte{}}
 	for _, name := range list(t, clip) {
-		h.repos["org/clip"].files[name] = filepath.Join(clip, name)
+		if path := filepath.Join(clip, name); !isDir(path) {
+			h.Repos["org/clip"].Files[name] = read(t, path)
+		}
 	}
 	const dit = "dit-xl-2-256"
 	sample := []string{"sample", "--model", "DiT-16x1x2/2", "--num-sampling-steps", "2", "--num-samples", "1"}
@@ -137,9 +151,9 @@ func TestNames(t *testing.T) {
 			t.Errorf("sample --fetch does not say %q:\n%s", want, o.stdout)
 		}
 	}
-	before := h.requests
+	before := h.Requests()
 	mustRun(t, append(sample, "--ckpt", dit, "--vae", "hf:stabilityai/sd-vae-ft-mse", "--fetch")...)
-	mustRun(t, append(sample, "--ckpt", dit, "--vae", "stabilityai/sd-vae-ft-mse@"+hubCommit)...)
+	mustRun(t, append(sample, "--ckpt", dit, "--vae", "stabilityai/sd-vae-ft-mse@"+hubtest.Commit)...)
 	mustRun(t, append(sample, "--ckpt", dit, "--vae",
 		"hf:stabilityai/sd-vae-ft-mse@main/diffusion_pytorch_model.safetensors")...)
 	if o := mustRun(t, "inspect", dit, "--model", "DiT-16x1x2/2"); !strings.HasPrefix(o.stdout, "file     "+file) {
@@ -149,8 +163,8 @@ func TestNames(t *testing.T) {
 		"pipe")
 	train := r.train("--init-from", dit, "--max-steps", "2", "--ckpt-every", "1")
 	mustRun(t, train...)
-	if h.requests != before {
-		t.Errorf("%d requests for what the cache has", h.requests-before)
+	if h.Requests() != before {
+		t.Errorf("%d requests for what the cache has", h.Requests()-before)
 	}
 	if config := string(read(t, "results/000-DiT-16x1x2-2/config.yaml")); !strings.Contains(config,
 		"init-from: "+file+"\n") || strings.Contains(config, "fetch") {
@@ -178,10 +192,10 @@ func TestNames(t *testing.T) {
 // TestUnlisted: of a repository that another program fetched, a command says that files may be missing.
 func TestUnlisted(t *testing.T) {
 	r := theRoad(t)
-	emptyCache(t)
+	hubtest.EmptyCache(t)
 	base := filepath.Join(os.Getenv("HF_HOME"), "hub", "models--org--vae")
-	write(t, filepath.Join(base, "refs", "main"), []byte(hubCommit))
-	if err := os.CopyFS(filepath.Join(base, "snapshots", hubCommit), os.DirFS(r.vae)); err != nil {
+	write(t, filepath.Join(base, "refs", "main"), []byte(hubtest.Commit))
+	if err := os.CopyFS(filepath.Join(base, "snapshots", hubtest.Commit), os.DirFS(r.vae)); err != nil {
 		t.Fatal(err)
 	}
 	t.Chdir(t.TempDir())
@@ -194,7 +208,7 @@ func TestUnlisted(t *testing.T) {
 // TestPathsWin: what is there is not looked for in the cache.
 func TestPathsWin(t *testing.T) {
 	r := theRoad(t)
-	emptyCache(t)
+	hubtest.EmptyCache(t)
 	t.Chdir(t.TempDir())
 	for _, name := range []string{"sd-vae-ft-ema", "ema", "org/vae"} {
 		if err := os.CopyFS(name, os.DirFS(r.vae)); err != nil {
@@ -214,7 +228,7 @@ func TestPathsWin(t *testing.T) {
 // TestRunKnowsItsAutoencoder: a run folder brings the autoencoder of its latents, and no other.
 func TestRunKnowsItsAutoencoder(t *testing.T) {
 	r := theRoad(t)
-	emptyCache(t)
+	hubtest.EmptyCache(t)
 	run, vae := copyOf(t, r.run), copyOf(t, r.vae)
 	config := filepath.Join(run, "config.yaml")
 	names := func(path string) {
@@ -266,7 +280,7 @@ func TestRunKnowsItsAutoencoder(t *testing.T) {
 	if named, err := runs.Autoencoder(run); err != nil || named != r.vae {
 		t.Errorf("the continued run names %s (%v), want %s", named, err, r.vae)
 	}
-	names("/cache/hub/models--stabilityai--sd-vae-ft-ema/snapshots/" + hubCommit)
+	names("/cache/hub/models--stabilityai--sd-vae-ft-ema/snapshots/" + hubtest.Commit)
 	sample(run).refused(t, 1, "no such file", "hint: it was in the cache: give --vae sd-vae-ft-ema --fetch")
 
 	// It is another.
@@ -310,8 +324,8 @@ func TestRunKnowsItsAutoencoder(t *testing.T) {
 // found: beside them or in the cache.
 func TestRunLearnsItsAutoencoder(t *testing.T) {
 	r := theRoad(t)
-	h := newHub(t)
-	h.addVAE(t, "stabilityai/sd-vae-ft-ema", r.vae)
+	h := hubtest.New(t)
+	addVAE(t, h, "stabilityai/sd-vae-ft-ema", r.vae)
 	dir := t.TempDir()
 	t.Chdir(dir)
 	train := func(data, run string, more ...string) []string {
@@ -356,7 +370,7 @@ func TestRunLearnsItsAutoencoder(t *testing.T) {
 	mustRun(t, "encode-latents", "--data", r.pictures, "--vae", "ema", "--fetch", "--out", "latents")
 	mustRun(t, train("latents", "cached")...)
 	knows("cached", filepath.Join(os.Getenv("HF_HOME"), "hub", "models--stabilityai--sd-vae-ft-ema", "snapshots",
-		hubCommit))
+		hubtest.Commit))
 	mustRun(t, append(sample, "cached")...)
 	full := os.Getenv("HF_HOME")
 	emptyCache(t)
@@ -375,7 +389,7 @@ func TestNameErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	emptyCache(t)
+	hubtest.EmptyCache(t)
 	t.Setenv("HF_ENDPOINT", "http://127.0.0.1:1")
 	t.Chdir(t.TempDir())
 	write(t, "models/vae", []byte("no weights"))

@@ -1,13 +1,16 @@
 package hub
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -89,4 +92,101 @@ func TestSameNameElsewhere(t *testing.T) {
 	if r, err := Cached(srv.URL + "/a/" + name); err != nil || filepath.Base(r.Path) != name {
 		t.Errorf("%+v, %v", r, err)
 	}
+}
+
+// Without a network the cache stands for a repository only where it has all that a model needs.
+func TestOfflineIsWhole(t *testing.T) {
+	f := newFake(t)
+	if _, err := f.resolve("hf:org/repo/config.json"); err != nil {
+		t.Fatal(err)
+	}
+	online := f.URL
+	for _, c := range []struct{ ref, want string }{
+		{"hf:org/repo", `incomplete in the cache, it lacks 1 of 2 files, the first "sub/model.safetensors"`},
+		{"hf:org/repo/config.json", ""},
+		{"hf:org/repo/sub/model.safetensors", "not in the cache"},
+	} {
+		for _, endpoint := range []string{"http://127.0.0.1:1", online} {
+			t.Setenv("HF_ENDPOINT", endpoint)
+			t.Setenv("HF_HUB_OFFLINE", map[bool]string{true: "1"}[endpoint == online])
+			r, err := f.resolve(c.ref)
+			if c.want == "" && (err != nil || !r.Offline) || c.want != "" && (err == nil ||
+				!strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%s: %+v, %v, want %q", c.ref, r, err, c.want)
+			}
+		}
+	}
+	t.Setenv("HF_ENDPOINT", online)
+	t.Setenv("HF_HUB_OFFLINE", "")
+	whole, err := f.resolve("hf:org/repo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HF_HUB_OFFLINE", "1")
+	if r, err := f.resolve("hf:org/repo"); err != nil || r.Unlisted {
+		t.Errorf("%+v, %v", r, err)
+	}
+	// Another program keeps no list: what is there is given, and that nobody knows whether it is whole.
+	if err := os.RemoveAll(filepath.Join(filepath.Dir(filepath.Dir(whole.Path)), "ditrun-files")); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := f.resolve("hf:org/repo"); err != nil || !r.Unlisted || r.Path != whole.Path {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestUnreachable: where no server answers, the error names what is wanted, the host and why, without the words of
+// net/http, and there is one try.
+func TestUnreachable(t *testing.T) {
+	dns := &net.DNSError{Err: "no such host", Name: "hub.example", IsNotFound: true}
+	refused := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"name":    {&net.OpError{Op: "dial", Net: "tcp", Err: dns}, "hub.example cannot be reached: no such host"},
+		"refused": {refused, "hub.example cannot be reached: connection refused"},
+		"proxy": {&net.OpError{Op: "proxyconnect", Net: "tcp", Err: refused},
+			"hub.example cannot be reached through the proxy: connection refused"},
+		"broken": {&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)},
+			"read tcp"},
+	} {
+		newFake(t)
+		t.Setenv("HF_ENDPOINT", "http://hub.example")
+		home := os.Getenv("HF_HOME") // and XDG_CACHE_HOME
+		out := t.TempDir()
+		tries := 0
+		o := Options{net: failing{c.err, &tries}, wait: func(context.Context, time.Duration) error { return nil }}
+		for ref, what := range map[string]string{
+			"org/repo":                 "hf:org/repo is not in the cache (" + home + "/hub/models--org--repo): ",
+			"https://hub.example/x.pt": "https://hub.example/x.pt is not in the cache (" + home + "/ditrun/x.pt): ",
+		} {
+			tries = 0
+			_, err := Resolve(t.Context(), ref, o)
+			switch {
+			case name == "broken":
+				if err == nil || errors.As(err, new(*UnreachableError)) || tries != maxTries {
+					t.Errorf("%s, %s: %v after %d tries", name, ref, err, tries)
+				}
+			case err == nil || err.Error() != what+c.want || tries != 1:
+				t.Errorf("%s, %s: %v after %d tries, want %s%s", name, ref, err, tries, what, c.want)
+			}
+		}
+		o.Out = out
+		if _, err := Resolve(t.Context(), "https://hub.example/x.pt", o); err == nil ||
+			!strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "https://hub.example/x.pt") {
+			t.Errorf("%s, into a folder: %v", name, err)
+		}
+	}
+}
+
+// failing is a network that gives one error.
+type failing struct {
+	err   error
+	tries *int
+}
+
+func (x failing) RoundTrip(*http.Request) (*http.Response, error) {
+	*x.tries++
+	return nil, x.err
 }

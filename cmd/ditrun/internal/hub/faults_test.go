@@ -3,12 +3,10 @@ package hub
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -140,43 +138,6 @@ func TestNeverAnswers(t *testing.T) {
 	}
 }
 
-// A connection that brings nothing any more is continued where it is.
-func TestStalledBody(t *testing.T) {
-	s := serveFile(t, map[string]string{"ETag": `"a"`}, length,
-		func(s *plainServer, n int, w http.ResponseWriter, r *http.Request) {
-			switch n {
-			case 0:
-				w.Header().Set("Content-Length", fmt.Sprint(len(s.body)))
-				w.Write(s.body[:10000])
-				for i := 10000; ; i++ { // a byte now and then
-					w.Write(s.body[i : i+1])
-					w.(http.Flusher).Flush()
-					select {
-					case <-r.Context().Done():
-						return
-					case <-time.After(100 * time.Millisecond):
-					}
-				}
-			default:
-				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(s.body))
-			}
-		})
-	r, err := s.get(t, Options{SHA256: fmt.Sprintf("%x", sha256.Sum256(s.body)),
-		limits: transfer.Limits{Header: time.Minute, Idle: time.Second}})
-	if err != nil || r.Files[0].Size != length {
-		t.Fatalf("%+v, %v", r, err)
-	}
-	if len(s.seen()) != 3 || !strings.HasPrefix(s.seen()[2], "GET bytes=100") {
-		t.Errorf("requests %q", s.seen())
-	}
-	if len(s.said) != 1 || !strings.Contains(s.said[0], "fewer than 1000 bytes came within 1s: try 2 of 5") {
-		t.Errorf("said %q", s.said)
-	}
-	if left := s.files(t); left != "x.pt" {
-		t.Errorf("there is %s", left)
-	}
-}
-
 // Errors that stay are met once.
 func TestFinalErrors(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -260,88 +221,6 @@ func TestFileSizeLimit(t *testing.T) {
 	}
 }
 
-// A server that answers a request for the end of a file with another part does not keep the file from ever coming.
-func TestWrongRange(t *testing.T) {
-	for name, second := range map[string]func(s *plainServer, w http.ResponseWriter){
-		"all of it": func(s *plainServer, w http.ResponseWriter) {
-			w.Header().Set("Content-Range", "bytes 0-39999/40000")
-			w.WriteHeader(http.StatusPartialContent)
-			w.Write(s.body)
-		},
-		"another part": func(s *plainServer, w http.ResponseWriter) {
-			w.Header().Set("Content-Range", "bytes 7-39999/40000")
-			w.WriteHeader(http.StatusPartialContent)
-			w.Write(s.body[7:])
-		},
-		"another length": func(s *plainServer, w http.ResponseWriter) {
-			w.Header().Set("Content-Range", "bytes 20000-49999/50000")
-			w.WriteHeader(http.StatusPartialContent)
-			w.Write(s.body[:30000])
-		},
-		"no range": func(s *plainServer, w http.ResponseWriter) {
-			w.WriteHeader(http.StatusPartialContent)
-			w.Write(s.body)
-		},
-		"refused": func(_ *plainServer, w http.ResponseWriter) {
-			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := serveFile(t, map[string]string{"ETag": `"a"`}, length,
-				func(s *plainServer, n int, w http.ResponseWriter, r *http.Request) {
-					switch {
-					case n == 0:
-						s.part(w, 0, 20000)
-					case r.Header.Get("Range") != "":
-						second(s, w)
-					default:
-						s.part(w, 0, length)
-					}
-				})
-			r, err := s.get(t, Options{SHA256: fmt.Sprintf("%x", sha256.Sum256(s.body))})
-			if err != nil || r.Files[0].Size != length {
-				t.Errorf("%+v, %v; requests %q", r, err, s.seen())
-			}
-			if len(s.seen()) > 4 {
-				t.Errorf("requests %q", s.seen())
-			}
-		})
-	}
-}
-
-// Where nothing says whether the file is the same, a broken one is fetched from the start, but not again and again.
-func TestNothingToContinueBy(t *testing.T) {
-	broken := func(s *plainServer, _ int, w http.ResponseWriter, _ *http.Request) { s.part(w, 0, 20000) }
-	s := serveFile(t, nil, length, broken)
-	if _, err := s.get(t, Options{}); err == nil || !strings.Contains(err.Error(), "no ETag") {
-		t.Errorf("error %v", err)
-	}
-	if got := strings.Join(s.seen(), ", "); got != "HEAD, GET, GET" {
-		t.Errorf("requests: %s", got)
-	}
-	if left := s.files(t); left != "" {
-		t.Errorf("left behind: %s", left)
-	}
-	// A date, or the checksum that the user knows, serve as well.
-	continued := func(s *plainServer, n int, w http.ResponseWriter, r *http.Request) {
-		if n == 0 {
-			s.part(w, 0, 20000)
-		}
-		s.part(w, 20000, length)
-	}
-	for _, head := range []map[string]string{{"Last-Modified": "Tue, 03 Nov 2026 10:00:00 GMT"}, {},
-		{"ETag": `W/"a"`}} {
-		s := serveFile(t, head, length, continued)
-		o := Options{SHA256: fmt.Sprintf("%x", sha256.Sum256(s.body))}
-		if head["Last-Modified"] != "" {
-			o.SHA256 = ""
-		}
-		if _, err := s.get(t, o); err != nil || len(s.seen()) != 3 || s.seen()[2] != "GET bytes=20000-" {
-			t.Errorf("%v: %v, requests %q", head, err, s.seen())
-		}
-	}
-}
-
 func TestEndlessBody(t *testing.T) {
 	s := serveFile(t, nil, -1, func(s *plainServer, _ int, w http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
@@ -388,102 +267,5 @@ func TestWaitsForAnother(t *testing.T) {
 	}
 	if len(s.said) != 1 || !strings.Contains(s.said[0], "x.pt: waiting for another process that fetches it") {
 		t.Errorf("said %q", s.said)
-	}
-}
-
-// TestUnreachable: where no server answers, the error names what is wanted, the host and why, without the words of
-// net/http, and there is one try.
-func TestUnreachable(t *testing.T) {
-	dns := &net.DNSError{Err: "no such host", Name: "hub.example", IsNotFound: true}
-	refused := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
-	for name, c := range map[string]struct {
-		err  error
-		want string
-	}{
-		"name":    {&net.OpError{Op: "dial", Net: "tcp", Err: dns}, "hub.example cannot be reached: no such host"},
-		"refused": {refused, "hub.example cannot be reached: connection refused"},
-		"proxy": {&net.OpError{Op: "proxyconnect", Net: "tcp", Err: refused},
-			"hub.example cannot be reached through the proxy: connection refused"},
-		"broken": {&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)},
-			"read tcp"},
-	} {
-		newFake(t)
-		t.Setenv("HF_ENDPOINT", "http://hub.example")
-		home := os.Getenv("HF_HOME") // and XDG_CACHE_HOME
-		out := t.TempDir()
-		tries := 0
-		o := Options{net: failing{c.err, &tries}, wait: func(context.Context, time.Duration) error { return nil }}
-		for ref, what := range map[string]string{
-			"org/repo":                 "hf:org/repo is not in the cache (" + home + "/hub/models--org--repo): ",
-			"https://hub.example/x.pt": "https://hub.example/x.pt is not in the cache (" + home + "/ditrun/x.pt): ",
-		} {
-			tries = 0
-			_, err := Resolve(t.Context(), ref, o)
-			switch {
-			case name == "broken":
-				if err == nil || errors.As(err, new(*UnreachableError)) || tries != maxTries {
-					t.Errorf("%s, %s: %v after %d tries", name, ref, err, tries)
-				}
-			case err == nil || err.Error() != what+c.want || tries != 1:
-				t.Errorf("%s, %s: %v after %d tries, want %s%s", name, ref, err, tries, what, c.want)
-			}
-		}
-		o.Out = out
-		if _, err := Resolve(t.Context(), "https://hub.example/x.pt", o); err == nil ||
-			!strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "https://hub.example/x.pt") {
-			t.Errorf("%s, into a folder: %v", name, err)
-		}
-	}
-}
-
-// failing is a network that gives one error.
-type failing struct {
-	err   error
-	tries *int
-}
-
-func (x failing) RoundTrip(*http.Request) (*http.Response, error) {
-	*x.tries++
-	return nil, x.err
-}
-
-// Without a network the cache stands for a repository only where it has all that a model needs.
-func TestOfflineIsWhole(t *testing.T) {
-	f := newFake(t)
-	if _, err := f.resolve("hf:org/repo/config.json"); err != nil {
-		t.Fatal(err)
-	}
-	online := f.URL
-	for _, c := range []struct{ ref, want string }{
-		{"hf:org/repo", `incomplete in the cache, it lacks 1 of 2 files, the first "sub/model.safetensors"`},
-		{"hf:org/repo/config.json", ""},
-		{"hf:org/repo/sub/model.safetensors", "not in the cache"},
-	} {
-		for _, endpoint := range []string{"http://127.0.0.1:1", online} {
-			t.Setenv("HF_ENDPOINT", endpoint)
-			t.Setenv("HF_HUB_OFFLINE", map[bool]string{true: "1"}[endpoint == online])
-			r, err := f.resolve(c.ref)
-			if c.want == "" && (err != nil || !r.Offline) || c.want != "" && (err == nil ||
-				!strings.Contains(err.Error(), c.want)) {
-				t.Errorf("%s: %+v, %v, want %q", c.ref, r, err, c.want)
-			}
-		}
-	}
-	t.Setenv("HF_ENDPOINT", online)
-	t.Setenv("HF_HUB_OFFLINE", "")
-	whole, err := f.resolve("hf:org/repo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("HF_HUB_OFFLINE", "1")
-	if r, err := f.resolve("hf:org/repo"); err != nil || r.Unlisted {
-		t.Errorf("%+v, %v", r, err)
-	}
-	// Another program keeps no list: what is there is given, and that nobody knows whether it is whole.
-	if err := os.RemoveAll(filepath.Join(filepath.Dir(filepath.Dir(whole.Path)), "ditrun-files")); err != nil {
-		t.Fatal(err)
-	}
-	if r, err := f.resolve("hf:org/repo"); err != nil || !r.Unlisted || r.Path != whole.Path {
-		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -3,7 +3,6 @@ package hub
 import (
 	"bytes"
 	"context"
-	"crypto/sha1"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -15,110 +14,43 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/hub/hubtest"
 )
 
-// A fake speaks the hub's URL scheme: small files from itself, large ones by a redirect to another host.
+// A fake is a hub with the repository org/repo.
 type fake struct {
-	*httptest.Server
-	t            *testing.T
-	large, small []byte
-	siblings     string // JSON
-	license      string
-	drop         int // connections that break after half of what is left
-	busy         int // answers 503 before
-	wrong        bool
-	status       int // of every answer, where not 0
-
-	mu     sync.Mutex
-	sent   int      // bytes of large files
-	ranges []string // of requests for large files
+	*hubtest.Server
+	t *testing.T
 }
 
-const commit = "0123456789abcdef0123456789abcdef01234567"
+const (
+	commit  = hubtest.Commit
+	weights = "sub/model.safetensors"
+)
 
 func newFake(t *testing.T) *fake {
-	f := &fake{t: t, large: bytes.Repeat([]byte("0123456789abcdef"), 1<<14), small: []byte(`{"scaling_factor": 1}`),
-		license: "mit",
-		siblings: `[{"rfilename":"README.md"},{"rfilename":"config.json"},` +
-			`{"rfilename":"sub/model.safetensors"},{"rfilename":"sub/model.bin"}]`}
-	far := httptest.NewServer(http.HandlerFunc(f.content))
-	t.Cleanup(far.Close)
-	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if f.status != 0 {
-			w.WriteHeader(f.status)
-			return
-		}
-		f.mu.Lock()
-		busy := f.busy > 0
-		f.busy--
-		f.mu.Unlock()
-		if busy {
-			w.Header().Set("Retry-After", "3600")
-			w.WriteHeader(http.StatusServiceUnavailable)
-			return
-		}
-		if r.Header.Get("Authorization") != "Bearer secret" {
-			t.Error("no token at the hub")
-		}
-		switch r.URL.Path {
-		case "/api/models/org/repo/revision/main":
-			fmt.Fprintf(w, `{"sha":%q,"siblings":%s,"cardData":{"license":%q}}`, commit, f.siblings, f.license)
-		case "/org/repo/resolve/" + commit + "/config.json":
-			w.Header().Set("ETag", fmt.Sprintf(`"%x"`,
-				sha1.Sum(append(fmt.Appendf(nil, "blob %d\x00", len(f.small)), f.small...))))
-			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.small))
-		case "/org/repo/resolve/" + commit + "/sub/model.safetensors":
-			sum := fmt.Sprintf("%x", sha256.Sum256(f.large))
-			if f.wrong {
-				sum = strings.Repeat("0", 64)
-			}
-			w.Header().Set("X-Linked-Etag", `"`+sum+`"`)
-			w.Header().Set("X-Linked-Size", fmt.Sprint(len(f.large)))
-			http.Redirect(w, r, far.URL+"/blob", http.StatusFound)
-		default:
-			http.NotFound(w, r)
-		}
-	}))
-	t.Cleanup(f.Close)
-	home := t.TempDir()
-	for k, v := range map[string]string{"HF_ENDPOINT": f.URL, "HF_TOKEN": "secret", "HF_HOME": home, "HF_HUB_CACHE": "",
-		"HF_HUB_OFFLINE": "", "XDG_CACHE_HOME": home, "HOME": home} {
-		t.Setenv(k, v)
-	}
+	t.Helper()
+	f := &fake{hubtest.New(t), t}
+	f.Repos["org/repo"] = hubtest.Repo{License: "mit", Files: map[string][]byte{"README.md": nil, "sub/model.bin": nil,
+		"config.json": []byte(`{"scaling_factor": 1}`), weights: bytes.Repeat([]byte("0123456789abcdef"), 1<<14)}}
 	return f
 }
 
-// content serves the large file, and breaks off as often as it was told to.
-func (f *fake) content(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Authorization") != "" {
-		f.t.Error("the token went to another host")
-	}
-	from := 0
-	if text := r.Header.Get("Range"); text != "" {
-		if _, err := fmt.Sscanf(text, "bytes=%d-", &from); err != nil {
-			f.t.Error(err)
-		}
-		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(f.large)-1, len(f.large)))
-	}
-	rest := f.large[from:]
-	w.Header().Set("Content-Length", fmt.Sprint(len(rest)))
-	if from > 0 {
-		w.WriteHeader(http.StatusPartialContent)
-	}
-	f.mu.Lock()
-	f.ranges = append(f.ranges, r.Header.Get("Range"))
-	broken := f.drop > 0
-	f.drop--
-	if broken {
-		rest = rest[:len(rest)/2]
-	}
-	f.sent += len(rest)
-	f.mu.Unlock()
-	w.Write(rest)
-	if broken {
-		w.(http.Flusher).Flush()
-		panic(http.ErrAbortHandler)
-	}
+// weights are the bytes of the only large file that is fetched.
+func (f *fake) weights() []byte { return f.Repos["org/repo"].Files[weights] }
+
+// sent is how many bytes of them went out.
+func (f *fake) sent() int {
+	n, _ := f.Weights()
+	return n
+}
+
+// list makes the hub list other files, as JSON.
+func (f *fake) list(text string) {
+	repo := f.Repos["org/repo"]
+	repo.Listing = text
+	f.Repos["org/repo"] = repo
 }
 
 func (f *fake) resolve(text string) (*Result, error) {
@@ -151,20 +83,20 @@ func TestRepository(t *testing.T) {
 	}
 	// The layout of Python's client: a link to a blob by its ETag, and the revision's commit.
 	link, err := os.Readlink(filepath.Join(r.Path, "sub", "model.safetensors"))
-	if want := fmt.Sprintf("../../../blobs/%x", sha256.Sum256(f.large)); err != nil || link != want {
+	if want := fmt.Sprintf("../../../blobs/%x", sha256.Sum256(f.weights())); err != nil || link != want {
 		t.Errorf("the link is %q, %v, want %q", link, err, want)
 	}
-	if got, _ := os.ReadFile(filepath.Join(r.Path, "sub", "model.safetensors")); !bytes.Equal(got, f.large) {
+	if got, _ := os.ReadFile(filepath.Join(r.Path, "sub", "model.safetensors")); !bytes.Equal(got, f.weights()) {
 		t.Error("other bytes")
 	}
 	if got, _ := os.ReadFile(filepath.Join(base, "refs", "main")); string(got) != commit {
 		t.Errorf("refs/main is %q", got)
 	}
-	sent := f.sent
+	sent := f.sent()
 	again, err := f.resolve("hf:org/repo/sub/model.safetensors")
-	if err != nil || !again.Files[0].Cached || f.sent != sent ||
+	if err != nil || !again.Files[0].Cached || f.sent() != sent ||
 		again.Path != filepath.Join(r.Path, "sub", "model.safetensors") {
-		t.Errorf("a second time: %+v, %v, %d bytes more", again, err, f.sent-sent)
+		t.Errorf("a second time: %+v, %v, %d bytes more", again, err, f.sent()-sent)
 	}
 	left, err := filepath.Glob(filepath.Join(base, "blobs", "*.*"))
 	if err != nil || len(left) > 0 {
@@ -189,25 +121,26 @@ func TestRepository(t *testing.T) {
 
 func TestDroppedConnection(t *testing.T) {
 	f := newFake(t)
-	f.drop, f.busy = 3, 2
+	f.Drop, f.Busy = 3, 2
 	if _, err := f.resolve("hf:org/repo"); err != nil {
 		t.Fatal(err)
 	}
-	if f.sent != len(f.large) || len(f.ranges) != 4 || f.ranges[0] != "" || f.ranges[3] == "" {
-		t.Errorf("%d bytes were sent for %d, ranges %q", f.sent, len(f.large), f.ranges)
+	sent, ranges := f.Weights()
+	if sent != len(f.weights()) || len(ranges) != 4 || ranges[0] != "" || ranges[3] == "" {
+		t.Errorf("%d bytes were sent for %d, ranges %q", sent, len(f.weights()), ranges)
 	}
 }
 
 // What an interrupted process leaves is continued by the next.
 func TestInterrupted(t *testing.T) {
 	f := newFake(t)
-	f.drop = maxTries
+	f.Drop = maxTries
 	if _, err := f.resolve("hf:org/repo"); err == nil {
 		t.Fatal("no error though every connection broke")
 	}
-	sent := f.sent
-	if _, err := f.resolve("hf:org/repo"); err != nil || f.sent != len(f.large) || sent == 0 {
-		t.Errorf("%v; %d bytes sent in all, %d before, the file has %d", err, f.sent, sent, len(f.large))
+	sent := f.sent()
+	if _, err := f.resolve("hf:org/repo"); err != nil || f.sent() != len(f.weights()) || sent == 0 {
+		t.Errorf("%v; %d bytes sent in all, %d before, the file has %d", err, f.sent(), sent, len(f.weights()))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -222,23 +155,23 @@ func TestRefusals(t *testing.T) {
 		ref    string
 		want   string
 	}{
-		"wrong sum":    {func(f *fake) { f.wrong = true }, "hf:org/repo", "want 00000000"},
-		"forbidden":    {func(f *fake) { f.status = 403 }, "hf:org/repo", "HF_TOKEN"},
-		"unauthorized": {func(f *fake) { f.status = 401 }, "hf:org/repo", "accept its licence"},
+		"wrong sum":    {func(f *fake) { f.WrongSum = true }, "hf:org/repo", "want 00000000"},
+		"forbidden":    {func(f *fake) { f.Status = 403 }, "hf:org/repo", "HF_TOKEN"},
+		"unauthorized": {func(f *fake) { f.Status = 401 }, "hf:org/repo", "accept its licence"},
 		"not found":    {func(*fake) {}, "hf:org/none", "404 Not Found"},
 		"no file":      {func(*fake) {}, "hf:org/repo/none.bin", "404 Not Found"},
-		"teapot":       {func(f *fake) { f.status = 418 }, "hf:org/repo", "418"},
-		"always busy":  {func(f *fake) { f.busy = 1000 }, "hf:org/repo", "503"},
-		"out of folder": {func(f *fake) { f.siblings = `[{"rfilename":"../../x.safetensors"}]` }, "hf:org/repo",
+		"teapot":       {func(f *fake) { f.Status = 418 }, "hf:org/repo", "418"},
+		"always busy":  {func(f *fake) { f.Busy = 1000 }, "hf:org/repo", "503"},
+		"out of folder": {func(f *fake) { f.list(`[{"rfilename":"../../x.safetensors"}]`) }, "hf:org/repo",
 			"leaves its folder"},
-		"absolute": {func(f *fake) { f.siblings = `[{"rfilename":"/etc/x.json"}]` }, "hf:org/repo",
+		"absolute": {func(f *fake) { f.list(`[{"rfilename":"/etc/x.json"}]`) }, "hf:org/repo",
 			"leaves its folder"},
-		"control": {func(f *fake) { f.siblings = `[{"rfilename":"a\u001b.json"}]` }, "hf:org/repo",
+		"control": {func(f *fake) { f.list(`[{"rfilename":"a\u001b.json"}]`) }, "hf:org/repo",
 			"leaves its folder"},
-		"nothing needed": {func(f *fake) { f.siblings = `[{"rfilename":"README.md"}]` }, "hf:org/repo",
+		"nothing needed": {func(f *fake) { f.list(`[{"rfilename":"README.md"}]`) }, "hf:org/repo",
 			"no weight files"},
-		"no JSON": {func(f *fake) { f.siblings = `[` }, "hf:org/repo", "no JSON"},
-		"too long": {func(f *fake) { f.siblings = "[" + strings.Repeat(" ", maxInfo) + "]" }, "hf:org/repo",
+		"no JSON": {func(f *fake) { f.list(`[`) }, "hf:org/repo", "no JSON"},
+		"too long": {func(f *fake) { f.list("[" + strings.Repeat(" ", maxInfo) + "]") }, "hf:org/repo",
 			"more than"},
 		"a sum": {func(*fake) {}, "sum", "its own checksums"},
 	} {
@@ -279,8 +212,8 @@ func TestTwoAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if f.sent != len(f.large) {
-		t.Errorf("%d bytes were sent for %d", f.sent, len(f.large))
+	if f.sent() != len(f.weights()) {
+		t.Errorf("%d bytes were sent for %d", f.sent(), len(f.weights()))
 	}
 }
 
