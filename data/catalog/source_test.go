@@ -125,7 +125,7 @@ func TestArchiveBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	bomb := datatest.Gzip(t, make([]byte, 1<<28))
+	bomb := bytes.Repeat(datatest.Gzip(t, make([]byte, 1<<20)), 128) // 200 times its own size and 64 MiB are 95 MB
 	unlabelled := datatest.TableRow{Label: -1}
 	unlabelled.Image.Bytes = p
 	table := datatest.Table(t, []datatest.TableRow{unlabelled})

@@ -159,7 +159,8 @@ func hostileTables(t testing.TB) map[string]hostileTable {
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(footer)))
 		return append(b, "PAR1"...)
 	}
-	const bomb = 128 << 20
+	// Twice the memory that reading may take, see TestHostileParquet.
+	const bomb = 32 << 20
 	level := []byte{2, 0, 0, 0, 6, 1} // of three values that are there
 	longRun := append(binary.AppendUvarint(nil, 2*math.MaxInt32), 1)
 	return map[string]hostileTable{
@@ -216,7 +217,8 @@ func hostileTables(t testing.TB) map[string]hostileTable {
 			hostilePages(t, 0, meta.Snappy, dataPage(t, 100, 3, meta.Plain, binary.AppendUvarint(nil, 1<<31))),
 			"larger than the 100 bytes announced"},
 		"announced bomb": {
-			hostilePages(t, 0, meta.Zstd, dataPage(t, bomb, 3, meta.Plain, encoded(t, &parquet.Zstd, bomb))),
+			hostilePages(t, 0, meta.Zstd,
+				dataPage(t, 4*bomb, 3, meta.Plain, encoded(t, &parquet.Zstd, bomb))),
 			"want at most"},
 		"levels in a long run": {
 			hostilePages(t, 0, meta.Uncompressed,

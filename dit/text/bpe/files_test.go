@@ -8,32 +8,42 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// writeFolder makes a folder with merges.txt and vocab.json of the first merges of CLIP, and other files.
-func writeFolder(t *testing.T, files map[string]string) string {
-	t.Helper()
+// fewFiles are merges.txt and vocab.json of the first merges of CLIP.
+var fewFiles = sync.OnceValues(func() (files [2]string, err error) {
 	f, err := os.Open("testdata/clip.txt.gz")
 	if err != nil {
-		t.Fatal(err)
+		return files, err
 	}
 	defer f.Close()
 	z, err := gzip.NewReader(f)
 	if err != nil {
-		t.Fatal(err)
+		return files, err
 	}
 	text, err := io.ReadAll(z)
 	if err != nil {
-		t.Fatal(err)
+		return files, err
 	}
 	few := strings.Join(strings.Split(string(text), "\n")[:1001], "\n")
 	merges, err := parseMerges(few)
 	if err != nil {
+		return files, err
+	}
+	vocab, err := json.Marshal(vocabOf(merges))
+	return [2]string{few + "\n", string(vocab)}, err
+})
+
+// writeFolder makes a folder with merges.txt and vocab.json of the first merges of CLIP, and other files.
+func writeFolder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	few, err := fewFiles()
+	if err != nil {
 		t.Fatal(err)
 	}
-	vocab := vocabOf(merges)
-	all := map[string]string{mergesName: few + "\n", vocabName: asJSON(t, vocab)}
+	all := map[string]string{mergesName: few[0], vocabName: few[1]}
 	for name, content := range files {
 		all[name] = content
 	}
