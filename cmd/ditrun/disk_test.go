@@ -51,12 +51,14 @@ func TestDiskFull(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Run("limit", func(t *testing.T) {
+				t.Parallel() // processes of one thread, some of which wait
 				out := t.TempDir()
 				o := runShell(t, "ulimit -f 12; exec \"$@\"", c.args(out)...) // 6 KiB
 				o.unwarned().refused(t, 1, append(c.texts, "file too large")...)
 				leftovers(t, list(t, out))
 			})
 			t.Run("file system", func(t *testing.T) {
+				t.Parallel()
 				out := t.TempDir()
 				if text, err := exec.Command("unshare", "-m", "mount", "-t", "tmpfs", "none",
 					out).CombinedOutput(); err != nil {

@@ -69,6 +69,7 @@ func TestRunOutlivesItsRecords(t *testing.T) {
 		}, []string{"is gone, with what was in it: the run goes on in "}, "", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // each is a process of one thread
 			dir := t.TempDir()
 			run := filepath.Join(dir, "run")
 			p := start(t, r.train(slices.Concat(flags, []string{"--run-dir", run})...)...)
