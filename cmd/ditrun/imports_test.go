@@ -4,10 +4,16 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -183,5 +189,43 @@ func TestPackagesWithoutC(t *testing.T) {
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+// TestSequentialPackages: what make test runs without the race detector starts no goroutine, but for the file whose
+// tests it runs with it.
+func TestSequentialPackages(t *testing.T) {
+	const inBackground = "torch/checkpoint/comparison.go"
+	text := string(read(t, filepath.Join("..", "..", "Makefile")))
+	text = strings.ReplaceAll(text, "$\\\n", "")
+	found := regexp.MustCompile(`(?m)^sequential = \$\(addprefix \$\(module\)/,(.*)\)$`).FindStringSubmatch(text)
+	if found == nil {
+		t.Fatal("the Makefile has no list of sequential packages")
+	}
+	starts := map[string]bool{}
+	for _, pkg := range strings.Fields(found[1]) {
+		files, err := filepath.Glob(filepath.Join("..", "..", filepath.FromSlash(pkg), "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", pkg, len(files), err)
+		}
+		for _, path := range files {
+			f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				_, statement := n.(*ast.GoStmt)
+				call, ok := n.(*ast.SelectorExpr) // of a sync.WaitGroup or an errgroup.Group
+				if statement || ok && call.Sel.Name == "Go" {
+					starts[pkg+"/"+filepath.Base(path)] = true
+				}
+				return true
+			})
+		}
+	}
+	delete(starts, "torch/checkpoint/writer_test.go") // a thread with a file system of its own
+	if len(starts) != 1 || !starts[inBackground] {
+		t.Errorf("%q start goroutines, want %s alone: take the packages off the list", slices.Sorted(maps.Keys(starts)),
+			inBackground)
 	}
 }
