@@ -373,7 +373,7 @@ func TestRunLearnsItsAutoencoder(t *testing.T) {
 		hubtest.Commit))
 	mustRun(t, append(sample, "cached")...)
 	full := os.Getenv("HF_HOME")
-	emptyCache(t)
+	hubtest.EmptyCache(t)
 	mustRun(t, train("latents", "uncached")...)
 	knows("uncached", "")
 	ditrun(t, append(sample, "uncached")...).refused(t, 1, "its latents were made by sd-vae-ft-ema (sha256 ",
