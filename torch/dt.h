@@ -72,6 +72,9 @@ DT_API const char *dt_init(void);
 DT_API int32_t dt_cuda_count(void);
 /* dt_cuda_name writes a name of less than size bytes, "" where the driver does not say. */
 DT_API void dt_cuda_name(int32_t i, char *name, int32_t size);
+/* The most bytes that tensors on a GPU have taken at once in this process; 0 where that is not
+ * known, and on the CPU. */
+DT_API int64_t dt_peak_memory(dt_device dev);
 DT_API void dt_error_free(dt_error *e);
 DT_API int64_t dt_live_tensors(void);
 DT_API void dt_init_thread(void);
@@ -79,6 +82,9 @@ DT_API void dt_set_num_threads(int32_t n);
 DT_API int32_t dt_num_threads(void);
 /* The mode as libtorch has it within a call in mode m, for tests. */
 DT_API dt_error *dt_mode_within(dt_mode m, dt_mode *out_m);
+/* Which kernels attention over q, k and v takes: a number of at::SDPBackend. */
+DT_API dt_error *dt_attention_choice(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v,
+                                     int32_t *out_choice);
 DT_API dt_error *dt_synchronize(dt_device dev);
 
 /* Tensors */

@@ -19,8 +19,8 @@ var (
 // An Error is a failed operation.
 type Error struct {
 	Op     string  // the method or function
-	Msg    string  // first line of libtorch's message
-	Shapes [][]int // of the operands
+	Msg    string  // first line of libtorch's message; where memory is out, a line of what was asked for and is free
+	Shapes [][]int // of the operands, but not where memory is out
 	kind   error
 }
 
@@ -44,11 +44,13 @@ func check(op string, e *C.dt_error, operands ...*Tensor) {
 }
 
 func fail(op string, e *C.dt_error, operands []*Tensor) {
-	msg, _, _ := strings.Cut(C.GoString(e.msg), "\n")
+	text := C.GoString(e.msg)
+	msg, _, _ := strings.Cut(text, "\n")
 	err := &Error{Op: op, Msg: msg}
 	switch e.code {
 	case C.DT_ERR_OOM:
-		err.kind = ErrOutOfMemory
+		err.kind, err.Msg = ErrOutOfMemory, outOfMemory(text)
+		operands = nil // the line says what matters
 	case C.DT_ERR_CUDA:
 		err.kind = ErrCUDA
 	case C.DT_ERR_SHAPE:

@@ -40,11 +40,28 @@ func TestOperationErrors(t *testing.T) {
 		{"Cat", nil, []string{"non-empty list"}, func(s *torch.Scope) { s.Cat(nil, 0) }},
 		{"Select", nil, []string{"[2 3]"}, func(s *torch.Scope) { s.Select(ones(s, 2, 3), 1, 3) }},
 		{"Softmax", nil, []string{"[2 3]"}, func(s *torch.Scope) { s.Softmax(ones(s, 2, 3), 2) }},
-		{"Embedding", nil, []string{"[4 2]", "[1]"}, func(s *torch.Scope) {
-			if s.Device().IsCUDA() {
-				s.Embedding(ones(s, 4, 2), ones(s, 1)) // an index out of range stops the device
-			}
-			s.Embedding(ones(s, 4, 2), torch.From(s, []int64{4}, 1))
+		{"Embedding", nil, []string{"index 4 is out of range: want 0 to 3", "[4 2]", "[3]"}, func(s *torch.Scope) {
+			s.Embedding(ones(s, 4, 2), torch.From(s, []int64{0, 4, 1}, 3))
+		}},
+		{"Embedding", nil, []string{"index -1 is out of range: want 0 to 3"}, func(s *torch.Scope) {
+			s.Embedding(ones(s, 4, 2), torch.From(s, []int64{0, -1, 1}, 3))
+		}},
+		{"Embedding", nil, []string{"index 5 is out of range"}, func(s *torch.Scope) { // which nobody saw on the host
+			s.Embedding(ones(s, 4, 2), s.Add(torch.From(s, []int64{1, 2}, 2), torch.From(s, []int64{0, 3}, 2)))
+		}},
+		{"Embedding", nil, []string{"index 7 is out of range"}, func(s *torch.Scope) { // which it was not at first
+			ids := torch.From(s, []int64{1, 2}, 2)
+			s.Fill_(s.Narrow(ids, 0, 1, 1), 7)
+			s.Embedding(ones(s, 4, 2), ids)
+		}},
+		{"Embedding", nil, []string{"index 0 is out of range: want 0 to -1"}, func(s *torch.Scope) {
+			s.Embedding(ones(s, 0, 2), torch.From(s, []int64{0}, 1))
+		}},
+		{"IndexSelect", nil, []string{"index 3 is out of range: want 0 to 2", "[2 3]"}, func(s *torch.Scope) {
+			s.IndexSelect(ones(s, 2, 3), 1, torch.From(s, []int64{3}, 1))
+		}},
+		{"IndexSelect", nil, []string{"Dimension out of range"}, func(s *torch.Scope) {
+			s.IndexSelect(ones(s, 2, 3), 2, torch.From(s, []int64{0}, 1))
 		}},
 		{"Embedding", nil, []string{"[4 2]", "Long"}, func(s *torch.Scope) { s.Embedding(ones(s, 4, 2), ones(s, 1)) }},
 		{"Backward", nil, []string{"scalar", "[2]"}, func(s *torch.Scope) {

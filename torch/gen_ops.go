@@ -471,7 +471,7 @@ func (s *Scope) GroupNorm(x *Tensor, groups int, w *Tensor, b *Tensor, eps float
 	return s.wrap(&out)
 }
 
-// Embedding picks the rows ids (Int64, any shape) of weight [K, D].
+// Embedding picks the rows ids (Int64, any shape) of weight [K, D]. An id out of range fails before the device sees it.
 func (s *Scope) Embedding(weight *Tensor, ids *Tensor) *Tensor {
 	var out C.dt_out
 	check("Embedding", C.dt_embedding(s.cmode(), weight.handle("Embedding"), ids.handle("Embedding"), &out), weight, ids)
@@ -691,7 +691,7 @@ func (s *Scope) To(x *Tensor, dt DType) *Tensor {
 	return s.wrap(&out)
 }
 
-// IndexSelect picks the indices (Int64, 1-D) of x along dim.
+// IndexSelect picks the indices (Int64, 1-D) of x along dim. One out of range fails before the device sees it.
 func (s *Scope) IndexSelect(x *Tensor, dim int, index *Tensor) *Tensor {
 	var out C.dt_out
 	check("IndexSelect", C.dt_index_select(s.cmode(), x.handle("IndexSelect"), C.int64_t(dim), index.handle("IndexSelect"), &out), x, index)

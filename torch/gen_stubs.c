@@ -15,6 +15,8 @@ static __typeof__(&dt_cuda_count) p_dt_cuda_count;
 int32_t dt_cuda_count(void) { return p_dt_cuda_count(); }
 static __typeof__(&dt_cuda_name) p_dt_cuda_name;
 void dt_cuda_name(int32_t i, char *name, int32_t size) { p_dt_cuda_name(i, name, size); }
+static __typeof__(&dt_peak_memory) p_dt_peak_memory;
+int64_t dt_peak_memory(dt_device dev) { return p_dt_peak_memory(dev); }
 static __typeof__(&dt_error_free) p_dt_error_free;
 void dt_error_free(dt_error *e) { p_dt_error_free(e); }
 static __typeof__(&dt_live_tensors) p_dt_live_tensors;
@@ -27,6 +29,8 @@ static __typeof__(&dt_num_threads) p_dt_num_threads;
 int32_t dt_num_threads(void) { return p_dt_num_threads(); }
 static __typeof__(&dt_mode_within) p_dt_mode_within;
 dt_error *dt_mode_within(dt_mode m, dt_mode *out_m) { return p_dt_mode_within(m, out_m); }
+static __typeof__(&dt_attention_choice) p_dt_attention_choice;
+dt_error *dt_attention_choice(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v, int32_t *out_choice) { return p_dt_attention_choice(m, q, k, v, out_choice); }
 static __typeof__(&dt_synchronize) p_dt_synchronize;
 dt_error *dt_synchronize(dt_device dev) { return p_dt_synchronize(dev); }
 static __typeof__(&dt_free_many) p_dt_free_many;
@@ -291,12 +295,14 @@ static const struct {
     {"dt_init", (void **)&p_dt_init},
     {"dt_cuda_count", (void **)&p_dt_cuda_count},
     {"dt_cuda_name", (void **)&p_dt_cuda_name},
+    {"dt_peak_memory", (void **)&p_dt_peak_memory},
     {"dt_error_free", (void **)&p_dt_error_free},
     {"dt_live_tensors", (void **)&p_dt_live_tensors},
     {"dt_init_thread", (void **)&p_dt_init_thread},
     {"dt_set_num_threads", (void **)&p_dt_set_num_threads},
     {"dt_num_threads", (void **)&p_dt_num_threads},
     {"dt_mode_within", (void **)&p_dt_mode_within},
+    {"dt_attention_choice", (void **)&p_dt_attention_choice},
     {"dt_synchronize", (void **)&p_dt_synchronize},
     {"dt_free_many", (void **)&p_dt_free_many},
     {"dt_from_host", (void **)&p_dt_from_host},

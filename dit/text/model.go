@@ -58,11 +58,10 @@ func build(s *torch.Scope, cfg Config) *Model {
 
 // Forward maps ids (Int64 [N, L]) to the states after the last norm, [N, L, W].
 func (m *Model) Forward(s *torch.Scope, ids *torch.Tensor) *torch.Tensor {
-	n, l := ids.Dim(0), ids.Dim(1)
+	l := ids.Dim(1)
 	mask := causal(s, l)
 	x := s.Sub(func(s *torch.Scope) *torch.Tensor {
-		tokens := s.Reshape(m.Tokens.Forward(s, s.Reshape(ids, n*l)), n, l, -1)
-		return s.Add(tokens, s.Narrow(m.Positions.Weight, 0, 0, l))
+		return s.Add(m.Tokens.Forward(s, ids), s.Narrow(m.Positions.Weight, 0, 0, l))
 	})
 	for i := range m.Layers {
 		x = s.Sub(func(s *torch.Scope) *torch.Tensor { return m.Layers[i].Forward(s, x, mask) })

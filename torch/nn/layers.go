@@ -127,7 +127,7 @@ func NewEmbedding(s *torch.Scope, entries, dim int) Embedding {
 	return Embedding{Parameter(s, entries, dim)}
 }
 
-// Forward picks the rows ids (Int64 [N]) as [N, D].
+// Forward picks the rows ids (Int64, any shape) as [..., D].
 func (e *Embedding) Forward(s *torch.Scope, ids *torch.Tensor) *torch.Tensor {
 	return s.Embedding(e.Weight, ids)
 }

@@ -11,6 +11,10 @@
 
 struct dt_tensor_s {
   at::Tensor t;
+  // Of integers that came from the host: the least, the greatest, and how often t had been written
+  // to then.
+  int64_t least = 0, greatest = -1;
+  uint32_t version = 0;
 };
 
 struct dt_generator_s {
@@ -76,6 +80,11 @@ inline const at::Tensor &tensor(dt_tensor h) { return h->t; }
 inline std::optional<at::Tensor> maybe(dt_tensor h) {
   return h ? std::optional<at::Tensor>(h->t) : std::nullopt;
 }
+// checked returns indices into something of n entries, and fails where one is out of range. On a
+// GPU the operation itself would find that out when it is too late: an assertion of the device ends
+// all further work of the process. Indices that came from the host are not read back.
+const at::Tensor &checked(const dt_tensor_s &indices, int64_t n);
+
 inline std::vector<at::Tensor> list(const dt_tensor *hs, int32_t n) {
   std::vector<at::Tensor> ts;
   ts.reserve(n);

@@ -1,9 +1,12 @@
 #include <dlfcn.h>
 
+#include <algorithm>
+
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Logging.h>
 #include <torch/version.h>
@@ -29,9 +32,10 @@ dt_error *make_error(int32_t code, const char *msg) noexcept {
 }
 
 static int32_t classify(const char *msg) {
-  if (std::strstr(msg, "CUDA out of memory") || std::strstr(msg, "can't allocate memory") ||
-      std::strstr(msg, "not enough memory"))
-    return DT_ERR_OOM;
+  for (const char *part :
+       {"CUDA out of memory", "CUDA error: out of memory", "CUDA driver error: out of memory",
+        "STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory"})
+    if (std::strstr(msg, part)) return DT_ERR_OOM;
   if (std::strstr(msg, "CUDA error") || std::strstr(msg, "CUDNN_STATUS") ||
       std::strstr(msg, "CUBLAS_STATUS"))
     return DT_ERR_CUDA;
@@ -101,6 +105,29 @@ void put(dt_out *out, at::Tensor t) {
   o.t = new dt_tensor_s{std::move(t)};
   live_tensors.fetch_add(1, std::memory_order_relaxed);
   *out = o;
+}
+
+// remember keeps the range of integers that are in host memory.
+static void remember(dt_tensor t, const int64_t *data, int64_t n) {
+  if (n == 0) return;
+  const auto [least, greatest] = std::minmax_element(data, data + n);
+  t->least = *least;
+  t->greatest = *greatest;
+  t->version = t->t._version();
+}
+
+const at::Tensor &checked(const dt_tensor_s &indices, int64_t n) {
+  const auto &t = indices.t;
+  if (t.numel() == 0 || !at::isIntegralType(t.scalar_type(), /*includeBool=*/false)) return t;
+  int64_t least = indices.least, greatest = indices.greatest;
+  if (greatest < least || t._version() != indices.version) {
+    const auto range = at::aminmax(t);  // waits for the device
+    least = std::get<0>(range).item().toLong();
+    greatest = std::get<1>(range).item().toLong();
+  }
+  TORCH_CHECK_INDEX(least >= 0 && greatest < n, "index ", least < 0 ? least : greatest,
+                    " is out of range: want 0 to ", n - 1);
+  return t;
 }
 
 void put_many(dt_out *out, int64_t n, std::vector<at::Tensor> ts) {
@@ -179,6 +206,20 @@ void dt_cuda_name(int32_t i, char *name, int32_t size) {
   if (get && get_name && get(&device, i) == 0 && get_name(name, size, device) != 0) name[0] = 0;
 }
 
+int64_t dt_peak_memory(dt_device dev) {
+  if (dev < 0 || !cuda_why.empty()) return 0;
+  try {
+    auto *allocator =
+        dynamic_cast<c10::DeviceAllocator *>(at::detail::getCUDAHooks().getCUDADeviceAllocator());
+    if (!allocator || !allocator->initialized()) return 0;
+    const auto stats = allocator->getDeviceStats(static_cast<c10::DeviceIndex>(dev));
+    return stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
+        .peak;
+  } catch (...) {
+    return 0;
+  }
+}
+
 void dt_error_free(dt_error *e) {
   if (!e) return;
   std::free(e->msg);
@@ -216,6 +257,12 @@ dt_error *dt_mode_within(dt_mode m, dt_mode *out_m) {
   });
 }
 
+dt_error *dt_attention_choice(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v,
+                              int32_t *out_choice) {
+  return guard(
+      m, [&] { *out_choice = static_cast<int32_t>(at::_fused_sdp_choice(q->t, k->t, v->t)); });
+}
+
 dt_error *dt_synchronize(dt_device dev) {
   return guard([&] {
     if (dev >= 0) at::detail::getCUDAHooks().deviceSynchronize(static_cast<c10::DeviceIndex>(dev));
@@ -244,7 +291,9 @@ dt_error *dt_from_host(const void *data, int64_t nbytes, int32_t dtype, dt_devic
     auto t = at::empty(shape, dt::opts(at::Device(at::kCPU), type));
     if (nbytes) std::memcpy(t.mutable_data_ptr(), data, nbytes);
     if (dev >= 0) t = t.to(dt::device(dev));
+    const int64_t count = t.numel();
     dt::put(out, std::move(t));
+    if (type == at::kLong) dt::remember(out->t, static_cast<const int64_t *>(data), count);
   });
 }
 

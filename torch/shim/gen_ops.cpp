@@ -290,8 +290,8 @@ dt_error *dt_group_norm(dt_mode m, dt_tensor x_, int64_t groups_, dt_tensor w_, 
 dt_error *dt_embedding(dt_mode m, dt_tensor weight_, dt_tensor ids_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &weight = tensor(weight_);
-    const at::Tensor &ids = tensor(ids_);
-    put(out, at::embedding(weight, ids));
+    const dt_tensor_s &ids = *ids_;
+    put(out, at::embedding(weight, checked(ids, weight.size(0))));
   });
 }
 
@@ -498,8 +498,8 @@ dt_error *dt_index_select(dt_mode m, dt_tensor x_, int64_t dim_, dt_tensor index
   return guard(m, [&] {
     const at::Tensor &x = tensor(x_);
     int64_t dim = dim_;
-    const at::Tensor &index = tensor(index_);
-    put(out, x.index_select(dim, index));
+    const dt_tensor_s &index = *index_;
+    put(out, x.index_select(dim, checked(index, x.size(dim))));
   });
 }
 

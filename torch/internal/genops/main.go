@@ -111,14 +111,15 @@ func parse(table string) ([]op, error) {
 }
 
 var cTypes = map[string]string{
-	"tensor": "dt_tensor %s", "tensor?": "dt_tensor %s", "tensors": "const dt_tensor *%s, int32_t n_%[1]s",
-	"int": "int64_t %s", "ints": "const int64_t *%s, int32_t n_%[1]s", "dims": "const int64_t *%s, int32_t n_%[1]s",
+	"tensor": "dt_tensor %s", "indices": "dt_tensor %s", "tensor?": "dt_tensor %s",
+	"tensors": "const dt_tensor *%s, int32_t n_%[1]s",
+	"int":     "int64_t %s", "ints": "const int64_t *%s, int32_t n_%[1]s", "dims": "const int64_t *%s, int32_t n_%[1]s",
 	"float": "double %s", "bool": "int32_t %s", "dtype": "int32_t %s", "gen": "dt_generator %s", "dev": "dt_device %s",
 }
 
 var goTypes = map[string]string{
-	"tensor": "*Tensor", "tensor?": "*Tensor", "tensors": "[]*Tensor", "int": "int", "ints": "[]int", "dims": "...int",
-	"float": "float64", "bool": "bool", "dtype": "DType", "gen": "*Generator",
+	"tensor": "*Tensor", "indices": "*Tensor", "tensor?": "*Tensor", "tensors": "[]*Tensor", "int": "int",
+	"ints": "[]int", "dims": "...int", "float": "float64", "bool": "bool", "dtype": "DType", "gen": "*Generator",
 }
 
 // symbol turns AddScalar into add_scalar and Copy_ into copy_.
@@ -171,6 +172,8 @@ func cppBodies(ops []op) string {
 			switch a.typ {
 			case "tensor":
 				from = fmt.Sprintf("const at::Tensor &%s = tensor(%[1]s_);", a.name)
+			case "indices":
+				from = fmt.Sprintf("const dt_tensor_s &%s = *%[1]s_;", a.name)
 			case "tensor?":
 				from = fmt.Sprintf("std::optional<at::Tensor> %s = maybe(%[1]s_);", a.name)
 			case "tensors":
@@ -225,7 +228,7 @@ func goMethods(ops []op) string {
 				params = append(params, a.name+" "+goTypes[a.typ])
 			}
 			switch a.typ {
-			case "tensor":
+			case "tensor", "indices":
 				call = append(call, fmt.Sprintf("%s.handle(%q)", a.name, o.name))
 				operands = append(operands, a.name)
 			case "tensor?":
