@@ -9,6 +9,8 @@
 package diffusion
 
 import (
+	"fmt"
+
 	"github.com/ditrun/ditrun/diffusion/schedule"
 	"github.com/ditrun/ditrun/torch"
 )
@@ -44,8 +46,18 @@ func New(spec string) (*Diffusion, error) {
 	return &Diffusion{kept}, nil
 }
 
+// checkSteps panics, as operations do, where one of the steps t is not one of the n of a process.
+func checkSteps(t []int, n int) {
+	for _, k := range t {
+		if k < 0 || k >= n {
+			panic(&torch.Error{Op: "Diffusion", Msg: fmt.Sprintf("timestep %d is out of range: want 0 to %d", k, n-1)})
+		}
+	}
+}
+
 // gather picks entry t[i] of each table for sample i: one tensor [N, 1, 1, 1] a table.
 func gather(s *torch.Scope, t []int, tables ...[]float64) []*torch.Tensor {
+	checkSteps(t, len(tables[0]))
 	flat := make([]float32, 0, len(tables)*len(t))
 	for _, table := range tables {
 		for _, i := range t {
@@ -62,6 +74,7 @@ func gather(s *torch.Scope, t []int, tables ...[]float64) []*torch.Tensor {
 
 // modelSteps returns what the network is told for the steps t: their numbers in training.
 func (d *Diffusion) modelSteps(s *torch.Scope, t []int) *torch.Tensor {
+	checkSteps(t, d.Len())
 	steps := make([]int64, len(t))
 	for i, k := range t {
 		steps[i] = int64(d.TimestepMap[k])

@@ -2,6 +2,7 @@ package diffusion
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ditrun/ditrun/torch"
@@ -128,6 +129,33 @@ func TestBadSpecs(t *testing.T) {
 	}
 	if _, err := ParseSampler("euler"); err == nil {
 		t.Error("ParseSampler(euler): no error")
+	}
+}
+
+// A step that the process does not have is an error, wherever it is given.
+func TestStepsOutOfRange(t *testing.T) {
+	d, err := New("10")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]func(s *torch.Scope, x *torch.Tensor, step int){
+		"losses": func(s *torch.Scope, x *torch.Tensor, step int) {
+			d.TrainingLosses(s, constant(x), x, x, []int{0, step})
+		},
+		"noising": func(s *torch.Scope, x *torch.Tensor, step int) { d.QSample(s, x, x, []int{step, 0}) },
+		"ddpm":    func(s *torch.Scope, x *torch.Tensor, step int) { d.DDPMStep(s, constant(x), x, x, step) },
+		"ddim":    func(s *torch.Scope, x *torch.Tensor, step int) { d.DDIMStep(s, constant(x), x, x, step, 0) },
+		"reverse": func(s *torch.Scope, x *torch.Tensor, step int) { d.DDIMReverse(s, constant(x), x, step) },
+	} {
+		for step, want := range map[int]string{10: "timestep 10 is out of range: want 0 to 9", -1: "timestep -1 is"} {
+			err := torch.Run(torchtest.Device(t), func(s *torch.Scope) error {
+				f(s, s.Zeros(torch.Float32, 2, 1, 2, 2), step)
+				return nil
+			})
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, step %d: %v", name, step, err)
+			}
+		}
 	}
 }
 
