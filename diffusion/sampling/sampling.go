@@ -46,6 +46,9 @@ type drawing struct {
 	model   *dit.DiT
 	process *diffusion.Diffusion
 	sampler diffusion.Sampler
+	// generator is the device whose generator RNG "torch" draws from: the model's, as in the original. Each kind of
+	// device has its own numbers.
+	generator torch.Device
 }
 
 func newDrawing(model *dit.DiT, r Request) (*drawing, error) {
@@ -60,7 +63,7 @@ func newDrawing(model *dit.DiT, r Request) (*drawing, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &drawing{r, model, process, sampler}, nil
+	return &drawing{r, model, process, sampler, model.PosEmbed.Device()}, nil
 }
 
 func (d *drawing) batches() int { return (d.Len() + d.BatchSize - 1) / d.BatchSize }
@@ -68,7 +71,7 @@ func (d *drawing) batches() int { return (d.Len() + d.BatchSize - 1) / d.BatchSi
 // latents draws those of batch b.
 func (d *drawing) latents(ctx context.Context, s *torch.Scope, b int) (*torch.Tensor, error) {
 	lo, hi := b*d.BatchSize, min((b+1)*d.BatchSize, d.Len())
-	noise, err := newSource(s.Device(), &d.Request, lo, hi, d.model.Config())
+	noise, err := newSource(d.generator, &d.Request, lo, hi, d.model.Config())
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +165,7 @@ type source interface {
 	step(s *torch.Scope, k int) *torch.Tensor
 }
 
-// newSource returns the noise of pictures lo to hi-1 of r.
+// newSource returns the noise of pictures lo to hi-1 of r. Libtorch's generator is that of dev.
 func newSource(dev torch.Device, r *Request, lo, hi int, cfg dit.Config) (source, error) {
 	row := []int{cfg.InChannels, cfg.InputSize, cfg.Width()}
 	if r.RNG == rngTorch {
@@ -170,7 +173,7 @@ func newSource(dev torch.Device, r *Request, lo, hi int, cfg dit.Config) (source
 		if err != nil {
 			return nil, err
 		}
-		return &torchSource{gen, hi - lo, r.guided(), row}, nil
+		return &torchSource{dev, gen, hi - lo, r.guided(), row}, nil
 	}
 	n := &imageSource{seed: r.Seed, row: row}
 	for i := lo; i < hi; i++ {
@@ -197,6 +200,7 @@ func (n *imageSource) step(s *torch.Scope, k int) *torch.Tensor {
 // A torchSource draws from libtorch's generator in the order of the original, which draws each step's
 // noise for the doubled batch of guidance and never looks at the second half.
 type torchSource struct {
+	dev    torch.Device // of gen
 	gen    *torch.Generator
 	count  int // pictures
 	guided bool
@@ -204,12 +208,19 @@ type torchSource struct {
 }
 
 func (n *torchSource) start(s *torch.Scope) *torch.Tensor {
-	return s.Randn(n.gen, append([]int{n.count}, n.row...)...)
+	return n.normals(s, n.count)
+}
+
+// normals draws those of count pictures where the generator is.
+func (n *torchSource) normals(s *torch.Scope, count int) *torch.Tensor {
+	x := s.ToDevice(s.Empty(torch.Float32, append([]int{count}, n.row...)...), n.dev)
+	s.Normal_(x, n.gen, 0, 1)
+	return s.ToDevice(x, s.Device())
 }
 
 func (n *torchSource) step(s *torch.Scope, _ int) *torch.Tensor {
 	if !n.guided {
 		return n.start(s)
 	}
-	return s.Narrow(s.Randn(n.gen, append([]int{2 * n.count}, n.row...)...), 0, 0, n.count)
+	return s.Narrow(n.normals(s, 2*n.count), 0, 0, n.count)
 }

@@ -286,7 +286,7 @@ func TestFoldersThatAreRefused(t *testing.T) {
 			t.Errorf("%s: left %d tensors", c.name, torch.Live()-live)
 		}
 	}
-	if _, err := Open("text_test.go", torch.CPU); err == nil || !strings.Contains(err.Error(), "want a folder") {
+	if _, err := Open("testdata/golden.safetensors", torch.CPU); err == nil || !strings.Contains(err.Error(), "want a folder") {
 		t.Errorf("a file: %v", err)
 	}
 }

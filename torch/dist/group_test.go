@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,12 +54,16 @@ func init() {
 		if err := g.Barrier(0); err != nil {
 			return err
 		}
-		threads, err := os.ReadDir("/proc/self/task")
+		// Those that were there before write to no socket of the group, and the driver's take the signal.
+		now, err := threads()
 		if err != nil {
 			return err
 		}
-		for _, thread := range threads {
-			tid, err := strconv.Atoi(thread.Name())
+		for _, thread := range now {
+			if slices.Contains(before, thread) {
+				continue
+			}
+			tid, err := strconv.Atoi(thread)
 			if err != nil {
 				return err
 			}

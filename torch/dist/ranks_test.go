@@ -40,15 +40,31 @@ func TestMain(m *testing.M) {
 // taskDevice is where the tensors of a task are: on the CPU, unless the group is of NCCL on a GPU.
 var taskDevice = torch.CPU
 
+// before are the threads of the process when its group is opened. libtorch has started some of them, and the driver of
+// a GPU.
+var before []string
+
+// threads returns the numbers of the process's threads.
+func threads() (numbers []string, err error) {
+	entries, err := os.ReadDir("/proc/self/task")
+	for _, e := range entries {
+		numbers = append(numbers, e.Name())
+	}
+	return numbers, err
+}
+
 // runTask opens the group with a time-out of DITRUN_TEST_DIST_TIMEOUT seconds.
 func runTask(name string) error {
-	torch.SetNumThreads(1)
+	torch.SetNumThreads(1) // opens libtorch
 	e, err := Detect(os.Getenv)
 	if err != nil {
 		return err
 	}
 	seconds, err := strconv.Atoi(os.Getenv("DITRUN_TEST_DIST_TIMEOUT"))
 	if err != nil {
+		return err
+	}
+	if before, err = threads(); err != nil {
 		return err
 	}
 	backend := cmp.Or(os.Getenv(torchtest.BackendVar), "gloo")

@@ -3,6 +3,7 @@ package optim_test
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -19,6 +20,15 @@ import (
 
 // The original in float32 is up to 2.6e-6 from itself in float64 (first moments after clipping).
 const tolerance = 1e-5
+
+// limit is that of a kind of tensor. On a GPU libtorch's fused kernel takes 1 - 0.999 from 0.999 in float32, as it does
+// for PyTorch: the second moments are 1.3e-5 smaller.
+func limit(t *testing.T, kind string) float64 {
+	if kind == "exp_avg_sq" {
+		return torchtest.OnGPU(t, tolerance+math.Abs((1-float64(float32(0.999)))/0.001-1), tolerance)
+	}
+	return tolerance
+}
 
 // run is PyTorch's AdamW over ten steps, as the golden file describes it.
 type run struct {
@@ -103,7 +113,7 @@ func TestAdamWEqualsPyTorch(t *testing.T) {
 					s.Sub(func(s *torch.Scope) *torch.Tensor {
 						check := func(name, kind string, got *torch.Tensor) {
 							if e := torchtest.Relative(s, got,
-								r.Tensor(s, fmt.Sprintf("%s.%d.%s.%s", variant, k, name, kind))); !(e < tolerance) {
+								r.Tensor(s, fmt.Sprintf("%s.%d.%s.%s", variant, k, name, kind))); !(e < limit(t, kind)) {
 								t.Errorf("step %d: %s of %s: relative error %.2g", k, kind, name, e)
 							}
 						}

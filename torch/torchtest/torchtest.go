@@ -55,6 +55,15 @@ func Run(t testing.TB, f func(s *torch.Scope) error) {
 	}
 }
 
+// OnGPU returns gpu where tests run on a GPU, else cpu: limits of differences, each of which has a reason of its own.
+func OnGPU(t testing.TB, gpu, cpu float64) float64 {
+	t.Helper()
+	if Device(t).IsCUDA() {
+		return gpu
+	}
+	return cpu
+}
+
 // Goldens is an open golden file. Its methods fail the test where something is missing.
 type Goldens struct {
 	*checkpoint.File
