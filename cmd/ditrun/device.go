@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -35,6 +37,22 @@ func (e *env) openDeviceOf(p dist.Env) (torch.Device, error) {
 	}
 	return dev, err
 }
+
+// withLessMemory adds to the error of work that ran out of memory what takes less, unless it says that itself.
+func withLessMemory(err error, hint string) error {
+	if !errors.Is(err, torch.ErrOutOfMemory) || errors.As(err, new(*training.BatchError)) {
+		return err
+	}
+	return memoryError{err, hint}
+}
+
+// A memoryError is that of work that ran out of memory.
+type memoryError struct {
+	error
+	hint string
+}
+
+func (e memoryError) Unwrap() error { return e.error }
 
 // describeDevice says in words what computes: "cpu (2 threads)", "cuda:0 (NVIDIA H200)".
 func describeDevice(dev torch.Device) string {

@@ -17,6 +17,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/diffusion/runs"
+	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -66,13 +67,16 @@ type diagnosis struct {
 		Version string `json:"version,omitempty"`
 		WhyNot  string `json:"why_not,omitempty"`
 	} `json:"nccl"`
-	Device   string         `json:"device,omitempty"`
-	Threads  int            `json:"threads,omitempty"`
-	CPU      machine.CPU    `json:"cpu"`
-	Memory   machine.Memory `json:"memory"`
-	Disks    []freeSpace    `json:"disks"`
-	Tools    []tool         `json:"tools"`
-	SelfTest []testResult   `json:"self_test,omitempty"`
+	Device string `json:"device,omitempty"`
+	// Attention is by precision, for the models of the paper.
+	Attention   map[string]string `json:"attention,omitempty"`
+	Environment map[string]string `json:"environment"`
+	Threads     int               `json:"threads,omitempty"`
+	CPU         machine.CPU       `json:"cpu"`
+	Memory      machine.Memory    `json:"memory"`
+	Disks       []freeSpace       `json:"disks"`
+	Tools       []tool            `json:"tools"`
+	SelfTest    []testResult      `json:"self_test,omitempty"`
 }
 
 type problem struct {
@@ -102,6 +106,7 @@ func runDoctor(e *env, o *doctorOptions) error {
 	d.Disks = disks()
 	d.Tools = tools(e.ctx)
 	d.CUDA.Driver = machine.NVIDIADriver()
+	d.Environment = settings()
 	d.Problems = []problem{}
 	dev, usable := d.findDevice(e)
 	for _, at := range d.Disks {
@@ -168,6 +173,13 @@ func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 		return dev, false
 	}
 	d.Device, d.Threads = dev.String(), torch.NumThreads()
+	d.Attention = map[string]string{}
+	for precision, dt := range map[string]torch.DType{"fp32": torch.Float32, "bf16": torch.BFloat16} {
+		if d.Attention[precision], err = dit.XL2.AttentionBackend(dev, dt); err != nil {
+			d.problem(err.Error(), "the self-test may say more")
+			return dev, true
+		}
+	}
 	return dev, true
 }
 
@@ -248,8 +260,11 @@ func (d *diagnosis) print(e *env) {
 	}
 	if d.Device != "" {
 		w.row("device", d.Device)
+		w.row("attention", fmt.Sprintf("%s in fp32 and tf32, %s in bf16", known(d.Attention["fp32"]),
+			known(d.Attention["bf16"])))
 		w.row("threads", plural(d.Threads, "thread")+" for "+plural(d.CPU.Cores, "core"))
 	}
+	w.row("settings", describeSettings(d.Environment))
 	w.text("cpu", d.CPU.Model+": "+known(strings.Join(d.CPU.Features, " ")))
 	w.row("memory", fmt.Sprintf("%s, %s available", format.Bytes(d.Memory.Total), format.Bytes(d.Memory.Available)))
 	for _, at := range d.Disks {

@@ -135,7 +135,7 @@ func encodeLatentsCommand() *cli.Command {
 			case alone:
 				return addCaptions(e, o)
 			}
-			return runEncodeLatents(e, o)
+			return withLessMemory(runEncodeLatents(e, o), "a smaller --batch-size and --precision bf16 take less")
 		},
 	})
 }

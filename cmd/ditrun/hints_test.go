@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/hub"
+	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/torch"
 )
 
 // The hint follows from the cause of an error, not from where it came up.
@@ -42,6 +44,11 @@ func TestHintOfCause(t *testing.T) {
 		"link": {&os.LinkError{Op: "rename", Old: "/x", New: file, Err: syscall.ENOSPC},
 			"the disk of " + dir + " has "},
 		"interrupted": {context.Canceled, place},
+		"memory": {withLessMemory(fmt.Errorf("draw: %w", torch.ErrOutOfMemory), "a smaller --batch-size takes less"),
+			"a smaller --batch-size takes less"},
+		"memory of a step": {withLessMemory(&training.BatchError{Err: torch.ErrOutOfMemory}, "a smaller --batch-size"),
+			place},
+		"not memory": {withLessMemory(errors.New("truncated"), "a smaller --batch-size takes less"), place},
 	} {
 		var out bytes.Buffer
 		if code := conclude(&out, withHint(c.err, place), nil); code != exitFailed {

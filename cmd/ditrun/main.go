@@ -50,14 +50,7 @@ var (
 )
 
 func main() {
-	// OpenMP's threads spin while they wait for each other, by default for so long
-	// that a training step takes five times as long where another process or the
-	// data loader shares the cores. Not spinning at all costs small models a fifth.
-	// This count is about the time of a short operation. OpenMP reads it when
-	// libtorch is loaded, so it stands before anything that may load it.
-	if !isSet("OMP_WAIT_POLICY") && !isSet("GOMP_SPINCOUNT") {
-		os.Setenv("GOMP_SPINCOUNT", "4000")
-	}
+	prepareEnvironment() // before anything that may load libtorch
 	// A file beyond the user's limit, and a pipe that nobody reads, are then errors of the write, not the end of
 	// the process.
 	signal.Ignore(syscall.SIGXFSZ, syscall.SIGPIPE)
@@ -92,9 +85,4 @@ func withSignals(ctx context.Context) context.Context {
 		}
 	}()
 	return ctx
-}
-
-func isSet(name string) bool {
-	_, set := os.LookupEnv(name)
-	return set
 }

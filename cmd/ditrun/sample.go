@@ -155,7 +155,9 @@ func sampleCommand() *cli.Command {
 		},
 		check: o.check,
 		alone: true,
-		run:   func(e *env) error { return runSample(e, o) },
+		run: func(e *env) error {
+			return withLessMemory(runSample(e, o), "a smaller --batch-size draws fewer pictures at a time")
+		},
 	})
 }
 

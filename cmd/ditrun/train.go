@@ -35,12 +35,15 @@ func trainCommand() *cli.Command {
 		example: "ditrun train --data latents --model DiT-XL/2 --vae vae --sample-every 5000\n" +
 			"ditrun train --config small-gpu --data latents --max-steps 100000\n" +
 			"ditrun train --resume results/000-DiT-XL-2",
-		flags:         o.flags(),
-		required:      "data",
-		groups:        trainGroups,
-		check:         o.check,
-		defaults:      o.configOfRun,
-		run:           func(e *env) error { return runTrain(e, o) },
+		flags:    o.flags(),
+		required: "data",
+		groups:   trainGroups,
+		check:    o.check,
+		defaults: o.configOfRun,
+		run: func(e *env) error {
+			return withLessMemory(runTrain(e, o), "--gradient-accumulation-steps N, --recompute-activations and "+
+				"--precision bf16 take less; `ditrun models` says what a model takes")
+		},
 		resultInFiles: true,
 	})
 }
@@ -70,6 +73,9 @@ func runTrain(e *env, o *trainOptions) error {
 		e.quiet = true
 	} else if err := o.checkPlace(); err != nil {
 		return err
+	}
+	if o.config.Deterministic {
+		prepareDeterminism()
 	}
 	unfound, err := o.findWeights(e, process)
 	if err != nil {
@@ -182,7 +188,7 @@ func (t *trainJob) train(job training.Job, start runStart, metrics net.Listener)
 	if err != nil {
 		return err
 	}
-	loop := &trainLog{env: t.env, folder: folder, preview: preview, failing: map[string]bool{}, last: start.last,
+	loop := &trainLog{env: t.env, dev: t.dev, folder: folder, preview: preview, failing: map[string]bool{}, last: start.last,
 		endWait: t.waiting("loading the model"),
 		before:  time.Duration(float64(start.last.Seconds) * float64(time.Second))}
 	if peak, ok := machine.PeakTFLOPS(t.dev.Name(), string(job.Config.Precision)); ok {

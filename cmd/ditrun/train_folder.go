@@ -94,6 +94,9 @@ func (t *trainJob) openFolder() (start runStart, err error) {
 	o := runs.Options{ResultsDir: t.options.resultsDir, Dir: t.options.runDir, Model: t.options.config.Model.Name(),
 		Config: config, ConfigHash: hash, Derived: t.derived, Command: os.Args, Libtorch: torch.BuildInfo(),
 		Device: describeDevice(t.dev), From: point.original}
+	if o.Attention, err = t.config.Model.AttentionBackend(t.dev, t.config.Precision.DType()); err != nil {
+		return start, err
+	}
 	console := func(line string) { t.printf("%s", line) }
 	if point.continues {
 		start.folder, err = report.Resume(point.dir, step, o, console)

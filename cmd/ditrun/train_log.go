@@ -19,6 +19,7 @@ import (
 // A trainLog turns what the training loop reports into logs, bar and pictures.
 type trainLog struct {
 	env     *env
+	dev     torch.Device
 	folder  *report.Run
 	preview *previewer
 	bar     *progress.Bar
@@ -34,6 +35,15 @@ type trainLog struct {
 func (l *trainLog) hooks() training.Hooks {
 	return training.Hooks{Start: l.start, Step: l.step, Log: l.log, Preview: l.sample, Saving: l.saving, Saved: l.saved,
 		Warn: l.warn, BadStep: l.badStep, Rollback: l.rollback, Dir: l.checkpointDir}
+}
+
+// memory returns what logs say about it: the peak of tensors on a GPU beside what the process takes of the host's, or
+// the latter alone.
+func memory(dev torch.Device, peak int64) (bytes, host int64) {
+	if dev.IsCUDA() {
+		return peak, machine.Resident()
+	}
+	return machine.Resident(), 0
 }
 
 // plotInterval keeps the redrawing of the loss curve a small share of a run.
@@ -89,9 +99,10 @@ func (l *trainLog) log(r training.Record) {
 		LR:           runs.Number(r.LR), StepsPerSecond: perSecond(float64(r.Steps)),
 		ImagesPerSecond: perSecond(float64(r.Samples)),
 		TFLOPS:          perSecond(r.FLOPs / 1e12),
-		DataWaitShare:   perSecond(r.DataWaitSeconds), MemoryBytes: machine.Resident(),
-		Seconds: runs.Number(l.before.Seconds() + r.SecondsSinceStart),
+		DataWaitShare:   perSecond(r.DataWaitSeconds),
+		Seconds:         runs.Number(l.before.Seconds() + r.SecondsSinceStart),
 	}
+	l.last.MemoryBytes, l.last.HostMemoryBytes = memory(l.dev, l.dev.PeakMemory())
 	for _, v := range r.Bins {
 		l.last.Bins = append(l.last.Bins, runs.Number(v))
 	}

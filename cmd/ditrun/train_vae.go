@@ -149,7 +149,9 @@ func trainVAECommand() *cli.Command {
 		},
 		check: o.check,
 		alone: true,
-		run:   func(e *env) error { return runTrainVAE(e, o) },
+		run: func(e *env) error {
+			return withLessMemory(runTrainVAE(e, o), "a smaller --batch-size or --block-out-channels takes less")
+		},
 	})
 }
 

@@ -26,6 +26,7 @@ type Info struct {
 	Model      string    `json:"model"`
 	Started    time.Time `json:"started"`
 	Device     string    `json:"device"`
+	Attention  string    `json:"attention,omitempty"` // libtorch's kernels for it: flash, efficient, cudnn or math
 	OS         string    `json:"os"`
 	Arch       string    `json:"arch"`
 	CPUs       int       `json:"cpus"`
@@ -40,10 +41,11 @@ type Info struct {
 
 // Resumption is one continuation of a run.
 type Resumption struct {
-	Step     int       `json:"step"`
-	Time     time.Time `json:"time"`
-	Device   string    `json:"device"`
-	Versions Versions  `json:"versions"`
+	Step      int       `json:"step"`
+	Time      time.Time `json:"time"`
+	Device    string    `json:"device"`
+	Attention string    `json:"attention,omitempty"`
+	Versions  Versions  `json:"versions"`
 }
 
 // Versions says which programs computed.
@@ -89,6 +91,7 @@ func newInfo(o Options, now time.Time) Info {
 		Model:      o.Model,
 		Started:    now,
 		Device:     o.Device,
+		Attention:  o.Attention,
 		OS:         runtime.GOOS,
 		Arch:       runtime.GOARCH,
 		CPUs:       runtime.NumCPU(),

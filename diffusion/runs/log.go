@@ -45,21 +45,23 @@ type Step struct {
 	MSE   Number `json:"mse,omitempty"`
 	VB    Number `json:"vb,omitempty"`
 	// of equal stretches of timesteps, from 0; null where there was none
-	Bins            []Number  `json:"mse_by_timestep,omitempty"`
-	GradNorm        Number    `json:"grad_norm,omitempty"`
-	UpdateNorm      Number    `json:"update_norm,omitempty"` // of the change of the weights in the last step
-	Skipped         int       `json:"skipped,omitempty"`     // steps that were not applied since the last log step
-	LR              Number    `json:"lr"`
-	StepsPerSecond  Number    `json:"steps_per_second"`
-	ImagesPerSecond Number    `json:"images_per_second"`
-	TFLOPS          Number    `json:"tflops,omitempty"` // achieved, in 10^12 per second
-	MFU             Number    `json:"mfu,omitempty"`    // share of the device's peak
-	DataWaitShare   Number    `json:"data_wait_share"`  // share of the time spent waiting for data, 0 to 1
-	SavingShare     Number    `json:"saving_share"`     // share of the time that checkpoints held training up
-	LoggingShare    Number    `json:"logging_share"`    // share of the time that logs and plots did
+	Bins            []Number `json:"mse_by_timestep,omitempty"`
+	GradNorm        Number   `json:"grad_norm,omitempty"`
+	UpdateNorm      Number   `json:"update_norm,omitempty"` // of the change of the weights in the last step
+	Skipped         int      `json:"skipped,omitempty"`     // steps that were not applied since the last log step
+	LR              Number   `json:"lr"`
+	StepsPerSecond  Number   `json:"steps_per_second"`
+	ImagesPerSecond Number   `json:"images_per_second"`
+	TFLOPS          Number   `json:"tflops,omitempty"` // achieved, in 10^12 per second
+	MFU             Number   `json:"mfu,omitempty"`    // share of the device's peak
+	DataWaitShare   Number   `json:"data_wait_share"`  // share of the time spent waiting for data, 0 to 1
+	SavingShare     Number   `json:"saving_share"`     // share of the time that checkpoints held training up
+	LoggingShare    Number   `json:"logging_share"`    // share of the time that logs and plots did
+	// the most that tensors on the GPU took at once so far; without a GPU what the process takes of the host's memory
 	MemoryBytes     int64     `json:"memory_bytes,omitempty"`
-	Seconds         Number    `json:"seconds"` // of training so far, earlier parts of a resumed run included
-	Time            time.Time `json:"time"`    // filled in by Log when zero
+	HostMemoryBytes int64     `json:"host_memory_bytes,omitempty"` // beside a GPU: what the process takes of the host's
+	Seconds         Number    `json:"seconds"`                     // of training so far, earlier parts of a resumed run included
+	Time            time.Time `json:"time"`                        // filled in by Log when zero
 }
 
 func (s Step) json() ([]byte, error) {

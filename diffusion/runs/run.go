@@ -47,8 +47,8 @@ type Options struct {
 	Command []string
 	// From is the checkpoint of another program that the run begins from, "" for none.
 	From string
-	// Libtorch and Device describe what computes, in words.
-	Libtorch, Device string
+	// Libtorch and Device describe what computes, in words; Attention names libtorch's kernels for attention.
+	Libtorch, Device, Attention string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -126,7 +126,7 @@ func Resume(dir string, step int, o Options) (*Run, error) {
 	}
 	r.info.Derived = o.Derived
 	r.info.Resumed = append(r.info.Resumed, Resumption{
-		Step: step, Time: r.Now(), Device: o.Device, Versions: currentVersions(o.Libtorch),
+		Step: step, Time: r.Now(), Device: o.Device, Attention: o.Attention, Versions: currentVersions(o.Libtorch),
 	})
 	if err := r.open(&step); err != nil {
 		return nil, errors.Join(err, r.Close())

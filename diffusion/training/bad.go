@@ -231,13 +231,25 @@ func (r *runner) tooLarge(s *torch.Scope, b samples.Batch, cause error) error {
 		recompute = "; --recompute-activations fits more, and takes a third longer"
 	}
 	if low == 0 {
-		return fmt.Errorf("%w: not even one sample fits: take a smaller model, or bf16%s", cause, recompute)
+		return &BatchError{fmt.Errorf("%w: not even one sample fits: take a smaller model, or bf16%s", cause, recompute),
+			n, 0}
 	}
 	parts := r.cfg.parts()
 	for each := n * parts; each/parts > low || each%parts != 0; {
 		parts++
 	}
-	return fmt.Errorf("%w: a process takes %s at a time, of which %d would have fitted: "+
+	return &BatchError{fmt.Errorf("%w: a process takes %s at a time, of which %d would have fitted: "+
 		"--gradient-accumulation-steps %d gives the same training in smaller parts%s", cause,
-		names.Plural(n, "sample"), low, parts, recompute)
+		names.Plural(n, "sample"), low, parts, recompute), n, low}
 }
+
+// A BatchError is that of a step whose samples do not fit into memory. It says what would fit.
+type BatchError struct {
+	Err          error
+	Samples, Fit int // of a process at a time: how many there were, and how many would have fitted
+}
+
+func (e *BatchError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error of the operation that ran out of memory.
+func (e *BatchError) Unwrap() error { return e.Err }

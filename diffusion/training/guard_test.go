@@ -2,6 +2,7 @@ package training
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"math/rand/v2"
@@ -110,6 +111,10 @@ func TestOutOfMemoryNamesWhatFits(t *testing.T) {
 		"--gradient-accumulation-steps 2 gives the same training in smaller parts; --recompute-activations fits " +
 		"more, and takes a third longer"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
+	}
+	var batch *BatchError
+	if !errors.As(err, &batch) || batch.Samples != 8 || batch.Fit != 5 || !errors.Is(err, torch.ErrOutOfMemory) {
+		t.Errorf("error %#v", err)
 	}
 	job.Config.Accumulation = 2
 	if _, err := Run(context.Background(), job); err != nil {

@@ -27,6 +27,9 @@ func Line(s runs.Step) string {
 	if s.MemoryBytes != 0 {
 		fmt.Fprintf(&b, ", Memory: %s", format.Bytes(s.MemoryBytes))
 	}
+	if s.HostMemoryBytes != 0 {
+		fmt.Fprintf(&b, ", Host Memory: %s", format.Bytes(s.HostMemoryBytes))
+	}
 	if s.Skipped != 0 {
 		fmt.Fprintf(&b, ", Skipped: %d", s.Skipped)
 	}

@@ -37,7 +37,10 @@ var gauges = []struct {
 		func(s *runs.Step) float64 { return float64(s.TFLOPS) }},
 	{describe("data_wait_share", "Share of the time spent waiting for data, 0 to 1."),
 		func(s *runs.Step) float64 { return float64(s.DataWaitShare) }},
-	{describe("memory_bytes", "Memory in use."), func(s *runs.Step) float64 { return float64(s.MemoryBytes) }},
+	{describe("memory_bytes", "The most memory that tensors on the GPU took; without a GPU the memory in use."),
+		func(s *runs.Step) float64 { return float64(s.MemoryBytes) }},
+	{describe("host_memory_bytes", "Memory of the host in use, 0 without a GPU."),
+		func(s *runs.Step) float64 { return float64(s.HostMemoryBytes) }},
 }
 
 var (

@@ -59,7 +59,8 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []string{"ditrun_data_wait_share 0.012", "ditrun_grad_norm 1.25", "ditrun_images_per_second 215.04",
+	want := []string{"ditrun_data_wait_share 0.012", "ditrun_grad_norm 1.25", "ditrun_host_memory_bytes 0",
+		"ditrun_images_per_second 215.04",
 		"ditrun_loss NaN", "ditrun_memory_bytes 1.3e+09",
 		info, "ditrun_skipped_steps_total 3", "ditrun_step 300", "ditrun_tflops 0.0912"}
 	if got := scrape(t, url); !slices.Equal(got, want) {

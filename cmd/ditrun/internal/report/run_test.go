@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -163,6 +164,40 @@ func TestSkippedStepsInTheLine(t *testing.T) {
 		"Data Wait: 1.2%, Memory: 1.30 GB, Skipped: 3, Grad Norm: 1.25, LR: 0.0001"
 	if got := Line(s); got != want {
 		t.Errorf("%s, want\n%s", got, want)
+	}
+}
+
+// Beside a GPU the host's memory has a figure of its own.
+func TestMemoryOfHost(t *testing.T) {
+	s := step(100, 0.12344)
+	s.MemoryBytes, s.HostMemoryBytes = 39.3e9, 1.52e9
+	if got, want := Line(s), ", Memory: 39.3 GB, Host Memory: 1.52 GB, "; !strings.Contains(got, want) {
+		t.Errorf("%s, want %q in it", got, want)
+	}
+	if got := ShortLine(s, 0); !strings.HasSuffix(got, ", 39.3 GB") {
+		t.Errorf("on the console: %s", got)
+	}
+	r := create(t, options(t.TempDir()))
+	if err := r.Log(s); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := read(t, r.Dir(), "log.jsonl"),
+		`"memory_bytes":39300000000,"host_memory_bytes":1520000000,`; !strings.Contains(got, want) {
+		t.Errorf("log.jsonl: %s, want %q in it", got, want)
+	}
+	values := map[string]float64{}
+	for _, v := range scalars(s) {
+		values[v.Tag] = v.Value
+	}
+	if values["train/memory_gb"] != 39.3 || values["train/host_memory_gb"] != 1.52 {
+		t.Errorf("curves: %v", values)
+	}
+	url, _ := serve(t, r.Metrics(), "127.0.0.1:0")
+	got := scrape(t, url)
+	for _, want := range []string{"ditrun_memory_bytes 3.93e+10", "ditrun_host_memory_bytes 1.52e+09"} {
+		if !slices.Contains(got, want) {
+			t.Errorf("metrics %q, want %q", got, want)
+		}
 	}
 }
 

@@ -34,6 +34,8 @@ func scalars(s runs.Step) []tfevents.Scalar {
 		{Tag: "train/update_norm", Value: float64(s.UpdateNorm)},
 		{Tag: "train/tflops", Value: float64(s.TFLOPS)},
 		{Tag: "train/mfu", Value: float64(s.MFU)},
+		{Tag: "train/memory_gb", Value: float64(s.MemoryBytes) / 1e9},
+		{Tag: "train/host_memory_gb", Value: float64(s.HostMemoryBytes) / 1e9},
 	} {
 		if v.Value != 0 {
 			all = append(all, v)

@@ -24,14 +24,14 @@ func TestScalars(t *testing.T) {
 		got = append(got, v.Tag)
 	}
 	want := []string{"train/loss", "train/lr", "train/images_per_second", "train/data_wait_share", "train/mse",
-		"train/vb", "train/grad_norm", "train/tflops",
+		"train/vb", "train/grad_norm", "train/tflops", "train/memory_gb",
 		"mse_by_timestep/000-099", "mse_by_timestep/100-199", "mse_by_timestep/200-299", "mse_by_timestep/300-399",
 		"mse_by_timestep/500-599",
 		"mse_by_timestep/600-699", "mse_by_timestep/700-799", "mse_by_timestep/800-899", "mse_by_timestep/900-999"}
 	if !slices.Equal(got, want) {
 		t.Errorf("curves %q, want %q: those known and no more, a loss that is no number among them", got, want)
 	}
-	if v := scalars(s)[8].Value; v != 0 {
+	if v := scalars(s)[9].Value; v != 0 {
 		t.Errorf("the first stretch is %g, want 0", v)
 	}
 }
