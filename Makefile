@@ -3,7 +3,7 @@
 # make demo-color  the same in colour: emoji, at 64 pixels
 # make test        everything a change must pass; make check is the part that runs no tests
 # make kernels     compiles the CUDA kernels with nvcc, which is fetched where there is none; make test does in CI
-# make soak        the tests at full count, for hours, and make fuzz
+# make soak        the tests at full count, for hours, those that gpu-check packs on the CPU, and make fuzz
 # make fuzz        every fuzz target for FUZZ_SECONDS
 # make bench       the benchmarks
 # make vuln        looks for known vulnerabilities of Go and of the modules that this program reaches
@@ -89,6 +89,7 @@ kernels:
 
 soak: build
 	DITRUN_SOAK=1 go test -count=1 -p 1 -timeout $(SOAK_TIMEOUT) -v ./...
+	bench/gpu/check.sh all
 	@$(MAKE) fuzz
 
 fuzz: build
