@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 #define DT_API __attribute__((visibility("default")))
-#define DT_ABI 4
+#define DT_ABI 5
 
 typedef struct dt_tensor_s *dt_tensor;
 typedef struct dt_generator_s *dt_generator;
@@ -72,9 +72,10 @@ DT_API const char *dt_init(void);
 DT_API int32_t dt_cuda_count(void);
 /* dt_cuda_name writes a name of less than size bytes, "" where the driver does not say. */
 DT_API void dt_cuda_name(int32_t i, char *name, int32_t size);
-/* The most bytes that tensors on a GPU have taken at once in this process; 0 where that is not
- * known, and on the CPU. */
+/* The most bytes that tensors on a GPU have taken at once, since dt_reset_peak_memory or in this
+ * process; 0 where that is not known, and on the CPU. */
 DT_API int64_t dt_peak_memory(dt_device dev);
+DT_API void dt_reset_peak_memory(dt_device dev);
 DT_API void dt_error_free(dt_error *e);
 DT_API int64_t dt_live_tensors(void);
 DT_API void dt_init_thread(void);

@@ -39,11 +39,12 @@ func (e *Error) Unwrap() error { return e.kind }
 // check panics with an *Error if e is one.
 func check(op string, e *C.dt_error, operands ...*Tensor) {
 	if e != nil {
-		fail(op, e, operands)
+		panic(asError(op, e, operands))
 	}
 }
 
-func fail(op string, e *C.dt_error, operands []*Tensor) {
+// asError takes what a call of the shim returned, which is not NULL.
+func asError(op string, e *C.dt_error, operands []*Tensor) *Error {
 	text := C.GoString(e.msg)
 	msg, _, _ := strings.Cut(text, "\n")
 	err := &Error{Op: op, Msg: msg}
@@ -62,7 +63,7 @@ func fail(op string, e *C.dt_error, operands []*Tensor) {
 			err.Shapes = append(err.Shapes, t.Shape())
 		}
 	}
-	panic(err)
+	return err
 }
 
 // misuse panics with an *Error for a mistake of the caller that libtorch never sees.

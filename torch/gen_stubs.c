@@ -17,6 +17,8 @@ static __typeof__(&dt_cuda_name) p_dt_cuda_name;
 void dt_cuda_name(int32_t i, char *name, int32_t size) { p_dt_cuda_name(i, name, size); }
 static __typeof__(&dt_peak_memory) p_dt_peak_memory;
 int64_t dt_peak_memory(dt_device dev) { return p_dt_peak_memory(dev); }
+static __typeof__(&dt_reset_peak_memory) p_dt_reset_peak_memory;
+void dt_reset_peak_memory(dt_device dev) { p_dt_reset_peak_memory(dev); }
 static __typeof__(&dt_error_free) p_dt_error_free;
 void dt_error_free(dt_error *e) { p_dt_error_free(e); }
 static __typeof__(&dt_live_tensors) p_dt_live_tensors;
@@ -296,6 +298,7 @@ static const struct {
     {"dt_cuda_count", (void **)&p_dt_cuda_count},
     {"dt_cuda_name", (void **)&p_dt_cuda_name},
     {"dt_peak_memory", (void **)&p_dt_peak_memory},
+    {"dt_reset_peak_memory", (void **)&p_dt_reset_peak_memory},
     {"dt_error_free", (void **)&p_dt_error_free},
     {"dt_live_tensors", (void **)&p_dt_live_tensors},
     {"dt_init_thread", (void **)&p_dt_init_thread},

@@ -9,13 +9,20 @@ import (
 	"strings"
 )
 
-// PeakMemory returns the most bytes that tensors on a GPU have taken at once since the process began, as PyTorch's
-// max_memory_allocated does; 0 for the CPU, and where it is not known.
+// PeakMemory returns the most bytes that tensors on a GPU have taken at once since [Device.ResetPeakMemory], or since
+// the process began, as PyTorch's max_memory_allocated does; 0 for the CPU, and where it is not known.
 func (d Device) PeakMemory() int64 {
 	if !d.IsCUDA() || Available() != nil {
 		return 0
 	}
 	return int64(C.dt_peak_memory(C.dt_device(d.index)))
+}
+
+// ResetPeakMemory begins the time that [Device.PeakMemory] is about. It does nothing for the CPU.
+func (d Device) ResetPeakMemory() {
+	if d.IsCUDA() && Available() == nil {
+		C.dt_reset_peak_memory(C.dt_device(d.index))
+	}
 }
 
 // What libtorch says when memory is out: c10/cuda/CUDACachingAllocator.cpp, c10/core/impl/alloc_cpu.cpp. Sizes are such

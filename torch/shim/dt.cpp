@@ -206,17 +206,31 @@ void dt_cuda_name(int32_t i, char *name, int32_t size) {
   if (get && get_name && get(&device, i) == 0 && get_name(name, size, device) != 0) name[0] = 0;
 }
 
+// gpu_allocator keeps count of the memory of a GPU; NULL for the CPU, and before the GPU is used.
+static c10::DeviceAllocator *gpu_allocator(dt_device dev) {
+  if (dev < 0 || !cuda_why.empty()) return nullptr;
+  auto *allocator =
+      dynamic_cast<c10::DeviceAllocator *>(at::detail::getCUDAHooks().getCUDADeviceAllocator());
+  return allocator && allocator->initialized() ? allocator : nullptr;
+}
+
 int64_t dt_peak_memory(dt_device dev) {
-  if (dev < 0 || !cuda_why.empty()) return 0;
   try {
-    auto *allocator =
-        dynamic_cast<c10::DeviceAllocator *>(at::detail::getCUDAHooks().getCUDADeviceAllocator());
-    if (!allocator || !allocator->initialized()) return 0;
+    auto *allocator = gpu_allocator(dev);
+    if (!allocator) return 0;
     const auto stats = allocator->getDeviceStats(static_cast<c10::DeviceIndex>(dev));
     return stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
         .peak;
   } catch (...) {
     return 0;
+  }
+}
+
+void dt_reset_peak_memory(dt_device dev) {
+  try {
+    if (auto *allocator = gpu_allocator(dev))
+      allocator->resetPeakStats(static_cast<c10::DeviceIndex>(dev));
+  } catch (...) {
   }
 }
 
