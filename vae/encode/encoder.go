@@ -63,9 +63,7 @@ func (e *encoder) run(ctx context.Context, w *latents.Writer) (err error) {
 	}()
 	e.last = time.Now()
 	return torch.Run(e.VAE.Device(), func(s *torch.Scope) error {
-		dtype := e.Precision.DType()
-		// CUDA's convolutions of 16-bit numbers want NHWC order.
-		e.model = e.VAE.As(s, dtype, dtype != torch.Float32 && s.Device().IsCUDA())
+		e.model = InPrecision(s, e.VAE, e.Precision)
 		return e.encode(ctx, e.Precision.Scope(s.NoGrad()), w, deliveries, taken)
 	})
 }
@@ -239,15 +237,23 @@ func (e *encoder) explain(bad *latents.Unstorable) error {
 // moments returns mean and log variance [N, 2C, h, w] of the latents of x [N, 3, S, S]. What float16 cannot hold is
 // made again in float32.
 func (e *encoder) moments(s *torch.Scope, x *torch.Tensor) []float32 {
-	out := momentsBy(s, e.model, x)
+	out := Moments(s, e.model, x)
 	if e.Precision == nn.FP16 && slices.ContainsFunc(out, func(v float32) bool { return v-v != 0 }) {
 		e.overflows++
-		out = momentsBy(s, e.VAE, x)
+		out = Moments(s, e.VAE, x)
 	}
 	return out
 }
 
-func momentsBy(s *torch.Scope, m *vae.AutoencoderKL, x *torch.Tensor) []float32 {
+// InPrecision returns v as it encodes in a precision. What is cast belongs to s. CUDA's convolutions of 16-bit numbers
+// want NHWC order.
+func InPrecision(s *torch.Scope, v *vae.AutoencoderKL, p nn.Precision) *vae.AutoencoderKL {
+	dtype := p.DType()
+	return v.As(s, dtype, dtype != torch.Float32 && s.Device().IsCUDA())
+}
+
+// Moments returns mean and log variance [N, 2C, h, w] of the latents of x [N, 3, H, W], unscaled, in host memory.
+func Moments(s *torch.Scope, m *vae.AutoencoderKL, x *torch.Tensor) []float32 {
 	var out []float32
 	s.Sub(func(s *torch.Scope) *torch.Tensor {
 		mean, logvar := m.Encode(s, x)
