@@ -204,6 +204,10 @@ func (c Config) CheckBatch(n int) error {
 	return nil
 }
 
+// StepFLOPs is the arithmetic of the model in a step of all processes: that of three forward passes, the backward pass
+// being counted as two of them, of two operations a multiply-accumulate.
+func (c Config) StepFLOPs() float64 { return 3 * 2 * c.Model.MACs() * float64(c.GlobalBatchSize) }
+
 // Steps returns the number of steps of a run over n samples.
 func (c Config) Steps(n int) int {
 	steps := c.Epochs * (n / c.GlobalBatchSize)

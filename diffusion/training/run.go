@@ -15,12 +15,12 @@ import (
 	"github.com/ditrun/ditrun/torch/optim"
 )
 
-// A Job is a run to make. Device, Config, Source and Dir are required.
+// A Job is a run to make. Device, Config and Source are required.
 type Job struct {
 	Device torch.Device
 	Config Config
 	Source samples.Source
-	Dir    string // of the checkpoints; shared by all processes
+	Dir    string // of the checkpoints; shared by all processes; "" writes none
 	Resume string // the checkpoint to go on from, see also IsOriginal; "" to begin
 	// Group joins the processes that train together; nil means this one alone. Each calls Run with the same job.
 	Group *dist.Group

@@ -54,6 +54,26 @@ func TestSameSeedSameFiles(t *testing.T) {
 	}
 }
 
+// TestRunWithoutFolder: it writes no checkpoint anywhere, whether it ends or is stopped.
+func TestRunWithoutFolder(t *testing.T) {
+	l, cfg := synthetic(t, syntheticPlan(20)), small(4)
+	cfg.CkptEvery = 2
+	t.Chdir(t.TempDir())
+	saved := func(path string, step int) { t.Errorf("saved step %d in %s", step, path) }
+	result, _ := run(t, cfg, l, "", "", Hooks{Saved: saved})
+	if result.Step != 4 || result.Checkpoint != "" {
+		t.Errorf("result %+v", result)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	result, _, err := tryRun(t, ctx, cfg, l, "", "", Hooks{Saved: saved, Step: func(int) { cancel() }})
+	if !errors.Is(err, context.Canceled) || result.Step != 1 || result.Checkpoint != "" {
+		t.Errorf("stopped: %v, result %+v", err, result)
+	}
+	if got := listing(t, "."); got != "" {
+		t.Errorf("the runs left %q", got)
+	}
+}
+
 func TestResumeEqualsStraightRun(t *testing.T) {
 	for _, precision := range []nn.Precision{nn.FP32, nn.BF16} {
 		l, cfg := synthetic(t, syntheticPlan(20)), small(12) // 2 steps an epoch

@@ -47,7 +47,7 @@ type Record struct {
 	DataWaitSeconds   float64 // in it
 	SavingSeconds     float64 // in it, for checkpoints
 	LoggingSeconds    float64 // in it, for the record before
-	FLOPs             float64 // of the model's arithmetic in it, all processes: 3 forward passes of 2 MACs a sample
+	FLOPs             float64 // of the model's arithmetic in it, see [Config.StepFLOPs]
 	StepsTotal        int
 	SecondsSinceStart float64
 }
@@ -161,7 +161,7 @@ func (r *runner) record(s *torch.Scope) error {
 		LR: r.cfg.learningRate(r.step-1, r.total), Skipped: skipped,
 		Seconds: seconds, Steps: w.steps, Samples: samples, DataWaitSeconds: w.wait, SavingSeconds: w.saving,
 		LoggingSeconds: w.logging,
-		FLOPs:          3 * 2 * r.cfg.Model.MACs() * float64(samples),
+		FLOPs:          r.cfg.StepFLOPs() * float64(w.steps),
 		StepsTotal:     r.total, SecondsSinceStart: now.Sub(r.began).Seconds(),
 	}
 	rec.LatentStd = math.Sqrt(max(0, mean(termX0Sq)/world-rec.LatentMean*rec.LatentMean))
