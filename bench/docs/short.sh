@@ -17,7 +17,7 @@ value() {
 given=("$@") little=() command=
 for word in "$@"; do
 	case $word in
-	train | train-vae | sample | help)
+	train | train-vae | sample | bench | help)
 		command=$word
 		break
 		;;
@@ -55,6 +55,7 @@ train-vae)
 	for ((factor = ${factor:-4}; factor > 1; factor /= 2)); do widths+=,8; done
 	little=(--max-steps 2 --batch-size 2 --block-out-channels "$widths")
 	;;
+bench) little=(--model DiT-32x2x2/2 --image-size 16 --batch-size 2 --rounds 1 --steps 1) ;;
 sample)
 	little=(--num-sampling-steps 2)
 	samples=$(value --num-samples)

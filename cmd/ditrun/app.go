@@ -28,6 +28,7 @@ func commands() []*cli.Command {
 		launchCommand(),
 		sampleCommand(),
 		modelsCommand(),
+		benchCommand(),
 		convertCommand(),
 		inspectCommand(),
 		fetchCommand(),

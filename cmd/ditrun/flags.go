@@ -85,6 +85,8 @@ func mostOf(flag string) (most int, why string) {
 		return 1 << 10, ""
 	case "image-size", "latent-channels", "downsample", "layers-per-block", "norm-num-groups":
 		return 1 << 16, ""
+	case "rounds", "steps": // a sampling run has at most so many steps
+		return 1000, ""
 	case "num-samples":
 		return maxSamples, ""
 	case "batch-size", "global-batch-size", "gradient-accumulation-steps", "num-classes":

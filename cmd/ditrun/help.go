@@ -23,7 +23,7 @@ var commandGroups = []group{
 	{"Train", "train launch models"},
 	{"Sample", "sample"},
 	{"Weight files", "fetch inspect convert"},
-	{"This program", "doctor version completion help"},
+	{"This program", "bench doctor version completion help"},
 }
 
 // A section is a group with what its names stand for.

@@ -48,8 +48,13 @@ func (o *modelsOptions) check(func(string) bool) error {
 	if err := o.precision.Validate(); err != nil {
 		return ofFlag(err)
 	}
-	if o.imageSize.Height%pixelsPerLatent != 0 || o.imageSize.Width%pixelsPerLatent != 0 {
-		return usagef("--image-size %s: want multiples of %d, the pixels that become one of the latent", o.imageSize,
+	return checkLatentSize(o.imageSize)
+}
+
+// checkLatentSize returns a usage error unless pictures of a size have latents of an eighth of it.
+func checkLatentSize(size picture.Size) error {
+	if size.Height%pixelsPerLatent != 0 || size.Width%pixelsPerLatent != 0 {
+		return usagef("--image-size %s: want multiples of %d, the pixels that become one of the latent", size,
 			pixelsPerLatent)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -37,10 +38,10 @@ func (p Pictures) Images() []image.Image {
 	return images
 }
 
-// decoderAs returns v for decoding in a type. Its order of memory is row-major on CUDA too: channels last make
-// convolutions faster there, but norms slower by more.
-func decoderAs(s *torch.Scope, v *vae.AutoencoderKL, dtype torch.DType) *vae.AutoencoderKL {
-	return v.As(s, dtype, false)
+// Decoder returns v as it decodes in a precision. What is cast belongs to s. Its order of memory is row-major on CUDA
+// too: channels last make convolutions faster there, but norms slower by more.
+func Decoder(s *torch.Scope, v *vae.AutoencoderKL, p nn.Precision) *vae.AutoencoderKL {
+	return v.As(s, p.DType(), false)
 }
 
 // Decode turns scaled latents [n, C, I, J] into n pictures, rounded as [vae.RGB] does. It computes in the type of v.

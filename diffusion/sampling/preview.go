@@ -109,10 +109,10 @@ func (p *Preview) Draw(ctx context.Context, s *torch.Scope, model *dit.DiT, v *v
 	if err := precision.Validate(); err != nil {
 		return Pictures{}, err
 	}
-	s, dtype := precision.Scope(s), precision.DType()
-	z, err := Latents(ctx, s, model.As(s, dtype), p.Request)
+	s = precision.Scope(s)
+	z, err := Latents(ctx, s, model.As(s, precision.DType()), p.Request)
 	if err != nil {
 		return Pictures{}, err
 	}
-	return Decode(ctx, s, decoderAs(s, v, dtype), z, scalingFactor)
+	return Decode(ctx, s, Decoder(s, v, precision), z, scalingFactor)
 }

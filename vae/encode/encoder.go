@@ -63,7 +63,7 @@ func (e *encoder) run(ctx context.Context, w *latents.Writer) (err error) {
 	}()
 	e.last = time.Now()
 	return torch.Run(e.VAE.Device(), func(s *torch.Scope) error {
-		e.model = InPrecision(s, e.VAE, e.Precision)
+		e.model = Encoder(s, e.VAE, e.Precision)
 		return e.encode(ctx, e.Precision.Scope(s.NoGrad()), w, deliveries, taken)
 	})
 }
@@ -245,9 +245,9 @@ func (e *encoder) moments(s *torch.Scope, x *torch.Tensor) []float32 {
 	return out
 }
 
-// InPrecision returns v as it encodes in a precision. What is cast belongs to s. CUDA's convolutions of 16-bit numbers
-// want NHWC order.
-func InPrecision(s *torch.Scope, v *vae.AutoencoderKL, p nn.Precision) *vae.AutoencoderKL {
+// Encoder returns v as it encodes in a precision. What is cast belongs to s. CUDA's convolutions of 16-bit numbers want
+// NHWC order.
+func Encoder(s *torch.Scope, v *vae.AutoencoderKL, p nn.Precision) *vae.AutoencoderKL {
 	dtype := p.DType()
 	return v.As(s, dtype, dtype != torch.Float32 && s.Device().IsCUDA())
 }

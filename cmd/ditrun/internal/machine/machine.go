@@ -74,6 +74,15 @@ func ReadMemory() Memory {
 // Resident returns the memory that the process occupies, in bytes.
 func Resident() int64 { return kilobytes("/proc/self/status", "VmRSS") }
 
+// PeakResident returns the most memory that the process occupied since [ResetPeakResident], or since it began.
+func PeakResident() int64 { return kilobytes("/proc/self/status", "VmHWM") }
+
+// ResetPeakResident begins the time that [PeakResident] is about. It has no effect where the system does not let a
+// process do so.
+func ResetPeakResident() {
+	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0)
+}
+
 // NVIDIADriver returns the version of the NVIDIA driver, or "".
 func NVIDIADriver() string {
 	data, err := os.ReadFile("/proc/driver/nvidia/version")

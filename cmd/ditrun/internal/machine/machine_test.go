@@ -3,6 +3,8 @@ package machine
 import (
 	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestRead(t *testing.T) {
@@ -21,5 +23,29 @@ func TestRead(t *testing.T) {
 	}
 	if r := Resident(); r < 1<<20 || r > m.Total {
 		t.Errorf("resident: %d", r)
+	}
+}
+
+// TestPeakResident: what was used and given back counts until the peak is reset.
+func TestPeakResident(t *testing.T) {
+	const size = 256 << 20
+	before := PeakResident()
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < size; i += 4096 {
+		b[i] = 1
+	}
+	if err := unix.Munmap(b); err != nil {
+		t.Fatal(err)
+	}
+	peak := PeakResident()
+	if before < 1<<20 || peak < size {
+		t.Errorf("the peak is %d, before %d bytes more it was %d", peak, size, before)
+	}
+	ResetPeakResident()
+	if got := PeakResident(); got > peak-size/2 {
+		t.Errorf("after a reset the peak is %d, before it was %d", got, peak)
 	}
 }

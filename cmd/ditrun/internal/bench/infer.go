@@ -1,0 +1,188 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/saves"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
+	"github.com/ditrun/ditrun/torch/philox"
+	"github.com/ditrun/ditrun/vae"
+	"github.com/ditrun/ditrun/vae/encode"
+)
+
+// guidance is the scale of guided sampling. Its value has no effect on the time.
+const guidance = 4
+
+// Sample measures a sampling step: a round draws the latents of a batch in so many steps. Guidance, which doubles the
+// batch that goes through the model, is on where the model can be guided.
+func (j *Job) Sample(ctx context.Context) (f Figures, err error) {
+	err = j.run(func(s *torch.Scope) error {
+		weights, err := j.model(s)
+		if err != nil {
+			return err
+		}
+		defer nn.Close(weights)
+		m := weights.As(s, j.Precision.DType())
+		cfg, passes := m.Config(), 1.0
+		r := sampling.Request{Steps: strconv.Itoa(j.Steps)}
+		if cfg.HasClass() {
+			for i := range j.Batch {
+				r.Labels = append(r.Labels, int(randomLabel(cfg, i)))
+			}
+		} else {
+			r.NumSamples = j.Batch
+		}
+		if cfg.HasClass() && cfg.ClassDropoutProb > 0 {
+			r.CFGScale, passes = guidance, 2
+		}
+		rounds, err := j.measure(ctx, s, func(before int) error {
+			r.Progress = func(done, _ int) { j.progress(before + done) }
+			return s.Try(func(s *torch.Scope) error {
+				_, err := sampling.Latents(ctx, s, m, r)
+				return err
+			})
+		})
+		if err == nil {
+			f = NewFigures("sample", j.Batch, rounds).peak(j).arithmetic(j, passes*2*cfg.MACs()*float64(j.Batch))
+		}
+		return err
+	})
+	return f, err
+}
+
+// Encode measures the encoding of a batch of pictures, from bytes to moments in host memory, as `ditrun encode-latents`
+// does with what it has decoded and cropped, without mirrored pictures.
+func (j *Job) Encode(ctx context.Context) (f Figures, err error) {
+	pix, size := j.pixels(j.Batch), j.ImageSize
+	err = j.coding(func(s *torch.Scope, v *vae.AutoencoderKL) error {
+		v = encode.Encoder(s, v, j.Precision)
+		rounds, err := j.measure(ctx, s, j.eachStep(ctx, s, func(s *torch.Scope) error {
+			encode.Moments(s, v, vae.Pixels(s, pix, j.Batch, size.Height, size.Width))
+			return nil
+		}))
+		if err == nil {
+			macs := v.Config().EncodeMACs(size.Height, size.Width)
+			f = NewFigures("encode", j.Batch, rounds).peak(j).arithmetic(j, 2*macs*float64(j.Batch))
+		}
+		return err
+	})
+	return f, err
+}
+
+// Decode measures the decoding of a batch of latents into bytes in host memory, as `ditrun sample` does.
+func (j *Job) Decode(ctx context.Context) (f Figures, err error) {
+	size := j.ImageSize
+	err = j.coding(func(s *torch.Scope, v *vae.AutoencoderKL) error {
+		v, cfg := sampling.Decoder(s, v, j.Precision), v.Config()
+		indices := make([]int64, j.Batch)
+		for i := range indices {
+			indices[i] = int64(i)
+		}
+		z := s.PhiloxNormal(1, philox.TagStartNoise, 0, indices, cfg.LatentChannels, size.Height/cfg.Downsample(),
+			size.Width/cfg.Downsample())
+		rounds, err := j.measure(ctx, s, j.eachStep(ctx, s, func(s *torch.Scope) error {
+			_, err := sampling.Decode(ctx, s, v, z, cfg.ScalingFactor)
+			return err
+		}))
+		if err == nil {
+			macs := cfg.DecodeMACs(size.Height, size.Width)
+			f = NewFigures("decode", j.Batch, rounds).peak(j).arithmetic(j, 2*macs*float64(j.Batch))
+		}
+		return err
+	})
+	return f, err
+}
+
+// coding calls f with the autoencoder and a scope in the precision of the job.
+func (j *Job) coding(f func(s *torch.Scope, v *vae.AutoencoderKL) error) error {
+	v, err := j.autoencoder()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	return j.run(func(s *torch.Scope) error { return f(s, v) })
+}
+
+// Load measures how long it takes to open a checkpoint and to have its weights on the device. One that this makes is
+// in the file system's cache then. A round is one load.
+func (j *Job) Load(ctx context.Context) (f Figures, err error) {
+	var path, name string
+	if j.Weights != nil {
+		path, name = j.Weights.Path, j.Weights.Config.Name()
+	} else {
+		dir, err := os.MkdirTemp("", "ditrun-bench-")
+		if err != nil {
+			return f, err
+		}
+		defer os.RemoveAll(dir)
+		path = filepath.Join(dir, saves.EMAName)
+		if err := j.save(path); err != nil {
+			return f, err
+		}
+	}
+	file, err := os.Stat(path)
+	if err != nil {
+		return f, err
+	}
+	var rounds []float64
+	j.resetPeak()
+	for i := range j.Rounds + 1 {
+		if ctx.Err() != nil {
+			return f, context.Cause(ctx)
+		}
+		seconds, err := j.loadOnce(path, name)
+		if err != nil {
+			return f, err
+		}
+		if i > 0 {
+			rounds = append(rounds, seconds)
+		}
+		j.progress(i + 1)
+	}
+	f = NewFigures("load", 0, rounds).peak(j)
+	f.Bytes = file.Size()
+	return f, nil
+}
+
+func (j *Job) loadOnce(path, model string) (seconds float64, err error) {
+	err = j.run(func(s *torch.Scope) error {
+		start := time.Now()
+		w, err := dit.Read(path, model)
+		if err != nil {
+			return err
+		}
+		defer w.Close()
+		m, err := w.Load(s)
+		if err != nil {
+			return err
+		}
+		defer nn.Close(m)
+		s.Synchronize()
+		seconds = time.Since(start).Seconds()
+		return nil
+	})
+	return seconds, err
+}
+
+// save writes a made-up model.
+func (j *Job) save(path string) error {
+	return torch.Run(torch.CPU, func(s *torch.Scope) error {
+		m, err := j.model(s.NoGrad())
+		if err != nil {
+			return err
+		}
+		defer nn.Close(m)
+		if err := m.Save(path, dit.Info{ImageSize: j.ImageSize.Height, ScalingFactor: 1}); err != nil {
+			return fmt.Errorf("write a checkpoint to load: %w", err)
+		}
+		return nil
+	})
+}

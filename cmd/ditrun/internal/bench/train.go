@@ -1,0 +1,117 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"math"
+	"time"
+
+	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/diffusion/training/samples"
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/philox"
+)
+
+// errMeasured ends a run of training.
+var errMeasured = errors.New("measured")
+
+// Train measures a training step, as `ditrun train` makes it, on one batch of made-up latents that are in memory. First
+// is when the first step ended.
+func (j *Job) Train(ctx context.Context) (f Figures, first time.Time, err error) {
+	cfg := training.DefaultConfig
+	cfg.Model, cfg.ImageSize, cfg.GlobalBatchSize, cfg.Precision = j.Model, j.ImageSize, j.Batch, j.Precision
+	cfg.Epochs, cfg.MaxSteps, cfg.FlipProb = 0, math.MaxInt32, 0
+	cfg.LogEvery, cfg.CkptEvery = math.MaxInt32, math.MaxInt32
+	if j.Weights != nil {
+		cfg.Init = j.Weights
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var rounds []float64
+	var began time.Time
+	step := func(n int) {
+		if n%j.Steps == 0 || n == 1 {
+			if err := j.Device.Synchronize(); err != nil {
+				cancel(err)
+				return
+			}
+		}
+		now := time.Now()
+		if n == 1 {
+			first = now
+		}
+		j.progress(n)
+		if n%j.Steps != 0 {
+			return
+		}
+		if n > j.Steps {
+			rounds = append(rounds, now.Sub(began).Seconds()/float64(j.Steps))
+		}
+		if began = now; len(rounds) == j.Rounds {
+			cancel(errMeasured)
+		}
+	}
+	j.resetPeak()
+	_, err = training.Run(ctx, training.Job{Device: j.Device, Config: cfg, Source: newRandomLatents(cfg),
+		Hooks: training.Hooks{Step: step}})
+	if !errors.Is(err, errMeasured) {
+		return f, first, err
+	}
+	return NewFigures("train", j.Batch, rounds).peak(j).arithmetic(j, cfg.StepFLOPs()), first, nil
+}
+
+// randomLatents is a source that gives one batch again and again.
+type randomLatents struct {
+	set     samples.Set
+	moments []float32
+	labels  []int64
+	ids     []int
+}
+
+func newRandomLatents(cfg training.Config) *randomLatents {
+	m, n := cfg.Model, cfg.GlobalBatchSize
+	const scale = 0.18215 // takes the latents to a deviation of 1, as Stable Diffusion's
+	r := &randomLatents{set: samples.Set{Name: "random latents", Samples: n, Channels: m.InChannels,
+		Height: m.InputSize, Width: m.Width(), ImageSize: cfg.ImageSize, ScalingFactor: scale}}
+	size := m.InChannels * m.InputSize * m.Width()
+	r.moments = make([]float32, n*2*size)
+	for i := range n {
+		mean, logVar := r.moments[i*2*size:][:size], r.moments[i*2*size+size:][:size]
+		philox.Normals(mean, 1, philox.TagPosterior, 0, uint64(i))
+		for k := range mean {
+			mean[k] /= scale
+			logVar[k] = -6
+		}
+		r.labels, r.ids = append(r.labels, randomLabel(m, i)), append(r.ids, i)
+	}
+	return r
+}
+
+// randomLabel is the class of picture i.
+func randomLabel(m dit.Config, i int) int64 {
+	if !m.HasClass() {
+		return 0
+	}
+	return int64(philox.Intn(m.NumClasses, 1, philox.TagLabel, 0, uint64(i)))
+}
+
+// Set describes the latents.
+func (r *randomLatents) Set() samples.Set { return r.set }
+
+// Batches yields the batch for each step.
+func (r *randomLatents) Batches(ctx context.Context, o stream.Options) iter.Seq2[samples.Batch, error] {
+	moments := func(s *torch.Scope) *torch.Tensor {
+		return torch.From(s, r.moments, len(r.ids), 2*r.set.Channels, r.set.Height, r.set.Width)
+	}
+	return func(yield func(samples.Batch, error) bool) {
+		for step := o.StartStep; step < o.MaxSteps && ctx.Err() == nil; step++ {
+			b := &stream.Batch{Position: stream.Position{Step: step, Batch: step}, IDs: r.ids, Labels: r.labels}
+			if !yield(samples.Batch{Batch: b, Moments: moments}, nil) {
+				return
+			}
+		}
+	}
+}
