@@ -13,7 +13,8 @@ func TestAttentionBackend(t *testing.T) {
 		s = s.NoGrad()
 		q := s.Zeros(torch.Float32, 1, 2, 16, 64)
 		got := s.AttentionBackend(q, q, q)
-		if s.Device() == torch.CPU && got != "flash" || !slices.Contains([]string{"math", "flash", "efficient", "cudnn"}, got) {
+		if s.Device() == torch.CPU && got != "flash" ||
+			!slices.Contains([]string{"math", "flash", "efficient", "cudnn"}, got) {
 			t.Errorf("float32: %q", got)
 		}
 		// No kernel takes these.

@@ -52,7 +52,8 @@ func outOfMemory(text string) string {
 			line += fmt.Sprintf(", %s more in pieces between tensors", m[1])
 		}
 		// Where this process is not named, one of the others may be this one, under its number outside a container.
-		if held := sizeOfHeld.FindAllStringSubmatch(text, -1); strings.Contains(text, "this process has") && held != nil {
+		held := sizeOfHeld.FindAllStringSubmatch(text, -1)
+		if held != nil && strings.Contains(text, "this process has") {
 			var sizes []string
 			for _, m := range held {
 				sizes = append(sizes, m[1])

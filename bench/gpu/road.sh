@@ -113,8 +113,8 @@ if gpu; then
 	# 64 pictures of 4096 pixels a side take more than any GPU has.
 	echo "\$ ditrun encode-latents, too large" >>log
 	code=0
-	"$ditrun" encode-latents --data pictures --vae vae --out large --image-size 4096 --batch-size 64 --device "$device" \
-		>large.log 2>&1 || code=$?
+	"$ditrun" encode-latents --data pictures --vae vae --out large --image-size 4096 --batch-size 64 \
+		--device "$device" >large.log 2>&1 || code=$?
 	cat large.log >>log
 	if [ $code != 1 ] || ! grep -q '^ditrun: error: .*out of memory on cuda:[0-9]*: asked for .* are free' large.log ||
 		grep -q PyTorch large.log; then

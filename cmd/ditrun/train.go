@@ -188,9 +188,9 @@ func (t *trainJob) train(job training.Job, start runStart, metrics net.Listener)
 	if err != nil {
 		return err
 	}
-	loop := &trainLog{env: t.env, dev: t.dev, folder: folder, preview: preview, failing: map[string]bool{}, last: start.last,
-		endWait: t.waiting("loading the model"),
-		before:  time.Duration(float64(start.last.Seconds) * float64(time.Second))}
+	loop := &trainLog{env: t.env, dev: t.dev, folder: folder, preview: preview, failing: map[string]bool{},
+		last: start.last, endWait: t.waiting("loading the model"),
+		before: time.Duration(float64(start.last.Seconds) * float64(time.Second))}
 	if peak, ok := machine.PeakTFLOPS(t.dev.Name(), string(job.Config.Precision)); ok {
 		loop.peak = peak * float64(t.group.World())
 	}

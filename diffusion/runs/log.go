@@ -60,7 +60,7 @@ type Step struct {
 	// the most that tensors on the GPU took at once so far; without a GPU what the process takes of the host's memory
 	MemoryBytes     int64     `json:"memory_bytes,omitempty"`
 	HostMemoryBytes int64     `json:"host_memory_bytes,omitempty"` // beside a GPU: what the process takes of the host's
-	Seconds         Number    `json:"seconds"`                     // of training so far, earlier parts of a resumed run included
+	Seconds         Number    `json:"seconds"`                     // of training, with what a resumed run did before
 	Time            time.Time `json:"time"`                        // filled in by Log when zero
 }
 

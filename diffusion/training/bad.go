@@ -231,8 +231,8 @@ func (r *runner) tooLarge(s *torch.Scope, b samples.Batch, cause error) error {
 		recompute = "; --recompute-activations fits more, and takes a third longer"
 	}
 	if low == 0 {
-		return &BatchError{fmt.Errorf("%w: not even one sample fits: take a smaller model, or bf16%s", cause, recompute),
-			n, 0}
+		err := fmt.Errorf("%w: not even one sample fits: take a smaller model, or bf16%s", cause, recompute)
+		return &BatchError{err, n, 0}
 	}
 	parts := r.cfg.parts()
 	for each := n * parts; each/parts > low || each%parts != 0; {

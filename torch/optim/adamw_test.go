@@ -112,8 +112,8 @@ func TestAdamWEqualsPyTorch(t *testing.T) {
 					}
 					s.Sub(func(s *torch.Scope) *torch.Tensor {
 						check := func(name, kind string, got *torch.Tensor) {
-							if e := torchtest.Relative(s, got,
-								r.Tensor(s, fmt.Sprintf("%s.%d.%s.%s", variant, k, name, kind))); !(e < limit(t, kind)) {
+							want := r.Tensor(s, fmt.Sprintf("%s.%d.%s.%s", variant, k, name, kind))
+							if e := torchtest.Relative(s, got, want); !(e < limit(t, kind)) {
 								t.Errorf("step %d: %s of %s: relative error %.2g", k, kind, name, e)
 							}
 						}
