@@ -14,6 +14,20 @@ import (
 // and what it was given, and nothing is left behind.
 func TestOperationErrors(t *testing.T) {
 	ones := func(s *torch.Scope, dims ...int) *torch.Tensor { return s.Ones(torch.Float32, dims...) }
+	fillWith := func(ids *torch.Tensor, id byte) {
+		err := ids.Fill(func(p []byte, _ int64) error {
+			for i := range p {
+				p[i] = 0
+				if i%8 == 0 {
+					p[i] = id
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
 	for _, c := range []struct {
 		op   string
 		kind error
@@ -52,6 +66,16 @@ func TestOperationErrors(t *testing.T) {
 		{"Embedding", nil, []string{"index 7 is out of range"}, func(s *torch.Scope) { // which it was not at first
 			ids := torch.From(s, []int64{1, 2}, 2)
 			s.Fill_(s.Narrow(ids, 0, 1, 1), 7)
+			s.Embedding(ones(s, 4, 2), ids)
+		}},
+		{"Embedding", nil, []string{"index 8 is out of range"}, func(s *torch.Scope) { // nor here, in all its memory
+			ids := torch.From(s, []int64{1, 2}, 2)
+			fillWith(ids, 8)
+			s.Embedding(ones(s, 4, 2), ids)
+		}},
+		{"Embedding", nil, []string{"index 9 is out of range"}, func(s *torch.Scope) { // nor in a part of it
+			ids := torch.From(s, []int64{1, 2}, 2)
+			fillWith(s.Narrow(ids, 0, 1, 1), 9)
 			s.Embedding(ones(s, 4, 2), ids)
 		}},
 		{"Embedding", nil, []string{"index 0 is out of range: want 0 to -1"}, func(s *torch.Scope) {

@@ -335,6 +335,8 @@ dt_error *dt_host_bytes(dt_tensor h, void **p) {
   return guard([&] {
     bool plain = h->t.device().is_cpu() && h->t.is_contiguous();
     *p = plain ? h->t.mutable_data_ptr() : nullptr;
+    // Who writes there leaves no trace: what is remembered of the tensor and its views ends here.
+    if (plain) h->t.unsafeGetTensorImpl()->bump_version();
   });
 }
 
