@@ -108,7 +108,9 @@ func benchCommand() *cli.Command {
 		},
 		check: o.check,
 		alone: true,
-		run:   func(e *env) error { return runBench(e, o) },
+		run: func(e *env) error {
+			return withLessMemory(runBench(e, o), "a smaller --batch-size, and --precision bf16, take less")
+		},
 	})
 }
 

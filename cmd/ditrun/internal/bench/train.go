@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"math"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/philox"
 )
@@ -58,9 +60,22 @@ func (j *Job) Train(ctx context.Context) (f Figures, first time.Time, err error)
 	_, err = training.Run(ctx, training.Job{Device: j.Device, Config: cfg, Source: newRandomLatents(cfg),
 		Hooks: training.Hooks{Step: step}})
 	if !errors.Is(err, errMeasured) {
-		return f, first, err
+		return f, first, ofMemory(err)
 	}
 	return NewFigures("train", j.Batch, rounds).peak(j).arithmetic(j, cfg.StepFLOPs()), first, nil
+}
+
+// ofMemory says of a batch that does not fit into memory what would, without the flags of `ditrun train`.
+func ofMemory(err error) error {
+	var batch *training.BatchError
+	if !errors.As(err, &batch) {
+		return err
+	}
+	cause := errors.Unwrap(batch.Err)
+	if batch.Fit == 0 {
+		return fmt.Errorf("%w: not even one picture fits", cause)
+	}
+	return fmt.Errorf("%w: %s do not fit, %d would", cause, names.Plural(batch.Samples, "picture"), batch.Fit)
 }
 
 // randomLatents is a source that gives one batch again and again.
