@@ -95,7 +95,7 @@ func (t *trainJob) openFolder() (start runStart, err error) {
 		Config: config, ConfigHash: hash, Derived: t.derived, Command: os.Args, Libtorch: torch.BuildInfo(),
 		Device: describeDevice(t.dev), From: point.original}
 	if o.Attention, err = t.config.Model.AttentionBackend(t.dev, t.config.Precision.DType()); err != nil {
-		return start, err
+		t.warn("%v: run.json will not name the kernels of attention", err)
 	}
 	console := func(line string) { t.printf("%s", line) }
 	if point.continues {
