@@ -13,7 +13,7 @@ if cmp -s "$here/nvcc.txt" "$dest/pins.txt"; then
 fi
 for nvcc in "$(command -v nvcc || true)" /usr/local/cuda/bin/nvcc; do
 	[ -x "$nvcc" ] || continue
-	release=$("$nvcc" --version | sed -n 's/.*release \([0-9]*\)\..*/\1/p')
+	release=$("$nvcc" --version | sed -n 's/.*release \([0-9]*\)\..*/\1/p') || continue # it does not run
 	if [ "${release:-0}" -ge 12 ]; then
 		echo "$nvcc"
 		exit
