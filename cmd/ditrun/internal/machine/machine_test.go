@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"os"
 	"runtime"
 	"testing"
 
@@ -28,6 +29,9 @@ func TestRead(t *testing.T) {
 
 // TestPeakResident: what was used and given back counts until the peak is reset.
 func TestPeakResident(t *testing.T) {
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
+		t.Skipf("this system does not let a process reset its peak: %v", err)
+	}
 	const size = 256 << 20
 	before := PeakResident()
 	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
