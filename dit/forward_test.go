@@ -247,7 +247,8 @@ func TestBFloat16(t *testing.T) {
 }
 
 // The error of bfloat16 does not add up over the 28 blocks of DiT-XL/2. Found: 0.37 % of the output and 0.46 % of the
-// gradient, as lengths of vectors; with a sum that is rounded after each block 1.4 % and 1.3 %.
+// gradient, as lengths of vectors; with a sum that is rounded after each block 1.4 % and 1.3 %. The limit is 1 %: how
+// products round differs between the kernels of oneDNN for processors with AVX512-BF16, with AMX and with neither.
 func TestDepthUnderBFloat16(t *testing.T) {
 	cfg, err := Named("DiT-96x28x4/2")
 	if err != nil {
@@ -296,8 +297,8 @@ func TestDepthUnderBFloat16(t *testing.T) {
 		}
 		output, gradient := relative(0, 1), relative(1, len(want))
 		t.Logf("%.2g of the output, %.2g of the gradient", output, gradient)
-		if !(output < 0.007) || !(gradient < 0.007) {
-			t.Errorf("relative error %.2g of the output, %.2g of the gradient, want less than 0.007", output, gradient)
+		if !(output < 0.01) || !(gradient < 0.01) {
+			t.Errorf("relative error %.2g of the output, %.2g of the gradient, want less than 0.01", output, gradient)
 		}
 		return nil
 	})

@@ -35,8 +35,9 @@ func TestLatentsUnderBFloat16(t *testing.T) {
 						e := torchtest.Relative(s, got, want)
 						t.Logf("%s, %s, %s, scale %v: %.1e of the largest latent", block, condition, sampler, scale, e)
 						// bfloat16 is off by up to 2^-9 of a number, and guidance multiplies the difference of two
-						// passes. Found: 2.4e-3 without guidance, 5.9e-3 at 3.
-						if limit := scale / 256; got.DType() != torch.Float32 || !(e > 1e-5) || !(e < limit) {
+						// passes. Found: 2.4e-3 without guidance, 5.9e-3 at 3, on one processor; others round
+						// products otherwise, as oneDNN has kernels for AVX512-BF16, for AMX and for neither.
+						if limit := 2 * scale / 256; got.DType() != torch.Float32 || !(e > 1e-5) || !(e < limit) {
 							t.Errorf("%s, %s, %s, scale %v: %v, relative error %.2g, want at most %.2g", block,
 								condition, sampler, scale, got, e, limit)
 						}
