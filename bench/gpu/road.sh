@@ -54,20 +54,30 @@ for p in $precisions; do
 	say "encode-latents in $p"
 done
 
-# A run, and one that is killed once it has a checkpoint and then goes on, end with the same bytes.
-steps=200
+# A run that is killed once it has a checkpoint and then goes on, and one that is not, end with the same bytes. One that
+# was done before it could be killed is made again, with twice the steps.
 sums() { (cd "$1/checkpoints/$(printf %07d $steps)" && sha256sum ./*.safetensors); }
 for p in $precisions; do
-	train=(train --data "latents-$p" --vae vae --model DiT-64x2x4/2 --global-batch-size 16 --max-steps $steps
-		--ckpt-every 40 --log-every 40 --precision "$p" --deterministic)
-	run "${train[@]}" --run-dir "whole-$p"
-	"$ditrun" "${train[@]}" --run-dir "killed-$p" --device "$device" >>log 2>&1 &
-	pid=$!
-	while kill -0 $pid 2>/dev/null && [ ! -e "killed-$p/checkpoints/latest" ]; do sleep 0.01; done
-	kill -9 $pid 2>/dev/null || fail "train in $p: ended before it could be killed"
-	wait $pid 2>/dev/null || true
-	[ ! -e "killed-$p/checkpoints/$(printf %07d $steps)" ] || fail "train in $p: was done before it could be killed"
+	for steps in 200 400 800 1600; do
+		train=(train --data "latents-$p" --vae vae --model DiT-64x2x4/2 --global-batch-size 16 --max-steps $steps
+			--ckpt-every 40 --log-every 40 --precision "$p" --deterministic)
+		rm -rf "killed-$p"
+		"$ditrun" "${train[@]}" --run-dir "killed-$p" --device "$device" >>log 2>&1 &
+		pid=$!
+		while kill -0 $pid 2>/dev/null && [ ! -e "killed-$p/checkpoints/latest" ]; do sleep 0.01; done
+		kill -9 $pid 2>/dev/null || true
+		code=0
+		wait $pid 2>/dev/null || code=$?
+		case $code in
+		0 | 137) ;;
+		*) fail "train in $p: exit code $code" ;;
+		esac
+		last=killed-$p/checkpoints/$(printf %07d $steps)
+		[ -e "$last" ] || break
+	done
+	[ ! -e "$last" ] || fail "train in $p: $steps steps were done before it could be killed"
 	run "${train[@]}" --run-dir "killed-$p" --resume auto
+	run "${train[@]}" --run-dir "whole-$p"
 	[ "$(sums "whole-$p")" = "$(sums "killed-$p")" ] ||
 		fail "train in $p: a run that was killed and resumed ends with other weights, averages or moments"
 	say "train in $p, killed and resumed: the same bytes"
