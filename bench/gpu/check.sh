@@ -11,4 +11,5 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 tar -C "$work" -xJf build/gpu-check.tar.xz
 libtorch=${LIBTORCH:-$(cat "$root/build/libtorch")}
-DEVICE=cpu TESTS=${1:-quick} LIMIT=36000 TESTS_LIMIT=36000 TEST_TIMEOUT=3600 LIBTORCH=$libtorch "$work/gpu-check/run.sh"
+export LIMIT=36000 TESTS_LIMIT=36000 TEST_TIMEOUT=3600 ROAD_LIMIT=3600
+DEVICE=cpu TESTS=${1:-quick} LIBTORCH=$libtorch "$work/gpu-check/run.sh"

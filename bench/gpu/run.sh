@@ -62,8 +62,9 @@ run_tests() {
 			pattern=$(awk -v folder="$folder" '$1 == folder { print $2 }' quick.txt)
 			[ -n "$pattern" ] || continue
 		fi
-		(cd "pkg/$folder" && timeout "${TEST_TIMEOUT:-90}" "$top/bin/$name.test" -test.v -test.run "$pattern") \
-			>"$LOG/test-$name.log" 2>&1
+		# In the foreground it stays in the process group that the timeout of the part stops.
+		(cd "pkg/$folder" && timeout --foreground -k 5 "${TEST_TIMEOUT:-90}" "$top/bin/$name.test" \
+			-test.v -test.run "$pattern") >"$LOG/test-$name.log" 2>&1
 		rc=$?
 		awk -f gotest.awk "$LOG/test-$name.log"
 		count() { grep -c "^ *--- $1" "$LOG/test-$name.log"; }
@@ -82,7 +83,7 @@ if part doctor 60 bin/ditrun doctor --device "$device"; then
 	part tests "${TESTS_LIMIT:-200}" bash -c run_tests
 	grep 'exit code' "$log/tests.log" | tee -a "$out/summary.txt"
 	grep -hE '^ *--- FAIL' "$log"/test-*.log | sort | uniq | head -100 | tee -a "$out/summary.txt"
-	part road 90 ./road.sh bin/ditrun "$device" "$out/road"
+	part road "${ROAD_LIMIT:-90}" ./road.sh bin/ditrun "$device" "$out/road"
 	grep '^road:' "$log/road.log" | tee -a "$out/summary.txt"
 	mv "$out/road/log" "$log/road-commands.log" 2>/dev/null
 	if [ -n "${DIT_SRC:-}" ] && [ -e bench/speed/compare.py ]; then
