@@ -76,10 +76,8 @@ func (o *benchOptions) check(given func(string) bool) error {
 		return usagef("--image-size %s: the model of --ckpt has a size", o.imageSize)
 	}
 	o.ckptGiven = o.ckpt
-	if o.ckpt == "" && o.model != "" {
-		if _, err := dit.Named(o.model); err != nil {
-			return ofFlag(err)
-		}
+	if err := checkModel(o.model); err != nil {
+		return err
 	}
 	o.imageSize = cmp.Or(o.imageSize, picture.Square(256))
 	return checkLatentSize(o.imageSize)
@@ -151,7 +149,7 @@ func runBench(e *env, o *benchOptions) error {
 	if job.Weights != nil {
 		defer job.Weights.Close()
 	}
-	if err := checkAutoencoder(job); err != nil {
+	if err := o.checkAutoencoder(job, works); err != nil {
 		return err
 	}
 	b := &benchRun{env: e, options: o, job: job}
@@ -190,8 +188,8 @@ func (o *benchOptions) job(dev torch.Device) (*bench.Job, error) {
 			return nil, err
 		}
 		job.Model = job.Weights.Config
-		job.ImageSize = picture.Size{Height: job.Model.InputSize * pixelsPerLatent,
-			Width: job.Model.Width() * pixelsPerLatent}
+		height := cmp.Or(job.Weights.ImageSize, job.Model.InputSize*pixelsPerLatent)
+		job.ImageSize = picture.Size{Height: height, Width: height * job.Model.Width() / job.Model.InputSize}
 		if job.Model.HasText() {
 			job.Weights.Close()
 			return nil, fmt.Errorf("--ckpt %s: a model of text, want one of classes or of nothing", o.ckpt)
@@ -199,8 +197,8 @@ func (o *benchOptions) job(dev torch.Device) (*bench.Job, error) {
 		return job, nil
 	}
 	o.model = cmp.Or(o.model, model)
-	if job.Model, err = dit.Named(o.model); err != nil {
-		return nil, ofFlag(err)
+	if job.Model, err = modelNamed(o.model); err != nil {
+		return nil, err
 	}
 	job.Model.SetInput(o.imageSize.Height/pixelsPerLatent, o.imageSize.Width/pixelsPerLatent)
 	if err := job.Model.Validate(); err != nil {
@@ -209,8 +207,8 @@ func (o *benchOptions) job(dev torch.Device) (*bench.Job, error) {
 	return job, nil
 }
 
-// checkAutoencoder looks, before anything is measured, whether pictures of the size can be encoded.
-func checkAutoencoder(job *bench.Job) error {
+// checkAutoencoder looks, before anything is measured, whether pictures of the size can be encoded where works need it.
+func (o *benchOptions) checkAutoencoder(job *bench.Job, works []string) error {
 	cfg := vae.StableDiffusion()
 	if job.VAE != "" {
 		w, err := vae.Read(job.VAE)
@@ -220,7 +218,14 @@ func checkAutoencoder(job *bench.Job) error {
 		defer w.Close()
 		cfg = w.Config
 	}
-	return ofFlag(cfg.CheckImageSize(job.ImageSize.Height, job.ImageSize.Width))
+	if !slices.Contains(works, "encode") && !slices.Contains(works, "decode") {
+		return nil
+	}
+	err := cfg.CheckImageSize(job.ImageSize.Height, job.ImageSize.Width)
+	if err != nil && o.ckpt != "" {
+		return withHint(fmt.Errorf("--ckpt %s: %w", o.ckptGiven, err), "give the autoencoder of its latents with --vae")
+	}
+	return ofFlag(err)
 }
 
 // A benchRun is what one command line measures.

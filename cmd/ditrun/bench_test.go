@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/bench"
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 )
 
 // smallBench are flags with which a work takes no time.
@@ -89,7 +92,7 @@ func TestBenchTakesWeights(t *testing.T) {
 	}
 	for _, work := range []string{"train", "sample", "load"} {
 		got := benched(t, work, "--ckpt", r.run, "--batch-size", "4", "--rounds", "1", "--steps", "2")
-		if got.Model != "DiT-16x1x2/2" || got.ImageSize != "32" || len(got.Works) != 1 || got.Works[0].Work != work {
+		if got.Model != "DiT-16x1x2/2" || got.ImageSize != "8" || len(got.Works) != 1 || got.Works[0].Work != work {
 			t.Errorf("%s: %+v", work, got)
 		}
 		if work == "load" && got.Works[0].Bytes != file.Size() {
@@ -99,6 +102,29 @@ func TestBenchTakesWeights(t *testing.T) {
 			t.Errorf("%s: the first step was at %v", work, got.FirstStep)
 		}
 	}
+	// Pictures of three pixels to a latent, and of two shapes: Stable Diffusion's autoencoder cannot encode them.
+	wide := filepath.Join(t.TempDir(), "wide.safetensors")
+	if err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		cfg, err := dit.Named("DiT-16x1x2/2")
+		if err != nil {
+			return err
+		}
+		cfg.SetInput(4, 6)
+		m, err := dit.New(s, cfg)
+		if err != nil {
+			return err
+		}
+		defer nn.Close(m)
+		return m.Save(wide, dit.Info{ImageSize: 12, ScalingFactor: 1})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := benched(t, "sample", "--ckpt", wide, "--batch-size", "1", "--rounds", "1"); got.ImageSize != "12x18" {
+		t.Errorf("pictures of %s pixels, want 12x18", got.ImageSize)
+	}
+	ditrun(t, "bench", "--ckpt", wide).refused(t, 1, "--ckpt "+wide+": image-size 12: want a multiple of 8",
+		"hint: give the autoencoder of its latents with --vae")
+	ditrun(t, "bench", "--ckpt", wide, "--model", "XL/2").refused(t, 2, "did you mean DiT-XL/2?")
 	for _, path := range []string{filepath.Join(r.vae, "config.json"), filepath.Join(r.vae, "none")} {
 		ditrun(t, "bench", "--vae", path).refused(t, 1, path) // before anything is measured
 	}
