@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"path/filepath"
 
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
@@ -80,6 +79,6 @@ func (t *trainJob) compareAutoencoders() {
 	}
 	t.warn("the %s of %s are of another autoencoder (%s, sha256 %.12s...) than those that --init-from %s was trained "+
 		"on (%s, sha256 %.12s...): the model has to learn them anew", t.samples(), set.Name,
-		cmp.Or(set.VAEName, filepath.Base(t.options.vae)), set.VAE, t.options.initFrom, cmp.Or(w.VAEName, "no name"),
+		cmp.Or(set.VAEName, "no name"), set.VAE, t.options.initFrom, cmp.Or(w.VAEName, "no name"),
 		w.VAE)
 }

@@ -50,7 +50,7 @@ func (t *trainJob) checkPictures() error {
 	if err != nil {
 		return err
 	}
-	if t.source, err = samples.Pictures(left, t.vae, t.set.ImageSize, t.workers); err != nil {
+	if t.source, err = samples.Pictures(left, t.vae, t.set.VAEName, t.set.ImageSize, t.workers); err != nil {
 		return err
 	}
 	name := t.set.Name

@@ -9,6 +9,7 @@ import (
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
@@ -111,8 +112,9 @@ func (o *trainOptions) findVAE(e *env, set *latents.Set) error {
 	if o.vae = findAutoencoder(made.Name, made.SHA256, ".", filepath.Dir(filepath.Clean(o.data))); o.vae != "" {
 		e.printf("vae     %s, which made the latents", o.vae)
 	} else if o.config.SampleEvery > 0 {
-		return withHint(usagef("train: --sample-every needs --vae"), "give the autoencoder that made the latents, "+
-			"%s (sha256 %.12s...)", made.Name, made.SHA256)
+		missing := &sampling.VAEError{Name: made.Name, SHA256: made.SHA256}
+		return withHint(usagef("--sample-every: the autoencoder that made the latents, %s (sha256 %.12s...), is not "+
+			"in this folder, beside the latents or in the cache", made.Name, made.SHA256), "%s", hintOfVAE(missing))
 	}
 	return nil
 }
@@ -151,7 +153,7 @@ func (t *trainInput) openPictures(e *env, o *trainOptions, process dist.Env) (er
 	size := cmp.Or(o.imageSize, picture.Square(t.vae.Config().SampleSize))
 	t.catalogue = src
 	t.workers = cmp.Or(o.pictures.numWorkers, max(1, (runtime.GOMAXPROCS(0)-1)/max(1, process.LocalWorld)))
-	if t.source, err = samples.Pictures(src, t.vae, size, t.workers); err != nil {
+	if t.source, err = samples.Pictures(src, t.vae, nameOfVAE(o.vae), size, t.workers); err != nil {
 		return ofFlag(err)
 	}
 	if process.Rank == 0 {

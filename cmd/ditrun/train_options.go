@@ -246,10 +246,6 @@ func (o *trainOptions) check(given func(string) bool) error {
 	if err := o.pictures.check(); err != nil {
 		return err
 	}
-	if c.SampleEvery > 0 && o.vae == "" && !o.hasLatents() { // which know theirs
-		return withHint(usagef("train: --sample-every needs --vae"),
-			"give the folder that encode-latents was given with --vae")
-	}
 	var err error
 	if c.Model, err = modelNamed(o.model); err != nil {
 		return err

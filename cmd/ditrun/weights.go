@@ -232,16 +232,24 @@ func withVAEHint(err error) error {
 	if !errors.As(err, &missing) {
 		return err
 	}
+	return withHint(err, "%s", hintOfVAE(missing))
+}
+
+// hintOfVAE says how to give the autoencoder that is missing.
+func hintOfVAE(missing *sampling.VAEError) string {
 	known, _ := hub.Parse(missing.Name)
 	cached := hub.NameOf(missing.Path)
 	switch {
 	case cached != "" && isMissing(missing):
-		return withHint(err, "it was in the cache: give --vae %s --fetch", cached)
+		return fmt.Sprintf("it was in the cache: give --vae %s --fetch", cached)
 	case missing.Path == "" && known.Known.Name != "":
-		return withHint(err, "give --vae %s, with --fetch where the cache lacks it", missing.Name)
+		return fmt.Sprintf("give --vae %s, with --fetch where the cache lacks it", missing.Name)
 	case missing.Path == "" && missing.SHA256 == "":
-		return withHint(err, "give the autoencoder of its latents with --vae; `ditrun fetch sd-vae-ft-ema` gets that "+
-			"of the published models")
+		return "give the autoencoder of its latents with --vae; `ditrun fetch sd-vae-ft-ema` gets that of the " +
+			"published models"
 	}
-	return withHint(err, "give the autoencoder that made the latents with --vae")
+	return "give the autoencoder that made the latents with --vae"
 }
+
+// nameOfVAE is what a run that encodes pictures calls the autoencoder of a path: as findAutoencoder looks for it.
+func nameOfVAE(path string) string { return cmp.Or(hub.NameOf(path), filepath.Base(path)) }

@@ -352,8 +352,10 @@ func TestRunLearnsItsAutoencoder(t *testing.T) {
 	if err := os.CopyFS("data/latents", os.DirFS(r.latents)); err != nil {
 		t.Fatal(err)
 	}
-	ditrun(t, train("data/latents", "no", "--sample-every", "2")...).refused(t, 2, "train: --sample-every needs --vae",
-		"hint: give the autoencoder that made the latents, vae (sha256 ")
+	ditrun(t, train("data/latents", "no", "--sample-every", "2")...).refused(t, 2,
+		"--sample-every: the autoencoder that made the latents, vae (sha256 ",
+		"...), is not in this folder, beside the latents or in the cache",
+		"hint: give the autoencoder that made the latents with --vae\n")
 	mustRun(t, train("data/latents", "nowhere")...)
 	knows("nowhere", "")
 	ditrun(t, append(sample, "nowhere")...).refused(t, 1, "nowhere/config.yaml names none: its latents were made by "+
@@ -372,15 +374,20 @@ func TestRunLearnsItsAutoencoder(t *testing.T) {
 	knows("cached", filepath.Join(os.Getenv("HF_HOME"), "hub", "models--stabilityai--sd-vae-ft-ema", "snapshots",
 		hubtest.Commit))
 	mustRun(t, append(sample, "cached")...)
+	succeed(t, train(r.pictures, "encodes", "--vae", "ema", "--image-size", "8")...) // a run of pictures
 	full := os.Getenv("HF_HOME")
 	hubtest.EmptyCache(t)
 	mustRun(t, train("latents", "uncached")...)
 	knows("uncached", "")
+	ditrun(t, train("latents", "no", "--sample-every", "2")...).refused(t, 2, "made the latents, sd-vae-ft-ema (",
+		"hint: give --vae sd-vae-ft-ema, with --fetch where the cache lacks it\n")
 	ditrun(t, append(sample, "uncached")...).refused(t, 1, "its latents were made by sd-vae-ft-ema (sha256 ",
 		"hint: give --vae sd-vae-ft-ema, with --fetch where the cache lacks it")
 	t.Setenv("HF_HOME", full)
 	mustRun(t, append(sample, "uncached")...)
 	mustRun(t, "convert", "--ckpt", "uncached", "--to", "diffusers", "--out", "pipe")
+	write(t, "copy.safetensors", read(t, "encodes/checkpoints/latest/ema.safetensors"))
+	mustRun(t, append(sample, "copy.safetensors")...)
 }
 
 // TestNameErrors runs the transcripts of names that lead nowhere.

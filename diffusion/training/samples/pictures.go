@@ -12,8 +12,10 @@ import (
 )
 
 // Pictures is the source of pictures that v, on the device of the run, encodes as they are needed: nothing is kept on
-// disk, and every step pays for it. Crops are of the given size, decoded by so many workers.
-func Pictures(src catalog.Source, v *vae.AutoencoderKL, size picture.Size, workers int) (Source, error) {
+// disk, and every step pays for it. Checkpoints call the autoencoder vaeName. Crops are of the given size, decoded by
+// so many workers.
+func Pictures(src catalog.Source, v *vae.AutoencoderKL, vaeName string, size picture.Size, workers int) (Source,
+	error) {
 	cfg := v.Config()
 	if err := cfg.CheckImageSize(size.Height, size.Width); err != nil {
 		return nil, err
@@ -21,7 +23,7 @@ func Pictures(src catalog.Source, v *vae.AutoencoderKL, size picture.Size, worke
 	return pictures{src, v, workers, Set{
 		Kind: "pictures", Samples: src.Len(), Classes: src.Classes(), Channels: cfg.LatentChannels,
 		Height: size.Height / cfg.Downsample(), Width: size.Width / cfg.Downsample(), ImageSize: size, Flip: true,
-		ScalingFactor: cfg.ScalingFactor, Hash: src.Hash(), VAE: v.WeightsSHA256(),
+		ScalingFactor: cfg.ScalingFactor, Hash: src.Hash(), VAE: v.WeightsSHA256(), VAEName: vaeName,
 		Orientation: catalog.OrientationOf(src), LeftOut: catalog.Missing(src),
 	}}, nil
 }

@@ -42,7 +42,7 @@ type Set struct {
 	Hash                    string // of the catalogue
 	Kind                    string // latents, or pictures, which are encoded as they are needed
 	VAE                     string // hex SHA-256 of the weights that make the latents
-	VAEName                 string // what the latents call them, "" for pictures
+	VAEName                 string // what the latents call them, or the run, which encodes pictures
 	Text                    *Text  // captions, nil where there are none
 	Orientation             picture.Orientation
 	LeftOut                 int // bad pictures that are not among the samples
