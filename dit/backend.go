@@ -2,8 +2,8 @@ package dit
 
 import "github.com/ditrun/ditrun/torch"
 
-// AttentionBackend names the kernels that libtorch takes on dev for the self-attention of training steps in which
-// tokens are of type dt: see [torch.Scope.AttentionBackend]. It must not be called within [torch.Run].
+// AttentionBackend names the kernels that libtorch takes on dev for the self-attention of training steps whose matrix
+// products are of type dt: see [torch.Scope.AttentionBackend]. It must not be called within [torch.Run].
 func (c Config) AttentionBackend(dev torch.Device, dt torch.DType) (name string, err error) {
 	err = torch.Run(dev, func(s *torch.Scope) error {
 		// as [Attention.Forward] has them

@@ -88,3 +88,28 @@ func TestLibraryFacts(t *testing.T) {
 		return nil
 	})
 }
+
+// On the CPU it is not known; on a GPU it grows with what is held and falls by a reset alone.
+func TestPeakMemory(t *testing.T) {
+	dev := torchtest.Device(t)
+	if got := torch.CPU.PeakMemory(); got != 0 {
+		t.Errorf("of the CPU: %d", got)
+	}
+	if err := torch.CUDA(1000).Synchronize(); err == nil {
+		t.Error("a GPU that is not there was waited for")
+	}
+	if !dev.IsCUDA() {
+		t.Skip("the rest needs a GPU")
+	}
+	torchtest.Run(t, func(s *torch.Scope) error {
+		before := dev.PeakMemory()
+		s.Sub(func(s *torch.Scope) *torch.Tensor { s.Zeros(torch.Uint8, int(before)+1<<20); return nil })
+		if peak := dev.PeakMemory(); peak < before+1<<20 || peak > 2*before+64<<20 {
+			t.Errorf("%d bytes, then %d with %d more", before, peak, before+1<<20)
+		}
+		if dev.ResetPeakMemory(); dev.PeakMemory() > before {
+			t.Errorf("%d bytes after a reset, %d before", dev.PeakMemory(), before)
+		}
+		return nil
+	})
+}

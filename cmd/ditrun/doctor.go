@@ -106,7 +106,7 @@ func runDoctor(e *env, o *doctorOptions) error {
 	d.Disks = disks()
 	d.Tools = tools(e.ctx)
 	d.CUDA.Driver = machine.NVIDIADriver()
-	d.Environment = settings()
+	d.Environment = readEnvironment()
 	d.Problems = []problem{}
 	dev, usable := d.findDevice(e)
 	for _, at := range d.Disks {
@@ -264,7 +264,7 @@ func (d *diagnosis) print(e *env) {
 			known(d.Attention["bf16"])))
 		w.row("threads", plural(d.Threads, "thread")+" for "+plural(d.CPU.Cores, "core"))
 	}
-	w.row("settings", describeSettings(d.Environment))
+	w.row("environment", describeEnvironment(d.Environment))
 	w.text("cpu", d.CPU.Model+": "+known(strings.Join(d.CPU.Features, " ")))
 	w.row("memory", fmt.Sprintf("%s, %s available", format.Bytes(d.Memory.Total), format.Bytes(d.Memory.Available)))
 	for _, at := range d.Disks {

@@ -105,8 +105,7 @@ func (a *encodeAccount) summarize(m *latents.Manifest, o encode.Options) {
 		a.bar.Finish()
 	}
 	if a.wait > 0.3 {
-		a.printf("the encoder waited %.0f %% of the time for pictures: more --num-workers or a faster disk would help",
-			100*a.wait)
+		a.printf("the encoder waited %.0f %% of the time for pictures: try more --num-workers", 100*a.wait)
 	}
 	a.options.remark(a.env, a.clipped, a.oriented)
 	if n := len(m.Skipped); n > 0 {

@@ -36,8 +36,8 @@ func prepareDeterminism() {
 	}
 }
 
-// settings are the variables of environment that are set.
-func settings() map[string]string {
+// readEnvironment returns the variables of environment that are set.
+func readEnvironment() map[string]string {
 	set := map[string]string{}
 	for _, name := range environment {
 		if value, ok := os.LookupEnv(name); ok {
@@ -47,8 +47,8 @@ func settings() map[string]string {
 	return set
 }
 
-// describeSettings writes settings one a line.
-func describeSettings(set map[string]string) string {
+// describeEnvironment writes the variables that are set one a line.
+func describeEnvironment(set map[string]string) string {
 	var lines []string
 	for _, name := range environment {
 		if value, ok := set[name]; ok {

@@ -36,7 +36,7 @@ func (o *modelsOptions) flags() []cli.Flag {
 		&cli.IntFlag{Name: "batch-size", Destination: &o.batchSize, Value: 1,
 			Usage: "pictures a step, for the column \"total\""},
 		&cli.StringFlag{Name: "precision", Destination: (*string)(&o.precision), Value: string(nn.FP32),
-			Usage: "`TYPE`: type of the tokens in training: fp32, tf32 or bf16"},
+			Usage: "`TYPE`: type of matrix products in training: fp32, tf32 or bf16"},
 	}
 }
 

@@ -156,7 +156,8 @@ func sampleCommand() *cli.Command {
 		check: o.check,
 		alone: true,
 		run: func(e *env) error {
-			return withLessMemory(runSample(e, o), "a smaller --batch-size draws fewer pictures at a time")
+			return withLessMemory(runSample(e, o), "a smaller --batch-size draws fewer pictures at a "+
+				"time, and --precision bf16 takes less")
 		},
 	})
 }

@@ -142,10 +142,11 @@ func trainVAECommand() *cli.Command {
 		flags:    o.flags(),
 		required: "data out",
 		groups: []group{
-			{"Pictures", "image-size flip-prob orientation labels unconditional on-error num-workers"},
+			{"Pictures", "image-size flip-prob orientation labels unconditional on-error"},
 			{"Model", "latent-channels downsample block-out-channels layers-per-block norm-num-groups"},
 			{"Optimisation", "batch-size lr loss kl-weight ema-decay global-seed"},
-			{"Length and saving", "max-steps ckpt-every resume log-every precision"},
+			{"Length and saving", "max-steps ckpt-every resume log-every"},
+			{"Speed", "precision num-workers"},
 		},
 		check: o.check,
 		alone: true,

@@ -75,7 +75,7 @@ func WrongScale(factor, std float64) string {
 		return ""
 	}
 	text := fmt.Sprintf("the latents have a standard deviation of %.3g after scaling by %.5g, a DiT wants about 1: "+
-		"a scaling factor of another VAE?", std, factor)
+		"a scaling factor of another autoencoder?", std, factor)
 	if std > 0 {
 		text += fmt.Sprintf(" %.4g would fit", factor/std)
 	}

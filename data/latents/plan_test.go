@@ -256,9 +256,9 @@ func TestLeftoverOfPlanIsSwept(t *testing.T) {
 func TestWrongScale(t *testing.T) {
 	for std, want := range map[float64]string{
 		0.5: "", 1: "", 2: "", math.NaN(): "",
-		0.25: "0.25 after scaling by 0.1, a DiT wants about 1: a scaling factor of another VAE? 0.4 would fit",
-		4:    "4 after scaling by 0.1, a DiT wants about 1: a scaling factor of another VAE? 0.025 would fit",
-		0:    "0 after scaling by 0.1, a DiT wants about 1: a scaling factor of another VAE?",
+		0.25: "0.25 after scaling by 0.1, a DiT wants about 1: a scaling factor of another autoencoder? 0.4 would fit",
+		4:    "4 after scaling by 0.1, a DiT wants about 1: a scaling factor of another autoencoder? 0.025 would fit",
+		0:    "0 after scaling by 0.1, a DiT wants about 1: a scaling factor of another autoencoder?",
 	} {
 		if want != "" {
 			want = "the latents have a standard deviation of " + want

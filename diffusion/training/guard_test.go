@@ -181,7 +181,7 @@ func TestHealthIsSaid(t *testing.T) {
 		{func(*latents.Plan, *Config) {}, nil, ""},
 		{func(p *latents.Plan, c *Config) { p.VAE.ScalingFactor = 0.5 * 0.18215 }, nil,
 			"the latents have a standard deviation of 0.182 after scaling by 0.091075, a DiT wants about 1: a " +
-				"scaling factor of another VAE? 0.5"},
+				"scaling factor of another autoencoder? 0.5"},
 		{func(p *latents.Plan, c *Config) { c.Model.ClassDropoutProb = 0 }, nil,
 			"the null class is missing: no labels are dropped"},
 		{func(p *latents.Plan, c *Config) {}, func(s samples.Source) samples.Source { return sameLabel{s} },

@@ -105,7 +105,7 @@ func (r *runner) checkHealth(rec Record) {
 	h.done = rec.Step >= healthSteps
 	if std := rec.LatentStd; std > 0 {
 		if text := latents.WrongScale(r.set.ScalingFactor, std); text != "" {
-			h.warnOfData(r, "scale", "%s (scaling_factor in the VAE's config.json)", text)
+			h.warnOfData(r, "scale", "%s (scaling_factor in the autoencoder's config.json)", text)
 		}
 	}
 	if m := math.Abs(rec.LatentMean); m > 1 {
