@@ -112,11 +112,12 @@ func TestNoFolderForCaches(t *testing.T) {
 	plain, compressed := packed(t, tree, "pictures.tar"), packed(t, tree, "pictures.tar.gz")
 	file := filepath.Join(t.TempDir(), "file") // in whose place no folder can be made, whoever tries
 	write(t, file, nil)
-	for name, c := range map[string]struct{ cache, home, why string }{
-		"no HOME":       {"", "", "neither XDG_CACHE_HOME nor HOME is set"},
-		"HOME is false": {"", filepath.Join(file, "home"), "not a directory"},
-		"a file":        {file, "/root", "not a directory"},
-		"/proc":         {"/proc", "/root", "mkdir /proc/ditrun"},
+	const writable = "one that can be written"
+	for name, c := range map[string]struct{ cache, home, why, advice string }{
+		"no HOME":       {"", "", "neither XDG_CACHE_HOME nor HOME is set", "a folder for it\n"},
+		"HOME is false": {"", filepath.Join(file, "home"), "not a directory", writable},
+		"a file":        {file, "/root", "not a directory", writable},
+		"/proc":         {"/proc", "/root", "mkdir /proc/ditrun", writable},
 	} {
 		t.Setenv("XDG_CACHE_HOME", c.cache)
 		t.Setenv("HOME", c.home)
@@ -132,7 +133,7 @@ func TestNoFolderForCaches(t *testing.T) {
 			}
 		}
 		ditrun(t, "classes", "--data", compressed).refused(t, 1, "unpack "+compressed+
-			": no folder to unpack into: ", c.why, "set XDG_CACHE_HOME to one that can be written")
+			": no folder to unpack into: ", c.why, "set XDG_CACHE_HOME to "+c.advice)
 	}
 	// A cache that cannot be written but has what is needed is used.
 	cache := t.TempDir()

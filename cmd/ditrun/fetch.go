@@ -110,16 +110,10 @@ func (e *env) fetch(name string, o hub.Options) (*hub.Result, error) {
 	return r, nil
 }
 
-// withHubHint adds to an error of the hub what to do where there is no cache, or the network does not give what the
-// cache lacks.
+// withHubHint adds to an error of the hub what to do where the network does not give what the cache lacks.
 func withHubHint(err error) error {
-	var (
-		none    *hub.NoCacheError
-		missing *hub.NotCachedError
-	)
+	missing := (*hub.NotCachedError)(nil)
 	switch {
-	case errors.As(err, &none):
-		return withHint(err, "set %s to a folder for it", none.Variable)
 	case !errors.As(err, &missing):
 		return err
 	case missing.Ref.URL != "":

@@ -80,12 +80,14 @@ func hintOfCause(err error) string {
 	} else if e := (*os.LinkError)(nil); errors.As(err, &e) {
 		path = e.New
 	}
-	memory := memoryError{}
+	memory, none := memoryError{}, (*disk.NoCacheError)(nil)
 	is := func(errno syscall.Errno) bool { return errors.Is(err, errno) }
 	switch {
 	case errors.Is(err, context.Canceled):
 	case errors.As(err, &memory):
 		return memory.hint
+	case errors.As(err, &none):
+		return fmt.Sprintf("set %s to a folder for it", none.Variable)
 	case is(syscall.EMFILE):
 		return fmt.Sprintf("this process may have %s open; `ulimit -n` shows and raises the limit",
 			plural(limit(syscall.RLIMIT_NOFILE), "file"))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/hub"
 	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 )
 
@@ -43,6 +44,8 @@ func TestHintOfCause(t *testing.T) {
 		"network":    {fmt.Errorf("listen: %w", syscall.EACCES), place},
 		"link": {&os.LinkError{Op: "rename", Old: "/x", New: file, Err: syscall.ENOSPC},
 			"the disk of " + dir + " has "},
+		"no cache": {fmt.Errorf("unpack x.tar.gz: %w", &disk.NoCacheError{Variable: "XDG_CACHE_HOME"}),
+			"set XDG_CACHE_HOME to a folder for it"},
 		"interrupted": {context.Canceled, place},
 		"memory": {withLessMemory(fmt.Errorf("draw: %w", torch.ErrOutOfMemory), "a smaller --batch-size takes less"),
 			"a smaller --batch-size takes less"},

@@ -13,6 +13,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/hub"
 	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/vae"
 )
@@ -76,8 +77,8 @@ func (e *env) cached(fetch bool, f weightsFlag) (path string, err error) {
 	case err == nil:
 		e.warnUnlisted(result)
 		return result.Path, nil
-	case errors.As(err, new(*hub.NoCacheError)):
-		return "", withHubHint(fmt.Errorf("%s %s: no such file or folder, and %w", f.name, *f.value, err))
+	case errors.As(err, new(*disk.NoCacheError)):
+		return "", fmt.Errorf("%s %s: no such file or folder, and %w", f.name, *f.value, err)
 	case !errors.As(err, &missing):
 		return "", fmt.Errorf("%s %s: no such file or folder, and the cache cannot be searched: %w", f.name, *f.value,
 			err)

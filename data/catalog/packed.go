@@ -172,6 +172,9 @@ func unpacked(ctx context.Context, set *store.Set, i int, kind string, unpack un
 		return "", 0, obj.Err
 	}
 	noFolder := func(err error) error {
+		if errors.As(err, new(*disk.NoCacheError)) { // which names the variable
+			return fmt.Errorf("unpack %s: no folder to unpack into: %w", set.Path(obj.Name), err)
+		}
 		return fmt.Errorf("unpack %s: no folder to unpack into: %w: set XDG_CACHE_HOME to one that "+
 			"can be written, on a disk with room", set.Path(obj.Name), err)
 	}

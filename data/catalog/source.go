@@ -2,12 +2,11 @@ package catalog
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 // Sample describes one picture of a source.
@@ -69,14 +68,10 @@ func (o *Options) progress(stage string, done, total int64) {
 func (o *Options) cacheFolder(name string) (string, error) {
 	dir := o.CacheDir
 	if dir == "" {
-		cache, err := os.UserCacheDir()
-		switch given := os.Getenv("XDG_CACHE_HOME"); {
-		case err != nil && given == "":
-			return "", errors.New("there is no cache folder: neither XDG_CACHE_HOME nor HOME is set")
-		case err != nil:
-			return "", fmt.Errorf("XDG_CACHE_HOME is %q: want a full path", given)
+		var err error
+		if dir, err = disk.CacheDir(); err != nil {
+			return "", err
 		}
-		dir = filepath.Join(cache, "ditrun")
 	}
 	dir = filepath.Join(dir, name)
 	return dir, os.MkdirAll(dir, 0o777)

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/ditrun/ditrun/internal/disk"
 )
 
 const publicHub = "https://huggingface.co"
@@ -30,14 +32,6 @@ func endpoint() (string, error) {
 	}
 	return address, nil
 }
-
-// A NoCacheError says that the environment names no folder for a cache; Variable is one that would.
-type NoCacheError struct {
-	Variable string
-	unset    string // in words, what is looked at
-}
-
-func (e *NoCacheError) Error() string { return "there is no cache folder: " + e.unset }
 
 // cacheDir is the folder of huggingface_hub's cache, and token the user's, "" for none.
 func cacheDir() (dir, token string, err error) {
@@ -72,7 +66,8 @@ func hubHome() (string, error) {
 	}
 	cache := os.Getenv("XDG_CACHE_HOME")
 	if cache == "" && os.Getenv("HOME") == "" {
-		return "", &NoCacheError{"HF_HUB_CACHE", "none of HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME and HOME is set"}
+		return "", &disk.NoCacheError{Variable: "HF_HUB_CACHE",
+			Unset: "none of HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME and HOME is set"}
 	}
 	return expand(filepath.Join(cmp.Or(cache, "~/.cache"), "huggingface"))
 }

@@ -163,14 +163,9 @@ func plainPath(ref Ref, dir string) (string, error) {
 		return "", err
 	}
 	if dir == "" {
-		cache, err := os.UserCacheDir()
-		switch {
-		case err != nil && os.Getenv("XDG_CACHE_HOME") == "":
-			return "", &NoCacheError{"XDG_CACHE_HOME", "neither XDG_CACHE_HOME nor HOME is set"}
-		case err != nil:
-			return "", fmt.Errorf("XDG_CACHE_HOME is %q: want a full path", os.Getenv("XDG_CACHE_HOME"))
+		if dir, err = disk.CacheDir(); err != nil {
+			return "", err
 		}
-		dir = filepath.Join(cache, "ditrun")
 	}
 	return filepath.Join(dir, path.Base(u.Path)), nil
 }
