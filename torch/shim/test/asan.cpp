@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "dt.h"
 
 // An allocation that is too large must fail as it does without the sanitizer, which would abort.
@@ -26,26 +27,11 @@ namespace {
 constexpr dt_mode kGrad = 1, kNoGrad = 0;
 constexpr dt_device kCPU = -1;
 
-void fail(int line, const std::string &why) {
-  std::fprintf(stderr, "asan.cpp:%d: %s\n", line, why.c_str());
-  std::exit(1);
-}
-
-#define CHECK(cond)                     \
-  do {                                  \
-    if (!(cond)) fail(__LINE__, #cond); \
-  } while (0)
-
-void ok_at(int line, dt_error *e) {
-  if (e) fail(line, e->msg);
-}
-#define OK(call) ok_at(__LINE__, call)
-
 // fails_at checks that a call failed with a text that contains part, and frees the error.
 void fails_at(int line, dt_error *e, const char *part, int32_t code = 0) {
-  if (!e) fail(line, "no error");
-  if (!std::strstr(e->msg, part)) fail(line, e->msg);
-  if (code && e->code != code) fail(line, "code " + std::to_string(e->code));
+  if (!e) fail_at(__FILE__, line, "no error");
+  if (!std::strstr(e->msg, part)) fail_at(__FILE__, line, e->msg);
+  if (code && e->code != code) fail_at(__FILE__, line, "code " + std::to_string(e->code));
   dt_error_free(e);
 }
 #define FAILS(...) fails_at(__LINE__, __VA_ARGS__)
@@ -69,8 +55,9 @@ void expect_at(int line, dt_tensor t, const std::vector<float> &want) {
   auto got = values(t, want.size());
   for (size_t i = 0; i < want.size(); i++)
     if (!(std::fabs(got[i] - want[i]) < 1e-5))
-      fail(line, "element " + std::to_string(i) + " is " + std::to_string(got[i]) + ", want " +
-                     std::to_string(want[i]));
+      fail_at(__FILE__, line,
+              "element " + std::to_string(i) + " is " + std::to_string(got[i]) + ", want " +
+                  std::to_string(want[i]));
 }
 #define EXPECT(...) expect_at(__LINE__, __VA_ARGS__)
 

@@ -17,24 +17,10 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "dt.h"
 
 namespace {
-
-[[noreturn]] void fail(int line, const std::string &why) {
-  std::fprintf(stderr, "kernels.cpp:%d: %s\n", line, why.c_str());
-  std::exit(1);
-}
-
-#define CHECK(cond)                     \
-  do {                                  \
-    if (!(cond)) fail(__LINE__, #cond); \
-  } while (0)
-
-void ok_at(int line, dt_error *e) {
-  if (e) fail(line, e->msg);
-}
-#define OK(call) ok_at(__LINE__, call)
 
 // Memory of the device. For the emulator that is an allocation of its own, whose ends
 // AddressSanitizer sees. What is not given is NaN, or negative.
@@ -47,7 +33,7 @@ class Memory {
   explicit Memory(size_t n) : n_(n) {
 #ifdef __CUDACC__
     if (cudaMalloc(&p_, n * sizeof(T)) || cudaMemset(p_, 0xff, n * sizeof(T)))
-      fail(__LINE__, cudaGetErrorString(cudaGetLastError()));
+      fail_at(__FILE__, __LINE__, cudaGetErrorString(cudaGetLastError()));
 #else
     p_ = static_cast<T *>(std::malloc(n * sizeof(T)));
     std::memset(p_, 0xff, n * sizeof(T));
@@ -73,7 +59,7 @@ class Memory {
   static void copy(void *to, const void *from, size_t bytes) {
 #ifdef __CUDACC__
     if (cudaMemcpy(to, from, bytes, cudaMemcpyDefault))
-      fail(__LINE__, cudaGetErrorString(cudaGetLastError()));
+      fail_at(__FILE__, __LINE__, cudaGetErrorString(cudaGetLastError()));
 #else
     std::memcpy(to, from, bytes);
 #endif
@@ -122,7 +108,8 @@ void draws() {
                          static_cast<uint64_t>(indices[i]));
       for (size_t j = 0; j < want.size(); j++)
         if (!(std::fabs(got[i * want.size() + j] - want[j]) <= 1e-6))
-          fail(__LINE__, "normal " + std::to_string(j) + " of draw " + std::to_string(i));
+          fail_at(__FILE__, __LINE__,
+                  "normal " + std::to_string(j) + " of draw " + std::to_string(i));
     }
   }
 
@@ -252,23 +239,25 @@ void group_norm() {
     const double unit = c.mean == 1000 ? 1000 * 0x1p-24 : 0, limit = 1e-6 + 2 * unit;
     for (size_t i = 0; i < want.size(); i++)
       if (!(std::fabs(got[i] - want[i]) <= limit * std::fmax(1, std::fabs(want[i]))))
-        fail(__LINE__, describe(c) + ": element " + std::to_string(i) + " is " +
-                           std::to_string(got[i]) + ", want " + std::to_string(want[i]));
+        fail_at(__FILE__, __LINE__,
+                describe(c) + ": element " + std::to_string(i) + " is " + std::to_string(got[i]) +
+                    ", want " + std::to_string(want[i]));
 
     const auto got_half = in_orders([&] { return norm(c, half, weight, bias); });
     std::vector<dt::bfloat16> rounded;
     for (float y : got) rounded.emplace_back(y);
     if (!same(got_half, rounded))
-      fail(__LINE__, describe(c) + ": bfloat16 is not the float32 result, rounded");
+      fail_at(__FILE__, __LINE__, describe(c) + ": bfloat16 is not the float32 result, rounded");
 
-    if (!same(norm(c, x, weight, bias, true), got)) fail(__LINE__, describe(c) + ": in place");
+    if (!same(norm(c, x, weight, bias, true), got))
+      fail_at(__FILE__, __LINE__, describe(c) + ": in place");
     const auto sample = static_cast<std::ptrdiff_t>(x.size()) / c.n;
     Case alone = c;
     alone.n = 1;
     const std::vector<float> last(x.end() - sample, x.end());
     const std::vector<float> got_last(got.end() - sample, got.end());
     if (!same(norm(alone, last, weight, bias), got_last))
-      fail(__LINE__, describe(c) + ": the last sample alone differs");
+      fail_at(__FILE__, __LINE__, describe(c) + ": the last sample alone differs");
   }
 
   Memory<float> some(64);

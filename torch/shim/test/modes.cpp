@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../core.h"
+#include "check.h"
 
 namespace {
 
@@ -33,22 +34,8 @@ std::unique_ptr<at::ObserverContext> observe(const at::RecordFunction &f) {
   return nullptr;
 }
 
-void fail(int line, const char *why) {
-  std::fprintf(stderr, "modes.cpp:%d: %s\n", line, why);
-  std::exit(1);
-}
-#define WANT(cond)                      \
-  do {                                  \
-    if (!(cond)) fail(__LINE__, #cond); \
-  } while (0)
-#define OK(call)                   \
-  do {                             \
-    dt_error *e = call;            \
-    if (e) fail(__LINE__, e->msg); \
-  } while (0)
-
 void fails(dt_error *e) {
-  WANT(e);
+  CHECK(e);
   dt_error_free(e);
 }
 
@@ -78,16 +65,16 @@ void train(dt_mode forward, dt_mode backward) {
 }  // namespace
 
 void modes() {
-  WANT(switches() == 0);  // dt_init, for cuDNN begins with TF32
+  CHECK(switches() == 0);  // dt_init, for cuDNN begins with TF32
   const auto observer = at::addGlobalCallback(at::RecordFunctionCallback(observe).scopes(
       {at::RecordScope::FUNCTION, at::RecordScope::BACKWARD_FUNCTION}));
   for (dt_mode forward : all_switches)
     for (dt_mode backward : all_switches) {
       operations = backwards = 0;
       train(forward, backward);
-      WANT(operations > 10 && backwards > 2);
-      WANT(wrong == 0);
-      WANT(switches() == 0);
+      CHECK(operations > 10 && backwards > 2);
+      CHECK(wrong == 0);
+      CHECK(switches() == 0);
     }
   std::vector<std::thread> threads;
   for (dt_mode m : all_switches)
@@ -95,8 +82,8 @@ void modes() {
       for (int i = 0; i < 200; i++) train(m, i % 2 ? m : 0);
     });
   for (auto &t : threads) t.join();
-  WANT(wrong == 0);
-  WANT(switches() == 0);
+  CHECK(wrong == 0);
+  CHECK(switches() == 0);
   at::removeCallback(observer);
-  WANT(dt_live_tensors() == 0);
+  CHECK(dt_live_tensors() == 0);
 }
