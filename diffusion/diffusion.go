@@ -1,120 +1,81 @@
-// Package diffusion holds the process that a Diffusion Transformer is trained on and sampled with:
-// the Gaussian diffusion of Ho et al. 2020 with the learned variance of Nichol and Dhariwal 2021, as
-// DiT uses it. It knows no model: it works on a [Denoiser].
+// Package diffusion is the frame that every process of diffusion fits into: what a model is trained on (an
+// [Objective]) and how pictures are drawn with it (a [Solver]). The processes themselves are in the packages below:
+// gaussian has DiT's. Neither the training loop nor the sampling pipeline knows which one it works with, and none of
+// this knows a model: it works on a [Denoiser].
 //
-// Coefficients are computed in float64 (package schedule) and rounded to float32 where they meet a
-// tensor, as in the original. x_0 is never clipped: latents are not pixels.
+// Nothing here is computed on the host from one step to the next: times and step numbers are tensors on the device, one
+// a sample, and coefficients are looked up there. So a step can be captured ([torch.Scope.Capture]), and samples at
+// different steps can share a pass through the model.
 //
 // Shape letters: N batch, C channels, H and W height and width.
 package diffusion
 
-import (
-	"fmt"
+import "github.com/ditrun/ditrun/torch"
 
-	"github.com/ditrun/ditrun/diffusion/schedule"
-	"github.com/ditrun/ditrun/torch"
-)
-
-// TrainSteps is the number of steps of the process that models are trained on.
-const TrainSteps = 1000
-
-// A Denoiser predicts from x [N, C, H, W] and timesteps t (Int64 [N], of the process of training) the
-// noise in x and, where it learns the variance, C more channels v.
+// A Denoiser predicts from x [N, C, H, W] at times t [N], in the units of its process, what the process asks for: with
+// learned variance, C more channels.
 type Denoiser func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor
 
-// A Diffusion is a process: the full one of training, or a shorter one for sampling.
-type Diffusion struct {
-	*schedule.Schedule
+// Losses are the terms of each sample, [N]. The training loss is the mean of Total.
+type Losses struct {
+	Total *torch.Tensor // what gradients are of
+	MSE   *torch.Tensor // mean squared error of the prediction
+	VB    *torch.Tensor // variational bound in bits, which trains the variance alone; nil without it
 }
 
-// New returns the linear schedule of [TrainSteps] steps, respaced to those that spec keeps: "" for
-// all, a number such as "250", "ddim50" for strides from zero, or a list of counts by section.
-func New(spec string) (*Diffusion, error) {
-	full, err := schedule.New(schedule.LinearBetas(TrainSteps))
-	if err != nil {
-		return nil, err
-	}
-	use, err := schedule.Space(TrainSteps, spec)
-	if err != nil {
-		return nil, err
-	}
-	// Keeping all steps respaces too, as the original does: it moves the betas in their last bits.
-	kept, err := full.Respace(use)
-	if err != nil {
-		return nil, err
-	}
-	return &Diffusion{kept}, nil
+// An Objective is what a model is trained on.
+type Objective interface {
+	// Time maps uniform numbers u (Float64 [N], in [0, 1)) to the times that samples are trained at, [N].
+	Time(s *torch.Scope, u *torch.Tensor) *torch.Tensor
+	// Noisiness says where times t lie between data, 0, and noise, below 1: Float64 [N]. Losses are told apart by it.
+	Noisiness(s *torch.Scope, t *torch.Tensor) *torch.Tensor
+	// Losses mixes x0 [N, C, H, W] with noise to the times t and scores the prediction of model.
+	Losses(s *torch.Scope, model Denoiser, x0, noise, t *torch.Tensor) Losses
 }
 
-// checkSteps panics, as operations do, where one of the steps t is not one of the n of a process.
-func checkSteps(t []int, n int) {
-	for _, k := range t {
-		if k < 0 || k >= n {
-			panic(&torch.Error{Op: "Diffusion", Msg: fmt.Sprintf("timestep %d is out of range: want 0 to %d", k, n-1)})
+// A State is what a solver keeps of the samples it draws: x [N, C, H, W], and what it remembers of earlier steps, each
+// [N, ...].
+type State []*torch.Tensor
+
+// X returns the samples themselves.
+func (x State) X() *torch.Tensor { return x[0] }
+
+// A Solver makes data of noise.
+type Solver interface {
+	// Steps is their number.
+	Steps() int
+	// Random says whether steps add noise.
+	Random() bool
+	// Start returns the state of samples that begin at noise [N, C, H, W].
+	Start(s *torch.Scope, noise *torch.Tensor) State
+	// Step makes step k of each sample (Int64 [N], from 0 to Steps()-1). noise has x's shape; it is nil where the
+	// solver is not random.
+	Step(s *torch.Scope, model Denoiser, x State, noise, k *torch.Tensor) State
+}
+
+// Sample draws data from noise [N, C, H, W], from which every solver starts. stepNoise gives the noise of a step whose
+// number is k, one element, and is not called for a solver that adds none. after is called when so many steps are done;
+// its error ends the run.
+func Sample(s *torch.Scope, solver Solver, model Denoiser, noise *torch.Tensor,
+	stepNoise func(s *torch.Scope, k *torch.Tensor) *torch.Tensor, after func(done int) error) (*torch.Tensor, error) {
+	s = s.NoGrad()
+	x := solver.Start(s, noise)
+	for k := range solver.Steps() {
+		last := x
+		x = s.SubAll(func(s *torch.Scope) []*torch.Tensor {
+			at := torch.From(s, []int64{int64(k)}, 1)
+			var z *torch.Tensor
+			if solver.Random() {
+				z = stepNoise(s, at)
+			}
+			return solver.Step(s, model, last, z, s.To(s.Clamp(s.Expand(at, noise.Dim(0)), 0, float64(solver.Steps()-1)), torch.Int64))
+		})
+		if k > 0 {
+			s.Release(last...)
+		}
+		if err := after(k + 1); err != nil {
+			return nil, err
 		}
 	}
-}
-
-// gather picks entry t[i] of each table for sample i: one tensor [N, 1, 1, 1] a table.
-func gather(s *torch.Scope, t []int, tables ...[]float64) []*torch.Tensor {
-	checkSteps(t, len(tables[0]))
-	flat := make([]float32, 0, len(tables)*len(t))
-	for _, table := range tables {
-		for _, i := range t {
-			flat = append(flat, float32(table[i]))
-		}
-	}
-	all := torch.From(s, flat, len(tables), len(t), 1, 1, 1)
-	out := make([]*torch.Tensor, len(tables))
-	for i := range out {
-		out[i] = s.Select(all, 0, i)
-	}
-	return out
-}
-
-// modelSteps returns what the network is told for the steps t: their numbers in training.
-func (d *Diffusion) modelSteps(s *torch.Scope, t []int) *torch.Tensor {
-	checkSteps(t, d.Len())
-	steps := make([]int64, len(t))
-	for i, k := range t {
-		steps[i] = int64(d.TimestepMap[k])
-	}
-	return torch.From(s, steps, len(t))
-}
-
-// QSample noises x0 [N, C, H, W] to step t[i] for sample i: sqrt(abar) x0 + sqrt(1 - abar) noise.
-func (d *Diffusion) QSample(s *torch.Scope, x0, noise *torch.Tensor, t []int) *torch.Tensor {
-	c := gather(s, t, d.SqrtAlphasCumprod, d.SqrtOneMinusAlphasCumprod)
-	return s.Add(s.Mul(c[0], x0), s.Mul(c[1], noise))
-}
-
-// A prediction is what a model's output says about step t-1.
-type prediction struct {
-	x0, eps      *torch.Tensor // [N, C, H, W]
-	mean, logVar *torch.Tensor // of the reverse step; logVar broadcasts to [N, C, H, W]
-}
-
-// predict reads a model's output at x, step t (p_mean_variance of the original). With 2C channels
-// the second half v interpolates the logarithm of the variance between its bounds; with C the
-// variance is the upper bound.
-func (d *Diffusion) predict(s *torch.Scope, output, x *torch.Tensor, t []int) prediction {
-	c := x.Dim(1)
-	var p prediction
-	p.eps = output
-	if output.Dim(1) == 2*c {
-		p.eps = s.Narrow(output, 1, 0, c)
-		v := s.Narrow(output, 1, c, c)
-		k := gather(s, t, d.PosteriorLogVarianceClipped, d.LogBetas)
-		frac := s.MulScalar(s.AddScalar(v, 1), 0.5)
-		one := s.Ones(torch.Float32, 1)
-		p.logVar = s.Add(s.Mul(frac, k[1]), s.Mul(s.Subtract(one, frac), k[0]))
-	} else {
-		// FIXED_LARGE of the original: the first entry is the clipped posterior variance, the rest beta.
-		large := append([]float64{d.PosteriorLogVarianceClipped[0]}, d.LogBetas[1:]...)
-		p.logVar = gather(s, t, large)[0]
-	}
-	k := gather(s, t, d.SqrtRecipAlphasCumprod, d.SqrtRecipM1AlphasCumprod, d.PosteriorMeanCoef1, d.PosteriorMeanCoef2)
-	p.x0 = s.Subtract(s.Mul(k[0], x), s.Mul(k[1], p.eps))
-	p.mean = s.Add(s.Mul(k[2], p.x0), s.Mul(k[3], x))
-	return p
+	return x.X(), nil
 }

@@ -32,7 +32,8 @@ go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Deps}}{{end}}
 		echo "$name $folder" >>$pack/tests
 		find "$folder" -maxdepth 1 \( -name testdata -o -name '*.table' \) -exec cp -r {} "$pack/pkg/$folder/" \;
 	done
-cp -r --parents dit/text/bpe/testdata "$pack/pkg/" # which the tests of dit/text read
+# What the tests of dit/text, and of all packages of diffusion, read.
+cp -r --parents dit/text/bpe/testdata diffusion/testdata "$pack/pkg/"
 
 # The CUDA kernels, in a program of their own, where nvcc can be had.
 if [ -z "${PACK_ONLY:-}" ]; then .ci/kernels fetch; fi

@@ -41,7 +41,7 @@ var layers = [][]string{
 	{"data/latents"},
 	{"data/tokens", "data/latents/latentstest"},
 	{"data/stream", "data"},
-	{"diffusion/training/samples", "diffusion/runs"},
+	{"diffusion/training/samples", "diffusion/runs", "diffusion/gaussian", "diffusion/flow", "diffusion/solver"},
 	{"diffusion/training", "diffusion/sampling", "vae/encode", "vae/training",
 		"data/interop"},
 	{"diffusion/sampling/gallery"},

@@ -8,7 +8,7 @@ import (
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/data/classes"
-	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/gaussian"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
 	"github.com/ditrun/ditrun/dit"
@@ -72,7 +72,7 @@ func (o *sampleOptions) describeSubjects(show subjects, info dit.Info) (text str
 // describeRequest says how pictures are drawn.
 func describeRequest(r sampling.Request, cfg dit.Config) string {
 	steps := r.Steps + " steps"
-	if process, err := diffusion.New(r.Steps); err == nil { // Validate has read it
+	if process, err := gaussian.New(r.Steps); err == nil { // Validate has read it
 		if steps = plural(process.Len(), "step"); r.Steps != strconv.Itoa(process.Len()) {
 			steps += " (" + r.Steps + ")"
 		}

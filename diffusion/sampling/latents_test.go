@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/gaussian"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -50,8 +51,21 @@ type given struct {
 	noise []*torch.Tensor // by step
 }
 
-func (n given) start(*torch.Scope) *torch.Tensor         { return n.x }
-func (n given) step(_ *torch.Scope, k int) *torch.Tensor { return n.noise[k] }
+func (n given) start(*torch.Scope) *torch.Tensor                   { return n.x }
+func (n given) step(_ *torch.Scope, k *torch.Tensor) *torch.Tensor { return n.noise[int(k.Item())] }
+
+// A checkedSolver shows what each step makes of x.
+type checkedSolver struct {
+	diffusion.Solver
+	check func(s *torch.Scope, x *torch.Tensor)
+}
+
+func (c checkedSolver) Step(s *torch.Scope, model diffusion.Denoiser, x diffusion.State, noise, k *torch.Tensor,
+) diffusion.State {
+	x = c.Solver.Step(s, model, x, noise, k)
+	c.check(s, x.X())
+	return x
+}
 
 // Eight guided steps on the original's noise, after each of which the latents equal the original's.
 func TestSamplesEqualOriginal(t *testing.T) {
@@ -69,33 +83,29 @@ func TestSamplesEqualOriginal(t *testing.T) {
 			{"ddim", "ddim", "ddim"}} {
 			var spec string
 			g.Config(c.key, &spec)
-			process, err := diffusion.New(spec)
+			process, err := gaussian.New(spec)
 			if err != nil {
 				return err
 			}
-			sampler, err := diffusion.ParseSampler(c.sampler)
+			sampler, err := gaussian.ParseSampler(c.sampler)
 			if err != nil {
 				return err
 			}
 			k := 0
-			checked := sampler
-			checked.Step = func(d *diffusion.Diffusion, s *torch.Scope, model diffusion.Denoiser, x,
-				noise *torch.Tensor, at int) *torch.Tensor {
-				out := sampler.Step(d, s, model, x, noise, at)
+			checked := checkedSolver{sampler.Solver(s, process), func(s *torch.Scope, x *torch.Tensor) {
 				k++
 				// The original in float32 is up to 1.2e-5 from itself in float64: errors of one step pass
 				// through the model into the next, and guidance takes them fourfold.
 				want := s.Narrow(g.Tensor(s, fmt.Sprintf("%s.%d", c.name, k)), 0, 0, 2)
-				if e := torchtest.Relative(s, out, want); !(e <= 5e-5) {
+				if e := torchtest.Relative(s, x, want); !(e <= 5e-5) {
 					t.Errorf("%s: relative error %.2g after step %d", c.name, e, k)
 				}
-				return out
-			}
+			}}
 			r := Request{Labels: []int{2, 7}, CFGScale: scale}
 			if err := r.prepare(m.Config()); err != nil {
 				return err
 			}
-			x, err := draw(context.Background(), s, m, process, checked, &r, 0, len(r.Labels), n, func(int) {})
+			x, err := draw(context.Background(), s, m, checked, &r, 0, len(r.Labels), n, func(int) {})
 			if err != nil {
 				return err
 			}
@@ -159,7 +169,7 @@ func TestPictureDoesNotDependOnItsBatch(t *testing.T) {
 		}
 		for what, pair := range map[string][2]*torch.Tensor{
 			"start":  {alone.start(s), together.start(s)},
-			"step 4": {alone.step(s, 4), together.step(s, 4)},
+			"step 4": {alone.step(s, torch.From(s, []int64{4}, 1)), together.step(s, torch.From(s, []int64{4}, 1))},
 		} {
 			if !bytes.Equal(pair[0].Bytes(), s.Contiguous(s.Narrow(pair[1], 0, 3, 1)).Bytes()) {
 				t.Errorf("%s: the noise of picture 3 depends on the batch", what)
@@ -170,7 +180,7 @@ func TestPictureDoesNotDependOnItsBatch(t *testing.T) {
 		for what, c := range map[string]struct {
 			tag, step uint32
 			got       *torch.Tensor
-		}{"start": {philox.TagStartNoise, 0, alone.start(s)}, "step 4": {philox.TagStepNoise, 4, alone.step(s, 4)}} {
+		}{"start": {philox.TagStartNoise, 0, alone.start(s)}, "step 4": {philox.TagStepNoise, 4, alone.step(s, torch.From(s, []int64{4}, 1))}} {
 			philox.Normals(want, 5, c.tag, c.step, 3)
 			for i, v := range torch.Data[float32](c.got) {
 				if math.Abs(float64(v-want[i])) > 1e-6 {
@@ -189,11 +199,11 @@ func TestTorchNoiseIsInTheOriginalsOrder(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		_, m := trained(t, s)
 		s = s.NoGrad()
-		process, err := diffusion.New("6")
+		process, err := gaussian.New("6")
 		if err != nil {
 			return err
 		}
-		ddpm, err := diffusion.ParseSampler("ddpm")
+		ddpm, err := gaussian.ParseSampler("ddpm")
 		if err != nil {
 			return err
 		}
@@ -214,7 +224,8 @@ func TestTorchNoiseIsInTheOriginalsOrder(t *testing.T) {
 					n.noise = append(n.noise, s.Narrow(s.Randn(gen, 4, 4, 8, 8), 0, 0, 2))
 				}
 			}
-			want, err := draw(context.Background(), s, m, process, ddpm, &r, 0, len(r.Labels), n, func(int) {})
+			want, err := draw(context.Background(), s, m, ddpm.Solver(s, process), &r, 0, len(r.Labels), n,
+				func(int) {})
 			if err != nil {
 				return err
 			}
@@ -234,20 +245,23 @@ type counted struct {
 
 func (c *counted) start(s *torch.Scope) *torch.Tensor { c.draws++; return c.source.start(s) }
 
-func (c *counted) step(s *torch.Scope, k int) *torch.Tensor { c.draws++; return c.source.step(s, k) }
+func (c *counted) step(s *torch.Scope, k *torch.Tensor) *torch.Tensor {
+	c.draws++
+	return c.source.step(s, k)
+}
 
-// DDIM draws what it starts from and nothing else; the last step of DDPM draws nothing.
+// DDIM draws what it starts from and nothing else, DDPM once a step.
 func TestOnlyNoiseThatIsUsedIsDrawn(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		_, m := trained(t, s)
 		s = s.NoGrad()
-		process, err := diffusion.New("6")
+		process, err := gaussian.New("6")
 		if err != nil {
 			return err
 		}
-		for name, want := range map[string]int{"ddpm": 1 + 5, "ddim": 1} {
+		for name, want := range map[string]int{"ddpm": 1 + 6, "ddim": 1} {
 			for _, rng := range []string{rngImage, rngTorch} {
-				sampler, err := diffusion.ParseSampler(name)
+				sampler, err := gaussian.ParseSampler(name)
 				if err != nil {
 					return err
 				}
@@ -260,7 +274,7 @@ func TestOnlyNoiseThatIsUsedIsDrawn(t *testing.T) {
 					return err
 				}
 				n := &counted{source: noise}
-				x, err := draw(context.Background(), s, m, process, sampler, &r, 0, 2, n, func(int) {})
+				x, err := draw(context.Background(), s, m, sampler.Solver(s, process), &r, 0, 2, n, func(int) {})
 				if err != nil {
 					return err
 				}
@@ -282,7 +296,7 @@ func TestNoGuidanceIsTheModelItself(t *testing.T) {
 		_, m := trained(t, s)
 		s = s.NoGrad()
 		r := Request{Labels: []int{2, 7}, CFGScale: 1, Steps: "6", Seed: 3, Sampler: "ddim"}
-		process, err := diffusion.New("6")
+		process, err := gaussian.New("6")
 		if err != nil {
 			return err
 		}
@@ -293,8 +307,9 @@ func TestNoGuidanceIsTheModelItself(t *testing.T) {
 			return m.Forward(s, x, t, dit.Condition{Labels: y})
 		}
 		x := s.PhiloxNormal(3, philox.TagStartNoise, 0, []int64{0, 1}, 4, 8, 8)
-		for step := 5; step >= 0; step-- {
-			x = process.DDIMStep(s, plain, x, nil, step, 0)
+		ddim := gaussian.NewDDIM(s, process, 0)
+		for k := range int64(6) {
+			x = ddim.Step(s, plain, ddim.Start(s, x), nil, torch.From(s, []int64{k, k}, 2)).X()
 		}
 		if !bytes.Equal(latentsOf(t, s, m, r).Bytes(), x.Bytes()) || calls != 6 {
 			t.Error("scale 1 is not the plain model")

@@ -70,7 +70,7 @@ func checkTypes(t *testing.T, s *torch.Scope, m *dit.DiT, r Request) {
 		}
 		return out
 	}
-	_, err = d.process.Sample(s, d.sampler, diffusion.Denoiser(watched), noise.start(s), noise.step,
+	_, err = diffusion.Sample(s, d.sampler.Solver(s, d.process), watched, noise.start(s), noise.step,
 		func(int) error { return nil })
 	if err != nil || calls != d.process.Len() {
 		t.Errorf("%d calls of the model, error %v", calls, err)

@@ -3,7 +3,7 @@ package sampling
 import (
 	"fmt"
 
-	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/gaussian"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/philox"
@@ -19,7 +19,7 @@ type Request struct {
 
 	CFGScale  float64            // classifier-free guidance; 1, or 0, is none
 	Guided    dit.GuidedChannels // default GuideThree, as the original
-	Steps     string             // of the reverse process, as diffusion.New reads it; default "250"
+	Steps     string             // of the reverse process, as gaussian.New reads it; default "250"
 	Sampler   string             // ddpm (default) or ddim
 	Seed      uint64
 	RNG       string                // "image" (default) or "torch"
@@ -82,10 +82,10 @@ func (r Request) Validate() error {
 	case r.CFGScale > maxCFGScale:
 		return fmt.Errorf("cfg-scale %v: want at most %.0f", r.CFGScale, maxCFGScale)
 	}
-	if _, err := diffusion.New(r.Steps); err != nil {
+	if _, err := gaussian.New(r.Steps); err != nil {
 		return err
 	}
-	if _, err := diffusion.ParseSampler(r.Sampler); err != nil {
+	if _, err := gaussian.ParseSampler(r.Sampler); err != nil {
 		return err
 	}
 	switch {
@@ -105,7 +105,7 @@ func (r Request) Validate() error {
 // NumSteps is the number of sampling steps over all batches, which Progress counts.
 func (r Request) NumSteps() (int, error) {
 	r.setDefaults()
-	process, err := diffusion.New(r.Steps)
+	process, err := gaussian.New(r.Steps)
 	if err != nil || r.Len() == 0 {
 		return 0, err
 	}

@@ -16,6 +16,8 @@ import (
 	"math"
 
 	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/gaussian"
+	"github.com/ditrun/ditrun/diffusion/schedule"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/philox"
@@ -44,8 +46,8 @@ func Latents(ctx context.Context, s *torch.Scope, model *dit.DiT, r Request) (*t
 type drawing struct {
 	Request
 	model   *dit.DiT
-	process *diffusion.Diffusion
-	sampler diffusion.Sampler
+	process *schedule.Schedule
+	sampler gaussian.Sampler
 	// generator is the device whose generator RNG "torch" draws from: the model's, as in the original. Each kind of
 	// device has its own numbers.
 	generator torch.Device
@@ -55,11 +57,11 @@ func newDrawing(model *dit.DiT, r Request) (*drawing, error) {
 	if err := r.prepare(model.Config()); err != nil {
 		return nil, err
 	}
-	process, err := diffusion.New(r.Steps)
+	process, err := gaussian.New(r.Steps)
 	if err != nil {
 		return nil, err
 	}
-	sampler, err := diffusion.ParseSampler(r.Sampler)
+	sampler, err := gaussian.ParseSampler(r.Sampler)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +77,8 @@ func (d *drawing) latents(ctx context.Context, s *torch.Scope, b int) (*torch.Te
 	if err != nil {
 		return nil, err
 	}
-	x, err := draw(ctx, s, d.model, d.process, d.sampler, &d.Request, lo, hi, noise, func(k int) {
+	solver := d.sampler.Solver(s, d.process)
+	x, err := draw(ctx, s, d.model, solver, &d.Request, lo, hi, noise, func(k int) {
 		if d.Progress != nil {
 			d.Progress(b*d.process.Len()+k, d.batches()*d.process.Len())
 		}
@@ -102,12 +105,12 @@ func finite(s *torch.Scope, x *torch.Tensor) bool {
 }
 
 // draw runs the reverse process for the pictures lo to hi-1 from the given noise.
-func draw(ctx context.Context, s *torch.Scope, model *dit.DiT, process *diffusion.Diffusion, sampler diffusion.Sampler,
-	r *Request, lo, hi int, noise source, done func(k int)) (*torch.Tensor, error) {
+func draw(ctx context.Context, s *torch.Scope, model *dit.DiT, solver diffusion.Solver, r *Request, lo, hi int,
+	noise source, done func(k int)) (*torch.Tensor, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return process.Sample(s, sampler, guide(s, model, r, lo, hi), noise.start(s), noise.step, func(k int) error {
+	return diffusion.Sample(s, solver, guide(s, model, r, lo, hi), noise.start(s), noise.step, func(k int) error {
 		done(k)
 		return context.Cause(ctx)
 	})
@@ -162,7 +165,7 @@ func (r *Request) condition(s *torch.Scope, cfg dit.Config, lo, hi int) (c dit.C
 // A source gives the noise of a batch: where it starts from, and what the k-th step adds.
 type source interface {
 	start(s *torch.Scope) *torch.Tensor
-	step(s *torch.Scope, k int) *torch.Tensor
+	step(s *torch.Scope, k *torch.Tensor) *torch.Tensor // k of one element
 }
 
 // newSource returns the noise of pictures lo to hi-1 of r. Libtorch's generator is that of dev.
@@ -193,8 +196,8 @@ func (n *imageSource) start(s *torch.Scope) *torch.Tensor {
 	return s.PhiloxNormal(n.seed, philox.TagStartNoise, 0, n.indices, n.row...)
 }
 
-func (n *imageSource) step(s *torch.Scope, k int) *torch.Tensor {
-	return s.PhiloxNormal(n.seed, philox.TagStepNoise, uint32(k), n.indices, n.row...)
+func (n *imageSource) step(s *torch.Scope, k *torch.Tensor) *torch.Tensor {
+	return s.PhiloxNormal(n.seed, philox.TagStepNoise, uint32(k.Item()), n.indices, n.row...)
 }
 
 // A torchSource draws from libtorch's generator in the order of the original, which draws each step's
@@ -218,7 +221,7 @@ func (n *torchSource) normals(s *torch.Scope, count int) *torch.Tensor {
 	return s.ToDevice(x, s.Device())
 }
 
-func (n *torchSource) step(s *torch.Scope, _ int) *torch.Tensor {
+func (n *torchSource) step(s *torch.Scope, _ *torch.Tensor) *torch.Tensor {
 	if !n.guided {
 		return n.start(s)
 	}

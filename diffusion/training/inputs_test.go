@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/data/stream"
-	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/gaussian"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/philox"
@@ -40,7 +40,7 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 		posterior, want := make([]float32, size), make([]float32, size)
 		for i := range n {
 			index := uint64(step*n + i)
-			if w := int(math.Floor(diffusion.TrainSteps * philox.Uniform(7, philox.TagTimestep, 0,
+			if w := int(math.Floor(gaussian.TrainSteps * philox.Uniform(7, philox.TagTimestep, 0,
 				index))); steps[i] != w {
 				t.Errorf("sample %d: timestep %d, want %d", i, steps[i], w)
 			}

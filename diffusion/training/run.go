@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/gaussian"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
@@ -113,31 +114,31 @@ func Run(ctx context.Context, job Job) (Result, error) {
 
 // A runner is a run in progress.
 type runner struct {
-	cfg     Config
-	source  samples.Source
-	set     samples.Set
-	group   *dist.Group
-	hooks   Hooks
-	process *diffusion.Diffusion
-	model   *dit.DiT
-	opt     *optim.AdamW
-	total   int   // steps of the whole run
-	step    int   // steps done
-	offset  int   // batches that rollbacks passed over
-	epoch   int   // of the last batch
-	saved   int   // the step of the last checkpoint written, begun or loaded
-	unsaved retry // of a checkpoint that could not be written
-	ending  bool  // nothing comes after the checkpoint that is written next
-	checked bool  // after every step: whether it was applied
-	pauses  *pauses
-	busy    bool          // between the beginning and the end of a change of the state
-	trend   *torch.Tensor // running mean of the loss, for spikes
-	window  *window
-	saver   *saver
-	bad     badSteps
-	checks  health
-	began   time.Time
-	result  Result
+	cfg       Config
+	source    samples.Source
+	set       samples.Set
+	group     *dist.Group
+	hooks     Hooks
+	objective diffusion.Objective
+	model     *dit.DiT
+	opt       *optim.AdamW
+	total     int   // steps of the whole run
+	step      int   // steps done
+	offset    int   // batches that rollbacks passed over
+	epoch     int   // of the last batch
+	saved     int   // the step of the last checkpoint written, begun or loaded
+	unsaved   retry // of a checkpoint that could not be written
+	ending    bool  // nothing comes after the checkpoint that is written next
+	checked   bool  // after every step: whether it was applied
+	pauses    *pauses
+	busy      bool          // between the beginning and the end of a change of the state
+	trend     *torch.Tensor // running mean of the loss, for spikes
+	window    *window
+	saver     *saver
+	bad       badSteps
+	checks    health
+	began     time.Time
+	result    Result
 
 	poison func(r *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor
 	memory func(n int) error
@@ -152,10 +153,11 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 	if r.group.Rank() > 0 {
 		r.hooks = Hooks{Start: job.Hooks.Start, Step: job.Hooks.Step, BadStep: job.Hooks.BadStep}
 	}
-	var err error
-	if r.process, err = diffusion.New(""); err != nil {
+	process, err := gaussian.New("")
+	if err != nil {
 		return nil, err
 	}
+	r.objective = gaussian.NewObjective(s, process)
 	gen, err := torch.NewGenerator(torch.CPU, cfg.GlobalSeed)
 	if err != nil {
 		return nil, err

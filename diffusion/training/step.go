@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/gaussian"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
@@ -42,7 +43,7 @@ func (r *runner) inputs(s *torch.Scope, b samples.Batch) (part, error) {
 	for i := range n {
 		index := uint64(b.Position.Batch)*uint64(cfg.GlobalBatchSize) + uint64(b.Slot+i)
 		indices[i] = int64(index)
-		p.t[i] = philox.Intn(diffusion.TrainSteps, cfg.GlobalSeed, philox.TagTimestep, 0, index)
+		p.t[i] = philox.Intn(gaussian.TrainSteps, cfg.GlobalSeed, philox.TagTimestep, 0, index)
 		labels[i] = b.Labels[i]
 		if cfg.Model.HasClass() && (labels[i] < 0 || labels[i] >= int64(cfg.Model.NumClasses)) {
 			return p, fmt.Errorf("sample %d has label %d, which is out of range: the model has classes 0 to %d",
@@ -71,13 +72,13 @@ func (r *runner) inputs(s *torch.Scope, b samples.Batch) (part, error) {
 // losses scores the model on p. After the Backward of a loss of them, finish completes the gradients.
 func (r *runner) losses(s *torch.Scope, p part) (losses diffusion.Losses, finish func()) {
 	finish = func() {}
-	losses = r.process.TrainingLosses(s, func(s *torch.Scope, x, t *torch.Tensor) (out *torch.Tensor) {
+	losses = r.objective.Losses(s, func(s *torch.Scope, x, t *torch.Tensor) (out *torch.Tensor) {
 		if r.cfg.Recompute {
 			out, finish = r.model.ForwardRecomputing(s, x, t, p.cond)
 			return out
 		}
 		return r.model.Forward(s, x, t, p.cond)
-	}, p.x0, p.noise, p.t)
+	}, p.x0, p.noise, times(s, p.t))
 	return losses, finish
 }
 
@@ -138,4 +139,12 @@ func (r *runner) spike(s *torch.Scope) (*torch.Tensor, error) {
 	fine := s.Lt(loss, limit) // not for NaN either
 	s.Copy_(r.trend, s.Where(fine, s.Where(first, loss, s.Lerp(loss, r.trend, memory)), r.trend))
 	return s.AddScalar(s.Neg(s.To(fine, torch.Float32)), 1), nil
+}
+
+func times(s *torch.Scope, t []int) *torch.Tensor {
+	steps := make([]int64, len(t))
+	for i, k := range t {
+		steps[i] = int64(k)
+	}
+	return torch.From(s, steps, len(t))
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/gaussian"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/torch/optim"
@@ -97,7 +98,7 @@ func (w *window) part(s *torch.Scope, loss *torch.Tensor, l diffusion.Losses, p 
 	bins := make([]float32, NumBins*n)
 	counts := make([]float32, NumBins)
 	for i, t := range p.t {
-		bin := t * NumBins / diffusion.TrainSteps
+		bin := t * NumBins / gaussian.TrainSteps
 		bins[bin*n+i] = 1
 		counts[bin]++
 	}

@@ -1,35 +1,50 @@
-package diffusion
+package gaussian
 
 import (
 	"math"
-	"slices"
 
+	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/schedule"
 	"github.com/ditrun/ditrun/torch"
 )
 
-// Losses are the terms of each sample, [N]. The training loss is the mean of Total.
-type Losses struct {
-	Total *torch.Tensor // MSE + VB
-	MSE   *torch.Tensor // mean squared error of the predicted noise
-	VB    *torch.Tensor // variational bound in bits, which trains the variance alone; nil without it
+// An Objective trains a model to predict the noise and, where it has channels for that, the variance (training_losses
+// of the original with LossType.MSE). Times are the steps of the process, Int64.
+type Objective struct{ process }
+
+// NewObjective has its tables in s.
+func NewObjective(s *torch.Scope, d *schedule.Schedule) *Objective {
+	return &Objective{newProcess(s, d)}
 }
 
-// TrainingLosses noises x0 [N, C, H, W] with noise to the steps t and scores the model's prediction
-// (training_losses of the original with LossType.MSE).
-func (d *Diffusion) TrainingLosses(s *torch.Scope, model Denoiser, x0, noise *torch.Tensor, t []int) Losses {
-	xt := d.QSample(s, x0, noise, t)
-	output := model(s, xt, d.modelSteps(s, t))
+// Time returns the steps floor(u T).
+func (o *Objective) Time(s *torch.Scope, u *torch.Tensor) *torch.Tensor {
+	steps := float64(o.Len())
+	// The conversion cuts off what is behind the point.
+	return s.To(s.Clamp(s.To(s.MulScalar(u, steps), torch.Int64), 0, steps-1), torch.Int64)
+}
+
+// Noisiness returns t / T.
+func (o *Objective) Noisiness(s *torch.Scope, t *torch.Tensor) *torch.Tensor {
+	return s.Div(s.To(t, torch.Float64), s.Full(float64(o.Len()), torch.Float64))
+}
+
+// Losses noises x0 [N, C, H, W] with noise to the steps t and scores the model's prediction of the noise.
+func (o *Objective) Losses(s *torch.Scope, model diffusion.Denoiser, x0, noise, t *torch.Tensor) diffusion.Losses {
+	k := lookUp(s, o.coefficients, t)
+	xt := noised(s, k, x0, noise)
+	output := model(s, xt, o.told(s, t))
 	c := x0.Dim(1)
 	eps := output
 	if output.Dim(1) == 2*c {
 		eps = s.Narrow(output, 1, 0, c)
 	}
-	l := Losses{MSE: meanFlat(s, s.Square(s.Subtract(noise, eps)))}
+	l := diffusion.Losses{MSE: meanFlat(s, s.Square(s.Subtract(noise, eps)))}
 	l.Total = l.MSE
 	if output.Dim(1) == 2*c {
 		// The bound trains the variance, not the noise: the noise enters as a constant.
 		frozen := s.Cat([]*torch.Tensor{s.Detach(eps), s.Narrow(output, 1, c, c)}, 1)
-		l.VB = d.variationalBound(s, frozen, x0, xt, t)
+		l.VB = variationalBound(s, frozen, x0, xt, t, k)
 		l.Total = s.Add(l.MSE, l.VB)
 	}
 	return l
@@ -38,20 +53,12 @@ func (d *Diffusion) TrainingLosses(s *torch.Scope, model Denoiser, x0, noise *to
 // variationalBound returns the term L_{t-1} of the bound of each sample in bits, [N]: the KL
 // divergence of the reverse step from the true posterior, at t = 0 the decoder's negative log
 // likelihood (_vb_terms_bpd of the original).
-func (d *Diffusion) variationalBound(s *torch.Scope, output, x0, xt *torch.Tensor, t []int) *torch.Tensor {
-	k := gather(s, t, d.PosteriorMeanCoef1, d.PosteriorMeanCoef2, d.PosteriorLogVarianceClipped)
-	trueMean := s.Add(s.Mul(k[0], x0), s.Mul(k[1], xt))
-	p := d.predict(s, output, xt, t)
-	bits := meanFlat(s, normalKL(s, trueMean, k[2], p.mean, p.logVar))
-	if slices.Contains(t, 0) {
-		nll := s.Neg(meanFlat(s, discretizedLogLikelihood(s, x0, p.mean, s.MulScalar(p.logVar, 0.5))))
-		steps := make([]int64, len(t))
-		for i, v := range t {
-			steps[i] = int64(v)
-		}
-		bits = s.Where(s.EqScalar(torch.From(s, steps, len(t)), 0), nll, bits)
-	}
-	return s.MulScalar(bits, 1/math.Ln2)
+func variationalBound(s *torch.Scope, output, x0, xt, t *torch.Tensor, k coefficients) *torch.Tensor {
+	trueMean := s.Add(s.Mul(k.row(s, meanOfX0), x0), s.Mul(k.row(s, meanOfXt), xt))
+	p := predict(s, output, xt, k)
+	kl := meanFlat(s, normalKL(s, trueMean, k.row(s, logVarLow), p.mean, p.logVar))
+	nll := s.Neg(meanFlat(s, discretizedLogLikelihood(s, x0, p.mean, s.MulScalar(p.logVar, 0.5))))
+	return s.MulScalar(s.Where(s.EqScalar(t, 0), nll, kl), 1/math.Ln2)
 }
 
 // normalKL is the divergence of N(mean1, exp(logVar1)) from N(mean2, exp(logVar2)) in nats, by element.

@@ -1,4 +1,4 @@
-package diffusion
+package gaussian
 
 import (
 	"encoding/binary"
@@ -11,7 +11,7 @@ import (
 // The processes that New makes have the original's tables. Powers and logarithms of another library
 // may differ in the last bit.
 func TestTablesEqualOriginal(t *testing.T) {
-	f, err := checkpoint.Open("testdata/tables.safetensors")
+	f, err := checkpoint.Open("../testdata/tables.safetensors")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,13 @@
-package diffusion
+package gaussian
 
 import (
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/ditrun/ditrun/diffusion"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/philox"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
@@ -17,7 +19,7 @@ const (
 )
 
 // constant is a Denoiser that answers with the same output whatever it is asked.
-func constant(output *torch.Tensor) Denoiser {
+func constant(output *torch.Tensor) diffusion.Denoiser {
 	return func(*torch.Scope, *torch.Tensor, *torch.Tensor) *torch.Tensor { return output }
 }
 
@@ -30,18 +32,20 @@ func ints(t *torch.Tensor) []int {
 }
 
 func TestLossesEqualOriginal(t *testing.T) {
-	g := torchtest.Open(t, "testdata/losses.safetensors")
+	g := torchtest.Open(t, "../testdata/losses.safetensors")
 	d, err := New("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	run(t, func(s *torch.Scope) {
-		x0, noise, steps := g.Tensor(s, "x0"), g.Tensor(s, "noise"), ints(g.Tensor(s, "t"))
-		near(t, s, "q_sample", d.QSample(s, x0, noise, steps), g.Tensor(s, "q_sample"), tolerance)
+		o := NewObjective(s, d)
+		x0, noise, steps := g.Tensor(s, "x0"), g.Tensor(s, "noise"), g.Tensor(s, "t")
+		near(t, s, "q_sample", noised(s, lookUp(s, o.coefficients, steps), x0, noise), g.Tensor(s, "q_sample"),
+			tolerance)
 
 		output := s.Clone(g.Tensor(s, "model_output"))
 		output.SetRequiresGrad(true)
-		l := d.TrainingLosses(s, constant(output), x0, noise, steps)
+		l := o.Losses(s, constant(output), x0, noise, steps)
 		near(t, s, "mse", l.MSE, g.Tensor(s, "mse"), tolerance)
 		near(t, s, "vb", l.VB, g.Tensor(s, "vb"), toleranceOfLosses)
 		near(t, s, "loss", l.Total, g.Tensor(s, "loss"), toleranceOfLosses)
@@ -50,7 +54,7 @@ func TestLossesEqualOriginal(t *testing.T) {
 
 		half := s.Clone(s.Narrow(g.Tensor(s, "model_output"), 1, 0, x0.Dim(1)))
 		half.SetRequiresGrad(true)
-		l = d.TrainingLosses(s, constant(half), x0, noise, steps)
+		l = o.Losses(s, constant(half), x0, noise, steps)
 		if l.VB != nil {
 			t.Error("a model that does not learn the variance has a variational term")
 		}
@@ -61,7 +65,7 @@ func TestLossesEqualOriginal(t *testing.T) {
 }
 
 func TestStepsEqualOriginal(t *testing.T) {
-	g := torchtest.Open(t, "testdata/steps.safetensors")
+	g := torchtest.Open(t, "../testdata/steps.safetensors")
 	for name, spec := range map[string]string{"full": "", "250": "250", "ddim50": "ddim50"} {
 		d, err := New(spec)
 		if err != nil {
@@ -69,7 +73,8 @@ func TestStepsEqualOriginal(t *testing.T) {
 		}
 		run(t, func(s *torch.Scope) {
 			steps := ints(g.Tensor(s, name+".t"))
-			told := ints(d.modelSteps(s, steps))
+			ddpm, ddim0, ddim1 := NewDDPM(s, d), NewDDIM(s, d, 0), NewDDIM(s, d, 1)
+			told := ints(ddpm.told(s, g.Tensor(s, name+".t")))
 			for i, want := range ints(g.Tensor(s, name+".t_model")) {
 				if told[i] != want {
 					t.Errorf("%s: the network is told step %d, want %d", name, told[i], want)
@@ -83,15 +88,19 @@ func TestStepsEqualOriginal(t *testing.T) {
 					t.Helper()
 					near(t, s, name+"."+key, got, row(name+"."+key), tolerance)
 				}
-				p := d.predict(s, output, x, []int{step})
+				at, k := torch.From(s, []int64{int64(step)}, 1), torch.From(s, []int64{int64(d.Len() - 1 - step)}, 1)
+				step := func(v diffusion.Solver, model diffusion.Denoiser) *torch.Tensor {
+					return v.Step(s, model, v.Start(s, x), noise, k).X()
+				}
+				p, _ := ddpm.predict(s, model, x, at)
 				check("pred_xstart", p.x0)
 				check("mean", p.mean)
 				check("log_variance", p.logVar)
-				check("p_sample", d.DDPMStep(s, model, x, noise, step))
-				check("ddim0", d.DDIMStep(s, model, x, noise, step, 0))
-				check("ddim1", d.DDIMStep(s, model, x, noise, step, 1))
-				check("reverse", d.DDIMReverse(s, model, x, step))
-				check("fixed.p_sample", d.DDPMStep(s, constant(s.Narrow(output, 1, 0, x.Dim(1))), x, noise, step))
+				check("p_sample", step(ddpm, model))
+				check("ddim0", step(ddim0, model))
+				check("ddim1", step(ddim1, model))
+				check("reverse", ddim0.Reverse(s, model, x, at))
+				check("fixed.p_sample", step(ddpm, constant(s.Narrow(output, 1, 0, x.Dim(1)))))
 			}
 		})
 	}
@@ -138,18 +147,13 @@ func TestStepsOutOfRange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, f := range map[string]func(s *torch.Scope, x *torch.Tensor, step int){
-		"losses": func(s *torch.Scope, x *torch.Tensor, step int) {
-			d.TrainingLosses(s, constant(x), x, x, []int{0, step})
-		},
-		"noising": func(s *torch.Scope, x *torch.Tensor, step int) { d.QSample(s, x, x, []int{step, 0}) },
-		"ddpm":    func(s *torch.Scope, x *torch.Tensor, step int) { d.DDPMStep(s, constant(x), x, x, step) },
-		"ddim":    func(s *torch.Scope, x *torch.Tensor, step int) { d.DDIMStep(s, constant(x), x, x, step, 0) },
-		"reverse": func(s *torch.Scope, x *torch.Tensor, step int) { d.DDIMReverse(s, constant(x), x, step) },
+	for name, f := range map[string]func(s *torch.Scope, x, t *torch.Tensor){
+		"losses":  func(s *torch.Scope, x, t *torch.Tensor) { NewObjective(s, d).Losses(s, constant(x), x, x, t) },
+		"reverse": func(s *torch.Scope, x, t *torch.Tensor) { NewDDIM(s, d, 0).Reverse(s, constant(x), x, t) },
 	} {
-		for step, want := range map[int]string{10: "timestep 10 is out of range: want 0 to 9", -1: "timestep -1 is"} {
+		for step, want := range map[int64]string{10: "index 10 is out of range: want 0 to 9", -1: "index -1 is"} {
 			err := torch.Run(torchtest.Device(t), func(s *torch.Scope) error {
-				f(s, s.Zeros(torch.Float32, 2, 1, 2, 2), step)
+				f(s, s.Zeros(torch.Float32, 2, 1, 2, 2), torch.From(s, []int64{0, step}, 2))
 				return nil
 			})
 			if err == nil || !strings.Contains(err.Error(), want) {
@@ -157,6 +161,32 @@ func TestStepsOutOfRange(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Times are those that package philox draws, and no step needs the host.
+func TestTime(t *testing.T) {
+	d, err := New("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, func(s *torch.Scope) {
+		o := NewObjective(s, d)
+		const n = 1000
+		u, want := make([]float64, n), make([]int, n)
+		for i := range n {
+			u[i] = philox.Uniform(7, philox.TagTimestep, 0, uint64(i))
+			want[i] = philox.Intn(TrainSteps, 7, philox.TagTimestep, 0, uint64(i))
+		}
+		times := o.Time(s, torch.From(s, u, n))
+		if got := ints(times); !slices.Equal(got, want) {
+			t.Errorf("times %v, want %v", got[:8], want[:8])
+		}
+		for i, v := range torch.Data[float64](o.Noisiness(s, times)) {
+			if int(v*10) != want[i]*10/TrainSteps {
+				t.Fatalf("step %d lies at %v", want[i], v)
+			}
+		}
+	})
 }
 
 func run(t *testing.T, f func(s *torch.Scope)) {

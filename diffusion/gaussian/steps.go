@@ -1,0 +1,162 @@
+package gaussian
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/schedule"
+	"github.com/ditrun/ditrun/torch"
+)
+
+// A Sampler is the name of a solver of this process.
+type Sampler string
+
+// The samplers.
+const (
+	SamplerDDPM Sampler = "ddpm"
+	SamplerDDIM Sampler = "ddim" // with eta = 0
+)
+
+// ParseSampler reads "ddpm" or "ddim".
+func ParseSampler(name string) (Sampler, error) {
+	switch v := Sampler(name); v {
+	case SamplerDDPM, SamplerDDIM:
+		return v, nil
+	}
+	return "", fmt.Errorf("sampler %q: want ddpm or ddim", name)
+}
+
+// Solver returns the solver of the process d, with its tables in s.
+func (v Sampler) Solver(s *torch.Scope, d *schedule.Schedule) diffusion.Solver {
+	if v == SamplerDDIM {
+		return NewDDIM(s, d, 0)
+	}
+	return NewDDPM(s, d)
+}
+
+// solver is what both have in common. Step k goes from x at step t = T-1-k of the process to step t-1.
+type solver struct {
+	process
+	first *torch.Tensor // Int64 [1], T-1
+}
+
+func newSolver(s *torch.Scope, d *schedule.Schedule) solver {
+	return solver{newProcess(s, d), torch.From(s, []int64{int64(d.Len() - 1)}, 1)}
+}
+
+// Steps returns T.
+func (v solver) Steps() int { return v.Len() }
+
+// Start begins at x_T, which is noise.
+func (v solver) Start(_ *torch.Scope, noise *torch.Tensor) diffusion.State {
+	return diffusion.State{noise}
+}
+
+// at returns t for k.
+func (v solver) at(s *torch.Scope, k *torch.Tensor) *torch.Tensor {
+	return s.To(s.Clamp(s.Subtract(v.first, k), 0, float64(v.Len()-1)), torch.Int64)
+}
+
+// predict asks the model about x at step t.
+func (v solver) predict(s *torch.Scope, model diffusion.Denoiser, x, t *torch.Tensor) (prediction, coefficients) {
+	k := lookUp(s, v.coefficients, t)
+	return predict(s, model(s, x, v.told(s, t)), x, k), k
+}
+
+// impliedNoise is the noise that leads from x0 to x, recomputed from x0 as the original does.
+func impliedNoise(s *torch.Scope, x, x0 *torch.Tensor, k coefficients) *torch.Tensor {
+	return s.Div(s.Subtract(s.Mul(k.row(s, sqrtRecip), x), x0), k.row(s, sqrtRecipM1))
+}
+
+// DDPM draws x_{t-1} from the learned reverse step (ancestral sampling, p_sample of the original).
+type DDPM struct {
+	solver
+	noisy *torch.Tensor // [1, T], 0 at t = 0, where the original adds no noise, else 1
+}
+
+// NewDDPM has its tables in s.
+func NewDDPM(s *torch.Scope, d *schedule.Schedule) *DDPM {
+	noisy := make([]float64, d.Len())
+	for t := range noisy {
+		noisy[t] = min(float64(t), 1)
+	}
+	return &DDPM{newSolver(s, d), table(s, noisy)}
+}
+
+// Random reports true.
+func (v *DDPM) Random() bool { return true }
+
+// Step is [diffusion.Solver]'s.
+func (v *DDPM) Step(s *torch.Scope, model diffusion.Denoiser, x diffusion.State, noise, k *torch.Tensor,
+) diffusion.State {
+	t := v.at(s, k)
+	p, _ := v.predict(s, model, x.X(), t)
+	deviation := s.Mul(lookUp(s, v.noisy, t).row(s, 0), s.Exp(s.MulScalar(p.logVar, 0.5)))
+	return diffusion.State{s.Add(p.mean, s.Mul(deviation, noise))}
+}
+
+// The coefficients of a step of DDIM, see [DDIM].
+const (
+	ddimX0 = iota
+	ddimEps
+	ddimNoise
+	reverseX0
+	reverseEps
+	numDDIM
+)
+
+// DDIM is the sampler of Song et al. 2021: eta = 0 adds no noise, eta = 1 as much as DDPM. The learned variance is not
+// used.
+type DDIM struct {
+	solver
+	random bool
+	table  *torch.Tensor // [numDDIM, T]
+}
+
+// NewDDIM has its tables in s. Its numbers are computed in float32, as in the original.
+func NewDDIM(s *torch.Scope, d *schedule.Schedule, eta float64) *DDIM {
+	var rows [numDDIM][]float64
+	for t := range d.Len() {
+		abar, prev, next := float32(d.AlphasCumprod[t]), float32(d.AlphasCumprodPrev[t]), float32(d.AlphasCumprodNext[t])
+		sigma := float32(eta) * sqrt32((1-prev)/(1-abar)) * sqrt32(1-abar/prev)
+		for row, v := range [numDDIM]float32{
+			ddimX0: sqrt32(prev), ddimEps: sqrt32(1 - prev - sigma*sigma), ddimNoise: sigma,
+			reverseX0: sqrt32(next), reverseEps: sqrt32(1 - next),
+		} {
+			rows[row] = append(rows[row], float64(v))
+		}
+	}
+	rows[ddimNoise][0] = 0 // at t = 0 the original adds none
+	return &DDIM{newSolver(s, d), eta != 0, table(s, rows[:]...)}
+}
+
+func sqrt32(x float32) float32 { return float32(math.Sqrt(float64(x))) }
+
+// Random says whether eta is not 0.
+func (v *DDIM) Random() bool { return v.random }
+
+// Step is [diffusion.Solver]'s.
+func (v *DDIM) Step(s *torch.Scope, model diffusion.Denoiser, x diffusion.State, noise, k *torch.Tensor,
+) diffusion.State {
+	t := v.at(s, k)
+	c := lookUp(s, v.table, t)
+	y := v.move(s, model, x.X(), t, c.row(s, ddimX0), c.row(s, ddimEps))
+	if v.random {
+		y = s.Add(y, s.Mul(c.row(s, ddimNoise), noise))
+	}
+	return diffusion.State{y}
+}
+
+// Reverse runs the deterministic step the other way, from x at steps t (Int64 [N]) of the process to step t+1: it
+// encodes data as noise.
+func (v *DDIM) Reverse(s *torch.Scope, model diffusion.Denoiser, x, t *torch.Tensor) *torch.Tensor {
+	c := lookUp(s, v.table, t)
+	return v.move(s, model, x, t, c.row(s, reverseX0), c.row(s, reverseEps))
+}
+
+// move goes from x at step t to ofX0 x_0 + ofEps eps.
+func (v *DDIM) move(s *torch.Scope, model diffusion.Denoiser, x, t, ofX0, ofEps *torch.Tensor) *torch.Tensor {
+	p, k := v.predict(s, model, x, t)
+	return s.Add(s.Mul(p.x0, ofX0), s.Mul(impliedNoise(s, x, p.x0, k), ofEps))
+}
