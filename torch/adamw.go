@@ -38,6 +38,7 @@ func newAdamW(params []*Tensor, cfg native.AdamWConfig[*Tensor]) (_ native.AdamW
 		return nil, err
 	}
 	defer recoverError(&err)
+	outsideCapture("NewAdamW", "what it makes outlives the capture: make it before")
 	hs := handles("NewAdamW", params)
 	o := &adamW{params: params, names: cfg.Names}
 	if cfg.Group != nil {
@@ -117,11 +118,16 @@ func (o *adamW) Step(s *Scope, opt native.Step[*Tensor]) (norm, skipped, update 
 	var out [3]C.dt_out
 	check("AdamW.Step", C.dt_adamw_step(o.handle("AdamW.Step"), &c, &out[0]))
 	runtime.KeepAlive(o)
-	runtime.KeepAlive(opt.Skip)
 	if out[2].t != nil {
 		update = s.wrap(&out[2])
 	}
-	return s.wrap(&out[0]), s.wrap(&out[1]), update
+	norm, skipped = s.wrap(&out[0]), s.wrap(&out[1])
+	if s.rec != nil {
+		s.note("AdamW.Step", []*Tensor{norm, skipped, update}, o.h, opt.LR, opt.MaxNorm, opt.EMADecay, opt.Skip,
+			opt.UpdateNorm)
+	}
+	runtime.KeepAlive(opt.Skip)
+	return norm, skipped, update
 }
 
 func (o *adamW) ExposeGrad() {
@@ -131,6 +137,9 @@ func (o *adamW) ExposeGrad() {
 
 func (o *adamW) ZeroGrad() {
 	check("AdamW.ZeroGrad", C.dt_adamw_zero_grad(o.handle("AdamW.ZeroGrad")))
+	if r := capturing(); r != nil {
+		r.note("AdamW.ZeroGrad", nil, o.h)
+	}
 	runtime.KeepAlive(o)
 }
 
@@ -139,7 +148,11 @@ func (o *adamW) Buffer(s *Scope, which native.Buffer) *Tensor {
 	var out C.dt_out
 	check("AdamW.Buffer", C.dt_adamw_buffer(o.handle("AdamW.Buffer"), C.int32_t(which), &out))
 	runtime.KeepAlive(o)
-	return s.wrap(&out)
+	buffer := s.wrap(&out)
+	if s.rec != nil {
+		s.note("AdamW.Buffer", []*Tensor{buffer}, o.h, int(which))
+	}
+	return buffer
 }
 
 func (o *adamW) Averages(s *Scope) *Tensor {
@@ -147,11 +160,16 @@ func (o *adamW) Averages(s *Scope) *Tensor {
 	var out C.dt_out
 	check("AdamW.Averages", C.dt_adamw_averages(o.handle("AdamW.Averages"), &out))
 	runtime.KeepAlive(o)
-	return s.wrap(&out)
+	averages := s.wrap(&out)
+	if s.rec != nil {
+		s.note("AdamW.Averages", []*Tensor{averages}, o.h)
+	}
+	return averages
 }
 
 func (o *adamW) Snapshot(s *Scope) []*Tensor {
 	s.cmode()
+	outsideCapture("AdamW.Snapshot", readsBack)
 	var out [5]C.dt_out
 	check("AdamW.Snapshot", C.dt_adamw_snapshot(o.handle("AdamW.Snapshot"), &out[0]))
 	runtime.KeepAlive(o)
@@ -164,6 +182,7 @@ func (o *adamW) Snapshot(s *Scope) []*Tensor {
 
 func hostBytes(t *Tensor) []byte {
 	h, size := t.handle("HostBytes"), t.NumElements()*t.dtype.Size()
+	outsideCapture("HostBytes", readsBack)
 	if size == 0 {
 		return nil
 	}

@@ -11,6 +11,9 @@ import "runtime"
 // ([Scope.TF32]), not as the scope of the operations that it goes back through.
 func (s *Scope) Backward(loss *Tensor) {
 	check("Backward", C.dt_backward(s.cmode(), loss.handle("Backward")), loss)
+	if s.rec != nil {
+		s.note("Backward", nil, loss)
+	}
 	runtime.KeepAlive(loss)
 }
 
@@ -19,15 +22,22 @@ func (s *Scope) Grad(p *Tensor) *Tensor {
 	s.cmode()
 	var out C.dt_out
 	check("Grad", C.dt_grad(p.handle("Grad"), &out), p)
-	runtime.KeepAlive(p)
-	if out.t == nil {
-		return nil
+	var g *Tensor
+	if out.t != nil {
+		g = s.wrap(&out)
 	}
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Grad", []*Tensor{g}, p)
+	}
+	runtime.KeepAlive(p)
+	return g
 }
 
 // ClearGrad forgets the gradient of t. It panics with an *Error where t is closed.
 func (t *Tensor) ClearGrad() {
 	check("ClearGrad", C.dt_clear_grad(t.handle("ClearGrad")), t)
+	if r := capturing(); r != nil {
+		r.note("ClearGrad", nil, t)
+	}
 	runtime.KeepAlive(t)
 }

@@ -74,10 +74,15 @@ func ParseDevice(name string) (Device, error) {
 }
 
 // Synchronize waits until all work given to the scope's device is done. It returns at once on the CPU.
-func (s *Scope) Synchronize() { check("Synchronize", C.dt_synchronize(C.dt_device(s.dev.index))) }
+func (s *Scope) Synchronize() {
+	outsideCapture("Synchronize", waits)
+	check("Synchronize", C.dt_synchronize(C.dt_device(s.dev.index)))
+}
 
 // Synchronize is that of a scope, for callers that have none at hand. Libtorch must be loaded.
-func (d Device) Synchronize() error {
+func (d Device) Synchronize() (err error) {
+	defer recoverError(&err)
+	outsideCapture("Synchronize", waits)
 	if e := C.dt_synchronize(C.dt_device(d.index)); e != nil {
 		return asError("Synchronize", e, nil)
 	}

@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 #define DT_API __attribute__((visibility("default")))
-#define DT_ABI 5
+#define DT_ABI 6
 
 typedef struct dt_tensor_s *dt_tensor;
 typedef struct dt_generator_s *dt_generator;
@@ -30,6 +30,8 @@ enum {
   DT_MODE_TF32 = 2, /* float32 products and convolutions on a GPU round their inputs to TF32 */
   /* operations without a deterministic form fail, cuDNN chooses deterministic algorithms */
   DT_MODE_DETERMINISTIC = 4,
+  /* what would read something back to the host, such as indices to check their range, fails */
+  DT_MODE_CAPTURE = 8,
   /* the switches that libtorch keeps for the whole process */
   DT_MODE_SWITCHES = DT_MODE_TF32 | DT_MODE_DETERMINISTIC
 };
@@ -96,6 +98,8 @@ DT_API dt_error *dt_to_host(dt_tensor t, void *dst, int64_t nbytes);
 DT_API dt_error *dt_copy_from_host(dt_tensor t, const void *src, int64_t nbytes);
 /* The memory of a contiguous CPU tensor; NULL for others. Not valid after the tensor. */
 DT_API dt_error *dt_host_bytes(dt_tensor t, void **out_p);
+/* Where the elements begin, in the memory of the tensor's device. */
+DT_API uint64_t dt_address(dt_tensor t);
 DT_API dt_error *dt_to_device(dt_mode m, dt_tensor t, dt_device dev, dt_out *out);
 DT_API dt_error *dt_set_requires_grad(dt_tensor t, int32_t on);
 DT_API int32_t dt_requires_grad(dt_tensor t);

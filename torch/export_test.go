@@ -2,7 +2,9 @@ package torch
 
 // Unlocked is Run on a goroutine that may change its OS thread between operations, which shows
 // whether anything thread-local outlives a call.
-func Unlocked(dev Device, f func(s *Scope) error) error { return try(dev, modeGrad, f) }
+func Unlocked(dev Device, f func(s *Scope) error) error {
+	return try(&Scope{mode: modeGrad, dev: dev}, f)
+}
 
 // Abandon opens a scope that nobody will close.
 func Abandon(dev Device) *Scope { return &Scope{a: newArena(), mode: modeGrad, dev: dev} }

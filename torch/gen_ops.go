@@ -173,132 +173,196 @@ import "runtime"
 func (s *Scope) Add(a *Tensor, b *Tensor) *Tensor {
 	var out C.dt_out
 	check("Add", C.dt_add(s.cmode(), a.handle("Add"), b.handle("Add"), &out), a, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Add", []*Tensor{result}, a, b)
+	}
+	return result
 }
 
 // AddScalar returns a + v.
 func (s *Scope) AddScalar(a *Tensor, v float64) *Tensor {
 	var out C.dt_out
 	check("AddScalar", C.dt_add_scalar(s.cmode(), a.handle("AddScalar"), C.double(v), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("AddScalar", []*Tensor{result}, a, v)
+	}
+	return result
 }
 
 // Subtract returns a - b, broadcast.
 func (s *Scope) Subtract(a *Tensor, b *Tensor) *Tensor {
 	var out C.dt_out
 	check("Subtract", C.dt_subtract(s.cmode(), a.handle("Subtract"), b.handle("Subtract"), &out), a, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Subtract", []*Tensor{result}, a, b)
+	}
+	return result
 }
 
 // Mul returns the elementwise product a * b, broadcast.
 func (s *Scope) Mul(a *Tensor, b *Tensor) *Tensor {
 	var out C.dt_out
 	check("Mul", C.dt_mul(s.cmode(), a.handle("Mul"), b.handle("Mul"), &out), a, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Mul", []*Tensor{result}, a, b)
+	}
+	return result
 }
 
 // MulScalar returns a * v.
 func (s *Scope) MulScalar(a *Tensor, v float64) *Tensor {
 	var out C.dt_out
 	check("MulScalar", C.dt_mul_scalar(s.cmode(), a.handle("MulScalar"), C.double(v), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("MulScalar", []*Tensor{result}, a, v)
+	}
+	return result
 }
 
 // Div returns a / b, broadcast.
 func (s *Scope) Div(a *Tensor, b *Tensor) *Tensor {
 	var out C.dt_out
 	check("Div", C.dt_div(s.cmode(), a.handle("Div"), b.handle("Div"), &out), a, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Div", []*Tensor{result}, a, b)
+	}
+	return result
 }
 
 // Neg returns -a.
 func (s *Scope) Neg(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("Neg", C.dt_neg(s.cmode(), a.handle("Neg"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Neg", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // Exp returns e to the power of a.
 func (s *Scope) Exp(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("Exp", C.dt_exp(s.cmode(), a.handle("Exp"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Exp", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // Log returns the natural logarithm of a.
 func (s *Scope) Log(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("Log", C.dt_log(s.cmode(), a.handle("Log"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Log", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // Square returns a * a.
 func (s *Scope) Square(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("Square", C.dt_square(s.cmode(), a.handle("Square"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Square", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // Abs returns |a|.
 func (s *Scope) Abs(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("Abs", C.dt_abs(s.cmode(), a.handle("Abs"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Abs", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // Sin returns sin(a), a in radians.
 func (s *Scope) Sin(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("Sin", C.dt_sin(s.cmode(), a.handle("Sin"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Sin", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // Cos returns cos(a), a in radians.
 func (s *Scope) Cos(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("Cos", C.dt_cos(s.cmode(), a.handle("Cos"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Cos", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // Tanh returns the hyperbolic tangent of a.
 func (s *Scope) Tanh(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("Tanh", C.dt_tanh(s.cmode(), a.handle("Tanh"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Tanh", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // Sigmoid returns 1 / (1 + exp(-a)).
 func (s *Scope) Sigmoid(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("Sigmoid", C.dt_sigmoid(s.cmode(), a.handle("Sigmoid"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Sigmoid", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // SiLU returns a * sigmoid(a).
 func (s *Scope) SiLU(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("SiLU", C.dt_silu(s.cmode(), a.handle("SiLU"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("SiLU", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // GELU returns the tanh approximation of the Gaussian error linear unit,
@@ -306,148 +370,216 @@ func (s *Scope) SiLU(a *Tensor) *Tensor {
 func (s *Scope) GELU(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("GELU", C.dt_gelu(s.cmode(), a.handle("GELU"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("GELU", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // GELUErf returns the Gaussian error linear unit itself, a (1 + erf(a / sqrt(2))) / 2.
 func (s *Scope) GELUErf(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("GELUErf", C.dt_gelu_erf(s.cmode(), a.handle("GELUErf"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("GELUErf", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // Clamp limits a to [lo, hi].
 func (s *Scope) Clamp(a *Tensor, lo float64, hi float64) *Tensor {
 	var out C.dt_out
 	check("Clamp", C.dt_clamp(s.cmode(), a.handle("Clamp"), C.double(lo), C.double(hi), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Clamp", []*Tensor{result}, a, lo, hi)
+	}
+	return result
 }
 
 // PowScalar returns a to the power of v.
 func (s *Scope) PowScalar(a *Tensor, v float64) *Tensor {
 	var out C.dt_out
 	check("PowScalar", C.dt_pow_scalar(s.cmode(), a.handle("PowScalar"), C.double(v), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("PowScalar", []*Tensor{result}, a, v)
+	}
+	return result
 }
 
 // Addcmul returns a + b * c, broadcast.
 func (s *Scope) Addcmul(a *Tensor, b *Tensor, c *Tensor) *Tensor {
 	var out C.dt_out
 	check("Addcmul", C.dt_addcmul(s.cmode(), a.handle("Addcmul"), b.handle("Addcmul"), c.handle("Addcmul"), &out), a, b, c)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
 	runtime.KeepAlive(b)
 	runtime.KeepAlive(c)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Addcmul", []*Tensor{result}, a, b, c)
+	}
+	return result
 }
 
 // Lerp returns a + w * (b - a).
 func (s *Scope) Lerp(a *Tensor, b *Tensor, w float64) *Tensor {
 	var out C.dt_out
 	check("Lerp", C.dt_lerp(s.cmode(), a.handle("Lerp"), b.handle("Lerp"), C.double(w), &out), a, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Lerp", []*Tensor{result}, a, b, w)
+	}
+	return result
 }
 
 // Where returns a where cond is true, else b.
 func (s *Scope) Where(cond *Tensor, a *Tensor, b *Tensor) *Tensor {
 	var out C.dt_out
 	check("Where", C.dt_where(s.cmode(), cond.handle("Where"), a.handle("Where"), b.handle("Where"), &out), cond, a, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(cond)
 	runtime.KeepAlive(a)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Where", []*Tensor{result}, cond, a, b)
+	}
+	return result
 }
 
 // Maximum returns the larger of a and b in each element.
 func (s *Scope) Maximum(a *Tensor, b *Tensor) *Tensor {
 	var out C.dt_out
 	check("Maximum", C.dt_maximum(s.cmode(), a.handle("Maximum"), b.handle("Maximum"), &out), a, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Maximum", []*Tensor{result}, a, b)
+	}
+	return result
 }
 
 // Lt returns a < b as Bool.
 func (s *Scope) Lt(a *Tensor, b *Tensor) *Tensor {
 	var out C.dt_out
 	check("Lt", C.dt_lt(s.cmode(), a.handle("Lt"), b.handle("Lt"), &out), a, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Lt", []*Tensor{result}, a, b)
+	}
+	return result
 }
 
 // LtScalar returns a < v as Bool.
 func (s *Scope) LtScalar(a *Tensor, v float64) *Tensor {
 	var out C.dt_out
 	check("LtScalar", C.dt_lt_scalar(s.cmode(), a.handle("LtScalar"), C.double(v), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("LtScalar", []*Tensor{result}, a, v)
+	}
+	return result
 }
 
 // GtScalar returns a > v as Bool.
 func (s *Scope) GtScalar(a *Tensor, v float64) *Tensor {
 	var out C.dt_out
 	check("GtScalar", C.dt_gt_scalar(s.cmode(), a.handle("GtScalar"), C.double(v), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("GtScalar", []*Tensor{result}, a, v)
+	}
+	return result
 }
 
 // EqScalar returns a == v as Bool.
 func (s *Scope) EqScalar(a *Tensor, v float64) *Tensor {
 	var out C.dt_out
 	check("EqScalar", C.dt_eq_scalar(s.cmode(), a.handle("EqScalar"), C.double(v), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("EqScalar", []*Tensor{result}, a, v)
+	}
+	return result
 }
 
 // IsFinite returns, as Bool, whether each element is neither NaN nor infinite.
 func (s *Scope) IsFinite(a *Tensor) *Tensor {
 	var out C.dt_out
 	check("IsFinite", C.dt_is_finite(s.cmode(), a.handle("IsFinite"), &out), a)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("IsFinite", []*Tensor{result}, a)
+	}
+	return result
 }
 
 // MatMul returns the matrix product of a and b with PyTorch's batching rules.
 func (s *Scope) MatMul(a *Tensor, b *Tensor) *Tensor {
 	var out C.dt_out
 	check("MatMul", C.dt_matmul(s.cmode(), a.handle("MatMul"), b.handle("MatMul"), &out), a, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("MatMul", []*Tensor{result}, a, b)
+	}
+	return result
 }
 
 // Linear returns x w^T + b. x is [..., in], w [out, in], b [out] or nil.
 func (s *Scope) Linear(x *Tensor, w *Tensor, b *Tensor) *Tensor {
 	var out C.dt_out
 	check("Linear", C.dt_linear(s.cmode(), x.handle("Linear"), w.handle("Linear"), b.handleOrNil("Linear"), &out), x, w, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
 	runtime.KeepAlive(w)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Linear", []*Tensor{result}, x, w, b)
+	}
+	return result
 }
 
 // Conv2d convolves x [N, C, H, W] with w [O, C, kH, kW] and adds b [O] (or nil).
 func (s *Scope) Conv2d(x *Tensor, w *Tensor, b *Tensor, stride int, padding int) *Tensor {
 	var out C.dt_out
 	check("Conv2d", C.dt_conv2d(s.cmode(), x.handle("Conv2d"), w.handle("Conv2d"), b.handleOrNil("Conv2d"), C.int64_t(stride), C.int64_t(padding), &out), x, w, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
 	runtime.KeepAlive(w)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Conv2d", []*Tensor{result}, x, w, b, stride, padding)
+	}
+	return result
 }
 
 // Softmax normalises x along dim to sum to one.
 func (s *Scope) Softmax(x *Tensor, dim int) *Tensor {
 	var out C.dt_out
 	check("Softmax", C.dt_softmax(s.cmode(), x.handle("Softmax"), C.int64_t(dim), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Softmax", []*Tensor{result}, x, dim)
+	}
+	return result
 }
 
 // LayerNorm normalises x over its trailing dimensions dims; w and b may be nil.
@@ -455,39 +587,55 @@ func (s *Scope) LayerNorm(x *Tensor, dims []int, w *Tensor, b *Tensor, eps float
 	ddims, ndims := cdims(dims)
 	var out C.dt_out
 	check("LayerNorm", C.dt_layer_norm(s.cmode(), x.handle("LayerNorm"), &ddims[0], ndims, w.handleOrNil("LayerNorm"), b.handleOrNil("LayerNorm"), C.double(eps), &out), x, w, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
 	runtime.KeepAlive(w)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("LayerNorm", []*Tensor{result}, x, copied(dims), w, b, eps)
+	}
+	return result
 }
 
 // GroupNorm normalises x [N, C, ...] over groups of channels; w and b are [C] or nil.
 func (s *Scope) GroupNorm(x *Tensor, groups int, w *Tensor, b *Tensor, eps float64) *Tensor {
 	var out C.dt_out
 	check("GroupNorm", C.dt_group_norm(s.cmode(), x.handle("GroupNorm"), C.int64_t(groups), w.handleOrNil("GroupNorm"), b.handleOrNil("GroupNorm"), C.double(eps), &out), x, w, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
 	runtime.KeepAlive(w)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("GroupNorm", []*Tensor{result}, x, groups, w, b, eps)
+	}
+	return result
 }
 
 // Embedding picks the rows ids (Int64, any shape) of weight [K, D]. An id out of range fails before the device sees it.
 func (s *Scope) Embedding(weight *Tensor, ids *Tensor) *Tensor {
 	var out C.dt_out
 	check("Embedding", C.dt_embedding(s.cmode(), weight.handle("Embedding"), ids.handle("Embedding"), &out), weight, ids)
+	result := s.wrap(&out)
 	runtime.KeepAlive(weight)
 	runtime.KeepAlive(ids)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Embedding", []*Tensor{result}, weight, ids)
+	}
+	return result
 }
 
 // ScaledDotProductAttention returns softmax(q k^T / sqrt(d)) v for q, k, v of [N, heads, T, d].
 func (s *Scope) ScaledDotProductAttention(q *Tensor, k *Tensor, v *Tensor) *Tensor {
 	var out C.dt_out
 	check("ScaledDotProductAttention", C.dt_scaled_dot_product_attention(s.cmode(), q.handle("ScaledDotProductAttention"), k.handle("ScaledDotProductAttention"), v.handle("ScaledDotProductAttention"), &out), q, k, v)
+	result := s.wrap(&out)
 	runtime.KeepAlive(q)
 	runtime.KeepAlive(k)
 	runtime.KeepAlive(v)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("ScaledDotProductAttention", []*Tensor{result}, q, k, v)
+	}
+	return result
 }
 
 // MaskedAttention is ScaledDotProductAttention over the keys that mask is true for. mask is Bool and
@@ -496,19 +644,27 @@ func (s *Scope) ScaledDotProductAttention(q *Tensor, k *Tensor, v *Tensor) *Tens
 func (s *Scope) MaskedAttention(q *Tensor, k *Tensor, v *Tensor, mask *Tensor) *Tensor {
 	var out C.dt_out
 	check("MaskedAttention", C.dt_masked_attention(s.cmode(), q.handle("MaskedAttention"), k.handle("MaskedAttention"), v.handle("MaskedAttention"), mask.handle("MaskedAttention"), &out), q, k, v, mask)
+	result := s.wrap(&out)
 	runtime.KeepAlive(q)
 	runtime.KeepAlive(k)
 	runtime.KeepAlive(v)
 	runtime.KeepAlive(mask)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("MaskedAttention", []*Tensor{result}, q, k, v, mask)
+	}
+	return result
 }
 
 // UpsampleNearest2x doubles height and width of x [N, C, H, W] by repetition.
 func (s *Scope) UpsampleNearest2x(x *Tensor) *Tensor {
 	var out C.dt_out
 	check("UpsampleNearest2x", C.dt_upsample_nearest2x(s.cmode(), x.handle("UpsampleNearest2x"), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("UpsampleNearest2x", []*Tensor{result}, x)
+	}
+	return result
 }
 
 // Pad puts zeros around the last dimensions of x: pads is left, right, top, bottom, ...
@@ -516,17 +672,25 @@ func (s *Scope) Pad(x *Tensor, pads []int) *Tensor {
 	dpads, npads := cdims(pads)
 	var out C.dt_out
 	check("Pad", C.dt_pad(s.cmode(), x.handle("Pad"), &dpads[0], npads, &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Pad", []*Tensor{result}, x, copied(pads))
+	}
+	return result
 }
 
 // MSELoss returns the mean of (a - b)^2 over all elements.
 func (s *Scope) MSELoss(a *Tensor, b *Tensor) *Tensor {
 	var out C.dt_out
 	check("MSELoss", C.dt_mse_loss(s.cmode(), a.handle("MSELoss"), b.handle("MSELoss"), &out), a, b)
+	result := s.wrap(&out)
 	runtime.KeepAlive(a)
 	runtime.KeepAlive(b)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("MSELoss", []*Tensor{result}, a, b)
+	}
+	return result
 }
 
 // AdaLayerNorm is LayerNorm(x) (1 + scale) + shift without affine weights (adaLN of the DiT paper).
@@ -534,20 +698,28 @@ func (s *Scope) MSELoss(a *Tensor, b *Tensor) *Tensor {
 func (s *Scope) AdaLayerNorm(x *Tensor, shift *Tensor, scale *Tensor, eps float64) *Tensor {
 	var out C.dt_out
 	check("AdaLayerNorm", C.dt_ada_layer_norm(s.cmode(), x.handle("AdaLayerNorm"), shift.handle("AdaLayerNorm"), scale.handle("AdaLayerNorm"), C.double(eps), &out), x, shift, scale)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
 	runtime.KeepAlive(shift)
 	runtime.KeepAlive(scale)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("AdaLayerNorm", []*Tensor{result}, x, shift, scale, eps)
+	}
+	return result
 }
 
 // GatedAdd returns x + gate y, the gated residual of adaLN-Zero. x and y are [N, T, D], gate [N, D].
 func (s *Scope) GatedAdd(x *Tensor, gate *Tensor, y *Tensor) *Tensor {
 	var out C.dt_out
 	check("GatedAdd", C.dt_gated_add(s.cmode(), x.handle("GatedAdd"), gate.handle("GatedAdd"), y.handle("GatedAdd"), &out), x, gate, y)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
 	runtime.KeepAlive(gate)
 	runtime.KeepAlive(y)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("GatedAdd", []*Tensor{result}, x, gate, y)
+	}
+	return result
 }
 
 // Reshape returns x with other dimensions (one may be -1); a view where possible.
@@ -555,8 +727,12 @@ func (s *Scope) Reshape(x *Tensor, dims ...int) *Tensor {
 	ddims, ndims := cdims(dims)
 	var out C.dt_out
 	check("Reshape", C.dt_reshape(s.cmode(), x.handle("Reshape"), &ddims[0], ndims, &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Reshape", []*Tensor{result}, x, copied(dims))
+	}
+	return result
 }
 
 // Permute returns a view of x with its dimensions reordered.
@@ -564,24 +740,36 @@ func (s *Scope) Permute(x *Tensor, dims ...int) *Tensor {
 	ddims, ndims := cdims(dims)
 	var out C.dt_out
 	check("Permute", C.dt_permute(s.cmode(), x.handle("Permute"), &ddims[0], ndims, &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Permute", []*Tensor{result}, x, copied(dims))
+	}
+	return result
 }
 
 // Transpose returns a view of x with dimensions a and b swapped.
 func (s *Scope) Transpose(x *Tensor, a int, b int) *Tensor {
 	var out C.dt_out
 	check("Transpose", C.dt_transpose(s.cmode(), x.handle("Transpose"), C.int64_t(a), C.int64_t(b), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Transpose", []*Tensor{result}, x, a, b)
+	}
+	return result
 }
 
 // Unsqueeze returns a view of x with a dimension of size one inserted at dim.
 func (s *Scope) Unsqueeze(x *Tensor, dim int) *Tensor {
 	var out C.dt_out
 	check("Unsqueeze", C.dt_unsqueeze(s.cmode(), x.handle("Unsqueeze"), C.int64_t(dim), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Unsqueeze", []*Tensor{result}, x, dim)
+	}
+	return result
 }
 
 // Expand returns a view of x broadcast to dims (-1 keeps a size).
@@ -589,40 +777,60 @@ func (s *Scope) Expand(x *Tensor, dims ...int) *Tensor {
 	ddims, ndims := cdims(dims)
 	var out C.dt_out
 	check("Expand", C.dt_expand(s.cmode(), x.handle("Expand"), &ddims[0], ndims, &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Expand", []*Tensor{result}, x, copied(dims))
+	}
+	return result
 }
 
 // Narrow returns a view of length elements of x along dim from start.
 func (s *Scope) Narrow(x *Tensor, dim int, start int, length int) *Tensor {
 	var out C.dt_out
 	check("Narrow", C.dt_narrow(s.cmode(), x.handle("Narrow"), C.int64_t(dim), C.int64_t(start), C.int64_t(length), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Narrow", []*Tensor{result}, x, dim, start, length)
+	}
+	return result
 }
 
 // Select returns a view of x at one index of dim, without that dimension.
 func (s *Scope) Select(x *Tensor, dim int, index int) *Tensor {
 	var out C.dt_out
 	check("Select", C.dt_select(s.cmode(), x.handle("Select"), C.int64_t(dim), C.int64_t(index), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Select", []*Tensor{result}, x, dim, index)
+	}
+	return result
 }
 
 // Chunk splits x along dim into n equal views.
 func (s *Scope) Chunk(x *Tensor, n int, dim int) []*Tensor {
 	out := make([]C.dt_out, max(n, 1))
 	check("Chunk", C.dt_chunk(s.cmode(), x.handle("Chunk"), C.int64_t(n), C.int64_t(dim), &out[0]), x)
+	results := s.wrapAll(out[:n])
 	runtime.KeepAlive(x)
-	return s.wrapAll(out[:n])
+	if s.rec != nil {
+		s.note("Chunk", results, x, n, dim)
+	}
+	return results
 }
 
 // Unbind splits x along dim, whose size is n, into n views without that dimension.
 func (s *Scope) Unbind(x *Tensor, n int, dim int) []*Tensor {
 	out := make([]C.dt_out, max(n, 1))
 	check("Unbind", C.dt_unbind(s.cmode(), x.handle("Unbind"), C.int64_t(n), C.int64_t(dim), &out[0]), x)
+	results := s.wrapAll(out[:n])
 	runtime.KeepAlive(x)
-	return s.wrapAll(out[:n])
+	if s.rec != nil {
+		s.note("Unbind", results, x, n, dim)
+	}
+	return results
 }
 
 // Cat joins ts along dim.
@@ -630,8 +838,12 @@ func (s *Scope) Cat(ts []*Tensor, dim int) *Tensor {
 	hts := handles("Cat", ts)
 	var out C.dt_out
 	check("Cat", C.dt_cat(s.cmode(), first(hts), C.int32_t(len(hts)), C.int64_t(dim), &out), ts...)
+	result := s.wrap(&out)
 	runtime.KeepAlive(ts)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Cat", []*Tensor{result}, copied(ts), dim)
+	}
+	return result
 }
 
 // Stack joins ts along a new dimension dim.
@@ -639,81 +851,121 @@ func (s *Scope) Stack(ts []*Tensor, dim int) *Tensor {
 	hts := handles("Stack", ts)
 	var out C.dt_out
 	check("Stack", C.dt_stack(s.cmode(), first(hts), C.int32_t(len(hts)), C.int64_t(dim), &out), ts...)
+	result := s.wrap(&out)
 	runtime.KeepAlive(ts)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Stack", []*Tensor{result}, copied(ts), dim)
+	}
+	return result
 }
 
 // Flip reverses x along dim.
 func (s *Scope) Flip(x *Tensor, dim int) *Tensor {
 	var out C.dt_out
 	check("Flip", C.dt_flip(s.cmode(), x.handle("Flip"), C.int64_t(dim), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Flip", []*Tensor{result}, x, dim)
+	}
+	return result
 }
 
 // Contiguous returns x in row-major memory, x itself where it is already.
 func (s *Scope) Contiguous(x *Tensor) *Tensor {
 	var out C.dt_out
 	check("Contiguous", C.dt_contiguous(s.cmode(), x.handle("Contiguous"), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Contiguous", []*Tensor{result}, x)
+	}
+	return result
 }
 
 // ChannelsLast returns x [N, C, H, W] with its memory in NHWC order.
 func (s *Scope) ChannelsLast(x *Tensor) *Tensor {
 	var out C.dt_out
 	check("ChannelsLast", C.dt_channels_last(s.cmode(), x.handle("ChannelsLast"), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("ChannelsLast", []*Tensor{result}, x)
+	}
+	return result
 }
 
 // Clone returns a copy of x.
 func (s *Scope) Clone(x *Tensor) *Tensor {
 	var out C.dt_out
 	check("Clone", C.dt_clone(s.cmode(), x.handle("Clone"), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Clone", []*Tensor{result}, x)
+	}
+	return result
 }
 
 // Detach returns a view of x outside the autograd graph.
 func (s *Scope) Detach(x *Tensor) *Tensor {
 	var out C.dt_out
 	check("Detach", C.dt_detach(s.cmode(), x.handle("Detach"), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Detach", []*Tensor{result}, x)
+	}
+	return result
 }
 
 // To converts x to dt; x itself where it is of that type already.
 func (s *Scope) To(x *Tensor, dt DType) *Tensor {
 	var out C.dt_out
 	check("To", C.dt_to(s.cmode(), x.handle("To"), C.int32_t(dt), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("To", []*Tensor{result}, x, dt)
+	}
+	return result
 }
 
 // IndexSelect picks the indices (Int64, 1-D) of x along dim. One out of range fails before the device sees it.
 func (s *Scope) IndexSelect(x *Tensor, dim int, index *Tensor) *Tensor {
 	var out C.dt_out
 	check("IndexSelect", C.dt_index_select(s.cmode(), x.handle("IndexSelect"), C.int64_t(dim), index.handle("IndexSelect"), &out), x, index)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
 	runtime.KeepAlive(index)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("IndexSelect", []*Tensor{result}, x, dim, index)
+	}
+	return result
 }
 
 // Sum returns the sum of all elements.
 func (s *Scope) Sum(x *Tensor) *Tensor {
 	var out C.dt_out
 	check("Sum", C.dt_sum(s.cmode(), x.handle("Sum"), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Sum", []*Tensor{result}, x)
+	}
+	return result
 }
 
 // Mean returns the mean of all elements.
 func (s *Scope) Mean(x *Tensor) *Tensor {
 	var out C.dt_out
 	check("Mean", C.dt_mean(s.cmode(), x.handle("Mean"), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Mean", []*Tensor{result}, x)
+	}
+	return result
 }
 
 // SumDims sums over dims, which keep size one if keep is set.
@@ -721,8 +973,12 @@ func (s *Scope) SumDims(x *Tensor, keep bool, dims ...int) *Tensor {
 	ddims, ndims := cdims(dims)
 	var out C.dt_out
 	check("SumDims", C.dt_sum_dims(s.cmode(), x.handle("SumDims"), cbool(keep), &ddims[0], ndims, &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("SumDims", []*Tensor{result}, x, keep, copied(dims))
+	}
+	return result
 }
 
 // MeanDims averages over dims, which keep size one if keep is set.
@@ -730,48 +986,72 @@ func (s *Scope) MeanDims(x *Tensor, keep bool, dims ...int) *Tensor {
 	ddims, ndims := cdims(dims)
 	var out C.dt_out
 	check("MeanDims", C.dt_mean_dims(s.cmode(), x.handle("MeanDims"), cbool(keep), &ddims[0], ndims, &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("MeanDims", []*Tensor{result}, x, keep, copied(dims))
+	}
+	return result
 }
 
 // Std returns the standard deviation of all elements with n - 1 in the denominator.
 func (s *Scope) Std(x *Tensor) *Tensor {
 	var out C.dt_out
 	check("Std", C.dt_std(s.cmode(), x.handle("Std"), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Std", []*Tensor{result}, x)
+	}
+	return result
 }
 
 // Norm returns the Euclidean norm of all elements.
 func (s *Scope) Norm(x *Tensor) *Tensor {
 	var out C.dt_out
 	check("Norm", C.dt_norm(s.cmode(), x.handle("Norm"), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Norm", []*Tensor{result}, x)
+	}
+	return result
 }
 
 // MaxAll returns the largest element.
 func (s *Scope) MaxAll(x *Tensor) *Tensor {
 	var out C.dt_out
 	check("MaxAll", C.dt_max_all(s.cmode(), x.handle("MaxAll"), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("MaxAll", []*Tensor{result}, x)
+	}
+	return result
 }
 
 // MinAll returns the smallest element.
 func (s *Scope) MinAll(x *Tensor) *Tensor {
 	var out C.dt_out
 	check("MinAll", C.dt_min_all(s.cmode(), x.handle("MinAll"), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("MinAll", []*Tensor{result}, x)
+	}
+	return result
 }
 
 // All returns, as Bool, whether every element is true.
 func (s *Scope) All(x *Tensor) *Tensor {
 	var out C.dt_out
 	check("All", C.dt_all(s.cmode(), x.handle("All"), &out), x)
+	result := s.wrap(&out)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("All", []*Tensor{result}, x)
+	}
+	return result
 }
 
 // Empty returns a tensor of undefined content.
@@ -779,7 +1059,11 @@ func (s *Scope) Empty(dt DType, dims ...int) *Tensor {
 	ddims, ndims := cdims(dims)
 	var out C.dt_out
 	check("Empty", C.dt_empty(s.cmode(), C.dt_device(s.dev.index), C.int32_t(dt), &ddims[0], ndims, &out))
-	return s.wrap(&out)
+	result := s.wrap(&out)
+	if s.rec != nil {
+		s.note("Empty", []*Tensor{result}, dt, copied(dims))
+	}
+	return result
 }
 
 // Zeros returns a tensor of zeros.
@@ -787,7 +1071,11 @@ func (s *Scope) Zeros(dt DType, dims ...int) *Tensor {
 	ddims, ndims := cdims(dims)
 	var out C.dt_out
 	check("Zeros", C.dt_zeros(s.cmode(), C.dt_device(s.dev.index), C.int32_t(dt), &ddims[0], ndims, &out))
-	return s.wrap(&out)
+	result := s.wrap(&out)
+	if s.rec != nil {
+		s.note("Zeros", []*Tensor{result}, dt, copied(dims))
+	}
+	return result
 }
 
 // Ones returns a tensor of ones.
@@ -795,7 +1083,11 @@ func (s *Scope) Ones(dt DType, dims ...int) *Tensor {
 	ddims, ndims := cdims(dims)
 	var out C.dt_out
 	check("Ones", C.dt_ones(s.cmode(), C.dt_device(s.dev.index), C.int32_t(dt), &ddims[0], ndims, &out))
-	return s.wrap(&out)
+	result := s.wrap(&out)
+	if s.rec != nil {
+		s.note("Ones", []*Tensor{result}, dt, copied(dims))
+	}
+	return result
 }
 
 // Full returns a tensor filled with v.
@@ -803,14 +1095,22 @@ func (s *Scope) Full(v float64, dt DType, dims ...int) *Tensor {
 	ddims, ndims := cdims(dims)
 	var out C.dt_out
 	check("Full", C.dt_full(s.cmode(), C.dt_device(s.dev.index), C.double(v), C.int32_t(dt), &ddims[0], ndims, &out))
-	return s.wrap(&out)
+	result := s.wrap(&out)
+	if s.rec != nil {
+		s.note("Full", []*Tensor{result}, v, dt, copied(dims))
+	}
+	return result
 }
 
 // Arange returns 0, 1, ..., n-1.
 func (s *Scope) Arange(n int, dt DType) *Tensor {
 	var out C.dt_out
 	check("Arange", C.dt_arange(s.cmode(), C.dt_device(s.dev.index), C.int64_t(n), C.int32_t(dt), &out))
-	return s.wrap(&out)
+	result := s.wrap(&out)
+	if s.rec != nil {
+		s.note("Arange", []*Tensor{result}, n, dt)
+	}
+	return result
 }
 
 // Randn draws Float32 standard normals from gen, whose device must be the scope's.
@@ -818,8 +1118,12 @@ func (s *Scope) Randn(gen *Generator, dims ...int) *Tensor {
 	ddims, ndims := cdims(dims)
 	var out C.dt_out
 	check("Randn", C.dt_randn(s.cmode(), C.dt_device(s.dev.index), gen.handle("Randn"), &ddims[0], ndims, &out))
+	result := s.wrap(&out)
 	runtime.KeepAlive(gen)
-	return s.wrap(&out)
+	if s.rec != nil {
+		s.note("Randn", []*Tensor{result}, copied(dims))
+	}
+	return result
 }
 
 // Copy_ writes src, converted and broadcast, into dst.
@@ -827,18 +1131,27 @@ func (s *Scope) Copy_(dst *Tensor, src *Tensor) {
 	check("Copy_", C.dt_copy_(s.cmode(), dst.handle("Copy_"), src.handle("Copy_")), dst, src)
 	runtime.KeepAlive(dst)
 	runtime.KeepAlive(src)
+	if s.rec != nil {
+		s.note("Copy_", nil, dst, src)
+	}
 }
 
 // Zero_ fills dst with zeros.
 func (s *Scope) Zero_(dst *Tensor) {
 	check("Zero_", C.dt_zero_(s.cmode(), dst.handle("Zero_")), dst)
 	runtime.KeepAlive(dst)
+	if s.rec != nil {
+		s.note("Zero_", nil, dst)
+	}
 }
 
 // Fill_ fills dst with v.
 func (s *Scope) Fill_(dst *Tensor, v float64) {
 	check("Fill_", C.dt_fill_(s.cmode(), dst.handle("Fill_"), C.double(v)), dst)
 	runtime.KeepAlive(dst)
+	if s.rec != nil {
+		s.note("Fill_", nil, dst, v)
+	}
 }
 
 // Uniform_ fills dst with uniforms in [lo, hi) from gen, drawn on gen's device.
@@ -846,6 +1159,9 @@ func (s *Scope) Uniform_(dst *Tensor, gen *Generator, lo float64, hi float64) {
 	check("Uniform_", C.dt_uniform_(s.cmode(), dst.handle("Uniform_"), gen.handle("Uniform_"), C.double(lo), C.double(hi)), dst)
 	runtime.KeepAlive(gen)
 	runtime.KeepAlive(dst)
+	if s.rec != nil {
+		s.note("Uniform_", nil, dst, lo, hi)
+	}
 }
 
 // Normal_ fills dst with normals from gen.
@@ -853,4 +1169,7 @@ func (s *Scope) Normal_(dst *Tensor, gen *Generator, mean float64, std float64) 
 	check("Normal_", C.dt_normal_(s.cmode(), dst.handle("Normal_"), gen.handle("Normal_"), C.double(mean), C.double(std)), dst)
 	runtime.KeepAlive(gen)
 	runtime.KeepAlive(dst)
+	if s.rec != nil {
+		s.note("Normal_", nil, dst, mean, std)
+	}
 }

@@ -45,6 +45,8 @@ static __typeof__(&dt_copy_from_host) p_dt_copy_from_host;
 dt_error *dt_copy_from_host(dt_tensor t, const void *src, int64_t nbytes) { return p_dt_copy_from_host(t, src, nbytes); }
 static __typeof__(&dt_host_bytes) p_dt_host_bytes;
 dt_error *dt_host_bytes(dt_tensor t, void **out_p) { return p_dt_host_bytes(t, out_p); }
+static __typeof__(&dt_address) p_dt_address;
+uint64_t dt_address(dt_tensor t) { return p_dt_address(t); }
 static __typeof__(&dt_to_device) p_dt_to_device;
 dt_error *dt_to_device(dt_mode m, dt_tensor t, dt_device dev, dt_out *out) { return p_dt_to_device(m, t, dev, out); }
 static __typeof__(&dt_set_requires_grad) p_dt_set_requires_grad;
@@ -312,6 +314,7 @@ static const struct {
     {"dt_to_host", (void **)&p_dt_to_host},
     {"dt_copy_from_host", (void **)&p_dt_copy_from_host},
     {"dt_host_bytes", (void **)&p_dt_host_bytes},
+    {"dt_address", (void **)&p_dt_address},
     {"dt_to_device", (void **)&p_dt_to_device},
     {"dt_set_requires_grad", (void **)&p_dt_set_requires_grad},
     {"dt_requires_grad", (void **)&p_dt_requires_grad},

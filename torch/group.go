@@ -162,6 +162,7 @@ func (g *group) handle(op string) C.dt_group {
 	if g.h == nil {
 		misuse(op, "the process group is closed")
 	}
+	outsideCapture(op, "a capture cannot wait for other processes: do it between two replays")
 	return g.h
 }
 
@@ -218,6 +219,9 @@ func (g *group) AllReduceFloats(v []float64, op int) (err error) {
 func copyTensor(dst, src *Tensor) (err error) {
 	defer recoverError(&err)
 	check("Copy", C.dt_copy_(0, dst.handle("Copy"), src.handle("Copy")), dst, src)
+	if r := capturing(); r != nil {
+		r.note("Copy", nil, dst, src)
+	}
 	runtime.KeepAlive(dst)
 	runtime.KeepAlive(src)
 	return nil

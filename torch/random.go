@@ -40,6 +40,7 @@ func (g *Generator) handle(op string) C.dt_generator {
 	if g == nil {
 		misuse(op, "nil generator")
 	}
+	outsideCapture(op, "it draws from a Generator, whose state a capture would freeze: use PhiloxNormal")
 	return g.h
 }
 
@@ -59,6 +60,7 @@ func recoverError(err *error) {
 // sample is the same in any batch.
 func (s *Scope) PhiloxNormal(seed uint64, tag, step uint32, indices []int64, rowShape ...int) *Tensor {
 	s.cmode()
+	outsideCapture("PhiloxNormal", uploads)
 	dims, n := cdims(rowShape)
 	var out C.dt_out
 	check("PhiloxNormal", C.dt_philox_normal(C.uint64_t(seed), C.uint32_t(tag), C.uint32_t(step),

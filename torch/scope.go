@@ -17,6 +17,7 @@ const (
 	modeGrad          = C.DT_MODE_GRAD
 	modeTF32          = C.DT_MODE_TF32
 	modeDeterministic = C.DT_MODE_DETERMINISTIC
+	modeCapture       = C.DT_MODE_CAPTURE
 )
 
 // A Scope makes tensors and frees them when it ends. It belongs to one goroutine at a time. How its operations compute
@@ -26,6 +27,7 @@ type Scope struct {
 	a    *arena
 	mode uint32
 	dev  Device
+	rec  *recorder // of the capture that the scope is part of; nil outside
 }
 
 // An arena holds what one scope made. The handles stand in a box of their own that does not point
@@ -60,6 +62,9 @@ func queueFree(free func()) {
 }
 
 func drain() {
+	if capturing() != nil {
+		return
+	}
 	reclaim.Lock()
 	hs, frees := reclaim.handles, reclaim.frees
 	reclaim.handles, reclaim.frees = nil, nil
@@ -127,12 +132,13 @@ func Run(dev Device, f func(s *Scope) error) error {
 	slots <- struct{}{}
 	defer func() { <-slots }()
 	C.dt_init_thread()
-	return try(dev, modeGrad, f)
+	return try(&Scope{mode: modeGrad, dev: dev}, f)
 }
 
-func try(dev Device, mode uint32, f func(s *Scope) error) (err error) {
+// try calls f with a child of parent, which may be without an arena.
+func try(parent *Scope, f func(s *Scope) error) (err error) {
 	drain()
-	s := &Scope{a: newArena(), mode: mode, dev: dev}
+	s := parent.child()
 	defer func() {
 		s.a.close()
 		if r := recover(); r != nil {
@@ -150,13 +156,16 @@ func try(dev Device, mode uint32, f func(s *Scope) error) (err error) {
 // in it. Everything that the child made is freed.
 func (s *Scope) Try(f func(s *Scope) error) error {
 	s.cmode() // s can be used
-	return try(s.dev, s.mode, f)
+	return try(s, f)
 }
+
+// child returns a scope of its own that computes as s does.
+func (s *Scope) child() *Scope { return &Scope{a: newArena(), mode: s.mode, dev: s.dev, rec: s.rec} }
 
 // Sub calls f with a child scope, moves its result (which may be nil) to s and frees the rest.
 func (s *Scope) Sub(f func(s *Scope) *Tensor) *Tensor {
 	s.cmode() // s can be used
-	c := &Scope{a: newArena(), mode: s.mode, dev: s.dev}
+	c := s.child()
 	defer c.a.close()
 	t := f(c)
 	s.adopt(c.a, t)
@@ -166,7 +175,7 @@ func (s *Scope) Sub(f func(s *Scope) *Tensor) *Tensor {
 // SubAll is [Scope.Sub] for several results.
 func (s *Scope) SubAll(f func(s *Scope) []*Tensor) []*Tensor {
 	s.cmode() // s can be used
-	c := &Scope{a: newArena(), mode: s.mode, dev: s.dev}
+	c := s.child()
 	defer c.a.close()
 	ts := f(c)
 	for _, t := range ts {
@@ -207,7 +216,7 @@ func (s *Scope) with(bit uint32, on bool) *Scope {
 	if on {
 		mode |= bit
 	}
-	return &Scope{a: s.a, mode: mode, dev: s.dev}
+	return &Scope{a: s.a, mode: mode, dev: s.dev, rec: s.rec}
 }
 
 // modeWithin returns the mode that libtorch is in during a call on s.
@@ -237,11 +246,14 @@ func (s *Scope) Release(ts ...*Tensor) {
 }
 
 // Persist takes t out of its scope: it lives until [Tensor.Close]. It returns t. It panics with an *Error where t is
-// closed.
+// closed, and where it was made in a capture.
 func Persist(t *Tensor) *Tensor {
 	t.handle("Persist")
 	if t.a == nil {
 		return t
+	}
+	if t.number > 0 {
+		misuse("Persist", "called within a capture: return the tensor from the captured function")
 	}
 	t.a.remove(t)
 	// The net under a persistent tensor that is dropped without Close.
@@ -269,6 +281,9 @@ func (s *Scope) cmode() C.dt_mode {
 	}
 	if s.a.closed {
 		misuse("Scope", "used after it ended")
+	}
+	if s.rec == nil && capturing() != nil {
+		misuse("Scope", "used within a capture, which has a scope of its own")
 	}
 	return C.dt_mode(s.mode)
 }

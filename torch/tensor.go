@@ -9,6 +9,8 @@ package torch
 // #cgo nocallback dt_copy_from_host
 // #cgo noescape dt_to_device
 // #cgo nocallback dt_to_device
+// #cgo noescape dt_address
+// #cgo nocallback dt_address
 import "C"
 
 import (
@@ -28,6 +30,8 @@ type Tensor struct {
 	shape []int
 	dtype DType
 	dev   Device
+	// In a capture, which of the tensors made there this is, from 1; else 0.
+	number int
 }
 
 // Shape returns the sizes of the dimensions. The slice must not be changed.
@@ -79,6 +83,9 @@ func (t *Tensor) RequiresGrad() bool {
 // t is closed, is the result of an operation that autograd recorded, or holds integers.
 func (t *Tensor) SetRequiresGrad(on bool) {
 	check("SetRequiresGrad", C.dt_set_requires_grad(t.handle("SetRequiresGrad"), cbool(on)), t)
+	if r := capturing(); r != nil {
+		r.note("SetRequiresGrad", nil, t, on)
+	}
 	runtime.KeepAlive(t)
 }
 
@@ -96,6 +103,7 @@ func (s *Scope) FromBytes(dt DType, data []byte, shape ...int) *Tensor {
 
 func (s *Scope) fromHost(op string, p unsafe.Pointer, nbytes int, dt DType, shape []int) *Tensor {
 	s.cmode()
+	outsideCapture(op, uploads)
 	dims, n := cdims(shape)
 	var out C.dt_out
 	check(op, C.dt_from_host(p, C.int64_t(nbytes), C.int32_t(dt), C.dt_device(s.dev.index), &dims[0], n, &out))
@@ -124,6 +132,7 @@ func (t *Tensor) Bytes() []byte {
 }
 
 func (t *Tensor) read(op string, p unsafe.Pointer) {
+	outsideCapture(op, readsBack)
 	check(op, C.dt_to_host(t.handle(op), p, C.int64_t(t.NumElements()*t.dtype.Size())), t)
 	runtime.KeepAlive(t)
 }
@@ -132,6 +141,7 @@ func (t *Tensor) read(op string, p unsafe.Pointer) {
 // where t is closed, has more elements or none, is Float16 or BFloat16, or cannot be read from its device.
 func (t *Tensor) Item() float64 {
 	t.handle("Item")
+	outsideCapture("Item", readsBack)
 	if t.NumElements() != 1 {
 		misuse("Item", "want one element, the shape is %v", t.shape)
 	}
@@ -154,6 +164,7 @@ func (t *Tensor) Item() float64 {
 // CopyFromBytes overwrites the tensor with little-endian elements of its dtype, row-major. It panics with
 // an *Error where t is closed, data has another length, or its device fails; [Tensor.Fill] returns errors.
 func (t *Tensor) CopyFromBytes(data []byte) {
+	outsideCapture("CopyFromBytes", uploads)
 	check("CopyFromBytes", C.dt_copy_from_host(t.handle("CopyFromBytes"), unsafe.Pointer(unsafe.SliceData(data)),
 		C.int64_t(len(data))), t)
 	runtime.KeepAlive(t)
@@ -167,6 +178,7 @@ func (t *Tensor) CopyFromBytes(data []byte) {
 func (t *Tensor) Fill(read func(p []byte, off int64) error) (err error) {
 	defer recoverError(&err)
 	h := t.handle("Fill")
+	outsideCapture("Fill", uploads)
 	size := t.NumElements() * t.dtype.Size()
 	var p unsafe.Pointer
 	check("Fill", C.dt_host_bytes(h, &p), t)
@@ -211,9 +223,17 @@ func (t *Tensor) copyRows(first int, data []byte, n int) {
 // ToDevice copies x to dev; x itself is returned where it is there already.
 func (s *Scope) ToDevice(x *Tensor, dev Device) *Tensor {
 	var out C.dt_out
-	check("ToDevice", C.dt_to_device(s.cmode(), x.handle("ToDevice"), C.dt_device(dev.index), &out), x)
+	h := x.handle("ToDevice")
+	if dev != x.dev {
+		outsideCapture("ToDevice", moves)
+	}
+	check("ToDevice", C.dt_to_device(s.cmode(), h, C.dt_device(dev.index), &out), x)
 	runtime.KeepAlive(x)
-	return s.wrap(&out)
+	y := s.wrap(&out)
+	if s.rec != nil {
+		s.note("ToDevice", []*Tensor{y}, x)
+	}
+	return y
 }
 
 // wrap makes the Go side of a tensor that a C call returned.

@@ -52,11 +52,22 @@ class Switches {
 
 void set_switches(dt_mode m);
 
+// Whether this thread is in a call with DT_MODE_CAPTURE.
+extern thread_local bool capturing;
+
+class Capturing {
+ public:
+  explicit Capturing(dt_mode m) { capturing = (m & DT_MODE_CAPTURE) != 0; }
+  ~Capturing() { capturing = false; }
+  Capturing(const Capturing &) = delete;
+};
+
 // guard runs f in mode m.
 template <class F>
 dt_error *guard(dt_mode m, F &&f) noexcept {
   return guard([&] {
     Switches switches(m);
+    Capturing capture(m);
     c10::AutoGradMode grad((m & DT_MODE_GRAD) != 0);
     f();
   });
@@ -82,7 +93,8 @@ inline std::optional<at::Tensor> maybe(dt_tensor h) {
 }
 // checked returns indices into something of n entries, and fails where one is out of range. On a
 // GPU the operation itself would find that out when it is too late: an assertion of the device ends
-// all further work of the process. Indices that came from the host are not read back.
+// all further work of the process. Indices that came from the host are not read back; others fail
+// in mode DT_MODE_CAPTURE.
 const at::Tensor &checked(const dt_tensor_s &indices, int64_t n);
 
 inline std::vector<at::Tensor> list(const dt_tensor *hs, int32_t n) {

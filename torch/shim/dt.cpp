@@ -16,6 +16,7 @@
 namespace dt {
 
 std::atomic<int64_t> live_tensors{0};
+thread_local bool capturing = false;
 
 // Gloo begins with the place in its sources: [/pytorch/.../pair.cc:538] Connection closed by peer.
 static const char *without_source(const char *msg) {
@@ -121,6 +122,10 @@ const at::Tensor &checked(const dt_tensor_s &indices, int64_t n) {
   if (t.numel() == 0 || !at::isIntegralType(t.scalar_type(), /*includeBool=*/false)) return t;
   int64_t least = indices.least, greatest = indices.greatest;
   if (greatest < least || t._version() != indices.version) {
+    TORCH_CHECK(
+        !capturing,
+        "the range of the indices has to be read back, which a capture cannot: Clamp them, or "
+        "upload them before it");
     const auto range = at::aminmax(t);  // waits for the device
     least = std::get<0>(range).item().toLong();
     greatest = std::get<1>(range).item().toLong();
@@ -338,6 +343,10 @@ dt_error *dt_host_bytes(dt_tensor h, void **p) {
     // Who writes there leaves no trace: what is remembered of the tensor and its views ends here.
     if (plain) h->t.unsafeGetTensorImpl()->bump_version();
   });
+}
+
+uint64_t dt_address(dt_tensor h) {
+  return h->t.has_storage() ? reinterpret_cast<uintptr_t>(h->t.const_data_ptr()) : 0;
 }
 
 dt_error *dt_to_device(dt_mode m, dt_tensor t, dt_device dev, dt_out *out) {

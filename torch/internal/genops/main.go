@@ -221,9 +221,16 @@ func goMethods(ops []op) string {
 	}
 	b.WriteString("import \"C\"\n\nimport \"runtime\"\n\n")
 	for _, o := range ops {
-		var params, pre, call, keep, operands []string
+		var params, pre, call, keep, operands, noted []string
 		call = append(call, "s.cmode()")
 		for _, a := range o.args {
+			switch a.typ {
+			case "dev", "gen": // a Generator is refused in a capture
+			case "tensors", "ints", "dims":
+				noted = append(noted, fmt.Sprintf("copied(%s)", a.name)) // what the caller passes stays on the stack
+			default:
+				noted = append(noted, a.name)
+			}
 			if a.typ != "dev" {
 				params = append(params, a.name+" "+goTypes[a.typ])
 			}
@@ -265,25 +272,33 @@ func goMethods(ops []op) string {
 			errArgs = ", " + strings.Join(operands, ", ")
 		}
 		b.WriteString(strings.Join(o.doc, "\n") + "\n")
-		var after string
+		var wrap, after string
+		note := func(results string) string {
+			return fmt.Sprintf("if s.rec != nil {\ns.note(%s)\n}\n", strings.Join(append([]string{
+				fmt.Sprintf("%q", o.name), results}, noted...), ", "))
+		}
 		switch o.result {
 		case "":
 			b.WriteString(sig + " *Tensor {\n")
 			pre = append(pre, "var out C.dt_out")
 			call = append(call, "&out")
-			after = "return s.wrap(&out)\n"
+			after = note("[]*Tensor{result}") + "return result\n"
+			wrap = "result := s.wrap(&out)\n"
 		case "none":
 			b.WriteString(sig + " {\n")
+			after = note("nil")
 		default:
 			b.WriteString(sig + " []*Tensor {\n")
 			pre = append(pre, fmt.Sprintf("out := make([]C.dt_out, max(%s, 1))", o.result))
 			call = append(call, "&out[0]")
-			after = fmt.Sprintf("return s.wrapAll(out[:%s])\n", o.result)
+			after = note("results") + "return results\n"
+			wrap = fmt.Sprintf("results := s.wrapAll(out[:%s])\n", o.result)
 		}
 		for _, p := range pre {
 			b.WriteString(p + "\n")
 		}
 		fmt.Fprintf(&b, "check(%q, C.dt_%s(%s)%s)\n", o.name, symbol(o.name), strings.Join(call, ", "), errArgs)
+		b.WriteString(wrap)
 		for _, k := range keep {
 			fmt.Fprintf(&b, "runtime.KeepAlive(%s)\n", k)
 		}

@@ -1,0 +1,440 @@
+package torch_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
+	"github.com/ditrun/ditrun/torch/optim"
+	"github.com/ditrun/ditrun/torch/torchtest"
+)
+
+// replayError returns the *Error with which f fails, nil where it does not.
+func replayError(t *testing.T, s *torch.Scope, f func()) *torch.Error {
+	t.Helper()
+	err := s.Try(func(*torch.Scope) error { f(); return nil })
+	var e *torch.Error
+	if err != nil && !errors.As(err, &e) {
+		t.Fatalf("got %v, want a *torch.Error", err)
+	}
+	return e
+}
+
+// wantError fails unless e is of op and has all parts in its text.
+func wantError(t *testing.T, e *torch.Error, what, op string, parts ...string) {
+	t.Helper()
+	if e == nil {
+		t.Errorf("%s: no error", what)
+		return
+	}
+	for _, part := range parts {
+		if !strings.Contains(e.Msg, part) {
+			t.Errorf("%s: %v: want %q in it", what, e, part)
+		}
+	}
+	if e.Op != op {
+		t.Errorf("%s: %v: it names %s, want %s", what, e, e.Op, op)
+	}
+}
+
+// Each replay computes with what the persistent tensors hold then, and writes the same results.
+func TestReplayEqualsPlainRun(t *testing.T) {
+	before := torch.Live()
+	torchtest.Run(t, func(s *torch.Scope) error {
+		x, w := torch.Persist(s.Zeros(torch.Float32, 2, 3)), torch.Persist(s.Full(0.5, torch.Float32, 3, 3))
+		defer x.Close()
+		defer w.Close()
+		f := func(s *torch.Scope) []*torch.Tensor {
+			h := s.Sub(func(s *torch.Scope) *torch.Tensor { return s.AddScalar(s.MatMul(x, w), 1) })
+			parts := s.Chunk(h, 3, 1)
+			return []*torch.Tensor{h, nil, s.Expand(parts[2], 2, 4), x}
+		}
+		set := func(k float32) {
+			x.CopyFromBytes(torch.From(s, []float32{k, 2, 3, 4, 5, 6 * k}, 2, 3).Bytes())
+		}
+		set(1)
+		f(s)
+		g := s.Capture(f)
+		wantError(t, replayError(t, s, func() { g.Results() }), "before the first replay", "Results", "Replay first")
+		var first []*torch.Tensor
+		for k := range 4 {
+			set(float32(k))
+			g.Replay()
+			results := g.Results()
+			if first == nil {
+				first = slices.Clone(results)
+			}
+			if !slices.Equal(results, first) || results[1] != nil {
+				t.Errorf("replay %d: other handles, or a result where the function returned nil", k)
+			}
+			for i, y := range f(s) {
+				if y != nil && !slices.Equal(torch.Data[float32](y), torch.Data[float32](results[i])) {
+					t.Errorf("replay %d, result %d: %v, want %v", k, i, torch.Data[float32](results[i]),
+						torch.Data[float32](y))
+				}
+			}
+		}
+		g.Close()
+		g.Close()
+		wantError(t, replayError(t, s, g.Replay), "after Close", "Replay", "closed")
+		wantError(t, replayError(t, s, func() { g.Results() }), "after Close", "Results", "closed")
+		return nil
+	})
+	wantLive(t, before, "at the end")
+}
+
+// On a GPU what differs is frozen, so that on the CPU each kind of difference is an error.
+func TestReplayFindsWhatDiffers(t *testing.T) {
+	if torchtest.Device(t).IsCUDA() {
+		t.Skip("a CUDA graph does not call the function again")
+	}
+	before := torch.Live()
+	torchtest.Run(t, func(s *torch.Scope) error {
+		persistent := func(dims ...int) *torch.Tensor {
+			p := torch.Persist(s.Ones(torch.Float32, dims...))
+			t.Cleanup(p.Close)
+			return p
+		}
+		x, y, wide := persistent(2, 2), persistent(2, 2), persistent(2, 3)
+		p := persistent(2, 2)
+		p.SetRequiresGrad(true)
+		pick := func(second bool, a, b *torch.Tensor) *torch.Tensor {
+			if second {
+				return b
+			}
+			return a
+		}
+		for name, c := range map[string]struct {
+			f    func(s *torch.Scope, second bool) []*torch.Tensor
+			want []string
+		}{
+			"a number": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				k := 0.5
+				if second {
+					k = 0.25
+				}
+				return []*torch.Tensor{s.MulScalar(x, k)}
+			}, []string{"operation 1 was", "MulScalar(", ", 0.5) for autograd, it is", ", 0.25)"}},
+			"dimensions": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				return []*torch.Tensor{s.Reshape(x, 4, map[bool]int{false: 1, true: -1}[second])}
+			}, []string{"Reshape(", "[4 1])", "[4 -1])"}},
+			"a shape": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				return []*torch.Tensor{s.Exp(pick(second, x, wide))}
+			}, []string{"#1 float32 [2 2] = Exp(", "#1 float32 [2 3] = Exp("}},
+			"another persistent tensor": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				return []*torch.Tensor{s.Exp(pick(second, x, y))}
+			}, []string{"Exp(float32 [2 2] at 0x"}},
+			"one of a list": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				return []*torch.Tensor{s.Cat([]*torch.Tensor{y, pick(second, x, y)}, 0)}
+			}, []string{"Cat([float32 [2 2] at 0x"}},
+			"another operand of the capture": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				a, b := s.Exp(x), s.Exp(x)
+				return []*torch.Tensor{s.Neg(pick(second, a, b))}
+			}, []string{"operation 3", "Neg(#1)", "Neg(#2)"}},
+			"the operation": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				if second {
+					return []*torch.Tensor{s.Sin(x)}
+				}
+				return []*torch.Tensor{s.Cos(x)}
+			}, []string{"Cos(", "Sin("}},
+			"one more": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				if second {
+					s.Fill_(x, 1)
+				}
+				return nil
+			}, []string{"operation 1 was the results([]), it is Fill_("}},
+			"one less": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				if !second {
+					s.Fill_(x, 1)
+				}
+				return nil
+			}, []string{"operation 1 was Fill_("}},
+			"the mode": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				if second {
+					s = s.NoGrad()
+				}
+				return []*torch.Tensor{s.Exp(x)}
+			}, []string{"for autograd, it is"}},
+			"the results": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				a, b := s.Exp(x), s.Exp(x)
+				return []*torch.Tensor{pick(second, a, b)}
+			}, []string{"the results([#1])", "the results([#2])"}},
+			"in Sub, SubAll and Try": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				s.SubAll(func(s *torch.Scope) []*torch.Tensor {
+					return []*torch.Tensor{s.Sub(func(s *torch.Scope) *torch.Tensor {
+						// Also where the error is passed over.
+						s.TF32(true).Try(func(s *torch.Scope) error { s.Exp(pick(second, x, y)); return nil })
+						return s.Neg(x)
+					})}
+				})
+				return nil
+			}, []string{"Exp(", "for autograd in TF32"}},
+			"the gradient": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				if !second {
+					s.Backward(s.Sum(s.Mul(p, p)))
+				}
+				g := s.Grad(p)
+				p.ClearGrad()
+				return []*torch.Tensor{g}
+			}, []string{"Mul(", "it is nil = Grad("}},
+			"what requires gradients": {func(s *torch.Scope, second bool) []*torch.Tensor {
+				p.SetRequiresGrad(!second)
+				return nil
+			}, []string{", true)", ", false)"}},
+		} {
+			second := false
+			g := s.Capture(func(s *torch.Scope) []*torch.Tensor { return c.f(s, second) })
+			if e := replayError(t, s, g.Replay); e != nil {
+				t.Errorf("%s: the first replay: %v", name, e)
+			}
+			if e := replayError(t, s, g.Replay); e != nil {
+				t.Errorf("%s: the second replay, in which nothing differs: %v", name, e)
+			}
+			second = true
+			wantError(t, replayError(t, s, g.Replay), name, "Replay", append(c.want, "persistent tensors")...)
+			second = false
+			if e := replayError(t, s, g.Replay); e != nil {
+				t.Errorf("%s: a replay after that: %v", name, e)
+			}
+			g.Close()
+		}
+		return nil
+	})
+	wantLive(t, before+4, "after the graphs") // the persistent ones
+}
+
+// What goes between the host and the device fails in a capture, by its name, and works after it.
+func TestCaptureRefuses(t *testing.T) {
+	torchtest.Run(t, func(outer *torch.Scope) error {
+		dev := outer.Device()
+		x := torch.Persist(outer.Ones(torch.Float32, 1))
+		defer x.Close()
+		index := torch.Persist(outer.To(x, torch.Int64)) // of unknown range
+		defer index.Close()
+		table := torch.Persist(outer.Ones(torch.Float32, 3, 2))
+		defer table.Close()
+		gen, err := torch.NewGenerator(dev, 1)
+		if err != nil {
+			return err
+		}
+		other := outer.Capture(func(s *torch.Scope) []*torch.Tensor { return nil })
+		defer other.Close()
+		m, o, err := newPerceptron(outer, 4)
+		if err != nil {
+			return err
+		}
+		defer nn.Close(m)
+		defer o.Close()
+		raise := func(err error) {
+			var e *torch.Error
+			if errors.As(err, &e) {
+				panic(e)
+			} else if err != nil {
+				panic(err)
+			}
+		}
+		for _, c := range []struct {
+			op, part string
+			f        func(s *torch.Scope)
+		}{
+			{"From", "before Replay", func(s *torch.Scope) { torch.From(s, []float32{1}, 1) }},
+			{"FromBytes", "uploads", func(s *torch.Scope) { s.FromBytes(torch.Uint8, []byte{1}, 1) }},
+			{"CopyFromBytes", "uploads", func(s *torch.Scope) { x.CopyFromBytes(make([]byte, 4)) }},
+			{"Fill", "uploads", func(s *torch.Scope) { raise(x.Fill(func([]byte, int64) error { return nil })) }},
+			{"Data", "after Replay", func(s *torch.Scope) { torch.Data[float32](s.Exp(x)) }},
+			{"Bytes", "reads back", func(s *torch.Scope) { x.Bytes() }},
+			{"Item", "reads back", func(s *torch.Scope) { s.Exp(x).Item() }},
+			{"IndexSelect", "Clamp", func(s *torch.Scope) { s.IndexSelect(table, 0, index) }},
+			{"Embedding", "Clamp", func(s *torch.Scope) { s.NoGrad().Embedding(table, index) }},
+			{"Synchronize", "waits", func(s *torch.Scope) { s.Synchronize() }},
+			{"Synchronize", "waits", func(s *torch.Scope) { raise(dev.Synchronize()) }},
+			{"Randn", "Generator", func(s *torch.Scope) { s.Randn(gen, 2) }},
+			{"Normal_", "Generator", func(s *torch.Scope) { s.Normal_(x, gen, 0, 1) }},
+			{"Persist", "return the tensor", func(s *torch.Scope) { torch.Persist(s.Exp(x)) }},
+			{"Capture", "another one", func(s *torch.Scope) { s.Capture(nil) }},
+			{"Replay", "another one", func(s *torch.Scope) { other.Replay() }},
+			{"Scope", "a scope of its own", func(*torch.Scope) { outer.Exp(x) }},
+			{"NewAdamW", "before", func(s *torch.Scope) {
+				_, err := optim.NewAdamW(nn.List(m), optim.DefaultConfig, optim.Sharding{})
+				raise(err)
+			}},
+			{"AdamW.Snapshot", "reads back", func(s *torch.Scope) { _, err := o.Snapshot(s); raise(err) }},
+		} {
+			first := true
+			e := replayError(t, outer, func() {
+				g := outer.Capture(func(s *torch.Scope) []*torch.Tensor {
+					if first {
+						c.f(s)
+					}
+					return nil
+				})
+				defer g.Close()
+				g.Replay()
+			})
+			wantError(t, e, c.op+" in a capture", c.op, c.part)
+		}
+		// Nothing of a capture that failed stays on the thread.
+		raise(x.Fill(func(p []byte, _ int64) error { clear(p); return nil }))
+		if got := x.Item(); got != 0 {
+			t.Errorf("Fill after the captures wrote %v, want 0", got)
+		}
+		outer.IndexSelect(table, 0, index)
+		return nil
+	})
+}
+
+// An error of the function is that of Replay. Where it is the first, the next replay is the first one.
+func TestCaptureFails(t *testing.T) {
+	if torchtest.Device(t).IsCUDA() {
+		t.Skip("a CUDA graph does not call the function again")
+	}
+	before := torch.Live()
+	torchtest.Run(t, func(s *torch.Scope) error {
+		x := torch.Persist(s.Ones(torch.Float32, 2, 3))
+		defer x.Close()
+		fails, panics := true, false
+		g := s.Capture(func(s *torch.Scope) []*torch.Tensor {
+			if panics {
+				panic("boom")
+			}
+			y := s.Exp(x)
+			if fails {
+				s.MatMul(y, y)
+			}
+			return []*torch.Tensor{y}
+		})
+		defer g.Close()
+		live := torch.Live()
+		e := replayError(t, s, g.Replay)
+		wantError(t, e, "a product of wrong shapes", "MatMul")
+		if !errors.Is(e, torch.ErrShape) {
+			t.Errorf("%v is not ErrShape", e)
+		}
+		wantLive(t, live, "after the failure")
+		fails = false
+		g.Replay()
+		fails = true
+		wantError(t, replayError(t, s, g.Replay), "in a later replay", "MatMul")
+		fails, panics = false, true
+		func() {
+			defer func() {
+				if r := recover(); r != "boom" {
+					t.Errorf("Replay let %v through, want the function's panic", r)
+				}
+			}()
+			g.Replay()
+		}()
+		panics = false
+		g.Replay()
+		wantLive(t, live+1, "after the replays")
+		return nil
+	})
+	wantLive(t, before, "at the end")
+}
+
+// A training step in a graph trains as one without: forward, backward, optimizer.
+func TestReplayTrains(t *testing.T) {
+	before := torch.Live()
+	torchtest.Run(t, func(s *torch.Scope) error {
+		const width, steps = 8, 6
+		train := func(graph bool) (losses []float32, weights []byte) {
+			m, o, err := newPerceptron(s, width)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nn.Close(m)
+			defer o.Close()
+			x := torch.Persist(s.Zeros(torch.Float32, 4, width))
+			defer x.Close()
+			step := func(s *torch.Scope) []*torch.Tensor {
+				loss := s.MSELoss(m.forward(s, x), x)
+				s.Backward(loss)
+				r := o.Step(s, optim.StepOptions{LR: 1e-2, MaxNorm: 1, EMADecay: 0.9})
+				return []*torch.Tensor{s.Detach(loss), r.Norm, r.Skipped}
+			}
+			batch := func(k int) {
+				data := make([]float32, 4*width)
+				for i := range data {
+					data[i] = float32((i*7+k*3)%11) - 5
+				}
+				x.CopyFromBytes(torch.From(s, data, 4, width).Bytes())
+			}
+			var g *torch.Graph
+			for k := range steps {
+				batch(k)
+				switch {
+				case !graph || k == 0:
+					s.SubAll(func(s *torch.Scope) []*torch.Tensor {
+						losses = append(losses, torch.Data[float32](step(s)[0])...)
+						return nil
+					})
+					continue
+				case k == 1:
+					g = s.Capture(step)
+				}
+				g.Replay()
+				losses = append(losses, torch.Data[float32](g.Results()[0])...)
+			}
+			if g != nil {
+				g.Close()
+			}
+			for _, p := range nn.Params(m) {
+				weights = append(weights, p.Bytes()...)
+			}
+			return losses, weights
+		}
+		losses, weights := train(false)
+		graphLosses, graphWeights := train(true)
+		if !slices.Equal(losses, graphLosses) || len(losses) != steps {
+			t.Errorf("losses %v with a graph, want %v", graphLosses, losses)
+		}
+		if !slices.Equal(weights, graphWeights) {
+			t.Error("the weights differ")
+		}
+		return nil
+	})
+	wantLive(t, before, "at the end")
+}
+
+// The optimizer's numbers are frozen too.
+func TestReplayFindsAnotherLearningRate(t *testing.T) {
+	if torchtest.Device(t).IsCUDA() {
+		t.Skip("a CUDA graph does not call the function again")
+	}
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m, o, err := newPerceptron(s, 4)
+		if err != nil {
+			return err
+		}
+		defer nn.Close(m)
+		defer o.Close()
+		x := torch.Persist(s.Ones(torch.Float32, 2, 4))
+		defer x.Close()
+		opt := optim.StepOptions{LR: 0.5, MaxNorm: 1, EMADecay: 0.75}
+		g := s.Capture(func(s *torch.Scope) []*torch.Tensor {
+			s.Backward(s.MSELoss(m.forward(s, x), x))
+			o.Step(s, opt)
+			return nil
+		})
+		defer g.Close()
+		g.Replay()
+		for name, change := range map[string]func(*optim.StepOptions){
+			"0.25, 1, 0.75, nil, false": func(o *optim.StepOptions) { o.LR = 0.25 },
+			"0.5, 2, 0.75, nil, false":  func(o *optim.StepOptions) { o.MaxNorm = 2 },
+			"0.5, 1, 0.9, nil, false":   func(o *optim.StepOptions) { o.EMADecay = 0.9 },
+			"0.5, 1, 0.75, float32 []":  func(o *optim.StepOptions) { o.Skip = s.Zeros(torch.Float32) },
+			"0.5, 1, 0.75, nil, true":   func(o *optim.StepOptions) { o.UpdateNorm = true },
+		} {
+			was := opt
+			change(&opt)
+			wantError(t, replayError(t, s, g.Replay), fmt.Sprintf("options %+v", opt), "Replay",
+				"0.5, 1, 0.75, nil, false)", name)
+			opt = was
+		}
+		return nil
+	})
+}
