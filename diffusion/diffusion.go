@@ -68,7 +68,8 @@ func Sample(s *torch.Scope, solver Solver, model Denoiser, noise *torch.Tensor,
 			if solver.Random() {
 				z = stepNoise(s, at)
 			}
-			return solver.Step(s, model, last, z, s.To(s.Clamp(s.Expand(at, noise.Dim(0)), 0, float64(solver.Steps()-1)), torch.Int64))
+			ks := s.Clamp(s.Expand(at, noise.Dim(0)), 0, float64(solver.Steps()-1))
+			return solver.Step(s, model, last, z, ks)
 		})
 		if k > 0 {
 			s.Release(last...)

@@ -178,7 +178,7 @@ func TestTextStartsAtZero(t *testing.T) {
 		if s.MaxAll(s.Abs(b.Text.Proj.Weight)).Item() != 0 {
 			t.Error("the output layer of attention to text does not start at zero")
 		}
-		x, tokens := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 8), s.PhiloxNormal(2, 0, 0, []int64{0}, 5, 8)
+		x, tokens := torchtest.Normal(s, 1, 1, 4, 8), torchtest.Normal(s, 2, 1, 5, 8)
 		s.Backward(s.Sum(s.Square(b.Forward(s, x, Conditioning{Vector: s.Ones(torch.Float32, 1, 8), Tokens: tokens}))))
 		if s.MaxAll(s.Abs(s.Grad(b.Text.Proj.Weight))).Item() == 0 {
 			t.Error("no gradient at the output layer of attention to text: it would stay at zero")
@@ -364,8 +364,8 @@ func TestBlocksLearn(t *testing.T) {
 				return err
 			}
 			defer opt.Close()
-			pictures := s.PhiloxNormal(1, 0, 0, []int64{0, 1, 2, 3}, 2, 4, 4)
-			captions := s.PhiloxNormal(2, 0, 0, []int64{0, 1, 2, 3}, 3, 12)
+			pictures := torchtest.Normal(s, 1, 4, 2, 4, 4)
+			captions := torchtest.Normal(s, 2, 4, 3, 12)
 			// loss is of predicting the noise at step k, the condition being that of the picture shift places on.
 			loss := func(s *torch.Scope, k, shift int64) *torch.Tensor {
 				var index, which, other, at []int64
@@ -377,7 +377,7 @@ func TestBlocksLearn(t *testing.T) {
 					a := math.Cos(float64(time) / 1000 * math.Pi / 2)
 					signal, noise = append(signal, float32(a)), append(noise, float32(math.Sqrt(1-a*a)))
 				}
-				eps := s.PhiloxNormal(3, 0, 0, index, 2, 4, 4)
+				eps := s.PhiloxNormal(3, 0, s.Zeros(torch.Int64, 1), torch.From(s, index, batch), 2, 4, 4)
 				x := s.Add(s.Mul(torch.From(s, signal, batch, 1, 1, 1),
 					s.IndexSelect(pictures, 0, torch.From(s, which, batch))),
 					s.Mul(torch.From(s, noise, batch, 1, 1, 1), eps))

@@ -73,7 +73,7 @@ func TestBlockOfAnotherPackage(t *testing.T) {
 		var losses []float64
 		for range 3 {
 			err := s.Try(func(s *torch.Scope) error {
-				noise := s.PhiloxNormal(1, 0, 0, []int64{0, 1, 2}, 2, 4, 4)
+				noise := torchtest.Normal(s, 1, 3, 2, 4, 4)
 				steps, labels := torch.From(s, []int64{0, 10, 20}, 3), torch.From(s, []int64{0, 1, 2}, 3)
 				loss := s.MSELoss(m.Forward(s, noise, steps, dit.Condition{Labels: labels}), noise)
 				s.Backward(loss)

@@ -113,7 +113,7 @@ func TestGuidanceOfFewChannels(t *testing.T) {
 		for _, p := range nn.List(m) { // off zero
 			s.Copy_(p.Tensor, s.AddScalar(p.Tensor, 0.1))
 		}
-		x := s.PhiloxNormal(1, 0, 0, []int64{0, 1}, 2, 4, 4)
+		x := torchtest.Normal(s, 1, 2, 2, 4, 4)
 		steps, labels := torch.From(s, []int64{5, 5}, 2), torch.From(s, []int64{1, 3}, 2)
 		three, all := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 3, GuideThree),
 			m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 3, GuideAll)
@@ -130,7 +130,7 @@ func TestWithSharesNothing(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		a, b := initialised(t, s, cfg, 1), load(t, s, cfg, torchtest.Open(t, "testdata/tiny.safetensors"))
 		s = s.NoGrad()
-		x, steps, labels := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 8, 8), torch.From(s, []int64{5}, 1),
+		x, steps, labels := torchtest.Normal(s, 1, 1, 4, 8, 8), torch.From(s, []int64{5}, 1),
 			torch.From(s, []int64{1}, 1)
 		c := a.With(nn.List(b))
 		if torchtest.Relative(s, c.Forward(s, x, steps, Condition{Labels: labels}),
@@ -272,8 +272,7 @@ func TestDepthUnderBFloat16(t *testing.T) {
 				nn.XavierUniform(s, gen, p.Tensor)
 			}
 		}
-		indices := []int64{0, 1, 2, 3}
-		x, w := s.PhiloxNormal(1, 0, 0, indices, 4, 8, 8), s.PhiloxNormal(2, 0, 0, indices, 8, 8, 8)
+		x, w := torchtest.Normal(s, 1, 4, 4, 8, 8), torchtest.Normal(s, 2, 4, 8, 8, 8)
 		steps, labels := torch.From(s, []int64{5, 200, 500, 900}, 4), torch.From(s, []int64{1, 2, 3, 4}, 4)
 		run := func(dtype torch.DType) (results []*torch.Tensor) {
 			m.SetPrecision(dtype)
@@ -312,7 +311,7 @@ func TestForwardLeavesNothing(t *testing.T) {
 		before := torch.Live()
 		for range 3 {
 			err := s.Try(func(s *torch.Scope) error {
-				x := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 8, 8)
+				x := torchtest.Normal(s, 1, 1, 4, 8, 8)
 				out := m.Forward(s, x, torch.From(s, []int64{5}, 1), Condition{Labels: torch.From(s, []int64{1}, 1)})
 				s.Backward(s.Sum(out))
 				return nil
@@ -326,7 +325,7 @@ func TestForwardLeavesNothing(t *testing.T) {
 		}
 		return s.Try(func(s *torch.Scope) error { // a label out of range fails in the middle
 			if err := s.Try(func(s *torch.Scope) error {
-				x := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 8, 8)
+				x := torchtest.Normal(s, 1, 1, 4, 8, 8)
 				m.Forward(s, x, torch.From(s, []int64{5}, 1), Condition{Labels: torch.From(s, []int64{99}, 1)})
 				return nil
 			}); err == nil || !strings.Contains(err.Error(), "index 99 is out of range: want 0 to 10") {

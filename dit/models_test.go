@@ -248,13 +248,13 @@ func TestNewModelIsZero(t *testing.T) {
 	cfg := tiny(t)
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := initialised(t, s, cfg, 5)
-		x := s.PhiloxNormal(1, 0, 0, []int64{0, 1, 2}, 4, 8, 8)
+		x := torchtest.Normal(s, 1, 3, 4, 8, 8)
 		out := m.Forward(s, x, torch.From(s, []int64{0, 500, 999}, 3),
 			Condition{Labels: torch.From(s, []int64{1, 10, 4}, 3)})
 		if top := s.MaxAll(s.Abs(out)).Item(); top != 0 {
 			t.Errorf("largest output %v, want 0", top)
 		}
-		w := s.PhiloxNormal(2, 0, 0, []int64{0, 1, 2}, 8, 8, 8)
+		w := torchtest.Normal(s, 2, 3, 8, 8, 8)
 		s.Backward(s.Sum(s.Mul(out, w)))
 		for name, p := range nn.Params(m) {
 			g := s.Grad(p)

@@ -187,7 +187,7 @@ func hostBytes(t *Tensor) []byte {
 		return nil
 	}
 	var p unsafe.Pointer
-	check("HostBytes", C.dt_host_bytes(h, &p), t)
+	check("HostBytes", C.dt_host_bytes(h, cbool(false), &p), t)
 	if p == nil {
 		misuse("HostBytes", "the tensor is not contiguous on the CPU")
 	}

@@ -80,6 +80,12 @@ DT_API int64_t dt_peak_memory(dt_device dev);
 DT_API void dt_reset_peak_memory(dt_device dev);
 DT_API void dt_error_free(dt_error *e);
 DT_API int64_t dt_live_tensors(void);
+/* How often, in this process, something was copied from the host to a device, copied back, and
+ * waited for. The CPU counts as if it were a device. */
+typedef struct {
+  int64_t uploads, read_backs, waits;
+} dt_traffic;
+DT_API dt_traffic dt_counts(void);
 DT_API void dt_init_thread(void);
 DT_API void dt_set_num_threads(int32_t n);
 DT_API int32_t dt_num_threads(void);
@@ -96,8 +102,9 @@ DT_API dt_error *dt_from_host(const void *data, int64_t nbytes, int32_t dtype, d
                               const int64_t *dims, int32_t ndims, dt_out *out);
 DT_API dt_error *dt_to_host(dt_tensor t, void *dst, int64_t nbytes);
 DT_API dt_error *dt_copy_from_host(dt_tensor t, const void *src, int64_t nbytes);
-/* The memory of a contiguous CPU tensor; NULL for others. Not valid after the tensor. */
-DT_API dt_error *dt_host_bytes(dt_tensor t, void **out_p);
+/* The memory of a contiguous CPU tensor; NULL for others. Not valid after the tensor. To fill it is
+ * an upload. */
+DT_API dt_error *dt_host_bytes(dt_tensor t, int32_t fill, void **out_p);
 /* Where the elements begin, in the memory of the tensor's device. */
 DT_API uint64_t dt_address(dt_tensor t);
 DT_API dt_error *dt_to_device(dt_mode m, dt_tensor t, dt_device dev, dt_out *out);
@@ -112,9 +119,11 @@ DT_API dt_error *dt_clear_grad(dt_tensor t);
 /* Random numbers: libtorch's own generator, and the counter-based one of package philox. */
 DT_API dt_error *dt_generator_new(dt_device dev, uint64_t seed, dt_generator *out);
 DT_API void dt_generator_free(dt_generator g);
-DT_API dt_error *dt_philox_normal(uint64_t seed, uint32_t tag, uint32_t step,
-                                  const int64_t *indices, int64_t n, const int64_t *row_dims,
-                                  int32_t nrow_dims, dt_device dev, dt_out *out);
+DT_API dt_error *dt_philox_normal(dt_mode m, uint64_t seed, uint32_t tag, dt_tensor step,
+                                  dt_tensor indices, const int64_t *row_dims, int32_t nrow_dims,
+                                  dt_out *out);
+DT_API dt_error *dt_philox_uniform(dt_mode m, uint64_t seed, uint32_t tag, dt_tensor step,
+                                   dt_tensor indices, dt_out *out);
 
 /* AdamW with gradient clipping and an exponential moving average over flat buffers. */
 typedef struct {

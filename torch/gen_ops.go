@@ -390,7 +390,8 @@ func (s *Scope) GELUErf(a *Tensor) *Tensor {
 	return result
 }
 
-// Clamp limits a to [lo, hi].
+// Clamp limits a to [lo, hi]. Integers, for which lo and hi are whole, keep their type, and what picks by them
+// ([Scope.IndexSelect], [Scope.Embedding]) knows their bounds without reading them.
 func (s *Scope) Clamp(a *Tensor, lo float64, hi float64) *Tensor {
 	var out C.dt_out
 	check("Clamp", C.dt_clamp(s.cmode(), a.handle("Clamp"), C.double(lo), C.double(hi), &out), a)

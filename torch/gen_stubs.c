@@ -23,6 +23,8 @@ static __typeof__(&dt_error_free) p_dt_error_free;
 void dt_error_free(dt_error *e) { p_dt_error_free(e); }
 static __typeof__(&dt_live_tensors) p_dt_live_tensors;
 int64_t dt_live_tensors(void) { return p_dt_live_tensors(); }
+static __typeof__(&dt_counts) p_dt_counts;
+dt_traffic dt_counts(void) { return p_dt_counts(); }
 static __typeof__(&dt_init_thread) p_dt_init_thread;
 void dt_init_thread(void) { p_dt_init_thread(); }
 static __typeof__(&dt_set_num_threads) p_dt_set_num_threads;
@@ -44,7 +46,7 @@ dt_error *dt_to_host(dt_tensor t, void *dst, int64_t nbytes) { return p_dt_to_ho
 static __typeof__(&dt_copy_from_host) p_dt_copy_from_host;
 dt_error *dt_copy_from_host(dt_tensor t, const void *src, int64_t nbytes) { return p_dt_copy_from_host(t, src, nbytes); }
 static __typeof__(&dt_host_bytes) p_dt_host_bytes;
-dt_error *dt_host_bytes(dt_tensor t, void **out_p) { return p_dt_host_bytes(t, out_p); }
+dt_error *dt_host_bytes(dt_tensor t, int32_t fill, void **out_p) { return p_dt_host_bytes(t, fill, out_p); }
 static __typeof__(&dt_address) p_dt_address;
 uint64_t dt_address(dt_tensor t) { return p_dt_address(t); }
 static __typeof__(&dt_to_device) p_dt_to_device;
@@ -64,7 +66,9 @@ dt_error *dt_generator_new(dt_device dev, uint64_t seed, dt_generator *out) { re
 static __typeof__(&dt_generator_free) p_dt_generator_free;
 void dt_generator_free(dt_generator g) { p_dt_generator_free(g); }
 static __typeof__(&dt_philox_normal) p_dt_philox_normal;
-dt_error *dt_philox_normal(uint64_t seed, uint32_t tag, uint32_t step, const int64_t *indices, int64_t n, const int64_t *row_dims, int32_t nrow_dims, dt_device dev, dt_out *out) { return p_dt_philox_normal(seed, tag, step, indices, n, row_dims, nrow_dims, dev, out); }
+dt_error *dt_philox_normal(dt_mode m, uint64_t seed, uint32_t tag, dt_tensor step, dt_tensor indices, const int64_t *row_dims, int32_t nrow_dims, dt_out *out) { return p_dt_philox_normal(m, seed, tag, step, indices, row_dims, nrow_dims, out); }
+static __typeof__(&dt_philox_uniform) p_dt_philox_uniform;
+dt_error *dt_philox_uniform(dt_mode m, uint64_t seed, uint32_t tag, dt_tensor step, dt_tensor indices, dt_out *out) { return p_dt_philox_uniform(m, seed, tag, step, indices, out); }
 static __typeof__(&dt_adamw_new) p_dt_adamw_new;
 dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, const int64_t *offsets, const int64_t *buckets, int32_t n_buckets, int64_t total, dt_adamw_config cfg, dt_group group, int32_t plain, dt_adamw *out) { return p_dt_adamw_new(params, n, offsets, buckets, n_buckets, total, cfg, group, plain, out); }
 static __typeof__(&dt_adamw_free) p_dt_adamw_free;
@@ -303,6 +307,7 @@ static const struct {
     {"dt_reset_peak_memory", (void **)&p_dt_reset_peak_memory},
     {"dt_error_free", (void **)&p_dt_error_free},
     {"dt_live_tensors", (void **)&p_dt_live_tensors},
+    {"dt_counts", (void **)&p_dt_counts},
     {"dt_init_thread", (void **)&p_dt_init_thread},
     {"dt_set_num_threads", (void **)&p_dt_set_num_threads},
     {"dt_num_threads", (void **)&p_dt_num_threads},
@@ -324,6 +329,7 @@ static const struct {
     {"dt_generator_new", (void **)&p_dt_generator_new},
     {"dt_generator_free", (void **)&p_dt_generator_free},
     {"dt_philox_normal", (void **)&p_dt_philox_normal},
+    {"dt_philox_uniform", (void **)&p_dt_philox_uniform},
     {"dt_adamw_new", (void **)&p_dt_adamw_new},
     {"dt_adamw_free", (void **)&p_dt_adamw_free},
     {"dt_adamw_last_backward", (void **)&p_dt_adamw_last_backward},

@@ -52,8 +52,8 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 		wantBool(t, s.All(s.GtScalar(x, 1)), 0)
 	},
 	"MaskedAttention": func(t *testing.T, s *torch.Scope) {
-		q, k, v := s.PhiloxNormal(1, 0, 0, []int64{0, 1, 2}, 2, 5, 8),
-			s.PhiloxNormal(2, 0, 0, []int64{0, 1, 2}, 2, 9, 8), s.PhiloxNormal(3, 0, 0, []int64{0, 1, 2}, 2, 9, 8)
+		q, k, v := torchtest.Normal(s, 1, 3, 2, 5, 8),
+			torchtest.Normal(s, 2, 3, 2, 9, 8), torchtest.Normal(s, 3, 3, 2, 9, 8)
 		lengths := []int{4, 9, 0}
 		mask := s.Reshape(s.Lt(s.Arange(9, torch.Int64), torch.From(s, []int64{4, 9, 0}, 3, 1)), 3, 1, 1, 9)
 		for _, p := range []*torch.Tensor{q, k, v} {

@@ -3,12 +3,11 @@ package torch
 // #include "dt.h"
 // #cgo noescape dt_philox_normal
 // #cgo nocallback dt_philox_normal
+// #cgo noescape dt_philox_uniform
+// #cgo nocallback dt_philox_uniform
 import "C"
 
-import (
-	"runtime"
-	"unsafe"
-)
+import "runtime"
 
 // A Generator is libtorch's own random number generator: mt19937 on the CPU, Philox on a GPU.
 // It is not safe for concurrent use.
@@ -55,15 +54,37 @@ func recoverError(err *error) {
 	}
 }
 
-// PhiloxNormal returns Float32 standard normals of shape [len(indices), rowShape...]. Row i depends
-// on seed, tag, step and indices[i] alone and equals philox.Normals to 1e-6, so the noise of one
-// sample is the same in any batch.
-func (s *Scope) PhiloxNormal(seed uint64, tag, step uint32, indices []int64, rowShape ...int) *Tensor {
-	s.cmode()
-	outsideCapture("PhiloxNormal", uploads)
-	dims, n := cdims(rowShape)
+// PhiloxNormal returns Float32 standard normals of shape [N, row...] for indices, Int64 [N]. Row i depends on seed,
+// tag, step (Int64, one element, below 2^24) and indices[i] alone and equals philox.Normals to 1e-6, so the noise of
+// one sample is the same in any batch.
+func (s *Scope) PhiloxNormal(seed uint64, tag uint32, step, indices *Tensor, row ...int) *Tensor {
+	const op = "PhiloxNormal"
+	dims, n := cdims(row)
 	var out C.dt_out
-	check("PhiloxNormal", C.dt_philox_normal(C.uint64_t(seed), C.uint32_t(tag), C.uint32_t(step),
-		(*C.int64_t)(unsafe.SliceData(indices)), C.int64_t(len(indices)), &dims[0], n, C.dt_device(s.dev.index), &out))
-	return s.wrap(&out)
+	check(op, C.dt_philox_normal(s.cmode(), C.uint64_t(seed), C.uint32_t(tag), step.handle(op), indices.handle(op),
+		&dims[0], n, &out))
+	x := s.wrap(&out)
+	if s.rec != nil {
+		s.note(op, []*Tensor{x}, seed, tag, step, indices, copied(row))
+	}
+	runtime.KeepAlive(step)
+	runtime.KeepAlive(indices)
+	return x
+}
+
+// PhiloxUniform returns for each of indices, Int64 [N], a uniform in [0, 1), which depends on seed, tag, step and that
+// index alone as in [Scope.PhiloxNormal]. They are Float64 [N], multiples of 2^-32, and equal philox.Uniform. So in
+// Float64 floor(n u) equals philox.Intn(n, ...) for n up to 2^21, and u < p is what it is in Go.
+func (s *Scope) PhiloxUniform(seed uint64, tag uint32, step, indices *Tensor) *Tensor {
+	const op = "PhiloxUniform"
+	var out C.dt_out
+	check(op, C.dt_philox_uniform(s.cmode(), C.uint64_t(seed), C.uint32_t(tag), step.handle(op), indices.handle(op),
+		&out))
+	u := s.wrap(&out)
+	if s.rec != nil {
+		s.note(op, []*Tensor{u}, seed, tag, step, indices)
+	}
+	runtime.KeepAlive(step)
+	runtime.KeepAlive(indices)
+	return u
 }

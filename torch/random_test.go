@@ -3,6 +3,7 @@ package torch_test
 import (
 	"bytes"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/ditrun/ditrun/torch"
@@ -12,13 +13,14 @@ import (
 
 // The C++ twin draws the integers of package philox; its logarithm and cosine may differ in the last
 // bits, hence 1e-6.
-func TestPhiloxNormalEqualsGo(t *testing.T) {
+func TestPhiloxEqualsGo(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		for _, c := range []struct {
-			seed      uint64
-			tag, step uint32
-			indices   []int64
-			row       []int
+			seed    uint64
+			tag     uint32
+			step    int64
+			indices []int64
+			row     []int
 		}{
 			{0, philox.TagStartNoise, 0, []int64{0}, []int{4}},
 			{1<<63 + 5, philox.TagStepNoise, 249, []int64{3, 1 << 40, 0}, []int{4, 32, 32}},
@@ -26,11 +28,16 @@ func TestPhiloxNormalEqualsGo(t *testing.T) {
 			{42, philox.TagPosterior, 1, []int64{9}, []int{1}},
 			{42, philox.TagPosterior, 1, []int64{9, 10}, nil},
 		} {
-			x := s.PhiloxNormal(c.seed, c.tag, c.step, c.indices, c.row...)
+			step, indices := torch.From(s, []int64{c.step}, 1), torch.From(s, c.indices, len(c.indices))
+			x := s.PhiloxNormal(c.seed, c.tag, step, indices, c.row...)
+			u := s.PhiloxUniform(c.seed, c.tag, step, indices)
 			row := x.NumElements() / len(c.indices)
-			got, want := torch.Data[float32](x), make([]float32, row)
+			got, uniforms, want := torch.Data[float32](x), torch.Data[float64](u), make([]float32, row)
 			for i, index := range c.indices {
-				philox.Normals(want, c.seed, c.tag, c.step, uint64(index))
+				if u, w := uniforms[i], philox.Uniform(c.seed, c.tag, uint32(c.step), uint64(index)); u != w {
+					t.Errorf("seed %d tag %d step %d index %d: uniform %v, want %v", c.seed, c.tag, c.step, index, u, w)
+				}
+				philox.Normals(want, c.seed, c.tag, uint32(c.step), uint64(index))
 				for j, w := range want {
 					if d := math.Abs(float64(got[i*row+j] - w)); !(d <= 1e-6) {
 						t.Fatalf("seed %d tag %d step %d index %d element %d: %v, want %v", c.seed, c.tag, c.step,
@@ -39,8 +46,10 @@ func TestPhiloxNormalEqualsGo(t *testing.T) {
 				}
 			}
 		}
-		if x := s.PhiloxNormal(1, 0, 0, nil, 3); x.NumElements() != 0 {
-			t.Errorf("no indices gave %v", x)
+		step, none := s.Zeros(torch.Int64, 1), s.Zeros(torch.Int64, 0)
+		if x, u := s.PhiloxNormal(1, 0, step, none, 3), s.PhiloxUniform(1, 0, step, none); x.NumElements() != 0 ||
+			u.NumElements() != 0 {
+			t.Errorf("no indices gave %v and %v", x, u)
 		}
 		return nil
 	})
@@ -53,9 +62,13 @@ func TestPhiloxNormalRowsAreIndependent(t *testing.T) {
 		for i := range indices {
 			indices[i] = int64(1000 - i)
 		}
-		all := s.PhiloxNormal(3, philox.TagStartNoise, 5, indices, 4, 16, 16)
+		draw := func(seed uint64, tag uint32, step int64, indices []int64) *torch.Tensor {
+			return s.PhiloxNormal(seed, tag, torch.From(s, []int64{step}, 1), torch.From(s, indices, len(indices)),
+				4, 16, 16)
+		}
+		all := draw(3, philox.TagStartNoise, 5, indices)
 		for _, i := range []int{0, 1, 31, 63} {
-			alone := s.PhiloxNormal(3, philox.TagStartNoise, 5, indices[i:i+1], 4, 16, 16)
+			alone := draw(3, philox.TagStartNoise, 5, indices[i:i+1])
 			if !bytes.Equal(alone.Bytes(), s.Narrow(all, 0, i, 1).Bytes()) {
 				t.Errorf("row %d differs alone and in the batch", i)
 			}
@@ -64,9 +77,9 @@ func TestPhiloxNormalRowsAreIndependent(t *testing.T) {
 			t.Error("two rows are equal")
 		}
 		for name, other := range map[string]*torch.Tensor{
-			"seed": s.PhiloxNormal(4, philox.TagStartNoise, 5, indices, 4, 16, 16),
-			"tag":  s.PhiloxNormal(3, philox.TagStepNoise, 5, indices, 4, 16, 16),
-			"step": s.PhiloxNormal(3, philox.TagStartNoise, 6, indices, 4, 16, 16),
+			"seed": draw(4, philox.TagStartNoise, 5, indices),
+			"tag":  draw(3, philox.TagStepNoise, 5, indices),
+			"step": draw(3, philox.TagStartNoise, 6, indices),
 		} {
 			if bytes.Equal(other.Bytes(), all.Bytes()) {
 				t.Errorf("another %s gives the same noise", name)
@@ -75,6 +88,84 @@ func TestPhiloxNormalRowsAreIndependent(t *testing.T) {
 		const limit = 6.0 / 256 // six standard errors of 65536 draws
 		if m, d := s.Mean(all).Item(), s.Std(all).Item(); math.Abs(m) > limit || math.Abs(d-1) > limit {
 			t.Errorf("mean %v, standard deviation %v", m, d)
+		}
+		return nil
+	})
+}
+
+// What training and sampling make of uniforms on the device equals what package philox makes of the same words.
+func TestPhiloxUniformsBecomeIntegersAndChances(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		const n, below, p = 5000, 1000, 0.1
+		u := s.PhiloxUniform(9, philox.TagTimestep, s.Zeros(torch.Int64), s.Arange(n, torch.Int64))
+		integers := torch.Data[int64](s.To(s.MulScalar(u, below), torch.Int64))
+		chances := s.LtScalar(u, p).Bytes()
+		for i := range n {
+			if want := philox.Intn(below, 9, philox.TagTimestep, 0, uint64(i)); integers[i] != int64(want) {
+				t.Fatalf("integer %d is %d, want %d", i, integers[i], want)
+			}
+			if want := philox.Uniform(9, philox.TagTimestep, 0, uint64(i)) < p; (chances[i] == 1) != want {
+				t.Fatalf("chance %d is %d, want %t", i, chances[i], want)
+			}
+		}
+		return nil
+	})
+}
+
+func TestPhiloxRefusesBadNames(t *testing.T) {
+	for name, c := range map[string]struct {
+		tag     uint32
+		step    []int64
+		indices []int
+		message string
+	}{
+		"a step too large": {0, []int64{1 << 24}, []int{2}, "step 16777216, want 0 to 16777215"},
+		"a step below 0":   {0, []int64{-1}, []int{2}, "step -1, want 0 to 16777215"},
+		"two steps":        {0, []int64{1, 2}, []int{2}, "step is Long [2] on cpu, want one int64 on cpu"},
+		"a tag too large":  {256, []int64{1}, []int{2}, "tag 256, want one below 256"},
+		"indices in rows":  {0, []int64{1}, []int{2, 1}, "indices are Long [2, 1], want int64 [N]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			torchtest.Run(t, func(s *torch.Scope) error {
+				step, indices := torch.From(s, c.step, len(c.step)), s.Zeros(torch.Int64, c.indices...)
+				for _, draw := range []func(){
+					func() { s.PhiloxNormal(1, c.tag, step, indices, 3) },
+					func() { s.PhiloxUniform(1, c.tag, step, indices) },
+				} {
+					err := s.Try(func(*torch.Scope) error { draw(); return nil })
+					if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), "cuda:0", "cpu"), c.message) {
+						t.Errorf("%v, want an error with %q", err, c.message)
+					}
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// A captured draw reads its step when it is replayed.
+func TestPhiloxInACapture(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		if s.Device().IsCUDA() {
+			t.Skip("the draws are computed on the host")
+		}
+		step, indices := torch.Persist(s.Zeros(torch.Int64, 1)), torch.Persist(s.Arange(3, torch.Int64))
+		defer step.Close()
+		defer indices.Close()
+		draw := func(s *torch.Scope) []*torch.Tensor {
+			return []*torch.Tensor{s.PhiloxNormal(1, philox.TagStepNoise, step, indices, 5),
+				s.PhiloxUniform(1, philox.TagStepNoise, step, indices)}
+		}
+		g := s.Capture(draw)
+		defer g.Close()
+		for k := range byte(3) {
+			step.CopyFromBytes([]byte{k, 0, 0, 0, 0, 0, 0, 0})
+			g.Replay()
+			for i, x := range draw(s) {
+				if !bytes.Equal(g.Results()[i].Bytes(), x.Bytes()) {
+					t.Errorf("step %d, result %d differs", k, i)
+				}
+			}
 		}
 		return nil
 	})

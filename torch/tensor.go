@@ -181,7 +181,7 @@ func (t *Tensor) Fill(read func(p []byte, off int64) error) (err error) {
 	outsideCapture("Fill", uploads)
 	size := t.NumElements() * t.dtype.Size()
 	var p unsafe.Pointer
-	check("Fill", C.dt_host_bytes(h, &p), t)
+	check("Fill", C.dt_host_bytes(h, cbool(true), &p), t)
 	if p != nil {
 		err := read(unsafe.Slice((*byte)(p), size), 0)
 		runtime.KeepAlive(t)

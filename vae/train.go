@@ -336,7 +336,8 @@ func (t *trainer) step(s *torch.Scope, step int, b *Batch) {
 		indices[slot] = int64(step)*int64(n) + int64(slot)
 	}
 	side := t.cfg.ImageSize / t.cfg.Model.Downsample()
-	noise := s.PhiloxNormal(t.cfg.Seed, philox.TagPosterior, 0, indices, t.cfg.Model.LatentChannels, side, side)
+	noise := s.PhiloxNormal(t.cfg.Seed, philox.TagPosterior, s.Zeros(torch.Int64, 1), torch.From(s, indices, n),
+		t.cfg.Model.LatentChannels, side, side)
 
 	total, rec, kl := t.model.loss(s, x, noise, t.cfg.Loss, t.cfg.KLWeight)
 	s.Backward(total)

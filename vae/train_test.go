@@ -204,7 +204,7 @@ func TestLatentStdIsThatOfDrawnLatents(t *testing.T) {
 				for i := range indices {
 					indices[i] = int64(i + 1000*draw)
 				}
-				noise := s.PhiloxNormal(1, 5, 0, indices, mean.Shape()[1:]...)
+				noise := s.PhiloxNormal(1, 5, s.Zeros(torch.Int64, 1), torch.From(s, indices, n), mean.Shape()[1:]...)
 				latents = append(latents, Sample(s, mean, logvar, noise))
 			}
 			if len(latents) == 100 {

@@ -72,8 +72,9 @@ func testMatMul(ctx context.Context, dev torch.Device, r *testResult) error {
 	}
 	return torch.Run(dev, func(s *torch.Scope) error {
 		s = s.NoGrad()
-		a := s.PhiloxNormal(1, philox.TagStartNoise, 0, indices(n), n)
-		b := s.PhiloxNormal(2, philox.TagStartNoise, 0, indices(n), n)
+		step0, indices := s.Zeros(torch.Int64, 1), s.Arange(n, torch.Int64)
+		a := s.PhiloxNormal(1, philox.TagStartNoise, step0, indices, n)
+		b := s.PhiloxNormal(2, philox.TagStartNoise, step0, indices, n)
 		row := torch.Data[float32](s.Sub(func(s *torch.Scope) *torch.Tensor {
 			return s.Contiguous(s.Narrow(s.MatMul(a, b), 0, 0, 1))
 		}))
@@ -148,7 +149,7 @@ func testTraining(ctx context.Context, dev torch.Device, r *testResult) error {
 			return err
 		}
 		defer opt.Close()
-		x := s.PhiloxNormal(3, philox.TagStartNoise, 0, indices(batch), width)
+		x := s.PhiloxNormal(3, philox.TagStartNoise, s.Zeros(torch.Int64, 1), s.Arange(batch, torch.Int64), width)
 		y := s.Tanh(s.Flip(x, 1))
 		start := time.Now()
 		for i := 0; i < steps && ctx.Err() == nil; i++ {
@@ -192,9 +193,12 @@ func testTraining(ctx context.Context, dev torch.Device, r *testResult) error {
 func testRandom(_ context.Context, dev torch.Device, r *testResult) error {
 	const rows, elements, seed, step = 64, 1000, 0x0123456789abcdef, 7
 	return torch.Run(dev, func(s *torch.Scope) error {
-		all := torch.Data[float32](s.PhiloxNormal(seed, philox.TagStepNoise, step, indices(rows), elements))
-		again := torch.Data[float32](s.PhiloxNormal(seed, philox.TagStepNoise, step, indices(rows), elements))
-		alone := torch.Data[float32](s.PhiloxNormal(seed, philox.TagStepNoise, step, []int64{17}, elements))
+		at, indices := torch.From(s, []int64{step}, 1), s.Arange(rows, torch.Int64)
+		draw := func(indices *torch.Tensor) []float32 {
+			return torch.Data[float32](s.PhiloxNormal(seed, philox.TagStepNoise, at, indices, elements))
+		}
+		all, again := draw(indices), draw(indices)
+		alone := draw(s.Narrow(indices, 0, 17, 1))
 		if !slices.Equal(all, again) {
 			return errors.New("two draws with one seed differ")
 		}
@@ -213,12 +217,4 @@ func testRandom(_ context.Context, dev torch.Device, r *testResult) error {
 		r.Text = fmt.Sprintf("%s numbers as in the Go reference, alone and in a batch", format.Count(rows*elements))
 		return nil
 	})
-}
-
-func indices(n int) []int64 {
-	all := make([]int64, n)
-	for i := range all {
-		all[i] = int64(i)
-	}
-	return all
 }

@@ -21,7 +21,7 @@ func NewObjective(s *torch.Scope, d *schedule.Schedule) *Objective {
 func (o *Objective) Time(s *torch.Scope, u *torch.Tensor) *torch.Tensor {
 	steps := float64(o.Len())
 	// The conversion cuts off what is behind the point.
-	return s.To(s.Clamp(s.To(s.MulScalar(u, steps), torch.Int64), 0, steps-1), torch.Int64)
+	return s.Clamp(s.To(s.MulScalar(u, steps), torch.Int64), 0, steps-1)
 }
 
 // Noisiness returns t / T.

@@ -55,7 +55,7 @@ func (v solver) Start(_ *torch.Scope, noise *torch.Tensor) diffusion.State {
 
 // at returns t for k.
 func (v solver) at(s *torch.Scope, k *torch.Tensor) *torch.Tensor {
-	return s.To(s.Clamp(s.Subtract(v.first, k), 0, float64(v.Len()-1)), torch.Int64)
+	return s.Clamp(s.Subtract(v.first, k), 0, float64(v.Len()-1))
 }
 
 // predict asks the model about x at step t.

@@ -31,7 +31,8 @@ func conditioned(t *testing.T, s *torch.Scope, block dit.BlockKind, condition di
 
 // caption makes states that are a function of n.
 func caption(s *torch.Scope, n int64, length int) Caption {
-	return Caption{torch.Data[float32](s.PhiloxNormal(3, 0, 0, []int64{n}, 5, 6)), length}
+	x := s.PhiloxNormal(3, 0, s.Zeros(torch.Int64, 1), torch.From(s, []int64{n}, 1), 5, 6)
+	return Caption{torch.Data[float32](x), length}
 }
 
 // requestOf asks for three pictures under the condition.
@@ -61,7 +62,7 @@ func TestGuidanceOfEachCondition(t *testing.T) {
 				if err := r.prepare(m.Config()); err != nil {
 					return err
 				}
-				x, steps := s.PhiloxNormal(1, 0, 0, []int64{0, 1}, 4, 4, 8), torch.From(s, []int64{500, 500}, 2)
+				x, steps := torchtest.Normal(s, 1, 2, 4, 4, 8), torch.From(s, []int64{500, 500}, 2)
 				got := guide(s, m, &r, 1, 3)(s, x, steps) // pictures 1 and 2
 				for i := range 2 {
 					one := func(x *torch.Tensor) *torch.Tensor { return s.Narrow(x, 0, i, 1) }

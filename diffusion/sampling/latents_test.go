@@ -306,7 +306,7 @@ func TestNoGuidanceIsTheModelItself(t *testing.T) {
 			calls++
 			return m.Forward(s, x, t, dit.Condition{Labels: y})
 		}
-		x := s.PhiloxNormal(3, philox.TagStartNoise, 0, []int64{0, 1}, 4, 8, 8)
+		x := torchtest.Normal(s, 3, 2, 4, 8, 8)
 		ddim := gaussian.NewDDIM(s, process, 0)
 		for k := range int64(6) {
 			x = ddim.Step(s, plain, ddim.Start(s, x), nil, torch.From(s, []int64{k, k}, 2)).X()

@@ -193,11 +193,15 @@ type imageSource struct {
 }
 
 func (n *imageSource) start(s *torch.Scope) *torch.Tensor {
-	return s.PhiloxNormal(n.seed, philox.TagStartNoise, 0, n.indices, n.row...)
+	return n.draw(s, philox.TagStartNoise, s.Zeros(torch.Int64, 1))
 }
 
 func (n *imageSource) step(s *torch.Scope, k *torch.Tensor) *torch.Tensor {
-	return s.PhiloxNormal(n.seed, philox.TagStepNoise, uint32(k.Item()), n.indices, n.row...)
+	return n.draw(s, philox.TagStepNoise, k)
+}
+
+func (n *imageSource) draw(s *torch.Scope, tag uint32, k *torch.Tensor) *torch.Tensor {
+	return s.PhiloxNormal(n.seed, tag, k, torch.From(s, n.indices, len(n.indices)), n.row...)
 }
 
 // A torchSource draws from libtorch's generator in the order of the original, which draws each step's

@@ -57,9 +57,11 @@ func (r *runner) inputs(s *torch.Scope, b samples.Batch) (part, error) {
 	set := r.set
 	parts := s.Chunk(b.Moments(s), 2, 1)
 	mean, logVar := parts[0], parts[1]
-	posterior := s.PhiloxNormal(cfg.GlobalSeed, philox.TagPosterior, 0, indices, set.Channels, set.Height, set.Width)
+	step0, samples := s.Zeros(torch.Int64, 1), torch.From(s, indices, n)
+	posterior := s.PhiloxNormal(cfg.GlobalSeed, philox.TagPosterior, step0, samples, set.Channels, set.Height,
+		set.Width)
 	p.x0 = s.MulScalar(s.Addcmul(mean, s.Exp(s.MulScalar(logVar, 0.5)), posterior), set.ScalingFactor)
-	p.noise = s.PhiloxNormal(cfg.GlobalSeed, philox.TagStartNoise, 0, indices, set.Channels, set.Height, set.Width)
+	p.noise = s.PhiloxNormal(cfg.GlobalSeed, philox.TagStartNoise, step0, samples, set.Channels, set.Height, set.Width)
 	if cfg.Model.HasClass() {
 		p.cond.Labels = torch.From(s, labels, n)
 	}

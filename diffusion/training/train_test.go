@@ -222,7 +222,7 @@ func TestPreviewSeesTheAverages(t *testing.T) {
 			t.Error("the preview's scope records gradients")
 		}
 		weights[step] = torch.Data[float32](ema.Final.(*dit.FinalLayer).Linear.Weight)
-		x := s.PhiloxNormal(1, 0, 0, []int64{0}, 4, 4, 4)
+		x := torchtest.Normal(s, 1, 1, 4, 4, 4)
 		ema.Forward(s, x, torch.From(s, []int64{1}, 1), dit.Condition{Labels: torch.From(s, []int64{0}, 1)})
 		if step == 2 {
 			time.Sleep(pause)

@@ -118,8 +118,8 @@ func TestInitEqualsPyTorch(t *testing.T) {
 func TestModulateOfTwoTypes(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		s = s.NoGrad()
-		x := s.PhiloxNormal(1, 0, 0, []int64{0, 1}, 3, 8)
-		shift, scale := s.PhiloxNormal(2, 0, 0, []int64{0, 1}, 8), s.PhiloxNormal(3, 0, 0, []int64{0, 1}, 8)
+		x := torchtest.Normal(s, 1, 2, 3, 8)
+		shift, scale := torchtest.Normal(s, 2, 2, 8), torchtest.Normal(s, 3, 2, 8)
 		shift, scale = s.To(shift, torch.BFloat16), s.To(scale, torch.BFloat16)
 		n := nn.AdaLayerNorm{Eps: 1e-6}
 		got := n.Modulate(s, x, shift, scale)

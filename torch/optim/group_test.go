@@ -38,7 +38,8 @@ func newNetwork(s *torch.Scope, seed uint64) *network {
 	m := &network{torch.Persist(s.Full(0.3, torch.Float32, 7)), nn.NewLinear(s, 7, 31), nn.NewLinear(s, 31, 37),
 		nn.NewLinear(s, 37, 3)}
 	for i, p := range nn.List(m)[1:] {
-		x := s.PhiloxNormal(seed, philox.TagStartNoise, uint32(i), []int64{0}, p.Tensor.Shape()...)
+		x := s.PhiloxNormal(seed, philox.TagStartNoise, torch.From(s, []int64{int64(i)}, 1), s.Zeros(torch.Int64, 1),
+			p.Tensor.Shape()...)
 		s.NoGrad().Copy_(p.Tensor, s.MulScalar(s.Reshape(x, p.Tensor.Shape()...), 0.3))
 	}
 	return m
@@ -50,8 +51,9 @@ func (m *network) loss(s *torch.Scope, step, from, to int) *torch.Tensor {
 	for i := from; i < to; i++ {
 		indices = append(indices, int64(step*networkBatch+i))
 	}
-	x := s.PhiloxNormal(1, philox.TagStepNoise, 0, indices, 7)
-	y := s.PhiloxNormal(2, philox.TagStepNoise, 0, indices, 3)
+	step0, samples := s.Zeros(torch.Int64, 1), torch.From(s, indices, len(indices))
+	x := s.PhiloxNormal(1, philox.TagStepNoise, step0, samples, 7)
+	y := s.PhiloxNormal(2, philox.TagStepNoise, step0, samples, 3)
 	h := s.GELU(m.In.Forward(s, s.Add(x, m.Table)))
 	return s.MSELoss(m.Out.Forward(s, s.GELU(m.Mid.Forward(s, h))), y)
 }

@@ -11,8 +11,8 @@
 
 struct dt_tensor_s {
   at::Tensor t;
-  // Of integers that came from the host: the least, the greatest, and how often t had been written
-  // to then.
+  // Of integers that came from the host, or were clamped: bounds, and how often t had been written
+  // to when they held.
   int64_t least = 0, greatest = -1;
   uint32_t version = 0;
 };
@@ -24,6 +24,13 @@ struct dt_generator_s {
 namespace dt {
 
 extern std::atomic<int64_t> live_tensors;
+
+// Whatever copies between the host and a device, or waits for one, calls announce first. The CPU
+// counts as if it were a device, so that tests see there what a GPU would have to wait for.
+enum class Traffic { kUpload, kReadBack, kWait };
+void announce(Traffic what);
+// announce_copy announces a copy where it is one between the host and a GPU.
+void announce_copy(const at::Device &from, const at::Device &to);
 
 dt_error *make_error(int32_t code, const char *msg) noexcept;
 dt_error *current_error() noexcept;  // inside a catch block only
@@ -85,6 +92,7 @@ inline at::TensorOptions opts(at::Device dev, int32_t t) { return opts(dev, scal
 
 // put wraps t in a new handle and fills in the metadata.
 void put(dt_out *out, at::Tensor t);
+void put(dt_out *out, dt_tensor_s h);
 void put_many(dt_out *out, int64_t n, std::vector<at::Tensor> ts);
 
 inline const at::Tensor &tensor(dt_tensor h) { return h->t; }
@@ -93,9 +101,11 @@ inline std::optional<at::Tensor> maybe(dt_tensor h) {
 }
 // checked returns indices into something of n entries, and fails where one is out of range. On a
 // GPU the operation itself would find that out when it is too late: an assertion of the device ends
-// all further work of the process. Indices that came from the host are not read back; others fail
-// in mode DT_MODE_CAPTURE.
+// all further work of the process. Indices whose bounds are known are not read back; others fail in
+// mode DT_MODE_CAPTURE.
 const at::Tensor &checked(const dt_tensor_s &indices, int64_t n);
+// clamp limits a to [lo, hi], which is known of integers from then on.
+dt_tensor_s clamp(const at::Tensor &a, double lo, double hi);
 
 inline std::vector<at::Tensor> list(const dt_tensor *hs, int32_t n) {
   std::vector<at::Tensor> ts;

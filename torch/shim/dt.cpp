@@ -1,6 +1,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
@@ -17,6 +18,16 @@ namespace dt {
 
 std::atomic<int64_t> live_tensors{0};
 thread_local bool capturing = false;
+
+static std::atomic<int64_t> traffic[3];
+
+void announce(Traffic what) {
+  traffic[static_cast<size_t>(what)].fetch_add(1, std::memory_order_relaxed);
+}
+
+void announce_copy(const at::Device &from, const at::Device &to) {
+  if (from.is_cpu() != to.is_cpu()) announce(from.is_cpu() ? Traffic::kUpload : Traffic::kReadBack);
+}
 
 // Gloo begins with the place in its sources: [/pytorch/.../pair.cc:538] Connection closed by peer.
 static const char *without_source(const char *msg) {
@@ -95,7 +106,10 @@ at::Device device(dt_device d) {
 
 dt_device device_of(const at::Device &d) { return d.is_cpu() ? -1 : d.index(); }
 
-void put(dt_out *out, at::Tensor t) {
+void put(dt_out *out, at::Tensor t) { put(out, dt_tensor_s{std::move(t)}); }
+
+void put(dt_out *out, dt_tensor_s h) {
+  const at::Tensor &t = h.t;
   TORCH_CHECK(t.dim() <= DT_MAX_RANK, "rank ", t.dim(), " exceeds the binding's limit of ",
               static_cast<int>(DT_MAX_RANK));
   dt_out o{};
@@ -103,7 +117,7 @@ void put(dt_out *out, at::Tensor t) {
   for (int32_t i = 0; i < o.rank; i++) o.shape[i] = t.size(i);
   o.dtype = dtype_of(t.scalar_type());
   o.device = device_of(t.device());
-  o.t = new dt_tensor_s{std::move(t)};
+  o.t = new dt_tensor_s{std::move(h)};
   live_tensors.fetch_add(1, std::memory_order_relaxed);
   *out = o;
 }
@@ -126,13 +140,27 @@ const at::Tensor &checked(const dt_tensor_s &indices, int64_t n) {
         !capturing,
         "the range of the indices has to be read back, which a capture cannot: Clamp them, or "
         "upload them before it");
-    const auto range = at::aminmax(t);  // waits for the device
+    announce(Traffic::kReadBack);
+    const auto range = at::aminmax(t);
     least = std::get<0>(range).item().toLong();
     greatest = std::get<1>(range).item().toLong();
   }
   TORCH_CHECK_INDEX(least >= 0 && greatest < n, "index ", least < 0 ? least : greatest,
                     " is out of range: want 0 to ", n - 1);
   return t;
+}
+
+dt_tensor_s clamp(const at::Tensor &a, double lo, double hi) {
+  if (!at::isIntegralType(a.scalar_type(), /*includeBool=*/false)) return {a.clamp(lo, hi)};
+  // Beyond 2^53 a double may stand for another integer than was meant.
+  constexpr double kExact = int64_t{1} << 53;
+  for (double bound : {lo, hi})
+    TORCH_CHECK(std::trunc(bound) == bound && std::abs(bound) <= kExact, "integers are clamped to ",
+                bound, ", want a whole number");
+  const auto least = static_cast<int64_t>(lo), greatest = static_cast<int64_t>(hi);
+  auto t = a.clamp(least, greatest);
+  const auto version = static_cast<uint32_t>(t._version());
+  return {std::move(t), least, greatest, version};
 }
 
 void put_many(dt_out *out, int64_t n, std::vector<at::Tensor> ts) {
@@ -245,6 +273,13 @@ void dt_error_free(dt_error *e) {
   std::free(e);
 }
 
+dt_traffic dt_counts(void) {
+  const auto count = [](dt::Traffic what) {
+    return dt::traffic[static_cast<size_t>(what)].load(std::memory_order_relaxed);
+  };
+  return {count(dt::Traffic::kUpload), count(dt::Traffic::kReadBack), count(dt::Traffic::kWait)};
+}
+
 int64_t dt_live_tensors(void) { return dt::live_tensors.load(std::memory_order_relaxed); }
 
 // The OpenMP thread count is thread-local; this brings a thread that has not run torch before to
@@ -284,6 +319,7 @@ dt_error *dt_attention_choice(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v,
 
 dt_error *dt_synchronize(dt_device dev) {
   return guard([&] {
+    dt::announce(dt::Traffic::kWait);
     if (dev >= 0) at::detail::getCUDAHooks().deviceSynchronize(static_cast<c10::DeviceIndex>(dev));
   });
 }
@@ -307,6 +343,7 @@ dt_error *dt_from_host(const void *data, int64_t nbytes, int32_t dtype, dt_devic
     for (int64_t d : shape) fits = d >= 0 && !__builtin_mul_overflow(want, d, &want) && fits;
     TORCH_CHECK(fits && want == nbytes, "shape ", shape, " does not take ", nbytes, " bytes of ",
                 type);
+    dt::announce(dt::Traffic::kUpload);
     auto t = at::empty(shape, dt::opts(at::Device(at::kCPU), type));
     if (nbytes) std::memcpy(t.mutable_data_ptr(), data, nbytes);
     if (dev >= 0) t = t.to(dt::device(dev));
@@ -318,6 +355,7 @@ dt_error *dt_from_host(const void *data, int64_t nbytes, int32_t dtype, dt_devic
 
 dt_error *dt_to_host(dt_tensor h, void *dst, int64_t nbytes) {
   return guard([&] {
+    dt::announce(dt::Traffic::kReadBack);
     auto t = h->t.detach().to(at::kCPU).contiguous();
     TORCH_CHECK(static_cast<int64_t>(t.nbytes()) == nbytes, "tensor of shape ", t.sizes(), " has ",
                 t.nbytes(), " bytes, want ", nbytes);
@@ -331,14 +369,16 @@ dt_error *dt_copy_from_host(dt_tensor h, const void *src, int64_t nbytes) {
         h->t.sizes(), h->t.options().device(at::kCPU).memory_format(at::MemoryFormat::Contiguous));
     TORCH_CHECK(static_cast<int64_t>(cpu.nbytes()) == nbytes, "tensor of shape ", h->t.sizes(),
                 " has ", cpu.nbytes(), " bytes, got ", nbytes);
+    dt::announce(dt::Traffic::kUpload);
     if (nbytes) std::memcpy(cpu.mutable_data_ptr(), src, nbytes);
     h->t.copy_(cpu);
   });
 }
 
-dt_error *dt_host_bytes(dt_tensor h, void **p) {
+dt_error *dt_host_bytes(dt_tensor h, int32_t fill, void **p) {
   return guard([&] {
     bool plain = h->t.device().is_cpu() && h->t.is_contiguous();
+    if (plain && fill) dt::announce(dt::Traffic::kUpload);
     *p = plain ? h->t.mutable_data_ptr() : nullptr;
     // Who writes there leaves no trace: what is remembered of the tensor and its views ends here.
     if (plain) h->t.unsafeGetTensorImpl()->bump_version();
@@ -350,7 +390,10 @@ uint64_t dt_address(dt_tensor h) {
 }
 
 dt_error *dt_to_device(dt_mode m, dt_tensor t, dt_device dev, dt_out *out) {
-  return guard(m, [&] { dt::put(out, t->t.to(dt::device(dev))); });
+  return guard(m, [&] {
+    dt::announce_copy(t->t.device(), dt::device(dev));
+    dt::put(out, t->t.to(dt::device(dev)));
+  });
 }
 
 dt_error *dt_set_requires_grad(dt_tensor t, int32_t on) {

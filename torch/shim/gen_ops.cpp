@@ -143,7 +143,7 @@ dt_error *dt_clamp(dt_mode m, dt_tensor a_, double lo_, double hi_, dt_out *out)
     const at::Tensor &a = tensor(a_);
     double lo = lo_;
     double hi = hi_;
-    put(out, a.clamp(lo, hi));
+    put(out, clamp(a, lo, hi));
   });
 }
 
@@ -629,7 +629,7 @@ dt_error *dt_copy_(dt_mode m, dt_tensor dst_, dt_tensor src_) {
   return guard(m, [&] {
     const at::Tensor &dst = tensor(dst_);
     const at::Tensor &src = tensor(src_);
-    dst.copy_(src);
+    announce_copy(src.device(), dst.device()), dst.copy_(src);
   });
 }
 

@@ -118,6 +118,11 @@ func (g *Goldens) Tensor(s *torch.Scope, name string) *torch.Tensor {
 // Prefix returns the tensors whose names start with p, under their names without it.
 func (g *Goldens) Prefix(p string) checkpoint.Source { return namemap.Section(g.File, p) }
 
+// Normal returns standard normals, Float32 [n, row...]: those of samples 0 to n-1 in a draw of package philox.
+func Normal(s *torch.Scope, seed uint64, n int, row ...int) *torch.Tensor {
+	return s.PhiloxNormal(seed, philox.TagStartNoise, s.Zeros(torch.Int64, 1), s.Arange(n, torch.Int64), row...)
+}
+
 // PhiloxWeights fills the Float32 tensor t, number n of a state dict, with random numbers that are a
 // function of n alone, as bench/parity/philox_weights.py does: for weights that are too large to check in.
 // scale 0 is that of a weight of t's shape; centre is added.

@@ -45,6 +45,13 @@ dt_tensor from(const std::vector<float> &v, std::vector<int64_t> dims) {
   return o.t;
 }
 
+dt_tensor integers(const std::vector<int64_t> &v) {
+  dt_out o{};
+  const auto n = static_cast<int64_t>(v.size());
+  OK(dt_from_host(v.data(), n * 8, DT_INT64, kCPU, &n, 1, &o));
+  return o.t;
+}
+
 std::vector<float> values(dt_tensor t, size_t n) {
   std::vector<float> v(n);
   OK(dt_to_host(t, v.data(), static_cast<int64_t>(n * sizeof(float))));
@@ -245,16 +252,19 @@ void random_numbers() {
   dt_generator_free(nullptr);
 
   // Rows of a length that is no multiple of four: the last block must not run over.
-  const int64_t indices[] = {9, 4, 9};
   const int64_t row[] = {5};
-  dt_out noise{}, alone{}, nothing{};
-  OK(dt_philox_normal(1, 2, 3, indices, 3, row, 1, kCPU, &noise));
-  OK(dt_philox_normal(1, 2, 3, indices + 1, 1, row, 1, kCPU, &alone));
-  OK(dt_philox_normal(1, 2, 3, nullptr, 0, row, 1, kCPU, &nothing));
+  dt_tensor step = integers({3}), indices = integers({9, 4, 9}), second = integers({4}),
+            none = integers({});
+  dt_out noise{}, alone{}, nothing{}, uniform{};
+  OK(dt_philox_normal(kNoGrad, 1, 2, step, indices, row, 1, &noise));
+  OK(dt_philox_normal(kNoGrad, 1, 2, step, second, row, 1, &alone));
+  OK(dt_philox_normal(kNoGrad, 1, 2, step, none, row, 1, &nothing));
+  OK(dt_philox_uniform(kNoGrad, 1, 2, step, indices, &uniform));
+  FAILS(dt_philox_uniform(kNoGrad, 1, 2, indices, indices, &alone), "step is Long [3]");
   auto all = values(noise.t, 15), one = values(alone.t, 5);
   CHECK(!std::memcmp(all.data(), all.data() + 10, 20) &&
         !std::memcmp(all.data() + 5, one.data(), 20));
-  release({a.t, b.t, noise.t, alone.t, nothing.t});
+  release({a.t, b.t, step, indices, second, none, noise.t, alone.t, nothing.t, uniform.t});
 }
 
 // An optimizer in a group of one process, with a bucket for each of two parameters.

@@ -82,12 +82,8 @@ func (j *Job) Decode(ctx context.Context) (f Figures, err error) {
 	size := j.ImageSize
 	err = j.coding(func(s *torch.Scope, v *vae.AutoencoderKL) error {
 		v, cfg := sampling.Decoder(s, v, j.Precision), v.Config()
-		indices := make([]int64, j.Batch)
-		for i := range indices {
-			indices[i] = int64(i)
-		}
-		z := s.PhiloxNormal(1, philox.TagStartNoise, 0, indices, cfg.LatentChannels, size.Height/cfg.Downsample(),
-			size.Width/cfg.Downsample())
+		z := s.PhiloxNormal(1, philox.TagStartNoise, s.Zeros(torch.Int64, 1), s.Arange(j.Batch, torch.Int64),
+			cfg.LatentChannels, size.Height/cfg.Downsample(), size.Width/cfg.Downsample())
 		rounds, err := j.measure(ctx, s, j.eachStep(ctx, s, func(s *torch.Scope) error {
 			_, err := sampling.Decode(ctx, s, v, z, cfg.ScalingFactor)
 			return err
