@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # nvcc.sh [fetch]: prints the path of an nvcc of CUDA 12 or newer: the pinned one if it was fetched, else that in PATH
-# or /usr/local/cuda. With `fetch`, the pinned wheels are fetched (105 MB, once) into third_party/tools where there is
-# none. Exit code 69 means that there is none.
+# or /usr/local/cuda. With `fetch`, and on a machine with an NVIDIA driver, the pinned wheels are fetched (105 MB, once)
+# into third_party/tools where there is none. Exit code 69 means that there is none; so it is with NVCC=none.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-dest=$here/tools/nvcc
-pinned=$dest/nvidia/cu13/bin/nvcc
+pinned=$here/tools/nvcc/nvidia/cu13/bin/nvcc
 
-if cmp -s "$here/nvcc.txt" "$dest/pins.txt"; then
+[ "${NVCC:-}" != none ] || exit 69
+if cmp -s "$here/nvcc.txt" "$here/tools/nvcc/pins.txt"; then
 	echo "$pinned"
 	exit
 fi
@@ -19,14 +19,6 @@ for nvcc in "$(command -v nvcc || true)" /usr/local/cuda/bin/nvcc; do
 		exit
 	fi
 done
-[ "${1:-}" = fetch ] || exit 69
-
-# The file with the pins is written last, and the folder renamed into place.
-part=$dest.part
-rm -rf "$part"
-PIP_USER=0 PIP_ROOT_USER_ACTION=ignore python3 -m pip install -q --no-deps --only-binary=:all: --require-hashes \
-	--disable-pip-version-check --target "$part" -r "$here/nvcc.txt" >&2 || exit 69
-cp "$here/nvcc.txt" "$part/pins.txt"
-rm -rf "$dest"
-mv "$part" "$dest"
+[ "${1:-}" = fetch ] || [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev/null || exit 69
+"$here/fetch-wheels.sh" nvcc
 echo "$pinned"

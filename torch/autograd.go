@@ -5,14 +5,25 @@ package torch
 // #cgo nocallback dt_grad
 import "C"
 
-import "runtime"
+import (
+	"fmt"
+	"runtime"
+)
 
 // Backward adds the gradients of the scalar loss to every leaf tensor that requires them. It computes as s does
 // ([Scope.TF32]), not as the scope of the operations that it goes back through.
 func (s *Scope) Backward(loss *Tensor) {
-	check("Backward", C.dt_backward(s.cmode(), loss.handle("Backward")), loss)
+	mode, h := s.cmode(), loss.handle("Backward")
+	var leaves string
 	if s.rec != nil {
-		s.note("Backward", nil, loss)
+		var n, withGrad C.int64_t
+		var hash C.uint64_t
+		check("Backward", C.dt_backward_leaves(h, &n, &withGrad, &hash))
+		leaves = fmt.Sprintf("to %d tensors at %#x, %d of them with a gradient", n, uint64(hash), withGrad)
+	}
+	check("Backward", C.dt_backward(mode, h), loss)
+	if s.rec != nil {
+		s.note("Backward", nil, loss, leaves)
 	}
 	runtime.KeepAlive(loss)
 }

@@ -1,9 +1,9 @@
 /* The C face of libtorch for package torch. Pure C11.
  *
  * Every function that can fail returns a dt_error, NULL on success; outputs are written only on
- * success. No function keeps thread-local state, a Go pointer or a callback past its return, and
- * none prints. dt_mode travels into each call, and nothing that it switches on outlives the call.
- * Calls in modes that differ in more than DT_MODE_GRAD wait for each other. */
+ * success. No function but dt_graph_begin keeps thread-local state, a Go pointer or a callback past
+ * its return, and none prints. dt_mode travels into each call, and nothing that it switches on
+ * outlives the call. Calls in modes that differ in more than DT_MODE_GRAD wait for each other. */
 #ifndef DITRUN_DT_H
 #define DITRUN_DT_H
 
@@ -21,6 +21,7 @@ typedef struct dt_generator_s *dt_generator;
 typedef struct dt_adamw_s *dt_adamw;
 typedef struct dt_store_s *dt_store;
 typedef struct dt_group_s *dt_group;
+typedef struct dt_graph_s *dt_graph;
 
 /* How a call computes: a set of the bits below. */
 typedef uint32_t dt_mode;
@@ -113,8 +114,26 @@ DT_API int32_t dt_requires_grad(dt_tensor t);
 
 /* Autograd */
 DT_API dt_error *dt_backward(dt_mode m, dt_tensor loss);
+/* What a backward pass from loss would add gradients to: how many tensors, how many of them have
+ * one already, and a hash of their addresses. */
+DT_API dt_error *dt_backward_leaves(dt_tensor loss, int64_t *out_n, int64_t *out_with_grad,
+                                    uint64_t *out_hash);
 DT_API dt_error *dt_grad(dt_tensor t, dt_out *out);
 DT_API dt_error *dt_clear_grad(dt_tensor t);
+
+/* Graphs, on a GPU. They need libditcuda.so, which dt_plugin_open opens. It returns why that cannot
+ * be used, "" where it can; the text stays until the next call. libtorch_cuda.so must be loaded. */
+DT_API const char *dt_plugin_open(const char *path);
+/* Whether it was built with kernels. */
+DT_API int32_t dt_plugin_has_kernels(void);
+/* What this thread computes on dev from dt_graph_begin to dt_graph_end is captured, not computed,
+ * and its tensors are in memory of the graph's own. In between, another stream is this thread's
+ * current one. dt_graph_begin first gives memory that no tensor is in back to CUDA. */
+DT_API dt_error *dt_graph_begin(dt_device dev, dt_graph *out);
+DT_API dt_error *dt_graph_end(dt_graph g);
+DT_API dt_error *dt_graph_replay(dt_graph g);
+/* Without dt_graph_end before, on the same thread, it gives the capture up. */
+DT_API void dt_graph_free(dt_graph g);
 
 /* Random numbers: libtorch's own generator, and the counter-based one of package philox. */
 DT_API dt_error *dt_generator_new(dt_device dev, uint64_t seed, dt_generator *out);

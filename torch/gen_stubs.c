@@ -57,10 +57,24 @@ static __typeof__(&dt_requires_grad) p_dt_requires_grad;
 int32_t dt_requires_grad(dt_tensor t) { return p_dt_requires_grad(t); }
 static __typeof__(&dt_backward) p_dt_backward;
 dt_error *dt_backward(dt_mode m, dt_tensor loss) { return p_dt_backward(m, loss); }
+static __typeof__(&dt_backward_leaves) p_dt_backward_leaves;
+dt_error *dt_backward_leaves(dt_tensor loss, int64_t *out_n, int64_t *out_with_grad, uint64_t *out_hash) { return p_dt_backward_leaves(loss, out_n, out_with_grad, out_hash); }
 static __typeof__(&dt_grad) p_dt_grad;
 dt_error *dt_grad(dt_tensor t, dt_out *out) { return p_dt_grad(t, out); }
 static __typeof__(&dt_clear_grad) p_dt_clear_grad;
 dt_error *dt_clear_grad(dt_tensor t) { return p_dt_clear_grad(t); }
+static __typeof__(&dt_plugin_open) p_dt_plugin_open;
+const char *dt_plugin_open(const char *path) { return p_dt_plugin_open(path); }
+static __typeof__(&dt_plugin_has_kernels) p_dt_plugin_has_kernels;
+int32_t dt_plugin_has_kernels(void) { return p_dt_plugin_has_kernels(); }
+static __typeof__(&dt_graph_begin) p_dt_graph_begin;
+dt_error *dt_graph_begin(dt_device dev, dt_graph *out) { return p_dt_graph_begin(dev, out); }
+static __typeof__(&dt_graph_end) p_dt_graph_end;
+dt_error *dt_graph_end(dt_graph g) { return p_dt_graph_end(g); }
+static __typeof__(&dt_graph_replay) p_dt_graph_replay;
+dt_error *dt_graph_replay(dt_graph g) { return p_dt_graph_replay(g); }
+static __typeof__(&dt_graph_free) p_dt_graph_free;
+void dt_graph_free(dt_graph g) { p_dt_graph_free(g); }
 static __typeof__(&dt_generator_new) p_dt_generator_new;
 dt_error *dt_generator_new(dt_device dev, uint64_t seed, dt_generator *out) { return p_dt_generator_new(dev, seed, out); }
 static __typeof__(&dt_generator_free) p_dt_generator_free;
@@ -324,8 +338,15 @@ static const struct {
     {"dt_set_requires_grad", (void **)&p_dt_set_requires_grad},
     {"dt_requires_grad", (void **)&p_dt_requires_grad},
     {"dt_backward", (void **)&p_dt_backward},
+    {"dt_backward_leaves", (void **)&p_dt_backward_leaves},
     {"dt_grad", (void **)&p_dt_grad},
     {"dt_clear_grad", (void **)&p_dt_clear_grad},
+    {"dt_plugin_open", (void **)&p_dt_plugin_open},
+    {"dt_plugin_has_kernels", (void **)&p_dt_plugin_has_kernels},
+    {"dt_graph_begin", (void **)&p_dt_graph_begin},
+    {"dt_graph_end", (void **)&p_dt_graph_end},
+    {"dt_graph_replay", (void **)&p_dt_graph_replay},
+    {"dt_graph_free", (void **)&p_dt_graph_free},
     {"dt_generator_new", (void **)&p_dt_generator_new},
     {"dt_generator_free", (void **)&p_dt_generator_free},
     {"dt_philox_normal", (void **)&p_dt_philox_normal},

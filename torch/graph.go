@@ -17,15 +17,18 @@ import (
 // one [Graph.Replay] to the next. On the CPU each Replay calls the function again and compares all that a CUDA graph
 // would have frozen.
 type Graph struct {
-	f       func(s *Scope) []*Tensor
-	scope   Scope // how to compute; without an arena
-	record  []string
-	results []*Tensor // nil before the first replay
-	closed  bool
+	f                       func(s *Scope) []*Tensor
+	scope                   Scope      // how to compute; without an arena
+	record                  []string   // of the first call of f
+	results                 []*Tensor  // nil before that
+	h                       C.dt_graph // on a GPU
+	net                     runtime.Cleanup
+	onGPU, replayed, closed bool
 }
 
 // Capture prepares a graph that computes f, in the way that s does. It computes nothing. The graph lives until
-// [Graph.Close].
+// [Graph.Close]. On a GPU Capture panics with an *Error where f does something that a CUDA graph cannot hold, and where
+// libditcuda.so is not in use ([PluginStatus]); [Scope.Try] around it lets the caller go on without a graph.
 //
 // f gets a scope of its own. Whatever it computes with must be made there, or be persistent and stay where it is: what
 // changes from step to step, such as a batch or the number of the step, is written to persistent tensors between two
@@ -36,14 +39,36 @@ type Graph struct {
 //
 // Compute f once without a graph before: what it makes on its first call, such as gradients to which the next call
 // adds, is there then.
-func (s *Scope) Capture(f func(s *Scope) []*Tensor) *Graph {
-	s.cmode()
+func (s *Scope) Capture(f func(s *Scope) []*Tensor) *Graph { return s.capture(f, s.dev.IsCUDA()) }
+
+func (s *Scope) capture(f func(s *Scope) []*Tensor, onGPU bool) *Graph {
 	outsideCapture("Capture", "a capture cannot hold another one")
-	g := &Graph{f: f, scope: Scope{mode: s.mode, dev: s.dev}}
-	if s.dev.IsCUDA() {
-		misuse("Capture", "graphs on a GPU are not there yet")
+	s.cmode() // s can be used
+	g := &Graph{f: f, scope: Scope{mode: s.mode, dev: s.dev}, onGPU: onGPU}
+	if onGPU {
+		g.begin()
 	}
 	return g
+}
+
+// begin captures what f starts on the GPU.
+func (g *Graph) begin() {
+	drain()
+	// From dt_graph_begin to dt_graph_end the current stream of the thread is another one.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var h C.dt_graph
+	check("Capture", C.dt_graph_begin(C.dt_device(g.scope.dev.index), &h))
+	g.h, g.net = h, runtime.AddCleanup(g, queueFree, func() { C.dt_graph_free(h) })
+	captured := false
+	defer func() {
+		if !captured {
+			g.Close()
+		}
+	}()
+	g.call()
+	check("Capture", C.dt_graph_end(g.h))
+	captured = true
 }
 
 // Replay computes the function of the graph once, and with that its [Graph.Results]. It panics with an *Error where the
@@ -54,21 +79,33 @@ func (g *Graph) Replay() {
 		misuse("Replay", "the graph is closed")
 	}
 	outsideCapture("Replay", "a capture cannot hold another one")
+	if g.onGPU {
+		check("Replay", C.dt_graph_replay(g.h))
+	} else {
+		g.call()
+	}
+	g.replayed = true
+}
+
+// call calls f and compares what it does with the first time.
+func (g *Graph) call() {
 	rec := &recorder{first: g.record == nil, lines: g.record}
-	s := g.scope
-	s.rec = rec
-	c := s.child()
-	c.mode |= modeCapture
-	defer c.a.close()
-	results := rec.during(func() []*Tensor { return g.f(c) })
-	rec.note("the results", nil, results) // always the last line: an operation more or less differs from it
-	g.keep(c.a, results)
+	parent := g.scope
+	parent.rec = rec
+	s := parent.child()
+	s.mode |= modeCapture
+	defer s.a.close()
+	rec.during(func() {
+		results := g.f(s)
+		rec.note("the results", nil, results) // always the last line: an operation more or less differs from it
+		rec.done = true
+		g.keep(s.NoGrad(), results)
+	})
 	g.record = rec.lines
 }
 
-// keep writes the results of one run to those of the graph.
-func (g *Graph) keep(a *arena, results []*Tensor) {
-	s := &Scope{a: a, dev: g.scope.dev}
+// keep writes the results of one call to those of the graph.
+func (g *Graph) keep(s *Scope, results []*Tensor) {
 	if g.results != nil {
 		for i, t := range results {
 			if t != nil {
@@ -98,7 +135,7 @@ func (g *Graph) Results() []*Tensor {
 	switch {
 	case g.closed:
 		misuse("Results", "the graph is closed")
-	case g.results == nil:
+	case !g.replayed:
 		misuse("Results", "nothing was computed yet: Replay first")
 	}
 	return g.results
@@ -112,6 +149,11 @@ func (g *Graph) Close() {
 		}
 	}
 	g.results, g.record, g.f, g.closed = nil, nil, nil, true
+	if g.h != nil {
+		g.net.Stop()
+		C.dt_graph_free(g.h)
+		g.h = nil
+	}
 }
 
 // A recorder writes down what a capture computes, one line an operation, or compares it with the lines of the first
@@ -124,6 +166,7 @@ type recorder struct {
 	mode  uint32   // of the last operation
 	line  []byte
 	err   *Error // the first difference
+	done  bool   // what follows is not of the function
 }
 
 // captures holds the recorders of the captures under way, by the number of their thread. What belongs to no scope, such
@@ -159,7 +202,7 @@ func outsideCapture(op, why string) {
 }
 
 // during calls f while r is the recorder of this thread, which f keeps.
-func (r *recorder) during(f func() []*Tensor) []*Tensor {
+func (r *recorder) during(f func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	thread := unix.Gettid()
@@ -169,7 +212,7 @@ func (r *recorder) during(f func() []*Tensor) []*Tensor {
 		captures.n.Add(-1)
 		captures.recorders.Delete(thread)
 	}()
-	return f()
+	f()
 }
 
 // note is recorder.note for an operation on s.
@@ -184,6 +227,9 @@ func copied[T any](xs []T) []T { return append([]T(nil), xs...) }
 
 // note writes down one operation, or panics with an *Error where it is another one than the first time.
 func (r *recorder) note(op string, results []*Tensor, args ...any) {
+	if r.done {
+		return
+	}
 	b := r.line[:0]
 	for i, t := range results {
 		if i > 0 {

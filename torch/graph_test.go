@@ -221,7 +221,7 @@ func TestCaptureRefuses(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		other := outer.Capture(func(s *torch.Scope) []*torch.Tensor { return nil })
+		other := outer.Capture(func(s *torch.Scope) []*torch.Tensor { return []*torch.Tensor{s.Exp(x)} })
 		defer other.Close()
 		m, o, err := newPerceptron(outer, 4)
 		if err != nil {
@@ -398,6 +398,40 @@ func TestReplayTrains(t *testing.T) {
 		return nil
 	})
 	wantLive(t, before, "at the end")
+}
+
+// A backward pass puts a gradient into an empty place the first time and adds to it after that, which are different
+// graphs.
+func TestReplayFindsGradients(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		p := torch.Persist(s.Full(3, torch.Float32, 2))
+		defer p.Close()
+		p.SetRequiresGrad(true)
+		backward := func(s *torch.Scope) []*torch.Tensor {
+			s.Backward(s.Sum(s.Mul(p, p)))
+			return nil
+		}
+		if !s.Device().IsCUDA() {
+			g := s.Capture(backward)
+			defer g.Close()
+			g.Replay()
+			wantError(t, replayError(t, s, g.Replay), "without a gradient before", "Replay",
+				"Backward(#2, to 1 tensors at 0x", ", 0 of them with a gradient) for autograd, it is",
+				", 1 of them with a gradient)")
+			p.ClearGrad()
+		}
+		backward(s)
+		g := s.Capture(backward)
+		defer g.Close()
+		for k := range 2 {
+			g.Replay()
+			got, want := torch.Data[float32](s.Grad(p)), float32(6*(k+2))
+			if !slices.Equal(got, []float32{want, want}) {
+				t.Errorf("replay %d: gradient %v, want %v", k, got, want)
+			}
+		}
+		return nil
+	})
 }
 
 // The optimizer's numbers are frozen too.

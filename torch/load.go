@@ -9,6 +9,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"unsafe"
 )
@@ -19,6 +20,7 @@ var library struct {
 	err     error
 	path    string
 	cudaWhy string
+	plugin  error // why libditcuda.so is not in use
 }
 
 // Available opens libtorch, through libditshim.so, if that has not been done. It returns nil or an error that says what
@@ -48,7 +50,35 @@ func load() error {
 	}
 	library.path = path
 	library.cudaWhy = C.GoString(C.dt_init())
+	if library.cudaWhy != "" {
+		library.plugin = errors.New("CUDA is not usable: " + library.cudaWhy)
+	} else {
+		library.plugin = openPlugin(filepath.Join(filepath.Dir(path), pluginName))
+	}
 	return nil
+}
+
+// pluginName is what `make build` puts beside the shim, where it could fetch CUDA's headers.
+const pluginName = "libditcuda.so"
+
+// openPlugin makes the library at path the one in use, or returns why it cannot be used; then none is.
+func openPlugin(path string) error {
+	cpath := C.CString(path)
+	defer C.free(unsafe.Pointer(cpath))
+	if why := C.GoString(C.dt_plugin_open(cpath)); why != "" {
+		return errors.New(why)
+	}
+	return nil
+}
+
+// PluginStatus reports whether libditcuda.so, which lies beside the shim, has CUDA kernels. Where it is not in use at
+// all, so that [Scope.Capture] fails on a GPU, the error says why. Without it, and without kernels, everything computes
+// the same, but slower.
+func PluginStatus() (kernels bool, why error) {
+	if err := Available(); err != nil {
+		return false, err
+	}
+	return C.dt_plugin_has_kernels() != 0, library.plugin
 }
 
 // Library returns the path of the opened shim, "" before [Available] succeeded.

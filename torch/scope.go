@@ -42,7 +42,7 @@ type box struct{ handles []C.dt_tensor }
 
 // reclaim collects what was dropped without being closed: handles of arenas and of persistent
 // tensors, and how to free the rest. A cleanup runs on a goroutine of its own, possibly while a CUDA
-// graph is captured, so it only queues; the next scope that opens or closes frees.
+// graph is captured, so it only queues; the next scope that opens or closes outside a capture frees.
 var reclaim struct {
 	sync.Mutex
 	handles []C.dt_tensor

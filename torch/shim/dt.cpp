@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <unordered_set>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
@@ -10,6 +11,7 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Logging.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/version.h>
 
 #include "core.h"
@@ -404,6 +406,35 @@ int32_t dt_requires_grad(dt_tensor t) { return t->t.requires_grad() ? 1 : 0; }
 
 dt_error *dt_backward(dt_mode m, dt_tensor loss) {
   return guard(m | DT_MODE_GRAD, [&] { loss->t.backward(); });
+}
+
+dt_error *dt_backward_leaves(dt_tensor loss, int64_t *out_n, int64_t *out_with_grad,
+                             uint64_t *out_hash) {
+  return guard([&] {
+    using torch::autograd::Node;
+    int64_t n = 0, with_grad = 0;
+    uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+    std::unordered_set<Node *> seen;
+    std::vector<Node *> stack;
+    auto visit = [&](Node *node) {
+      if (node && seen.insert(node).second) stack.push_back(node);
+    };
+    visit(loss->t.grad_fn().get());
+    while (!stack.empty()) {
+      Node *node = stack.back();
+      stack.pop_back();
+      if (const auto *leaf = dynamic_cast<torch::autograd::AccumulateGrad *>(node)) {
+        const auto &t = leaf->variable;
+        n++;
+        if (t.grad().defined()) with_grad++;
+        hash = (hash ^ reinterpret_cast<uintptr_t>(t.const_data_ptr())) * 0x100000001b3;
+      }
+      for (const auto &edge : node->next_edges()) visit(edge.function.get());
+    }
+    *out_n = n;
+    *out_with_grad = with_grad;
+    *out_hash = hash;
+  });
 }
 
 dt_error *dt_grad(dt_tensor t, dt_out *out) {

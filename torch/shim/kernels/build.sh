@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# build.sh NVCC OUT: compiles plugin.cu into the library OUT, for sm_80, sm_90a, and as PTX for what is newer. It fails
-# where a kernel spills registers into memory. With the pinned nvcc, the registers and the memory of each kernel must
-# also be those in resources.txt; `UPDATE=1 make kernels` writes that file.
+# build.sh NVCC OUT OBJECT: compiles plugin.cu, for sm_80, sm_90a, and as PTX for what is newer, and links it with
+# OBJECT to the library OUT. It fails where a kernel spills registers into memory. With the pinned nvcc, the registers and the
+# memory of each kernel must also be those in resources.txt; `UPDATE=1 make kernels` writes that file.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-nvcc=$1 out=$2
+nvcc=$1 out=$2 object=$3
 fail() {
 	printf '%s\n' "ditrun: error: CUDA kernels: $1" "ditrun: hint: $2" >&2
 	exit 1
@@ -16,9 +16,9 @@ trap 'rm -f "$out.part" "$out.log"' EXIT
 "$nvcc" -std=c++17 -O3 -Xptxas -v -shared -cudart static -L"$(dirname "$nvcc")/../lib" \
 	-gencode 'arch=compute_80,code=[sm_80,compute_80]' -gencode arch=compute_90a,code=sm_90a \
 	-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -Xlinker --exclude-libs,ALL \
-	-o "$out.part" "$here/plugin.cu" 2>"$out.log" || {
+	-I"$here/.." -I"$here/../.." -o "$out.part" "$here/plugin.cu" "$object" 2>"$out.log" || {
 	cat "$out.log" >&2
-	fail "$nvcc could not compile them" "its messages are above"
+	fail "$nvcc could not compile them" "its messages are above; NVCC=none make build builds without them"
 }
 grep -v '^ptxas info\|bytes stack frame' "$out.log" >&2 || true # warnings
 

@@ -145,6 +145,10 @@ void errors() {
   FAILS(dt_to_host(a, small, sizeof small), "12 bytes");
   FAILS(dt_copy_from_host(a, small, sizeof small), "12 bytes");
   FAILS(dt_backward(kGrad, b), "does not require grad");
+  CHECK(std::strstr(dt_plugin_open("/nowhere/libditcuda.so"), "is not there"));
+  dt_graph g = nullptr;
+  FAILS(dt_graph_begin(kCPU, &g), "/nowhere/libditcuda.so is not there");
+  CHECK(!g && !dt_plugin_has_kernels());
   dt_adamw o = nullptr;
   FAILS(dt_adamw_new(nullptr, 0, nullptr, nullptr, 0, 0, {0.9, 0.999, 1e-8, 0}, nullptr, 0, &o),
         "no parameters");
@@ -166,6 +170,10 @@ void gradients() {
   OK(dt_square(kNoGrad, x, &silent));
   CHECK(dt_requires_grad(square.t) && !dt_requires_grad(silent.t));
   release({square.t});  // the graph holds what backward needs
+  int64_t leaves = 0, with_grad = 1;
+  uint64_t hash = 0;
+  OK(dt_backward_leaves(loss.t, &leaves, &with_grad, &hash));
+  CHECK(leaves == 1 && with_grad == 0 && hash);
   OK(dt_backward(kGrad, loss.t));
   FAILS(dt_backward(kGrad, loss.t), "second time");
   OK(dt_grad(x, &grad));

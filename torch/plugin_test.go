@@ -1,0 +1,168 @@
+package torch_test
+
+import (
+	"embed"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/internal/testtool"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/torchtest"
+)
+
+//go:embed testdata/plugin.c dt.h gen_ops.h shim/plugin.h
+var pluginSources embed.FS
+
+// standIn compiles the stand-in for libditcuda.so and returns the path of it and of its log. On a GPU the test is
+// skipped, since libditcuda.so itself is open; without a C compiler it ends as by testtool.Missing.
+func standIn(t *testing.T, flags ...string) (library, log string) {
+	t.Helper()
+	if torchtest.Device(t).IsCUDA() {
+		t.Skip("the stand-in for libditcuda.so is for the CPU")
+	}
+	cc, err := exec.LookPath("cc")
+	if err != nil {
+		testtool.Missing(t, "no C compiler for the stand-in for libditcuda.so: ", err)
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, pluginSources); err != nil {
+		t.Fatal(err)
+	}
+	library, log = filepath.Join(dir, "libditcuda.so"), filepath.Join(dir, "log")
+	version := strings.TrimPrefix(torch.BuildInfo(), "libtorch ")
+	args := append([]string{"-shared", "-fPIC", "-I" + dir, "-I" + filepath.Join(dir, "shim"), "-o", library,
+		filepath.Join(dir, "testdata/plugin.c"), `-DLOG="` + log + `"`}, flags...)
+	if !strings.Contains(strings.Join(flags, " "), "-DLIBTORCH") {
+		args = append(args, `-DLIBTORCH="`+version+`"`)
+	}
+	if out, err := exec.Command(cc, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Cleanup(func() { torch.OpenPlugin("none") })
+	return library, log
+}
+
+// A libditcuda.so that does not fit is not used, and the reason is kept.
+func TestPluginThatDoesNotFit(t *testing.T) {
+	for name, c := range map[string]struct {
+		flags []string
+		want  []string
+	}{
+		"another version":  {[]string{"-DVERSION=99"}, []string{"of version 99, this shim wants version "}},
+		"another libtorch": {[]string{`-DLIBTORCH="1.2.3"`}, []string{"for libtorch 1.2.3, this shim for "}},
+		"half of it":       {[]string{"-DNO_FILL"}, []string{"has no function dt_plugin_fill"}},
+		"a function that nobody has": {[]string{"-Dasprintf=nobody_has"},
+			[]string{"undefined symbol: nobody_has"}},
+	} {
+		library, _ := standIn(t, c.flags...)
+		err := torch.OpenPlugin(library)
+		if err == nil {
+			t.Errorf("%s: it is used", name)
+			continue
+		}
+		for _, part := range append(c.want, library) {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: %v: want %q in it", name, err, part)
+			}
+		}
+		torchtest.Run(t, func(s *torch.Scope) error {
+			wantError(t, replayError(t, s, func() { s.CaptureOnGPU(nil) }), name, "Capture",
+				"graphs need libditcuda.so: "+err.Error())
+			return nil
+		})
+	}
+	if err := torch.OpenPlugin("/nowhere/libditcuda.so"); err == nil ||
+		!strings.Contains(err.Error(), "/nowhere/libditcuda.so is not there") {
+		t.Errorf("no library: %v", err)
+	}
+}
+
+// On the CPU no graph is needed, and without a GPU libditcuda.so is not looked for.
+func TestPluginStatus(t *testing.T) {
+	kernels, why := torch.PluginStatus()
+	if n, _ := torch.CUDAStatus(); n == 0 && (kernels || why == nil || !strings.Contains(why.Error(), "CUDA")) {
+		t.Errorf("kernels %v, %v; want none, and the reason that CUDA cannot be used", kernels, why)
+	}
+}
+
+// What Go makes of a capture on a GPU: the function is called once, within a capture that ends in every case.
+func TestCaptureOnGPU(t *testing.T) {
+	boom := errors.New("boom")
+	for name, c := range map[string]struct {
+		flags   []string
+		f       func(s *torch.Scope, x *torch.Tensor)
+		op      string // of the *Error; "" where all goes well
+		want    string
+		wantLog string
+	}{
+		"all is well": {wantLog: "empty_cache graph_begin graph_end graph_replay graph_replay graph_free"},
+		"the function fails": {f: func(s *torch.Scope, x *torch.Tensor) { s.MatMul(x, x) }, op: "MatMul",
+			want: "shapes", wantLog: "empty_cache graph_begin graph_free of a capture"},
+		"it reads back": {f: func(s *torch.Scope, x *torch.Tensor) { x.Bytes() }, op: "Bytes", want: "reads back",
+			wantLog: "empty_cache graph_begin graph_free of a capture"},
+		"it panics": {f: func(s *torch.Scope, x *torch.Tensor) { panic(boom) },
+			wantLog: "empty_cache graph_begin graph_free of a capture"},
+		"no memory is given back": {flags: []string{`-DFAILS="empty_cache"`}, op: "Capture", want: "empty_cache",
+			wantLog: "empty_cache"},
+		"it does not begin": {flags: []string{`-DFAILS="graph_begin"`}, op: "Capture", want: "graph_begin",
+			wantLog: "empty_cache graph_begin"},
+		"it does not end": {flags: []string{`-DFAILS="graph_end"`}, op: "Capture", want: "graph_end",
+			wantLog: "empty_cache graph_begin graph_end graph_free"},
+		"a replay fails": {flags: []string{`-DFAILS="graph_replay"`}, op: "Replay", want: "graph_replay",
+			wantLog: "empty_cache graph_begin graph_end graph_replay graph_free"},
+	} {
+		before := torch.Live()
+		library, log := standIn(t, c.flags...)
+		if err := torch.OpenPlugin(library); err != nil {
+			t.Fatal(err)
+		}
+		calls := 0
+		torchtest.Run(t, func(s *torch.Scope) error {
+			x := torch.Persist(s.Ones(torch.Float32, 2, 3))
+			defer x.Close()
+			defer func() {
+				if r := recover(); r != nil && r != boom {
+					panic(r)
+				}
+			}()
+			e := replayError(t, s, func() {
+				g := s.CaptureOnGPU(func(s *torch.Scope) []*torch.Tensor {
+					calls++
+					if c.f != nil {
+						c.f(s, x)
+					}
+					return []*torch.Tensor{s.Exp(x), nil}
+				})
+				defer g.Close()
+				g.Replay()
+				first := g.Results()
+				g.Replay()
+				if got := g.Results(); got[0] != first[0] || got[1] != nil || got[0].NumElements() != 6 {
+					t.Errorf("%s: results %v", name, got)
+				}
+			})
+			if c.op != "" {
+				wantError(t, e, name, c.op, c.want)
+			} else if e != nil {
+				t.Errorf("%s: %v", name, e)
+			}
+			x.CopyFromBytes(x.Bytes()) // possible again
+			return nil
+		})
+		got, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(strings.Split(strings.TrimSpace(string(got)), "\n"), " "); got != c.wantLog {
+			t.Errorf("%s: calls %s, want %s", name, got, c.wantLog)
+		}
+		if want := strings.Count(c.wantLog, "graph_free"); calls > 1 || calls < want {
+			t.Errorf("%s: the function was called %d times", name, calls)
+		}
+		wantLive(t, before, name)
+	}
+}

@@ -1,0 +1,65 @@
+/* What libditcuda.so gives to the shim, which opens it at run time on machines with a GPU. It is
+ * what needs CUDA's headers (graphs, by g++) or its compiler (kernels, by nvcc). Pure C. */
+#ifndef DITRUN_PLUGIN_H
+#define DITRUN_PLUGIN_H
+
+#include "dt.h"
+
+/* To be raised with every change to this file. */
+#define DT_PLUGIN_VERSION 1
+
+/* Where a function returns a text, that says what failed and is freed with free(); NULL is success.
+ * The others of kernels queue work on a stream (cudaStream_t) of the current device and return 0,
+ * or the number of an error of CUDA. */
+typedef struct {
+  const char *libtorch; /* the version it was compiled for */
+
+  /* Gives memory that no tensor is in back to CUDA. Waits for the device. */
+  char *(*empty_cache)(dt_device dev);
+  /* What this thread starts on dev from graph_begin to graph_end becomes the graph: nothing of it
+   * is computed, and its tensors lie in memory of the graph's own. In between, the current stream
+   * is another one. graph_end fails where something could not be captured. */
+  char *(*graph_begin)(dt_device dev, dt_graph *out);
+  char *(*graph_end)(dt_graph g);
+  /* Computes it once, on the current stream. */
+  char *(*graph_replay)(dt_graph g);
+  /* Ends the capture first, where graph_end did not, on the same thread. */
+  void (*graph_free)(dt_graph g);
+
+  /* The kernels; NULL where the library has none. */
+  int (*normals)(float *out, int64_t n, int64_t row, uint64_t seed, uint32_t tag, uint32_t step,
+                 const int64_t *indices, void *stream);
+  int (*integers)(int64_t *out, int64_t n, uint32_t below, uint64_t seed, uint32_t tag,
+                  uint32_t step, const int64_t *indices, void *stream);
+  int (*chances)(uint8_t *out, int64_t n, double probability, uint64_t seed, uint32_t tag,
+                 uint32_t step, const int64_t *indices, void *stream);
+  /* Bytes that group_norm_silu needs. */
+  int64_t (*group_norm_workspace)(int64_t n, int64_t pixels, int32_t channels, int32_t groups);
+  /* x and y [n, pixels, channels] are bfloat16 where half is 1, else float32. */
+  int (*group_norm_silu)(int32_t half, const void *x, const float *weight, const float *bias,
+                         int64_t n, int64_t pixels, int32_t channels, int32_t groups, float eps,
+                         void *workspace, void *y, void *stream);
+} dt_plugin;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The two functions that the library exports. */
+typedef int32_t dt_plugin_version_function(void);
+typedef void dt_plugin_fill_function(dt_plugin *out);
+
+/* Within the library: defined where there are kernels. */
+void dt_plugin_fill_kernels(dt_plugin *out);
+
+#ifdef __cplusplus
+}
+
+namespace dt {
+
+/* NULL where libditcuda.so is not in use. */
+const dt_plugin *plugin();
+
+}  // namespace dt
+#endif
+#endif
