@@ -1,4 +1,4 @@
-# make build       libtorch (fetched once), build/lib/libditshim.so and bin/ditrun
+# make build       libtorch (fetched once), libditshim.so and libditcuda.so in build/lib, and bin/ditrun
 # make demo        trains a VAE and a DiT on Fashion-MNIST and samples its ten classes
 # make demo-color  the same in colour: emoji, at 64 pixels
 # make test        everything a change must pass; make check is the part that runs no tests

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # install.sh PREFIX [remove]: `make install` and `make uninstall`. Builds, then installs to $DESTDIR$PREFIX
 #   bin/ditrun
-#   lib/libditshim.so
+#   lib/libditshim.so, lib/libditcuda.so
 #   lib/ditrun/torch, lib/ditrun/nvidia   the libtorch of the build, if that was fetched: the clone may be deleted
 #   lib/ditrun/codecs, lib/pkgconfig/ditrun.pc   what Go programs of other modules are linked with (docs/binding.md)
 #   share/doc/ditrun                      licences
@@ -26,8 +26,8 @@ esac
 to=${DESTDIR:-}$prefix
 
 if [ "${2:-}" = remove ]; then
-	rm -rf "$to/bin/ditrun" "$to/lib/libditshim.so" "$to/lib/ditrun" "$to/lib/pkgconfig/ditrun.pc" \
-		"$to/share/doc/ditrun"
+	rm -rf "$to/bin/ditrun" "$to/lib/libditshim.so" "$to/lib/libditcuda.so" "$to/lib/ditrun" \
+		"$to/lib/pkgconfig/ditrun.pc" "$to/share/doc/ditrun"
 	say "removed from $to"
 	exit
 fi
@@ -90,6 +90,8 @@ else
 fi
 install -m 644 LICENSE third_party/README.md "$to/share/doc/ditrun/"
 install -m 755 build/lib/libditshim.so "$to/lib/"
+rm -f "$to/lib/libditcuda.so" # of an earlier version
+[ ! -f build/lib/libditcuda.so ] || install -m 755 build/lib/libditcuda.so "$to/lib/"
 rm -rf "$to/lib/ditrun/codecs"
 cp -r third_party/codecs "$to/lib/ditrun/codecs"
 chmod -R a+rX "$to/lib/ditrun/codecs"

@@ -2,7 +2,7 @@
 # make gpu-check: packs build/gpu-check, and that into build/gpu-check.tar.xz. The machine that runs it needs only a
 # libtorch and a GPU:
 #   bin/      ditrun and the test binaries, which load lib/ beside them
-#   lib/      libditshim.so
+#   lib/      libditshim.so, libditcuda.so
 #   pkg/      the test data of each package, in the folder where its test binary starts
 #   run.sh    runs the tests and the other checks on the GPU and writes a summary; road.sh and profile.sh are its parts
 # If this machine has a GPU, it runs them at once, unless PACK_ONLY is set.
@@ -35,8 +35,9 @@ go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Deps}}{{end}}
 # What the tests of dit/text, and of all packages of diffusion, read.
 cp -r --parents dit/text/bpe/testdata diffusion/testdata "$pack/pkg/"
 
-# The CUDA kernels, in a program of their own, where nvcc can be had.
+# The CUDA kernels, where nvcc can be had: in libditcuda.so, and in a program of their own.
 if [ -z "${PACK_ONLY:-}" ]; then .ci/kernels fetch; fi
+[ ! -f build/lib/libditcuda.so ] || cp build/lib/libditcuda.so $pack/lib/
 if [ -z "${PACK_ONLY:-}" ] && nvcc=$(third_party/nvcc.sh); then
 	# shellcheck disable=SC2016 # the loader expands it
 	"$nvcc" -std=c++17 -O3 -x cu -cudart static -L"$(dirname "$nvcc")/../lib" -Itorch -Itorch/shim \

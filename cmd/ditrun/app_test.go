@@ -256,6 +256,28 @@ func TestDoctorTellsTheWayOut(t *testing.T) {
 	}
 }
 
+// Where there is a GPU, doctor says whether libditcuda.so helps it.
+func TestDoctorTellsOfThePlugin(t *testing.T) {
+	for want, set := range map[string]func(d *diagnosis){
+		"plugin      libditcuda.so, with kernels\n":                                func(d *diagnosis) { d.Plugin.Kernels = true },
+		"plugin      libditcuda.so, without kernels: some operations are slower\n": func(d *diagnosis) {},
+		"plugin      no: /lib/libditcuda.so is not there\n" +
+			"            without CUDA graphs and kernels, small batches are slow\n": func(d *diagnosis) {
+			d.Plugin.WhyNot = "/lib/libditcuda.so is not there"
+		},
+		"cuda        0 devices\n            no NVIDIA driver\nnccl": func(d *diagnosis) { d.CUDA.Devices = 0 },
+	} {
+		var out bytes.Buffer
+		d := diagnosis{}
+		d.CUDA.Devices = 1
+		set(&d)
+		d.print(&env{stdout: &out})
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("printed\n%s\nwant %q in it", out.String(), want)
+		}
+	}
+}
+
 func configSpec(run func(*env) error) spec {
 	return spec{
 		flags: []cli.Flag{

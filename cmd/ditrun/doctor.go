@@ -63,6 +63,10 @@ type diagnosis struct {
 		WhyNot  string `json:"why_not,omitempty"`
 		Driver  string `json:"driver,omitempty"`
 	} `json:"cuda"`
+	Plugin struct { // libditcuda.so
+		Kernels bool   `json:"kernels"`
+		WhyNot  string `json:"why_not,omitempty"`
+	} `json:"plugin"`
 	NCCL struct {
 		Version string `json:"version,omitempty"`
 		WhyNot  string `json:"why_not,omitempty"`
@@ -144,7 +148,8 @@ func (d *diagnosis) problem(text, hint string) {
 func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 	if err := torch.Available(); err != nil {
 		d.Libtorch.Error = err.Error()
-		d.CUDA.WhyNot, d.NCCL.WhyNot = "libtorch is not loaded", "libtorch is not loaded"
+		const why = "libtorch is not loaded"
+		d.CUDA.WhyNot, d.Plugin.WhyNot, d.NCCL.WhyNot = why, why, why
 		hint := "`make build` also fetches libtorch; with LIBTORCH=FOLDER it uses the torch 2.9, 2.10 or 2.11 there"
 		if os.Getenv(torch.LibraryVar) != "" {
 			hint = "without " + torch.LibraryVar + " it is looked for beside the program and where it was built"
@@ -161,6 +166,9 @@ func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 	}
 	if n == 0 && d.CUDA.Driver != "" {
 		e.warn("an NVIDIA driver (%s) is installed but CUDA is not usable: %s", d.CUDA.Driver, d.CUDA.WhyNot)
+	}
+	if d.Plugin.Kernels, why = torch.PluginStatus(); why != nil {
+		d.Plugin.WhyNot = why.Error()
 	}
 	version, why := dist.NCCLVersion()
 	d.NCCL.Version = version
@@ -252,6 +260,16 @@ func (d *diagnosis) print(e *env) {
 	}
 	w.text("cuda", cuda)
 	w.row("", driver)
+	switch {
+	case d.CUDA.Devices == 0: // it would not be used
+	case d.Plugin.WhyNot != "":
+		w.text("plugin", "no: "+d.Plugin.WhyNot)
+		w.row("", "without CUDA graphs and kernels, small batches are slow")
+	case d.Plugin.Kernels:
+		w.row("plugin", "libditcuda.so, with kernels")
+	default:
+		w.row("plugin", "libditcuda.so, without kernels: some operations are slower")
+	}
 	if d.NCCL.WhyNot == "" {
 		w.row("nccl", d.NCCL.Version)
 	} else {
