@@ -19,6 +19,8 @@ extern "C" {
 typedef struct dt_tensor_s *dt_tensor;
 typedef struct dt_generator_s *dt_generator;
 typedef struct dt_adamw_s *dt_adamw;
+typedef struct dt_feed_s *dt_feed;
+typedef struct dt_pace_s *dt_pace;
 typedef struct dt_store_s *dt_store;
 typedef struct dt_group_s *dt_group;
 typedef struct dt_graph_s *dt_graph;
@@ -143,6 +145,22 @@ DT_API dt_error *dt_philox_normal(dt_mode m, uint64_t seed, uint32_t tag, dt_ten
                                   dt_out *out);
 DT_API dt_error *dt_philox_uniform(dt_mode m, uint64_t seed, uint32_t tag, dt_tensor step,
                                    dt_tensor indices, dt_out *out);
+
+/* A feed carries nbytes a step to a device in one copy. dt_feed_bytes gives the host memory to fill
+ * before each dt_feed_send; what lies there holds anything. It waits where the copy of two sends
+ * before is not done. The tensors are views, from an offset in bytes on, of memory on the device
+ * that stays where it is; they may outlive the feed. */
+DT_API dt_error *dt_feed_new(dt_device dev, int64_t nbytes, dt_feed *out);
+DT_API void dt_feed_free(dt_feed f);
+DT_API dt_error *dt_feed_tensor(dt_feed f, int64_t offset, int32_t dtype, const int64_t *dims,
+                                int32_t ndims, dt_out *out);
+DT_API dt_error *dt_feed_bytes(dt_feed f, void **out_p);
+DT_API dt_error *dt_feed_send(dt_feed f);
+/* dt_pace_step ends a step: it waits until the device has done the one that ended so many steps
+ * before. That counts as no wait. On the CPU it does nothing. */
+DT_API dt_error *dt_pace_new(dt_device dev, int32_t ahead, dt_pace *out);
+DT_API void dt_pace_free(dt_pace p);
+DT_API dt_error *dt_pace_step(dt_pace p);
 
 /* AdamW with gradient clipping and an exponential moving average over flat buffers. */
 typedef struct {

@@ -83,6 +83,22 @@ static __typeof__(&dt_philox_normal) p_dt_philox_normal;
 dt_error *dt_philox_normal(dt_mode m, uint64_t seed, uint32_t tag, dt_tensor step, dt_tensor indices, const int64_t *row_dims, int32_t nrow_dims, dt_out *out) { return p_dt_philox_normal(m, seed, tag, step, indices, row_dims, nrow_dims, out); }
 static __typeof__(&dt_philox_uniform) p_dt_philox_uniform;
 dt_error *dt_philox_uniform(dt_mode m, uint64_t seed, uint32_t tag, dt_tensor step, dt_tensor indices, dt_out *out) { return p_dt_philox_uniform(m, seed, tag, step, indices, out); }
+static __typeof__(&dt_feed_new) p_dt_feed_new;
+dt_error *dt_feed_new(dt_device dev, int64_t nbytes, dt_feed *out) { return p_dt_feed_new(dev, nbytes, out); }
+static __typeof__(&dt_feed_free) p_dt_feed_free;
+void dt_feed_free(dt_feed f) { p_dt_feed_free(f); }
+static __typeof__(&dt_feed_tensor) p_dt_feed_tensor;
+dt_error *dt_feed_tensor(dt_feed f, int64_t offset, int32_t dtype, const int64_t *dims, int32_t ndims, dt_out *out) { return p_dt_feed_tensor(f, offset, dtype, dims, ndims, out); }
+static __typeof__(&dt_feed_bytes) p_dt_feed_bytes;
+dt_error *dt_feed_bytes(dt_feed f, void **out_p) { return p_dt_feed_bytes(f, out_p); }
+static __typeof__(&dt_feed_send) p_dt_feed_send;
+dt_error *dt_feed_send(dt_feed f) { return p_dt_feed_send(f); }
+static __typeof__(&dt_pace_new) p_dt_pace_new;
+dt_error *dt_pace_new(dt_device dev, int32_t ahead, dt_pace *out) { return p_dt_pace_new(dev, ahead, out); }
+static __typeof__(&dt_pace_free) p_dt_pace_free;
+void dt_pace_free(dt_pace p) { p_dt_pace_free(p); }
+static __typeof__(&dt_pace_step) p_dt_pace_step;
+dt_error *dt_pace_step(dt_pace p) { return p_dt_pace_step(p); }
 static __typeof__(&dt_adamw_new) p_dt_adamw_new;
 dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, const int64_t *offsets, const int64_t *buckets, int32_t n_buckets, int64_t total, dt_adamw_config cfg, dt_group group, int32_t plain, dt_adamw *out) { return p_dt_adamw_new(params, n, offsets, buckets, n_buckets, total, cfg, group, plain, out); }
 static __typeof__(&dt_adamw_free) p_dt_adamw_free;
@@ -351,6 +367,14 @@ static const struct {
     {"dt_generator_free", (void **)&p_dt_generator_free},
     {"dt_philox_normal", (void **)&p_dt_philox_normal},
     {"dt_philox_uniform", (void **)&p_dt_philox_uniform},
+    {"dt_feed_new", (void **)&p_dt_feed_new},
+    {"dt_feed_free", (void **)&p_dt_feed_free},
+    {"dt_feed_tensor", (void **)&p_dt_feed_tensor},
+    {"dt_feed_bytes", (void **)&p_dt_feed_bytes},
+    {"dt_feed_send", (void **)&p_dt_feed_send},
+    {"dt_pace_new", (void **)&p_dt_pace_new},
+    {"dt_pace_free", (void **)&p_dt_pace_free},
+    {"dt_pace_step", (void **)&p_dt_pace_step},
     {"dt_adamw_new", (void **)&p_dt_adamw_new},
     {"dt_adamw_free", (void **)&p_dt_adamw_free},
     {"dt_adamw_last_backward", (void **)&p_dt_adamw_last_backward},

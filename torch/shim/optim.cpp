@@ -86,6 +86,8 @@ at::Tensor norm_of_all(dt_adamw o, const Tensors &own, at::Tensor *skip) {
 
 // Refuses a group in which the ranks' numbers differ: what they send would not fit.
 void agree(dt_group g, const at::Tensor &numbers, const std::string &own) {
+  dt::announce(dt::Traffic::kUpload);
+  dt::announce(dt::Traffic::kReadBack);
   auto bounds = at::cat({numbers, -numbers});
   Tensors ts{bounds};
   c10d::AllreduceOptions least;
@@ -296,7 +298,11 @@ dt_error *dt_adamw_snapshot(dt_adamw o, dt_out *out) {
       for (const auto &t : state)
         o->host.push_back(
             at::empty(t.sizes(), t.options().device(at::kCPU).pinned_memory(device.is_cuda())));
-    for (size_t i = 0; i < state.size(); i++) o->host[i].copy_(state[i], /*non_blocking=*/true);
+    for (size_t i = 0; i < state.size(); i++) {
+      dt::announce(dt::Traffic::kReadBack);
+      o->host[i].copy_(state[i], /*non_blocking=*/true);
+    }
+    dt::announce(dt::Traffic::kWait);
     if (device.is_cuda()) at::detail::getCUDAHooks().deviceSynchronize(device.index());
     if (o->group) dt::check(o->group);
     out[3].t = out[4].t = nullptr;

@@ -275,6 +275,33 @@ void random_numbers() {
   release({a.t, b.t, step, indices, second, none, noise.t, alone.t, nothing.t, uniform.t});
 }
 
+void feeds() {
+  dt_feed f = nullptr;
+  OK(dt_feed_new(kCPU, 300, &f));
+  dt_out x{}, y{};
+  const int64_t two = 2;
+  OK(dt_feed_tensor(f, 256, DT_FLOAT32, &two, 1, &x));
+  FAILS(dt_feed_tensor(f, 296, DT_FLOAT32, &two, 1, &y), "");
+  FAILS(dt_feed_tensor(f, 0, 99, &two, 1, &y), "dtype");
+  FAILS(dt_feed_new(kCPU, -1, &f), "");
+  const float one[] = {1, 2};
+  void *host = nullptr;
+  OK(dt_feed_bytes(f, &host));
+  std::memcpy(static_cast<char *>(host) + 256, one, sizeof one);
+  OK(dt_feed_send(f));
+  EXPECT(x.t, {1, 2});
+  dt_feed_free(f);
+  EXPECT(x.t, {1, 2});
+  dt_feed_free(nullptr);
+  dt_pace p = nullptr;
+  FAILS(dt_pace_new(kCPU, 0, &p), "want at least 1");
+  OK(dt_pace_new(kCPU, 1, &p));
+  OK(dt_pace_step(p));
+  dt_pace_free(p);
+  dt_pace_free(nullptr);
+  release({x.t});
+}
+
 // An optimizer in a group of one process, with a bucket for each of two parameters.
 void adamw_in_group(dt_group g) {
   dt_tensor ps[] = {from({1, -1}, {2}), from({5}, {1})};
@@ -401,6 +428,7 @@ int main() {
     gradients();
     adamw();
     random_numbers();
+    feeds();
     groups();
     CHECK(dt_live_tensors() == 0);
   }

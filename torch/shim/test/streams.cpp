@@ -1,6 +1,6 @@
-// The order in which collectives over NCCL and the streams of a GPU wait for each other, and what
-// happens to a collective that does not end. There is no GPU: libtorch reaches one through the
-// interface that is registered here, which writes down every call.
+// The order in which collectives over NCCL, the copies of a feed and the streams of a GPU wait for
+// each other, and what happens to a collective that does not end. There is no GPU: libtorch reaches
+// one through the interface that is registered here, which writes down every call.
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
 #include <cstdio>
@@ -8,6 +8,9 @@
 #include <mutex>
 
 #include "../dist.h"
+#include "../feed.h"
+#undef CHECK  // of c10, which says nothing where it fails
+#include "check.h"
 
 namespace {
 
@@ -34,12 +37,16 @@ struct Gpus final : c10::impl::DeviceGuardImplInterface {
   void setDevice(at::Device d) const override { current = d.index(); }
   void uncheckedSetDevice(at::Device d) const noexcept override { current = d.index(); }
   c10::Stream getStream(at::Device d) const override {
-    return c10::Stream(c10::Stream::UNSAFE, d, kCurrent);
+    return c10::Stream(c10::Stream::UNSAFE, d, stream);
   }
   c10::Stream getStreamFromGlobalPool(at::Device d, bool) const override {
     return c10::Stream(c10::Stream::UNSAFE, d, kOwn);
   }
-  c10::Stream exchangeStream(c10::Stream s) const override { return s; }
+  c10::Stream exchangeStream(c10::Stream s) const override {
+    auto before = getStream(s.device());
+    stream = s.id();
+    return before;
+  }
   void *getStreamNativeHandle(const c10::Stream s) const override {
     return reinterpret_cast<void *>(s.id());
   }
@@ -58,13 +65,18 @@ struct Gpus final : c10::impl::DeviceGuardImplInterface {
     std::lock_guard<std::mutex> lock(guard);
     return finished;
   }
+  void synchronizeEvent(void *e) const override {
+    note(c10::str("the host waits for ", *static_cast<int *>(e)));
+  }
   at::DeviceIndex deviceCount() const noexcept override { return 2; }
 
   static thread_local at::DeviceIndex current;
+  static thread_local c10::StreamId stream;
   static int events;
 };
 
 thread_local at::DeviceIndex Gpus::current = 0;
+thread_local c10::StreamId Gpus::stream = kCurrent;
 int Gpus::events = 0;
 
 int call(const char *what, void *stream) {
@@ -142,10 +154,7 @@ void throws(const char *part, F f) {
   std::exit(1);
 }
 
-}  // namespace
-
-void streams() {
-  c10::impl::DeviceGuardImplRegistrar gpus(at::kCUDA, new Gpus);
+void collectives() {
   const auto functions = api();
   const auto make = [&](int ms) {
     return c10::make_intrusive<dt::Nccl>(functions, dt::NcclApi::Id{}, 0, 1, kDevice,
@@ -190,4 +199,73 @@ void streams() {
       "record 4 on 3\n7 waits for 4\nall-reduce on 7, device 1\nrecord 5 on 7\n3 waits for 5\n"
       "abort on 0, device 1\nfreed\n");
   set_finished(true);
+}
+
+// Tensors of feeds hold a digit that names them.
+at::Tensor named(int64_t digit) { return at::full({4}, digit, at::kByte); }
+
+void copy(const at::Tensor &to, const at::Tensor &from) {
+  const auto name = [](const at::Tensor &t) {
+    return static_cast<int>(*static_cast<const uint8_t *>(t.const_data_ptr()));
+  };
+  note(c10::str("copy ", name(from), " to ", name(to), " on ", Gpus::stream, ", device ",
+                static_cast<int>(Gpus::current)));
+}
+
+void feeds() {
+  Gpus::events = 0;
+  set_finished(true);
+  {
+    dt::Feed f(on_gpu(named(1)), {named(2), named(3)}, {on_gpu(named(4)), on_gpu(named(5))}, copy);
+    EXPECT("record 1 on 3\nrecord 2 on 3\n");
+    const auto before = dt_counts();
+    CHECK(*static_cast<uint8_t *>(f.bytes()) == 2);
+    f.send();
+    // The upload waits for the last step that took something from its landing place, not for the
+    // step under way, which is what the current stream does.
+    EXPECT(
+        "7 waits for 1\ncopy 2 to 4 on 7, device 1\nrecord 3 on 7\n"
+        "3 waits for 3\ncopy 4 to 1 on 3, device 1\nrecord 1 on 3\n");
+    set_finished(false);
+    CHECK(*static_cast<uint8_t *>(f.bytes()) == 3);
+    f.send();
+    EXPECT(
+        "7 waits for 2\ncopy 3 to 5 on 7, device 1\nrecord 4 on 7\n"
+        "3 waits for 4\ncopy 5 to 1 on 3, device 1\nrecord 2 on 3\n");
+    CHECK(dt_counts().waits == before.waits);
+    // Only now is the memory needed that the first copy reads.
+    CHECK(*static_cast<uint8_t *>(f.bytes()) == 2);
+    EXPECT("the host waits for 3\n");
+    CHECK(dt_counts().waits == before.waits + 1 && dt_counts().uploads == before.uploads + 2);
+    set_finished(true);
+    CHECK(Gpus::current == 0 && Gpus::stream == kCurrent);
+  }
+  EXPECT("freed\nfreed\nfreed\n");
+}
+
+void paces() {
+  Gpus::events = 0;
+  set_finished(false);
+  const auto before = dt_counts();
+  dt::Pace p(kDevice, 2);
+  p.step();
+  p.step();
+  EXPECT("record 1 on 3\nrecord 2 on 3\n");
+  p.step();
+  p.step();
+  p.step();
+  EXPECT(
+      "the host waits for 1\nrecord 1 on 3\nthe host waits for 2\nrecord 2 on 3\n"
+      "the host waits for 1\nrecord 1 on 3\n");
+  CHECK(dt_counts().waits == before.waits);
+  set_finished(true);
+}
+
+}  // namespace
+
+void streams() {
+  c10::impl::DeviceGuardImplRegistrar gpus(at::kCUDA, new Gpus);
+  collectives();
+  feeds();
+  paces();
 }
