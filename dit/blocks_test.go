@@ -388,7 +388,7 @@ func TestBlocksLearn(t *testing.T) {
 			for k := range int64(steps) {
 				err := s.Try(func(s *torch.Scope) error {
 					s.Backward(loss(s, k, 0))
-					opt.Step(s, optim.StepOptions{LR: 6e-3, EMADecay: -1})
+					opt.Step(s, optim.StepOptions{LR: torchtest.Scalar(s, 6e-3)})
 					return nil
 				})
 				if err != nil {

@@ -111,22 +111,26 @@ func (o *adamW) complete(op string) {
 }
 
 func (o *adamW) Step(s *Scope, opt native.Step[*Tensor]) (norm, skipped, update *Tensor) {
+	const op = "AdamW.Step"
 	s.cmode()
-	o.complete("AdamW.Step")
-	c := C.dt_adamw_options{lr: C.double(opt.LR), max_norm: C.double(opt.MaxNorm), ema_decay: C.double(opt.EMADecay),
-		skip: opt.Skip.handleOrNil("AdamW.Step"), update_norm: cbool(opt.UpdateNorm)}
+	h := o.handle(op)
+	o.complete(op)
+	c := C.dt_adamw_options{lr: opt.LR.handle(op), ema_decay: opt.EMADecay.handleOrNil(op),
+		max_norm: C.double(opt.MaxNorm), skip: opt.Skip.handleOrNil(op), update_norm: cbool(opt.UpdateNorm)}
 	var out [3]C.dt_out
-	check("AdamW.Step", C.dt_adamw_step(o.handle("AdamW.Step"), &c, &out[0]))
+	check(op, C.dt_adamw_step(h, &c, &out[0]))
 	runtime.KeepAlive(o)
 	if out[2].t != nil {
 		update = s.wrap(&out[2])
 	}
 	norm, skipped = s.wrap(&out[0]), s.wrap(&out[1])
 	if s.rec != nil {
-		s.note("AdamW.Step", []*Tensor{norm, skipped, update}, o.h, opt.LR, opt.MaxNorm, opt.EMADecay, opt.Skip,
+		s.note(op, []*Tensor{norm, skipped, update}, o.h, opt.LR, opt.MaxNorm, opt.EMADecay, opt.Skip,
 			opt.UpdateNorm)
 	}
-	runtime.KeepAlive(opt.Skip)
+	for _, t := range []*Tensor{opt.LR, opt.EMADecay, opt.Skip} {
+		runtime.KeepAlive(t)
+	}
 	return norm, skipped, update
 }
 

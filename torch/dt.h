@@ -168,7 +168,8 @@ typedef struct {
 } dt_adamw_config;
 
 typedef struct {
-  double lr, max_norm, ema_decay;
+  dt_tensor lr, ema_decay; /* of one float64 on the device; ema_decay NULL: the average stays */
+  double max_norm;
   dt_tensor skip; /* may be NULL */
   int32_t update_norm;
 } dt_adamw_options;

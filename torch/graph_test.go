@@ -350,13 +350,18 @@ func TestReplayTrains(t *testing.T) {
 			defer o.Close()
 			x := torch.Persist(s.Zeros(torch.Float32, 4, width))
 			defer x.Close()
+			f := torch.NewFeed(s, torch.Part{DType: torch.Float64}, torch.Part{DType: torch.Float64})
+			defer f.Close()
 			step := func(s *torch.Scope) []*torch.Tensor {
 				loss := s.MSELoss(m.forward(s, x), x)
 				s.Backward(loss)
-				r := o.Step(s, optim.StepOptions{LR: 1e-2, MaxNorm: 1, EMADecay: 0.9})
+				r := o.Step(s, optim.StepOptions{LR: f.Tensor(0), MaxNorm: 1, EMADecay: f.Tensor(1)})
 				return []*torch.Tensor{s.Detach(loss), r.Norm, r.Skipped}
 			}
 			batch := func(k int) {
+				encode(t, f.Bytes(0), []float64{0.01 / float64(k+1)})
+				encode(t, f.Bytes(1), []float64{float64(1+k) / float64(10+k)})
+				f.Send()
 				data := make([]float32, 4*width)
 				for i := range data {
 					data[i] = float32((i*7+k*3)%11) - 5
@@ -382,8 +387,8 @@ func TestReplayTrains(t *testing.T) {
 			if g != nil {
 				g.Close()
 			}
-			for _, p := range nn.Params(m) {
-				weights = append(weights, p.Bytes()...)
+			for _, p := range append(nn.List(m), o.EMA(s)...) {
+				weights = append(weights, p.Tensor.Bytes()...)
 			}
 			return losses, weights
 		}
@@ -434,8 +439,8 @@ func TestReplayFindsGradients(t *testing.T) {
 	})
 }
 
-// The optimizer's numbers are frozen too.
-func TestReplayFindsAnotherLearningRate(t *testing.T) {
+// The optimizer's numbers are frozen too, but not those that are tensors.
+func TestReplayFindsOtherOptions(t *testing.T) {
 	if torchtest.Device(t).IsCUDA() {
 		t.Skip("a CUDA graph does not call the function again")
 	}
@@ -448,7 +453,8 @@ func TestReplayFindsAnotherLearningRate(t *testing.T) {
 		defer o.Close()
 		x := torch.Persist(s.Ones(torch.Float32, 2, 4))
 		defer x.Close()
-		opt := optim.StepOptions{LR: 0.5, MaxNorm: 1, EMADecay: 0.75}
+		opt := optim.StepOptions{LR: torchtest.Scalar(s, 0.5), MaxNorm: 1, EMADecay: torchtest.Scalar(s, 0.75)}
+		other, skip := torchtest.Scalar(s, 0.25), s.Zeros(torch.Float32)
 		g := s.Capture(func(s *torch.Scope) []*torch.Tensor {
 			s.Backward(s.MSELoss(m.forward(s, x), x))
 			o.Step(s, opt)
@@ -456,17 +462,21 @@ func TestReplayFindsAnotherLearningRate(t *testing.T) {
 		})
 		defer g.Close()
 		g.Replay()
-		for name, change := range map[string]func(*optim.StepOptions){
-			"0.25, 1, 0.75, nil, false": func(o *optim.StepOptions) { o.LR = 0.25 },
-			"0.5, 2, 0.75, nil, false":  func(o *optim.StepOptions) { o.MaxNorm = 2 },
-			"0.5, 1, 0.9, nil, false":   func(o *optim.StepOptions) { o.EMADecay = 0.9 },
-			"0.5, 1, 0.75, float32 []":  func(o *optim.StepOptions) { o.Skip = s.Zeros(torch.Float32) },
-			"0.5, 1, 0.75, nil, true":   func(o *optim.StepOptions) { o.UpdateNorm = true },
+		s.NoGrad().Copy_(opt.LR, other)
+		s.NoGrad().Copy_(opt.EMADecay, other)
+		g.Replay()
+		lr, decay := torch.Operand(opt.LR), torch.Operand(opt.EMADecay)
+		for now, change := range map[string]func(*optim.StepOptions){
+			torch.Operand(other) + ", 1, " + decay + ", nil, false": func(o *optim.StepOptions) { o.LR = other },
+			lr + ", 2, " + decay + ", nil, false":                   func(o *optim.StepOptions) { o.MaxNorm = 2 },
+			lr + ", 1, nil, nil, false":                             func(o *optim.StepOptions) { o.EMADecay = nil },
+			lr + ", 1, " + decay + ", float32 []":                   func(o *optim.StepOptions) { o.Skip = skip },
+			lr + ", 1, " + decay + ", nil, true":                    func(o *optim.StepOptions) { o.UpdateNorm = true },
 		} {
 			was := opt
 			change(&opt)
 			wantError(t, replayError(t, s, g.Replay), fmt.Sprintf("options %+v", opt), "Replay",
-				"0.5, 1, 0.75, nil, false)", name)
+				lr+", 1, "+decay+", nil, false)", now)
 			opt = was
 		}
 		return nil

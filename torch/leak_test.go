@@ -46,7 +46,7 @@ func (m *perceptron) step(s *torch.Scope, o *optim.AdamW, x *torch.Tensor, at st
 		if at == "step" {
 			return errors.New("stopped before the step")
 		}
-		o.Step(s, optim.StepOptions{LR: 1e-3, MaxNorm: 1, EMADecay: 0.99})
+		o.Step(s, optim.StepOptions{LR: torchtest.Scalar(s, 1e-3), MaxNorm: 1, EMADecay: torchtest.Scalar(s, 0.99)})
 		return nil
 	})
 }

@@ -341,8 +341,11 @@ func (t *trainer) step(s *torch.Scope, step int, b *Batch) {
 
 	total, rec, kl := t.model.loss(s, x, noise, t.cfg.Loss, t.cfg.KLWeight)
 	s.Backward(total)
-	norm := t.opt.Step(s, optim.StepOptions{LR: t.cfg.lr(step), MaxNorm: t.cfg.MaxGradNorm,
-		EMADecay: t.cfg.emaDecay(step)}).Norm
+	opt := optim.StepOptions{LR: s.Full(t.cfg.lr(step), torch.Float64), MaxNorm: t.cfg.MaxGradNorm}
+	if decay := t.cfg.emaDecay(step); decay >= 0 {
+		opt.EMADecay = s.Full(decay, torch.Float64)
+	}
+	norm := t.opt.Step(s, opt).Norm
 	values := s.NoGrad().Stack([]*torch.Tensor{total, rec, kl, norm}, 0)
 	t.unread = append(t.unread, torch.Persist(values))
 }

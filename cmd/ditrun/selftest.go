@@ -160,7 +160,7 @@ func testTraining(ctx context.Context, dev torch.Device, r *testResult) error {
 			err := s.Try(func(s *torch.Scope) error {
 				loss := s.MSELoss(m.Out.Forward(s, s.SiLU(m.In.Forward(s, x))), y)
 				s.Backward(loss)
-				opt.Step(s, optim.StepOptions{LR: 3e-3, MaxNorm: 1, EMADecay: -1})
+				opt.Step(s, optim.StepOptions{LR: s.Full(3e-3, torch.Float64), MaxNorm: 1})
 				switch i {
 				case 0:
 					first = loss.Item()

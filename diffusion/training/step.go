@@ -120,8 +120,8 @@ func (r *runner) backward(s *torch.Scope, p part, i, batch int) (skip *torch.Ten
 func (r *runner) apply(s *torch.Scope, skip *torch.Tensor) {
 	s = s.NoGrad()
 	r.window.add(s, r.opt.Step(s, optim.StepOptions{
-		LR: r.cfg.learningRate(r.step, r.total), MaxNorm: r.cfg.MaxGradNorm, EMADecay: r.cfg.emaDecay(r.step),
-		Skip: skip, UpdateNorm: r.logs(r.step + 1),
+		LR: s.Full(r.cfg.learningRate(r.step, r.total), torch.Float64), MaxNorm: r.cfg.MaxGradNorm,
+		EMADecay: s.Full(r.cfg.emaDecay(r.step), torch.Float64), Skip: skip, UpdateNorm: r.logs(r.step + 1),
 	}))
 }
 

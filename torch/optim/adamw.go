@@ -4,7 +4,7 @@
 //	opt, err := optim.NewAdamW(nn.List(model), optim.DefaultConfig, optim.Sharding{})
 //	defer opt.Close()
 //	s.Backward(loss)
-//	opt.Step(s, optim.StepOptions{LR: 1e-4, EMADecay: 0.9999})
+//	opt.Step(s, optim.StepOptions{LR: s.Full(1e-4, torch.Float64), EMADecay: s.Full(0.9999, torch.Float64)})
 package optim
 
 import (
@@ -96,11 +96,12 @@ func (o *AdamW) Close() { o.fused.Close() }
 // calls the ranks use the group for nothing else.
 func (o *AdamW) LastBackward() { o.fused.LastBackward() }
 
-// StepOptions says how a step is made.
+// StepOptions says how a step is made. LR and EMADecay are Float64 scalars on the device, as they change from step to
+// step, which may be captured ([torch.Scope.Capture]): they come by a [torch.Feed], or from [torch.Scope.Full].
 type StepOptions struct {
-	LR         float64
+	LR         *torch.Tensor
 	MaxNorm    float64       // greater than 0: gradients are scaled down to this total norm
-	EMADecay   float64       // the average becomes EMADecay average + (1 - EMADecay) parameters; below 0 it stays
+	EMADecay   *torch.Tensor // the average becomes EMADecay average + (1 - EMADecay) parameters; nil: it stays
 	Skip       *torch.Tensor // Float32 scalar on the device, 1 on any rank to skip the step; nil is 0
 	UpdateNorm bool          // compute the norm of the change, which takes a second copy of the weights
 }

@@ -76,8 +76,8 @@ func (r *run) step(s *torch.Scope, o *optim.AdamW, params []nn.Param, variant st
 				s.Backward(s.Sum(s.Mul(p.Tensor, r.Tensor(s, fmt.Sprintf("grad.%d.%s", k, p.Name)))))
 			}
 		}
-		norm = o.Step(s, optim.StepOptions{LR: r.lr[k-1], MaxNorm: r.variants[variant].MaxNorm,
-			EMADecay: r.ema}).Norm.Item()
+		norm = o.Step(s, optim.StepOptions{LR: torchtest.Scalar(s, r.lr[k-1]),
+			MaxNorm: r.variants[variant].MaxNorm, EMADecay: torchtest.Scalar(s, r.ema)}).Norm.Item()
 		return nil
 	})
 	return norm
@@ -231,8 +231,13 @@ func TestOptimizerErrorsAndLifetime(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if err := s.Try(func(s *torch.Scope) error { o.Step(s, optim.StepOptions{LR: 1}); return nil }); err == nil ||
-			!strings.Contains(err.Error(), "gradient") {
+		step := func() error {
+			return s.Try(func(s *torch.Scope) error {
+				o.Step(s, optim.StepOptions{LR: torchtest.Scalar(s, 1)})
+				return nil
+			})
+		}
+		if err := step(); err == nil || !strings.Contains(err.Error(), "gradient") {
 			t.Errorf("a step without gradients: %v", err)
 		}
 		s.Backward(s.Sum(p))
@@ -241,7 +246,7 @@ func TestOptimizerErrorsAndLifetime(t *testing.T) {
 			t.Error("ZeroGrad left a gradient")
 		}
 		s.Backward(s.Sum(p))
-		o.Step(s, optim.StepOptions{LR: 0.5, EMADecay: -1}) // emaDecay < 0: the average stays
+		o.Step(s, optim.StepOptions{LR: torchtest.Scalar(s, 0.5)}) // without EMADecay the average stays
 		if got := torch.Data[float32](p)[0]; !(got < -0.49 && got > -0.51) {
 			t.Errorf("the first step moved the parameter by %v, want -lr", got)
 		}
@@ -253,8 +258,7 @@ func TestOptimizerErrorsAndLifetime(t *testing.T) {
 		}
 		o.Close()
 		o.Close()
-		if err := s.Try(func(s *torch.Scope) error { o.Step(s, optim.StepOptions{LR: 1}); return nil }); err == nil ||
-			!strings.Contains(err.Error(), "closed") {
+		if err := step(); err == nil || !strings.Contains(err.Error(), "closed") {
 			t.Errorf("a step of a closed optimizer: %v", err)
 		}
 		if got := s.Sum(idle).Item(); got != 0 { // the parameters outlive the optimizer

@@ -78,7 +78,8 @@ func (m *network) train(s *torch.Scope, o *optim.AdamW, first, last int, w way) 
 				}
 				s.Backward(s.MulScalar(m.loss(s, k, begin, begin+n), 1/float64(w.passes)))
 			}
-			r := o.Step(s, optim.StepOptions{LR: 0.01, MaxNorm: w.maxNorm, EMADecay: 0.9, UpdateNorm: true})
+			r := o.Step(s, optim.StepOptions{LR: torchtest.Scalar(s, 0.01), MaxNorm: w.maxNorm,
+				EMADecay: torchtest.Scalar(s, 0.9), UpdateNorm: true})
 			if r.Skipped.Item() != 0 {
 				panic("skipped")
 			}
@@ -264,8 +265,8 @@ func trainAsRank(t *testing.T, task string, r *rank, steps int) {
 					loss = s.MulScalar(loss, math.NaN())
 				}
 				s.Backward(loss)
-				if skipped := o.Step(s, optim.StepOptions{LR: 1, MaxNorm: w.maxNorm,
-					EMADecay: 0.5}).Skipped.Item(); skipped != 1 {
+				if skipped := o.Step(s, optim.StepOptions{LR: torchtest.Scalar(s, 1), MaxNorm: w.maxNorm,
+					EMADecay: torchtest.Scalar(s, 0.5)}).Skipped.Item(); skipped != 1 {
 					t.Errorf("rank %d had a NaN: skipped %v", bad, skipped)
 				}
 				s.Backward(m.loss(s, 0, 0, 2))
@@ -273,8 +274,8 @@ func trainAsRank(t *testing.T, task string, r *rank, steps int) {
 				if r.rank == bad {
 					skip = s.Ones(torch.Float32)
 				}
-				if skipped := o.Step(s, optim.StepOptions{LR: 1, EMADecay: 0.5,
-					Skip: skip}).Skipped.Item(); skipped != 1 {
+				if skipped := o.Step(s, optim.StepOptions{LR: torchtest.Scalar(s, 1),
+					EMADecay: torchtest.Scalar(s, 0.5), Skip: skip}).Skipped.Item(); skipped != 1 {
 					t.Errorf("rank %d skips: skipped %v", bad, skipped)
 				}
 				return nil
@@ -564,7 +565,9 @@ func TestGroupErrors(t *testing.T) {
 				t.Errorf("%s: error %v, want one with %q", what, err, want)
 			}
 		}
-		step := func(s *torch.Scope) { o.Step(s, optim.StepOptions{LR: 0.1, EMADecay: 0.5}) }
+		step := func(s *torch.Scope) {
+			o.Step(s, optim.StepOptions{LR: torchtest.Scalar(s, 0.1), EMADecay: torchtest.Scalar(s, 0.5)})
+		}
 		first := func(s *torch.Scope) *torch.Tensor { return s.Sum(s.Square(m.In.Weight)) }
 		last := func(s *torch.Scope) *torch.Tensor {
 			// the first bucket

@@ -45,7 +45,7 @@ func TestSkippedStepChangesNothing(t *testing.T) {
 		step := func(g []float32, opt optim.StepOptions) (norm, skipped, update float64) {
 			s.Sub(func(s *torch.Scope) *torch.Tensor {
 				s.Backward(s.Sum(s.Mul(p, torch.From(s, g, 5))))
-				opt.LR, opt.MaxNorm, opt.EMADecay = 0.1, 1, 0.9
+				opt.LR, opt.MaxNorm, opt.EMADecay = torchtest.Scalar(s, 0.1), 1, torchtest.Scalar(s, 0.9)
 				r := o.Step(s, opt)
 				norm, skipped = r.Norm.Item(), r.Skipped.Item()
 				if (r.UpdateNorm != nil) != opt.UpdateNorm {
@@ -129,7 +129,7 @@ func TestAccumulationEqualsTheWholeBatch(t *testing.T) {
 						loss := s.Mean(s.Square(m.L.Forward(s, part)))
 						s.Backward(s.MulScalar(loss, 1/float64(parts)))
 					}
-					o.Step(s, optim.StepOptions{LR: 0.01, EMADecay: 0.9})
+					o.Step(s, optim.StepOptions{LR: torchtest.Scalar(s, 0.01), EMADecay: torchtest.Scalar(s, 0.9)})
 					return nil
 				})
 			}
@@ -199,4 +199,34 @@ func TestSnapshotStays(t *testing.T) {
 	if n := torch.Live() - before; n != 0 {
 		t.Errorf("%d tensors left", n)
 	}
+}
+
+func TestStepRefusesOtherScalars(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		p := nn.Parameter(s, 3)
+		defer p.Close()
+		o, err := optim.NewAdamW([]nn.Param{{Name: "p", Tensor: p}}, optim.DefaultConfig, optim.Sharding{})
+		if err != nil {
+			return err
+		}
+		defer o.Close()
+		s.Backward(s.Sum(p))
+		good := torchtest.Scalar(s, 0.1)
+		for want, opt := range map[string]optim.StepOptions{
+			"nil tensor":                                {},
+			"the learning rate is Float []":             {LR: s.Full(0.1, torch.Float32)},
+			"the learning rate is Double [2]":           {LR: s.Full(0.1, torch.Float64, 2)},
+			"the decay of the average is Long [], want": {LR: good, EMADecay: s.Zeros(torch.Int64)},
+		} {
+			err := s.Try(func(s *torch.Scope) error { o.Step(s, opt); return nil })
+			if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), " on cpu", ""), want) {
+				t.Errorf("%v, want an error with %q", err, want)
+			}
+		}
+		if got := torch.Data[float32](p); got[0] != 0 {
+			t.Errorf("a refused step changed the parameter to %v", got)
+		}
+		o.Step(s, optim.StepOptions{LR: s.Reshape(good, 1)})
+		return nil
+	})
 }

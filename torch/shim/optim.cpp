@@ -99,6 +99,14 @@ void agree(dt_group g, const at::Tensor &numbers, const std::string &own) {
               "the ranks do not train the same model in the same buckets: this one has ", own);
 }
 
+// scalar returns a number that came with the options of a step.
+at::Tensor scalar(dt_adamw o, const char *name, const at::Tensor &t) {
+  TORCH_CHECK(t.scalar_type() == at::kDouble && t.numel() == 1 && t.device() == o->flat.device(),
+              "the ", name, " is ", t.scalar_type(), " ", t.sizes(), " on ", t.device(),
+              ", want one float64 on ", o->flat.device());
+  return t.reshape({});
+}
+
 void forget(dt_adamw o) {
   if (o->reducer) o->reducer->forget();
   for (auto &w : o->weights) w.mutable_grad() = at::Tensor();
@@ -213,6 +221,10 @@ dt_error *dt_adamw_missing(dt_adamw o, int32_t *positions, int32_t *n) {
 
 dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out) {
   return guard([&] {
+    const auto lr = scalar(o, "learning rate", options->lr->t);
+    const auto decay = options->ema_decay
+                           ? std::optional(scalar(o, "decay of the average", options->ema_decay->t))
+                           : std::nullopt;
     Update u = gather_update(o);
     auto skip = options->skip ? options->skip->t : at::zeros({}, o->flat.options());
     auto norm = norm_of_all(o, u.gs, &skip);
@@ -230,20 +242,22 @@ dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out
     Tensors change;
     if (options->update_norm)
       for (const auto &w : trained) change.push_back(w.clone());
-    o->lr.fill_(options->lr);
+    o->lr.copy_(lr);  // the kernel on a GPU takes float32
     o->step.add_(1 - skipped);
     // The kernel reads one step count a tensor and does not write it: all share this scalar.
     std::vector<at::Tensor> steps(u.gs.size(), o->step);
     at::_fused_adamw_(u.ps, u.gs, u.ms, u.vs, {}, steps, o->lr, o->cfg.beta1, o->cfg.beta2,
                       o->cfg.weight_decay, o->cfg.eps, /*amsgrad=*/false, /*maximize=*/false,
                       /*grad_scale=*/{}, skipped);
-    if (options->ema_decay >= 0) {
+    if (decay) {
       // ema = decay ema + (1 - decay) p in the original's two roundings. The addition is a step of
       // SGD, whose kernel, unlike that of add_, can be told by the device to do nothing.
-      o->average.mul_(at::where(skipped == 1, 1.0, options->ema_decay));
-      at::_fused_sgd_(o->averages, o->own, {}, /*weight_decay=*/0, /*momentum=*/0,
-                      /*lr=*/1 - options->ema_decay, /*dampening=*/0, /*nesterov=*/false,
-                      /*maximize=*/true, /*is_first_step=*/false, /*grad_scale=*/{}, skipped);
+      o->average.mul_(at::where(skipped == 1, 1.0, decay->to(at::kFloat)));
+      auto rest = 1 - *decay;
+      if (!rest.is_cpu()) rest = rest.to(at::kFloat);  // which the kernel there wants
+      at::_fused_sgd_(o->averages, o->own, {}, /*weight_decay=*/0, /*momentum=*/0, /*lr=*/rest,
+                      /*dampening=*/0, /*nesterov=*/false, /*maximize=*/true,
+                      /*is_first_step=*/false, /*grad_scale=*/{}, skipped);
     }
     if (o->sharded) {
       std::vector<c10::intrusive_ptr<c10d::Work>> works;

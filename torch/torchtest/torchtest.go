@@ -118,6 +118,9 @@ func (g *Goldens) Tensor(s *torch.Scope, name string) *torch.Tensor {
 // Prefix returns the tensors whose names start with p, under their names without it.
 func (g *Goldens) Prefix(p string) checkpoint.Source { return namemap.Section(g.File, p) }
 
+// Scalar returns a Float64 of one element, such as the learning rate of a step.
+func Scalar(s *torch.Scope, v float64) *torch.Tensor { return s.Full(v, torch.Float64) }
+
 // Normal returns standard normals, Float32 [n, row...]: those of samples 0 to n-1 in a draw of package philox.
 func Normal(s *torch.Scope, seed uint64, n int, row ...int) *torch.Tensor {
 	return s.PhiloxNormal(seed, philox.TagStartNoise, s.Zeros(torch.Int64, 1), s.Arange(n, torch.Int64), row...)

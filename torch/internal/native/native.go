@@ -85,9 +85,11 @@ type AdamWConfig[T any] struct {
 
 // Step says how a step is made; optim.StepOptions has the same fields.
 type Step[T any] struct {
-	LR, MaxNorm, EMADecay float64
-	Skip                  T
-	UpdateNorm            bool
+	LR         T
+	MaxNorm    float64
+	EMADecay   T
+	Skip       T
+	UpdateNorm bool
 }
 
 // A Buffer is one of the optimizer's buffers. They hold this rank's shares of the buckets; behind them, averages of the

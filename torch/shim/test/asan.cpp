@@ -52,6 +52,12 @@ dt_tensor integers(const std::vector<int64_t> &v) {
   return o.t;
 }
 
+dt_tensor number(double v) {
+  dt_out o{};
+  OK(dt_full(kNoGrad, kCPU, v, DT_FLOAT64, nullptr, 0, &o));
+  return o.t;
+}
+
 std::vector<float> values(dt_tensor t, size_t n) {
   std::vector<float> v(n);
   OK(dt_to_host(t, v.data(), static_cast<int64_t>(n * sizeof(float))));
@@ -199,7 +205,8 @@ void adamw() {
   OK(dt_adamw_new(ps, 2, offsets, buckets, 1, 32, {0.9, 0.999, 1e-8, 0}, nullptr, 0, &o));
   OK(dt_adamw_last_backward(o));
   dt_out out[3] = {};
-  dt_adamw_options options{0.1, 0, -1, nullptr, 0};
+  dt_tensor lr = number(0.1), decay = number(0.5);
+  dt_adamw_options options{lr, nullptr, 0, nullptr, 0};
   FAILS(dt_adamw_step(o, &options, out), "gradient");
   dt_tensor yes = from({1}, {});
   // The second and the fourth are left out: by the caller, and for a gradient that is no number.
@@ -208,7 +215,7 @@ void adamw() {
     OK(dt_mul_scalar(kGrad, ps[0], k == 3 ? NAN : 3, &scaled));
     OK(dt_sum(kGrad, scaled.t, &loss));
     OK(dt_backward(kGrad, loss.t));
-    options = {0.1, 1, 0.5, k == 1 ? yes : nullptr, k == 4};
+    options = {lr, decay, 1, k == 1 ? yes : nullptr, k == 4};
     OK(dt_adamw_step(o, &options, out));
     if (k != 3) EXPECT(out[0].t, {3 * std::sqrt(2.0f)});
     EXPECT(out[1].t, {k == 1 || k == 3 ? 1.0f : 0.0f});
@@ -240,7 +247,7 @@ void adamw() {
   EXPECT(m, {0.271f / std::sqrt(2.0f), 0.271f / std::sqrt(2.0f)});
   EXPECT(copies[0].t, {3});
   for (auto &c : copies) release({c.t});
-  release({ps[0], ps[1], yes, ema, frozen, m, step.t});
+  release({ps[0], ps[1], yes, lr, decay, ema, frozen, m, step.t});
 }
 
 void random_numbers() {
@@ -311,7 +318,8 @@ void adamw_in_group(dt_group g) {
     dt_adamw o = nullptr;
     OK(dt_adamw_new(ps, 2, offsets, buckets, 2, 64, {0.9, 0.999, 1e-8, 0}, g, plain, &o));
     dt_out out[3] = {};
-    dt_adamw_options options{0.1, 1, 0.5, nullptr, 1};
+    dt_tensor lr = number(0.1), decay = number(0.5);
+    dt_adamw_options options{lr, decay, 1, nullptr, 1};
     int32_t missing[2] = {}, n = 0;
     auto backward = [](dt_tensor p) {
       dt_out loss{};
@@ -344,7 +352,7 @@ void adamw_in_group(dt_group g) {
     backward(ps[0]);   // no hook is left
     for (auto p : ps) OK(dt_clear_grad(p));
     for (auto &c : copies) release({c.t});
-    release({loss.t, out[0].t, out[1].t, out[2].t, averages.t});
+    release({lr, decay, loss.t, out[0].t, out[1].t, out[2].t, averages.t});
   }
   EXPECT(ps[1], {4.8f});
   release({ps[0], ps[1]});
