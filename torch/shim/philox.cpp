@@ -20,6 +20,8 @@ struct Draw {
                 ", want one int64 on ", device);
     TORCH_CHECK(indices.scalar_type() == at::kLong && indices.dim() == 1, "indices are ",
                 indices.scalar_type(), " ", indices.sizes(), ", want int64 [N]");
+    TORCH_CHECK(device.is_cpu() || !dt::capturing,
+                "it draws on the host, which a capture on a GPU cannot");
     const int64_t number = on_host(step).const_data_ptr<int64_t>()[0];
     TORCH_CHECK(number >= 0 && number < 1 << 24, "step ", number, ", want 0 to ", (1 << 24) - 1);
     this->step = static_cast<uint32_t>(number);

@@ -70,11 +70,7 @@ const char *dt_plugin_open(const char *path) {
 int32_t dt_plugin_has_kernels(void) { return dt::opened && dt::functions.normals ? 1 : 0; }
 
 dt_error *dt_graph_begin(dt_device dev, dt_graph *out) {
-  return guard([&] {
-    const auto &plugin = dt::in_use();
-    dt::done(plugin.empty_cache(dev));
-    dt::done(plugin.graph_begin(dev, out));
-  });
+  return guard([&] { dt::done(dt::in_use().graph_begin(dev, out)); });
 }
 
 dt_error *dt_graph_end(dt_graph g) {

@@ -14,11 +14,11 @@
 typedef struct {
   const char *libtorch; /* the version it was compiled for */
 
-  /* Gives memory that no tensor is in back to CUDA. Waits for the device. */
-  char *(*empty_cache)(dt_device dev);
   /* What this thread starts on dev from graph_begin to graph_end becomes the graph: nothing of it
    * is computed, and its tensors lie in memory of the graph's own. In between, the current stream
-   * is another one. graph_end fails where something could not be captured. */
+   * is another one. graph_begin first waits for other threads' captures and for the device, and
+   * gives memory that no tensor is in back to CUDA. graph_end fails where something could not be
+   * captured. */
   char *(*graph_begin)(dt_device dev, dt_graph *out);
   char *(*graph_end)(dt_graph g);
   /* Computes it once, on the current stream. */

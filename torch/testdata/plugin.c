@@ -33,11 +33,6 @@ static char *call(const char *name) {
   return why;
 }
 
-static char *empty_cache(dt_device dev) {
-  (void)dev;
-  return call("empty_cache");
-}
-
 static char *graph_begin(dt_device dev, dt_graph *out) {
   (void)dev;
   char *why = call("graph_begin");
@@ -68,7 +63,6 @@ dt_plugin_fill_function dt_plugin_fill;
 void dt_plugin_fill(dt_plugin *out) {
   memset(out, 0, sizeof *out);
   out->libtorch = LIBTORCH;
-  out->empty_cache = empty_cache;
   out->graph_begin = graph_begin;
   out->graph_end = graph_end;
   out->graph_replay = graph_replay;

@@ -10,6 +10,8 @@
 #include <torch/version.h>
 
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -46,12 +48,26 @@ c10::Device cuda(dt_device dev) { return {c10::kCUDA, static_cast<c10::DeviceInd
 
 c10::impl::VirtualGuardImpl streams() { return c10::impl::VirtualGuardImpl(c10::kCUDA); }
 
+std::mutex capture;  // held while one is under way
+
+// With the mutex held. The stream on which graphs of dev are captured, one for all: cuBLAS keeps a
+// workspace for each stream that it was used on, for ever, in the pool of the graph that came
+// first.
+c10::Stream capture_stream(c10::Device dev) {
+  static std::map<c10::DeviceIndex, c10::Stream> made;
+  auto it = made.find(dev.index());
+  if (it == made.end())
+    it = made.emplace(dev.index(), streams().getStreamFromGlobalPool(dev)).first;
+  return it->second;
+}
+
 }  // namespace
 
 struct dt_graph_s {
   explicit dt_graph_s(c10::Device dev)
-      : device(dev),
-        stream(streams().getStreamFromGlobalPool(dev)),
+      : alone(capture),
+        device(dev),
+        stream(capture_stream(dev)),
         pool(at::cuda::graph_pool_handle()) {}
 
   ~dt_graph_s() {
@@ -59,6 +75,8 @@ struct dt_graph_s {
   }
 
   void begin() {
+    c10::cuda::device_synchronize();  // so that freed memory has no work left to wait for
+    allocator::emptyCache();
     before = streams().exchangeStream(stream);
     try {
       graph.capture_begin(pool, cudaStreamCaptureModeThreadLocal);
@@ -82,6 +100,7 @@ struct dt_graph_s {
     bool captured() const { return capture_ended_; }
   };
 
+  std::unique_lock<std::mutex> alone;
   const c10::Device device;
   const c10::Stream stream;
   const decltype(at::cuda::graph_pool_handle()) pool;
@@ -94,6 +113,7 @@ struct dt_graph_s {
   void leave() {
     streams().exchangeStream(*before);
     before.reset();
+    const std::unique_lock<std::mutex> until_the_end = std::move(alone);
     if (graph.captured()) return;
     try {
       allocator::endAllocateToPool(device.index(), pool);
@@ -107,13 +127,6 @@ struct dt_graph_s {
 };
 
 namespace {
-
-char *empty_cache(dt_device dev) {
-  return guard(cuda(dev), [] {
-    c10::cuda::device_synchronize();  // so that freed memory has no work left to wait for
-    allocator::emptyCache();
-  });
-}
 
 char *graph_begin(dt_device dev, dt_graph *out) {
   return guard(cuda(dev), [&] {
@@ -140,7 +153,6 @@ DT_PLUGIN int32_t dt_plugin_version(void) { return DT_PLUGIN_VERSION; }
 DT_PLUGIN void dt_plugin_fill(dt_plugin *out) {
   *out = {};
   out->libtorch = TORCH_VERSION;
-  out->empty_cache = empty_cache;
   out->graph_begin = graph_begin;
   out->graph_end = graph_end;
   out->graph_replay = graph_replay;
