@@ -3,9 +3,11 @@ package torch_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -334,6 +336,31 @@ func TestCaptureFails(t *testing.T) {
 		return nil
 	})
 	wantLive(t, before, "at the end")
+}
+
+// What was dropped is freed by a scope that opens or closes, but not in a capture: freeing an event or pinned memory
+// there would spoil it.
+func TestCaptureReclaimsNothing(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		x := torch.Persist(s.Ones(torch.Float32, 2))
+		defer x.Close()
+		func() { torch.Persist(s.Ones(torch.Float32, 3)) }()
+		live := torch.Live()
+		g := s.Capture(func(s *torch.Scope) []*torch.Tensor {
+			for range 20 {
+				runtime.GC()
+				time.Sleep(time.Millisecond)
+				s.Sub(func(s *torch.Scope) *torch.Tensor { s.Exp(x); return nil })
+			}
+			wantLive(t, live, "in the capture")
+			return nil
+		})
+		defer g.Close()
+		g.Replay()
+		s.Sub(func(*torch.Scope) *torch.Tensor { return nil })
+		wantLive(t, live-1, "after it")
+		return nil
+	})
 }
 
 // A training step in a graph trains as one without: forward, backward, optimizer.
