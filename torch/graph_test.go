@@ -89,6 +89,44 @@ func TestReplayEqualsPlainRun(t *testing.T) {
 	wantLive(t, before, "at the end")
 }
 
+// A step whose numbers come from a feed and whose draws are made on the device can be in a graph: one upload a replay.
+func TestReplayWithFeedAndDraws(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		if s.Device().IsCUDA() {
+			if kernels, _ := torch.PluginStatus(); !kernels {
+				t.Skip("without kernels, draws are made on the host")
+			}
+		}
+		feed := torch.NewFeed(s, torch.Part{DType: torch.Int64}, torch.Part{DType: torch.Int64, Shape: []int{3}})
+		defer feed.Close()
+		table := torch.Persist(torch.From(s, []float32{0, 10, 20, 30}, 4, 1))
+		defer table.Close()
+		f := func(s *torch.Scope) []*torch.Tensor {
+			step, labels := feed.Tensor(0), feed.Tensor(1)
+			rows := s.IndexSelect(table, 0, s.Clamp(labels, 0, 3))
+			return []*torch.Tensor{s.Add(rows, s.PhiloxNormal(7, 1, step, labels, 2))}
+		}
+		g := s.Capture(f)
+		defer g.Close()
+		for k := range 4 {
+			values := []int64{int64(k), int64(k % 2), 3, int64(k)}
+			before := torch.Counts()
+			encode(t, feed.Bytes(0), values[:1])
+			encode(t, feed.Bytes(1), values[1:])
+			feed.Send()
+			g.Replay()
+			if c := torch.Counts().Sub(before); c.Uploads != 1 || c.ReadBacks != 0 {
+				t.Errorf("replay %d: %+v, want one upload and nothing read back", k, c)
+			}
+			got, want := torch.Data[float32](g.Results()[0]), torch.Data[float32](f(s)[0])
+			if !slices.Equal(got, want) {
+				t.Errorf("replay %d: %v, want %v", k, got, want)
+			}
+		}
+		return nil
+	})
+}
+
 // On a GPU what differs is frozen, so that on the CPU each kind of difference is an error.
 func TestReplayFindsWhatDiffers(t *testing.T) {
 	if torchtest.Device(t).IsCUDA() {
