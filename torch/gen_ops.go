@@ -73,6 +73,8 @@ package torch
 // #cgo nocallback dt_layer_norm
 // #cgo noescape dt_group_norm
 // #cgo nocallback dt_group_norm
+// #cgo noescape dt_group_norm_silu
+// #cgo nocallback dt_group_norm_silu
 // #cgo noescape dt_embedding
 // #cgo nocallback dt_embedding
 // #cgo noescape dt_scaled_dot_product_attention
@@ -598,7 +600,7 @@ func (s *Scope) LayerNorm(x *Tensor, dims []int, w *Tensor, b *Tensor, eps float
 	return result
 }
 
-// GroupNorm normalises x [N, C, ...] over groups of channels; w and b are [C] or nil.
+// GroupNorm normalises x [N, C, ...] over groups of channels; w and b are [C] or nil, of any type.
 func (s *Scope) GroupNorm(x *Tensor, groups int, w *Tensor, b *Tensor, eps float64) *Tensor {
 	var out C.dt_out
 	check("GroupNorm", C.dt_group_norm(s.cmode(), x.handle("GroupNorm"), C.int64_t(groups), w.handleOrNil("GroupNorm"), b.handleOrNil("GroupNorm"), C.double(eps), &out), x, w, b)
@@ -608,6 +610,20 @@ func (s *Scope) GroupNorm(x *Tensor, groups int, w *Tensor, b *Tensor, eps float
 	runtime.KeepAlive(b)
 	if s.rec != nil {
 		s.note("GroupNorm", []*Tensor{result}, x, groups, w, b, eps)
+	}
+	return result
+}
+
+// GroupNormSiLU is SiLU of GroupNorm.
+func (s *Scope) GroupNormSiLU(x *Tensor, groups int, w *Tensor, b *Tensor, eps float64) *Tensor {
+	var out C.dt_out
+	check("GroupNormSiLU", C.dt_group_norm_silu(s.cmode(), x.handle("GroupNormSiLU"), C.int64_t(groups), w.handleOrNil("GroupNormSiLU"), b.handleOrNil("GroupNormSiLU"), C.double(eps), &out), x, w, b)
+	result := s.wrap(&out)
+	runtime.KeepAlive(x)
+	runtime.KeepAlive(w)
+	runtime.KeepAlive(b)
+	if s.rec != nil {
+		s.note("GroupNormSiLU", []*Tensor{result}, x, groups, w, b, eps)
 	}
 	return result
 }

@@ -35,6 +35,7 @@ DT_API dt_error *dt_conv2d(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, int
 DT_API dt_error *dt_softmax(dt_mode m, dt_tensor x, int64_t dim, dt_out *out);
 DT_API dt_error *dt_layer_norm(dt_mode m, dt_tensor x, const int64_t *dims, int32_t n_dims, dt_tensor w, dt_tensor b, double eps, dt_out *out);
 DT_API dt_error *dt_group_norm(dt_mode m, dt_tensor x, int64_t groups, dt_tensor w, dt_tensor b, double eps, dt_out *out);
+DT_API dt_error *dt_group_norm_silu(dt_mode m, dt_tensor x, int64_t groups, dt_tensor w, dt_tensor b, double eps, dt_out *out);
 DT_API dt_error *dt_embedding(dt_mode m, dt_tensor weight, dt_tensor ids, dt_out *out);
 DT_API dt_error *dt_scaled_dot_product_attention(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v, dt_out *out);
 DT_API dt_error *dt_masked_attention(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v, dt_tensor mask, dt_out *out);

@@ -231,6 +231,8 @@ static __typeof__(&dt_layer_norm) p_dt_layer_norm;
 dt_error *dt_layer_norm(dt_mode m, dt_tensor x, const int64_t *dims, int32_t n_dims, dt_tensor w, dt_tensor b, double eps, dt_out *out) { return p_dt_layer_norm(m, x, dims, n_dims, w, b, eps, out); }
 static __typeof__(&dt_group_norm) p_dt_group_norm;
 dt_error *dt_group_norm(dt_mode m, dt_tensor x, int64_t groups, dt_tensor w, dt_tensor b, double eps, dt_out *out) { return p_dt_group_norm(m, x, groups, w, b, eps, out); }
+static __typeof__(&dt_group_norm_silu) p_dt_group_norm_silu;
+dt_error *dt_group_norm_silu(dt_mode m, dt_tensor x, int64_t groups, dt_tensor w, dt_tensor b, double eps, dt_out *out) { return p_dt_group_norm_silu(m, x, groups, w, b, eps, out); }
 static __typeof__(&dt_embedding) p_dt_embedding;
 dt_error *dt_embedding(dt_mode m, dt_tensor weight, dt_tensor ids, dt_out *out) { return p_dt_embedding(m, weight, ids, out); }
 static __typeof__(&dt_scaled_dot_product_attention) p_dt_scaled_dot_product_attention;
@@ -441,6 +443,7 @@ static const struct {
     {"dt_softmax", (void **)&p_dt_softmax},
     {"dt_layer_norm", (void **)&p_dt_layer_norm},
     {"dt_group_norm", (void **)&p_dt_group_norm},
+    {"dt_group_norm_silu", (void **)&p_dt_group_norm_silu},
     {"dt_embedding", (void **)&p_dt_embedding},
     {"dt_scaled_dot_product_attention", (void **)&p_dt_scaled_dot_product_attention},
     {"dt_masked_attention", (void **)&p_dt_masked_attention},

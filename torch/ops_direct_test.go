@@ -88,6 +88,33 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 			}
 		}
 	},
+	"GroupNormSiLU": func(t *testing.T, s *torch.Scope) {
+		step := s.Zeros(torch.Int64, 1)
+		x := s.PhiloxNormal(1, 0, step, s.Arange(2, torch.Int64), 8, 5, 3)
+		w, b := s.PhiloxNormal(2, 0, step, s.Arange(8, torch.Int64)), s.PhiloxNormal(3, 0, step, s.Arange(8, torch.Int64))
+		for _, memory := range []func(*torch.Tensor) *torch.Tensor{s.Contiguous, s.ChannelsLast} {
+			for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16, torch.Float64} {
+				// The weights are of Float32, the composition gets those of its type.
+				x := memory(s.To(x, dtype))
+				got := s.GroupNormSiLU(x, 4, w, b, 1e-6)
+				want := s.SiLU(s.GroupNorm(x, 4, s.To(w, dtype), s.To(b, dtype), 1e-6))
+				if got.DType() != dtype {
+					t.Errorf("%v became %v", dtype, got.DType())
+				}
+				if s.Device() == torch.CPU && !bytes.Equal(got.Bytes(), want.Bytes()) {
+					t.Errorf("%v: not the bits of the composition", dtype)
+				}
+				limit := 1e-5
+				if dtype == torch.BFloat16 { // whose composition rounds twice
+					limit = 2e-2
+				}
+				if r := torchtest.Relative(s, s.To(got, torch.Float64), s.To(want, torch.Float64)); !(r <= limit) {
+					t.Errorf("%v: %.1e off the composition", dtype, r)
+				}
+			}
+		}
+		want(t, s.GroupNormSiLU(s.Zeros(torch.Float32, 1, 2, 1, 1), 1, nil, nil, 1e-6), []float32{0, 0}, 1, 2, 1, 1)
+	},
 	"MinAll": func(t *testing.T, s *torch.Scope) {
 		want(t, s.MinAll(torch.From(s, []float32{3, -2, 5}, 3)), []float32{-2})
 	},

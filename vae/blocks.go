@@ -32,8 +32,8 @@ func newResnetBlock(s *torch.Scope, in, out, groups int) *ResnetBlock {
 // Forward maps x [N, in, H, W] to [N, out, H, W].
 func (b *ResnetBlock) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Sub(func(s *torch.Scope) *torch.Tensor {
-		h := b.Conv1.Forward(s, s.SiLU(b.Norm1.Forward(s, x)))
-		h = b.Conv2.Forward(s, s.SiLU(b.Norm2.Forward(s, h)))
+		h := b.Conv1.Forward(s, b.Norm1.SiLU(s, x))
+		h = b.Conv2.Forward(s, b.Norm2.SiLU(s, h))
 		if b.ConvShortcut != nil {
 			x = b.ConvShortcut.Forward(s, x) // of the raw input, not of the normalised one
 		}
@@ -182,7 +182,7 @@ func (e *Encoder) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 			x = b.Forward(s, x)
 		}
 		x = e.MidBlock.Forward(s, x)
-		return e.ConvOut.Forward(s, s.SiLU(e.ConvNormOut.Forward(s, x)))
+		return e.ConvOut.Forward(s, e.ConvNormOut.SiLU(s, x))
 	})
 }
 
@@ -223,6 +223,6 @@ func (d *Decoder) Forward(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 		for _, b := range d.UpBlocks {
 			x = b.Forward(s, x)
 		}
-		return d.ConvOut.Forward(s, s.SiLU(d.ConvNormOut.Forward(s, x)))
+		return d.ConvOut.Forward(s, d.ConvNormOut.SiLU(s, x))
 	})
 }

@@ -88,7 +88,12 @@ func NewGroupNorm(s *torch.Scope, groups, channels int, eps float64) GroupNorm {
 
 // Forward normalises x [N, C, ...].
 func (g *GroupNorm) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	return s.GroupNorm(x, g.Groups, cast(s, g.Weight, x), cast(s, g.Bias, x), g.Eps)
+	return s.GroupNorm(x, g.Groups, g.Weight, g.Bias, g.Eps)
+}
+
+// SiLU is SiLU of what Forward returns, in one pass where there is a kernel for it.
+func (g *GroupNorm) SiLU(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.GroupNormSiLU(x, g.Groups, g.Weight, g.Bias, g.Eps)
 }
 
 // LayerNorm normalises over the last dimension. Weight and Bias are [D].

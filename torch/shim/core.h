@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "dt.h"
+#include "plugin.h"
 
 struct dt_tensor_s {
   at::Tensor t;
@@ -113,6 +114,15 @@ inline std::vector<at::Tensor> list(const dt_tensor *hs, int32_t n) {
   for (int32_t i = 0; i < n; i++) ts.push_back(hs[i]->t);
   return ts;
 }
+
+// GroupNorm of x [N, C, ...], then SiLU if silu is set; weights are cast to the type of x. On a GPU
+// it is a kernel where x is in channels_last memory.
+at::Tensor norm_groups(const at::Tensor &x, int64_t groups, const std::optional<at::Tensor> &weight,
+                       const std::optional<at::Tensor> &bias, double eps, bool silu);
+// The same by kernels that take x [N, C, H, W] in channels_last memory, on whatever device they are
+// for, and weights in float32.
+at::Tensor norm_groups_by(const dt_plugin &kernels, const at::Tensor &x, int64_t groups,
+                          const at::Tensor &weight, const at::Tensor &bias, double eps, bool silu);
 
 // Fused operations, defined in fused.cpp.
 at::Tensor ada_layer_norm(const at::Tensor &x, const at::Tensor &shift, const at::Tensor &scale,

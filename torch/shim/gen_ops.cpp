@@ -283,7 +283,18 @@ dt_error *dt_group_norm(dt_mode m, dt_tensor x_, int64_t groups_, dt_tensor w_, 
     std::optional<at::Tensor> w = maybe(w_);
     std::optional<at::Tensor> b = maybe(b_);
     double eps = eps_;
-    put(out, at::group_norm(x, groups, w, b, eps, false));
+    put(out, norm_groups(x, groups, w, b, eps, false));
+  });
+}
+
+dt_error *dt_group_norm_silu(dt_mode m, dt_tensor x_, int64_t groups_, dt_tensor w_, dt_tensor b_, double eps_, dt_out *out) {
+  return guard(m, [&] {
+    const at::Tensor &x = tensor(x_);
+    int64_t groups = groups_;
+    std::optional<at::Tensor> w = maybe(w_);
+    std::optional<at::Tensor> b = maybe(b_);
+    double eps = eps_;
+    put(out, norm_groups(x, groups, w, b, eps, true));
   });
 }
 

@@ -6,7 +6,15 @@
 #include "dt.h"
 
 /* To be raised with every change to this file. */
-#define DT_PLUGIN_VERSION 1
+#define DT_PLUGIN_VERSION 2
+
+/* GroupNorm of x [n, pixels, channels] with weights [channels], and then SiLU if silu is set. */
+typedef struct {
+  int64_t n, pixels;
+  int32_t channels, groups;
+  float eps;
+  int32_t silu;
+} dt_norm_shape;
 
 /* Where a function returns a text, that says what failed and is freed with free(); NULL is success.
  * The others of kernels queue work on a stream (cudaStream_t) of the current device and return 0,
@@ -33,12 +41,16 @@ typedef struct {
                   uint32_t step, const int64_t *indices, void *stream);
   int (*chances)(uint8_t *out, int64_t n, double probability, uint64_t seed, uint32_t tag,
                  uint32_t step, const int64_t *indices, void *stream);
-  /* Bytes that group_norm_silu needs. */
-  int64_t (*group_norm_workspace)(int64_t n, int64_t pixels, int32_t channels, int32_t groups);
-  /* x and y [n, pixels, channels] are bfloat16 where half is 1, else float32. */
-  int (*group_norm_silu)(int32_t half, const void *x, const float *weight, const float *bias,
-                         int64_t n, int64_t pixels, int32_t channels, int32_t groups, float eps,
-                         void *workspace, void *y, void *stream);
+  /* Bytes of memory that group_norm needs for intermediate results, or group_norm_backward; less
+   * than 0 where they do not take such sizes. */
+  int64_t (*group_norm_workspace)(const dt_norm_shape *norm, int32_t backward);
+  /* x, y, dy and dx are bfloat16 where half is 1, else float32, and aligned to 16 bytes.
+   * normalisers [n, groups, 2] is what the backward pass takes from the forward pass. */
+  int (*group_norm)(const dt_norm_shape *norm, int32_t half, const void *x, const float *weight,
+                    const float *bias, void *workspace, float *normalisers, void *y, void *stream);
+  int (*group_norm_backward)(const dt_norm_shape *norm, int32_t half, const void *x, const void *dy,
+                             const float *weight, const float *bias, const float *normalisers,
+                             void *workspace, void *dx, float *dweight, float *dbias, void *stream);
 } dt_plugin;
 
 #ifdef __cplusplus

@@ -1,12 +1,17 @@
 // SiLU(GroupNorm(x)) for x [N, H, W, C], which is how PyTorch stores channels_last images: the pair
-// in front of every convolution of the autoencoder.
+// in front of every convolution of the autoencoder; and GroupNorm alone, in front of its attention.
+// Forward and backward.
 //
-// x is read twice and y written once. Sums are in float32, of distances to a value that is near the
-// mean, so that a mean that is large beside the deviation costs no digits. The result of a sample
-// does not depend on the batch that it is in.
+// Forward reads x twice and writes y once, backward reads x and dy twice and writes dx once. Sums
+// are in float32; those of moments of distances to a value that is near the mean, so that a mean
+// that is large beside the deviation costs no digits. The result of a sample does not depend on the
+// batch that it is in.
 #pragma once
 
+#include <initializer_list>
+
 #include "device.cuh"
+#include "plugin.h"
 
 namespace dt {
 
@@ -15,9 +20,15 @@ struct Moments {
   float mean, m2;
 };
 
-// What a value of a group is normalised with: y = (x - mean) rstd.
+// What a value of a group is normalised with: (x - mean) rstd.
 struct Normaliser {
   float mean, rstd;
+};
+
+// Sums over what was normalised with h = (x - mean) rstd, and of which g are the gradients: of g h
+// and of g.
+struct NormSums {
+  float gh, g;
 };
 
 constexpr int kNormThreads = 256;
@@ -36,16 +47,16 @@ struct NormTiles {
   int64_t chunks;  // blocks that make up all pixels
   dim3 grid, threads;
 
-  NormTiles(int64_t n, int64_t all_pixels, int channels, int all_groups, int per_vector) {
-    vectors = channels / all_groups / per_vector;
+  NormTiles(const dt_norm_shape &norm, int per_vector) {
+    vectors = norm.channels / norm.groups / per_vector;
     const int most = vectors < kNormThreads ? kNormThreads / vectors : 1;
-    slabs = (all_groups + most - 1) / most;
-    groups = (all_groups + slabs - 1) / slabs;
+    slabs = (norm.groups + most - 1) / most;
+    groups = (norm.groups + slabs - 1) / slabs;
     rows = groups * vectors < kNormThreads ? kNormThreads / (groups * vectors) : 1;
     pixels = rows * kNormPixels;
-    chunks = (all_pixels + pixels - 1) / pixels;
-    grid =
-        dim3(static_cast<unsigned>(chunks), static_cast<unsigned>(slabs), static_cast<unsigned>(n));
+    chunks = (norm.pixels + pixels - 1) / pixels;
+    grid = dim3(static_cast<unsigned>(chunks), static_cast<unsigned>(slabs),
+                static_cast<unsigned>(norm.n));
     threads = dim3(static_cast<unsigned>(groups * vectors), static_cast<unsigned>(rows));
   }
 };
@@ -150,91 +161,298 @@ __global__ void __launch_bounds__(kNormThreads)
   if (threadIdx.x == 0) out[row] = Normaliser{mean, 1 / sqrtf(variance + eps)};
 }
 
+// Where a thread's work begins: its first channel and pixel, and how far they are from the start.
+template <int V>
+struct NormThread {
+  int channel, group, num_pixels, stride;  // stride: elements to the thread's next pixel
+  int64_t start;
+
+  __device__ NormThread(int64_t pixels, int channels, int groups) {
+    channel = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * V;
+    group = channel / (channels / groups);
+    const int rows = static_cast<int>(blockDim.y);
+    const int64_t begin = static_cast<int64_t>(blockIdx.x) * rows * kNormPixels + threadIdx.y;
+    num_pixels = group < groups ? norm_pixels(begin, rows, pixels) : 0;
+    stride = rows * channels;
+    start = (static_cast<int64_t>(blockIdx.z) * pixels + begin) * channels + channel;
+  }
+};
+
 template <class T, int V>
 __global__ void __launch_bounds__(kNormThreads)
-    group_norm_silu_kernel(const T *x, const float *weight, const float *bias,
-                           const Normaliser *normalisers, int64_t pixels, int channels, int groups,
-                           T *y) {
-  const int column = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);  // of vectors
-  const int group = column / (channels / groups / V), rows = static_cast<int>(blockDim.y);
-  if (group >= groups) return;
-  const Normaliser norm = normalisers[static_cast<int64_t>(blockIdx.z) * groups + group];
+    group_norm_kernel(const T *x, const float *weight, const float *bias,
+                      const Normaliser *normalisers, int64_t pixels, int channels, int groups,
+                      bool silu, T *y) {
+  const NormThread<V> me(pixels, channels, groups);
+  if (me.num_pixels == 0) return;
+  const Normaliser norm = normalisers[static_cast<int64_t>(blockIdx.z) * groups + me.group];
   float scale[V], shift[V];
   for (int v = 0; v < V; v++) {
-    scale[v] = norm.rstd * weight[column * V + v];
-    shift[v] = bias[column * V + v];
+    scale[v] = norm.rstd * weight[me.channel + v];
+    shift[v] = bias[me.channel + v];
   }
-  const int64_t begin = static_cast<int64_t>(blockIdx.x) * rows * kNormPixels + threadIdx.y;
-  const int num_pixels = norm_pixels(begin, rows, pixels);
-  const int64_t start = (static_cast<int64_t>(blockIdx.z) * pixels + begin) * channels + column * V;
-  for (int i = 0; i < num_pixels; i += kNormAtOnce) {
+  for (int i = 0; i < me.num_pixels; i += kNormAtOnce) {
     Vector<T, V> values[kNormAtOnce];
-    load_pixels(x + start, i, num_pixels, rows * channels, values);
-    for (int j = 0; j < kNormAtOnce && i + j < num_pixels; j++) {
+    load_pixels(x + me.start, i, me.num_pixels, me.stride, values);
+    for (int j = 0; j < kNormAtOnce && i + j < me.num_pixels; j++) {
       for (int v = 0; v < V; v++) {
         const float h = (static_cast<float>(values[j].v[v]) - norm.mean) * scale[v] + shift[v];
-        values[j].v[v] = static_cast<T>(h / (1 + expf(-h)));
+        values[j].v[v] = static_cast<T>(silu ? h / (1 + expf(-h)) : h);
       }
-      *reinterpret_cast<Vector<T, V> *>(y + start + static_cast<int64_t>(i + j) * rows * channels) =
+      *reinterpret_cast<Vector<T, V> *>(y + me.start + static_cast<int64_t>(i + j) * me.stride) =
+          values[j];
+    }
+  }
+}
+
+// The gradient at a, which SiLU took, where dy is that of its result.
+__device__ inline float silu_backward(float a, float dy) {
+  const float sigmoid = 1 / (1 + expf(-a));
+  return dy * sigmoid * (1 + a * (1 - sigmoid));
+}
+
+// parts [N, chunks, C]: the sums over the pixels of a block, g being the gradients of what the
+// weights gave.
+template <class T, int V>
+__global__ void __launch_bounds__(kNormThreads)
+    group_norm_sums_kernel(const T *x, const T *dy, const float *weight, const float *bias,
+                           const Normaliser *normalisers, int64_t pixels, int channels, int groups,
+                           bool silu, NormSums *parts) {
+  DT_SHARED(all, NormSums[kNormThreads * V]);
+  const NormThread<V> me(pixels, channels, groups);
+  const int rows = static_cast<int>(blockDim.y), columns = static_cast<int>(blockDim.x);
+  NormSums sums[V] = {};
+  if (me.num_pixels > 0) {
+    const Normaliser norm = normalisers[static_cast<int64_t>(blockIdx.z) * groups + me.group];
+    float scale[V], shift[V];
+    for (int v = 0; v < V; v++) {
+      scale[v] = weight[me.channel + v];
+      shift[v] = bias[me.channel + v];
+    }
+    for (int i = 0; i < me.num_pixels; i += kNormAtOnce) {
+      Vector<T, V> values[kNormAtOnce], grads[kNormAtOnce];
+      load_pixels(x + me.start, i, me.num_pixels, me.stride, values);
+      load_pixels(dy + me.start, i, me.num_pixels, me.stride, grads);
+      for (int j = 0; j < kNormAtOnce && i + j < me.num_pixels; j++)
+        for (int v = 0; v < V; v++) {
+          const float h = (static_cast<float>(values[j].v[v]) - norm.mean) * norm.rstd;
+          float g = static_cast<float>(grads[j].v[v]);
+          if (silu) g = silu_backward(h * scale[v] + shift[v], g);
+          sums[v].gh += g * h;
+          sums[v].g += g;
+        }
+    }
+  }
+  const int column = static_cast<int>(threadIdx.x);
+  for (int v = 0; v < V; v++)
+    all[(static_cast<int>(threadIdx.y) * columns + column) * V + v] = sums[v];
+  __syncthreads();
+  if (threadIdx.y > 0 || me.group >= groups) return;
+  NormSums *out =
+      parts + (static_cast<int64_t>(blockIdx.z) * gridDim.x + blockIdx.x) * channels + me.channel;
+  for (int v = 0; v < V; v++) {
+    for (int r = 1; r < rows; r++) {
+      const NormSums more = all[(r * columns + column) * V + v];
+      sums[v].gh += more.gh;
+      sums[v].g += more.g;
+    }
+    out[v] = sums[v];
+  }
+}
+
+constexpr int kSumRows = 8;  // parts at once
+
+// sums [N, C] of parts [N, chunks, C]. A block takes 32 channels of a sample.
+__global__ void __launch_bounds__(32 * kSumRows)
+    group_norm_join_kernel(const NormSums *parts, int64_t chunks, int channels, NormSums *sums) {
+  DT_SHARED(all, NormSums[kSumRows][32]);
+  const int channel = static_cast<int>(blockIdx.x * 32 + threadIdx.x);
+  NormSums sum = {};
+  if (channel < channels)
+    for (int64_t i = threadIdx.y; i < chunks; i += kSumRows) {
+      const NormSums part = parts[(blockIdx.y * chunks + i) * channels + channel];
+      sum.gh += part.gh;
+      sum.g += part.g;
+    }
+  all[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || channel >= channels) return;
+  for (int r = 1; r < kSumRows; r++) {
+    sum.gh += all[r][threadIdx.x].gh;
+    sum.g += all[r][threadIdx.x].g;
+  }
+  sums[static_cast<int64_t>(blockIdx.y) * channels + channel] = sum;
+}
+
+// What sums [N, C] come to: for a thread of the first N groups the means over a group of a sample,
+// g being the gradients of what was normalised, for one of the next C the gradients of a weight and
+// a bias.
+__global__ void __launch_bounds__(kNormThreads)
+    group_norm_means_kernel(const NormSums *sums, const float *weight, int64_t n, int64_t pixels,
+                            int channels, int groups, NormSums *means, float *dweight,
+                            float *dbias) {
+  int64_t i = static_cast<int64_t>(blockIdx.x) * kNormThreads + threadIdx.x;
+  const int per_group = channels / groups;
+  NormSums sum = {};
+  if (i < n * groups) {
+    const int first = static_cast<int>(i % groups) * per_group;
+    for (int c = first; c < first + per_group; c++) {
+      sum.gh += weight[c] * sums[i / groups * channels + c].gh;
+      sum.g += weight[c] * sums[i / groups * channels + c].g;
+    }
+    const float count = static_cast<float>(pixels * per_group);
+    means[i] = NormSums{sum.gh / count, sum.g / count};
+    return;
+  }
+  i -= n * groups;
+  if (i >= channels) return;
+  for (int64_t k = 0; k < n; k++) {
+    sum.gh += sums[k * channels + i].gh;
+    sum.g += sums[k * channels + i].g;
+  }
+  dweight[i] = sum.gh;
+  dbias[i] = sum.g;
+}
+
+// With h = (x - mean) rstd and g the gradient at h: dx = rstd (g - mean(g) - h mean(g h)).
+template <class T, int V>
+__global__ void __launch_bounds__(kNormThreads)
+    group_norm_backward_kernel(const T *x, const T *dy, const float *weight, const float *bias,
+                               const Normaliser *normalisers, const NormSums *means, int64_t pixels,
+                               int channels, int groups, bool silu, T *dx) {
+  const NormThread<V> me(pixels, channels, groups);
+  if (me.num_pixels == 0) return;
+  const int64_t row = static_cast<int64_t>(blockIdx.z) * groups + me.group;
+  const Normaliser norm = normalisers[row];
+  const NormSums mean = means[row];
+  float scale[V], shift[V];
+  for (int v = 0; v < V; v++) {
+    scale[v] = weight[me.channel + v];
+    shift[v] = bias[me.channel + v];
+  }
+  for (int i = 0; i < me.num_pixels; i += kNormAtOnce) {
+    Vector<T, V> values[kNormAtOnce], grads[kNormAtOnce];
+    load_pixels(x + me.start, i, me.num_pixels, me.stride, values);
+    load_pixels(dy + me.start, i, me.num_pixels, me.stride, grads);
+    for (int j = 0; j < kNormAtOnce && i + j < me.num_pixels; j++) {
+      for (int v = 0; v < V; v++) {
+        const float h = (static_cast<float>(values[j].v[v]) - norm.mean) * norm.rstd;
+        float g = static_cast<float>(grads[j].v[v]);
+        if (silu) g = silu_backward(h * scale[v] + shift[v], g);
+        values[j].v[v] = static_cast<T>(norm.rstd * (g * scale[v] - mean.g - h * mean.gh));
+      }
+      *reinterpret_cast<Vector<T, V> *>(dx + me.start + static_cast<int64_t>(i + j) * me.stride) =
           values[j];
     }
   }
 }
 
 // Four channels at once where a group has a multiple of four.
-inline int norm_vector(int channels, int groups) { return channels / groups % 4 == 0 ? 4 : 1; }
-
-// What group_norm_silu can take: it has a thread for every vector of a group.
-inline bool norm_takes(int64_t n, int channels, int groups) {
-  return n <= 65535 && groups >= 1 && channels >= groups && channels % groups == 0 &&
-         channels / groups <= kNormThreads * norm_vector(channels, groups);
+inline int norm_vector(const dt_norm_shape &norm) {
+  return norm.channels / norm.groups % 4 == 0 ? 4 : 1;
 }
 
-// Bytes of memory that group_norm_silu needs for intermediate results.
-inline int64_t group_norm_workspace(int64_t n, int64_t pixels, int channels, int groups) {
-  if (!norm_takes(n, channels, groups)) return 0;
-  const NormTiles tiles(n, pixels, channels, groups, norm_vector(channels, groups));
-  return n * groups *
-         (tiles.chunks * static_cast<int64_t>(sizeof(Moments)) +
-          static_cast<int64_t>(sizeof(Normaliser)));
+// What the kernels can take: there is a thread for every vector of a group. More than 65,535
+// samples are refused, and groups of more than 256 channels, or of 1,024 where that is a multiple
+// of four.
+inline bool norm_takes(const dt_norm_shape &norm) {
+  return norm.n <= 65535 && norm.groups >= 1 && norm.channels >= norm.groups &&
+         norm.channels % norm.groups == 0 &&
+         norm.channels / norm.groups <= kNormThreads * norm_vector(norm);
+}
+
+// Bytes of memory for intermediate results of group_norm, or of group_norm_backward; -1 where they
+// do not take such sizes.
+inline int64_t group_norm_workspace(const dt_norm_shape &norm, bool backward) {
+  if (!norm_takes(norm)) return -1;
+  const int64_t chunks = NormTiles(norm, norm_vector(norm)).chunks;
+  if (!backward) return norm.n * norm.groups * chunks * static_cast<int64_t>(sizeof(Moments));
+  return norm.n * ((chunks + 1) * norm.channels + norm.groups) *
+         static_cast<int64_t>(sizeof(NormSums));
 }
 
 template <class T, int V>
-int start_group_norm_silu(const T *x, const float *weight, const float *bias, int64_t n,
-                          int64_t pixels, int channels, int groups, float eps, void *workspace,
-                          T *y, Stream stream) {
-  const NormTiles tiles(n, pixels, channels, groups, V);
-  const int64_t rows = n * groups, per_group = channels / groups;
+int start_group_norm(const dt_norm_shape &norm, const T *x, const float *weight, const float *bias,
+                     void *workspace, Normaliser *normalisers, T *y, Stream stream) {
+  const NormTiles tiles(norm, V);
+  const int64_t rows = norm.n * norm.groups, per_group = norm.channels / norm.groups;
   auto *parts = static_cast<Moments *>(workspace);
-  auto *normalisers = reinterpret_cast<Normaliser *>(parts + rows * tiles.chunks);
-  int error = launch(group_moments_kernel<T, V>, tiles.grid, tiles.threads, stream, x, pixels,
-                     channels, groups, parts);
+  int error = launch(group_moments_kernel<T, V>, tiles.grid, tiles.threads, stream, x, norm.pixels,
+                     norm.channels, norm.groups, parts);
   if (error) return error;
   const unsigned warps = kNormThreads / 32;
   error = launch(group_normaliser_kernel, dim3(static_cast<unsigned>((rows + warps - 1) / warps)),
                  dim3(32, warps), stream, parts, tiles.chunks, tiles.pixels * per_group,
-                 pixels * per_group, rows, eps, normalisers);
+                 norm.pixels * per_group, rows, norm.eps, normalisers);
   if (error) return error;
-  return launch(group_norm_silu_kernel<T, V>, tiles.grid, tiles.threads, stream, x, weight, bias,
-                normalisers, pixels, channels, groups, y);
+  return launch(group_norm_kernel<T, V>, tiles.grid, tiles.threads, stream, x, weight, bias,
+                normalisers, norm.pixels, norm.channels, norm.groups, norm.silu != 0, y);
 }
 
-// y = SiLU(GroupNorm(x)) for x and y [N, pixels, C] of float or bfloat16, weight and bias [C]; y is
-// rounded once. Sizes it does not take are an error: more than 65,535 samples, groups of more than
-// 256 channels, or of 1,024 where that is a multiple of four. In the latter case x and y must be
-// aligned to four elements. y may be x.
+template <class T, int V>
+int start_group_norm_backward(const dt_norm_shape &norm, const T *x, const T *dy,
+                              const float *weight, const float *bias, const Normaliser *normalisers,
+                              void *workspace, T *dx, float *dweight, float *dbias, Stream stream) {
+  const NormTiles tiles(norm, V);
+  auto *parts = static_cast<NormSums *>(workspace);
+  NormSums *sums = parts + norm.n * tiles.chunks * norm.channels,
+           *means = sums + norm.n * norm.channels;
+  int error =
+      launch(group_norm_sums_kernel<T, V>, tiles.grid, tiles.threads, stream, x, dy, weight, bias,
+             normalisers, norm.pixels, norm.channels, norm.groups, norm.silu != 0, parts);
+  if (error) return error;
+  const auto blocks = [](int64_t threads, int block) {
+    return static_cast<unsigned>((threads + block - 1) / block);
+  };
+  error =
+      launch(group_norm_join_kernel, dim3(blocks(norm.channels, 32), static_cast<unsigned>(norm.n)),
+             dim3(32, kSumRows), stream, parts, tiles.chunks, norm.channels, sums);
+  if (error) return error;
+  error = launch(group_norm_means_kernel,
+                 dim3(blocks(norm.n * norm.groups + norm.channels, kNormThreads)),
+                 dim3(kNormThreads), stream, sums, weight, norm.n, norm.pixels, norm.channels,
+                 norm.groups, means, dweight, dbias);
+  if (error) return error;
+  return launch(group_norm_backward_kernel<T, V>, tiles.grid, tiles.threads, stream, x, dy, weight,
+                bias, normalisers, means, norm.pixels, norm.channels, norm.groups, norm.silu != 0,
+                dx);
+}
+
+// Whether memory can be read and written in the vectors of norm.
 template <class T>
-int group_norm_silu(const T *x, const float *weight, const float *bias, int64_t n, int64_t pixels,
-                    int channels, int groups, float eps, void *workspace, T *y, Stream stream) {
-  if (!norm_takes(n, channels, groups)) return kInvalidValue;
-  if (n == 0 || pixels == 0) return 0;
-  if (norm_vector(channels, groups) == 1)
-    return start_group_norm_silu<T, 1>(x, weight, bias, n, pixels, channels, groups, eps, workspace,
-                                       y, stream);
-  if ((reinterpret_cast<uintptr_t>(x) | reinterpret_cast<uintptr_t>(y)) % (4 * sizeof(T)))
+bool norm_aligned(const dt_norm_shape &norm, std::initializer_list<const T *> pointers) {
+  uintptr_t bits = 0;
+  for (const T *p : pointers) bits |= reinterpret_cast<uintptr_t>(p);
+  return bits % (static_cast<size_t>(norm_vector(norm)) * sizeof(T)) == 0;
+}
+
+// y = SiLU(GroupNorm(x)) for x and y [N, pixels, C] of float or bfloat16; y is rounded once.
+// normalisers [N, groups] are for group_norm_backward. What norm_takes refuses is an error, and
+// memory that is not aligned to four elements where a group has a multiple of four. y may be x.
+template <class T>
+int group_norm(const dt_norm_shape &norm, const T *x, const float *weight, const float *bias,
+               void *workspace, Normaliser *normalisers, T *y, Stream stream) {
+  if (!norm_takes(norm) || !norm_aligned(norm, {x, static_cast<const T *>(y)}))
     return kInvalidValue;
-  return start_group_norm_silu<T, 4>(x, weight, bias, n, pixels, channels, groups, eps, workspace,
-                                     y, stream);
+  if (norm.n == 0 || norm.pixels == 0) return 0;
+  return (norm_vector(norm) == 4
+              ? start_group_norm<T, 4>
+              : start_group_norm<T, 1>)(norm, x, weight, bias, workspace, normalisers, y, stream);
+}
+
+// The gradients of what group_norm took, from dy, that of its result: dx is rounded once. dx may be
+// x or dy. Of no values dweight and dbias are not written.
+template <class T>
+int group_norm_backward(const dt_norm_shape &norm, const T *x, const T *dy, const float *weight,
+                        const float *bias, const Normaliser *normalisers, void *workspace, T *dx,
+                        float *dweight, float *dbias, Stream stream) {
+  if (!norm_takes(norm) || !norm_aligned(norm, {x, dy, static_cast<const T *>(dx)}))
+    return kInvalidValue;
+  if (norm.n == 0 || norm.pixels == 0) return 0;
+  return (norm_vector(norm) == 4 ? start_group_norm_backward<T, 4>
+                                 : start_group_norm_backward<T, 1>)(norm, x, dy, weight, bias,
+                                                                    normalisers, workspace, dx,
+                                                                    dweight, dbias, stream);
 }
 
 }  // namespace dt

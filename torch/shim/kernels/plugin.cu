@@ -23,24 +23,40 @@ int chances(uint8_t *out, int64_t n, double probability, uint64_t seed, uint32_t
                           of(stream));
 }
 
-int64_t group_norm_workspace(int64_t n, int64_t pixels, int32_t channels, int32_t groups) {
-  return dt::group_norm_workspace(n, pixels, channels, groups);
+int64_t group_norm_workspace(const dt_norm_shape *norm, int32_t backward) {
+  return dt::group_norm_workspace(*norm, backward != 0);
 }
 
 template <class T>
-int norm(const void *x, const float *weight, const float *bias, int64_t n, int64_t pixels,
-         int32_t channels, int32_t groups, float eps, void *workspace, void *y, void *stream) {
-  return dt::group_norm_silu(static_cast<const T *>(x), weight, bias, n, pixels, channels, groups,
-                             eps, workspace, static_cast<T *>(y), of(stream));
+int norm(const dt_norm_shape &norm, const void *x, const float *weight, const float *bias,
+         void *workspace, float *normalisers, void *y, void *stream) {
+  return dt::group_norm(norm, static_cast<const T *>(x), weight, bias, workspace,
+                        reinterpret_cast<dt::Normaliser *>(normalisers), static_cast<T *>(y),
+                        of(stream));
 }
 
-int group_norm_silu(int32_t half, const void *x, const float *weight, const float *bias, int64_t n,
-                    int64_t pixels, int32_t channels, int32_t groups, float eps, void *workspace,
-                    void *y, void *stream) {
-  return half
-             ? norm<dt::bfloat16>(x, weight, bias, n, pixels, channels, groups, eps, workspace, y,
-                                  stream)
-             : norm<float>(x, weight, bias, n, pixels, channels, groups, eps, workspace, y, stream);
+int group_norm(const dt_norm_shape *shape, int32_t half, const void *x, const float *weight,
+               const float *bias, void *workspace, float *normalisers, void *y, void *stream) {
+  return (half ? norm<dt::bfloat16> : norm<float>)(*shape, x, weight, bias, workspace, normalisers,
+                                                   y, stream);
+}
+
+template <class T>
+int norm_backward(const dt_norm_shape &norm, const void *x, const void *dy, const float *weight,
+                  const float *bias, const float *normalisers, void *workspace, void *dx,
+                  float *dweight, float *dbias, void *stream) {
+  return dt::group_norm_backward(norm, static_cast<const T *>(x), static_cast<const T *>(dy),
+                                 weight, bias,
+                                 reinterpret_cast<const dt::Normaliser *>(normalisers), workspace,
+                                 static_cast<T *>(dx), dweight, dbias, of(stream));
+}
+
+int group_norm_backward(const dt_norm_shape *shape, int32_t half, const void *x, const void *dy,
+                        const float *weight, const float *bias, const float *normalisers,
+                        void *workspace, void *dx, float *dweight, float *dbias, void *stream) {
+  return (half ? norm_backward<dt::bfloat16> : norm_backward<float>)(*shape, x, dy, weight, bias,
+                                                                     normalisers, workspace, dx,
+                                                                     dweight, dbias, stream);
 }
 
 }  // namespace
@@ -50,5 +66,6 @@ void dt_plugin_fill_kernels(dt_plugin *out) {
   out->integers = integers;
   out->chances = chances;
   out->group_norm_workspace = group_norm_workspace;
-  out->group_norm_silu = group_norm_silu;
+  out->group_norm = group_norm;
+  out->group_norm_backward = group_norm_backward;
 }

@@ -421,6 +421,7 @@ void groups() {
 }  // namespace
 
 void kernels();  // in kernels.cpp
+void norms();    // in norms.cpp
 void modes();    // in modes.cpp
 void streams();  // in streams.cpp
 
@@ -441,6 +442,7 @@ int main() {
     CHECK(dt_live_tensors() == 0);
   }
   kernels();
+  norms();
   modes();
   streams();
   std::puts("shim_asan_test: ok");

@@ -155,9 +155,15 @@ std::string describe(const Case &c) {
          std::to_string(c.channels) + ", " + std::to_string(c.groups) + " groups";
 }
 
-// What libtorch makes of group_norm and silu in float64. x and the result are [N, H, W, C].
-std::vector<double> composition(const Case &c, const std::vector<float> &x,
-                                const std::vector<float> &weight, const std::vector<float> &bias) {
+// What libtorch makes of group_norm and silu in float64, and of the gradients, from dy, that of the
+// result. All but those of the weights are [N, H, W, C].
+struct Composition {
+  std::vector<double> y, dx, dweight, dbias;
+};
+
+Composition composition(const Case &c, bool silu, const std::vector<float> &x,
+                        const std::vector<float> &weight, const std::vector<float> &bias,
+                        const std::vector<float> &dy) {
   const int64_t pixels = c.h * c.w, channels = c.channels;
   std::vector<double> planes(x.size());
   const auto each = [&](auto f) {
@@ -167,39 +173,89 @@ std::vector<double> composition(const Case &c, const std::vector<float> &x,
           f(static_cast<size_t>((n * channels + k) * pixels + p),
             static_cast<size_t>((n * pixels + p) * channels + k));
   };
-  each([&](size_t plane, size_t image) { planes[plane] = x[image]; });
   const auto tensor = [](const std::vector<double> &v, std::vector<int64_t> dims) {
     dt_out o{};
     OK(dt_from_host(v.data(), static_cast<int64_t>(v.size() * sizeof(double)), DT_FLOAT64, -1,
                     dims.data(), static_cast<int32_t>(dims.size()), &o));
     return o.t;
   };
-  const dt_tensor in = tensor(planes, {c.n, channels, c.h, c.w}),
+  const auto image = [&](const std::vector<float> &v) {
+    each([&](size_t plane, size_t image) { planes[plane] = v[image]; });
+    return tensor(planes, {c.n, channels, c.h, c.w});
+  };
+  const auto read = [](dt_tensor t, size_t n) {
+    std::vector<double> v(n);
+    OK(dt_to_host(t, v.data(), static_cast<int64_t>(n * sizeof(double))));
+    return v;
+  };
+  const auto read_image = [&](dt_tensor t) {
+    planes = read(t, x.size());
+    std::vector<double> v(x.size());
+    each([&](size_t plane, size_t image) { v[image] = planes[plane]; });
+    return v;
+  };
+  const dt_tensor in = image(x), grad = image(dy),
                   w = tensor({weight.begin(), weight.end()}, {channels}),
                   b = tensor({bias.begin(), bias.end()}, {channels});
-  dt_out norm{}, out{};
-  OK(dt_group_norm(0, in, c.groups, w, b, kEps, &norm));
-  OK(dt_silu(0, norm.t, &out));
-  OK(dt_to_host(out.t, planes.data(), static_cast<int64_t>(planes.size() * sizeof(double))));
-  dt_tensor ts[] = {in, w, b, norm.t, out.t};
-  dt_free_many(ts, 5);
-  std::vector<double> result(x.size());
-  each([&](size_t plane, size_t image) { result[image] = planes[plane]; });
+  for (dt_tensor t : {in, w, b}) OK(dt_set_requires_grad(t, 1));
+  dt_out norm{}, out{}, product{}, sum{}, dx{}, dw{}, db{};
+  OK(dt_group_norm(DT_MODE_GRAD, in, c.groups, w, b, kEps, &norm));
+  if (silu)
+    OK(dt_silu(DT_MODE_GRAD, norm.t, &out));
+  else
+    OK(dt_clone(DT_MODE_GRAD, norm.t, &out));
+  OK(dt_mul(DT_MODE_GRAD, out.t, grad, &product));
+  OK(dt_sum(DT_MODE_GRAD, product.t, &sum));
+  OK(dt_backward(0, sum.t));
+  OK(dt_grad(in, &dx));
+  OK(dt_grad(w, &dw));
+  OK(dt_grad(b, &db));
+  Composition result{read_image(out.t), read_image(dx.t), read(dw.t, weight.size()),
+                     read(db.t, bias.size())};
+  dt_tensor ts[] = {in, grad, w, b, norm.t, out.t, product.t, sum.t, dx.t, dw.t, db.t};
+  dt_free_many(ts, 11);
   return result;
 }
 
+// What the kernels make of the same.
 template <class T>
-std::vector<T> norm(const Case &c, const std::vector<T> &x, const std::vector<float> &weight,
-                    const std::vector<float> &bias, bool in_place = false) {
-  Memory<T> in(x), out(x.size());
-  Memory<float> w(weight), b(bias);
-  const int64_t pixels = c.h * c.w;
-  Memory<char> workspace(
-      static_cast<size_t>(dt::group_norm_workspace(c.n, pixels, c.channels, c.groups)));
-  T *to = in_place ? in.get() : out.get();
-  CHECK(!dt::group_norm_silu(in.get(), w.get(), b.get(), c.n, pixels, c.channels, c.groups, kEps,
-                             workspace.get(), to, {}));
-  return in_place ? in.read() : out.read();
+struct Kernels {
+  std::vector<T> y, dx;
+  std::vector<float> dweight, dbias;
+};
+
+// same for whatever of a kernel's results is compared bit for bit.
+template <class T>
+bool same(const Kernels<T> &a, const Kernels<T> &b) {
+  return same(a.y, b.y) && same(a.dx, b.dx) && same(a.dweight, b.dweight) && same(a.dbias, b.dbias);
+}
+
+template <class T>
+Kernels<T> norm(const Case &c, bool silu, const std::vector<T> &x, const std::vector<float> &weight,
+                const std::vector<float> &bias, const std::vector<T> &dy, bool in_place = false) {
+  const dt_norm_shape shape{c.n, c.h * c.w, c.channels, c.groups, kEps, silu};
+  Memory<T> in(x), in_again(x), grads(dy), out(x.size()), dx(x.size());
+  Memory<float> w(weight), b(bias), dw(weight.size()), db(bias.size());
+  Memory<dt::Normaliser> normalisers(static_cast<size_t>(c.n * c.groups));
+  Memory<char> workspace(static_cast<size_t>(dt::group_norm_workspace(shape, false))),
+      more(static_cast<size_t>(dt::group_norm_workspace(shape, true)));
+  Memory<T> &to = in_place ? in : out, &back = in_place ? grads : dx;
+  CHECK(!dt::group_norm(shape, in.get(), w.get(), b.get(), workspace.get(), normalisers.get(),
+                        to.get(), {}));
+  CHECK(!dt::group_norm_backward(shape, in_again.get(), grads.get(), w.get(), b.get(),
+                                 normalisers.get(), more.get(), back.get(), dw.get(), db.get(),
+                                 {}));
+  return {to.read(), back.read(), dw.read(), db.read()};
+}
+
+// Fails where a result is further off than limit, relative to the larger of scale and the value.
+void close(const Case &c, const char *what, const std::vector<float> &got,
+           const std::vector<double> &want, double limit, double scale = 1) {
+  for (size_t i = 0; i < want.size(); i++)
+    if (!(std::fabs(got[i] - want[i]) <= limit * std::fmax(scale, std::fabs(want[i]))))
+      fail_at(__FILE__, __LINE__,
+              describe(c) + ": element " + std::to_string(i) + " of " + what + " is " +
+                  std::to_string(got[i]) + ", want " + std::to_string(want[i]));
 }
 
 void group_norm() {
@@ -209,6 +265,16 @@ void group_norm() {
     std::vector<float> v(static_cast<size_t>(n));
     for (float &x : v) x = mean + deviation * normal(generator);
     return v;
+  };
+  const auto rounded = [](const std::vector<float> &v) {
+    std::vector<dt::bfloat16> r;
+    for (float x : v) r.emplace_back(x);
+    return r;
+  };
+  const auto widened = [](const std::vector<dt::bfloat16> &v) {
+    std::vector<float> r;
+    for (auto x : v) r.push_back(static_cast<float>(x));
+    return r;
   };
   for (const Case &c : {
            Case{2, 8, 8, 128, 32}, Case{1, 7, 5, 256, 32}, Case{2, 3, 3, 512, 32},
@@ -223,58 +289,68 @@ void group_norm() {
            Case{2, 39, 41, 128, 32},        // several chunks, the last not full
            Case{1, 65, 67, 96, 32},         // more chunks than a warp has threads
            Case{2, 16, 16, 128, 32, 1000},  // a large mean
-       }) {
-    // bfloat16 must be what x can be: then both types get the same numbers.
-    std::vector<dt::bfloat16> half;
-    for (float x : numbers(c.n * c.h * c.w * c.channels, c.mean, 1)) half.emplace_back(x);
-    if (c.mean == 1000)  // where bfloat16 has steps of 4
-      for (size_t i = 0; i < half.size(); i++) half[i] = dt::bfloat16(1000.f + 4.f * (i % 3));
-    std::vector<float> x;
-    for (auto h : half) x.push_back(static_cast<float>(h));
-    const auto weight = numbers(c.channels, 1, 0.3f), bias = numbers(c.channels, 0, 0.5f);
+       })
+    for (bool silu : {true, false}) {
+      // bfloat16 must be what x and dy can be: then both types get the same numbers.
+      const auto half = [&] {
+        auto v = rounded(numbers(c.n * c.h * c.w * c.channels, c.mean, 1));
+        if (c.mean == 1000)  // where bfloat16 has steps of 4
+          for (size_t i = 0; i < v.size(); i++) v[i] = dt::bfloat16(1000.f + 4.f * (i % 3));
+        return v;
+      }();
+      const auto half_grads = rounded(numbers(static_cast<int64_t>(half.size()), 0, 1));
+      const auto x = widened(half), dy = widened(half_grads);
+      const auto weight = numbers(c.channels, 1, 0.3f), bias = numbers(c.channels, 0, 0.5f);
 
-    const auto want = composition(c, x, weight, bias);
-    const auto got = in_orders([&] { return norm(c, x, weight, bias); });
-    // Rounding the mean alone moves a result by that part of it, in deviations.
-    const double unit = c.mean == 1000 ? 1000 * 0x1p-24 : 0, limit = 1e-6 + 2 * unit;
-    for (size_t i = 0; i < want.size(); i++)
-      if (!(std::fabs(got[i] - want[i]) <= limit * std::fmax(1, std::fabs(want[i]))))
-        fail_at(__FILE__, __LINE__,
-                describe(c) + ": element " + std::to_string(i) + " is " + std::to_string(got[i]) +
-                    ", want " + std::to_string(want[i]));
+      const auto want = composition(c, silu, x, weight, bias, dy);
+      const auto got = in_orders([&] { return norm(c, silu, x, weight, bias, dy); });
+      // Rounding the mean alone moves a result by that part of it, in deviations.
+      const double unit = c.mean == 1000 ? 1000 * 0x1p-24 : 0, limit = 1e-6 + 2 * unit;
+      close(c, "y", got.y, want.y, limit);
+      // Gradients are multiplied by 1 / deviation. What is rounded when as many terms are summed
+      // adds up like the steps of a walk.
+      const double terms = std::sqrt(static_cast<double>(c.n * c.h * c.w));
+      close(c, "dx", got.dx, want.dx, limit);
+      close(c, "dweight", got.dweight, want.dweight, limit, terms);
+      close(c, "dbias", got.dbias, want.dbias, limit, terms);
 
-    const auto got_half = in_orders([&] { return norm(c, half, weight, bias); });
-    std::vector<dt::bfloat16> rounded;
-    for (float y : got) rounded.emplace_back(y);
-    if (!same(got_half, rounded))
-      fail_at(__FILE__, __LINE__, describe(c) + ": bfloat16 is not the float32 result, rounded");
+      const auto got_half =
+          in_orders([&] { return norm(c, silu, half, weight, bias, half_grads); });
+      if (!same(got_half,
+                {rounded(got.y), rounded(got.dx), std::vector<float>(got.dweight), got.dbias}))
+        fail_at(__FILE__, __LINE__, describe(c) + ": bfloat16 is not the float32 result, rounded");
 
-    if (!same(norm(c, x, weight, bias, true), got))
-      fail_at(__FILE__, __LINE__, describe(c) + ": in place");
-    const auto sample = static_cast<std::ptrdiff_t>(x.size()) / c.n;
-    Case alone = c;
-    alone.n = 1;
-    const std::vector<float> last(x.end() - sample, x.end());
-    const std::vector<float> got_last(got.end() - sample, got.end());
-    if (!same(norm(alone, last, weight, bias), got_last))
-      fail_at(__FILE__, __LINE__, describe(c) + ": the last sample alone differs");
-  }
+      if (!same(norm(c, silu, x, weight, bias, dy, true), got))
+        fail_at(__FILE__, __LINE__, describe(c) + ": in place");
+      const auto sample = static_cast<std::ptrdiff_t>(x.size()) / c.n;
+      Case alone = c;
+      alone.n = 1;
+      const auto last = [&](const std::vector<float> &v) {
+        return std::vector<float>(v.end() - sample, v.end());
+      };
+      const auto got_last = norm(alone, silu, last(x), weight, bias, last(dy));
+      if (!same(got_last.y, last(got.y)) || !same(got_last.dx, last(got.dx)))
+        fail_at(__FILE__, __LINE__, describe(c) + ": the last sample alone differs");
+    }
 
   Memory<float> some(64);
-  const auto refused = [&](int64_t n, int channels, int groups, float *x) {
-    return dt::group_norm_silu(x, nullptr, nullptr, n, 4, channels, groups, kEps, nullptr, x, {}) ==
-           dt::kInvalidValue;
+  const auto run = [&](int64_t n, int64_t pixels, int channels, int groups, float *x) {
+    const dt_norm_shape shape{n, pixels, channels, groups, kEps, true};
+    const int forward = dt::group_norm(shape, x, nullptr, nullptr, nullptr, nullptr, x, {});
+    CHECK(forward == dt::group_norm_backward(shape, x, x, nullptr, nullptr, nullptr, nullptr, x,
+                                             nullptr, nullptr, {}));
+    CHECK((dt::group_norm_workspace(shape, false) < 0) == (forward && x == some.get()));
+    return forward;
   };
-  CHECK(refused(1, 33, 32, some.get()));
-  CHECK(refused(1, 16, 32, some.get()));
-  CHECK(refused(1, 32, 0, some.get()));
-  CHECK(refused(65536, 128, 32, some.get()));
-  CHECK(refused(1, 257, 1, some.get()) && refused(1, 1028, 1, some.get()));
-  CHECK(refused(1, 128, 32, some.get() + 1));
-  CHECK(!dt::group_norm_silu<float>(nullptr, nullptr, nullptr, 0, 4, 32, 32, kEps, nullptr, nullptr,
-                                    {}));
-  CHECK(!dt::group_norm_silu<float>(nullptr, nullptr, nullptr, 4, 0, 32, 32, kEps, nullptr, nullptr,
-                                    {}));
+  const int refused = dt::kInvalidValue;
+  CHECK(run(1, 4, 33, 32, some.get()) == refused);
+  CHECK(run(1, 4, 16, 32, some.get()) == refused);
+  CHECK(run(1, 4, 32, 0, some.get()) == refused);
+  CHECK(run(65536, 4, 128, 32, some.get()) == refused);
+  CHECK(run(1, 4, 257, 1, some.get()) == refused);
+  CHECK(run(1, 4, 1028, 1, some.get()) == refused);
+  CHECK(run(1, 4, 128, 32, some.get() + 1) == refused);
+  CHECK(run(0, 4, 32, 32, nullptr) == 0 && run(4, 0, 32, 32, nullptr) == 0);
 }
 
 #ifndef __CUDACC__
