@@ -37,7 +37,7 @@ type AutoencoderKL struct {
 	sha256 string // hex, of the file the weights are in
 	notes  []string
 
-	channelsLast bool // memory order of activations, see As
+	channelsLast bool // memory order of activations
 }
 
 // New makes a model of zeros on the scope's device: call [AutoencoderKL.Init] or load weights next.
@@ -55,7 +55,7 @@ func build(s *torch.Scope, cfg Config) *AutoencoderKL {
 	return &AutoencoderKL{
 		Encoder: newEncoder(s, cfg), Decoder: newDecoder(s, cfg),
 		QuantConv: nn.NewConv2d(s, 2*c, 2*c, 1, 1, 0), PostQuantConv: nn.NewConv2d(s, c, c, 1, 1, 0),
-		cfg: cfg,
+		cfg: cfg, channelsLast: channelsLast(s, torch.Float32),
 	}
 }
 
@@ -98,7 +98,7 @@ func (m *AutoencoderKL) Close() { nn.Close(m) }
 // [N, 3, H, W] in [-1, 1], each [N, C, h, w]. H and W are multiples of Config().Downsample().
 func (m *AutoencoderKL) Encode(s *torch.Scope, x *torch.Tensor) (mean, logvar *torch.Tensor) {
 	return posterior(s, s.Sub(func(s *torch.Scope) *torch.Tensor {
-		return m.QuantConv.Forward(s, m.Encoder.Forward(s, m.input(s, x)))
+		return s.Contiguous(m.QuantConv.Forward(s, m.Encoder.Forward(s, m.input(s, x))))
 	}))
 }
 
@@ -112,7 +112,7 @@ func posterior(s *torch.Scope, moments *torch.Tensor) (mean, logvar *torch.Tenso
 // limited to it.
 func (m *AutoencoderKL) Decode(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 	return s.Sub(func(s *torch.Scope) *torch.Tensor {
-		return m.Decoder.Forward(s, m.PostQuantConv.Forward(s, m.input(s, z)))
+		return s.Contiguous(m.Decoder.Forward(s, m.PostQuantConv.Forward(s, m.input(s, z))))
 	})
 }
 

@@ -50,7 +50,7 @@ func TestAs(t *testing.T) {
 	} {
 		live := torch.Live()
 		mean, logvar := moments(func(s *torch.Scope) *AutoencoderKL {
-			as := m.As(s, c.dtype, c.channelsLast)
+			as := m.as(s, c.dtype, c.channelsLast)
 			if as.WeightsSHA256() != m.WeightsSHA256() || as.Config().ScalingFactor != m.Config().ScalingFactor ||
 				!slices.Equal(as.Notes(), m.Notes()) {
 				t.Error("not the same model")

@@ -266,6 +266,9 @@ func (in *encodeInput) checkRoom(e *env) (latents string, err error) {
 func (in *encodeInput) describe(e *env, o *encodeOptions) {
 	l := &in.encode
 	e.printf("device  %s, %s, %s", describeDevice(in.device), l.Precision, plural(l.NumWorkers, "decoder"))
+	if note := precisionNote(l.Precision, in.device, "latents"); note != "" {
+		e.item("", note)
+	}
 	crop := l.ImageSize.String() + " pixels"
 	if o.encode.ImageSize == (picture.Size{}) {
 		crop += " (the autoencoder's size)"

@@ -55,7 +55,7 @@ func TestPrecisionNote(t *testing.T) {
 		{nn.TF32, torch.CUDA(0), true}, {nn.FP32, torch.CUDA(0), false}, {nn.BF16, torch.CUDA(0), false},
 		{nn.TF32, torch.CPU, false},
 	} {
-		note := precisionNote(c.p, c.dev)
+		note := precisionNote(c.p, c.dev, "pictures")
 		if (note != "") != c.some || c.some && !strings.Contains(note, "--precision bf16") {
 			t.Errorf("%s on %s: %q", c.p, c.dev, note)
 		}

@@ -16,18 +16,19 @@ import (
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
-// precisionNote is what somebody who leaves a GPU its default should know, "" where that is nothing.
-func precisionNote(p nn.Precision, dev torch.Device) string {
+// precisionNote is what somebody who leaves a GPU its default should know, "" where that is nothing. The results are
+// pictures or latents.
+func precisionNote(p nn.Precision, dev torch.Device, results string) string {
 	if p != nn.TF32 || !dev.IsCUDA() {
 		return ""
 	}
-	return "--precision bf16 takes less time and memory, and pictures differ slightly"
+	return fmt.Sprintf("--precision bf16 takes less time and memory, and %s differ slightly", results)
 }
 
 // describe prints what is used, before the work starts.
 func (o *sampleOptions) describe(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) {
 	e.printf("device  %s, %s", describeDevice(p.Device()), p.Precision())
-	if note := precisionNote(p.Precision(), p.Device()); note != "" {
+	if note := precisionNote(p.Precision(), p.Device(), "pictures"); note != "" {
 		e.item("", note)
 	}
 	found, notes := p.Found()

@@ -6,7 +6,6 @@ import (
 
 	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/torch"
-	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/vae"
 )
 
@@ -36,12 +35,6 @@ func (p Pictures) Images() []image.Image {
 		images[i], _ = sheet.FromRGB(p.Pix[i*size:(i+1)*size], p.Width, p.Height) // fails for another size alone
 	}
 	return images
-}
-
-// Decoder returns v as it decodes in a precision. What is cast belongs to s. Its order of memory is row-major on CUDA
-// too: channels last make convolutions faster there, but norms slower by more.
-func Decoder(s *torch.Scope, v *vae.AutoencoderKL, p nn.Precision) *vae.AutoencoderKL {
-	return v.As(s, p.DType(), false)
 }
 
 // Decode turns scaled latents [n, C, I, J] into n pictures, rounded as [vae.RGB] does. It computes in the type of v.

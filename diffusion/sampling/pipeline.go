@@ -95,7 +95,7 @@ func Open(dev torch.Device, ckpt string, o Options) (*Pipeline, error) {
 // cast brings the weights of both models to the type of the precision.
 func (p *Pipeline) cast() error {
 	return torch.Run(p.dev, func(s *torch.Scope) error {
-		model, decoder := p.model.As(s, p.precision.DType()), Decoder(s, p.vae, p.precision)
+		model, decoder := p.model.As(s, p.precision.DType()), p.vae.As(s, p.precision.DType())
 		take(model, p.model)
 		take(decoder, p.vae)
 		p.model, p.vae = model, decoder

@@ -96,7 +96,7 @@ func TestPipelineInPrecision(t *testing.T) {
 		if p.Precision() != want {
 			t.Errorf("%q: the precision is %s", precision, p.Precision())
 		}
-		weights := []*torch.Tensor{p.vae.QuantConv.Weight, p.vae.Decoder.ConvNormOut.Weight}
+		weights := []*torch.Tensor{p.vae.QuantConv.Weight, p.vae.Decoder.ConvOut.Weight}
 		for _, tensor := range append(weights, p.model.XEmbedder.Proj.Weight) {
 			if tensor.DType() != want.DType() {
 				t.Errorf("%q: a weight is %v", precision, tensor)
@@ -169,7 +169,7 @@ func TestPreviewInPrecision(t *testing.T) {
 		exact, narrow := draw(torch.Float32, nn.FP32), draw(torch.Float32, nn.BF16)
 		m.SetPrecision(torch.Float32)
 		latents := latentsOf(t, s, m.As(s, torch.BFloat16), p.Request)
-		byHand, err := Decode(context.Background(), s, v.As(s, torch.BFloat16, false), latents, 0.5)
+		byHand, err := Decode(context.Background(), s, v.As(s, torch.BFloat16), latents, 0.5)
 		if err != nil || string(byHand.Pix) != narrow {
 			t.Errorf("not what both models in bfloat16 draw, error %v", err)
 		}

@@ -114,5 +114,5 @@ func (p *Preview) Draw(ctx context.Context, s *torch.Scope, model *dit.DiT, v *v
 	if err != nil {
 		return Pictures{}, err
 	}
-	return Decode(ctx, s, Decoder(s, v, precision), z, scalingFactor)
+	return Decode(ctx, s, v.As(s, precision.DType()), z, scalingFactor)
 }

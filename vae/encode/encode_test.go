@@ -347,6 +347,8 @@ func TestErrors(t *testing.T) {
 				picture.Square(16), other.OutDir
 		}),
 			"choose another folder"},
+		"another precision": {change(func(o *Options) { o.Precision, o.OutDir = nn.BF16, other.OutDir }),
+			"made with precision fp32, this plan has bf16"},
 		"a file in the way": {change(func(o *Options) { o.OutDir = filepath.Join(other.OutDir, latents.ManifestName) }),
 			"not a directory"},
 	} {

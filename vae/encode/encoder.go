@@ -63,7 +63,7 @@ func (e *encoder) run(ctx context.Context, w *latents.Writer) (err error) {
 	}()
 	e.last = time.Now()
 	return torch.Run(e.VAE.Device(), func(s *torch.Scope) error {
-		e.model = Encoder(s, e.VAE, e.Precision)
+		e.model = e.VAE.As(s, e.Precision.DType())
 		return e.encode(ctx, e.Precision.Scope(s.NoGrad()), w, deliveries, taken)
 	})
 }
@@ -243,13 +243,6 @@ func (e *encoder) moments(s *torch.Scope, x *torch.Tensor) []float32 {
 		out = Moments(s, e.VAE, x)
 	}
 	return out
-}
-
-// Encoder returns v as it encodes in a precision. What is cast belongs to s. CUDA's convolutions of 16-bit numbers want
-// NHWC order.
-func Encoder(s *torch.Scope, v *vae.AutoencoderKL, p nn.Precision) *vae.AutoencoderKL {
-	dtype := p.DType()
-	return v.As(s, dtype, dtype != torch.Float32 && s.Device().IsCUDA())
 }
 
 // Moments returns mean and log variance [N, 2C, h, w] of the latents of x [N, 3, H, W], unscaled, in host memory.

@@ -141,7 +141,7 @@ func inPrecision(model *vae.AutoencoderKL, precision nn.Precision, f func(r reco
 	}
 	return torch.Run(model.Device(), func(s *torch.Scope) error {
 		s = precision.Scope(s.NoGrad())
-		return f(reconstructor{s, model.As(s, precision.DType(), false)})
+		return f(reconstructor{s, model.As(s, precision.DType())})
 	})
 }
 

@@ -63,7 +63,7 @@ func (j *Job) Sample(ctx context.Context) (f Figures, err error) {
 func (j *Job) Encode(ctx context.Context) (f Figures, err error) {
 	pix, size := j.pixels(j.Batch), j.ImageSize
 	err = j.coding(func(s *torch.Scope, v *vae.AutoencoderKL) error {
-		v = encode.Encoder(s, v, j.Precision)
+		v = v.As(s, j.Precision.DType())
 		rounds, err := j.measure(ctx, s, j.eachStep(ctx, s, func(s *torch.Scope) error {
 			encode.Moments(s, v, vae.Pixels(s, pix, j.Batch, size.Height, size.Width))
 			return nil
@@ -81,7 +81,7 @@ func (j *Job) Encode(ctx context.Context) (f Figures, err error) {
 func (j *Job) Decode(ctx context.Context) (f Figures, err error) {
 	size := j.ImageSize
 	err = j.coding(func(s *torch.Scope, v *vae.AutoencoderKL) error {
-		v, cfg := sampling.Decoder(s, v, j.Precision), v.Config()
+		v, cfg := v.As(s, j.Precision.DType()), v.Config()
 		z := s.PhiloxNormal(1, philox.TagStartNoise, s.Zeros(torch.Int64, 1), s.Arange(j.Batch, torch.Int64),
 			cfg.LatentChannels, size.Height/cfg.Downsample(), size.Width/cfg.Downsample())
 		rounds, err := j.measure(ctx, s, j.eachStep(ctx, s, func(s *torch.Scope) error {
