@@ -21,6 +21,7 @@ typedef struct dt_generator_s *dt_generator;
 typedef struct dt_adamw_s *dt_adamw;
 typedef struct dt_feed_s *dt_feed;
 typedef struct dt_pace_s *dt_pace;
+typedef struct dt_readback_s *dt_readback;
 typedef struct dt_store_s *dt_store;
 typedef struct dt_group_s *dt_group;
 typedef struct dt_graph_s *dt_graph;
@@ -161,6 +162,13 @@ DT_API dt_error *dt_feed_send(dt_feed f);
 DT_API dt_error *dt_pace_new(dt_device dev, int32_t ahead, dt_pace *out);
 DT_API void dt_pace_free(dt_pace p);
 DT_API dt_error *dt_pace_step(dt_pace p);
+/* A readback copies tensors of at most nbytes to the host; two may be on their way. dt_readback_wait
+ * gives the bytes of the one that was started first; they stay until the second start that follows.
+ * dt_readback_free waits for what is on its way. */
+DT_API dt_error *dt_readback_new(dt_device dev, int64_t nbytes, dt_readback *out);
+DT_API void dt_readback_free(dt_readback r);
+DT_API dt_error *dt_readback_start(dt_readback r, dt_tensor t);
+DT_API dt_error *dt_readback_wait(dt_readback r, const void **out_p, int64_t *out_nbytes);
 
 /* AdamW with gradient clipping and an exponential moving average over flat buffers. */
 typedef struct {

@@ -99,6 +99,14 @@ static __typeof__(&dt_pace_free) p_dt_pace_free;
 void dt_pace_free(dt_pace p) { p_dt_pace_free(p); }
 static __typeof__(&dt_pace_step) p_dt_pace_step;
 dt_error *dt_pace_step(dt_pace p) { return p_dt_pace_step(p); }
+static __typeof__(&dt_readback_new) p_dt_readback_new;
+dt_error *dt_readback_new(dt_device dev, int64_t nbytes, dt_readback *out) { return p_dt_readback_new(dev, nbytes, out); }
+static __typeof__(&dt_readback_free) p_dt_readback_free;
+void dt_readback_free(dt_readback r) { p_dt_readback_free(r); }
+static __typeof__(&dt_readback_start) p_dt_readback_start;
+dt_error *dt_readback_start(dt_readback r, dt_tensor t) { return p_dt_readback_start(r, t); }
+static __typeof__(&dt_readback_wait) p_dt_readback_wait;
+dt_error *dt_readback_wait(dt_readback r, const void **out_p, int64_t *out_nbytes) { return p_dt_readback_wait(r, out_p, out_nbytes); }
 static __typeof__(&dt_adamw_new) p_dt_adamw_new;
 dt_error *dt_adamw_new(const dt_tensor *params, int32_t n, const int64_t *offsets, const int64_t *buckets, int32_t n_buckets, int64_t total, dt_adamw_config cfg, dt_group group, int32_t plain, dt_adamw *out) { return p_dt_adamw_new(params, n, offsets, buckets, n_buckets, total, cfg, group, plain, out); }
 static __typeof__(&dt_adamw_free) p_dt_adamw_free;
@@ -377,6 +385,10 @@ static const struct {
     {"dt_pace_new", (void **)&p_dt_pace_new},
     {"dt_pace_free", (void **)&p_dt_pace_free},
     {"dt_pace_step", (void **)&p_dt_pace_step},
+    {"dt_readback_new", (void **)&p_dt_readback_new},
+    {"dt_readback_free", (void **)&p_dt_readback_free},
+    {"dt_readback_start", (void **)&p_dt_readback_start},
+    {"dt_readback_wait", (void **)&p_dt_readback_wait},
     {"dt_adamw_new", (void **)&p_dt_adamw_new},
     {"dt_adamw_free", (void **)&p_dt_adamw_free},
     {"dt_adamw_last_backward", (void **)&p_dt_adamw_last_backward},

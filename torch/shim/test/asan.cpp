@@ -309,6 +309,24 @@ void feeds() {
   release({x.t});
 }
 
+void readbacks() {
+  dt_readback r = nullptr;
+  OK(dt_readback_new(kCPU, 12, &r));
+  const dt_tensor ts[] = {from({1, 2, 3}, {3}), from({4}, {1}), from({1, 2, 3, 4}, {4})};
+  const void *host = nullptr;
+  int64_t n = 0;
+  FAILS(dt_readback_wait(r, &host, &n), "start one first");
+  FAILS(dt_readback_start(r, ts[2]), "want at most 12");
+  OK(dt_readback_start(r, ts[0]));
+  OK(dt_readback_start(r, ts[1]));
+  FAILS(dt_readback_start(r, ts[1]), "wait for one first");
+  OK(dt_readback_wait(r, &host, &n));
+  CHECK(n == 12 && static_cast<const float *>(host)[2] == 3);
+  dt_readback_free(r);  // with one on its way
+  dt_readback_free(nullptr);
+  release({ts[0], ts[1], ts[2]});
+}
+
 // An optimizer in a group of one process, with a bucket for each of two parameters.
 void adamw_in_group(dt_group g) {
   dt_tensor ps[] = {from({1, -1}, {2}), from({5}, {1})};
@@ -438,6 +456,7 @@ int main() {
     adamw();
     random_numbers();
     feeds();
+    readbacks();
     groups();
     CHECK(dt_live_tensors() == 0);
   }

@@ -9,6 +9,7 @@
 
 #include "../dist.h"
 #include "../feed.h"
+#include "../readback.h"
 #undef CHECK  // of c10, which says nothing where it fails
 #include "check.h"
 
@@ -243,6 +244,28 @@ void feeds() {
   EXPECT("freed\nfreed\nfreed\n");
 }
 
+void readbacks() {
+  Gpus::events = 0;
+  set_finished(false);
+  {
+    dt::Readback r(kDevice, {named(1), named(2)}, copy);
+    const auto before = dt_counts();
+    r.start(on_gpu(named(3)));
+    r.start(on_gpu(named(4)));
+    // The current stream waits for nothing.
+    EXPECT(
+        "record 1 on 3\n7 waits for 1\ncopy 3 to 1 on 7, device 1\nrecord 2 on 7\n"
+        "record 3 on 3\n7 waits for 3\ncopy 4 to 2 on 7, device 1\nrecord 4 on 7\n");
+    CHECK(dt_counts().waits == before.waits && dt_counts().read_backs == before.read_backs + 2);
+    CHECK(*static_cast<const uint8_t *>(r.wait().const_data_ptr()) == 1);
+    EXPECT("the host waits for 2\n");
+    CHECK(dt_counts().waits == before.waits + 1);
+    CHECK(Gpus::current == 0 && Gpus::stream == kCurrent);
+  }
+  EXPECT("the host waits for 4\nfreed\nfreed\nfreed\nfreed\n");
+  set_finished(true);
+}
+
 void paces() {
   Gpus::events = 0;
   set_finished(false);
@@ -268,4 +291,5 @@ void streams() {
   collectives();
   feeds();
   paces();
+  readbacks();
 }
