@@ -137,7 +137,14 @@ func KL(s *torch.Scope, mean, logvar *torch.Tensor) *torch.Tensor {
 // training input is: (u/255 - 0.5) / 0.5.
 func Pixels(s *torch.Scope, rgb []uint8, n, height, width int) *torch.Tensor {
 	return s.Sub(func(s *torch.Scope) *torch.Tensor {
-		x := s.Contiguous(s.Permute(torch.From(s, rgb, n, height, width, 3), 0, 3, 1, 2))
+		return PixelsOf(s, torch.From(s, rgb, n, height, width, 3))
+	})
+}
+
+// PixelsOf is [Pixels] of images rgb [N, H, W, 3], Uint8, that are on the device.
+func PixelsOf(s *torch.Scope, rgb *torch.Tensor) *torch.Tensor {
+	return s.Sub(func(s *torch.Scope) *torch.Tensor {
+		x := s.Contiguous(s.Permute(rgb, 0, 3, 1, 2))
 		x = s.Div(s.To(x, torch.Float32), s.Full(255, torch.Float32))
 		return s.MulScalar(s.AddScalar(x, -0.5), 2)
 	})

@@ -58,6 +58,9 @@ type Options struct {
 	// LocalWorld of these processes are on this machine and share its cores; 0 means 1.
 	LocalWorld int
 
+	// behind lets the host work on the latents of a batch while the device makes those of the next one.
+	behind bool
+
 	// OnProgress, which may be nil, is called at the start, after each batch, and now and then while others work.
 	OnProgress func(Progress)
 	// Unlocked, which may be nil, is called where the file system of OutDir has no locks, so that processes cannot
@@ -201,7 +204,8 @@ func (o Options) WithDefaults() Options {
 		o.ImageSize = picture.Square(o.VAE.Config().SampleSize)
 	}
 	workers := 1
-	if o.VAE.Device().IsCUDA() {
+	if o.VAE.Device().IsCUDA() { // on the CPU it would only be later
+		o.behind = true
 		workers = max(1, runtime.GOMAXPROCS(0)/max(1, o.LocalWorld)-1)
 	}
 	o.BatchSize = cmp.Or(o.BatchSize, 32)

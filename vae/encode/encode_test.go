@@ -299,6 +299,69 @@ func TestStoppedRunContinuesToTheSameBytes(t *testing.T) {
 	}
 }
 
+// What the host does with a batch while the device has the next one changes nothing in the shards, also where pictures
+// are bad and where the source fails.
+func TestBehind(t *testing.T) {
+	for name, change := range map[string]func(*Options){
+		"whole":       func(*Options) {},
+		"one view":    func(o *Options) { o.Flip = "none" },
+		"float16":     func(o *Options) { o.Precision = nn.FP16 },
+		"bad skipped": func(o *Options) { o.Source, o.OnError = pictures{n: 21, bad: []int{2, 9, 10, 11, 20}}, "skip" },
+		"bad":         func(o *Options) { o.Source = pictures{n: 21, bad: []int{9}} },
+		"broken":      func(o *Options) { o.Source = pictures{n: 21, broken: 13} },
+	} {
+		made := func(behind bool) (contents map[string][]byte, seen []Progress, message string) {
+			o := testOptions(t, t.TempDir())
+			change(&o)
+			o.behind = behind
+			o.OnProgress = func(p Progress) {
+				p.WaitShare = 0
+				seen = append(seen, p)
+			}
+			live := torch.Live()
+			if _, err := Run(t.Context(), o); err != nil {
+				message = err.Error()
+			}
+			if n := torch.Live(); n != live {
+				t.Errorf("%s: %d tensors leaked", name, n-live)
+			}
+			return files(t, o.OutDir), seen, message
+		}
+		want, steps, message := made(false)
+		got, seen, gotMessage := made(true)
+		if gotMessage != message || (message != "") != (name == "bad" || name == "broken") {
+			t.Errorf("%s: error %q, want %q", name, gotMessage, message)
+		}
+		if len(got) != len(want) || len(want) == 0 {
+			t.Errorf("%s: %d files, want %d", name, len(got), len(want))
+		}
+		for file := range want {
+			if !bytes.Equal(got[file], want[file]) {
+				t.Errorf("%s: %s differs", name, file)
+			}
+		}
+		// In the order of shards that a run of one process takes.
+		if len(seen) != len(steps) || message == "" && seen[len(seen)-1] != steps[len(steps)-1] {
+			t.Errorf("%s: progress %v, want %v", name, seen, steps)
+		}
+	}
+}
+
+// TestCounters: a batch goes up once and its moments come back once.
+func TestCounters(t *testing.T) {
+	o := testOptions(t, t.TempDir())
+	before := torch.Counts()
+	if _, err := Run(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	got := torch.Counts().Sub(before)
+	const batches = 3 + 3 + 2 // of shards of 8, 8 and 5 pictures
+	if want := (torch.Traffic{Uploads: batches, ReadBacks: batches, Waits: got.Waits}); got != want ||
+		got.Waits > 0 && !o.VAE.Device().IsCUDA() {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	change := func(f func(*Options)) Options {
 		o := testOptions(t, t.TempDir())
@@ -437,6 +500,7 @@ func TestFloat16Overflow(t *testing.T) {
 	read := func(precision nn.Precision, want int) []float32 {
 		o := testOptions(t, t.TempDir())
 		o.VAE, o.Precision, o.DType = m, precision, "fp32"
+		o.behind = true // another batch has taken the place of the pictures by then
 		overflows := 0
 		o.OnProgress = func(p Progress) { overflows = p.Overflows }
 		if _, err := Run(t.Context(), o); err != nil {
