@@ -39,6 +39,8 @@ package torch
 // #cgo nocallback dt_gelu
 // #cgo noescape dt_gelu_erf
 // #cgo nocallback dt_gelu_erf
+// #cgo noescape dt_erfinv
+// #cgo nocallback dt_erfinv
 // #cgo noescape dt_clamp
 // #cgo nocallback dt_clamp
 // #cgo noescape dt_pow_scalar
@@ -388,6 +390,18 @@ func (s *Scope) GELUErf(a *Tensor) *Tensor {
 	runtime.KeepAlive(a)
 	if s.rec != nil {
 		s.note("GELUErf", []*Tensor{result}, a)
+	}
+	return result
+}
+
+// Erfinv returns the inverse of the error function, infinite at -1 and 1.
+func (s *Scope) Erfinv(a *Tensor) *Tensor {
+	var out C.dt_out
+	check("Erfinv", C.dt_erfinv(s.cmode(), a.handle("Erfinv"), &out), a)
+	result := s.wrap(&out)
+	runtime.KeepAlive(a)
+	if s.rec != nil {
+		s.note("Erfinv", []*Tensor{result}, a)
 	}
 	return result
 }

@@ -18,6 +18,7 @@ DT_API dt_error *dt_sigmoid(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_silu(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_gelu(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_gelu_erf(dt_mode m, dt_tensor a, dt_out *out);
+DT_API dt_error *dt_erfinv(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_clamp(dt_mode m, dt_tensor a, double lo, double hi, dt_out *out);
 DT_API dt_error *dt_pow_scalar(dt_mode m, dt_tensor a, double v, dt_out *out);
 DT_API dt_error *dt_addcmul(dt_mode m, dt_tensor a, dt_tensor b, dt_tensor c, dt_out *out);

@@ -205,6 +205,8 @@ static __typeof__(&dt_gelu) p_dt_gelu;
 dt_error *dt_gelu(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_gelu(m, a, out); }
 static __typeof__(&dt_gelu_erf) p_dt_gelu_erf;
 dt_error *dt_gelu_erf(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_gelu_erf(m, a, out); }
+static __typeof__(&dt_erfinv) p_dt_erfinv;
+dt_error *dt_erfinv(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_erfinv(m, a, out); }
 static __typeof__(&dt_clamp) p_dt_clamp;
 dt_error *dt_clamp(dt_mode m, dt_tensor a, double lo, double hi, dt_out *out) { return p_dt_clamp(m, a, lo, hi, out); }
 static __typeof__(&dt_pow_scalar) p_dt_pow_scalar;
@@ -438,6 +440,7 @@ static const struct {
     {"dt_silu", (void **)&p_dt_silu},
     {"dt_gelu", (void **)&p_dt_gelu},
     {"dt_gelu_erf", (void **)&p_dt_gelu_erf},
+    {"dt_erfinv", (void **)&p_dt_erfinv},
     {"dt_clamp", (void **)&p_dt_clamp},
     {"dt_pow_scalar", (void **)&p_dt_pow_scalar},
     {"dt_addcmul", (void **)&p_dt_addcmul},

@@ -46,6 +46,14 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 	"IsFinite": func(t *testing.T, s *torch.Scope) {
 		wantBool(t, s.IsFinite(torch.From(s, []float32{1, nan, inf, -inf, -2}, 5)), 1, 0, 0, 0, 1)
 	},
+	"Erfinv": func(t *testing.T, s *torch.Scope) {
+		for i, y := range torch.Data[float64](s.Erfinv(torch.From(s, []float64{-1 + 0x1p-31, -0.3, 0, 0.9, 1}, 5))) {
+			x := []float64{-1 + 0x1p-31, -0.3, 0, 0.9, 1}[i]
+			if math.Abs(math.Erf(y)-x) > 1e-15 {
+				t.Errorf("erfinv(%v) = %v, whose erf is %v", x, y, math.Erf(y))
+			}
+		}
+	},
 	"All": func(t *testing.T, s *torch.Scope) {
 		x := torch.From(s, []float32{1, 2}, 2)
 		wantBool(t, s.All(s.GtScalar(x, 0)), 1)

@@ -138,6 +138,13 @@ dt_error *dt_gelu_erf(dt_mode m, dt_tensor a_, dt_out *out) {
   });
 }
 
+dt_error *dt_erfinv(dt_mode m, dt_tensor a_, dt_out *out) {
+  return guard(m, [&] {
+    const at::Tensor &a = tensor(a_);
+    put(out, a.erfinv());
+  });
+}
+
 dt_error *dt_clamp(dt_mode m, dt_tensor a_, double lo_, double hi_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &a = tensor(a_);
