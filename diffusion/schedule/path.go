@@ -17,8 +17,8 @@ const (
 
 // The betas of VP at data and at noise.
 const (
-	vpMin = 0.1
-	vpMax = 20.0
+	VPMin = 0.1
+	VPMax = 20.0
 )
 
 // A Path is a Kind with a direction of time.
@@ -60,8 +60,8 @@ func (p Path) At(t float64) Level {
 			l.Sigma, l.DAlpha = 0, 0 // cos(pi / 2) is 6e-17
 		}
 	case VP:
-		logAlpha := -(1-u)*(1-u)*(vpMax-vpMin)/4 - (1-u)*vpMin/2
-		slope := (1-u)*(vpMax-vpMin)/2 + vpMin/2
+		logAlpha := -(1-u)*(1-u)*(VPMax-VPMin)/4 - (1-u)*VPMin/2
+		slope := (1-u)*(VPMax-VPMin)/2 + VPMin/2
 		l.Alpha = math.Exp(logAlpha)
 		l.DAlpha = l.Alpha * slope
 		l.Sigma = math.Sqrt(-math.Expm1(2 * logAlpha))
@@ -85,7 +85,7 @@ func (p Path) timeOf(lambda float64) float64 {
 		u = 2 / math.Pi * math.Atan(math.Exp(lambda))
 	case VP:
 		// L = -ln(1 + exp(-2 lambda)) / 2 = -a r^2 - b r with r = 1 - u; this form of the root does not cancel.
-		a, b, l := (vpMax-vpMin)/4, vpMin/2, math.Log1p(math.Exp(-2*lambda))/2
+		a, b, l := (VPMax-VPMin)/4, VPMin/2, math.Log1p(math.Exp(-2*lambda))/2
 		u = 1 - 2*l/(b+math.Sqrt(b*b+4*a*l))
 	}
 	return p.fromNoise(u)
