@@ -64,6 +64,40 @@ func TestLossesEqualOriginal(t *testing.T) {
 	})
 }
 
+// Weights are those of the schedule; the bound has none.
+func TestMinSNR(t *testing.T) {
+	g := torchtest.Open(t, "../testdata/losses.safetensors")
+	d, err := New("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	weights, err := d.MinSNR(5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, func(s *torch.Scope) {
+		o := NewObjective(s, d)
+		if err := o.MinSNR(s, 5); err != nil {
+			t.Fatal(err)
+		}
+		steps := g.Tensor(s, "t")
+		var at []float32
+		for _, step := range ints(steps) {
+			at = append(at, float32(weights[step]))
+		}
+		l := o.Losses(s, constant(g.Tensor(s, "model_output")), g.Tensor(s, "x0"), g.Tensor(s, "noise"), steps)
+		near(t, s, "mse", l.MSE, g.Tensor(s, "mse"), tolerance)
+		want := s.Add(s.Mul(torch.From(s, at, len(at)), l.MSE), l.VB)
+		near(t, s, "loss", l.Total, want, tolerance)
+		if e := torchtest.Relative(s, l.Total, g.Tensor(s, "loss")); !(e > 0.01) {
+			t.Errorf("the weights do nothing: %v", e)
+		}
+		if err := o.MinSNR(s, -1); err == nil {
+			t.Error("gamma -1: no error")
+		}
+	})
+}
+
 func TestStepsEqualOriginal(t *testing.T) {
 	g := torchtest.Open(t, "../testdata/steps.safetensors")
 	for name, spec := range map[string]string{"full": "", "250": "250", "ddim50": "ddim50"} {

@@ -10,11 +10,25 @@ import (
 
 // An Objective trains a model to predict the noise and, where it has channels for that, the variance (training_losses
 // of the original with LossType.MSE). Times are the steps of the process, Int64.
-type Objective struct{ process }
+type Objective struct {
+	process
+	minSNR *torch.Tensor // [1, T], the weights of the error of the noise; nil for 1
+}
 
 // NewObjective has its tables in s.
 func NewObjective(s *torch.Scope, d *schedule.Schedule) *Objective {
-	return &Objective{newProcess(s, d)}
+	return &Objective{process: newProcess(s, d)}
+}
+
+// MinSNR weighs the error of the noise in [diffusion.Losses.Total] by min(SNR, gamma) / SNR
+// ([schedule.Schedule.MinSNR]). The variational bound and MSE stay as they are. The weights are in s.
+func (o *Objective) MinSNR(s *torch.Scope, gamma float64) error {
+	weights, err := o.Schedule.MinSNR(gamma)
+	if err != nil {
+		return err
+	}
+	o.minSNR = table(s, weights)
+	return nil
 }
 
 // Time returns the steps floor(u T).
@@ -41,11 +55,14 @@ func (o *Objective) Losses(s *torch.Scope, model diffusion.Denoiser, x0, noise, 
 	}
 	l := diffusion.Losses{MSE: meanFlat(s, s.Square(s.Subtract(noise, eps)))}
 	l.Total = l.MSE
+	if o.minSNR != nil {
+		l.Total = s.Mul(s.Reshape(s.IndexSelect(o.minSNR, 1, t), -1), l.MSE)
+	}
 	if output.Dim(1) == 2*c {
 		// The bound trains the variance, not the noise: the noise enters as a constant.
 		frozen := s.Cat([]*torch.Tensor{s.Detach(eps), s.Narrow(output, 1, c, c)}, 1)
 		l.VB = variationalBound(s, frozen, x0, xt, t, k)
-		l.Total = s.Add(l.MSE, l.VB)
+		l.Total = s.Add(l.Total, l.VB)
 	}
 	return l
 }
