@@ -138,3 +138,29 @@ func anonymous(b testing.TB) int64 {
 	fmt.Sscan(rest, &kib)
 	return kib << 10
 }
+
+// BenchmarkInitXL2 draws the initial weights of DiT-XL/2; init-s is without the time that making the model takes.
+func BenchmarkInitXL2(b *testing.B) {
+	best := math.Inf(1)
+	for b.Loop() {
+		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+			gen, err := torch.NewGenerator(torch.CPU, 0)
+			if err != nil {
+				return err
+			}
+			m, err := New(s, XL2)
+			if err != nil {
+				return err
+			}
+			defer nn.Close(m)
+			began := time.Now()
+			m.Init(s, gen)
+			best = min(best, time.Since(began).Seconds())
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(best, "init-s")
+}

@@ -55,6 +55,57 @@ func TestPhiloxEqualsGo(t *testing.T) {
 	})
 }
 
+// Uniform_ draws the numbers of libtorch's uniform_, which draws those of a tensor that is not row-major, and leaves
+// the generator where that leaves it: whatever was drawn before, and whatever comes next.
+func TestUniformEqualsLibtorch(t *testing.T) {
+	const chunk = 16 * 624 // of the shim
+	sizes := []int{chunk - 2, chunk - 1, chunk, chunk + 1, chunk + 623, chunk + 624, chunk + 625, 3 * chunk,
+		9*chunk + 77}
+	for n := range 101 {
+		sizes = append(sizes, n)
+	}
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		s = s.NoGrad()
+		for i, n := range sizes {
+			for _, before := range []int{0, 1, 624, 3*chunk + i} {
+				var drawn [2][]byte
+				for k := range drawn {
+					gen, err := torch.NewGenerator(torch.CPU, uint64(i))
+					if err != nil {
+						return err
+					}
+					s.Uniform_(strided(s, k == 1, before), gen, -1, 1)
+					x := strided(s, k == 1, n)
+					s.Uniform_(x, gen, -0.0713, 0.0713)
+					odd := strided(s, k == 1, n)
+					s.Uniform_(odd, gen, -1e5, 1e5)
+					next, normal := s.Empty(torch.Float32, 5), s.Empty(torch.Float32, 37)
+					s.Uniform_(next, gen, 0, 1)
+					s.Normal_(normal, gen, 0, 1)
+					for _, y := range []*torch.Tensor{x, odd, next, normal} {
+						drawn[k] = append(drawn[k], s.Contiguous(y).Bytes()...)
+					}
+				}
+				if !bytes.Equal(drawn[0], drawn[1]) {
+					t.Fatalf("%d numbers after %d others differ from libtorch's", n, before)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// strided makes a tensor of n elements, where gaps is set one with gaps between them.
+func strided(s *torch.Scope, gaps bool, n int) *torch.Tensor {
+	if !gaps {
+		return s.Empty(torch.Float32, n)
+	}
+	return s.Select(s.Empty(torch.Float32, n, 2), 1, 0)
+}
+
 // The noise of one sample is bit-equal alone and in any batch, large enough for several threads.
 func TestPhiloxNormalRowsAreIndependent(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {

@@ -31,11 +31,16 @@ func Normal(s *torch.Scope, gen *torch.Generator, w *torch.Tensor, std float64) 
 	onCPU(s, w, func(s *torch.Scope, t *torch.Tensor) { s.Normal_(t, gen, 0, std) })
 }
 
+// onCPU has a row-major tensor on the CPU filled for w: w itself, where it is one.
 func onCPU(s *torch.Scope, w *torch.Tensor, fill func(*torch.Scope, *torch.Tensor)) {
 	s.NoGrad().Sub(func(s *torch.Scope) *torch.Tensor {
-		t := s.ToDevice(s.Empty(torch.Float32, w.Shape()...), torch.CPU)
+		t := w
+		if w.Device() != torch.CPU { // what is there need not be read back
+			t = s.Expand(s.ToDevice(s.Empty(torch.Float32, 1), torch.CPU), w.Shape()...)
+		}
+		t = s.Contiguous(s.To(t, torch.Float32))
 		fill(s, t)
-		s.Copy_(w, t)
+		s.Copy_(w, t) // nothing, where both are one
 		return nil
 	})
 }

@@ -93,6 +93,11 @@ func TestInitEqualsPyTorch(t *testing.T) {
 		if !w.RequiresGrad() {
 			t.Error("the parameter lost its gradient")
 		}
+		columns := s.Transpose(s.Zeros(torch.Float32, 3, 2), 0, 1)
+		nn.XavierUniform(s, gen(), columns)
+		if !bytes.Equal(s.Contiguous(columns).Bytes(), w.Bytes()) {
+			t.Error("another order of memory gives other weights")
+		}
 		kernel := nn.Parameter(s, 2, 3, 2, 2)
 		defer kernel.Close()
 		nn.XavierUniform(s, gen(), kernel)

@@ -10,6 +10,9 @@
 #include "dt.h"
 #include "plugin.h"
 
+// Of functions of plain loops: the compiler vectorises them for the machine it finds.
+#define DT_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+
 struct dt_tensor_s {
   at::Tensor t;
   // Of integers that came from the host, or were clamped: bounds, and how often t had been written
@@ -128,5 +131,8 @@ at::Tensor norm_groups_by(const dt_plugin &kernels, const at::Tensor &x, int64_t
 at::Tensor ada_layer_norm(const at::Tensor &x, const at::Tensor &shift, const at::Tensor &scale,
                           double eps);
 at::Tensor gated_add(const at::Tensor &x, const at::Tensor &gate, const at::Tensor &y);
+
+// at::Tensor::uniform_ by all threads, defined in uniform.cpp.
+void uniform_(const at::Tensor &dst, double lo, double hi, const at::Generator &gen);
 
 }  // namespace dt

@@ -6,9 +6,6 @@
 
 #include "core.h"
 
-// Rows are short and the loops plain: the compiler vectorises them for the machine it finds.
-#define DT_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-
 namespace dt {
 
 namespace {

@@ -672,7 +672,7 @@ dt_error *dt_uniform_(dt_mode m, dt_tensor dst_, dt_generator gen_, double lo_, 
     const at::Generator &gen = gen_->g;
     double lo = lo_;
     double hi = hi_;
-    dst.uniform_(lo, hi, gen);
+    uniform_(dst, lo, hi, gen);
   });
 }
 
