@@ -1,9 +1,10 @@
 /* The C face of libtorch for package torch. Pure C11.
  *
  * Every function that can fail returns a dt_error, NULL on success; outputs are written only on
- * success. No function but dt_graph_begin keeps thread-local state, a Go pointer or a callback past
- * its return, and none prints. dt_mode travels into each call, and nothing that it switches on
- * outlives the call. Calls in modes that differ in more than DT_MODE_GRAD wait for each other. */
+ * success. No function but dt_graph_begin and dt_profile_start keeps thread-local state, a Go
+ * pointer or a callback past its return, and none prints. dt_mode travels into each call, and
+ * nothing that it switches on outlives the call. Calls in modes that differ in more than
+ * DT_MODE_GRAD wait for each other. */
 #ifndef DITRUN_DT_H
 #define DITRUN_DT_H
 
@@ -14,7 +15,7 @@ extern "C" {
 #endif
 
 #define DT_API __attribute__((visibility("default")))
-#define DT_ABI 6
+#define DT_ABI 7
 
 typedef struct dt_tensor_s *dt_tensor;
 typedef struct dt_generator_s *dt_generator;
@@ -99,6 +100,11 @@ DT_API dt_error *dt_mode_within(dt_mode m, dt_mode *out_m);
 DT_API dt_error *dt_attention_choice(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v,
                                      int32_t *out_choice);
 DT_API dt_error *dt_synchronize(dt_device dev);
+/* libtorch's profiler, of this thread and of all kernels of a GPU. It is on until dt_profile_stop,
+ * which is called on the same thread. Its text has a line for each kernel, or operation on the CPU:
+ * calls, nanoseconds, name. It is freed with free(). */
+DT_API dt_error *dt_profile_start(dt_device dev);
+DT_API dt_error *dt_profile_stop(dt_device dev, char **out_text);
 
 /* Tensors */
 DT_API void dt_free_many(dt_tensor *ts, int64_t n);

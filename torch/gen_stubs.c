@@ -37,6 +37,10 @@ static __typeof__(&dt_attention_choice) p_dt_attention_choice;
 dt_error *dt_attention_choice(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v, int32_t *out_choice) { return p_dt_attention_choice(m, q, k, v, out_choice); }
 static __typeof__(&dt_synchronize) p_dt_synchronize;
 dt_error *dt_synchronize(dt_device dev) { return p_dt_synchronize(dev); }
+static __typeof__(&dt_profile_start) p_dt_profile_start;
+dt_error *dt_profile_start(dt_device dev) { return p_dt_profile_start(dev); }
+static __typeof__(&dt_profile_stop) p_dt_profile_stop;
+dt_error *dt_profile_stop(dt_device dev, char **out_text) { return p_dt_profile_stop(dev, out_text); }
 static __typeof__(&dt_free_many) p_dt_free_many;
 void dt_free_many(dt_tensor *ts, int64_t n) { p_dt_free_many(ts, n); }
 static __typeof__(&dt_from_host) p_dt_from_host;
@@ -356,6 +360,8 @@ static const struct {
     {"dt_mode_within", (void **)&p_dt_mode_within},
     {"dt_attention_choice", (void **)&p_dt_attention_choice},
     {"dt_synchronize", (void **)&p_dt_synchronize},
+    {"dt_profile_start", (void **)&p_dt_profile_start},
+    {"dt_profile_stop", (void **)&p_dt_profile_stop},
     {"dt_free_many", (void **)&p_dt_free_many},
     {"dt_from_host", (void **)&p_dt_from_host},
     {"dt_to_host", (void **)&p_dt_to_host},
