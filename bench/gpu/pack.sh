@@ -4,7 +4,7 @@
 #   bin/      ditrun and the test binaries, which load lib/ beside them
 #   lib/      libditshim.so, libditcuda.so
 #   pkg/      the test data of each package, in the folder where its test binary starts
-#   run.sh    runs the tests and the other checks on the GPU and writes a summary; road.sh and profile.sh are its parts
+#   run.sh    runs the tests and the other checks on the GPU and writes a summary; road.sh is a part of it
 # If this machine has a GPU, it runs them at once, unless PACK_ONLY is set.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -45,7 +45,7 @@ if [ -z "${PACK_ONLY:-}" ] && nvcc=$(third_party/nvcc.sh); then
 		torch/shim/test/kernels.cpp -Lbuild/lib -lditshim -Xlinker -rpath,'$ORIGIN/../lib' -o $pack/bin/kernels.test
 	echo "kernels ." >>$pack/tests
 fi
-cp bench/gpu/{run,road,profile}.sh bench/gpu/quick.txt .ci/gotest.awk $pack/
+cp bench/gpu/{run,road}.sh bench/gpu/quick.txt .ci/gotest.awk $pack/
 mkdir -p $pack/bench/speed
 cp bench/speed/*.py $pack/bench/speed/ # it finds ditrun as in the tree
 

@@ -92,9 +92,9 @@ if part doctor 60 bin/ditrun doctor --device "$device"; then
 			${SPEED:-train sample --model DiT-XL/2 --batch 64 --precision bf16 --adamw fused --compile}
 		tee -a "$out/summary.txt" <"$log/speed.log"
 	fi
-	if [ "$device" != cpu ] && command -v nsys >/dev/null; then
-		part profile 60 ./profile.sh bin/ditrun "$device" "$out/road"
-		head -40 "$log/profile.log" >>"$out/summary.txt"
+	if [ "$device" != cpu ]; then
+		part profile 60 bin/ditrun bench train sample --profile --precision bf16 --rounds 1 --device "$device"
+		cat "$log/profile.log" >>"$out/summary.txt"
 	fi
 	rm -rf "$out/road"
 fi # else every test would be skipped

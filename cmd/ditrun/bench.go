@@ -35,6 +35,7 @@ type benchOptions struct {
 	batchSize        int
 	precision        nn.Precision
 	rounds, steps    int
+	profile          bool
 
 	ckptGiven string // before a name became a path
 }
@@ -55,6 +56,8 @@ func (o *benchOptions) flags() []cli.Flag {
 			Usage: "measure `N` rounds, after one that does not count"},
 		&cli.IntFlag{Name: "steps", Destination: &o.steps, DefaultText: "10 on CUDA, else 2",
 			Usage: "make `N` steps in a round"},
+		&cli.BoolFlag{Name: "profile", Destination: &o.profile,
+			Usage: "also list what kernels took of one more round, on a CPU operations; of load and start nothing"},
 	}
 }
 
@@ -102,7 +105,7 @@ func benchCommand() *cli.Command {
 		flags:   o.flags(),
 		groups: []group{
 			{"What is measured", "model ckpt vae image-size batch-size precision"},
-			{"How long", "rounds steps"},
+			{"How long", "rounds steps profile"},
 		},
 		check: o.check,
 		alone: true,
@@ -135,6 +138,9 @@ func runBench(e *env, o *benchOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.profile && !slices.ContainsFunc(works, hasProfile) {
+		return usagef("--profile: want one of train, sample, encode and decode, load and start have none")
+	}
 	if err := e.findWeights(false, ofCkpt(&o.ckpt), ofVAE(&o.vae)); err != nil {
 		return err
 	}
@@ -157,6 +163,11 @@ func runBench(e *env, o *benchOptions) error {
 	if err := b.measure(works); err != nil {
 		return err
 	}
+	for _, f := range b.result.Works {
+		if f.Profile != nil {
+			b.profile(f.Work, f.Profile)
+		}
+	}
 	return e.result(b.result)
 }
 
@@ -173,6 +184,9 @@ func (o *benchOptions) works(names []string) ([]string, error) {
 	return names, nil
 }
 
+// hasProfile says whether a work has steps, from which a profile is taken.
+func hasProfile(work string) bool { return work != "load" && work != "start" }
+
 // job decides what flags leave to the device and opens the weights.
 func (o *benchOptions) job(dev torch.Device) (*bench.Job, error) {
 	model, batch, steps := "DiT-S/2", 8, 2
@@ -181,7 +195,7 @@ func (o *benchOptions) job(dev torch.Device) (*bench.Job, error) {
 	}
 	o.batchSize, o.precision, o.steps = cmp.Or(o.batchSize, batch), o.precision.On(dev), cmp.Or(o.steps, steps)
 	job := &bench.Job{Device: dev, VAE: o.vae, ImageSize: o.imageSize, Batch: o.batchSize, Precision: o.precision,
-		Rounds: o.rounds, Steps: o.steps}
+		Rounds: o.rounds, Steps: o.steps, Profiled: o.profile}
 	var err error
 	if o.ckpt != "" {
 		if job.Weights, err = dit.Read(o.ckpt, o.model); err != nil {
@@ -329,7 +343,11 @@ func (b *benchRun) measureHere(work string) (err error) {
 
 func (b *benchRun) measureApart(work string) (bench.Figures, error) {
 	defer b.waiting("bench " + work)()
-	r, err := b.process(work, b.options.rounds, b.options.steps)
+	var more []string
+	if b.options.profile && hasProfile(work) {
+		more = []string{"--profile"}
+	}
+	r, err := b.process(work, b.options.rounds, b.options.steps, more...)
 	if err != nil {
 		return bench.Figures{}, err
 	}
@@ -360,7 +378,7 @@ func (b *benchRun) measureStart(string) (f bench.Figures, err error) {
 }
 
 // process measures a work in a process of its own.
-func (b *benchRun) process(work string, rounds, steps int) (r benchResult, err error) {
+func (b *benchRun) process(work string, rounds, steps int, more ...string) (r benchResult, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return r, err
@@ -375,7 +393,7 @@ func (b *benchRun) process(work string, rounds, steps int) (r benchResult, err e
 		args = append(args, "--image-size", j.ImageSize.String())
 	}
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(b.ctx, self, args...)
+	cmd := exec.CommandContext(b.ctx, self, append(args, more...)...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = launchGrace

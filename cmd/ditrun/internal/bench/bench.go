@@ -27,13 +27,20 @@ type Job struct {
 	Precision nn.Precision // fp32, tf32 or bf16
 	Rounds    int          // that count, after one that does not
 	Steps     int          // in a round
+	Profiled  bool         // one more round gives a profile
 	// Progress is told the steps that are done, those of the round that does not count among them, and by Load the
 	// loads; may be nil.
 	Progress func(steps int)
 }
 
 // NumSteps is what Progress counts to, but for Load.
-func (j *Job) NumSteps() int { return (j.Rounds + 1) * j.Steps }
+func (j *Job) NumSteps() int {
+	rounds := j.Rounds + 1
+	if j.Profiled {
+		rounds++
+	}
+	return rounds * j.Steps
+}
 
 // Figures are what was measured of one kind of work.
 type Figures struct {
@@ -49,6 +56,8 @@ type Figures struct {
 	TFLOPS            float64 `json:"tflops,omitempty"` // of the model's arithmetic, in 10^12 per second
 	MFU               float64 `json:"mfu,omitempty"`    // share of the device's peak, where that is known
 	Bytes             int64   `json:"bytes,omitempty"`  // of a file that was read
+
+	Profile *Profile `json:"profile,omitempty"`
 }
 
 // NewFigures sums up rounds, in seconds a step. Batch is the number of pictures of a step, 0 where it has none.
@@ -92,23 +101,37 @@ func (j *Job) progress(steps int) {
 
 // measure times the rounds, of which the first does not count, in seconds a step. A round makes all its steps, of which
 // before were made already.
-func (j *Job) measure(ctx context.Context, s *torch.Scope, round func(before int) error) (rounds []float64, err error) {
+func (j *Job) measure(ctx context.Context, s *torch.Scope, work string, round func(before int) error) (f Figures,
+	err error) {
 	j.resetPeak()
+	var rounds []float64
 	for i := range j.Rounds + 1 {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return f, context.Cause(ctx)
 		}
 		s.Synchronize()
 		start := time.Now()
 		if err := round(i * j.Steps); err != nil {
-			return nil, err
+			return f, err
 		}
 		s.Synchronize()
 		if seconds := time.Since(start).Seconds(); i > 0 {
 			rounds = append(rounds, seconds/float64(j.Steps))
 		}
 	}
-	return rounds, nil
+	f = NewFigures(work, j.Batch, rounds).peak(j)
+	if j.Profiled {
+		w, err := j.profile()
+		if err != nil {
+			return f, err
+		}
+		roundErr := round((j.Rounds + 1) * j.Steps)
+		if f.Profile, err = w.stop(); roundErr != nil {
+			return f, roundErr
+		}
+		return f, err
+	}
+	return f, nil
 }
 
 // eachStep is a round of steps that are alike.

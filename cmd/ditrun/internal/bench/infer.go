@@ -43,7 +43,7 @@ func (j *Job) Sample(ctx context.Context) (f Figures, err error) {
 		if cfg.HasClass() && cfg.ClassDropoutProb > 0 {
 			r.CFGScale, passes = guidance, 2
 		}
-		rounds, err := j.measure(ctx, s, func(before int) error {
+		f, err = j.measure(ctx, s, "sample", func(before int) error {
 			r.Progress = func(done, _ int) { j.progress(before + done) }
 			return s.Try(func(s *torch.Scope) error {
 				_, err := sampling.Latents(ctx, s, m, r)
@@ -51,7 +51,7 @@ func (j *Job) Sample(ctx context.Context) (f Figures, err error) {
 			})
 		})
 		if err == nil {
-			f = NewFigures("sample", j.Batch, rounds).peak(j).arithmetic(j, passes*2*cfg.MACs()*float64(j.Batch))
+			f = f.arithmetic(j, passes*2*cfg.MACs()*float64(j.Batch))
 		}
 		return err
 	})
@@ -64,13 +64,13 @@ func (j *Job) Encode(ctx context.Context) (f Figures, err error) {
 	pix, size := j.pixels(j.Batch), j.ImageSize
 	err = j.coding(func(s *torch.Scope, v *vae.AutoencoderKL) error {
 		v = v.As(s, j.Precision.DType())
-		rounds, err := j.measure(ctx, s, j.eachStep(ctx, s, func(s *torch.Scope) error {
+		f, err = j.measure(ctx, s, "encode", j.eachStep(ctx, s, func(s *torch.Scope) error {
 			encode.Moments(s, v, vae.Pixels(s, pix, j.Batch, size.Height, size.Width))
 			return nil
 		}))
 		if err == nil {
 			macs := v.Config().EncodeMACs(size.Height, size.Width)
-			f = NewFigures("encode", j.Batch, rounds).peak(j).arithmetic(j, 2*macs*float64(j.Batch))
+			f = f.arithmetic(j, 2*macs*float64(j.Batch))
 		}
 		return err
 	})
@@ -84,13 +84,13 @@ func (j *Job) Decode(ctx context.Context) (f Figures, err error) {
 		v, cfg := v.As(s, j.Precision.DType()), v.Config()
 		z := s.PhiloxNormal(1, philox.TagStartNoise, s.Zeros(torch.Int64, 1), s.Arange(j.Batch, torch.Int64),
 			cfg.LatentChannels, size.Height/cfg.Downsample(), size.Width/cfg.Downsample())
-		rounds, err := j.measure(ctx, s, j.eachStep(ctx, s, func(s *torch.Scope) error {
+		f, err = j.measure(ctx, s, "decode", j.eachStep(ctx, s, func(s *torch.Scope) error {
 			_, err := sampling.Decode(ctx, s, v, z, cfg.ScalingFactor)
 			return err
 		}))
 		if err == nil {
 			macs := cfg.DecodeMACs(size.Height, size.Width)
-			f = NewFigures("decode", j.Batch, rounds).peak(j).arithmetic(j, 2*macs*float64(j.Batch))
+			f = f.arithmetic(j, 2*macs*float64(j.Batch))
 		}
 		return err
 	})

@@ -34,6 +34,8 @@ func (j *Job) Train(ctx context.Context) (f Figures, first time.Time, err error)
 	defer cancel(nil)
 	var rounds []float64
 	var began time.Time
+	var watch *stopwatch
+	var profile *Profile
 	step := func(n int) {
 		if n%j.Steps == 0 || n == 1 {
 			if err := j.Device.Synchronize(); err != nil {
@@ -49,11 +51,24 @@ func (j *Job) Train(ctx context.Context) (f Figures, first time.Time, err error)
 		if n%j.Steps != 0 {
 			return
 		}
-		if n > j.Steps {
+		if watch != nil {
+			var err error
+			if profile, err = watch.stop(); err != nil {
+				cancel(err)
+				return
+			}
+		} else if n > j.Steps {
 			rounds = append(rounds, now.Sub(began).Seconds()/float64(j.Steps))
 		}
-		if began = now; len(rounds) == j.Rounds {
+		if began = now; len(rounds) < j.Rounds {
+			return
+		}
+		if !j.Profiled || watch != nil {
 			cancel(errMeasured)
+		} else if w, err := j.profile(); err != nil {
+			cancel(err)
+		} else {
+			watch = w
 		}
 	}
 	j.resetPeak()
@@ -62,7 +77,9 @@ func (j *Job) Train(ctx context.Context) (f Figures, first time.Time, err error)
 	if !errors.Is(err, errMeasured) {
 		return f, first, ofMemory(err)
 	}
-	return NewFigures("train", j.Batch, rounds).peak(j).arithmetic(j, cfg.StepFLOPs()), first, nil
+	f = NewFigures("train", j.Batch, rounds).peak(j).arithmetic(j, cfg.StepFLOPs())
+	f.Profile = profile
+	return f, first, nil
 }
 
 // ofMemory says of a batch that does not fit into memory what would, without the flags of `ditrun train`.
