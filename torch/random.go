@@ -56,7 +56,8 @@ func recoverError(err *error) {
 
 // PhiloxNormal returns Float32 standard normals of shape [N, row...] for indices, Int64 [N]. Row i depends on seed,
 // tag, step (Int64, one element, below 2^24) and indices[i] alone and equals philox.Normals to 1e-6, so the noise of
-// one sample is the same in any batch.
+// one sample is the same in any batch. On a GPU with kernels ([PluginStatus]) nothing is read back; of a step that is
+// too large they take the low 24 bits, which elsewhere is an *Error.
 func (s *Scope) PhiloxNormal(seed uint64, tag uint32, step, indices *Tensor, row ...int) *Tensor {
 	const op = "PhiloxNormal"
 	dims, n := cdims(row)

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <functional>
 
 #include "dt.h"
 #include "plugin.h"
@@ -126,6 +127,19 @@ at::Tensor norm_groups(const at::Tensor &x, int64_t groups, const std::optional<
 // for, and weights in float32.
 at::Tensor norm_groups_by(const dt_plugin &kernels, const at::Tensor &x, int64_t groups,
                           const at::Tensor &weight, const at::Tensor &bias, double eps, bool silu);
+
+// kernels returns libditcuda.so where it has kernels and they can be started on d, else NULL.
+const dt_plugin *kernels(const at::Device &d);
+// queue_kernels calls f, which queues kernels of libditcuda.so, with the current stream of d. Tests
+// run them on the CPU, which has none.
+void queue_kernels(const at::Device &d, const std::function<int(void *stream)> &f);
+
+// Draws of package philox by such kernels: normals in a shape whose first size is that of indices,
+// and uniforms.
+at::Tensor normals_by(const dt_plugin &kernels, uint64_t seed, uint32_t tag, const at::Tensor &step,
+                      const at::Tensor &indices, at::IntArrayRef shape);
+at::Tensor uniforms_by(const dt_plugin &kernels, uint64_t seed, uint32_t tag,
+                       const at::Tensor &step, const at::Tensor &indices);
 
 // Fused operations, defined in fused.cpp.
 at::Tensor ada_layer_norm(const at::Tensor &x, const at::Tensor &shift, const at::Tensor &scale,

@@ -1,6 +1,8 @@
 // Opens libditcuda.so, and the calls of dt.h that it serves.
 #include "plugin.h"
 
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 #include <torch/version.h>
 #include <unistd.h>
@@ -49,6 +51,23 @@ const dt_plugin &in_use() {
 }  // namespace
 
 const dt_plugin *plugin() { return opened ? &functions : nullptr; }
+
+// Before 2.11 libtorch did not tell which stream of CUDA's its own is.
+#define DT_STREAMS (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 11)
+
+const dt_plugin *kernels(const at::Device &d) {
+  return DT_STREAMS && d.is_cuda() && opened && functions.normals ? &functions : nullptr;
+}
+
+void queue_kernels(const at::Device &d, const std::function<int(void *stream)> &f) {
+  c10::DeviceGuard here(d);
+  void *stream = nullptr;
+#if DT_STREAMS
+  if (!d.is_cpu()) stream = c10::impl::VirtualGuardImpl(d.type()).getStream(d).native_handle();
+#endif
+  const int error = f(stream);
+  TORCH_CHECK(!error, "CUDA error ", error, " in a kernel of libditcuda.so");
+}
 
 }  // namespace dt
 

@@ -6,7 +6,7 @@
 #include "dt.h"
 
 /* To be raised with every change to this file. */
-#define DT_PLUGIN_VERSION 2
+#define DT_PLUGIN_VERSION 3
 
 /* GroupNorm of x [n, pixels, channels] with weights [channels], and then SiLU if silu is set. */
 typedef struct {
@@ -35,12 +35,10 @@ typedef struct {
   void (*graph_free)(dt_graph g);
 
   /* The kernels; NULL where the library has none. */
-  int (*normals)(float *out, int64_t n, int64_t row, uint64_t seed, uint32_t tag, uint32_t step,
-                 const int64_t *indices, void *stream);
-  int (*integers)(int64_t *out, int64_t n, uint32_t below, uint64_t seed, uint32_t tag,
-                  uint32_t step, const int64_t *indices, void *stream);
-  int (*chances)(uint8_t *out, int64_t n, double probability, uint64_t seed, uint32_t tag,
-                 uint32_t step, const int64_t *indices, void *stream);
+  int (*normals)(float *out, int64_t n, int64_t row, uint64_t seed, uint32_t tag,
+                 const int64_t *step, const int64_t *indices, void *stream);
+  int (*uniforms)(double *out, int64_t n, uint64_t seed, uint32_t tag, const int64_t *step,
+                  const int64_t *indices, void *stream);
   /* Bytes of memory that group_norm needs for intermediate results, or group_norm_backward; less
    * than 0 where they do not take such sizes. */
   int64_t (*group_norm_workspace)(const dt_norm_shape *norm, int32_t backward);

@@ -27,6 +27,8 @@ enum PhiloxTag : uint32_t {
   kLabel = 6,
 };
 
+constexpr uint32_t kPhiloxMaxStep = (1u << 24) - 1;
+
 struct Philox4 {
   uint32_t w[4];
 };

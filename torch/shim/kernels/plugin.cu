@@ -7,20 +7,14 @@ namespace {
 
 dt::Stream of(void *stream) { return static_cast<dt::Stream>(stream); }
 
-int normals(float *out, int64_t n, int64_t row, uint64_t seed, uint32_t tag, uint32_t step,
+int normals(float *out, int64_t n, int64_t row, uint64_t seed, uint32_t tag, const int64_t *step,
             const int64_t *indices, void *stream) {
   return dt::draw_normals(out, n, row, seed, tag, step, indices, of(stream));
 }
 
-int integers(int64_t *out, int64_t n, uint32_t below, uint64_t seed, uint32_t tag, uint32_t step,
+int uniforms(double *out, int64_t n, uint64_t seed, uint32_t tag, const int64_t *step,
              const int64_t *indices, void *stream) {
-  return dt::draw_integers(out, n, below, seed, tag, step, indices, of(stream));
-}
-
-int chances(uint8_t *out, int64_t n, double probability, uint64_t seed, uint32_t tag, uint32_t step,
-            const int64_t *indices, void *stream) {
-  return dt::draw_chances(reinterpret_cast<bool *>(out), n, probability, seed, tag, step, indices,
-                          of(stream));
+  return dt::draw_uniforms(out, n, seed, tag, step, indices, of(stream));
 }
 
 int64_t group_norm_workspace(const dt_norm_shape *norm, int32_t backward) {
@@ -63,8 +57,7 @@ int group_norm_backward(const dt_norm_shape *shape, int32_t half, const void *x,
 
 void dt_plugin_fill_kernels(dt_plugin *out) {
   out->normals = normals;
-  out->integers = integers;
-  out->chances = chances;
+  out->uniforms = uniforms;
   out->group_norm_workspace = group_norm_workspace;
   out->group_norm = group_norm;
   out->group_norm_backward = group_norm_backward;

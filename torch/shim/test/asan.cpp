@@ -438,10 +438,11 @@ void groups() {
 
 }  // namespace
 
-void kernels();  // in kernels.cpp
-void norms();    // in norms.cpp
-void modes();    // in modes.cpp
-void streams();  // in streams.cpp
+void kernel_draws();  // in draws.cpp
+void kernels();       // in kernels.cpp
+void norms();         // in norms.cpp
+void modes();         // in modes.cpp
+void streams();       // in streams.cpp
 
 int main() {
   CHECK(dt_abi_version() == DT_ABI);
@@ -462,6 +463,7 @@ int main() {
   }
   kernels();
   norms();
+  kernel_draws();
   modes();
   streams();
   std::puts("shim_asan_test: ok");

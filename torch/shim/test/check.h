@@ -16,6 +16,7 @@ inline void ok_at(const char *file, int line, dt_error *e) {
   if (e) fail_at(file, line, e->msg);
 }
 
+#undef CHECK  // c10 has one too: its headers come before this one
 #define CHECK(cond)                                  \
   do {                                               \
     if (!(cond)) fail_at(__FILE__, __LINE__, #cond); \

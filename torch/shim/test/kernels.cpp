@@ -92,54 +92,45 @@ auto in_orders(F run) {
 
 void draws() {
   const uint64_t seed = 0x0123456789abcdef;
-  const uint32_t step = 3;
   const std::vector<int64_t> indices = {0, 17, int64_t{1} << 40, 5, 17};
   Memory<int64_t> device(indices);
   const auto n = static_cast<int64_t>(indices.size());
-  for (int64_t row : {1, 4, 7, 1026}) {
-    auto got = in_orders([&] {
-      Memory<float> out(static_cast<size_t>(n * row));
-      CHECK(!dt::draw_normals(out.get(), n, row, seed, dt::kStartNoise, step, device.get(), {}));
+  for (uint32_t step : {0u, 3u, dt::kPhiloxMaxStep}) {
+    // The bits above those that a step has must not get into the tag.
+    Memory<int64_t> at(std::vector<int64_t>{step | int64_t{5} << 24});
+    for (int64_t row : {1, 4, 7, 1026}) {
+      auto got = in_orders([&] {
+        Memory<float> out(static_cast<size_t>(n * row));
+        CHECK(
+            !dt::draw_normals(out.get(), n, row, seed, dt::kStepNoise, at.get(), device.get(), {}));
+        return out.read();
+      });
+      std::vector<float> want(static_cast<size_t>(row));
+      for (size_t i = 0; i < indices.size(); i++) {
+        dt::philox_normals(want.data(), want.size(), seed, dt::kStepNoise, step,
+                           static_cast<uint64_t>(indices[i]));
+        for (size_t j = 0; j < want.size(); j++)
+          if (!(std::fabs(got[i * want.size() + j] - want[j]) <= 1e-6))
+            fail_at(__FILE__, __LINE__,
+                    "normal " + std::to_string(j) + " of draw " + std::to_string(i));
+      }
+    }
+    std::vector<int64_t> many(1000);
+    for (size_t i = 0; i < many.size(); i++) many[i] = static_cast<int64_t>(i * i);
+    Memory<int64_t> all(many);
+    const auto uniforms = in_orders([&] {
+      Memory<double> out(many.size());
+      CHECK(!dt::draw_uniforms(out.get(), 1000, seed, dt::kTimestep, at.get(), all.get(), {}));
       return out.read();
     });
-    std::vector<float> want(static_cast<size_t>(row));
-    for (size_t i = 0; i < indices.size(); i++) {
-      dt::philox_normals(want.data(), want.size(), seed, dt::kStartNoise, step,
-                         static_cast<uint64_t>(indices[i]));
-      for (size_t j = 0; j < want.size(); j++)
-        if (!(std::fabs(got[i * want.size() + j] - want[j]) <= 1e-6))
-          fail_at(__FILE__, __LINE__,
-                  "normal " + std::to_string(j) + " of draw " + std::to_string(i));
-    }
+    for (size_t i = 0; i < many.size(); i++)
+      CHECK(uniforms[i] ==
+            dt::philox_uniform(seed, dt::kTimestep, step, static_cast<uint64_t>(many[i])));
   }
 
-  std::vector<int64_t> many(1000);
-  for (size_t i = 0; i < many.size(); i++) many[i] = static_cast<int64_t>(i * i);
-  Memory<int64_t> all(many);
-  const auto integers = in_orders([&] {
-    Memory<int64_t> out(many.size());
-    CHECK(!dt::draw_integers(out.get(), 1000, 1000, seed, dt::kTimestep, 0, all.get(), {}));
-    return out.read();
-  });
-  const auto chances = in_orders([&] {
-    Memory<unsigned char> out(many.size());
-    CHECK(!dt::draw_chances(reinterpret_cast<bool *>(out.get()), 1000, 0.1, seed, dt::kLabelDrop, 0,
-                            all.get(), {}));
-    return out.read();
-  });
-  int drops = 0;
-  for (size_t i = 0; i < many.size(); i++) {
-    const auto index = static_cast<uint64_t>(many[i]);
-    CHECK(integers[i] == dt::philox_below(1000, seed, dt::kTimestep, 0, index));
-    CHECK(chances[i] == (dt::philox_uniform(seed, dt::kLabelDrop, 0, index) < 0.1));
-    drops += chances[i];
-  }
-  CHECK(drops > 50 && drops < 150);
-
-  CHECK(!dt::draw_normals(nullptr, 0, 4, 0, 0, 0, nullptr, {}));
-  CHECK(!dt::draw_normals(nullptr, 4, 0, 0, 0, 0, nullptr, {}));
-  CHECK(!dt::draw_integers(nullptr, 0, 4, 0, 0, 0, nullptr, {}));
-  CHECK(!dt::draw_chances(nullptr, 0, 4, 0, 0, 0, nullptr, {}));
+  CHECK(!dt::draw_normals(nullptr, 0, 4, 0, 0, nullptr, nullptr, {}));
+  CHECK(!dt::draw_normals(nullptr, 4, 0, 0, 0, nullptr, nullptr, {}));
+  CHECK(!dt::draw_uniforms(nullptr, 0, 0, 0, nullptr, nullptr, {}));
 }
 
 struct Case {

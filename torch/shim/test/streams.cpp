@@ -10,7 +10,6 @@
 #include "../dist.h"
 #include "../feed.h"
 #include "../readback.h"
-#undef CHECK  // of c10, which says nothing where it fails
 #include "check.h"
 
 namespace {
