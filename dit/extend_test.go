@@ -77,7 +77,7 @@ func TestBlockOfAnotherPackage(t *testing.T) {
 				steps, labels := torch.From(s, []int64{0, 10, 20}, 3), torch.From(s, []int64{0, 1, 2}, 3)
 				loss := s.MSELoss(m.Forward(s, noise, steps, dit.Condition{Labels: labels}), noise)
 				s.Backward(loss)
-				opt.Step(s, optim.StepOptions{LR: torchtest.Scalar(s, 1e-2)})
+				opt.Step(s, optim.StepOptions{LR: s.Full(1e-2, torch.Float64)})
 				losses = append(losses, loss.Item())
 				return nil
 			})
