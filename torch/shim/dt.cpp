@@ -143,9 +143,10 @@ const at::Tensor &checked(const dt_tensor_s &indices, int64_t n) {
         "the range of the indices has to be read back, which a capture cannot: Clamp them, or "
         "upload them before it");
     announce(Traffic::kReadBack);
-    const auto range = at::aminmax(t);
-    least = std::get<0>(range).item().toLong();
-    greatest = std::get<1>(range).item().toLong();
+    const auto [low, high] = at::aminmax(t);
+    const auto both = at::stack({low, high}).to(at::kCPU, at::kLong);
+    least = both.const_data_ptr<int64_t>()[0];
+    greatest = both.const_data_ptr<int64_t>()[1];
   }
   TORCH_CHECK_INDEX(least >= 0 && greatest < n, "index ", least < 0 ? least : greatest,
                     " is out of range: want 0 to ", n - 1);
