@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
@@ -80,6 +81,32 @@ func TestClampedIntegers(t *testing.T) {
 			if err := s.Try(func(s *torch.Scope) error { f(s); return nil }); err == nil {
 				t.Errorf("%s: no error", name)
 			}
+		}
+		return nil
+	})
+}
+
+// A step of training touches the host nowhere; a snapshot copies five buffers and waits for them.
+func TestCountsOfTheOptimizer(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m, o, err := newPerceptron(s, 4)
+		if err != nil {
+			return err
+		}
+		defer nn.Close(m)
+		defer o.Close()
+		x := s.Ones(torch.Float32, 2, 4)
+		if got := traffic(func() { err = m.step(s, o, x, "") }); err != nil || got != (torch.Traffic{}) {
+			t.Errorf("a step: %+v, %v, want nothing", got, err)
+		}
+		got := traffic(func() {
+			snapshot, e := o.Snapshot(s)
+			if err = e; e == nil {
+				snapshot.Close()
+			}
+		})
+		if want := (torch.Traffic{ReadBacks: 5, Waits: 1}); err != nil || got != want {
+			t.Errorf("a snapshot: %+v, %v, want %+v", got, err, want)
 		}
 		return nil
 	})
