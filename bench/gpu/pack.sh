@@ -42,7 +42,8 @@ if [ -z "${PACK_ONLY:-}" ] && nvcc=$(third_party/nvcc.sh); then
 	# shellcheck disable=SC2016 # the loader expands it
 	"$nvcc" -std=c++17 -O3 -x cu -cudart static -L"$(dirname "$nvcc")/../lib" -Itorch -Itorch/shim \
 		-gencode 'arch=compute_80,code=[sm_80,compute_80]' -gencode arch=compute_90a,code=sm_90a \
-		torch/shim/test/kernels.cpp -Lbuild/lib -lditshim -Xlinker -rpath,'$ORIGIN/../lib' -o $pack/bin/kernels.test
+		torch/shim/test/{kernels,block}.cpp -Lbuild/lib -lditshim -Xlinker -rpath,'$ORIGIN/../lib' \
+		-o $pack/bin/kernels.test
 	echo "kernels ." >>$pack/tests
 fi
 cp bench/gpu/{run,road}.sh bench/gpu/quick.txt .ci/gotest.awk $pack/

@@ -4,6 +4,7 @@
 #define DITRUN_PLUGIN_H
 
 #include "dt.h"
+#include "kernels/block.h"
 
 /* To be raised with every change to this file. */
 #define DT_PLUGIN_VERSION 3
@@ -49,6 +50,15 @@ typedef struct {
   int (*group_norm_backward)(const dt_norm_shape *norm, int32_t half, const void *x, const void *dy,
                              const float *weight, const float *bias, const float *normalisers,
                              void *workspace, void *dx, float *dweight, float *dbias, void *stream);
+
+  /* Those of a transformer block: kernels/block.h says what they compute, and
+   * of which size a workspace is. half is 1 where the arguments that are void * are bfloat16. */
+  int (*ada_norm)(int32_t half, const dt_ada_norm_args *a, void *stream);
+  int64_t (*ada_norm_workspace)(int64_t n, int64_t tokens, int32_t width, int32_t gate);
+  int (*ada_norm_backward)(int32_t half, const dt_ada_norm_backward_args *a, void *stream);
+  int (*gated_add)(int32_t half, const dt_gated_add_args *a, void *stream);
+  int64_t (*sums_workspace)(int64_t samples, int64_t rows, int32_t width);
+  int (*gated_add_backward)(int32_t half, const dt_gated_add_backward_args *a, void *stream);
 } dt_plugin;
 
 #ifdef __cplusplus

@@ -1,4 +1,6 @@
 // The kernels of libditcuda.so, behind the functions of plugin.h.
+#include "ada_layer_norm.cuh"
+#include "gated_add.cuh"
 #include "group_norm.cuh"
 #include "plugin.h"
 #include "random.cuh"
@@ -53,6 +55,33 @@ int group_norm_backward(const dt_norm_shape *shape, int32_t half, const void *x,
                                                                      dweight, dbias, stream);
 }
 
+int ada_norm(int32_t half, const dt_ada_norm_args *a, void *stream) {
+  return half ? dt::ada_layer_norm<dt::bfloat16>(*a, of(stream))
+              : dt::ada_layer_norm<float>(*a, of(stream));
+}
+
+int64_t ada_norm_workspace(int64_t n, int64_t tokens, int32_t width, int32_t gate) {
+  return dt::ada_layer_norm_workspace(n, tokens, width, gate);
+}
+
+int ada_norm_backward(int32_t half, const dt_ada_norm_backward_args *a, void *stream) {
+  return half ? dt::ada_layer_norm_backward<dt::bfloat16>(*a, of(stream))
+              : dt::ada_layer_norm_backward<float>(*a, of(stream));
+}
+
+int gated_add(int32_t half, const dt_gated_add_args *a, void *stream) {
+  return half ? dt::gated_add<dt::bfloat16>(*a, of(stream)) : dt::gated_add<float>(*a, of(stream));
+}
+
+int64_t sums_workspace(int64_t samples, int64_t rows, int32_t width) {
+  return dt::columns_workspace(samples, rows, width);
+}
+
+int gated_add_backward(int32_t half, const dt_gated_add_backward_args *a, void *stream) {
+  return half ? dt::gated_add_backward<dt::bfloat16>(*a, of(stream))
+              : dt::gated_add_backward<float>(*a, of(stream));
+}
+
 }  // namespace
 
 void dt_plugin_fill_kernels(dt_plugin *out) {
@@ -61,4 +90,10 @@ void dt_plugin_fill_kernels(dt_plugin *out) {
   out->group_norm_workspace = group_norm_workspace;
   out->group_norm = group_norm;
   out->group_norm_backward = group_norm_backward;
+  out->ada_norm = ada_norm;
+  out->ada_norm_workspace = ada_norm_workspace;
+  out->ada_norm_backward = ada_norm_backward;
+  out->gated_add = gated_add;
+  out->sums_workspace = sums_workspace;
+  out->gated_add_backward = gated_add_backward;
 }

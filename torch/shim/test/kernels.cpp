@@ -17,78 +17,9 @@
 #include <string>
 #include <vector>
 
-#include "check.h"
-#include "dt.h"
+#include "device.h"
 
 namespace {
-
-// Memory of the device. For the emulator that is an allocation of its own, whose ends
-// AddressSanitizer sees. What is not given is NaN, or negative.
-template <class T>
-class Memory {
- public:
-  explicit Memory(const std::vector<T> &v) : Memory(v.size()) {
-    copy(p_, v.data(), v.size() * sizeof(T));
-  }
-  explicit Memory(size_t n) : n_(n) {
-#ifdef __CUDACC__
-    if (cudaMalloc(&p_, n * sizeof(T)) || cudaMemset(p_, 0xff, n * sizeof(T)))
-      fail_at(__FILE__, __LINE__, cudaGetErrorString(cudaGetLastError()));
-#else
-    p_ = static_cast<T *>(std::malloc(n * sizeof(T)));
-    std::memset(p_, 0xff, n * sizeof(T));
-#endif
-  }
-  ~Memory() {
-#ifdef __CUDACC__
-    cudaFree(p_);
-#else
-    std::free(p_);
-#endif
-  }
-  Memory(const Memory &) = delete;
-
-  T *get() { return p_; }
-  std::vector<T> read() const {
-    std::vector<T> v(n_);
-    copy(v.data(), p_, n_ * sizeof(T));
-    return v;
-  }
-
- private:
-  static void copy(void *to, const void *from, size_t bytes) {
-#ifdef __CUDACC__
-    if (cudaMemcpy(to, from, bytes, cudaMemcpyDefault))
-      fail_at(__FILE__, __LINE__, cudaGetErrorString(cudaGetLastError()));
-#else
-    std::memcpy(to, from, bytes);
-#endif
-  }
-
-  T *p_ = nullptr;
-  size_t n_;
-};
-
-// The same bits.
-template <class T>
-bool same(const std::vector<T> &a, const std::vector<T> &b) {
-  return a.size() == b.size() && !std::memcmp(a.data(), b.data(), a.size() * sizeof(T));
-}
-
-// in_orders calls run, which returns what a kernel wrote, with threads and blocks in several
-// orders. All must give the same bits.
-template <class F>
-auto in_orders(F run) {
-  auto want = run();
-#ifndef __CUDACC__
-  for (uint64_t order : {1, 2, 3}) {
-    emulator::order(order);
-    CHECK(same(run(), want));
-  }
-  emulator::order(0);
-#endif
-  return want;
-}
 
 void draws() {
   const uint64_t seed = 0x0123456789abcdef;
@@ -214,6 +145,8 @@ struct Kernels {
   std::vector<T> y, dx;
   std::vector<float> dweight, dbias;
 };
+
+using ::same;
 
 // same for whatever of a kernel's results is compared bit for bit.
 template <class T>
@@ -354,6 +287,21 @@ void reverse(const float *in, float *out, bool wait) {
   out[threadIdx.x] = all[255 - threadIdx.x];
 }
 
+// twice writes sums of warps to out [2], with one barrier each and the same shared memory or, in
+// turns, another.
+void twice(float *out, bool turns) {
+  DT_SHARED(all, float[2][8]);
+  for (int i = 0; i < 2; i++) {
+    auto &sums = all[turns ? i : 0];
+    const float sum = dt::warp_sum(i ? 1.f : 2.f);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+    __syncthreads();
+    float total = 0;
+    for (float s : sums) total += s;
+    if (threadIdx.x == 255) out[i] = total;
+  }
+}
+
 void sum_warps(const float *in, float *out) { out[threadIdx.x] = dt::warp_sum(in[threadIdx.x]); }
 
 void recurse(volatile char *above) {
@@ -392,6 +340,7 @@ bool throws(F f) {
 void emulation() {
   std::vector<float> in(256), sums(256, NAN);
   for (size_t i = 0; i < in.size(); i++) in[i] = static_cast<float>(i);
+  int raced = 0;  // a warp that ran ahead wrote where another had not read
   for (uint64_t order : {0, 1, 2}) {
     emulator::order(order);
     std::vector<float> right(256, NAN), wrong(256, NAN);
@@ -404,10 +353,16 @@ void emulation() {
       nan += std::isnan(wrong[i]);
     }
     CHECK(differ > 64 && nan == differ);  // shared memory held nothing
+    float sums_right[2], sums_wrong[2];
+    dt::launch(twice, dim3(1), dim3(256), nullptr, sums_right, true);
+    dt::launch(twice, dim3(1), dim3(256), nullptr, sums_wrong, false);
+    CHECK(sums_right[0] == 512 && sums_right[1] == 256);
+    raced += sums_wrong[0] != 512 || sums_wrong[1] != 256;
     dt::launch(sum_warps, dim3(1), dim3(256), nullptr, in.data(), sums.data());
     for (size_t i = 0; i < in.size(); i++)
       CHECK(sums[i] == 32 * static_cast<float>(i / 32 * 32) + 31 * 16);
   }
+  CHECK(raced > 0);
   emulator::order(0);
 
   CHECK(throws([] {
@@ -472,6 +427,8 @@ void emulation() {
 
 }  // namespace
 
+void block();  // in block.cpp
+
 #ifdef __CUDACC__
 int main() {  // prints as the test binaries of Go do
   CHECK(dt_abi_version() == DT_ABI && dt_init());
@@ -479,11 +436,14 @@ int main() {  // prints as the test binaries of Go do
   std::puts("--- PASS: draws");
   group_norm();
   std::puts("--- PASS: group_norm");
+  block();
+  std::puts("--- PASS: block");
 }
 #else
 void kernels() {
   emulation();
   draws();
   group_norm();
+  block();
 }
 #endif

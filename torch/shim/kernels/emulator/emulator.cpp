@@ -60,7 +60,10 @@ std::vector<std::unique_ptr<Fiber>> fibers;  // kept, as their stacks are
 Fiber *current;
 ucontext_t scheduler;
 const std::function<void()> *body;
-std::map<const void *, std::unique_ptr<char[]>> shared_memory;
+struct Free {
+  void operator()(void *p) const { free(p); }
+};
+std::map<const void *, std::unique_ptr<void, Free>> shared_memory;
 
 // AddressSanitizer's swapcontext warns that it does not know the stacks. It is told of them here,
 // and the C library's own is called.
@@ -126,30 +129,39 @@ void start(Fiber *f) {
   makecontext(&f->context, enter, 0);
 }
 
-// Gives the values of a shuffle to warps that wait for them as a whole.
-bool shuffle_warps(unsigned threads) {
-  bool moved = false;
-  for (unsigned warp = 0; warp + kWarp <= threads; warp += kWarp) {
-    const auto first = fibers.begin() + warp;
-    if (!std::all_of(first, first + kWarp, [](auto &f) { return f->at == At::kShuffle; })) continue;
-    uint64_t given[kWarp];
-    for (unsigned i = 0; i < kWarp; i++) given[i] = first[i]->value;
-    for (unsigned i = 0; i < kWarp; i++) {
-      first[i]->value = given[(i ^ first[i]->lane_mask) % kWarp];
-      first[i]->at = At::kReady;
-    }
-    moved = true;
+// Gives the values of a shuffle to a warp whose threads all wait for them.
+bool shuffle_warp(unsigned warp, unsigned threads) {
+  if (warp * kWarp + kWarp > threads) return false;
+  const auto first = fibers.begin() + warp * kWarp;
+  if (!std::all_of(first, first + kWarp, [](auto &f) { return f->at == At::kShuffle; }))
+    return false;
+  uint64_t given[kWarp];
+  for (unsigned i = 0; i < kWarp; i++) given[i] = first[i]->value;
+  for (unsigned i = 0; i < kWarp; i++) {
+    first[i]->value = given[(i ^ first[i]->lane_mask) % kWarp];
+    first[i]->at = At::kReady;
   }
-  return moved;
+  return true;
 }
 
+// Each warp in its turn comes as far as it can without the others.
 void run_block(const std::vector<unsigned> &turns) {
   const auto threads = static_cast<unsigned>(turns.size());
-  for (unsigned i = 0; i < threads; i++) start(fibers[i].get());
+  std::vector<std::vector<unsigned>> by_warp((threads + kWarp - 1) / kWarp);
+  std::vector<unsigned> warps;
+  for (unsigned i : turns) {
+    auto &warp = by_warp[i / kWarp];
+    if (warp.empty()) warps.push_back(i / kWarp);
+    warp.push_back(i);
+    start(fibers[i].get());
+  }
   for (;;) {
-    for (unsigned i : turns)
-      if (fibers[i]->at == At::kReady) resume(fibers[i].get(), i);
-    if (shuffle_warps(threads)) continue;
+    for (unsigned warp : warps) {
+      do {
+        for (unsigned i : by_warp[warp])
+          if (fibers[i]->at == At::kReady) resume(fibers[i].get(), i);
+      } while (shuffle_warp(warp, threads));
+    }
     unsigned waiting = 0, ended = 0;
     for (unsigned i = 0; i < threads; i++) {
       waiting += fibers[i]->at == At::kBarrier;
@@ -205,8 +217,10 @@ uint64_t shuffle_xor(uint64_t value, unsigned lane_mask) {
 void *shared_bytes(const void *name, size_t size) {
   auto &memory = shared_memory[name];
   if (!memory) {
-    memory.reset(new char[size]);
-    memset(memory.get(), 0xff, size);
+    void *p;
+    if (posix_memalign(&p, 64, size)) throw std::bad_alloc();  // as vectors need it
+    memory.reset(p);
+    memset(p, 0xff, size);
   }
   return memory.get();
 }

@@ -2,8 +2,9 @@
 // blocks, threads, shared memory, __syncthreads and a shuffle of a warp.
 //
 // Every thread of a block is a fiber, so a barrier is one. One thread runs at a time, until it
-// waits or ends. In which order blocks and threads get their turns is set by order: a kernel
-// whose result depends on it lacks a barrier, or adds in an order that a GPU does not promise.
+// waits or ends, and one warp until all its threads wait at a barrier or have ended. In which order
+// blocks, warps and threads get their turns is set by order: a kernel whose result depends on it
+// lacks a barrier, or adds in an order that a GPU does not promise.
 // Shared memory is new for each block and full of NaNs.
 //
 // It does not show speed, nor what only real parallel threads do wrong.

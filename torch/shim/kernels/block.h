@@ -1,0 +1,71 @@
+/* What the kernels of a transformer block take and write. Matrices are dense, in row-major order,
+ * in the memory of the device. Those that are void * are float32 or bfloat16, all of a call the
+ * same. Pure C. */
+#ifndef DITRUN_KERNELS_BLOCK_H
+#define DITRUN_KERNELS_BLOCK_H
+
+#include <stdint.h>
+
+/* Rows of shift, scale, gate and their gradients may be parts of wider ones. Widths and strides are
+ * multiples of four, n is at most 65,535, and pointers are aligned to four elements; ada_norm takes
+ * widths up to 4,096. Other sizes are an error. */
+
+/* out = LayerNorm(x) (1 + scale) + shift; the norm has no weights of its own. With a gate it is
+ * that of sum = x + gate y. */
+typedef struct {
+  int64_t n, tokens;
+  int32_t width;
+  float eps;
+  const float *x;                   /* [n, tokens, width] */
+  const void *shift, *scale, *gate; /* [n, width]; gate may be NULL */
+  int64_t stride;                   /* of these three: elements from a sample to the next */
+  const void *y;                    /* [n, tokens, width], with a gate */
+  float *sum;                       /* the same */
+  void *out;                        /* [n, tokens, width] */
+  float *mean, *rstd;               /* [n, tokens], for the backward pass, or both NULL */
+} dt_ada_norm_args;
+
+/* Its gradients. */
+typedef struct {
+  int64_t n, tokens;
+  int32_t width;
+  const float *x;                /* [n, tokens, width]; with a gate the sum */
+  const void *scale, *gate;      /* [n, width]; gate may be NULL */
+  int64_t stride;                /* of these two */
+  const float *mean, *rstd;      /* [n, tokens] */
+  const void *dout;              /* [n, tokens, width] */
+  const float *add;              /* the same: another gradient of x, to be added; may be NULL */
+  float *dx;                     /* the same; may be add */
+  const void *y;                 /* the same, with a gate */
+  void *dy;                      /* the same, with a gate */
+  void *dshift, *dscale, *dgate; /* [n, width]; dgate with a gate */
+  int64_t dstride;               /* of these three */
+  void *workspace;               /* ada_norm_workspace bytes, gate 1 where there is one */
+} dt_ada_norm_backward_args;
+
+/* sum = x + gate y */
+typedef struct {
+  int64_t n, tokens;
+  int32_t width;
+  const float *x;   /* [n, tokens, width] */
+  const void *gate; /* [n, width] */
+  int64_t stride;
+  const void *y; /* [n, tokens, width] */
+  float *sum;    /* the same; may be x */
+} dt_gated_add_args;
+
+/* Its gradients; that of x is dsum itself. */
+typedef struct {
+  int64_t n, tokens;
+  int32_t width;
+  const float *dsum; /* [n, tokens, width] */
+  const void *gate;  /* [n, width] */
+  int64_t stride;
+  const void *y; /* [n, tokens, width] */
+  void *dy;      /* the same */
+  void *dgate;   /* [n, width] */
+  int64_t dstride;
+  void *workspace; /* sums_workspace(n, tokens, width) bytes */
+} dt_gated_add_backward_args;
+
+#endif

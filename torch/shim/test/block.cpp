@@ -1,0 +1,313 @@
+// The kernels of a transformer block against libtorch's compositions in float64, forward and
+// gradients, and their bfloat16 results against those in float32.
+#include <cmath>
+#include <string>
+
+#include "device.h"
+#include "kernels/ada_layer_norm.cuh"
+#include "kernels/gated_add.cuh"
+
+namespace {
+
+constexpr float kEps = 1e-6f;
+constexpr dt_mode kGrad = DT_MODE_GRAD;
+
+std::mt19937 generator(1);
+
+// What bfloat16 can hold too, so that kernels of both types get the same numbers.
+Values normals(int64_t n, float mean = 0, float deviation = 1) {
+  std::normal_distribution<float> normal(mean, deviation);
+  Values v(static_cast<size_t>(n));
+  for (float &x : v) x = static_cast<float>(dt::bfloat16(normal(generator)));
+  return v;
+}
+
+// Tensors in float64 that are freed at the end.
+class Composition {
+ public:
+  Composition() = default;
+  Composition(const Composition &) = delete;
+  ~Composition() { dt_free_many(all_.data(), static_cast<int64_t>(all_.size())); }
+
+  dt_tensor leaf(const Values &v, std::vector<int64_t> dims) {
+    const std::vector<double> wide(v.begin(), v.end());
+    dt_out o{};
+    OK(dt_from_host(wide.data(), static_cast<int64_t>(wide.size() * sizeof(double)), DT_FLOAT64, -1,
+                    dims.data(), static_cast<int32_t>(dims.size()), &o));
+    OK(dt_set_requires_grad(o.t, 1));
+    return keep(o.t);
+  }
+  // The result of a function of dt.h.
+  template <class... Params, class... Args>
+  dt_tensor of(dt_error *(*f)(Params...), Args... args) {
+    dt_out o{};
+    OK(f(kGrad, args..., &o));
+    return keep(o.t);
+  }
+  // Computes the gradients of the sum of all x dx.
+  void backward(std::vector<std::pair<dt_tensor, const Values *>> grads) {
+    dt_tensor total = nullptr;
+    for (const auto &[x, dx] : grads) {
+      dt_tensor flat = of(dt_reshape, x, &flat_, 1);
+      dt_tensor product =
+          of(dt_sum, of(dt_mul, flat, leaf(*dx, {static_cast<int64_t>(dx->size())})));
+      total = total ? of(dt_add, total, product) : product;
+    }
+    OK(dt_backward(0, total));
+  }
+  std::vector<double> read(dt_tensor t, size_t n) {
+    std::vector<double> v(n);
+    OK(dt_to_host(t, v.data(), static_cast<int64_t>(n * sizeof(double))));
+    return v;
+  }
+  std::vector<double> grad(dt_tensor t, size_t n) {
+    dt_out o{};
+    OK(dt_grad(t, &o));
+    return read(keep(o.t), n);
+  }
+
+ private:
+  dt_tensor keep(dt_tensor t) {
+    all_.push_back(t);
+    return t;
+  }
+  std::vector<dt_tensor> all_;
+  const int64_t flat_ = -1;
+};
+
+// close checks float32 against float64: within 1e-6, relative to the larger of the value and the
+// root mean square of all. For results of order 1 that is 1e-6 of the larger of 1 and the value; a
+// sum over many rows is as large as it is.
+void close_at(int line, const std::string &what, const Values &got,
+              const std::vector<double> &want) {
+  if (got.size() != want.size()) fail_at(__FILE__, line, what + ": another size");
+  double squares = 0;
+  for (double w : want) squares += w * w;
+  const double unit = std::sqrt(squares / static_cast<double>(want.size()));
+  for (size_t i = 0; i < want.size(); i++)
+    if (!(std::fabs(got[i] - want[i]) <= 1e-6 * std::fmax(unit, std::fabs(want[i]))))
+      fail_at(__FILE__, line,
+              what + ": element " + std::to_string(i) + " is " + std::to_string(got[i]) +
+                  ", want " + std::to_string(want[i]) + ", " +
+                  std::to_string(std::fabs(got[i] - want[i]) / unit * 1e6) + "e-6 of " +
+                  std::to_string(unit));
+}
+#define CLOSE(...) close_at(__LINE__, __VA_ARGS__)
+
+// rounds checks that the bfloat16 results are those in float32, rounded once; those that a kernel
+// writes in float32 in both cases are the same bits.
+void rounds_at(int line, const std::string &what, const Results &half, const Results &single,
+               const std::vector<bool> &is_half) {
+  CHECK(half.size() == single.size() && half.size() == is_half.size());
+  for (size_t i = 0; i < half.size(); i++)
+    if (!same(half[i], is_half[i] ? widened(rounded<dt::bfloat16>(single[i])) : single[i]))
+      fail_at(__FILE__, line,
+              what + ": result " + std::to_string(i) +
+                  " for bfloat16 is not the float32 result, rounded once");
+}
+#define ROUNDS(...) rounds_at(__LINE__, __VA_ARGS__)
+
+struct Shape {
+  int64_t n, tokens;
+  int width;
+  bool gate = false;
+
+  size_t samples() const { return static_cast<size_t>(n * width); }
+  size_t all() const { return static_cast<size_t>(n * tokens * width); }
+  std::string name() const {
+    return std::to_string(n) + "x" + std::to_string(tokens) + "x" + std::to_string(width) +
+           (gate ? " with gate" : "");
+  }
+};
+
+// Part k of the modulation [n, 3 width]: shift, scale, gate.
+template <class V>
+V part(const V &modulation, const Shape &s, int k) {
+  V result;
+  const auto row = modulation.begin() + k * s.width;
+  for (int64_t i = 0; i < s.n; i++)
+    result.insert(result.end(), row + i * 3 * s.width, row + i * 3 * s.width + s.width);
+  return result;
+}
+
+struct Inputs {
+  Values x, y, modulation, dout, add;
+
+  explicit Inputs(const Shape &s)
+      : x(normals(static_cast<int64_t>(s.all()), 0.5f, 1.5f)),
+        y(normals(static_cast<int64_t>(s.all()))),
+        modulation(normals(3 * s.n * s.width, 0.1f, 0.4f)),
+        dout(normals(static_cast<int64_t>(s.all()))),
+        add(normals(static_cast<int64_t>(s.all()))) {
+    for (float &v : x) v += 1e-3f;  // the stream has all digits of float32
+  }
+  // The last sample alone.
+  Inputs last(const Shape &s) const {
+    Inputs in = *this;
+    const auto cut = [&](Values *v) {
+      v->erase(v->begin(), v->end() - static_cast<std::ptrdiff_t>(v->size()) / s.n);
+    };
+    for (Values *v : {&in.x, &in.y, &in.modulation, &in.dout, &in.add}) cut(v);
+    return in;
+  }
+};
+
+// out, mean, rstd, dx, dshift, dscale, and with a gate sum, dy, dgate
+template <class T>
+Results ada_layer_norm(const Shape &s, const Inputs &in, bool add = true) {
+  Memory<float> x(in.x), adding(in.add), sum(s.all()), dx(s.all());
+  Memory<float> mean(static_cast<size_t>(s.n * s.tokens)),
+      rstd(static_cast<size_t>(s.n * s.tokens));
+  Memory<T> y(rounded<T>(in.y)), modulation(rounded<T>(in.modulation)), dout(rounded<T>(in.dout));
+  Memory<T> out(s.all()), dy(s.all()), dmodulation(3 * s.samples());
+  Memory<char> workspace(
+      static_cast<size_t>(dt::ada_layer_norm_workspace(s.n, s.tokens, s.width, s.gate)));
+  dt_ada_norm_args f{};
+  f.n = s.n, f.tokens = s.tokens, f.width = s.width, f.eps = kEps, f.stride = 3 * s.width;
+  f.x = x.get();
+  f.shift = modulation.get(), f.scale = modulation.get() + s.width;
+  f.out = out.get(), f.mean = mean.get(), f.rstd = rstd.get();
+  dt_ada_norm_backward_args b{};
+  b.n = s.n, b.tokens = s.tokens, b.width = s.width, b.stride = b.dstride = 3 * s.width;
+  b.x = x.get(), b.scale = f.scale, b.mean = mean.get(), b.rstd = rstd.get();
+  b.dout = dout.get(), b.add = add ? adding.get() : nullptr;
+  b.dx = add ? adding.get() : dx.get();  // in place
+  b.dshift = dmodulation.get(), b.dscale = dmodulation.get() + s.width;
+  b.workspace = workspace.get();
+  if (s.gate) {
+    f.gate = b.gate = modulation.get() + 2 * s.width;
+    f.y = b.y = y.get(), f.sum = sum.get(), b.x = sum.get();
+    b.dy = dy.get(), b.dgate = dmodulation.get() + 2 * s.width;
+  }
+  CHECK(!dt::ada_layer_norm<T>(f, {}));
+  CHECK(!dt::ada_layer_norm_backward<T>(b, {}));
+  const Values gradients = widened(dmodulation.read());
+  Results results = {widened(out.read()),   mean.read(),
+                     rstd.read(),           add ? adding.read() : dx.read(),
+                     part(gradients, s, 0), part(gradients, s, 1)};
+  if (s.gate)
+    results.insert(results.end(), {sum.read(), widened(dy.read()), part(gradients, s, 2)});
+  return results;
+}
+
+void ada_layer_norms() {
+  for (const Shape &s : {
+           Shape{2, 1, 1152},
+           Shape{1, 77, 1152, true},
+           Shape{1, 255, 1152},
+           Shape{1, 257, 384, true},
+           Shape{2, 1, 64, true},
+           Shape{2, 255, 64},
+           Shape{2, 77, 64, true},
+           Shape{1, 77, 1000},
+           Shape{2, 5, 1000, true},
+           Shape{1, 17, 768, true},
+           Shape{2, 3, 1024},
+           Shape{1, 2, 4096, true},
+           Shape{2, 33, 4},
+       }) {
+    const Inputs in(s);
+    const auto got = in_orders([&] { return ada_layer_norm<float>(s, in); });
+    Composition g;
+    const std::vector<int64_t> dims = {s.n, s.tokens, s.width}, rows = {s.n, s.width};
+    const dt_tensor x = g.leaf(in.x, dims), shift = g.leaf(part(in.modulation, s, 0), rows),
+                    scale = g.leaf(part(in.modulation, s, 1), rows),
+                    gate = g.leaf(part(in.modulation, s, 2), rows), y = g.leaf(in.y, dims);
+    const dt_tensor sum = s.gate ? g.of(dt_gated_add, x, gate, y) : x;
+    const dt_tensor out = g.of(dt_ada_layer_norm, sum, shift, scale, double{kEps});
+    g.backward({{out, &in.dout}, {sum, &in.add}});
+    CLOSE(s.name() + ": out", got[0], g.read(out, s.all()));
+    CLOSE(s.name() + ": dx", got[3], g.grad(x, s.all()));
+    CLOSE(s.name() + ": dshift", got[4], g.grad(shift, s.samples()));
+    CLOSE(s.name() + ": dscale", got[5], g.grad(scale, s.samples()));
+    std::vector<bool> is_half = {true, false, false, false, true, true};
+    if (s.gate) {
+      CLOSE(s.name() + ": sum", got[6], g.read(sum, s.all()));
+      CLOSE(s.name() + ": dy", got[7], g.grad(y, s.all()));
+      CLOSE(s.name() + ": dgate", got[8], g.grad(gate, s.samples()));
+      is_half.insert(is_half.end(), {false, true, true});
+    }
+    ROUNDS(s.name(), ada_layer_norm<dt::bfloat16>(s, in), got, is_half);
+
+    const Shape alone{1, s.tokens, s.width, s.gate};
+    const auto got_alone = ada_layer_norm<float>(alone, in.last(s));
+    for (size_t i = 0; i < got.size(); i++) {
+      const auto size = static_cast<std::ptrdiff_t>(got_alone[i].size());
+      CHECK(same(got_alone[i], Values(got[i].end() - size, got[i].end())));
+    }
+  }
+  // Without a gradient to add to.
+  const Shape s{2, 19, 384, true};
+  Inputs in(s);
+  const auto alone = ada_layer_norm<float>(s, in, false);
+  for (float &v : in.add) v = 0;
+  CHECK(same(alone, ada_layer_norm<float>(s, in)));
+}
+
+// sum, dy, dgate
+template <class T>
+Results gated_add(const Shape &s, const Inputs &in) {
+  Memory<float> x(in.x), dsum(in.add);
+  Memory<T> y(rounded<T>(in.y)), modulation(rounded<T>(in.modulation));
+  Memory<T> dy(s.all()), dmodulation(3 * s.samples());
+  Memory<char> workspace(static_cast<size_t>(dt::columns_workspace(s.n, s.tokens, s.width)));
+  const T *gate = modulation.get() + 2 * s.width;
+  CHECK(!dt::gated_add<T>({s.n, s.tokens, s.width, x.get(), gate, 3 * s.width, y.get(), x.get()},
+                          {}));
+  CHECK(!dt::gated_add_backward<T>(
+      {s.n, s.tokens, s.width, dsum.get(), gate, 3 * s.width, y.get(), dy.get(),
+       dmodulation.get() + 2 * s.width, 3 * s.width, workspace.get()},
+      {}));
+  return {x.read(), widened(dy.read()), part(widened(dmodulation.read()), s, 2)};
+}
+
+void gated_adds() {
+  for (const Shape &s : {Shape{2, 1, 1152}, Shape{2, 77, 1000}, Shape{1, 255, 384},
+                         Shape{2, 257, 64}, Shape{1, 3, 4}}) {
+    const Inputs in(s);
+    const auto got = in_orders([&] { return gated_add<float>(s, in); });
+    Composition g;
+    const std::vector<int64_t> dims = {s.n, s.tokens, s.width};
+    const dt_tensor x = g.leaf(in.x, dims), y = g.leaf(in.y, dims),
+                    gate = g.leaf(part(in.modulation, s, 2), {s.n, s.width});
+    const dt_tensor sum = g.of(dt_gated_add, x, gate, y);
+    g.backward({{sum, &in.add}});
+    CLOSE(s.name() + ": gated sum", got[0], g.read(sum, s.all()));
+    CLOSE(s.name() + ": dy", got[1], g.grad(y, s.all()));
+    CLOSE(s.name() + ": dgate", got[2], g.grad(gate, s.samples()));
+    ROUNDS(s.name(), gated_add<dt::bfloat16>(s, in), got, {false, true, true});
+  }
+}
+
+// What kernels do not take is an error, and nothing to do is none.
+void refused() {
+  Memory<float> some(64);
+  float *p = some.get();
+  const auto ada = [&](int width, int64_t stride, const float *x) {
+    dt_ada_norm_args f{};
+    f.n = f.tokens = 1, f.width = width, f.stride = stride, f.x = x;
+    f.shift = f.scale = f.out = p;
+    dt_ada_norm_backward_args b{};
+    b.n = b.tokens = 1, b.width = width, b.stride = stride, b.x = x;
+    return dt::ada_layer_norm<float>(f, {}) == dt::kInvalidValue &&
+           dt::ada_layer_norm_backward<float>(b, {}) == dt::kInvalidValue;
+  };
+  CHECK(ada(6, 8, p) && ada(4100, 4100, p) && ada(8, 6, p) && ada(8, 8, p + 1));
+  const auto gated = [&](int64_t n, int width, int64_t stride, const float *x) {
+    return dt::gated_add<float>({n, 1, width, x, p, stride, p, p}, {}) == dt::kInvalidValue &&
+           dt::gated_add_backward<float>({n, 1, width, x, p, stride, p, p, p, stride, p}, {}) ==
+               dt::kInvalidValue;
+  };
+  CHECK(gated(65536, 4, 4, p) && gated(1, 6, 8, p) && gated(1, 4, 6, p) && gated(1, 4, 4, p + 1));
+
+  CHECK(!dt::ada_layer_norm<float>({0, 4, 8, 0, p, p, p, p, 8, p, p, p, p, p}, {}));
+  CHECK(!dt::gated_add<float>({4, 0, 4, p, p, 4, p, p}, {}));
+}
+
+}  // namespace
+
+void block() {
+  ada_layer_norms();
+  gated_adds();
+  refused();
+}
