@@ -7,7 +7,7 @@
 #include "kernels/block.h"
 
 /* To be raised with every change to this file. */
-#define DT_PLUGIN_VERSION 3
+#define DT_PLUGIN_VERSION 4
 
 /* GroupNorm of x [n, pixels, channels] with weights [channels], and then SiLU if silu is set. */
 typedef struct {
@@ -51,7 +51,7 @@ typedef struct {
                              const float *weight, const float *bias, const float *normalisers,
                              void *workspace, void *dx, float *dweight, float *dbias, void *stream);
 
-  /* Those of a transformer block: kernels/block.h says what they compute, and
+  /* Those of a transformer block and of the optimizer: kernels/block.h says what they compute, and
    * of which size a workspace is. half is 1 where the arguments that are void * are bfloat16. */
   int (*ada_norm)(int32_t half, const dt_ada_norm_args *a, void *stream);
   int64_t (*ada_norm_workspace)(int64_t n, int64_t tokens, int32_t width, int32_t gate);
@@ -59,6 +59,11 @@ typedef struct {
   int (*gated_add)(int32_t half, const dt_gated_add_args *a, void *stream);
   int64_t (*sums_workspace)(int64_t samples, int64_t rows, int32_t width);
   int (*gated_add_backward)(int32_t half, const dt_gated_add_backward_args *a, void *stream);
+  int (*adamw)(int32_t half, const dt_adamw_args *a, void *stream);
+  int64_t (*gradient_norm_workspace)(int64_t n);
+  /* The norm of the n gradients x, aligned to 16 bytes, in sums of float32. */
+  int (*gradient_norm)(int32_t half, const void *x, int64_t n, void *workspace, float *result,
+                       void *stream);
 } dt_plugin;
 
 #ifdef __cplusplus

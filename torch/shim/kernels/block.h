@@ -68,4 +68,24 @@ typedef struct {
   void *workspace; /* sums_workspace(n, tokens, width) bytes */
 } dt_gated_add_backward_args;
 
+enum { DT_ADAMW_WORKSPACE = 64 };
+
+/* A step of AdamW over flat buffers of n elements: torch.optim.AdamW's, and then
+ * average = decay average + (1 - decay) weight. What has no size is one number on the device. Where
+ * skip is not 0, weight, m, v, average and copy keep every bit. */
+typedef struct {
+  int64_t n;
+  double beta1, beta2, eps, weight_decay;
+  const double *lr, *decay;
+  const float *step; /* how many there are with this one */
+  const float *skip; /* NULL: 0 */
+  const float *clip; /* what the gradient is multiplied by; NULL: 1 */
+  float *weight, *m, *v;
+  float *average; /* NULL: none */
+  void *copy;     /* the weights in bfloat16; NULL: none */
+  void *gradient;
+  int32_t clear;   /* 1: gradient becomes 0, in steps that are skipped too */
+  void *workspace; /* DT_ADAMW_WORKSPACE bytes */
+} dt_adamw_args;
+
 #endif

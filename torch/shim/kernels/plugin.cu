@@ -1,5 +1,6 @@
 // The kernels of libditcuda.so, behind the functions of plugin.h.
 #include "ada_layer_norm.cuh"
+#include "adamw.cuh"
 #include "gated_add.cuh"
 #include "group_norm.cuh"
 #include "plugin.h"
@@ -82,6 +83,18 @@ int gated_add_backward(int32_t half, const dt_gated_add_backward_args *a, void *
               : dt::gated_add_backward<float>(*a, of(stream));
 }
 
+int adamw(int32_t half, const dt_adamw_args *a, void *stream) {
+  return half ? dt::adamw<dt::bfloat16>(*a, of(stream)) : dt::adamw<float>(*a, of(stream));
+}
+
+int64_t gradient_norm_workspace(int64_t n) { return dt::norm_workspace(n); }
+
+int gradient_norm(int32_t half, const void *x, int64_t n, void *workspace, float *result,
+                  void *stream) {
+  return half ? dt::norm(static_cast<const dt::bfloat16 *>(x), n, workspace, result, of(stream))
+              : dt::norm(static_cast<const float *>(x), n, workspace, result, of(stream));
+}
+
 }  // namespace
 
 void dt_plugin_fill_kernels(dt_plugin *out) {
@@ -96,4 +109,7 @@ void dt_plugin_fill_kernels(dt_plugin *out) {
   out->gated_add = gated_add;
   out->sums_workspace = sums_workspace;
   out->gated_add_backward = gated_add_backward;
+  out->adamw = adamw;
+  out->gradient_norm_workspace = gradient_norm_workspace;
+  out->gradient_norm = gradient_norm;
 }

@@ -5,6 +5,7 @@
 
 #include "device.h"
 #include "kernels/ada_layer_norm.cuh"
+#include "kernels/adamw.cuh"
 #include "kernels/gated_add.cuh"
 
 namespace {
@@ -279,6 +280,176 @@ void gated_adds() {
   }
 }
 
+// The buffers of AdamW; gradients come with each step.
+struct Adam {
+  static constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kSmall = 1e-8, kShrink = 0.03;
+  Values weight, m, v, average;
+};
+
+struct AdamStep {
+  double lr, decay;
+  float step, skip, clip;
+  Values gradient;
+};
+
+template <class G>
+Results adamw(const Adam &from, const std::vector<AdamStep> &steps, bool clear = true) {
+  const size_t n = from.weight.size();
+  Memory<float> weight(from.weight), m(from.m), v(from.v), average(from.average);
+  Memory<dt::bfloat16> copy(n);
+  Memory<char> workspace(DT_ADAMW_WORKSPACE);
+  Results results;
+  for (const AdamStep &s : steps) {
+    Memory<double> numbers(std::vector<double>{s.lr, s.decay});
+    Memory<float> flags(Values{s.step, s.skip, s.clip});
+    Memory<G> gradient(rounded<G>(s.gradient));
+    dt_adamw_args a{};
+    a.n = static_cast<int64_t>(n);
+    a.beta1 = Adam::kBeta1, a.beta2 = Adam::kBeta2, a.eps = Adam::kSmall;
+    a.weight_decay = Adam::kShrink;
+    a.lr = numbers.get(), a.decay = numbers.get() + 1;
+    a.step = flags.get(), a.skip = flags.get() + 1, a.clip = flags.get() + 2;
+    a.weight = weight.get(), a.m = m.get(), a.v = v.get(), a.average = average.get();
+    a.copy = copy.get(), a.gradient = gradient.get(), a.clear = clear;
+    a.workspace = workspace.get();
+    CHECK(!dt::adamw<G>(a, {}));
+    CHECK(same(widened(gradient.read()), clear ? Values(n, 0) : s.gradient));
+    results = {weight.read(), m.read(), v.read(), average.read(), widened(copy.read())};
+  }
+  return results;
+}
+
+void adamws() {
+  for (int64_t n : {1, 7, 1024, 1027, 5000}) {
+    Adam from{normals(n, 0, 0.3f),
+              Values(static_cast<size_t>(n), 0),
+              Values(static_cast<size_t>(n), 0),
+              {}};
+    from.average = from.weight;
+    std::vector<AdamStep> steps;
+    for (int i = 1; i <= 5; i++)
+      steps.push_back({1e-2 / i, i < 3 ? 0.9 : 0.9999, static_cast<float>(i), 0, i == 2 ? 0.25f : 1,
+                       normals(n, 0.1f)});
+    const auto got = in_orders([&] { return adamw<float>(from, steps); });
+    CHECK(same(adamw<dt::bfloat16>(from, steps, false), got));
+    CHECK(same(got[4], widened(rounded<dt::bfloat16>(got[0]))));
+
+    const auto wide = [](const Values &v) { return std::vector<double>(v.begin(), v.end()); };
+    auto w = wide(from.weight), m = wide(from.m), v = wide(from.v), average = wide(from.average);
+    for (const AdamStep &s : steps)
+      for (size_t i = 0; i < w.size(); i++) {
+        const double g = double{s.gradient[i]} * s.clip;
+        m[i] = Adam::kBeta1 * m[i] + (1 - Adam::kBeta1) * g;
+        v[i] = Adam::kBeta2 * v[i] + (1 - Adam::kBeta2) * g * g;
+        w[i] *= 1 - s.lr * Adam::kShrink;
+        w[i] -= s.lr / (1 - std::pow(Adam::kBeta1, s.step)) * m[i] /
+                (std::sqrt(v[i] / (1 - std::pow(Adam::kBeta2, s.step))) + Adam::kSmall);
+        average[i] = s.decay * average[i] + (1 - s.decay) * w[i];
+      }
+    const std::string name = "AdamW of " + std::to_string(n);
+    CLOSE(name + ": weight", got[0], w);
+    CLOSE(name + ": m", got[1], m);
+    CLOSE(name + ": v", got[2], v);
+    CLOSE(name + ": average", got[3], average);
+
+    // A step that is skipped leaves every bit, whatever the gradient is.
+    auto more = steps;
+    more.push_back({1e-2, 0.9, 6, 1, NAN, Values(static_cast<size_t>(n), NAN)});
+    CHECK(same(adamw<float>(from, more), got));
+    CHECK(same(adamw<dt::bfloat16>(from, more), got));
+  }
+
+  // Without what is optional.
+  const Values w = normals(1027), g = normals(1027);
+  Memory<double> lr(std::vector<double>{1e-2});
+  Memory<float> step(Values{1}), weight(w), m(Values(1027, 0)), v(Values(1027, 0)), gradient(g);
+  Memory<char> workspace(DT_ADAMW_WORKSPACE);
+  dt_adamw_args a{};
+  a.n = 1027, a.beta1 = Adam::kBeta1, a.beta2 = Adam::kBeta2, a.eps = Adam::kSmall;
+  a.weight_decay = Adam::kShrink, a.lr = lr.get(), a.step = step.get();
+  a.weight = weight.get(), a.m = m.get(), a.v = v.get(), a.gradient = gradient.get();
+  a.workspace = workspace.get();
+  CHECK(!dt::adamw<float>(a, {}));
+  const Values zeros(1027, 0);
+  const auto want = adamw<float>({w, zeros, zeros, w}, {{1e-2, 0.9, 1, 0, 1, g}});
+  CHECK(same(weight.read(), want[0]) && same(m.read(), want[1]) && same(v.read(), want[2]));
+  CHECK(same(gradient.read(), g));
+}
+
+// The optimizer of the shim on the CPU: two steps, the second clipped. Its moments have the
+// rounding of 1 - 0.999 in float32.
+void shim_adamw() {
+  const int64_t n = 1027, offset = 0;
+  const Values w = normals(n, 0, 0.3f), zeros(n, 0);
+  std::vector<AdamStep> steps = {{1e-2, 0.99, 1, 0, 1, normals(n)},
+                                 {5e-3, 0.99, 2, 0, 1, normals(n)}};
+  dt_out weight{};
+  OK(dt_from_host(w.data(), n * 4, DT_FLOAT32, -1, &n, 1, &weight));
+  OK(dt_set_requires_grad(weight.t, 1));
+  dt_adamw o = nullptr;
+  OK(dt_adamw_new(&weight.t, 1, &offset, &n, 1, n,
+                  {Adam::kBeta1, Adam::kBeta2, Adam::kSmall, Adam::kShrink}, nullptr, 0, &o));
+  for (size_t i = 0; i < 2; i++) {
+    dt_out g{}, product{}, loss{}, out[3]{};
+    OK(dt_from_host(steps[i].gradient.data(), n * 4, DT_FLOAT32, -1, &n, 1, &g));
+    OK(dt_mul(kGrad, weight.t, g.t, &product));
+    OK(dt_sum(kGrad, product.t, &loss));
+    OK(dt_backward(0, loss.t));
+    dt_out lr{}, decay{};
+    OK(dt_full(0, -1, steps[i].lr, DT_FLOAT64, nullptr, 0, &lr));
+    OK(dt_full(0, -1, steps[i].decay, DT_FLOAT64, nullptr, 0, &decay));
+    const dt_adamw_options options{lr.t, decay.t, i == 1 ? 3.0 : 0.0, nullptr, 0};
+    OK(dt_adamw_step(o, &options, out));
+    float norm;
+    OK(dt_to_host(out[0].t, &norm, 4));
+    Memory<float> device(steps[i].gradient), got(1);
+    Memory<char> workspace(static_cast<size_t>(dt::norm_workspace(n)));
+    CHECK(!dt::norm<float>(device.get(), n, workspace.get(), got.get(), {}));
+    CHECK(std::fabs(got.read()[0] - norm) <= 1e-6 * norm);
+    if (i == 1) steps[i].clip = 3 / (norm + 1e-6f);
+    dt_tensor ts[] = {g.t, product.t, loss.t, lr.t, decay.t, out[0].t, out[1].t};
+    dt_free_many(ts, 7);
+  }
+  const auto got = adamw<float>({w, zeros, zeros, w}, steps);
+  const auto near = [&](const Values &values, dt_tensor t, double limit) {
+    Values want(static_cast<size_t>(n));
+    OK(dt_to_host(t, want.data(), n * 4));
+    for (size_t i = 0; i < want.size(); i++)
+      CHECK(std::fabs(values[i] - want[i]) <= limit * std::fabs(want[i]) + 1e-7);
+  };
+  dt_out average{}, m{}, v{};
+  OK(dt_adamw_buffer(o, DT_ADAMW_EMA, &average));
+  OK(dt_adamw_buffer(o, DT_ADAMW_EXP_AVG, &m));
+  OK(dt_adamw_buffer(o, DT_ADAMW_EXP_AVG_SQ, &v));
+  near(got[0], weight.t, 1e-6);
+  near(got[1], m.t, 1e-6);
+  near(got[2], v.t, 2e-5);
+  near(got[3], average.t, 1e-6);
+  dt_tensor ts[] = {weight.t, average.t, m.t, v.t};
+  dt_free_many(ts, 4);
+  dt_adamw_free(o);
+}
+
+void norms() {
+  for (int64_t n : {0, 1, 9, 1000, 4097, 70000}) {
+    const Values x = normals(n, 0.1f, 3);
+    double squares = 0;
+    for (float v : x) squares += double{v} * v;
+    const auto norm_of = [&](auto type) {
+      using T = decltype(type);
+      Memory<T> in(rounded<T>(x));
+      Memory<float> out(1);
+      Memory<char> workspace(static_cast<size_t>(dt::norm_workspace(n)));
+      CHECK(!dt::norm<T>(in.get(), n, workspace.get(), out.get(), {}));
+      return out.read();
+    };
+    const auto single = in_orders([&] { return norm_of(float{}); });
+    const auto half = in_orders([&] { return norm_of(dt::bfloat16()); });
+    CLOSE("norm of " + std::to_string(n), single, {std::sqrt(squares)});
+    CLOSE("norm of " + std::to_string(n) + " in bfloat16", half, {std::sqrt(squares)});
+  }
+}
+
 // What kernels do not take is an error, and nothing to do is none.
 void refused() {
   Memory<float> some(64);
@@ -299,9 +470,15 @@ void refused() {
                dt::kInvalidValue;
   };
   CHECK(gated(65536, 4, 4, p) && gated(1, 6, 8, p) && gated(1, 4, 6, p) && gated(1, 4, 4, p + 1));
+  CHECK(dt::norm<float>(p + 1, 4, p, p, {}) == dt::kInvalidValue);
+  dt_adamw_args a{};
+  a.n = 1, a.weight = p + 1;
+  CHECK(dt::adamw<float>(a, {}) == dt::kInvalidValue);
 
   CHECK(!dt::ada_layer_norm<float>({0, 4, 8, 0, p, p, p, p, 8, p, p, p, p, p}, {}));
   CHECK(!dt::gated_add<float>({4, 0, 4, p, p, 4, p, p}, {}));
+  a.n = 0, a.weight = p;
+  CHECK(!dt::adamw<float>(a, {}));
 }
 
 }  // namespace
@@ -309,5 +486,8 @@ void refused() {
 void block() {
   ada_layer_norms();
   gated_adds();
+  adamws();
+  shim_adamw();
+  norms();
   refused();
 }
