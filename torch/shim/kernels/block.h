@@ -68,6 +68,45 @@ typedef struct {
   void *workspace; /* sums_workspace(n, tokens, width) bytes */
 } dt_gated_add_backward_args;
 
+/* y = GELU(x + bias), with the tanh */
+typedef struct {
+  int64_t rows;
+  int32_t width;
+  const void *x;    /* [rows, width] */
+  const void *bias; /* [width]; NULL: none */
+  void *y;          /* [rows, width] */
+} dt_bias_gelu_args;
+
+/* Its gradients; that of bias is the sum over the rows of dx. */
+typedef struct {
+  int64_t rows;
+  int32_t width;
+  const void *x, *bias, *dy;
+  void *dx;    /* [rows, width]; may be dy */
+  void *dbias; /* [width], bfloat16 where half_sums is 1, else float32 */
+  int32_t half_sums;
+  void *workspace; /* sums_workspace(1, rows, width) bytes */
+} dt_bias_gelu_backward_args;
+
+/* The sums of the columns of a matrix. */
+typedef struct {
+  int64_t rows;
+  int32_t width;
+  const void *x; /* [rows, width] */
+  void *sums;    /* [width], bfloat16 where half_sums is 1, else float32 */
+  int32_t half_sums;
+  void *workspace; /* sums_workspace(1, rows, width) bytes */
+} dt_column_sums_args;
+
+/* The gradients of attention's q, k and v as that of the product they were cut from. */
+typedef struct {
+  int64_t n, tokens;
+  int32_t heads, head_width;
+  const void *dq, *dk, *dv;             /* [n, heads, tokens, head_width] */
+  int64_t stride_n, stride_h, stride_t; /* of each, in elements; the last dimension is dense */
+  void *dqkv;                           /* [n, tokens, 3, heads, head_width] */
+} dt_pack_qkv_args;
+
 enum { DT_ADAMW_WORKSPACE = 64 };
 
 /* A step of AdamW over flat buffers of n elements: torch.optim.AdamW's, and then

@@ -1,8 +1,10 @@
 // The kernels of libditcuda.so, behind the functions of plugin.h.
 #include "ada_layer_norm.cuh"
 #include "adamw.cuh"
+#include "bias_gelu.cuh"
 #include "gated_add.cuh"
 #include "group_norm.cuh"
+#include "pack_qkv.cuh"
 #include "plugin.h"
 #include "random.cuh"
 
@@ -95,6 +97,24 @@ int gradient_norm(int32_t half, const void *x, int64_t n, void *workspace, float
               : dt::norm(static_cast<const float *>(x), n, workspace, result, of(stream));
 }
 
+int bias_gelu(int32_t half, const dt_bias_gelu_args *a, void *stream) {
+  return half ? dt::bias_gelu<dt::bfloat16>(*a, of(stream)) : dt::bias_gelu<float>(*a, of(stream));
+}
+
+int bias_gelu_backward(int32_t half, const dt_bias_gelu_backward_args *a, void *stream) {
+  return half ? dt::bias_gelu_backward<dt::bfloat16>(*a, of(stream))
+              : dt::bias_gelu_backward<float>(*a, of(stream));
+}
+
+int column_sums(int32_t half, const dt_column_sums_args *a, void *stream) {
+  return half ? dt::column_sums<dt::bfloat16>(*a, of(stream))
+              : dt::column_sums<float>(*a, of(stream));
+}
+
+int pack_qkv(int32_t half, const dt_pack_qkv_args *a, void *stream) {
+  return half ? dt::pack_qkv<uint16_t>(*a, of(stream)) : dt::pack_qkv<uint32_t>(*a, of(stream));
+}
+
 }  // namespace
 
 void dt_plugin_fill_kernels(dt_plugin *out) {
@@ -112,4 +132,8 @@ void dt_plugin_fill_kernels(dt_plugin *out) {
   out->adamw = adamw;
   out->gradient_norm_workspace = gradient_norm_workspace;
   out->gradient_norm = gradient_norm;
+  out->bias_gelu = bias_gelu;
+  out->bias_gelu_backward = bias_gelu_backward;
+  out->column_sums = column_sums;
+  out->pack_qkv = pack_qkv;
 }

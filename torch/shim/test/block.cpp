@@ -6,7 +6,9 @@
 #include "device.h"
 #include "kernels/ada_layer_norm.cuh"
 #include "kernels/adamw.cuh"
+#include "kernels/bias_gelu.cuh"
 #include "kernels/gated_add.cuh"
+#include "kernels/pack_qkv.cuh"
 
 namespace {
 
@@ -280,6 +282,135 @@ void gated_adds() {
   }
 }
 
+// y, dx, dbias, and the last from float32 sums
+template <class T>
+Results bias_gelu(int64_t rows, int width, const Values &in, const Values &bias,
+                  const Values &dout) {
+  constexpr int32_t half = sizeof(T) == 2;
+  Memory<T> x(rounded<T>(in)), b(rounded<T>(bias)), dy(rounded<T>(dout)), y(in.size());
+  Memory<T> dx(in.size()), dbias(bias.size());
+  Memory<float> dbias_float(bias.size());
+  Memory<char> workspace(static_cast<size_t>(dt::columns_workspace(1, rows, width)));
+  CHECK(!dt::bias_gelu<T>({rows, width, x.get(), b.get(), y.get()}, {}));
+  CHECK(!dt::bias_gelu_backward<T>(
+      {rows, width, x.get(), b.get(), dy.get(), dx.get(), dbias.get(), half, workspace.get()}, {}));
+  CHECK(!dt::bias_gelu_backward<T>(
+      {rows, width, x.get(), b.get(), dy.get(), dy.get(), dbias_float.get(), 0, workspace.get()},
+      {}));  // in place
+  CHECK(same(dx.read(), dy.read()));
+  return {widened(y.read()), widened(dx.read()), widened(dbias.read()), dbias_float.read()};
+}
+
+void bias_gelus() {
+  struct Case {
+    int64_t rows;
+    int width;
+  };
+  for (const Case &c : {Case{1, 4608}, Case{77, 1000}, Case{255, 384}, Case{257, 64}, Case{33, 100},
+                        Case{3, 1}, Case{8193, 8}}) {
+    Values x = normals(c.rows * c.width, 0, 2);
+    const Values bias = normals(c.width), dy = normals(c.rows * c.width);
+    const float far[] = {0, -30, 30, -4096, 4096, -9, 9};
+    for (size_t i = 0; i < x.size() && i < 7; i++) x[i] = far[i];
+    const std::string name = std::to_string(c.rows) + "x" + std::to_string(c.width);
+    const auto got = in_orders([&] { return bias_gelu<float>(c.rows, c.width, x, bias, dy); });
+    Composition g;
+    const dt_tensor in = g.leaf(x, {c.rows, c.width}), b = g.leaf(bias, {c.width});
+    const dt_tensor out = g.of(dt_gelu, g.of(dt_add, in, b));
+    g.backward({{out, &dy}});
+    CLOSE(name + ": gelu", got[0], g.read(out, x.size()));
+    CLOSE(name + ": dx", got[1], g.grad(in, x.size()));
+    CLOSE(name + ": dbias", got[2], g.grad(b, bias.size()));
+    CHECK(same(got[3], got[2]));
+    const auto half = bias_gelu<dt::bfloat16>(c.rows, c.width, x, bias, dy);
+    ROUNDS(name + ": gelu", half, got, {true, true, true, false});
+  }
+
+  // A product that has added the bias: the same numbers.
+  const Values x = normals(64 * 5), none(64, 0);
+  Memory<float> in(x), y(x.size());
+  CHECK(!dt::bias_gelu<float>({5, 64, in.get(), nullptr, y.get()}, {}));
+  CHECK(same(y.read(), bias_gelu<float>(5, 64, x, none, x)[0]));
+}
+
+template <class T>
+Results column_sums(int64_t rows, int width, const Values &v, size_t offset) {
+  Values moved(offset);
+  moved.insert(moved.end(), v.begin(), v.end());
+  Memory<T> x(rounded<T>(moved));
+  Memory<float> sums(static_cast<size_t>(width));
+  Memory<dt::bfloat16> half_sums(static_cast<size_t>(width));
+  Memory<char> workspace(static_cast<size_t>(dt::columns_workspace(1, rows, width)));
+  const T *from = x.get() + offset;
+  CHECK(!dt::column_sums<T>({rows, width, from, sums.get(), 0, workspace.get()}, {}));
+  CHECK(!dt::column_sums<T>({rows, width, from, half_sums.get(), 1, workspace.get()}, {}));
+  return {sums.read(), widened(half_sums.read())};
+}
+
+void all_column_sums() {
+  struct Case {
+    int64_t rows;
+    int width;
+    size_t offset;  // of x in memory
+  };
+  for (const Case &c : {Case{1, 64, 0}, Case{77, 1152, 0}, Case{255, 1000, 0}, Case{257, 384, 0},
+                        Case{31, 384, 1}, Case{33, 7, 0}, Case{8193, 16, 0}, Case{0, 40, 0}}) {
+    const Values x = normals(c.rows * c.width, 1);
+    const std::string name = std::to_string(c.rows) + "x" + std::to_string(c.width) + ": sums";
+    const auto got = in_orders([&] { return column_sums<float>(c.rows, c.width, x, c.offset); });
+    std::vector<double> want(static_cast<size_t>(c.width));
+    for (size_t i = 0; i < x.size(); i++) want[i % want.size()] += x[i];
+    CLOSE(name, got[0], want);
+    CHECK(same(got[1], widened(rounded<dt::bfloat16>(got[0]))));
+    const auto half = column_sums<dt::bfloat16>(c.rows, c.width, x, c.offset);
+    // A thread owns other columns, and adds in the same order.
+    CHECK(same(half, got));
+  }
+}
+
+void packs() {
+  struct Case {
+    int64_t n, tokens;
+    int heads, head_width;
+    bool tokens_first;  // in the memory of dq: [n, tokens, heads, head_width]
+  };
+  for (const Case &c :
+       {Case{2, 77, 16, 72, false}, Case{1, 257, 6, 64, true}, Case{2, 1, 3, 5, false},
+        Case{1, 3, 2, 12, true}, Case{1, 2, 40, 64, false}}) {
+    const int64_t row = int64_t{c.heads} * c.head_width, sample = c.tokens * row;
+    std::vector<uint32_t> parts[3], want(static_cast<size_t>(3 * c.n * sample));
+    for (int k = 0; k < 3; k++) {
+      parts[k].resize(static_cast<size_t>(c.n * sample));
+      for (size_t i = 0; i < parts[k].size(); i++) parts[k][i] = static_cast<uint32_t>(3 * i + k);
+    }
+    const int64_t h = c.tokens_first ? c.head_width : c.tokens * c.head_width,
+                  t = c.tokens_first ? row : c.head_width;
+    for (int64_t i = 0; i < static_cast<int64_t>(want.size()); i++) {
+      const int64_t d = i % c.head_width, head = i / c.head_width % c.heads, k = i / row % 3,
+                    token = i / (3 * row) % c.tokens, from = i / (3 * sample);
+      want[i] = parts[k][static_cast<size_t>(from * sample + head * h + token * t + d)];
+    }
+    const auto pack = [&](auto type) {
+      using T = decltype(type);
+      const auto cut = [](const std::vector<uint32_t> &v) {
+        std::vector<T> result;
+        for (uint32_t x : v) result.push_back(static_cast<T>(x));
+        return result;
+      };
+      const auto got = in_orders([&] {
+        Memory<T> dq(cut(parts[0])), dk(cut(parts[1])), dv(cut(parts[2])), to(want.size());
+        CHECK(!dt::pack_qkv<T>({c.n, c.tokens, c.heads, c.head_width, dq.get(), dk.get(), dv.get(),
+                                sample, h, t, to.get()},
+                               {}));
+        return to.read();
+      });
+      CHECK(same(got, cut(want)));
+    };
+    pack(uint32_t{});
+    pack(uint16_t{});
+  }
+}
+
 // The buffers of AdamW; gradients come with each step.
 struct Adam {
   static constexpr double kBeta1 = 0.9, kBeta2 = 0.999, kSmall = 1e-8, kShrink = 0.03;
@@ -470,13 +601,19 @@ void refused() {
                dt::kInvalidValue;
   };
   CHECK(gated(65536, 4, 4, p) && gated(1, 6, 8, p) && gated(1, 4, 6, p) && gated(1, 4, 4, p + 1));
+  CHECK(dt::column_sums<float>({1, 0, p, p, 0, p}, {}) == dt::kInvalidValue);
+  CHECK(dt::bias_gelu<float>({int64_t{1} << 40, 4, p, p, p}, {}) == dt::kInvalidValue);
   CHECK(dt::norm<float>(p + 1, 4, p, p, {}) == dt::kInvalidValue);
+  CHECK(dt::pack_qkv<uint32_t>({1, int64_t{1} << 32, 1, 4, p, p, p, 4, 4, 4, p}, {}) ==
+        dt::kInvalidValue);
   dt_adamw_args a{};
   a.n = 1, a.weight = p + 1;
   CHECK(dt::adamw<float>(a, {}) == dt::kInvalidValue);
 
   CHECK(!dt::ada_layer_norm<float>({0, 4, 8, 0, p, p, p, p, 8, p, p, p, p, p}, {}));
   CHECK(!dt::gated_add<float>({4, 0, 4, p, p, 4, p, p}, {}));
+  CHECK(!dt::bias_gelu<float>({0, 4, p, p, p}, {}));
+  CHECK(!dt::pack_qkv<uint32_t>({0, 4, 1, 4, p, p, p, 4, 4, 4, p}, {}));
   a.n = 0, a.weight = p;
   CHECK(!dt::adamw<float>(a, {}));
 }
@@ -486,6 +623,9 @@ void refused() {
 void block() {
   ada_layer_norms();
   gated_adds();
+  bias_gelus();
+  all_column_sums();
+  packs();
   adamws();
   shim_adamw();
   norms();
