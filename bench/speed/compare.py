@@ -53,6 +53,8 @@ def arguments():
     if not os.path.exists(args.ditrun):
         parser.error("--ditrun %s: no such file: make build" % args.ditrun)
     args.works = args.works or WORKS
+    if "sample" in args.works and int(args.steps) < 2:
+        parser.error("--steps %s: the original samples in 2 steps or more" % args.steps)
     return args
 
 
