@@ -18,7 +18,8 @@ func (s *Scope) Backward(loss *Tensor) {
 	if s.rec != nil {
 		var n, withGrad C.int64_t
 		var hash C.uint64_t
-		check("Backward", C.dt_backward_leaves(h, &n, &withGrad, &hash))
+		made := s.rec.madeLeaves()
+		check("Backward", C.dt_backward_leaves(h, first(made), C.int32_t(len(made)), &n, &withGrad, &hash))
 		leaves = fmt.Sprintf("to %d tensors at %#x, %d of them with a gradient", n, uint64(hash), withGrad)
 	}
 	check("Backward", C.dt_backward(mode, h), loss)

@@ -124,9 +124,9 @@ DT_API int32_t dt_requires_grad(dt_tensor t);
 /* Autograd */
 DT_API dt_error *dt_backward(dt_mode m, dt_tensor loss);
 /* What a backward pass from loss would add gradients to: how many tensors, how many of them have
- * one already, and a hash of their addresses. */
-DT_API dt_error *dt_backward_leaves(dt_tensor loss, int64_t *out_n, int64_t *out_with_grad,
-                                    uint64_t *out_hash);
+ * one already, and a hash of their addresses; of those in made it has their places there. */
+DT_API dt_error *dt_backward_leaves(dt_tensor loss, const dt_tensor *made, int32_t n_made,
+                                    int64_t *out_n, int64_t *out_with_grad, uint64_t *out_hash);
 DT_API dt_error *dt_grad(dt_tensor t, dt_out *out);
 DT_API dt_error *dt_clear_grad(dt_tensor t);
 

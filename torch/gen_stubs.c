@@ -62,7 +62,7 @@ int32_t dt_requires_grad(dt_tensor t) { return p_dt_requires_grad(t); }
 static __typeof__(&dt_backward) p_dt_backward;
 dt_error *dt_backward(dt_mode m, dt_tensor loss) { return p_dt_backward(m, loss); }
 static __typeof__(&dt_backward_leaves) p_dt_backward_leaves;
-dt_error *dt_backward_leaves(dt_tensor loss, int64_t *out_n, int64_t *out_with_grad, uint64_t *out_hash) { return p_dt_backward_leaves(loss, out_n, out_with_grad, out_hash); }
+dt_error *dt_backward_leaves(dt_tensor loss, const dt_tensor *made, int32_t n_made, int64_t *out_n, int64_t *out_with_grad, uint64_t *out_hash) { return p_dt_backward_leaves(loss, made, n_made, out_n, out_with_grad, out_hash); }
 static __typeof__(&dt_grad) p_dt_grad;
 dt_error *dt_grad(dt_tensor t, dt_out *out) { return p_dt_grad(t, out); }
 static __typeof__(&dt_clear_grad) p_dt_clear_grad;

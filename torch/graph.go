@@ -167,6 +167,18 @@ type recorder struct {
 	line  []byte
 	err   *Error // the first difference
 	done  bool   // what follows is not of the function
+	// Tensors of the capture that are leaves of autograd: on the CPU they may lie elsewhere the next time.
+	leaves []*Tensor
+}
+
+// madeLeaves returns those of the leaves that are still there.
+func (r *recorder) madeLeaves() (hs []C.dt_tensor) {
+	for _, t := range r.leaves {
+		if t.h != nil {
+			hs = append(hs, t.h)
+		}
+	}
+	return hs
 }
 
 // captures holds the recorders of the captures under way, by the number of their thread. What belongs to no scope, such

@@ -470,6 +470,30 @@ func TestReplayTrains(t *testing.T) {
 	wantLive(t, before, "at the end")
 }
 
+// A capture may have leaves of its own, such as the inputs of blocks that are computed twice, wherever they lie.
+func TestReplayOfOwnLeaves(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		p := torch.Persist(s.Full(3, torch.Float32, 2))
+		defer p.Close()
+		p.SetRequiresGrad(true)
+		square := func(s *torch.Scope) []*torch.Tensor {
+			x := s.Detach(s.MulScalar(p, 2))
+			x.SetRequiresGrad(true)
+			s.Backward(s.Sum(s.Mul(x, x)))
+			return []*torch.Tensor{s.Grad(x)}
+		}
+		square(s)
+		g := s.Capture(square)
+		defer g.Close()
+		for range 3 {
+			s.Zeros(torch.Float32, 2) // takes a place that was free
+			g.Replay()
+			want(t, g.Results()[0], []float32{12, 12}, 2)
+		}
+		return nil
+	})
+}
+
 // A backward pass puts a gradient into an empty place the first time and adds to it after that, which are different
 // graphs.
 func TestReplayFindsGradients(t *testing.T) {

@@ -85,6 +85,9 @@ func (t *Tensor) SetRequiresGrad(on bool) {
 	check("SetRequiresGrad", C.dt_set_requires_grad(t.handle("SetRequiresGrad"), cbool(on)), t)
 	if r := capturing(); r != nil {
 		r.note("SetRequiresGrad", nil, t, on)
+		if on && t.number > 0 {
+			r.leaves = append(r.leaves, t)
+		}
 	}
 	runtime.KeepAlive(t)
 }

@@ -409,8 +409,8 @@ dt_error *dt_backward(dt_mode m, dt_tensor loss) {
   return guard(m | DT_MODE_GRAD, [&] { loss->t.backward(); });
 }
 
-dt_error *dt_backward_leaves(dt_tensor loss, int64_t *out_n, int64_t *out_with_grad,
-                             uint64_t *out_hash) {
+dt_error *dt_backward_leaves(dt_tensor loss, const dt_tensor *made, int32_t n_made, int64_t *out_n,
+                             int64_t *out_with_grad, uint64_t *out_hash) {
   return guard([&] {
     using torch::autograd::Node;
     int64_t n = 0, with_grad = 0;
@@ -428,7 +428,10 @@ dt_error *dt_backward_leaves(dt_tensor loss, int64_t *out_n, int64_t *out_with_g
         const auto &t = leaf->variable;
         n++;
         if (t.grad().defined()) with_grad++;
-        hash = (hash ^ reinterpret_cast<uintptr_t>(t.const_data_ptr())) * 0x100000001b3;
+        auto where = reinterpret_cast<uintptr_t>(t.const_data_ptr());
+        for (int32_t i = 0; i < n_made; i++)
+          if (made[i]->t.is_same(t)) where = i;
+        hash = (hash ^ where) * 0x100000001b3;
       }
       for (const auto &edge : node->next_edges()) visit(edge.function.get());
     }
