@@ -47,7 +47,7 @@ func goldenDesigns(t *testing.T, f func(t *testing.T, s *torch.Scope, g *torchte
 				return err
 			}
 			defer nn.Close(m)
-			m.TEmbedder.freqs = goldenFrequencies()
+			s.Copy_(m.TEmbedder.Frequencies, torch.From(s, goldenFrequencies(), 1, frequencyEmbeddingSize/2))
 			for i, p := range nn.List(m) {
 				centre := float32(0)
 				if strings.Contains(p.Name, "norm") && strings.HasSuffix(p.Name, "weight") {

@@ -52,18 +52,19 @@ const frequencyEmbeddingSize = 256
 
 // TimestepEmbedder maps timesteps to vectors: a sinusoidal code, then Linear, SiLU, Linear.
 type TimestepEmbedder struct {
-	MLP0  nn.Linear `dit:"mlp.0"`
-	MLP2  nn.Linear `dit:"mlp.2"`
-	freqs []float32
+	MLP0 nn.Linear `dit:"mlp.0"`
+	MLP2 nn.Linear `dit:"mlp.2"`
+	// Frequencies are those of the code, Float32 [1, 128].
+	Frequencies *torch.Tensor `dit:"frequencies,derived"`
 }
 
 func newTimestepEmbedder(s *torch.Scope, cfg Config) TimestepEmbedder {
 	d := cfg.HiddenSize
-	e := TimestepEmbedder{MLP0: nn.NewLinear(s, frequencyEmbeddingSize, d), MLP2: nn.NewLinear(s, d, d)}
-	if !s.OnlyShapes() {
-		e.freqs = frequencies(s, cfg.TimestepFrequencyShift)
+	return TimestepEmbedder{
+		MLP0: nn.NewLinear(s, frequencyEmbeddingSize, d), MLP2: nn.NewLinear(s, d, d),
+		Frequencies: nn.Constant(s, func() []float32 { return frequencies(s, cfg.TimestepFrequencyShift) },
+			1, frequencyEmbeddingSize/2),
 	}
-	return e
 }
 
 // Cost is that of one timestep.
@@ -71,7 +72,7 @@ func (e *TimestepEmbedder) Cost() nn.Cost { return perSample(nn.Costs(e.MLP0.Cos
 
 // Forward maps t [N] (any number type; fractions are allowed) to [N, D].
 func (e *TimestepEmbedder) Forward(s *torch.Scope, t *torch.Tensor) *torch.Tensor {
-	return e.MLP2.Forward(s, s.SiLU(e.MLP0.Forward(s, timestepCode(s, t, e.freqs))))
+	return e.MLP2.Forward(s, s.SiLU(e.MLP0.Forward(s, timestepCode(s, t, e.Frequencies))))
 }
 
 // frequencies returns f_i = 10000^(-i/(128-shift)). It takes libtorch's float32 exponential on the CPU, as
@@ -91,10 +92,10 @@ func frequencies(s *torch.Scope, shift int) []float32 {
 	return freqs
 }
 
-// timestepCode returns [cos(t f), sin(t f)] for t [N], [N, 256] (timestep_embedding of the original;
-// cosines first, unlike the positions).
-func timestepCode(s *torch.Scope, t *torch.Tensor, freqs []float32) *torch.Tensor {
-	args := s.Mul(s.Unsqueeze(s.To(t, torch.Float32), 1), torch.From(s, freqs, 1, len(freqs)))
+// timestepCode returns [cos(t f), sin(t f)] for t [N] and frequencies f [1, 128], [N, 256] (timestep_embedding of the
+// original; cosines first, unlike the positions).
+func timestepCode(s *torch.Scope, t, freqs *torch.Tensor) *torch.Tensor {
+	args := s.Mul(s.Unsqueeze(s.To(t, torch.Float32), 1), freqs)
 	return s.Cat([]*torch.Tensor{s.Cos(args), s.Sin(args)}, 1)
 }
 

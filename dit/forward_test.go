@@ -34,7 +34,7 @@ func TestActivationsEqualOriginal(t *testing.T) {
 			}
 		}
 		steps, labels := g.Tensor(s, "t"), g.Tensor(s, "y")
-		check("t_freq", timestepCode(s, steps, m.TEmbedder.freqs))
+		check("t_freq", timestepCode(s, steps, m.TEmbedder.Frequencies))
 		temb, yemb := m.TEmbedder.Forward(s, steps), m.YEmbedder.Forward(s, labels)
 		check("t_embedder", temb)
 		check("y_embedder", yemb)

@@ -70,8 +70,8 @@ func (c Config) mlpNormEps() float64 { return cmp.Or(c.MLPNormEps, normEps) }
 // Config returns what the model was made with.
 func (m *DiT) Config() Config { return m.cfg }
 
-// With returns a model of the same shape on other tensors, such as the averages of an optimizer. It
-// shares nothing with m and does not own them.
+// With returns a model of the same shape on other tensors, such as the averages of an optimizer. It does not own them,
+// and shares with m the frequencies of the timestep alone.
 func (m *DiT) With(params []nn.Param) *DiT {
 	c := nn.Copy(m)
 	nn.Bind(c, params)

@@ -9,7 +9,8 @@
 //		AdaLN Linear   `dit:"adaLN_modulation.1"`
 //	}
 //
-// The grammar of the tag is name[,buffer][,optional][,product]; "-" skips the field. A slice or array adds
+// The grammar of the tag is name[,buffer][,optional][,product][,derived]; "-" skips the field. A derived tensor follows
+// from the configuration: it is freed with the module and is none of its parameters. A slice or array adds
 // the index to the name (blocks.0, blocks.1, ...); a nil module is absent. The order of parameters
 // is the order of declaration.
 //
@@ -59,6 +60,9 @@ func List(m any) []Param {
 	names := map[string]bool{}
 	walk(reflect.ValueOf(m), "", options{}, func(name string, field reflect.Value, opt options) {
 		t := field.Interface().(*torch.Tensor)
+		if opt.derived {
+			return
+		}
 		if t == nil {
 			if !opt.optional {
 				panic(fmt.Sprintf("nn: %T: tensor %q is nil and not optional", m, name))
@@ -77,7 +81,7 @@ func List(m any) []Param {
 	return out
 }
 
-type options struct{ buffer, optional, product bool }
+type options struct{ buffer, optional, product, derived bool }
 
 func parseTag(tag string) (name string, opt options, err error) {
 	parts := strings.Split(tag, ",")
@@ -89,6 +93,8 @@ func parseTag(tag string) (name string, opt options, err error) {
 			opt.optional = true
 		case "product":
 			opt.product = true
+		case "derived":
+			opt.derived = true
 		default:
 			return "", opt, fmt.Errorf("unknown option %q", p)
 		}
@@ -177,8 +183,8 @@ func Bind(m any, params []Param) {
 		byName[p.Name] = p.Tensor
 	}
 	bound := map[*torch.Tensor]*torch.Tensor{} // a tied tensor is known by its first name only
-	walk(reflect.ValueOf(m), "", options{}, func(name string, field reflect.Value, _ options) {
-		if field.IsNil() {
+	walk(reflect.ValueOf(m), "", options{}, func(name string, field reflect.Value, opt options) {
+		if field.IsNil() || opt.derived {
 			return
 		}
 		old := field.Interface().(*torch.Tensor)
@@ -249,9 +255,14 @@ func NumParams(m any) int {
 	return n
 }
 
-// Close frees every parameter of m. It panics with a *torch.Error where one belongs to a scope.
+// Close frees every parameter of m and what is derived. It panics with a *torch.Error where one belongs to a scope.
 func Close(m any) {
 	for _, t := range Params(m) {
 		t.Close()
 	}
+	walk(reflect.ValueOf(m), "", options{}, func(_ string, field reflect.Value, opt options) {
+		if t := field.Interface().(*torch.Tensor); t != nil && opt.derived {
+			t.Close()
+		}
+	})
 }

@@ -242,3 +242,31 @@ func TestProducts(t *testing.T) {
 		return nil
 	})
 }
+
+// A derived tensor belongs to its module, but is none of its parameters: it has no name, stays in a copy, and is freed
+// with the module.
+func TestDerived(t *testing.T) {
+	type part struct {
+		Weight *torch.Tensor `dit:"weight"`
+		Table  *torch.Tensor `dit:"table,derived"`
+		None   *torch.Tensor `dit:"none,derived"`
+	}
+	torchtest.Run(t, func(s *torch.Scope) error {
+		before := torch.Live()
+		m := &part{Weight: nn.Parameter(s, 2), Table: torch.Persist(s.Ones(torch.Float32, 3))}
+		if got := names(m); !slices.Equal(got, []string{"weight"}) {
+			t.Errorf("parameters %v", got)
+		}
+		c := nn.Copy(m)
+		nn.Bind(c, []nn.Param{{Name: "weight", Tensor: s.Ones(torch.Float32, 2)}})
+		if c.Table != m.Table || c.Weight == m.Weight {
+			t.Error("a copy on other parameters: want the same table")
+		}
+		s.Release(c.Weight)
+		nn.Close(m)
+		if n := torch.Live(); n != before {
+			t.Errorf("%d tensors live after Close, %d before", n, before)
+		}
+		return nil
+	})
+}
