@@ -190,12 +190,7 @@ func crc32c(b []byte) string {
 
 // read decodes record i of the shard.
 func (s *shard) read(i int, flip bool, dst []float32) {
-	from := s.moments
-	if flip {
-		from = s.flip
-	}
-	size := s.dtype.Size() * len(dst)
-	b := from[i*size : (i+1)*size]
+	b := s.record(i, flip, s.dtype.Size()*len(dst))
 	if s.dtype == checkpoint.F32 {
 		for j := range dst {
 			dst[j] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*j:]))
@@ -205,6 +200,15 @@ func (s *shard) read(i int, flip bool, dst []float32) {
 	for j := range dst {
 		dst[j] = checkpoint.FromFloat16(binary.LittleEndian.Uint16(b[2*j:]))
 	}
+}
+
+// record is record i of the shard, of size bytes.
+func (s *shard) record(i int, flip bool, size int) []byte {
+	from := s.moments
+	if flip {
+		from = s.flip
+	}
+	return from[i*size : (i+1)*size]
 }
 
 // Dir returns the folder of the set.
@@ -242,17 +246,30 @@ func (l *Set) RecordLen() int { return l.m.recordLen() }
 
 // Read decodes the moments [2C, h, w] of record i, unscaled, into dst; flip asks for those of the mirrored picture.
 func (l *Set) Read(i int, flip bool, dst []float32) error {
+	return l.record(i, flip, len(dst), func(s *shard, i int) { s.read(i, flip, dst) })
+}
+
+// ReadRecord is Read without the decoding: the moments as they are stored, little-endian, of the manifest's type. p has
+// RecordBytes.
+func (l *Set) ReadRecord(i int, flip bool, p []byte) error {
+	return l.record(i, flip, len(p)/l.m.DType.Size(), func(s *shard, i int) {
+		copy(p, s.record(i, flip, len(p)))
+	})
+}
+
+// record calls read with the shard of record i and its number there. There has to be room for n moments.
+func (l *Set) record(i int, flip bool, n int, read func(s *shard, i int)) error {
 	switch {
 	case i < 0 || i >= l.Len():
 		return fmt.Errorf("read %s: record %d, want 0 to %d", l.dir, i, l.Len()-1)
 	case flip && !l.m.Flip:
 		return fmt.Errorf("read %s: no mirrored latents in this set: encode with --flip both", l.dir)
-	case len(dst) != l.RecordLen():
-		return fmt.Errorf("read %s: room for %d moments, want %d", l.dir, len(dst), l.RecordLen())
+	case n != l.RecordLen():
+		return fmt.Errorf("read %s: room for %d moments, want %d", l.dir, n, l.RecordLen())
 	}
 	k := sort.SearchInts(l.starts, i+1) - 1
 	err := mmap.Guard(func() error {
-		l.shards[k].read(i-l.starts[k], flip, dst)
+		read(l.shards[k], i-l.starts[k])
 		return nil
 	})
 	if err != nil {

@@ -2,9 +2,11 @@ package latents
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,6 +57,21 @@ func TestLatentsRead(t *testing.T) {
 				if l.Read(i, false, dst) == nil {
 					t.Errorf("record %d was read", i)
 				}
+			}
+			stored := make([]byte, l.RecordBytes())
+			if err := l.ReadRecord(9, flips, stored); err != nil {
+				t.Error(err)
+			}
+			size := dtype.Size()
+			last := checkpoint.FromFloat16(binary.LittleEndian.Uint16(stored[35*size:]))
+			if dtype == checkpoint.F32 {
+				last = math.Float32frombits(binary.LittleEndian.Uint32(stored[35*size:]))
+			}
+			if last != testMoment(9, 35, flips) {
+				t.Errorf("%s record 9 as stored: it ends with %v", dtype, last)
+			}
+			if l.ReadRecord(0, false, stored[size:]) == nil {
+				t.Error("a stored record was read into too little room")
 			}
 			if l.Read(0, false, dst[1:]) == nil {
 				t.Error("a record was read into too little room")

@@ -21,15 +21,15 @@ func textFor(l *latents.Set, o *Options) (*tokens.Set, error) {
 
 // makeTokens gives a batch of n samples room for captions.
 func (b *Batch) makeTokens(t *tokens.Set, n int) {
-	b.Tokens = make([]float32, n*t.Encoder().Length*t.Encoder().Width)
+	b.Tokens = make([]byte, n*t.RowBytes())
 	b.TokenLengths, b.CaptionRows = make([]int, n), make([]int, n)
 }
 
 // addCaption draws a caption of a record by the random number of an index and puts it into a slot.
 func (b *Batch) addCaption(t *tokens.Set, slot, record int, seed, index uint64) (err error) {
-	n := t.Encoder().Length * t.Encoder().Width
+	n := t.RowBytes()
 	row := t.Draw(record, seed, index)
 	b.CaptionRows[slot] = row
-	b.TokenLengths[slot], err = t.Read(row, b.Tokens[slot*n:(slot+1)*n])
+	b.TokenLengths[slot], err = t.ReadStored(row, b.Tokens[slot*n:(slot+1)*n])
 	return err
 }

@@ -80,18 +80,18 @@ func (p Position) index(batch, i int) uint64 { return uint64(p.Batch)*uint64(bat
 // next one: copy what is to be kept.
 type Batch struct {
 	Position
-	IDs     []int     // sample ids
-	Labels  []int64   // [N]
-	Moments []float32 // [N, 2C, h, w], unscaled: mean, then log variance
+	IDs     []int   // sample ids
+	Labels  []int64 // [N]
+	Moments []byte  // [N, 2C, h, w] as they are stored (latents.Set.ReadRecord), unscaled: mean, then log variance
 	// With Options.Records there are no Moments, but the numbers of the records, and whether their mirrored view
 	// was drawn.
 	Records  []int
 	Mirrored []bool
-	// With Options.Captions, the token states of a caption of each sample (see tokens.Set), its number of tokens,
-	// and its row in the text.
-	Tokens       []float32 // [N, L, W]
-	TokenLengths []int     // [N], 1 to L
-	CaptionRows  []int     // [N]
+	// With Options.Captions, the token states of a caption of each sample, as they are stored
+	// (tokens.Set.ReadStored), its number of tokens, and its row in the text.
+	Tokens       []byte // [N, L, W]
+	TokenLengths []int  // [N], 1 to L
+	CaptionRows  []int  // [N]
 	// WaitSeconds is how long the loop waited for this batch: the share of data in the step time.
 	WaitSeconds float64
 }
@@ -174,7 +174,7 @@ func (m *batchMaker) buffer() *Batch {
 	if m.o.Records {
 		b.Records, b.Mirrored = make([]int, m.size), make([]bool, m.size)
 	} else {
-		b.Moments = make([]float32, m.size*m.l.RecordLen())
+		b.Moments = make([]byte, m.size*m.l.RecordBytes())
 	}
 	if m.text != nil {
 		b.makeTokens(m.text, m.size)
@@ -183,7 +183,7 @@ func (m *batchMaker) buffer() *Batch {
 }
 
 func (m *batchMaker) fill(t task, b *Batch) error {
-	n, o := m.l.RecordLen(), &m.o
+	n, o := m.l.RecordBytes(), &m.o
 	b.Position = t.at
 	for slot, i := range t.items {
 		b.IDs[slot], b.Labels[slot] = m.l.ID(i), m.l.Label(i)
@@ -191,7 +191,7 @@ func (m *batchMaker) fill(t task, b *Batch) error {
 		flip := mirrored(o.Seed, o.FlipProb, index)
 		if o.Records {
 			b.Records[slot], b.Mirrored[slot] = i, flip
-		} else if err := m.l.Read(i, flip, b.Moments[slot*n:(slot+1)*n]); err != nil {
+		} else if err := m.l.ReadRecord(i, flip, b.Moments[slot*n:(slot+1)*n]); err != nil {
 			return err
 		}
 		if m.text != nil {

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"github.com/ditrun/ditrun/data/captions"
 	"github.com/ditrun/ditrun/data/latents/latentstest"
 	"github.com/ditrun/ditrun/data/tokens"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 	"github.com/ditrun/ditrun/torch/philox"
 )
 
@@ -67,7 +69,8 @@ func TestTextBatches(t *testing.T) {
 				want = int(rows[philox.Intn(len(rows), seed, 8, 0, uint64(step*batch+slot))])
 			}
 			size := len(c.Texts[want])
-			if b.CaptionRows[slot] != want || b.TokenLengths[slot] != 1+size%4 || b.Tokens[slot*12] != float32(size) {
+			first := checkpoint.FromFloat16(binary.LittleEndian.Uint16(b.Tokens[slot*24:]))
+			if b.CaptionRows[slot] != want || b.TokenLengths[slot] != 1+size%4 || first != float32(size) {
 				t.Fatalf("step %d slot %d: row %d, want %d", step, slot, b.CaptionRows[slot], want)
 			}
 			seen[[2]int{id, want}]++

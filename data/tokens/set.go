@@ -161,7 +161,8 @@ func parseText(b []byte) (*textInfo, error) {
 }
 
 // A Set is the captions of a set of latents, as token states to condition a model on. A row is one distinct
-// caption; row 0 is that of the empty one. All methods may be called from several goroutines at once.
+// caption; row 0 is that of the empty one, which takes the place of a caption that is dropped in training, and is the
+// negative prompt in sampling. All methods may be called from several goroutines at once.
 type Set struct {
 	dir     string
 	info    textInfo
@@ -377,17 +378,31 @@ func (t *Set) Draw(i int, seed, index uint64) int {
 
 // Read decodes the states [L, W] of a row into dst and returns its number of tokens, 1 to L.
 func (t *Set) Read(row int, dst []float32) (tokens int, err error) {
+	return t.row(row, len(dst), func(b []byte) {
+		for j := range dst {
+			dst[j] = checkpoint.FromFloat16(binary.LittleEndian.Uint16(b[2*j:]))
+		}
+	})
+}
+
+// RowBytes is the size of the stored states of a row.
+func (t *Set) RowBytes() int { return 2 * t.info.Encoder.Length * t.info.Encoder.Width }
+
+// ReadStored is Read without the decoding: p, of RowBytes, gets Float16 numbers, little-endian.
+func (t *Set) ReadStored(row int, p []byte) (tokens int, err error) {
+	return t.row(row, len(p)/2, func(b []byte) { copy(p, b) })
+}
+
+// row gives use the stored states of a row, for which there has to be room for so many numbers.
+func (t *Set) row(row, room int, use func(b []byte)) (tokens int, err error) {
 	n := t.info.Encoder.Length * t.info.Encoder.Width
-	if row < 0 || row >= t.info.Rows || len(dst) != n {
-		return 0, fmt.Errorf("read %s: row %d into %d numbers, want rows 0 to %d and %d numbers", t.dir, row, len(dst),
+	if row < 0 || row >= t.info.Rows || room != n {
+		return 0, fmt.Errorf("read %s: row %d into %d numbers, want rows 0 to %d and %d numbers", t.dir, row, room,
 			t.info.Rows-1, n)
 	}
 	k := row / t.info.FileRows
 	err = mmap.Guard(func() error {
-		b := t.states[k][2*n*(row-k*t.info.FileRows):]
-		for j := range dst {
-			dst[j] = checkpoint.FromFloat16(binary.LittleEndian.Uint16(b[2*j:]))
-		}
+		use(t.states[k][2*n*(row-k*t.info.FileRows):])
 		return nil
 	})
 	if err != nil {
@@ -396,14 +411,6 @@ func (t *Set) Read(row int, dst []float32) (tokens int, err error) {
 		return 0, fmt.Errorf("read %s: %s: %w", t.dir, file.File, err)
 	}
 	return int(t.lengths[row]), nil
-}
-
-// Null returns the states [L, W] of the empty caption and its number of tokens: what takes the place of a caption
-// that is dropped in training, and the negative prompt in sampling.
-func (t *Set) Null() (states []float32, tokens int, err error) {
-	states = make([]float32, t.info.Encoder.Length*t.info.Encoder.Width)
-	tokens, err = t.Read(0, states)
-	return states, tokens, err
 }
 
 // Texts reads the captions of all rows.

@@ -87,8 +87,13 @@ func TestTextRoundTrip(t *testing.T) {
 			t.Errorf("record %d: rows %v, want %v", id, got, want)
 		}
 	}
-	if null, n, err := text.Null(); err != nil || n != 1 || null[1] != 1.0/16 {
-		t.Errorf("null: %v %d %v", err, n, null)
+	stored := make([]byte, text.RowBytes())
+	if n, err := text.ReadStored(0, stored); err != nil || n != 1 ||
+		checkpoint.FromFloat16(binary.LittleEndian.Uint16(stored[2:])) != 1.0/16 {
+		t.Errorf("stored: %v %d %v", err, n, stored)
+	}
+	if _, err := text.ReadStored(0, stored[2:]); err == nil {
+		t.Error("read into too little room")
 	}
 	if err := text.Verify(ctx); err != nil {
 		t.Error(err)

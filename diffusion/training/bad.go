@@ -128,8 +128,8 @@ func (r *runner) lastCheckpoint() (string, error) {
 	return string(path), err
 }
 
-// explain goes through a batch once more to find what is wrong, on this process alone. On a GPU, where bad steps are
-// noticed late, it may be an innocent one.
+// explain goes through a batch, which was sent last, once more to find what is wrong, on this process alone. On a GPU,
+// where bad steps are noticed late, it may be an innocent one.
 func (r *runner) explain(s *torch.Scope, b samples.Batch) (string, error) {
 	r.opt.ZeroGrad()
 	defer r.opt.ZeroGrad()
@@ -137,10 +137,7 @@ func (r *runner) explain(s *torch.Scope, b samples.Batch) (string, error) {
 		s := s.NoGrad()
 		return s.To(s.All(s.IsFinite(x)), torch.Float32).Item() != 0
 	}
-	p, err := r.inputs(s, b)
-	if err != nil {
-		return "", err
-	}
+	p := r.inputs(s)
 	if why := r.badData(s, p.x0, b.IDs); why != "" {
 		return why, nil
 	}
@@ -152,7 +149,8 @@ func (r *runner) explain(s *torch.Scope, b samples.Batch) (string, error) {
 			worst = i
 		}
 	}
-	sample := fmt.Sprintf("%s at timestep %d", r.sampleName(b.IDs[worst]), p.t[worst])
+	times := torch.Data[float64](s.NoGrad().To(p.t, torch.Float64))
+	sample := fmt.Sprintf("%s at timestep %g", r.sampleName(b.IDs[worst]), times[worst])
 	if loss := float64(total[worst]); math.IsNaN(loss) || math.IsInf(loss, 0) {
 		return fmt.Sprintf("the loss of %s is %v", sample, loss) + unstableAdvice, nil
 	}
@@ -191,7 +189,8 @@ func some[T any](values []T, n int) string {
 	return strings.Join(words, ", ")
 }
 
-// tooLarge finds by trial how many samples at a time would have fitted into memory. It ends the work of the group:
+// tooLarge finds by trial, with the samples that were sent last, how many at a time would have fitted into memory. It
+// ends the work of the group:
 // meanwhile other processes would wait for the gradients of this one, and this one for those of others that are out
 // of memory too.
 func (r *runner) tooLarge(s *torch.Scope, b samples.Batch, cause error) error {
@@ -205,11 +204,7 @@ func (r *runner) tooLarge(s *torch.Scope, b samples.Batch, cause error) error {
 					return err
 				}
 			}
-			p, err := r.inputs(s, b)
-			if err != nil {
-				return err
-			}
-			p = p.first(s, k)
+			p := r.inputs(s).first(s, k)
 			losses, finish := r.losses(s, p)
 			s.Backward(r.loss(s, losses, b.Position.Batch))
 			finish()

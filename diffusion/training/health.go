@@ -82,10 +82,10 @@ func (h *health) countLabels(r *runner, b samples.Batch) {
 	}
 }
 
-// observe takes the latents of a batch with their labels.
-func (h *health) observe(s *torch.Scope, r *runner, x0 *torch.Tensor, labels []int64) {
+// observe takes the latents of the samples that were sent last.
+func (h *health) observe(s *torch.Scope, r *runner, x0 *torch.Tensor) {
 	if h.pairs != nil && r.step < healthSteps {
-		h.pairs.observe(s, x0, labels, r.cfg.Model.NumClasses)
+		h.pairs.observe(s, x0, r.intake.feed.Tensor(feedLabels), r.cfg.Model.NumClasses)
 	}
 }
 

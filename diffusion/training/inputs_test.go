@@ -1,6 +1,7 @@
 package training
 
 import (
+	"encoding/binary"
 	"math"
 	"testing"
 
@@ -18,30 +19,32 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 	cfg.Model.ClassDropoutProb = 0.5
 	const n, size, step = 8, 4 * 4 * 4, 3
 	b := samples.Batch{Batch: &stream.Batch{Position: stream.Position{Batch: step}, IDs: make([]int, n),
-		Labels: make([]int64, n), Moments: make([]float32, n*2*size)}}
-	b.Moments = func(s *torch.Scope) *torch.Tensor { return torch.From(s, b.Batch.Moments, n, 8, 4, 4) }
+		Labels: make([]int64, n)}}
 	for i := range b.Labels {
 		b.Labels[i] = int64(i % 3)
 	}
-	philox.Normals(b.Batch.Moments, 1, 0, 0, 0)
+	moments := make([]float32, n*2*size)
+	philox.Normals(moments, 1, 0, 0, 0)
+	for _, v := range moments {
+		b.Data = binary.LittleEndian.AppendUint32(b.Data, math.Float32bits(v))
+	}
 	torchtest.Run(t, func(s *torch.Scope) error {
 		r, err := newRunner(s, Job{Config: cfg, Source: allOf(l)})
 		if err != nil {
 			return err
 		}
 		defer r.close()
-		p, err := r.inputs(s, b)
-		if err != nil {
+		if err := r.send(b); err != nil {
 			return err
 		}
-		steps := p.t
+		p := r.inputs(s)
+		steps := torch.Data[int64](p.t)
 		x0, noise, labels := torch.Data[float32](p.x0), torch.Data[float32](p.noise), torch.Data[int64](p.cond.Labels)
 		dropped := 0
 		posterior, want := make([]float32, size), make([]float32, size)
 		for i := range n {
 			index := uint64(step*n + i)
-			if w := int(math.Floor(gaussian.TrainSteps * philox.Uniform(7, philox.TagTimestep, 0,
-				index))); steps[i] != w {
+			if w := int64(philox.Intn(gaussian.TrainSteps, 7, philox.TagTimestep, 0, index)); steps[i] != w {
 				t.Errorf("sample %d: timestep %d, want %d", i, steps[i], w)
 			}
 			label := b.Labels[i]
@@ -55,7 +58,7 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 			philox.Normals(want, 7, philox.TagStartNoise, 0, index)
 			philox.Normals(posterior, 7, philox.TagPosterior, 0, index)
 			for j := range size {
-				mean, logVar := float64(b.Batch.Moments[i*2*size+j]), float64(b.Batch.Moments[i*2*size+size+j])
+				mean, logVar := float64(moments[i*2*size+j]), float64(moments[i*2*size+size+j])
 				latent := 0.5 * (mean + math.Exp(logVar/2)*float64(posterior[j]))
 				if got := float64(x0[i*size+j]); math.Abs(got-latent) > 1e-5*(1+math.Abs(latent)) {
 					t.Fatalf("sample %d: latent %d is %v, want %v", i, j, got, latent)
@@ -67,6 +70,30 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 		}
 		if dropped == 0 || dropped == n {
 			t.Errorf("%d of %d labels dropped: the test says nothing", dropped, n)
+		}
+		return nil
+	})
+}
+
+// The bins of the steps of DiT's process are tenths of them, for every step.
+func TestBinsOfTimes(t *testing.T) {
+	const n = gaussian.TrainSteps
+	torchtest.Run(t, func(s *torch.Scope) error {
+		process, err := gaussian.New("")
+		if err != nil {
+			return err
+		}
+		got := torch.Data[float32](binMembers(s, gaussian.NewObjective(s, process), s.Arange(n, torch.Int64)))
+		for step := range n {
+			for bin := range NumBins {
+				want := float32(0)
+				if bin == step*NumBins/n {
+					want = 1
+				}
+				if got[bin*n+step] != want {
+					t.Errorf("step %d is in bin %d: %v, want %v", step, bin, got[bin*n+step], want)
+				}
+			}
 		}
 		return nil
 	})

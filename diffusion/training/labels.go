@@ -13,7 +13,7 @@ import (
 type labelCheck struct {
 	sums    *torch.Tensor // [K, F]: by class, of the features of its latents
 	squares *torch.Tensor // [F]
-	counts  []float64     // [K]
+	counts  *torch.Tensor // [K]: how many samples had each
 }
 
 // leastSamples is what a judgement needs.
@@ -23,28 +23,25 @@ func (l *labelCheck) close() {
 	if l.sums != nil {
 		l.sums.Close()
 		l.squares.Close()
+		l.counts.Close()
 		l.sums = nil
 	}
 }
 
-// observe counts latents x0 [N, C, h, w] with their labels, of K classes. The features are means over rows, C h of
-// them.
-func (l *labelCheck) observe(s *torch.Scope, x0 *torch.Tensor, labels []int64, classes int) {
+// observe counts latents x0 [N, C, h, w] with their labels (Int64 [N]), of K classes. The features are means over rows,
+// C h of them.
+func (l *labelCheck) observe(s *torch.Scope, x0, labels *torch.Tensor, classes int) {
 	s = s.NoGrad()
-	n := len(labels)
-	x := s.Reshape(s.MeanDims(x0, false, 3), n, -1) // [N, F]
+	x := s.Reshape(s.MeanDims(x0, false, 3), x0.Dim(0), -1) // [N, F]
 	if l.sums == nil {
 		l.sums = torch.Persist(s.Zeros(torch.Float32, classes, x.Dim(1)))
 		l.squares = torch.Persist(s.Zeros(torch.Float32, x.Dim(1)))
-		l.counts = make([]float64, classes)
+		l.counts = torch.Persist(s.Zeros(torch.Float32, classes))
 	}
-	member := make([]float32, classes*n)
-	for i, label := range labels {
-		member[int(label)*n+i] = 1
-		l.counts[label]++
-	}
-	s.Copy_(l.sums, s.Add(l.sums, s.MatMul(torch.From(s, member, classes, n), x)))
+	members := oneHot(s, labels, classes)
+	s.Copy_(l.sums, s.Add(l.sums, s.MatMul(members, x)))
 	s.Copy_(l.squares, s.Add(l.squares, s.SumDims(s.Square(x), false, 0)))
+	s.Copy_(l.counts, s.Add(l.counts, s.SumDims(members, false, 1)))
 }
 
 // chance says whether the labels tell no more of the latents than labels drawn at random would: whether the
@@ -54,11 +51,11 @@ func (l *labelCheck) chance() (samples int, ratio float64, chance bool) {
 	if l.sums == nil {
 		return 0, 0, false
 	}
-	sums, squares := torch.Data[float32](l.sums), torch.Data[float32](l.squares)
+	sums, squares, counts := torch.Data[float32](l.sums), torch.Data[float32](l.squares), torch.Data[float32](l.counts)
 	features := len(squares)
 	var n, k float64
-	for _, c := range l.counts {
-		if n += c; c > 0 {
+	for _, c := range counts {
+		if n += float64(c); c > 0 {
 			k++
 		}
 	}
@@ -68,10 +65,10 @@ func (l *labelCheck) chance() (samples int, ratio float64, chance bool) {
 	var between, within float64
 	for f, square := range squares {
 		var sum, byClass float64
-		for c, count := range l.counts {
+		for c, count := range counts {
 			if count > 0 {
 				v := float64(sums[c*features+f])
-				sum, byClass = sum+v, byClass+v*v/count
+				sum, byClass = sum+v, byClass+v*v/float64(count)
 			}
 		}
 		between, within = between+byClass-sum*sum/n, within+float64(square)-byClass

@@ -17,8 +17,12 @@ func TestResidentEqualsDisk(t *testing.T) {
 		for _, order := range []string{stream.ShuffleOrder, stream.BlockOrder} {
 			plan := syntheticPlan(60)
 			plan.DType = dtype
+			plan.Flip = dtype == checkpoint.F16 // of one view, and of two
 			l, cfg, dir := synthetic(t, plan), small(12), t.TempDir()
 			cfg.DataOrder = order
+			if !plan.Flip {
+				cfg.FlipProb = 0
+			}
 			want, _ := run(t, cfg, l, dir, "", Hooks{})
 			src, err := samples.Resident(l, torchtest.Device(t))
 			if err != nil {

@@ -120,6 +120,8 @@ type runner struct {
 	group     *dist.Group
 	hooks     Hooks
 	objective diffusion.Objective
+	intake    *intake
+	pace      *torch.Pace // the host is a part of a step ahead of the device, no more
 	model     *dit.DiT
 	opt       *optim.AdamW
 	total     int   // steps of the whole run
@@ -178,6 +180,8 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 		nn.Close(r.model)
 		return nil, err
 	}
+	r.intake = newIntake(s, cfg, r.source, cfg.GlobalBatchSize/(r.group.World()*cfg.parts()))
+	r.pace = torch.NewPace(s, 1)
 	r.trend = torch.Persist(s.Zeros(torch.Float32))
 	r.window = newWindow(s)
 	r.saver = newSaver(job.Dir, r.group, cfg)
@@ -194,6 +198,8 @@ func (r *runner) close() {
 	r.checks.close()
 	r.saver.close()
 	r.window.close()
+	r.pace.Close()
+	r.intake.close()
 	r.trend.Close()
 	r.opt.Close()
 	nn.Close(r.model)
@@ -213,7 +219,7 @@ func (r *runner) run(ctx context.Context, s *torch.Scope) error {
 		r.finishSave()
 	}
 	for {
-		r.window.reset(time.Now())
+		r.window.reset(s, time.Now())
 		err := s.Try(func(s *torch.Scope) error { return r.train(ctx, s) })
 		if errors.Is(err, errRollback) {
 			if err = r.rollback(s); err == nil {
@@ -271,21 +277,17 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 			}
 			last := b.Micro == parts-1
 			err := s.Try(func(s *torch.Scope) error {
-				p, err := r.inputs(s, b)
-				if err != nil {
+				if err := r.send(b); err != nil {
 					return err
 				}
 				if r.memory != nil {
-					if err := r.memory(len(p.t)); err != nil {
+					if err := r.memory(len(b.Labels)); err != nil {
 						return err
 					}
 				}
-				r.checks.observe(s, r, p.x0, b.Labels)
-				skip, err := r.backward(s, p, b.Micro, b.Position.Batch)
-				if err == nil && last {
-					r.busy = true
-					r.apply(s, skip)
-					r.busy = false
+				p, err := r.compute(s, b.Micro, b.Position.Batch)
+				if err == nil {
+					r.checks.observe(s, r, p.x0)
 				}
 				return err
 			})
@@ -295,12 +297,14 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 			if err != nil {
 				return fmt.Errorf("step %d: %w", r.step+1, err)
 			}
+			r.pace.Step()
 			r.window.wait += b.WaitSeconds
 			r.checks.countLabels(r, b)
 			if !last {
 				continue
 			}
 			r.step++
+			r.window.steps++
 			r.epoch = b.Epoch
 			if err := r.stepDone(ctx, s, b); err != nil {
 				return err

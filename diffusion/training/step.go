@@ -5,70 +5,22 @@ import (
 	"math"
 
 	"github.com/ditrun/ditrun/diffusion"
-	"github.com/ditrun/ditrun/diffusion/gaussian"
-	"github.com/ditrun/ditrun/diffusion/training/samples"
-	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/torch/optim"
-	"github.com/ditrun/ditrun/torch/philox"
 )
 
-// A part is what the model is trained on at once: latents x0 and noise [N, C, h, w], timesteps and condition.
-type part struct {
-	x0, noise *torch.Tensor
-	t         []int
-	cond      dit.Condition
-}
-
-// first is the part of its first n samples.
-func (p part) first(s *torch.Scope, n int) part {
-	cut := func(x *torch.Tensor) *torch.Tensor {
-		if x == nil {
-			return nil
-		}
-		return s.Narrow(x, 0, 0, n)
+// compute trains on what was sent last, part i of the equal parts of a batch of the stream. With the last one it makes
+// the step. It needs nothing of the host.
+func (r *runner) compute(s *torch.Scope, i, batch int) (part, error) {
+	p := r.inputs(s)
+	skip, err := r.backward(s, p, i, batch)
+	if err == nil && i == r.cfg.parts()-1 {
+		r.busy = true
+		r.apply(s, skip)
+		r.busy = false
 	}
-	return part{cut(p.x0), cut(p.noise), p.t[:n],
-		dit.Condition{Labels: cut(p.cond.Labels), Tokens: cut(p.cond.Tokens), Lengths: cut(p.cond.Lengths)}}
-}
-
-// inputs draws what the samples of b are trained with: latents from their posteriors, noise, timesteps and labels
-// and captions, some of which are dropped, both of a sample at once, for the null class and the empty caption. All
-// of it depends on the seed and the samples' places in the run alone.
-func (r *runner) inputs(s *torch.Scope, b samples.Batch) (part, error) {
-	cfg, n := r.cfg, len(b.Labels)
-	p := part{t: make([]int, n)}
-	indices, labels, dropped := make([]int64, n), make([]int64, n), make([]bool, n)
-	for i := range n {
-		index := uint64(b.Position.Batch)*uint64(cfg.GlobalBatchSize) + uint64(b.Slot+i)
-		indices[i] = int64(index)
-		p.t[i] = philox.Intn(gaussian.TrainSteps, cfg.GlobalSeed, philox.TagTimestep, 0, index)
-		labels[i] = b.Labels[i]
-		if cfg.Model.HasClass() && (labels[i] < 0 || labels[i] >= int64(cfg.Model.NumClasses)) {
-			return p, fmt.Errorf("sample %d has label %d, which is out of range: the model has classes 0 to %d",
-				b.IDs[i], labels[i], cfg.Model.NumClasses-1)
-		}
-		if philox.Uniform(cfg.GlobalSeed, philox.TagLabelDrop, 0, index) < cfg.Model.ClassDropoutProb {
-			dropped[i], labels[i] = true, int64(cfg.Model.NullClass())
-		}
-	}
-	s = s.NoGrad()
-	set := r.set
-	parts := s.Chunk(b.Moments(s), 2, 1)
-	mean, logVar := parts[0], parts[1]
-	step0, samples := s.Zeros(torch.Int64, 1), torch.From(s, indices, n)
-	posterior := s.PhiloxNormal(cfg.GlobalSeed, philox.TagPosterior, step0, samples, set.Channels, set.Height,
-		set.Width)
-	p.x0 = s.MulScalar(s.Addcmul(mean, s.Exp(s.MulScalar(logVar, 0.5)), posterior), set.ScalingFactor)
-	p.noise = s.PhiloxNormal(cfg.GlobalSeed, philox.TagStartNoise, step0, samples, set.Channels, set.Height, set.Width)
-	if cfg.Model.HasClass() {
-		p.cond.Labels = torch.From(s, labels, n)
-	}
-	if cfg.Model.HasText() {
-		p.cond.Tokens, p.cond.Lengths = set.Text.Tokens(s, b, dropped)
-	}
-	return p, nil
+	return p, err
 }
 
 // losses scores the model on p. After the Backward of a loss of them, finish completes the gradients.
@@ -80,7 +32,7 @@ func (r *runner) losses(s *torch.Scope, p part) (losses diffusion.Losses, finish
 			return out
 		}
 		return r.model.Forward(s, x, t, p.cond)
-	}, p.x0, p.noise, times(s, p.t))
+	}, p.x0, p.noise, p.t)
 	return losses, finish
 }
 
@@ -102,7 +54,7 @@ func (r *runner) backward(s *torch.Scope, p part, i, batch int) (skip *torch.Ten
 	if count > 1 {
 		loss = s.MulScalar(loss, 1/float64(count))
 	}
-	r.window.part(s.NoGrad(), loss, losses, p, i, count)
+	r.window.part(s.NoGrad(), r.objective, loss, losses, p, i, count)
 	if i == count-1 {
 		if r.cfg.SpikeFactor > 0 { // before gradients are on their way: the processes talk of the loss
 			if skip, err = r.spike(s.NoGrad()); err != nil {
@@ -120,8 +72,8 @@ func (r *runner) backward(s *torch.Scope, p part, i, batch int) (skip *torch.Ten
 func (r *runner) apply(s *torch.Scope, skip *torch.Tensor) {
 	s = s.NoGrad()
 	r.window.add(s, r.opt.Step(s, optim.StepOptions{
-		LR: s.Full(r.cfg.learningRate(r.step, r.total), torch.Float64), MaxNorm: r.cfg.MaxGradNorm,
-		EMADecay: s.Full(r.cfg.emaDecay(r.step), torch.Float64), Skip: skip, UpdateNorm: r.logs(r.step + 1),
+		LR: r.intake.feed.Tensor(feedRate), EMADecay: r.intake.feed.Tensor(feedDecay), MaxNorm: r.cfg.MaxGradNorm,
+		Skip: skip, UpdateNorm: r.logs(r.step + 1),
 	}))
 }
 
@@ -141,12 +93,4 @@ func (r *runner) spike(s *torch.Scope) (*torch.Tensor, error) {
 	fine := s.Lt(loss, limit) // not for NaN either
 	s.Copy_(r.trend, s.Where(fine, s.Where(first, loss, s.Lerp(loss, r.trend, memory)), r.trend))
 	return s.AddScalar(s.Neg(s.To(fine, torch.Float32)), 1), nil
-}
-
-func times(s *torch.Scope, t []int) *torch.Tensor {
-	steps := make([]int64, len(t))
-	for i, k := range t {
-		steps[i] = int64(k)
-	}
-	return torch.From(s, steps, len(t))
 }

@@ -94,12 +94,12 @@ func TestCaptionsOfABatch(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			p, err := r.inputs(s, b)
-			if err != nil {
+			if err := r.send(b); err != nil {
 				return err
 			}
-			states, lengths, labels := torch.Data[float32](p.cond.Tokens), torch.Data[int64](p.cond.Lengths),
-				torch.Data[int64](p.cond.Labels)
+			p := r.inputs(s)
+			states := torch.Data[float32](s.To(p.cond.Tokens, torch.Float32))
+			lengths, labels := torch.Data[int64](p.cond.Lengths), torch.Data[int64](p.cond.Labels)
 			for i, row := range b.CaptionRows {
 				if labels[i] == 3 {
 					row = 0

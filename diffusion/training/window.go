@@ -6,13 +6,12 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/diffusion"
-	"github.com/ditrun/ditrun/diffusion/gaussian"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/torch/optim"
 )
 
-// NumBins is the number of equal stretches of timesteps whose losses are told apart.
+// NumBins is the number of equal stretches of times, from data to noise, whose losses are told apart.
 const NumBins = 10
 
 // Places in a window's sums. The first are means over the samples of a step, the bins are sums over samples, what comes
@@ -82,35 +81,40 @@ func (w *window) close() {
 }
 
 // reset begins a window.
-func (w *window) reset(now time.Time) {
-	w.sums.CopyFromBytes(make([]byte, 4*numTerms))
+func (w *window) reset(s *torch.Scope, now time.Time) {
+	s.NoGrad().Zero_(w.sums)
 	w.started, w.steps, w.wait, w.saving, w.logging = now, 0, 0, 0, 0
 }
 
 // part counts part i of count equal parts of a step; loss is its share of the step's.
-func (w *window) part(s *torch.Scope, loss *torch.Tensor, l diffusion.Losses, p part, i, count int) {
-	n := len(p.t)
+func (w *window) part(s *torch.Scope, o diffusion.Objective, loss *torch.Tensor, l diffusion.Losses, p part, i,
+	count int) {
 	mse := s.Detach(l.MSE)
 	vb := s.Zeros(torch.Float32)
 	if l.VB != nil {
 		vb = s.Mean(s.Detach(l.VB))
 	}
-	bins := make([]float32, NumBins*n)
-	counts := make([]float32, NumBins)
-	for i, t := range p.t {
-		bin := t * NumBins / gaussian.TrainSteps
-		bins[bin*n+i] = 1
-		counts[bin]++
-	}
-	byBin := s.MatMul(torch.From(s, bins, NumBins, n), s.Reshape(mse, n, 1))
+	members := binMembers(s, o, p.t)
+	byBin := s.MatMul(members, s.Reshape(mse, -1, 1))
 	means := s.MulScalar(s.Stack([]*torch.Tensor{s.Mean(mse), vb, s.Mean(p.x0), s.Mean(s.Square(p.x0))}, 0),
 		1/float64(count))
 	terms := s.Cat([]*torch.Tensor{s.Reshape(s.Detach(loss), 1), means, s.Reshape(byBin, NumBins),
-		torch.From(s, counts, NumBins)}, 0)
+		s.SumDims(members, false, 1)}, 0)
 	if i > 0 {
 		terms = s.Add(w.parts, terms)
 	}
 	s.Copy_(w.parts, terms)
+}
+
+// binMembers says which of times t [N] are in which bin: Float32 [NumBins, N] of zeros and ones.
+func binMembers(s *torch.Scope, o diffusion.Objective, t *torch.Tensor) *torch.Tensor {
+	bin := s.To(s.MulScalar(o.Noisiness(s, t), NumBins), torch.Int64)
+	return oneHot(s, bin, NumBins)
+}
+
+// oneHot says which of numbers x (Int64 [N]) are k: Float32 [n, N] of zeros and ones, a row for each k from 0 to n-1.
+func oneHot(s *torch.Scope, x *torch.Tensor, n int) *torch.Tensor {
+	return s.To(s.EqScalar(s.Subtract(x, s.Reshape(s.Arange(n, torch.Int64), n, 1)), 0), torch.Float32)
 }
 
 // add counts the step whose parts were counted. Of one that was not applied no more is known than that.
@@ -120,7 +124,6 @@ func (w *window) add(s *torch.Scope, r optim.StepResult) {
 	s.Copy_(w.sums, s.Add(w.sums, s.Cat([]*torch.Tensor{step, s.Reshape(r.Skipped, 1)}, 0)))
 	s.Copy_(w.row, s.Mul(s.AddScalar(w.row, 1), r.Skipped))
 	s.Copy_(w.longest, s.Maximum(w.longest, w.row))
-	w.steps++
 	if r.UpdateNorm != nil {
 		s.Copy_(w.update, r.UpdateNorm)
 	}
@@ -169,7 +172,7 @@ func (r *runner) record(s *torch.Scope) error {
 	for i := range rec.Bins {
 		rec.Bins[i] = sums[termBins+i] / sums[termCounts+i]
 	}
-	w.reset(now)
+	w.reset(s, now)
 	defer func() { w.logging = time.Since(now).Seconds() }()
 	r.checkHealth(rec)
 	if r.hooks.Log != nil {

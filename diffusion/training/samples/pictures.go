@@ -37,6 +37,16 @@ type pictures struct {
 
 func (p pictures) Set() Set { return p.set }
 
+// Input is the pixels, from which the autoencoder makes the moments.
+func (p pictures) Input() Input {
+	return Input{torch.Uint8, []int{p.set.ImageSize.Height, p.set.ImageSize.Width, 3},
+		func(s *torch.Scope, data *torch.Tensor) *torch.Tensor {
+			s = s.NoGrad()
+			mean, logvar := p.vae.Encode(s, vae.PixelsOf(s, data))
+			return s.Cat([]*torch.Tensor{mean, logvar}, 1)
+		}}
+}
+
 // PictureName returns that of a sample.
 func (p pictures) PictureName(id int) string { return p.src.Sample(id).Name }
 
@@ -50,14 +60,8 @@ func (p pictures) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch
 				yield(Batch{}, err)
 				return
 			}
-			moments := func(s *torch.Scope) *torch.Tensor {
-				s = s.NoGrad()
-				mean, logvar := p.vae.Encode(s,
-					vae.Pixels(s, b.Pix, len(b.IDs), p.set.ImageSize.Height, p.set.ImageSize.Width))
-				return s.Cat([]*torch.Tensor{mean, logvar}, 1)
-			}
 			if !yield(Batch{&stream.Batch{Position: b.Position, IDs: b.IDs, Labels: b.Labels,
-				WaitSeconds: b.WaitSeconds}, moments}, nil) {
+				WaitSeconds: b.WaitSeconds}, b.Pix}, nil) {
 				return
 			}
 		}

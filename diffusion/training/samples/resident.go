@@ -2,13 +2,13 @@ package samples
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"iter"
 
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/torch"
-	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 // Resident is the source of encoded latents that are all in the memory of dev: ImageNet's at 256 pixels take 21 GB,
@@ -21,23 +21,23 @@ func Resident(l *latents.Set, dev torch.Device) (*ResidentLatents, error) {
 	}
 	r := &ResidentLatents{latents: l, set: set, comparison: &Comparison{latents: l}}
 	m := l.Manifest()
-	dtype := torch.Float32
-	if m.DType == checkpoint.F16 {
-		dtype = torch.Float16
+	views := 1
+	if m.Flip {
+		views = 2
 	}
 	err = torch.Run(dev, func(s *torch.Scope) error {
-		views := 1
-		if m.Flip {
-			views = 2
-		}
-		for v := range views {
-			x := torch.Persist(s.Empty(dtype, l.Len(), 2*m.Channels, m.Height, m.Width))
-			r.views = append(r.views, x)
-			if err := x.Fill(func(p []byte, off int64) error { return l.ReadStored(p, v == 1, off) }); err != nil {
-				return err
+		r.views = torch.Persist(s.Empty(dtypeOf(m), views*l.Len(), 2*m.Channels, m.Height, m.Width))
+		view := int64(l.Len()) * int64(l.RecordBytes())
+		return r.views.Fill(func(p []byte, off int64) error {
+			for len(p) > 0 { // what Fill asks for at once may begin in one view and end in the other
+				n := min(int64(len(p)), view-off%view)
+				if err := l.ReadStored(p[:n], off >= view, off%view); err != nil {
+					return err
+				}
+				p, off = p[n:], off+n
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 	if err != nil {
 		r.Close()
@@ -51,50 +51,47 @@ type ResidentLatents struct {
 	latents    *latents.Set
 	set        Set
 	comparison *Comparison
-	views      []*torch.Tensor // [N, 2C, h, w], as they are stored
+	views      *torch.Tensor // [V N, 2C, h, w], as they are stored: all records, then all mirrored ones
 }
 
 // Close frees the memory.
 func (r *ResidentLatents) Close() {
-	for _, x := range r.views {
-		x.Close()
+	if r.views != nil {
+		r.views.Close()
 	}
-	r.views = nil
 }
 
 // Set describes the latents.
 func (r *ResidentLatents) Set() Set { return r.set }
 
+// Input is the places of the records among those on the device.
+func (r *ResidentLatents) Input() Input {
+	last := float64(r.views.Dim(0) - 1)
+	return Input{torch.Int64, nil, func(s *torch.Scope, at *torch.Tensor) *torch.Tensor {
+		return s.To(s.IndexSelect(r.views, 0, s.Clamp(at, 0, last)), torch.Float32)
+	}}
+}
+
 // Batches gathers the same batches as the latents would give from disk.
 func (r *ResidentLatents) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
 	o.Records = true
 	return r.comparison.during(o, func(yield func(Batch, error) bool) {
+		var places []byte
 		for b, err := range stream.Batches(ctx, r.latents, o) {
 			if err != nil {
 				yield(Batch{}, err)
 				return
 			}
-			if !yield(Batch{b, func(s *torch.Scope) *torch.Tensor { return r.moments(s, b) }}, nil) {
+			places = places[:0]
+			for i, record := range b.Records {
+				if b.Mirrored[i] {
+					record += r.latents.Len()
+				}
+				places = binary.LittleEndian.AppendUint64(places, uint64(record))
+			}
+			if !yield(Batch{b, places}, nil) {
 				return
 			}
 		}
 	})
-}
-
-func (r *ResidentLatents) moments(s *torch.Scope, b *stream.Batch) *torch.Tensor {
-	n := len(b.Records)
-	records, mirrored := make([]int64, n), make([]float32, n)
-	for i, record := range b.Records {
-		records[i] = int64(record)
-		if b.Mirrored[i] {
-			mirrored[i] = 1
-		}
-	}
-	at := torch.From(s, records, n)
-	x := s.To(s.IndexSelect(r.views[0], 0, at), torch.Float32)
-	if len(r.views) == 1 {
-		return x
-	}
-	return s.Where(s.GtScalar(torch.From(s, mirrored, n, 1, 1, 1), 0.5),
-		s.To(s.IndexSelect(r.views[1], 0, at), torch.Float32), x)
 }

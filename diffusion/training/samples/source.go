@@ -13,15 +13,26 @@ import (
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
-// A Source hands out the samples of a run, each as the moments of its posterior.
+// A Source hands out the samples of a run.
 type Source interface {
 	// Set describes what is trained on.
 	Set() Set
+	// Input says what batches hold of the samples.
+	Input() Input
 	// Batches yields this process's parts of the batches, in the order that o asks for. A batch is overwritten when the
 	// next is read.
 	Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error]
+}
+
+// Input is what a source gives of each sample, and what the device makes of it.
+type Input struct {
+	DType torch.DType
+	Shape []int // of one sample
+	// Moments makes mean and log variance [N, 2C, h, w] of data [N, Shape...]: Float32, unscaled.
+	Moments func(s *torch.Scope, data *torch.Tensor) *torch.Tensor
 }
 
 // A PictureSource is a source that encodes pictures at every step: where one cannot be trained on it is named.
@@ -51,26 +62,10 @@ type Set struct {
 // Text describes the captions of a set, as token states.
 type Text struct {
 	Encoder tokens.EncoderInfo
-	// Null are the states [L, W] of the empty caption, which takes the place of one that is dropped, and NullTokens its
-	// number of tokens.
-	Null       []float32
+	// Null are the states [L, W] of the empty caption, Float16 in bytes, which takes the place of one that is dropped,
+	// and NullTokens its number of tokens.
+	Null       []byte
 	NullTokens int
-}
-
-// Tokens returns the states [N, L, W] of the captions of a batch and their lengths [N], those of the empty caption
-// where they are dropped.
-func (t *Text) Tokens(s *torch.Scope, b Batch, dropped []bool) (states, lengths *torch.Tensor) {
-	n, size := len(dropped), t.Encoder.Length*t.Encoder.Width
-	values, counts := make([]float32, n*size), make([]int64, n)
-	copy(values, b.Tokens)
-	for i, drop := range dropped {
-		counts[i] = int64(b.TokenLengths[i])
-		if drop {
-			copy(values[i*size:(i+1)*size], t.Null)
-			counts[i] = int64(t.NullTokens)
-		}
-	}
-	return torch.From(s, values, n, t.Encoder.Length, t.Encoder.Width), torch.From(s, counts, n)
 }
 
 // WithText adds the captions of l to its description.
@@ -79,16 +74,16 @@ func (set Set) WithText(l *latents.Set) (Set, error) {
 	if err != nil || t == nil {
 		return set, err
 	}
-	null, tokens, err := t.Null()
-	set.Text = &Text{t.Encoder(), null, tokens}
+	text := &Text{Encoder: t.Encoder(), Null: make([]byte, t.RowBytes())}
+	text.NullTokens, err = t.ReadStored(0, text.Null)
+	set.Text = text
 	return set, err
 }
 
 // Batch is a part of the batch of one step.
 type Batch struct {
 	*stream.Batch
-	// Moments returns mean and log variance [N, 2C, h, w], unscaled, on the device of s.
-	Moments func(s *torch.Scope) *torch.Tensor
+	Data []byte // what the Input of the source says, of each sample
 }
 
 // Latents is the source of encoded latents, with the captions that they have, read batch by batch. Meanwhile they are
@@ -106,6 +101,21 @@ type stored struct {
 
 func (l stored) Set() Set { return l.set }
 
+// Input is the moments themselves.
+func (l stored) Input() Input {
+	m := l.encoded.Manifest()
+	return Input{dtypeOf(m), []int{2 * m.Channels, m.Height, m.Width},
+		func(s *torch.Scope, data *torch.Tensor) *torch.Tensor { return s.To(data, torch.Float32) }}
+}
+
+// dtypeOf is the type of stored moments.
+func dtypeOf(m *latents.Manifest) torch.DType {
+	if m.DType == checkpoint.F16 {
+		return torch.Float16
+	}
+	return torch.Float32
+}
+
 // SetOf describes encoded latents.
 func SetOf(l *latents.Set) Set {
 	m := l.Manifest()
@@ -115,17 +125,13 @@ func SetOf(l *latents.Set) Set {
 }
 
 func (l stored) Batches(ctx context.Context, o stream.Options) iter.Seq2[Batch, error] {
-	m := l.encoded.Manifest()
 	return l.comparison.during(o, func(yield func(Batch, error) bool) {
 		for b, err := range stream.Batches(ctx, l.encoded, o) {
 			if err != nil {
 				yield(Batch{}, err)
 				return
 			}
-			moments := func(s *torch.Scope) *torch.Tensor {
-				return torch.From(s, b.Moments, len(b.IDs), 2*m.Channels, m.Height, m.Width)
-			}
-			if !yield(Batch{b, moments}, nil) {
+			if !yield(Batch{b, b.Moments}, nil) {
 				return
 			}
 		}

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -98,7 +99,7 @@ func ofMemory(err error) error {
 // randomLatents is a source that gives one batch again and again.
 type randomLatents struct {
 	set     samples.Set
-	moments []float32
+	moments []byte // Float32
 	labels  []int64
 	ids     []int
 }
@@ -108,14 +109,16 @@ func newRandomLatents(cfg training.Config) *randomLatents {
 	const scale = 0.18215 // takes the latents to a deviation of 1, as Stable Diffusion's
 	r := &randomLatents{set: samples.Set{Name: "random latents", Samples: n, Channels: m.InChannels,
 		Height: m.InputSize, Width: m.Width(), ImageSize: cfg.ImageSize, ScalingFactor: scale}}
-	size := m.InChannels * m.InputSize * m.Width()
-	r.moments = make([]float32, n*2*size)
+	moments := make([]float32, 2*m.InChannels*m.InputSize*m.Width())
+	mean, logVar := moments[:len(moments)/2], moments[len(moments)/2:]
 	for i := range n {
-		mean, logVar := r.moments[i*2*size:][:size], r.moments[i*2*size+size:][:size]
 		philox.Normals(mean, 1, philox.TagPosterior, 0, uint64(i))
 		for k := range mean {
 			mean[k] /= scale
 			logVar[k] = -6
+		}
+		for _, v := range moments {
+			r.moments = binary.LittleEndian.AppendUint32(r.moments, math.Float32bits(v))
 		}
 		r.labels, r.ids = append(r.labels, randomLabel(m, i)), append(r.ids, i)
 	}
@@ -133,15 +136,18 @@ func randomLabel(m dit.Config, i int) int64 {
 // Set describes the latents.
 func (r *randomLatents) Set() samples.Set { return r.set }
 
+// Input is the moments themselves.
+func (r *randomLatents) Input() samples.Input {
+	return samples.Input{DType: torch.Float32, Shape: []int{2 * r.set.Channels, r.set.Height, r.set.Width},
+		Moments: func(_ *torch.Scope, data *torch.Tensor) *torch.Tensor { return data }}
+}
+
 // Batches yields the batch for each step.
 func (r *randomLatents) Batches(ctx context.Context, o stream.Options) iter.Seq2[samples.Batch, error] {
-	moments := func(s *torch.Scope) *torch.Tensor {
-		return torch.From(s, r.moments, len(r.ids), 2*r.set.Channels, r.set.Height, r.set.Width)
-	}
 	return func(yield func(samples.Batch, error) bool) {
 		for step := o.StartStep; step < o.MaxSteps && ctx.Err() == nil; step++ {
 			b := &stream.Batch{Position: stream.Position{Step: step, Batch: step}, IDs: r.ids, Labels: r.labels}
-			if !yield(samples.Batch{Batch: b, Moments: moments}, nil) {
+			if !yield(samples.Batch{Batch: b, Data: r.moments}, nil) {
 				return
 			}
 		}
