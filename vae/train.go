@@ -2,6 +2,7 @@ package vae
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -121,9 +122,6 @@ func (c TrainConfig) lr(step int) float64 {
 // emaDecay returns the decay after step, which grows from nothing: an average that still holds the
 // first random weights would blur a short run.
 func (c TrainConfig) emaDecay(step int) float64 {
-	if c.EMADecay == 0 {
-		return -1
-	}
 	return min(c.EMADecay, float64(1+step)/float64(10+step))
 }
 
@@ -185,7 +183,8 @@ func Train(ctx context.Context, dev torch.Device, cfg TrainConfig, saves Saves, 
 			return err
 		}
 		defer opt.Close()
-		t := &trainer{cfg: cfg, model: m, opt: opt, saves: saves}
+		t := &trainer{cfg: cfg, model: m, opt: opt, saves: saves, feed: newFeed(s, cfg)}
+		defer t.feed.Close()
 		defer t.closeUnread()
 		if err := t.begin(s); err != nil {
 			return err
@@ -230,6 +229,7 @@ type trainer struct {
 	cfg   TrainConfig
 	model *AutoencoderKL
 	opt   *optim.AdamW
+	feed  *torch.Feed
 	done  int // steps
 	// unread holds, for each step since the last read, [total, rec, KL, gradient norm] on the device.
 	unread []*torch.Tensor
@@ -327,23 +327,40 @@ func (t *trainer) run(ctx context.Context, s *torch.Scope, batches iter.Seq2[*Ba
 	return fmt.Errorf("the batches ended after %d of %s", t.done, names.Plural(t.cfg.MaxSteps, "step"))
 }
 
+// What travels to the device for a step, in one upload.
+const (
+	feedPixels = iota // Uint8 [N, S, S, 3]
+	feedFirst         // Int64 [1], the number of the first sample in the run
+	feedRate          // Float64 scalar, the learning rate
+	feedDecay         // Float64 scalar, of the average
+)
+
+func newFeed(s *torch.Scope, cfg TrainConfig) *torch.Feed {
+	return torch.NewFeed(s,
+		torch.Part{DType: torch.Uint8, Shape: []int{cfg.BatchSize, cfg.ImageSize, cfg.ImageSize, 3}},
+		torch.Part{DType: torch.Int64, Shape: []int{1}}, torch.Part{DType: torch.Float64},
+		torch.Part{DType: torch.Float64})
+}
+
 // step trains on one batch. Nothing is read back from the device.
 func (t *trainer) step(s *torch.Scope, step int, b *Batch) {
 	n := t.cfg.BatchSize
-	x := Pixels(s, b.Pixels, n, t.cfg.ImageSize, t.cfg.ImageSize)
-	indices := make([]int64, n)
-	for slot := range indices {
-		indices[slot] = int64(step)*int64(n) + int64(slot)
-	}
+	copy(t.feed.Bytes(feedPixels), b.Pixels)
+	binary.LittleEndian.PutUint64(t.feed.Bytes(feedFirst), uint64(step)*uint64(n))
+	binary.LittleEndian.PutUint64(t.feed.Bytes(feedRate), math.Float64bits(t.cfg.lr(step)))
+	binary.LittleEndian.PutUint64(t.feed.Bytes(feedDecay), math.Float64bits(t.cfg.emaDecay(step)))
+	t.feed.Send()
+
+	indices := s.Add(t.feed.Tensor(feedFirst), s.Arange(n, torch.Int64))
 	side := t.cfg.ImageSize / t.cfg.Model.Downsample()
-	noise := s.PhiloxNormal(t.cfg.Seed, philox.TagPosterior, s.Zeros(torch.Int64, 1), torch.From(s, indices, n),
+	noise := s.PhiloxNormal(t.cfg.Seed, philox.TagPosterior, s.Zeros(torch.Int64, 1), indices,
 		t.cfg.Model.LatentChannels, side, side)
 
-	total, rec, kl := t.model.loss(s, x, noise, t.cfg.Loss, t.cfg.KLWeight)
+	total, rec, kl := t.model.loss(s, PixelsOf(s, t.feed.Tensor(feedPixels)), noise, t.cfg.Loss, t.cfg.KLWeight)
 	s.Backward(total)
-	opt := optim.StepOptions{LR: s.Full(t.cfg.lr(step), torch.Float64), MaxNorm: t.cfg.MaxGradNorm}
-	if decay := t.cfg.emaDecay(step); decay >= 0 {
-		opt.EMADecay = s.Full(decay, torch.Float64)
+	opt := optim.StepOptions{LR: t.feed.Tensor(feedRate), MaxNorm: t.cfg.MaxGradNorm}
+	if t.cfg.EMADecay > 0 {
+		opt.EMADecay = t.feed.Tensor(feedDecay)
 	}
 	norm := t.opt.Step(s, opt).Norm
 	values := s.NoGrad().Stack([]*torch.Tensor{total, rec, kl, norm}, 0)

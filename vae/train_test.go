@@ -269,3 +269,24 @@ func TestTrainConfigValidate(t *testing.T) {
 		}
 	}
 }
+
+// Between two reads of the losses, one upload is all that passes between host and device in a step.
+func TestTrainingStepsNeedOneUpload(t *testing.T) {
+	cfg := testTrainConfig(t, 9)
+	cfg.LogEvery, cfg.EMADecay = 3, 0.9
+	var counts []torch.Traffic
+	m, err := Train(t.Context(), torchtest.Device(t), cfg, Saves{}, rectangles(cfg.BatchSize, cfg.ImageSize),
+		func(Step) { counts = append(counts, torch.Counts()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+	for step := 1; step < len(counts); step++ {
+		if (step+1)%cfg.LogEvery == 0 {
+			continue
+		}
+		if got, want := counts[step].Sub(counts[step-1]), (torch.Traffic{Uploads: 1}); got != want {
+			t.Errorf("step %d: %+v, want %+v", step+1, got, want)
+		}
+	}
+}
