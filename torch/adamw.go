@@ -110,28 +110,44 @@ func (o *adamW) complete(op string) {
 	}
 }
 
-func (o *adamW) Step(s *Scope, opt native.Step[*Tensor]) (norm, skipped, update *Tensor) {
+func (o *adamW) Step(s *Scope, opt native.Step[*Tensor]) (norm, skipped *Tensor) {
 	const op = "AdamW.Step"
 	s.cmode()
 	h := o.handle(op)
 	o.complete(op)
 	c := C.dt_adamw_options{lr: opt.LR.handle(op), ema_decay: opt.EMADecay.handleOrNil(op),
-		max_norm: C.double(opt.MaxNorm), skip: opt.Skip.handleOrNil(op), update_norm: cbool(opt.UpdateNorm)}
-	var out [3]C.dt_out
+		max_norm: C.double(opt.MaxNorm), skip: opt.Skip.handleOrNil(op)}
+	var out [2]C.dt_out
 	check(op, C.dt_adamw_step(h, &c, &out[0]))
 	runtime.KeepAlive(o)
-	if out[2].t != nil {
-		update = s.wrap(&out[2])
-	}
 	norm, skipped = s.wrap(&out[0]), s.wrap(&out[1])
 	if s.rec != nil {
-		s.note(op, []*Tensor{norm, skipped, update}, o.h, opt.LR, opt.MaxNorm, opt.EMADecay, opt.Skip,
-			opt.UpdateNorm)
+		s.note(op, []*Tensor{norm, skipped}, o.h, opt.LR, opt.MaxNorm, opt.EMADecay, opt.Skip)
 	}
 	for _, t := range []*Tensor{opt.LR, opt.EMADecay, opt.Skip} {
 		runtime.KeepAlive(t)
 	}
-	return norm, skipped, update
+	return norm, skipped
+}
+
+func (o *adamW) Watch() {
+	check("AdamW.Watch", C.dt_adamw_watch(o.handle("AdamW.Watch")))
+	if r := capturing(); r != nil {
+		r.note("AdamW.Watch", nil, o.h)
+	}
+	runtime.KeepAlive(o)
+}
+
+func (o *adamW) Change(s *Scope) *Tensor {
+	s.cmode()
+	var out C.dt_out
+	check("AdamW.Change", C.dt_adamw_change(o.handle("AdamW.Change"), &out))
+	runtime.KeepAlive(o)
+	norm := s.wrap(&out)
+	if s.rec != nil {
+		s.note("AdamW.Change", []*Tensor{norm}, o.h)
+	}
+	return norm
 }
 
 func (o *adamW) ExposeGrad() {

@@ -185,10 +185,15 @@ typedef struct {
   dt_tensor lr, ema_decay; /* of one float64 on the device; ema_decay NULL: the average stays */
   double max_norm;
   dt_tensor skip; /* may be NULL */
-  int32_t update_norm;
 } dt_adamw_options;
 
-enum { DT_ADAMW_EMA = 0, DT_ADAMW_EXP_AVG = 1, DT_ADAMW_EXP_AVG_SQ = 2, DT_ADAMW_STEP = 3 };
+enum {
+  DT_ADAMW_EMA = 0,
+  DT_ADAMW_EXP_AVG = 1,
+  DT_ADAMW_EXP_AVG_SQ = 2,
+  DT_ADAMW_STEP = 3,
+  DT_ADAMW_WEIGHTS = 4
+};
 
 /* Parameter i begins at offsets[i] in the flat buffer, in elements. The parameters that require
  * gradients fill the buckets, which follow one another; the others come after them, up to total.
@@ -204,9 +209,13 @@ DT_API dt_error *dt_adamw_last_backward(dt_adamw o);
 /* The positions of trained parameters that have no gradient, which prevent the step of a group;
  * there is room for all. */
 DT_API dt_error *dt_adamw_missing(dt_adamw o, int32_t *positions, int32_t *n);
-/* Three results: the norm before clipping, 1 where the step was skipped, and the norm of the change
- * (no tensor where update_norm is 0). */
+/* Two results: the norm before clipping, and 1 where the step was skipped. */
 DT_API dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out);
+/* Copies the trained weights, for dt_adamw_change after the step. */
+DT_API dt_error *dt_adamw_watch(dt_adamw o);
+/* The norm of what became of the weights since dt_adamw_watch, whose copy it frees. In a group all
+ * ranks call it. */
+DT_API dt_error *dt_adamw_change(dt_adamw o, dt_out *out);
 /* In a group, lets dt_grad see the gradients since the last step, until dt_adamw_zero_grad. */
 DT_API dt_error *dt_adamw_expose_grad(dt_adamw o);
 DT_API dt_error *dt_adamw_zero_grad(dt_adamw o);

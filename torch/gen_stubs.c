@@ -121,6 +121,10 @@ static __typeof__(&dt_adamw_missing) p_dt_adamw_missing;
 dt_error *dt_adamw_missing(dt_adamw o, int32_t *positions, int32_t *n) { return p_dt_adamw_missing(o, positions, n); }
 static __typeof__(&dt_adamw_step) p_dt_adamw_step;
 dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out) { return p_dt_adamw_step(o, options, out); }
+static __typeof__(&dt_adamw_watch) p_dt_adamw_watch;
+dt_error *dt_adamw_watch(dt_adamw o) { return p_dt_adamw_watch(o); }
+static __typeof__(&dt_adamw_change) p_dt_adamw_change;
+dt_error *dt_adamw_change(dt_adamw o, dt_out *out) { return p_dt_adamw_change(o, out); }
 static __typeof__(&dt_adamw_expose_grad) p_dt_adamw_expose_grad;
 dt_error *dt_adamw_expose_grad(dt_adamw o) { return p_dt_adamw_expose_grad(o); }
 static __typeof__(&dt_adamw_zero_grad) p_dt_adamw_zero_grad;
@@ -402,6 +406,8 @@ static const struct {
     {"dt_adamw_last_backward", (void **)&p_dt_adamw_last_backward},
     {"dt_adamw_missing", (void **)&p_dt_adamw_missing},
     {"dt_adamw_step", (void **)&p_dt_adamw_step},
+    {"dt_adamw_watch", (void **)&p_dt_adamw_watch},
+    {"dt_adamw_change", (void **)&p_dt_adamw_change},
     {"dt_adamw_expose_grad", (void **)&p_dt_adamw_expose_grad},
     {"dt_adamw_zero_grad", (void **)&p_dt_adamw_zero_grad},
     {"dt_adamw_buffer", (void **)&p_dt_adamw_buffer},

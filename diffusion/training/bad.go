@@ -131,6 +131,7 @@ func (r *runner) lastCheckpoint() (string, error) {
 // explain goes through a batch, which was sent last, once more to find what is wrong, on this process alone. On a GPU,
 // where bad steps are noticed late, it may be an innocent one.
 func (r *runner) explain(s *torch.Scope, b samples.Batch) (string, error) {
+	r.captured.drop() // its memory is needed here
 	r.opt.ZeroGrad()
 	defer r.opt.ZeroGrad()
 	finite := func(x *torch.Tensor) bool {
@@ -195,6 +196,7 @@ func some[T any](values []T, n int) string {
 // of memory too.
 func (r *runner) tooLarge(s *torch.Scope, b samples.Batch, cause error) error {
 	_ = r.group.Fail(fmt.Errorf("step %d: %w", r.step+1, cause)) // this process has more to say
+	r.captured.drop()
 	n := len(b.Labels)
 	fits := func(k int) bool {
 		defer r.opt.ZeroGrad()

@@ -29,6 +29,8 @@ type Job struct {
 	// CheckSteps says when the run learns that a step was not applied: how soon it stops or rolls back. What its steps
 	// compute does not depend on it.
 	CheckSteps StepCheck
+	// Capture says whether the run captures its step as a CUDA graph.
+	Capture StepCapture
 
 	// For tests: poison changes the loss of a batch of the stream, memory is called before n samples go through the
 	// model.
@@ -121,6 +123,7 @@ type runner struct {
 	hooks     Hooks
 	objective diffusion.Objective
 	intake    *intake
+	captured  captured
 	pace      *torch.Pace // the host is a part of a step ahead of the device, no more
 	model     *dit.DiT
 	opt       *optim.AdamW
@@ -190,6 +193,7 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 	}
 	r.saver.pauses, r.saver.fault = r.pauses.file, job.fault
 	r.checked = job.CheckSteps.everyStep(job.Device)
+	r.captured.wanted = wantsCapture(job)
 	return r, nil
 }
 
@@ -197,6 +201,7 @@ func (r *runner) close() {
 	samples.ComparisonOf(r.source).Stop()
 	r.checks.close()
 	r.saver.close()
+	r.captured.drop()
 	r.window.close()
 	r.pace.Close()
 	r.intake.close()
@@ -285,9 +290,9 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 						return err
 					}
 				}
-				p, err := r.compute(s, b.Micro, b.Position.Batch)
+				x0, err := r.makeStep(s, b.Micro, b.Position.Batch)
 				if err == nil {
-					r.checks.observe(s, r, p.x0)
+					r.checks.observe(s, r, x0)
 				}
 				return err
 			})

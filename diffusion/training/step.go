@@ -11,13 +11,19 @@ import (
 )
 
 // compute trains on what was sent last, part i of the equal parts of a batch of the stream. With the last one it makes
-// the step. It needs nothing of the host.
-func (r *runner) compute(s *torch.Scope, i, batch int) (part, error) {
+// the step, of whose change of the weights watch asks for the norm. It needs nothing of the host.
+func (r *runner) compute(s *torch.Scope, i, batch int, watch bool) (part, error) {
 	p := r.inputs(s)
 	skip, err := r.backward(s, p, i, batch)
 	if err == nil && i == r.cfg.parts()-1 {
 		r.busy = true
+		if watch {
+			r.opt.Watch()
+		}
 		r.apply(s, skip)
+		if watch {
+			s.NoGrad().Copy_(r.window.update, r.opt.Change(s))
+		}
 		r.busy = false
 	}
 	return p, err
@@ -73,7 +79,7 @@ func (r *runner) apply(s *torch.Scope, skip *torch.Tensor) {
 	s = s.NoGrad()
 	r.window.add(s, r.opt.Step(s, optim.StepOptions{
 		LR: r.intake.feed.Tensor(feedRate), EMADecay: r.intake.feed.Tensor(feedDecay), MaxNorm: r.cfg.MaxGradNorm,
-		Skip: skip, UpdateNorm: r.logs(r.step + 1),
+		Skip: skip,
 	}))
 }
 

@@ -124,9 +124,6 @@ func (w *window) add(s *torch.Scope, r optim.StepResult) {
 	s.Copy_(w.sums, s.Add(w.sums, s.Cat([]*torch.Tensor{step, s.Reshape(r.Skipped, 1)}, 0)))
 	s.Copy_(w.row, s.Mul(s.AddScalar(w.row, 1), r.Skipped))
 	s.Copy_(w.longest, s.Maximum(w.longest, w.row))
-	if r.UpdateNorm != nil {
-		s.Copy_(w.update, r.UpdateNorm)
-	}
 }
 
 // bad returns the number of steps of the window that were not applied, and how many in a row there were at most in

@@ -99,18 +99,16 @@ func (o *AdamW) LastBackward() { o.fused.LastBackward() }
 // StepOptions says how a step is made. LR and EMADecay are Float64 scalars on the device, as they change from step to
 // step, which may be captured ([torch.Scope.Capture]): they come by a [torch.Feed], or from [torch.Scope.Full].
 type StepOptions struct {
-	LR         *torch.Tensor
-	MaxNorm    float64       // greater than 0: gradients are scaled down to this total norm
-	EMADecay   *torch.Tensor // the average becomes EMADecay average + (1 - EMADecay) parameters; nil: it stays
-	Skip       *torch.Tensor // Float32 scalar on the device, 1 on any rank to skip the step; nil is 0
-	UpdateNorm bool          // compute the norm of the change, which takes a second copy of the weights
+	LR       *torch.Tensor
+	MaxNorm  float64       // greater than 0: gradients are scaled down to this total norm
+	EMADecay *torch.Tensor // the average becomes EMADecay average + (1 - EMADecay) parameters; nil: it stays
+	Skip     *torch.Tensor // Float32 scalar on the device, 1 on any rank to skip the step; nil is 0
 }
 
 // StepResult says what a step did, in Float32 scalars on the device.
 type StepResult struct {
-	Norm       *torch.Tensor // of the gradients, before clipping
-	Skipped    *torch.Tensor // 1 where the step was skipped, else 0
-	UpdateNorm *torch.Tensor // of the change of the weights; nil unless asked for
+	Norm    *torch.Tensor // of the gradients, before clipping
+	Skipped *torch.Tensor // 1 where the step was skipped, else 0
 }
 
 // Step applies the gradients and forgets them. A step whose gradients have a norm that is not finite,
@@ -122,9 +120,16 @@ type StepResult struct {
 // gradients and of all weights; results are equal on all ranks.
 func (o *AdamW) Step(s *torch.Scope, opt StepOptions) StepResult {
 	var r StepResult
-	r.Norm, r.Skipped, r.UpdateNorm = o.fused.Step(s, native.Step[*torch.Tensor](opt))
+	r.Norm, r.Skipped = o.fused.Step(s, native.Step[*torch.Tensor](opt))
 	return r
 }
+
+// Watch copies the trained weights as they are, for [AdamW.Change] after a step.
+func (o *AdamW) Watch() { o.fused.Watch() }
+
+// Change returns the norm of the change of the weights since Watch, Float32, whose copy it frees. In a group all ranks
+// call both, and the norm is that of all weights.
+func (o *AdamW) Change(s *torch.Scope) *torch.Tensor { return o.fused.Change(s) }
 
 // ExposeGrad lets torch.Scope.Grad return the gradients of this rank since the last step, to look for what is
 // wrong with them; ZeroGrad must follow. A process alone needs no such call.

@@ -78,12 +78,13 @@ func (m *network) train(s *torch.Scope, o *optim.AdamW, first, last int, w way) 
 				}
 				s.Backward(s.MulScalar(m.loss(s, k, begin, begin+n), 1/float64(w.passes)))
 			}
+			o.Watch()
 			r := o.Step(s, optim.StepOptions{LR: torchtest.Scalar(s, 0.01), MaxNorm: w.maxNorm,
-				EMADecay: torchtest.Scalar(s, 0.9), UpdateNorm: true})
+				EMADecay: torchtest.Scalar(s, 0.9)})
 			if r.Skipped.Item() != 0 {
 				panic("skipped")
 			}
-			norms = append(norms, r.Norm.Item(), r.UpdateNorm.Item())
+			norms = append(norms, r.Norm.Item(), o.Change(s).Item())
 			return nil
 		})
 	}

@@ -32,6 +32,7 @@ struct dt_adamw_s {
   Tensors averages, ms, vs;  // one an own
   at::Tensor step, lr;       // scalars on the parameters' device
   Tensors host;              // of dt_adamw_snapshot
+  Tensors watched;           // of dt_adamw_watch: what own was then, without the frozen ones
 
   std::vector<int32_t> trained;          // positions of weights in the parameters
   Tensors weights;                       // that are trained, views of flat
@@ -238,10 +239,6 @@ dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out
       coef = at::where(skipped == 1, 1.0, coef);
       at::_foreach_mul_(u.gs, coef);
     }
-    const Tensors trained(o->own.begin(), o->own.end() - 1);
-    Tensors change;
-    if (options->update_norm)
-      for (const auto &w : trained) change.push_back(w.clone());
     o->lr.copy_(lr);  // the kernel on a GPU takes float32
     o->step.add_(1 - skipped);
     // The kernel reads one step count a tensor and does not write it: all share this scalar.
@@ -266,13 +263,25 @@ dt_error *dt_adamw_step(dt_adamw o, const dt_adamw_options *options, dt_out *out
       for (const auto &work : works) dt::wait(o->group, work);
     }
     forget(o);
-    out[2].t = nullptr;
-    if (options->update_norm) {
-      at::_foreach_sub_(change, trained);
-      dt::put(&out[2], norm_of_all(o, change, &skip));
-    }
     dt::put(&out[0], std::move(norm));
     dt::put(&out[1], std::move(skipped));
+  });
+}
+
+dt_error *dt_adamw_watch(dt_adamw o) {
+  return guard([&] {
+    o->watched.clear();
+    for (size_t i = 0; i + 1 < o->own.size(); i++) o->watched.push_back(o->own[i].clone());
+  });
+}
+
+dt_error *dt_adamw_change(dt_adamw o, dt_out *out) {
+  return guard([&] {
+    TORCH_CHECK(!o->watched.empty(), "no weights are watched");
+    at::_foreach_sub_(o->watched, Tensors(o->own.begin(), o->own.end() - 1));
+    auto skip = at::zeros({}, o->flat.options());
+    dt::put(out, norm_of_all(o, o->watched, &skip));
+    o->watched.clear();
   });
 }
 
@@ -293,6 +302,7 @@ dt_error *dt_adamw_buffer(dt_adamw o, int32_t which, dt_out *out) {
       case DT_ADAMW_EXP_AVG: return dt::put(out, o->m);
       case DT_ADAMW_EXP_AVG_SQ: return dt::put(out, o->v);
       case DT_ADAMW_STEP: return dt::put(out, o->step);
+      case DT_ADAMW_WEIGHTS: return dt::put(out, o->flat);
     }
     TORCH_CHECK(false, "no buffer ", which);
   });

@@ -49,9 +49,13 @@ func Borrow[S, T, D any]() Lent[S, T, D] { return lent.(Lent[S, T, D]) }
 
 // An AdamW is the fused optimizer: package optim says what its methods do, and adds the names and the files.
 type AdamW[S, T any] interface {
-	// Step returns the norm of the gradients, whether the step was skipped, and the norm of the change, nil unless
-	// asked for. In a group it panics where a trained parameter has no gradient.
-	Step(s S, opt Step[T]) (norm, skipped, update T)
+	// Step returns the norm of the gradients and whether the step was skipped. In a group it panics where a trained
+	// parameter has no gradient.
+	Step(s S, opt Step[T]) (norm, skipped T)
+	// Watch copies the trained weights for Change, which returns the norm of what became of them since. In a group all
+	// ranks call both.
+	Watch()
+	Change(s S) T
 	// LastBackward makes the backward pass that follows send gradients to the other ranks.
 	LastBackward()
 	// ExposeGrad lets Scope.Grad see the gradients in a group, until ZeroGrad.
@@ -85,11 +89,10 @@ type AdamWConfig[T any] struct {
 
 // Step says how a step is made; optim.StepOptions has the same fields.
 type Step[T any] struct {
-	LR         T
-	MaxNorm    float64
-	EMADecay   T
-	Skip       T
-	UpdateNorm bool
+	LR       T
+	MaxNorm  float64
+	EMADecay T
+	Skip     T
 }
 
 // A Buffer is one of the optimizer's buffers. They hold this rank's shares of the buckets; behind them, averages of the
@@ -102,6 +105,7 @@ const (
 	ExpAvg
 	ExpAvgSq
 	StepCount
+	Weights // of a process alone, those that are not trained too
 )
 
 // A Store is one connection to a store of values. Package dist makes one call at a time.
