@@ -1,10 +1,7 @@
 // GroupNorm and SiLU: libtorch's, or by kernels of our own, with gradients.
-#include <c10/core/DeviceGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core.h"
-#include "plugin.h"
 
 namespace dt {
 
@@ -41,17 +38,6 @@ bool takes(const dt_plugin &kernels, const at::Tensor &x, int64_t groups, const 
   return kernels.group_norm_workspace(&norm, false) >= 0;
 }
 
-// call calls a function of the plugin with the current stream of a device.
-template <class F>
-void call(const at::Device &device, F f) {
-  c10::DeviceGuard guard(device);
-  void *stream = nullptr;
-  if (!device.is_cpu())  // as in the tests
-    stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
-  const int error = f(stream);
-  TORCH_CHECK(!error, "error ", error, " of CUDA in a kernel of libditcuda.so");
-}
-
 at::Tensor workspace(const dt_plugin &kernels, const dt_norm_shape &norm, bool backward,
                      const at::Device &on) {
   return at::empty({kernels.group_norm_workspace(&norm, backward)}, opts(on, at::kByte));
@@ -66,7 +52,7 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
     auto y = at::empty_like(x, kNHWC);
     auto normalisers = at::empty({norm.n, groups, 2}, weight.options());
     auto memory = workspace(*kernels, norm, false, x.device());
-    call(x.device(), [&](void *stream) {
+    queue_kernels(x.device(), [&](void *stream) {
       return kernels->group_norm(&norm, x.scalar_type() == at::kBFloat16, x.const_data_ptr(),
                                  weight.const_data_ptr<float>(), bias.const_data_ptr<float>(),
                                  memory.mutable_data_ptr(), normalisers.mutable_data_ptr<float>(),
@@ -90,7 +76,7 @@ struct GroupNorm : torch::autograd::Function<GroupNorm> {
     auto dx = at::empty_like(x, kNHWC);
     auto dweight = at::empty_like(weight), dbias = at::empty_like(bias);
     auto memory = workspace(*kernels, norm, true, x.device());
-    call(x.device(), [&](void *stream) {
+    queue_kernels(x.device(), [&](void *stream) {
       return kernels->group_norm_backward(
           &norm, x.scalar_type() == at::kBFloat16, x.const_data_ptr(), dy.const_data_ptr(),
           weight.const_data_ptr<float>(), bias.const_data_ptr<float>(),
@@ -121,8 +107,8 @@ at::Tensor norm_groups_by(const dt_plugin &kernels, const at::Tensor &x, int64_t
 
 at::Tensor norm_groups(const at::Tensor &x, int64_t groups, const std::optional<at::Tensor> &weight,
                        const std::optional<at::Tensor> &bias, double eps, bool silu) {
-  if (x.is_cuda() && weight && bias && plugin() && plugin()->group_norm)
-    return norm_groups_by(*plugin(), x, groups, *weight, *bias, eps, silu);
+  if (const dt_plugin *k = kernels(x.device()); k && weight && bias)
+    return norm_groups_by(*k, x, groups, *weight, *bias, eps, silu);
   return composition(x, groups, weight, bias, eps, silu);
 }
 

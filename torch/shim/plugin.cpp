@@ -50,8 +50,6 @@ const dt_plugin &in_use() {
 
 }  // namespace
 
-const dt_plugin *plugin() { return opened ? &functions : nullptr; }
-
 // Before 2.11 libtorch did not tell which stream of CUDA's its own is.
 #define DT_STREAMS (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 11)
 

@@ -83,12 +83,5 @@ void dt_plugin_fill_kernels(dt_plugin *out);
 
 #ifdef __cplusplus
 }
-
-namespace dt {
-
-/* NULL where libditcuda.so is not in use. */
-const dt_plugin *plugin();
-
-}  // namespace dt
 #endif
 #endif

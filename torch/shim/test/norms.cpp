@@ -103,5 +103,5 @@ void norms() {
   } catch (const c10::Error &e) {
     why = e.what_without_backtrace();
   }
-  CHECK(why.find("error 700 of CUDA") != std::string::npos);
+  CHECK(why.find("CUDA error 700") != std::string::npos);
 }
