@@ -33,15 +33,15 @@ void Readback::start(const at::Tensor &t) {
   announce(Traffic::kReadBack);
   auto &b = buffers_[(first_ + count_) % buffers_.size()];
   b.from = t.detach().contiguous();
-  const auto to = b.host.narrow(0, 0, static_cast<int64_t>(t.nbytes()));
-  const auto from = b.from.view({b.from.numel()}).view(at::kByte);
+  const auto to =
+      b.host.narrow(0, 0, static_cast<int64_t>(t.nbytes())).view(t.scalar_type()).view(t.sizes());
   count_++;
-  if (!side_) return copy_(to, from);
+  if (!side_) return copy_(to, b.from);
   c10::DeviceGuard here(side_->device());
   b.made->record(c10::impl::VirtualGuardImpl(side_->device_type()).getStream(side_->device()));
   c10::StreamGuard there(*side_);
   b.made->block(*side_);
-  copy_(to, from);
+  copy_(to, b.from);
   b.there->record(*side_);
 }
 
