@@ -71,24 +71,20 @@ func TestGuidanceEqualsOriginal(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		m := load(t, s, cfg, torchtest.Open(t, "testdata/tiny.safetensors"))
 		s = s.NoGrad()
-		x, steps, labels := g.Tensor(s, "cfg.x"), g.Tensor(s, "cfg.t"), g.Tensor(s, "cfg.y")
+		// The original carries the batch twice, and takes the first half of it for both.
+		first := func(x *torch.Tensor) *torch.Tensor { return s.Narrow(x, 0, 0, x.Dim(0)/2) }
+		x, steps, labels := first(g.Tensor(s, "cfg.x")), first(g.Tensor(s, "cfg.t")), g.Tensor(s, "cfg.y")
 		for name, guided := range map[string]GuidedChannels{"cfg.out": GuideThree, "cfg.out_all": GuideAll} {
 			out := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, scale, guided)
 			// The scale of 4 takes the difference of two outputs, and their rounding, fourfold.
-			if e := torchtest.Relative(s, out, g.Tensor(s, name)); !(e < 2*tolerance) {
+			if e := torchtest.Relative(s, out, first(g.Tensor(s, name))); !(e < 2*tolerance) {
 				t.Errorf("%s: relative error %.2g", name, e)
-			}
-			other := s.Cat([]*torch.Tensor{s.Narrow(x, 0, 0, 2), s.Full(100, torch.Float32, 2, 4, 8, 8)}, 0)
-			if again := m.ForwardWithCFG(s, other, steps, Condition{Labels: labels}, scale,
-				guided); torchtest.Relative(s, again, out) != 0 {
-				t.Errorf("%s: the second half of the state changes the result", name)
 			}
 		}
 		// Scale 1 is the conditional model on the guided channels.
 		one := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 1, GuideThree)
-		plain := m.Forward(s, s.Narrow(x, 0, 0, 2), s.Narrow(steps, 0, 0, 2),
-			Condition{Labels: s.Narrow(labels, 0, 0, 2)})
-		if e := torchtest.Relative(s, s.Narrow(one, 0, 0, 2), plain); !(e < tolerance) {
+		plain := m.Forward(s, x, steps, Condition{Labels: first(labels)})
+		if e := torchtest.Relative(s, one, plain); !(e < tolerance) {
 			t.Errorf("scale 1: relative error %.2g from the conditional model", e)
 		}
 		return nil
@@ -113,8 +109,8 @@ func TestGuidanceOfFewChannels(t *testing.T) {
 		for _, p := range nn.List(m) { // off zero
 			s.Copy_(p.Tensor, s.AddScalar(p.Tensor, 0.1))
 		}
-		x := torchtest.Normal(s, 1, 2, 2, 4, 4)
-		steps, labels := torch.From(s, []int64{5, 5}, 2), torch.From(s, []int64{1, 3}, 2)
+		x := torchtest.Normal(s, 1, 1, 2, 4, 4)
+		steps, labels := torch.From(s, []int64{5}, 1), torch.From(s, []int64{1, 3}, 2)
 		three, all := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 3, GuideThree),
 			m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 3, GuideAll)
 		if torchtest.Relative(s, three, all) != 0 {

@@ -193,22 +193,20 @@ func ParseGuidedChannels(text string) (GuidedChannels, error) {
 	return 0, fmt.Errorf("cfg-channels %q: want 3 or all", text)
 }
 
-// ForwardWithCFG is Forward under classifier-free guidance: uncond + scale (cond - uncond) on the
-// guided channels of the noise (DiT paper, section 3.1). The batch is [z; z'] of 2n under the
-// conditions [wanted; null], null being the null class and the tokens of an empty or a negative prompt:
-// the first half of x is used for both, and both halves of the result hold the guided noise. Other
-// channels pass through for each half.
+// ForwardWithCFG is Forward under classifier-free guidance: uncond + scale (cond - uncond) on the guided channels of
+// the noise (DiT paper, section 3.1). x is [N, C, I, J] and t [N]; cond is of 2N: the wanted conditions, and behind them
+// what to lead away from, the null class and the tokens of an empty or a negative prompt. Both take one pass of 2N
+// through the model. The other channels of the result [N, Cout, I, J] are those under the wanted conditions.
 func (m *DiT) ForwardWithCFG(s *torch.Scope, x, t *torch.Tensor, cond Condition, scale float64,
 	guided GuidedChannels) *torch.Tensor {
-	n := x.Dim(0) / 2
-	half := s.Narrow(x, 0, 0, n)
-	out := m.Forward(s, s.Cat([]*torch.Tensor{half, half}, 0), t, cond)
+	n := x.Dim(0)
+	out := m.Forward(s, s.Cat([]*torch.Tensor{x, x}, 0), s.Cat([]*torch.Tensor{t, t}, 0), cond)
+	wanted, null := s.Narrow(out, 0, 0, n), s.Narrow(out, 0, n, n)
 	k := min(int(guided), m.cfg.InChannels)
 	if guided == GuideAll {
 		k = m.cfg.InChannels
 	}
-	eps, others := s.Narrow(out, 1, 0, k), s.Narrow(out, 1, k, out.Dim(1)-k)
-	wanted, null := s.Narrow(eps, 0, 0, n), s.Narrow(eps, 0, n, n)
-	guidedEps := s.Add(null, s.MulScalar(s.Subtract(wanted, null), scale))
-	return s.Cat([]*torch.Tensor{s.Cat([]*torch.Tensor{guidedEps, guidedEps}, 0), others}, 1)
+	eps, nullEps, others := s.Narrow(wanted, 1, 0, k), s.Narrow(null, 1, 0, k), s.Narrow(wanted, 1, k, out.Dim(1)-k)
+	guidedEps := s.Add(nullEps, s.MulScalar(s.Subtract(eps, nullEps), scale))
+	return s.Cat([]*torch.Tensor{guidedEps, others}, 1)
 }

@@ -116,17 +116,15 @@ func draw(ctx context.Context, s *torch.Scope, model *dit.DiT, solver diffusion.
 	})
 }
 
-// guide returns the model under the condition of pictures lo to hi-1 with classifier-free guidance, for a state of
-// as many samples: both halves of the guided batch start from it, so there is no need to carry them twice.
+// guide returns the model under the condition of pictures lo to hi-1, with classifier-free guidance where the request
+// asks for it.
 func guide(s *torch.Scope, model *dit.DiT, r *Request, lo, hi int) diffusion.Denoiser {
 	cond := r.condition(s, model.Config(), lo, hi)
 	if !r.guided() {
 		return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor { return model.Forward(s, x, t, cond) }
 	}
 	return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
-		out := model.ForwardWithCFG(s, s.Cat([]*torch.Tensor{x, x}, 0), s.Cat([]*torch.Tensor{t, t}, 0), cond,
-			r.CFGScale, r.Guided)
-		return s.Narrow(out, 0, 0, x.Dim(0))
+		return model.ForwardWithCFG(s, x, t, cond, r.CFGScale, r.Guided)
 	}
 }
 
