@@ -26,7 +26,7 @@ func newAdaLNBlock(s *torch.Scope, cfg Config) Layer {
 
 // Forward maps tokens x [N, T, D] to tokens [N, T, D].
 func (b *AdaLNBlock) Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.Tensor {
-	m := s.Chunk(b.AdaLN.Forward(s, s.SiLU(c.Vector)), 4, 1) // four of [N, D]
+	m := s.Chunk(c.Modulation(s, &b.AdaLN), 4, 1) // four of [N, D]
 	shiftMSA, scaleMSA, shiftMLP, scaleMLP := m[0], m[1], m[2], m[3]
 	x = s.Add(x, b.Attn.Forward(s, b.Norm1.Modulate(s, x, shiftMSA, scaleMSA), nil))
 	if b.Text != nil {

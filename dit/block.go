@@ -27,7 +27,7 @@ func newBlock(s *torch.Scope, cfg Config) Layer {
 // Forward maps tokens x [N, T, D] to tokens [N, T, D]. Text acts after the attention among the tokens,
 // with neither norm nor gate (PixArt-alpha, arXiv:2310.00426, section 2.3).
 func (b *Block) Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.Tensor {
-	m := s.Chunk(b.AdaLN.Forward(s, s.SiLU(c.Vector)), 6, 1) // six of [N, D]
+	m := s.Chunk(c.Modulation(s, &b.AdaLN), 6, 1) // six of [N, D]
 	shiftMSA, scaleMSA, gateMSA, shiftMLP, scaleMLP, gateMLP := m[0], m[1], m[2], m[3], m[4], m[5]
 	x = s.GatedAdd(x, gateMSA, b.Attn.Forward(s, b.Norm1.Modulate(s, x, shiftMSA, scaleMSA), nil))
 	if b.Text != nil {

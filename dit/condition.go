@@ -130,6 +130,10 @@ type Condition struct {
 	Labels  *torch.Tensor // Int64 [N]
 	Tokens  *torch.Tensor // [N, L, W] of a text encoder, L up to TextLength
 	Lengths *torch.Tensor // Int64 [N], how many of the L tokens are real, the first ones; nil: all of them
+
+	// Modulations, where there are some, are looked up in the place of timesteps and Labels.
+	Modulations *Modulations
+	Rows        *torch.Tensor // Int64 [N], of Modulations
 }
 
 // validateCondition checks the condition, and the sizes that only some conditions have.

@@ -14,7 +14,7 @@ type FinalLayer struct {
 
 // Forward maps x [N, T, D] to [N, T, P P Cout].
 func (f *FinalLayer) Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.Tensor {
-	m := s.Chunk(f.AdaLN.Forward(s, s.SiLU(c.Vector)), 2, 1)
+	m := s.Chunk(c.Modulation(s, &f.AdaLN), 2, 1)
 	shift, scale := m[0], m[1]
 	return f.Linear.Forward(s, f.Norm.Modulate(s, x, shift, scale))
 }

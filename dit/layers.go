@@ -17,13 +17,18 @@ type Layer interface {
 }
 
 // A Conditioning is what acts on the tokens, computed once a forward pass. Timestep and class are a Vector
-// for the blocks with adaptive norms and Tokens for the others; text is Tokens for all.
+// for the blocks with adaptive norms, which take it through Modulation, and Tokens for the others; text is Tokens for
+// all.
 type Conditioning struct {
 	Vector *torch.Tensor // [N, D]: the sum of the vectors of timestep and class
 	Tokens *torch.Tensor // [N, S, D]: the vectors of timestep and class, then text
 	Mask   *torch.Tensor // Bool [N, 1, 1, S], true for the tokens that count; nil: all do
 	// DType is that of matrix products, and of Vector and Tokens.
 	DType torch.DType
+
+	// Where modulations were computed before: those of each sample, [N, K], and where a layer's begin, by its weights.
+	rows    *torch.Tensor
+	columns map[*torch.Tensor]int
 }
 
 // Attention is multi-head self-attention with one matrix for queries, keys and values.

@@ -129,25 +129,41 @@ func (m *DiT) patches(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.Te
 	return m.unpatchify(s, s.To(m.Final.Forward(s, x, c), torch.Float32))
 }
 
+// vectors embeds timesteps t [N] and, where the model has classes, labels y [N], each as [N, D].
+func (m *DiT) vectors(s *torch.Scope, t, y *torch.Tensor) []*torch.Tensor {
+	vectors := []*torch.Tensor{m.TEmbedder.Forward(s, t)}
+	if m.YEmbedder != nil {
+		vectors = append(vectors, m.YEmbedder.Forward(s, y))
+	}
+	return vectors
+}
+
+// vector is the sum of vectors.
+func (m *DiT) vector(s *torch.Scope, t, y *torch.Tensor) *torch.Tensor {
+	vectors := m.vectors(s, t, y)
+	sum := vectors[0]
+	for _, v := range vectors[1:] {
+		sum = s.Add(sum, v)
+	}
+	return s.To(sum, m.compute)
+}
+
 // conditioning embeds timesteps t [N] and the condition.
 func (m *DiT) conditioning(s *torch.Scope, t *torch.Tensor, cond Condition) (c Conditioning) {
-	vectors := []*torch.Tensor{m.TEmbedder.Forward(s, t)} // of [N, D]
-	if m.YEmbedder != nil {
-		vectors = append(vectors, m.YEmbedder.Forward(s, cond.Labels))
-	}
 	c.DType = m.compute
 	dtype := c.DType // of tokens
 	if m.design.InSequence {
 		dtype = torch.Float32 // which those of the image are
 	}
 	var tokens []*torch.Tensor
-	if m.design.Adaptive {
-		for _, v := range vectors[1:] {
-			vectors[0] = s.Add(vectors[0], v)
-		}
-		c.Vector = s.To(vectors[0], m.compute)
-	} else {
-		tokens = append(tokens, s.To(s.Stack(vectors, 1), dtype)) // [N, 2, D], timestep and class
+	switch {
+	case cond.Modulations != nil:
+		c.rows, c.columns = s.IndexSelect(cond.Modulations.table, 0, cond.Rows), cond.Modulations.columns
+		c.Vector = s.Narrow(c.rows, 1, 0, m.cfg.HiddenSize)
+	case m.design.Adaptive:
+		c.Vector = m.vector(s, t, cond.Labels)
+	default:
+		tokens = append(tokens, s.To(s.Stack(m.vectors(s, t, cond.Labels), 1), dtype)) // [N, 2, D]
 	}
 	if m.Text != nil {
 		text := m.Text.Forward(s, s.To(cond.Tokens, m.compute)) // [N, L, D]
