@@ -53,30 +53,97 @@ type Solver interface {
 	Step(s *torch.Scope, model Denoiser, x State, noise, k *torch.Tensor) State
 }
 
-// Sample draws data from noise [N, C, H, W], from which every solver starts. stepNoise gives the noise of a step whose
-// number is k, one element, and is not called for a solver that adds none. after is called when so many steps are done;
-// its error ends the run.
+// Times returns the times that a solver asks a model about in each of its steps, for samples of so many channels: a
+// tensor [Steps] for each question of a step.
+func Times(s *torch.Scope, solver Solver, channels int) (times []*torch.Tensor) {
+	s = s.NoGrad()
+	n := solver.Steps()
+	x := s.Zeros(torch.Float32, n, channels, 1, 1)
+	asked := func(_ *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+		times = append(times, t)
+		return x
+	}
+	solver.Step(s, asked, solver.Start(s, x), x, s.Arange(n, torch.Int64)) // a sample at each step
+	return times
+}
+
+// A Drawing is a batch of samples on its way from noise to data. All of it is on the device and stays at its place, so
+// that one step after the other can be made by a graph ([torch.Scope.Capture]).
+type Drawing struct {
+	// K is the number of the next step, Int64 [1].
+	K      *torch.Tensor
+	solver Solver
+	state  State
+}
+
+// Begin starts samples at noise [N, C, H, W], from which every solver starts. They belong to s.
+func Begin(s *torch.Scope, solver Solver, noise *torch.Tensor) *Drawing {
+	s = s.NoGrad()
+	return &Drawing{s.Zeros(torch.Int64, 1), solver, copies(s, solver.Start(s, noise))}
+}
+
+// Restart starts other samples of the same number in their place.
+func (d *Drawing) Restart(s *torch.Scope, noise *torch.Tensor) {
+	s.Zero_(d.K)
+	s.NoGrad().SubAll(func(s *torch.Scope) []*torch.Tensor {
+		d.overwrite(s, d.solver.Start(s, noise))
+		return nil
+	})
+}
+
+// Step makes the next step. noise has the samples' shape; it is nil where the solver is not random.
+func (d *Drawing) Step(s *torch.Scope, model Denoiser, noise *torch.Tensor) {
+	s.NoGrad().SubAll(func(s *torch.Scope) []*torch.Tensor {
+		k := s.Clamp(s.Expand(d.K, d.X().Dim(0)), 0, float64(d.solver.Steps()-1))
+		d.overwrite(s, d.solver.Step(s, model, d.state, noise, k))
+		s.Copy_(d.K, s.Add(d.K, s.Ones(torch.Int64, 1)))
+		return nil
+	})
+}
+
+// X returns the samples, which the next step overwrites.
+func (d *Drawing) X() *torch.Tensor { return d.state.X() }
+
+// State returns all that the drawing consists of, which the next step overwrites: where it is put back, so is the
+// drawing.
+func (d *Drawing) State() []*torch.Tensor { return append([]*torch.Tensor{d.K}, d.state...) }
+
+// overwrite puts what solver gave in the place of the state.
+func (d *Drawing) overwrite(s *torch.Scope, with State) {
+	if len(with) > 1 {
+		with = copies(s, with) // what is remembered of a step may be a part of the state before
+	}
+	for i, t := range with {
+		s.Copy_(d.state[i], t)
+	}
+}
+
+func copies(s *torch.Scope, of State) State {
+	c := make(State, len(of))
+	for i, t := range of {
+		c[i] = s.Clone(t)
+	}
+	return c
+}
+
+// Sample draws data from noise [N, C, H, W]. stepNoise gives the noise of a step whose number is k, one element, and is
+// not called for a solver that adds none. after is called when so many steps are done; its error ends the run.
 func Sample(s *torch.Scope, solver Solver, model Denoiser, noise *torch.Tensor,
 	stepNoise func(s *torch.Scope, k *torch.Tensor) *torch.Tensor, after func(done int) error) (*torch.Tensor, error) {
 	s = s.NoGrad()
-	x := solver.Start(s, noise)
+	d := Begin(s, solver, noise)
 	for k := range solver.Steps() {
-		last := x
-		x = s.SubAll(func(s *torch.Scope) []*torch.Tensor {
-			at := torch.From(s, []int64{int64(k)}, 1)
+		s.Sub(func(s *torch.Scope) *torch.Tensor {
 			var z *torch.Tensor
 			if solver.Random() {
-				z = stepNoise(s, at)
+				z = stepNoise(s, d.K)
 			}
-			ks := s.Clamp(s.Expand(at, noise.Dim(0)), 0, float64(solver.Steps()-1))
-			return solver.Step(s, model, last, z, ks)
+			d.Step(s, model, z)
+			return nil
 		})
-		if k > 0 {
-			s.Release(last...)
-		}
 		if err := after(k + 1); err != nil {
 			return nil, err
 		}
 	}
-	return x.X(), nil
+	return d.X(), nil
 }
