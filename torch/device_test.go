@@ -92,6 +92,9 @@ func TestLibraryFacts(t *testing.T) {
 // On the CPU it is not known; on a GPU it grows with what is held and falls by a reset alone.
 func TestPeakMemory(t *testing.T) {
 	dev := torchtest.Device(t)
+	if got := torch.CPU.TotalMemory(); got != 0 {
+		t.Errorf("%d bytes of the CPU", got)
+	}
 	if got := torch.CPU.PeakMemory(); got != 0 {
 		t.Errorf("of the CPU: %d", got)
 	}

@@ -1,9 +1,9 @@
 /* The C face of libtorch for package torch. Pure C11.
  *
  * Every function that can fail returns a dt_error, NULL on success; outputs are written only on
- * success. No function but dt_graph_begin and dt_profile_start keeps thread-local state, a Go
- * pointer or a callback past its return, and none prints. dt_mode travels into each call, and
- * nothing that it switches on outlives the call. Calls in modes that differ in more than
+ * success. No function but dt_graph_begin, dt_profile_start and dt_aside_begin keeps thread-local
+ * state, a Go pointer or a callback past its return, and none prints. dt_mode travels into each
+ * call, and nothing that it switches on outlives the call. Calls in modes that differ in more than
  * DT_MODE_GRAD wait for each other. */
 #ifndef DITRUN_DT_H
 #define DITRUN_DT_H
@@ -26,6 +26,7 @@ typedef struct dt_readback_s *dt_readback;
 typedef struct dt_store_s *dt_store;
 typedef struct dt_group_s *dt_group;
 typedef struct dt_graph_s *dt_graph;
+typedef struct dt_aside_s *dt_aside;
 
 /* How a call computes: a set of the bits below. */
 typedef uint32_t dt_mode;
@@ -83,6 +84,8 @@ DT_API void dt_cuda_name(int32_t i, char *name, int32_t size);
  * process; 0 where that is not known, and on the CPU. */
 DT_API int64_t dt_peak_memory(dt_device dev);
 DT_API void dt_reset_peak_memory(dt_device dev);
+/* The bytes of a GPU; 0 for the CPU, and before the GPU is used. */
+DT_API int64_t dt_total_memory(dt_device dev);
 DT_API void dt_error_free(dt_error *e);
 DT_API int64_t dt_live_tensors(void);
 /* How often, in this process, something was copied from the host to a device, copied back, and
@@ -143,6 +146,14 @@ DT_API dt_error *dt_graph_end(dt_graph g);
 DT_API dt_error *dt_graph_replay(dt_graph g);
 /* Without dt_graph_end before, on the same thread, it gives the capture up. */
 DT_API void dt_graph_free(dt_graph g);
+
+/* What this thread computes on dev from dt_aside_begin to dt_aside_end goes to a stream of its own,
+ * beside the work of other threads; dt_aside_end is called on the same thread. What comes after
+ * dt_aside_begin, or dt_aside_follow, waits for all that the stream before had got until then. On
+ * the CPU they do nothing. */
+DT_API dt_error *dt_aside_begin(dt_device dev, dt_aside *out);
+DT_API dt_error *dt_aside_follow(dt_aside a);
+DT_API void dt_aside_end(dt_aside a);
 
 /* Random numbers: libtorch's own generator, and the counter-based one of package philox. */
 DT_API dt_error *dt_generator_new(dt_device dev, uint64_t seed, dt_generator *out);

@@ -19,6 +19,8 @@ static __typeof__(&dt_peak_memory) p_dt_peak_memory;
 int64_t dt_peak_memory(dt_device dev) { return p_dt_peak_memory(dev); }
 static __typeof__(&dt_reset_peak_memory) p_dt_reset_peak_memory;
 void dt_reset_peak_memory(dt_device dev) { p_dt_reset_peak_memory(dev); }
+static __typeof__(&dt_total_memory) p_dt_total_memory;
+int64_t dt_total_memory(dt_device dev) { return p_dt_total_memory(dev); }
 static __typeof__(&dt_error_free) p_dt_error_free;
 void dt_error_free(dt_error *e) { p_dt_error_free(e); }
 static __typeof__(&dt_live_tensors) p_dt_live_tensors;
@@ -79,6 +81,12 @@ static __typeof__(&dt_graph_replay) p_dt_graph_replay;
 dt_error *dt_graph_replay(dt_graph g) { return p_dt_graph_replay(g); }
 static __typeof__(&dt_graph_free) p_dt_graph_free;
 void dt_graph_free(dt_graph g) { p_dt_graph_free(g); }
+static __typeof__(&dt_aside_begin) p_dt_aside_begin;
+dt_error *dt_aside_begin(dt_device dev, dt_aside *out) { return p_dt_aside_begin(dev, out); }
+static __typeof__(&dt_aside_follow) p_dt_aside_follow;
+dt_error *dt_aside_follow(dt_aside a) { return p_dt_aside_follow(a); }
+static __typeof__(&dt_aside_end) p_dt_aside_end;
+void dt_aside_end(dt_aside a) { p_dt_aside_end(a); }
 static __typeof__(&dt_generator_new) p_dt_generator_new;
 dt_error *dt_generator_new(dt_device dev, uint64_t seed, dt_generator *out) { return p_dt_generator_new(dev, seed, out); }
 static __typeof__(&dt_generator_free) p_dt_generator_free;
@@ -355,6 +363,7 @@ static const struct {
     {"dt_cuda_name", (void **)&p_dt_cuda_name},
     {"dt_peak_memory", (void **)&p_dt_peak_memory},
     {"dt_reset_peak_memory", (void **)&p_dt_reset_peak_memory},
+    {"dt_total_memory", (void **)&p_dt_total_memory},
     {"dt_error_free", (void **)&p_dt_error_free},
     {"dt_live_tensors", (void **)&p_dt_live_tensors},
     {"dt_counts", (void **)&p_dt_counts},
@@ -385,6 +394,9 @@ static const struct {
     {"dt_graph_end", (void **)&p_dt_graph_end},
     {"dt_graph_replay", (void **)&p_dt_graph_replay},
     {"dt_graph_free", (void **)&p_dt_graph_free},
+    {"dt_aside_begin", (void **)&p_dt_aside_begin},
+    {"dt_aside_follow", (void **)&p_dt_aside_follow},
+    {"dt_aside_end", (void **)&p_dt_aside_end},
     {"dt_generator_new", (void **)&p_dt_generator_new},
     {"dt_generator_free", (void **)&p_dt_generator_free},
     {"dt_philox_normal", (void **)&p_dt_philox_normal},

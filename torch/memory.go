@@ -25,6 +25,14 @@ func (d Device) ResetPeakMemory() {
 	}
 }
 
+// TotalMemory returns how many bytes a GPU has; 0 for the CPU, before it is used, and where it is not known.
+func (d Device) TotalMemory() int64 {
+	if !d.IsCUDA() || Available() != nil {
+		return 0
+	}
+	return int64(C.dt_total_memory(C.dt_device(d.index)))
+}
+
 // What libtorch says when memory is out: c10/cuda/CUDACachingAllocator.cpp, c10/core/impl/alloc_cpu.cpp. Sizes are such
 // as "20.00 MiB" and "512 bytes".
 var (

@@ -270,6 +270,17 @@ void dt_reset_peak_memory(dt_device dev) {
   }
 }
 
+int64_t dt_total_memory(dt_device dev) {
+  try {
+    auto *allocator = gpu_allocator(dev);
+    if (!allocator) return 0;
+    return static_cast<int64_t>(
+        allocator->getMemoryInfo(static_cast<c10::DeviceIndex>(dev)).second);
+  } catch (...) {
+    return 0;
+  }
+}
+
 void dt_error_free(dt_error *e) {
   if (!e) return;
   std::free(e->msg);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "../aside.h"
 #include "../dist.h"
 #include "../feed.h"
 #include "../readback.h"
@@ -283,6 +284,21 @@ void paces() {
   set_finished(true);
 }
 
+void asides() {
+  Gpus::events = 0;
+  {
+    dt::Aside a(kDevice);
+    CHECK(Gpus::stream == kOwn && Gpus::current == 0);
+    EXPECT("record 1 on 3\n7 waits for 1\n");
+    a.follow();
+    EXPECT("record 2 on 3\n7 waits for 2\n");
+  }
+  CHECK(Gpus::stream == kCurrent);
+  dt::Aside on_cpu(at::kCPU);
+  on_cpu.follow();
+  EXPECT("");
+}
+
 }  // namespace
 
 void streams() {
@@ -291,4 +307,5 @@ void streams() {
   feeds();
   paces();
   readbacks();
+  asides();
 }

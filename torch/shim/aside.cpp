@@ -1,0 +1,54 @@
+#include "aside.h"
+
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+namespace dt {
+
+namespace {
+
+c10::impl::VirtualGuardImpl streams(at::Device d) { return c10::impl::VirtualGuardImpl(d.type()); }
+
+}  // namespace
+
+Aside::Aside(at::Device device) : device_(device) {
+  if (device.is_cpu()) return;
+  c10::DeviceGuard here(device);
+  before_ = streams(device).getStream(device);
+  own_ = streams(device).getStreamFromGlobalPool(device);
+  follow();
+  streams(device).exchangeStream(*own_);
+}
+
+Aside::~Aside() {
+  if (before_) streams(device_).exchangeStream(*before_);
+}
+
+void Aside::follow() {
+  if (!before_) return;
+  c10::DeviceGuard here(device_);
+  c10::Event so_far(device_.type());
+  so_far.record(*before_);
+  so_far.block(*own_);
+}
+
+}  // namespace dt
+
+struct dt_aside_s {
+  dt::Aside aside;
+};
+
+extern "C" {
+
+dt_error *dt_aside_begin(dt_device dev, dt_aside *out) {
+  return dt::guard([&] { *out = new dt_aside_s{dt::Aside(dt::device(dev))}; });
+}
+
+dt_error *dt_aside_follow(dt_aside a) {
+  return dt::guard([&] { a->aside.follow(); });
+}
+
+void dt_aside_end(dt_aside a) { delete a; }
+
+}  // extern "C"
