@@ -148,7 +148,7 @@ func runBench(e *env, o *benchOptions) error {
 	if err != nil {
 		return err
 	}
-	job, err := o.job(dev)
+	job, err := o.job(e, dev)
 	if err != nil {
 		return err
 	}
@@ -188,14 +188,14 @@ func (o *benchOptions) works(names []string) ([]string, error) {
 func hasProfile(work string) bool { return work != "load" && work != "start" }
 
 // job decides what flags leave to the device and opens the weights.
-func (o *benchOptions) job(dev torch.Device) (*bench.Job, error) {
+func (o *benchOptions) job(e *env, dev torch.Device) (*bench.Job, error) {
 	model, batch, steps := "DiT-S/2", 8, 2
 	if dev.IsCUDA() {
 		model, batch, steps = "DiT-XL/2", 64, 10
 	}
 	o.batchSize, o.precision, o.steps = cmp.Or(o.batchSize, batch), o.precision.On(dev), cmp.Or(o.steps, steps)
 	job := &bench.Job{Device: dev, VAE: o.vae, ImageSize: o.imageSize, Batch: o.batchSize, Precision: o.precision,
-		Rounds: o.rounds, Steps: o.steps, Profiled: o.profile}
+		Rounds: o.rounds, Steps: o.steps, Profiled: o.profile, Warn: func(text string) { e.warn("%s", text) }}
 	var err error
 	if o.ckpt != "" {
 		if job.Weights, err = dit.Read(o.ckpt, o.model); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"image"
+	"sync"
 
 	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/diffusion/sampling"
@@ -17,6 +18,8 @@ type previewer struct {
 	*sampling.Preview
 	vae     *vae.AutoencoderKL
 	scaling float64
+
+	warnOnce sync.Once
 }
 
 // newPreviewer prepares to draw; nil where the run is to draw nothing.
@@ -31,7 +34,7 @@ func newPreviewer(t *trainInput) (*previewer, error) {
 		return nil, err
 	}
 	p.Precision = t.config.Precision
-	return &previewer{p, t.vae, t.set.ScalingFactor}, nil
+	return &previewer{Preview: p, vae: t.vae, scaling: t.set.ScalingFactor}, nil
 }
 
 // numSteps is the number of sampling steps of a sheet, 0 where it is not known.
@@ -40,10 +43,11 @@ func (p *previewer) numSteps() int {
 	return n
 }
 
-// draw draws with the averages of a step, and reports the sampling steps that are done.
-func (p *previewer) draw(ctx context.Context, s *torch.Scope, model *dit.DiT, step int,
-	report func(done int)) (image.Image, error) {
+// draw draws with the averages of a step, reports the sampling steps that are done, and warns once a run.
+func (p *previewer) draw(ctx context.Context, s *torch.Scope, model *dit.DiT, step int, report func(done int),
+	warn func(text string)) (image.Image, error) {
 	p.Request.Progress = func(done, _ int) { report(done) }
+	p.Request.Warn = func(text string) { p.warnOnce.Do(func() { warn("previews: " + text) }) }
 	pictures, err := p.Draw(ctx, s, model, p.vae, p.scaling)
 	if err != nil {
 		return nil, err

@@ -166,6 +166,7 @@ func drawSamples(e *env, p *sampling.Pipeline, r sampling.Request, out gallery.O
 		bar.Start(int64(total - left))
 	}
 	r.Progress = func(done, _ int) { bar.Set(int64(done)) }
+	r.Warn = func(text string) { e.warn("%s", text) }
 	if err := gallery.Draw(e.ctx, p, r, out); err != nil {
 		return err
 	}

@@ -129,7 +129,7 @@ func (l *trainLog) sample(s *torch.Scope, ema *dit.DiT, step int) {
 	done := l.env.showPart(bar)
 	var img image.Image
 	err := s.Try(func(s *torch.Scope) (err error) {
-		img, err = l.preview.draw(l.env.ctx, s, ema, step, func(k int) { bar.Set(int64(k)) })
+		img, err = l.preview.draw(l.env.ctx, s, ema, step, func(k int) { bar.Set(int64(k)) }, l.warn)
 		return err
 	})
 	done()

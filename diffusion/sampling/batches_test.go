@@ -3,11 +3,14 @@ package sampling
 import (
 	"bytes"
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
@@ -50,6 +53,52 @@ func TestBatchesContinue(t *testing.T) {
 		if n++; n == 2 {
 			break
 		}
+	}
+}
+
+// Pictures that are decoded while others are drawn are the same ones, in their order, and an error of either ends both.
+func TestDecodedAside(t *testing.T) {
+	vaeDir, _ := newVAE(t, 4, 1)
+	p, err := Open(torchtest.Device(t), newCheckpoint(t, func(*dit.Info) {}), Options{VAE: vaeDir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	r := Request{Labels: []int{3, 1, 4, 1, 5, 9, 2, 6}, Seed: 9, CFGScale: 4, Steps: "3", BatchSize: 1}
+	draw := func(ctx context.Context, aside bool, use func(Pictures)) error {
+		d, err := newDrawing(p.model, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.decodeAside = aside
+		return p.draw(ctx, d, use)
+	}
+	var pix [2][]byte
+	for i := range pix {
+		if err := draw(t.Context(), i == 1, func(b Pictures) { pix[i] = append(pix[i], b.Pix...) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(pix[0]) != 8*16*16*3 || !bytes.Equal(pix[0], pix[1]) {
+		t.Errorf("%d bytes of pictures decoded aside are not the %d of those in turn", len(pix[1]), len(pix[0]))
+	}
+	live, why := torch.Live(), errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	n := 0
+	err = draw(ctx, true, func(Pictures) {
+		if n++; n == 2 {
+			cancel(why)
+		}
+	})
+	if err != why || n > 3 {
+		t.Errorf("cancelled after two batches: error %v after %d", err, n)
+	}
+	p.info.ScalingFactor = 0 // latents without end, which no decoder makes pictures of
+	if err = draw(t.Context(), true, func(Pictures) {}); err == nil || !strings.Contains(err.Error(), "finite") {
+		t.Errorf("latents that cannot be decoded: error %v", err)
+	}
+	if n := torch.Live(); n != live {
+		t.Errorf("%d tensors live, %d before", n, live)
 	}
 }
 

@@ -59,11 +59,18 @@ func TestGuidanceOfEachCondition(t *testing.T) {
 				m := conditioned(t, s, block, condition)
 				s = s.NoGrad()
 				r := requestOf(s, m.Config())
-				if err := r.prepare(m.Config()); err != nil {
+				d, err := newDrawing(m, r)
+				if err != nil {
 					return err
 				}
+				noise, err := newSource(s, d, 2)
+				if err != nil {
+					return err
+				}
+				v := newSeries(s, d, d.sampler.Solver(s, d.process), nil, noise, 2)
+				v.begin(s, 1) // pictures 1 and 2
 				x, steps := torchtest.Normal(s, 1, 2, 4, 4, 8), torch.From(s, []int64{500, 500}, 2)
-				got := guide(s, m, &r, 1, 3)(s, x, steps) // pictures 1 and 2
+				got := v.denoiser()(s, x, steps)
 				for i := range 2 {
 					one := func(x *torch.Tensor) *torch.Tensor { return s.Narrow(x, 0, i, 1) }
 					forward := func(label int, c Caption) *torch.Tensor {
@@ -81,7 +88,7 @@ func TestGuidanceOfEachCondition(t *testing.T) {
 						c = r.Captions[1+i]
 					}
 					want := forward(label, c)
-					if r.guided() {
+					if d.guided() {
 						null := forward(m.Config().NullClass(), r.Null)
 						eps, away := s.Narrow(want, 1, 0, 4), s.Narrow(null, 1, 0, 4)
 						want = s.Cat([]*torch.Tensor{s.Add(away, s.MulScalar(s.Subtract(eps, away), 3)),

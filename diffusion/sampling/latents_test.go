@@ -51,8 +51,32 @@ type given struct {
 	noise []*torch.Tensor // by step
 }
 
-func (n given) start(*torch.Scope) *torch.Tensor                   { return n.x }
+func (n given) start(*torch.Scope, int) *torch.Tensor              { return n.x }
+func (n given) prepare(*torch.Scope)                               {}
 func (n given) step(_ *torch.Scope, k *torch.Tensor) *torch.Tensor { return n.noise[int(k.Item())] }
+
+// drawnBy draws the pictures of r, in one batch, by a solver and from noise of a test. Nil stands for those of r.
+func drawnBy(t *testing.T, s *torch.Scope, m *dit.DiT, r Request, solver diffusion.Solver, noise source) *torch.Tensor {
+	t.Helper()
+	d, err := newDrawing(m, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := d.sampler.Solver(s, d.process)
+	if solver == nil {
+		solver = own
+	}
+	if noise == nil {
+		if noise, err = newSource(s, d, d.Len()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x, err := newSeries(s, d, solver, newTable(s, d, own), noise, d.Len()).draw(t.Context(), s, 0, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
 
 // A checkedSolver shows what each step makes of x.
 type checkedSolver struct {
@@ -101,14 +125,8 @@ func TestSamplesEqualOriginal(t *testing.T) {
 					t.Errorf("%s: relative error %.2g after step %d", c.name, e, k)
 				}
 			}}
-			r := Request{Labels: []int{2, 7}, CFGScale: scale}
-			if err := r.prepare(m.Config()); err != nil {
-				return err
-			}
-			x, err := draw(context.Background(), s, m, checked, &r, 0, len(r.Labels), n, func(int) {})
-			if err != nil {
-				return err
-			}
+			r := Request{Labels: []int{2, 7}, CFGScale: scale, Steps: spec, Sampler: c.sampler}
+			x := drawnBy(t, s, m, r, checked, n)
 			if k != 8 {
 				t.Errorf("%s: %d steps, want 8", c.name, k)
 			}
@@ -158,17 +176,21 @@ func TestPictureDoesNotDependOnItsBatch(t *testing.T) {
 		if e := torchtest.Relative(s, latentsOf(t, s, m, one), s.Narrow(all, 0, 3, 1)); !(e <= limit) {
 			t.Errorf("picture 3 alone: relative error %.2g", e)
 		}
-		cfg := m.Config()
-		together, err := newSource(s.Device(), &r, 0, 5, cfg)
-		if err != nil {
-			return err
+		sourceOf := func(r Request) (source, *torch.Tensor) {
+			d, err := newDrawing(m, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := newSource(s, d, d.Len())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n, n.start(s, 0)
 		}
-		alone, err := newSource(s.Device(), &one, 0, 1, cfg)
-		if err != nil {
-			return err
-		}
+		together, ofAll := sourceOf(r)
+		alone, ofOne := sourceOf(one)
 		for what, pair := range map[string][2]*torch.Tensor{
-			"start":  {alone.start(s), together.start(s)},
+			"start":  {ofOne, ofAll},
 			"step 4": {alone.step(s, torch.From(s, []int64{4}, 1)), together.step(s, torch.From(s, []int64{4}, 1))},
 		} {
 			if !bytes.Equal(pair[0].Bytes(), s.Contiguous(s.Narrow(pair[1], 0, 3, 1)).Bytes()) {
@@ -180,7 +202,8 @@ func TestPictureDoesNotDependOnItsBatch(t *testing.T) {
 		for what, c := range map[string]struct {
 			tag, step uint32
 			got       *torch.Tensor
-		}{"start": {philox.TagStartNoise, 0, alone.start(s)}, "step 4": {philox.TagStepNoise, 4, alone.step(s, torch.From(s, []int64{4}, 1))}} {
+		}{"start": {philox.TagStartNoise, 0, ofOne},
+			"step 4": {philox.TagStepNoise, 4, alone.step(s, torch.From(s, []int64{4}, 1))}} {
 			philox.Normals(want, 5, c.tag, c.step, 3)
 			for i, v := range torch.Data[float32](c.got) {
 				if math.Abs(float64(v-want[i])) > 1e-6 {
@@ -199,19 +222,8 @@ func TestTorchNoiseIsInTheOriginalsOrder(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		_, m := trained(t, s)
 		s = s.NoGrad()
-		process, err := gaussian.New("6")
-		if err != nil {
-			return err
-		}
-		ddpm, err := gaussian.ParseSampler("ddpm")
-		if err != nil {
-			return err
-		}
 		for _, scale := range []float64{4, 1} {
 			r := Request{Labels: []int{2, 7}, CFGScale: scale, Steps: "6", Seed: 11, RNG: "torch"}
-			if err := r.prepare(m.Config()); err != nil {
-				return err
-			}
 			gen, err := torch.NewGenerator(s.Device(), 11)
 			if err != nil {
 				return err
@@ -224,11 +236,7 @@ func TestTorchNoiseIsInTheOriginalsOrder(t *testing.T) {
 					n.noise = append(n.noise, s.Narrow(s.Randn(gen, 4, 4, 8, 8), 0, 0, 2))
 				}
 			}
-			want, err := draw(context.Background(), s, m, ddpm.Solver(s, process), &r, 0, len(r.Labels), n,
-				func(int) {})
-			if err != nil {
-				return err
-			}
+			want := drawnBy(t, s, m, r, nil, n)
 			if !bytes.Equal(latentsOf(t, s, m, r).Bytes(), want.Bytes()) {
 				t.Errorf("scale %v: the noise is not in the original's order", scale)
 			}
@@ -240,10 +248,18 @@ func TestTorchNoiseIsInTheOriginalsOrder(t *testing.T) {
 // counted counts the draws of a source.
 type counted struct {
 	source
-	draws int
+	draws, prepared int
 }
 
-func (c *counted) start(s *torch.Scope) *torch.Tensor { c.draws++; return c.source.start(s) }
+func (c *counted) prepare(s *torch.Scope) {
+	c.prepared++
+	c.source.prepare(s)
+}
+
+func (c *counted) start(s *torch.Scope, first int) *torch.Tensor {
+	c.draws++
+	return c.source.start(s, first)
+}
 
 func (c *counted) step(s *torch.Scope, k *torch.Tensor) *torch.Tensor {
 	c.draws++
@@ -255,31 +271,21 @@ func TestOnlyNoiseThatIsUsedIsDrawn(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		_, m := trained(t, s)
 		s = s.NoGrad()
-		process, err := gaussian.New("6")
-		if err != nil {
-			return err
-		}
 		for name, want := range map[string]int{"ddpm": 1 + 6, "ddim": 1} {
 			for _, rng := range []string{rngImage, rngTorch} {
-				sampler, err := gaussian.ParseSampler(name)
+				r := Request{Labels: []int{2, 7}, CFGScale: 4, Steps: "6", Seed: 11, Sampler: name, RNG: rng}
+				d, err := newDrawing(m, r)
 				if err != nil {
 					return err
 				}
-				r := Request{Labels: []int{2, 7}, CFGScale: 4, Steps: "6", Seed: 11, Sampler: name, RNG: rng}
-				if err := r.prepare(m.Config()); err != nil {
-					return err
-				}
-				noise, err := newSource(s.Device(), &r, 0, 2, m.Config())
+				noise, err := newSource(s, d, 2)
 				if err != nil {
 					return err
 				}
 				n := &counted{source: noise}
-				x, err := draw(context.Background(), s, m, sampler.Solver(s, process), &r, 0, 2, n, func(int) {})
-				if err != nil {
-					return err
-				}
-				if n.draws != want {
-					t.Errorf("%s, %s: %d draws, want %d", name, rng, n.draws, want)
+				x := drawnBy(t, s, m, r, nil, n)
+				if n.draws != want || n.prepared != want-1 {
+					t.Errorf("%s, %s: %d draws, %d prepared, want %d", name, rng, n.draws, n.prepared, want)
 				}
 				if !bytes.Equal(x.Bytes(), latentsOf(t, s, m, r).Bytes()) {
 					t.Errorf("%s, %s: counting changed the latents", name, rng)
@@ -311,11 +317,11 @@ func TestNoGuidanceIsTheModelItself(t *testing.T) {
 		for k := range int64(6) {
 			x = ddim.Step(s, plain, ddim.Start(s, x), nil, torch.From(s, []int64{k, k}, 2)).X()
 		}
-		if !bytes.Equal(latentsOf(t, s, m, r).Bytes(), x.Bytes()) || calls != 6 {
+		if !bytes.Equal(drawnHow(t, s, m, r, how{})[0], x.Bytes()) || calls != 6 {
 			t.Error("scale 1 is not the plain model")
 		}
 		r.CFGScale = 0
-		if !bytes.Equal(latentsOf(t, s, m, r).Bytes(), x.Bytes()) {
+		if !bytes.Equal(drawnHow(t, s, m, r, how{})[0], x.Bytes()) {
 			t.Error("scale 0, the zero value, is not the plain model")
 		}
 		r.CFGScale = 4

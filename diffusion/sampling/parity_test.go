@@ -61,7 +61,11 @@ func TestLoopsEqualOriginal(t *testing.T) {
 				return err
 			}
 			d.generator = torch.CPU // which drew the noise of the goldens
-			got, err := d.latents(context.Background(), s.NoGrad(), 0)
+			var got *torch.Tensor
+			err = d.run(context.Background(), s, func(_ *torch.Scope, x *torch.Tensor) error {
+				got = s.NoGrad().Clone(x)
+				return nil
+			})
 			if err != nil {
 				return err
 			}

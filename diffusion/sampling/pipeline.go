@@ -1,6 +1,7 @@
 package sampling
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -187,7 +188,8 @@ func (p *Pipeline) Sample(ctx context.Context, r Request) (out Pictures, err err
 }
 
 // Batches draws the pictures of [Pipeline.Sample], BatchSize at a time, in order. Its memory does not grow with their
-// number. An error is the last that it yields.
+// number. While a batch is used, the next one is drawn, on another goroutine: the one that calls Progress and Warn of
+// the request. An error is the last that it yields.
 func (p *Pipeline) Batches(ctx context.Context, r Request) iter.Seq2[Pictures, error] {
 	return func(yield func(Pictures, error) bool) {
 		d, err := newDrawing(p.model, r)
@@ -195,21 +197,85 @@ func (p *Pipeline) Batches(ctx context.Context, r Request) iter.Seq2[Pictures, e
 			yield(Pictures{}, err)
 			return
 		}
-		for b := range d.batches() {
-			var out Pictures
-			err := torch.Run(p.dev, func(s *torch.Scope) error {
-				s = p.precision.Scope(s)
-				z, err := d.latents(ctx, s.NoGrad(), b)
-				if err == nil {
-					out, err = Decode(ctx, s, p.vae, z, p.info.ScalingFactor)
-				}
-				return err
-			})
-			if !yield(out, err) || err != nil {
+		type batch struct {
+			Pictures
+			err error
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		drawn := make(chan batch)
+		go func() {
+			defer close(drawn)
+			if err := p.draw(ctx, d, func(out Pictures) { drawn <- batch{Pictures: out} }); err != nil {
+				drawn <- batch{err: err}
+			}
+		}()
+		defer func() {
+			cancel()
+			for range drawn { // until it has ended
+			}
+		}()
+		for b := range drawn {
+			if !yield(b.Pictures, b.err) || b.err != nil {
 				return
 			}
 		}
 	}
+}
+
+// draw draws batch after batch and gives the pictures of each to use. A GPU decodes one while it draws the next.
+func (p *Pipeline) draw(ctx context.Context, d *drawing, use func(Pictures)) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	decode := func(s *torch.Scope, x *torch.Tensor) error {
+		if err := d.checkFinite(s, x); err != nil {
+			return err
+		}
+		out, err := Decode(ctx, s, p.vae, x, p.info.ScalingFactor)
+		if err == nil {
+			use(out)
+		}
+		return err
+	}
+	run := func(f func(s *torch.Scope) error) error {
+		return torch.Run(p.dev, func(s *torch.Scope) error { return f(p.precision.Scope(s)) })
+	}
+	if !d.decodeAside {
+		return run(func(s *torch.Scope) error { return d.run(ctx, s, decode) })
+	}
+	latents, ready, decoded := make(chan *torch.Tensor), make(chan struct{}), make(chan error)
+	go func() {
+		decoded <- run(func(s *torch.Scope) error {
+			return s.Aside(func(s *torch.Scope, follow func()) (err error) {
+				close(ready)
+				for x := range latents {
+					if err == nil {
+						err = s.Try(func(s *torch.Scope) error {
+							follow()
+							return decode(s, x)
+						})
+						if err != nil {
+							stop(err)
+						}
+					}
+					x.Close()
+				}
+				return err
+			})
+		})
+	}()
+	err := run(func(s *torch.Scope) error {
+		return d.run(ctx, s, func(s *torch.Scope, x *torch.Tensor) error {
+			select {
+			case <-ready:
+				latents <- torch.Persist(s.Clone(x))
+				return nil
+			default: // as long as other work has all places of torch.Run
+				return decode(s, x)
+			}
+		})
+	})
+	close(latents)
+	return cmp.Or(<-decoded, err)
 }
 
 // Key names the pictures of r, by the weights of both models and everything in the request that they depend on. What

@@ -50,6 +50,21 @@ func TestLatentsUnderBFloat16(t *testing.T) {
 	}
 }
 
+// A watchedSolver shows what the model is asked and answers.
+type watchedSolver struct {
+	diffusion.Solver
+	watch func(x, t, answer *torch.Tensor)
+}
+
+func (w watchedSolver) Step(s *torch.Scope, model diffusion.Denoiser, x diffusion.State, noise, k *torch.Tensor,
+) diffusion.State {
+	return w.Solver.Step(s, func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+		answer := model(s, x, t)
+		w.watch(x, t, answer)
+		return answer
+	}, x, noise, k)
+}
+
 // checkTypes draws with m and looks at what the sampler and the model give each other.
 func checkTypes(t *testing.T, s *torch.Scope, m *dit.DiT, r Request) {
 	t.Helper()
@@ -57,23 +72,15 @@ func checkTypes(t *testing.T, s *torch.Scope, m *dit.DiT, r Request) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	noise, err := newSource(s.Device(), &d.Request, 0, d.Len(), m.Config())
-	if err != nil {
-		t.Fatal(err)
-	}
-	predict, calls := guide(s, m, &d.Request, 0, d.Len()), 0
-	watched := func(s *torch.Scope, x, steps *torch.Tensor) *torch.Tensor {
+	calls := 0
+	drawnBy(t, s, m, r, watchedSolver{d.sampler.Solver(s, d.process), func(x, steps, out *torch.Tensor) {
 		calls++
-		out := predict(s, x, steps)
 		if x.DType() != torch.Float32 || out.DType() != torch.Float32 || steps.DType() == torch.BFloat16 {
 			t.Errorf("step %d: latents %v at %v, prediction %v", calls, x, steps, out)
 		}
-		return out
-	}
-	_, err = diffusion.Sample(s, d.sampler.Solver(s, d.process), watched, noise.start(s), noise.step,
-		func(int) error { return nil })
-	if err != nil || calls != d.process.Len() {
-		t.Errorf("%d calls of the model, error %v", calls, err)
+	}}, nil)
+	if calls != d.process.Len() {
+		t.Errorf("%d calls of the model", calls)
 	}
 }
 

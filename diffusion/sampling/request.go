@@ -26,6 +26,7 @@ type Request struct {
 	BatchSize int                   // pictures at a time; default all, which RNG "torch" requires
 	First     int                   // index of the first picture: the noise of a picture depends on its index
 	Progress  func(done, total int) // sampling steps over all batches; may be nil
+	Warn      func(text string)     // what makes drawing slow, one line; may be nil
 }
 
 // A Caption is a text that an encoder has encoded.

@@ -16,7 +16,7 @@ import (
 	"github.com/ditrun/ditrun/vae"
 )
 
-// A Job says what to measure. All but Weights, VAE and Progress is required.
+// A Job says what to measure. All but Weights, VAE, Progress and Warn is required.
 type Job struct {
 	Device    torch.Device
 	Model     dit.Config
@@ -31,6 +31,7 @@ type Job struct {
 	// Progress is told the steps that are done, those of the round that does not count among them, and by Load the
 	// loads; may be nil.
 	Progress func(steps int)
+	Warn     func(text string) // of what makes the work slow; may be nil
 }
 
 // NumSteps is what Progress counts to, but for Load.

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -22,7 +23,8 @@ import (
 const guidance = 4
 
 // Sample measures a sampling step: a round draws the latents of a batch in so many steps. Guidance, which doubles the
-// batch that goes through the model, is on where the model can be guided.
+// batch that goes through the model, is on where the model can be guided. Each round draws the same classes: what is
+// computed once a class, and the capture of a graph, are in the round that does not count.
 func (j *Job) Sample(ctx context.Context) (f Figures, err error) {
 	err = j.run(func(s *torch.Scope) error {
 		weights, err := j.model(s)
@@ -32,26 +34,47 @@ func (j *Job) Sample(ctx context.Context) (f Figures, err error) {
 		defer nn.Close(weights)
 		m := weights.As(s, j.Precision.DType())
 		cfg, passes := m.Config(), 1.0
-		r := sampling.Request{Steps: strconv.Itoa(j.Steps)}
+		n := j.NumSteps() / j.Steps * j.Batch
+		r := sampling.Request{Steps: strconv.Itoa(j.Steps), BatchSize: j.Batch, Warn: j.Warn}
 		if cfg.HasClass() {
-			for i := range j.Batch {
-				r.Labels = append(r.Labels, int(randomLabel(cfg, i)))
+			for i := range n {
+				r.Labels = append(r.Labels, int(randomLabel(cfg, i%j.Batch)))
 			}
 		} else {
-			r.NumSamples = j.Batch
+			r.NumSamples = n
 		}
 		if cfg.HasClass() && cfg.ClassDropoutProb > 0 {
 			r.CFGScale, passes = guidance, 2
 		}
-		f, err = j.measure(ctx, s, "sample", func(before int) error {
-			r.Progress = func(done, _ int) { j.progress(before + done) }
-			return s.Try(func(s *torch.Scope) error {
-				_, err := sampling.Latents(ctx, s, m, r)
-				return err
-			})
-		})
-		if err == nil {
-			f = f.arithmetic(j, passes*2*cfg.MACs()*float64(j.Batch))
+		var rounds []float64
+		var watch *stopwatch
+		var profileErr error
+		j.resetPeak()
+		start := time.Now()
+		r.Progress = func(done, _ int) {
+			if j.progress(done); done%j.Steps != 0 {
+				return
+			}
+			s.Synchronize()
+			if watch != nil {
+				f.Profile, profileErr = watch.stop()
+				watch = nil
+			} else if done > j.Steps {
+				rounds = append(rounds, time.Since(start).Seconds()/float64(j.Steps))
+			}
+			if j.Profiled && done == (j.Rounds+1)*j.Steps {
+				watch, profileErr = j.profile()
+			}
+			start = time.Now()
+		}
+		_, err = sampling.Latents(ctx, s, m, r)
+		if watch != nil { // it was stopped by an error
+			watch.stop()
+		}
+		if err = cmp.Or(err, profileErr); err == nil {
+			profile := f.Profile
+			f = NewFigures("sample", j.Batch, rounds).peak(j).arithmetic(j, passes*2*cfg.MACs()*float64(j.Batch))
+			f.Profile = profile
 		}
 		return err
 	})

@@ -1,0 +1,248 @@
+package sampling
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
+)
+
+// A series draws batches of one size, one after the other. What a step needs is on the device and stays at its place,
+// so that nothing is uploaded or read back in a step, and one graph makes the steps of all batches.
+type series struct {
+	*drawing
+	home    *torch.Scope // of what stays
+	n       int          // pictures of a batch
+	solver  diffusion.Solver
+	noise   source
+	samples *diffusion.Drawing // nil before the first batch
+
+	// The conditions of the pictures and, under guidance, behind them those of what to lead them away from: m in all.
+	labels      *torch.Tensor // Int64 [m]; with modulations, the first row of each label
+	tokens      *torch.Tensor // Float32 [m, L, W]
+	lengths     *torch.Tensor // Int64 [m]
+	modulations *table        // nil where they are computed in each step
+
+	made  int          // steps
+	graph *torch.Graph // of a step; nil where there is none
+	pace  *torch.Pace
+}
+
+// ahead is how many steps the host may be ahead of a GPU: enough for the GPU never to wait, and few, since what it was
+// given cannot be stopped, and counts as done for who watches.
+const ahead = 8
+
+// newSeries has its tensors in s.
+func newSeries(s *torch.Scope, d *drawing, solver diffusion.Solver, modulations *table, noise source, n int) *series {
+	v := &series{drawing: d, home: s, n: n, solver: solver, noise: noise, modulations: modulations,
+		pace: torch.NewPace(s, ahead)}
+	cfg, m := d.model.Config(), n
+	if d.guided() {
+		m = 2 * n
+	}
+	if cfg.HasClass() || modulations != nil {
+		v.labels = s.Zeros(torch.Int64, m)
+	}
+	if cfg.HasText() {
+		v.tokens = s.Zeros(torch.Float32, m, cfg.TextLength, cfg.TextWidth)
+		v.lengths = s.Zeros(torch.Int64, m)
+	}
+	return v
+}
+
+func (v *series) close() {
+	if v != nil {
+		v.dropGraph()
+		v.pace.Close()
+	}
+}
+
+func (v *series) dropGraph() {
+	if v.graph != nil {
+		v.graph.Close()
+		v.graph = nil
+	}
+}
+
+// draw draws pictures lo to lo+n-1. The next batch overwrites what it returns. done is called with the number of steps
+// that were made; on a GPU they may still be computed.
+func (v *series) draw(ctx context.Context, s *torch.Scope, lo int, done func(k int)) (*torch.Tensor, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	v.begin(s, lo)
+	for k := range v.solver.Steps() {
+		v.advance(s)
+		done(k + 1)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
+	return v.samples.X(), nil
+}
+
+// begin puts pictures lo to lo+n-1 in the place of those before.
+func (v *series) begin(s *torch.Scope, lo int) {
+	if v.labels != nil {
+		y := v.labelsOf(v.model.Config(), lo, lo+v.n)
+		if v.modulations != nil {
+			y = v.modulations.find(s, y)
+		}
+		s.Copy_(v.labels, torch.From(s, y, len(y)))
+	}
+	if v.tokens != nil {
+		states, lengths := v.captionsOf(lo, lo+v.n)
+		s.Copy_(v.tokens, torch.From(s, states, v.tokens.Shape()...))
+		s.Copy_(v.lengths, torch.From(s, lengths, len(lengths)))
+	}
+	noise := v.noise.start(s, lo)
+	if v.samples == nil {
+		v.samples = diffusion.Begin(v.home, v.solver, noise)
+	} else {
+		v.samples.Restart(s, noise)
+	}
+}
+
+// advance makes a step. The first one computes by itself, which also sets up what libraries need; the second one is
+// captured, where that is wanted, and those that follow repeat it.
+func (v *series) advance(s *torch.Scope) {
+	if v.solver.Random() {
+		v.noise.prepare(s)
+	}
+	switch {
+	case v.graph != nil:
+		v.graph.Replay()
+	case v.capture && v.made == 1:
+		v.captureStep(s)
+	default:
+		v.makeStep(s)
+	}
+	v.pace.Step()
+	v.made++
+}
+
+// captureStep makes a step by a graph, and once more without it: the graph is kept where both give the same bits.
+func (v *series) captureStep(s *torch.Scope) {
+	err := s.Try(func(s *torch.Scope) error {
+		before := s.SubAll(func(s *torch.Scope) (copies []*torch.Tensor) {
+			for _, t := range v.samples.State() {
+				copies = append(copies, s.Clone(t))
+			}
+			return copies
+		})
+		var byGraph [][]byte
+		err := s.Try(func(s *torch.Scope) error {
+			v.graph = s.Capture(func(s *torch.Scope) []*torch.Tensor { v.step(s); return nil })
+			v.graph.Replay()
+			byGraph = v.bytes()
+			return nil
+		})
+		for i, t := range v.samples.State() {
+			s.Copy_(t, before[i])
+		}
+		v.makeStep(s)
+		if err == nil {
+			for i, b := range v.bytes() {
+				if !bytes.Equal(b, byGraph[i]) {
+					return fmt.Errorf("a step by it gives other numbers")
+				}
+			}
+		}
+		return err
+	})
+	if err == nil {
+		return
+	}
+	v.dropGraph()
+	v.capture = false // for all batches
+	if v.Warn != nil {
+		v.Warn(fmt.Sprintf("sampling steps are made without a CUDA graph, which takes longer: %v", err))
+	}
+}
+
+// bytes reads back the state of the samples.
+func (v *series) bytes() (all [][]byte) {
+	for _, t := range v.samples.State() {
+		all = append(all, t.Bytes())
+	}
+	return all
+}
+
+func (v *series) makeStep(s *torch.Scope) {
+	s.Sub(func(s *torch.Scope) *torch.Tensor { v.step(s); return nil })
+}
+
+// step is what a graph computes.
+func (v *series) step(s *torch.Scope) {
+	var noise *torch.Tensor
+	if v.solver.Random() {
+		noise = v.noise.step(s, v.samples.K)
+	}
+	v.samples.Step(s, v.denoiser(), noise)
+}
+
+// denoiser returns the model in the next step under the conditions, with classifier-free guidance where the request
+// asks for it.
+func (v *series) denoiser() diffusion.Denoiser {
+	questions := 0
+	return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+		cond := v.condition(s, questions)
+		questions++
+		if !v.guided() {
+			return v.model.Forward(s, x, t, cond)
+		}
+		return v.model.ForwardWithCFG(s, x, t, cond, v.CFGScale, v.Guided)
+	}
+}
+
+// condition is that of a question of the next step.
+func (v *series) condition(s *torch.Scope, question int) dit.Condition {
+	c := dit.Condition{Tokens: v.tokens, Lengths: v.lengths}
+	switch {
+	case v.modulations != nil:
+		c.Modulations, c.Rows = v.modulations.of, v.modulations.rows(s, v.labels, v.samples.K, question)
+	case v.labels != nil:
+		cfg := v.model.Config()
+		last := cfg.NullClass()
+		if cfg.ClassDropoutProb == 0 {
+			last--
+		}
+		c.Labels = s.Clamp(v.labels, 0, float64(last)) // they are, but the device cannot know
+	}
+	return c
+}
+
+// labelsOf are those of pictures lo to hi-1, and behind them under guidance the null class of each.
+func (r *Request) labelsOf(cfg dit.Config, lo, hi int) []int64 {
+	y := make([]int64, 0, 2*(hi-lo))
+	for i := lo; i < hi; i++ {
+		label := 0 // of a model without classes
+		if cfg.HasClass() {
+			label = r.Labels[i]
+		}
+		y = append(y, int64(label))
+	}
+	if r.guided() {
+		for range hi - lo {
+			y = append(y, int64(cfg.NullClass()))
+		}
+	}
+	return y
+}
+
+// captionsOf are the states and lengths of pictures lo to hi-1, and behind them under guidance those of Null for each.
+func (r *Request) captionsOf(lo, hi int) (states []float32, lengths []int64) {
+	captions := r.Captions[lo:hi:hi]
+	if r.guided() {
+		for range hi - lo {
+			captions = append(captions, r.Null)
+		}
+	}
+	for _, c := range captions {
+		states, lengths = append(states, c.States...), append(lengths, int64(c.Length))
+	}
+	return states, lengths
+}
