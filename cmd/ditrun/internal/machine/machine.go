@@ -61,10 +61,13 @@ type Memory struct {
 func ReadMemory() Memory {
 	m := Memory{kilobytes("/proc/meminfo", "MemTotal"), kilobytes("/proc/meminfo", "MemAvailable")}
 	limit, used := number("/sys/fs/cgroup/memory.max"), number("/sys/fs/cgroup/memory.current")
+	cache := statistic("/sys/fs/cgroup/memory.stat", "inactive_file")
 	if limit == 0 { // the older form of control groups
 		limit, used = number("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 			number("/sys/fs/cgroup/memory/memory.usage_in_bytes")
+		cache = statistic("/sys/fs/cgroup/memory/memory.stat", "total_inactive_file")
 	}
+	used -= cache // of files, which gives way: so MemAvailable counts too
 	if limit > 0 && limit < m.Total {
 		m.Total, m.Available = limit, min(m.Available, max(limit-used, 0))
 	}
@@ -132,6 +135,21 @@ func field(path, name string) string {
 func kilobytes(path, name string) int64 {
 	n, _ := strconv.ParseInt(strings.TrimSuffix(field(path, name), " kB"), 10, 64)
 	return n * 1024
+}
+
+// statistic returns the number of the first line "name number" of a file.
+func statistic(path, name string) int64 {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(data) {
+		if value, ok := bytes.CutPrefix(line, []byte(name+" ")); ok {
+			n, _ := strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
+			return n
+		}
+	}
+	return 0
 }
 
 func number(path string) int64 {

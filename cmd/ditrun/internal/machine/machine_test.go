@@ -2,6 +2,7 @@ package machine
 
 import (
 	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 
@@ -24,6 +25,19 @@ func TestRead(t *testing.T) {
 	}
 	if r := Resident(); r < 1<<20 || r > m.Total {
 		t.Errorf("resident: %d", r)
+	}
+}
+
+// The statistics of a control group have names that begin alike.
+func TestStatistic(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "memory.stat")
+	if err := os.WriteFile(path, []byte("inactive_file_x 1\ninactive_anon 2\ninactive_file 4096\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int64{"inactive_file": 4096, "active_file": 0} {
+		if got := statistic(path, name); got != want {
+			t.Errorf("%s: %d, want %d", name, got, want)
+		}
 	}
 }
 
