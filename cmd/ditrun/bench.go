@@ -265,8 +265,11 @@ func (b *benchRun) describe() {
 	b.item("device", fmt.Sprintf("%s, %s", describeDevice(j.Device), torch.BuildInfo()))
 	b.item("model", fmt.Sprintf("%s, %s parameters, %s-pixel pictures, %s, %s", r.Model, format.Count(r.Params),
 		r.ImageSize, r.Precision, weights))
-	b.item("rounds", fmt.Sprintf("%d of %s each, after one that does not count; ms a step", j.Rounds,
-		plural(j.Steps, "step")))
+	before := "one that does not count"
+	if n := j.WarmUp(); n > 1 {
+		before = fmt.Sprintf("%d that do not count", n)
+	}
+	b.item("rounds", fmt.Sprintf("%d of %s each, after %s; ms a step", j.Rounds, plural(j.Steps, "step"), before))
 	b.printf("")
 	b.row("work", "batch", "best ms", "median ms", "images/s", "memory", "TFLOP/s", "MFU")
 }

@@ -25,18 +25,27 @@ type Job struct {
 	ImageSize picture.Size // of what is encoded and decoded
 	Batch     int          // pictures a step
 	Precision nn.Precision // fp32, tf32 or bf16
-	Rounds    int          // that count, after one that does not
+	Rounds    int          // that count, after those of WarmUp, which do not
 	Steps     int          // in a round
 	Profiled  bool         // one more round gives a profile
-	// Progress is told the steps that are done, those of the round that does not count among them, and by Load the
-	// loads; may be nil.
+	// Progress is told the steps that are done, those of rounds that do not count among them, and by Load the loads;
+	// may be nil.
 	Progress func(steps int)
 	Warn     func(text string) // of what makes the work slow; may be nil
 }
 
+// WarmUp is the number of rounds that do not count: on a GPU the first two steps, of which the second is made both
+// without and with a graph, and a round at least.
+func (j *Job) WarmUp() int {
+	if j.Device.IsCUDA() && j.Steps == 1 {
+		return 2
+	}
+	return 1
+}
+
 // NumSteps is what Progress counts to, but for Load.
 func (j *Job) NumSteps() int {
-	rounds := j.Rounds + 1
+	rounds := j.WarmUp() + j.Rounds
 	if j.Profiled {
 		rounds++
 	}
@@ -100,13 +109,13 @@ func (j *Job) progress(steps int) {
 	}
 }
 
-// measure times the rounds, of which the first does not count, in seconds a step. A round makes all its steps, of which
-// before were made already.
+// measure times the rounds, of which those of WarmUp do not count, in seconds a step. A round makes all its steps, of
+// which before were made already.
 func (j *Job) measure(ctx context.Context, s *torch.Scope, work string, round func(before int) error) (f Figures,
 	err error) {
 	j.resetPeak()
 	var rounds []float64
-	for i := range j.Rounds + 1 {
+	for i := range j.WarmUp() + j.Rounds {
 		if ctx.Err() != nil {
 			return f, context.Cause(ctx)
 		}
@@ -116,7 +125,7 @@ func (j *Job) measure(ctx context.Context, s *torch.Scope, work string, round fu
 			return f, err
 		}
 		s.Synchronize()
-		if seconds := time.Since(start).Seconds(); i > 0 {
+		if seconds := time.Since(start).Seconds(); i >= j.WarmUp() {
 			rounds = append(rounds, seconds/float64(j.Steps))
 		}
 	}
@@ -126,7 +135,7 @@ func (j *Job) measure(ctx context.Context, s *torch.Scope, work string, round fu
 		if err != nil {
 			return f, err
 		}
-		roundErr := round((j.Rounds + 1) * j.Steps)
+		roundErr := round((j.WarmUp() + j.Rounds) * j.Steps)
 		if f.Profile, err = w.stop(); roundErr != nil {
 			return f, roundErr
 		}

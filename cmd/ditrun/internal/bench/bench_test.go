@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
 func TestFigures(t *testing.T) {
@@ -24,6 +26,42 @@ func TestFigures(t *testing.T) {
 		if math.Abs(f.TFLOPS-6/c.best) > 1e-12 || f.MFU != 0 {
 			t.Errorf("of 6e12 operations in %g s: %g TFLOP/s, MFU %g", c.best, f.TFLOPS, f.MFU)
 		}
+	}
+}
+
+// On a GPU the second step, which is compared with a graph, is in no round that counts.
+func TestWarmUp(t *testing.T) {
+	for _, c := range []struct {
+		dev    torch.Device
+		steps  int
+		rounds int
+	}{{torch.CPU, 1, 1}, {torch.CPU, 2, 1}, {torch.CUDA(0), 1, 2}, {torch.CUDA(0), 2, 1}} {
+		j := Job{Device: c.dev, Steps: c.steps, Rounds: 3, Profiled: true}
+		if got, want := j.NumSteps(), (c.rounds+3+1)*c.steps; j.WarmUp() != c.rounds || got != want {
+			t.Errorf("%v, %d steps a round: %d rounds do not count, %d steps, want %d and %d", c.dev, c.steps,
+				j.WarmUp(), got, c.rounds, want)
+		}
+	}
+}
+
+// A profile that fails ends: the next one can begin.
+func TestProfileEnds(t *testing.T) {
+	err := torch.Run(torchtest.Device(t), func(s *torch.Scope) error {
+		j := &Job{Device: s.Device(), Steps: 1}
+		for range 2 {
+			w, err := j.profile()
+			if err != nil {
+				return err
+			}
+			w.job = &Job{Device: torch.CUDA(1000)} // for which nobody can wait
+			if _, err := w.stop(); err == nil || !strings.Contains(err.Error(), "Synchronize") {
+				t.Errorf("error %v, want that of Synchronize", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

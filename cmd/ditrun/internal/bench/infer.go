@@ -24,7 +24,7 @@ const guidance = 4
 
 // Sample measures a sampling step: a round draws the latents of a batch in so many steps. Guidance, which doubles the
 // batch that goes through the model, is on where the model can be guided. Each round draws the same classes: what is
-// computed once a class, and the capture of a graph, are in the round that does not count.
+// computed once a class, and the capture of a graph, are in a round that does not count.
 func (j *Job) Sample(ctx context.Context) (f Figures, err error) {
 	err = j.run(func(s *torch.Scope) error {
 		weights, err := j.model(s)
@@ -49,6 +49,11 @@ func (j *Job) Sample(ctx context.Context) (f Figures, err error) {
 		var rounds []float64
 		var watch *stopwatch
 		var profileErr error
+		defer func() {
+			if watch != nil { // it was stopped by an error
+				watch.stop()
+			}
+		}()
 		j.resetPeak()
 		start := time.Now()
 		r.Progress = func(done, _ int) {
@@ -56,21 +61,18 @@ func (j *Job) Sample(ctx context.Context) (f Figures, err error) {
 				return
 			}
 			s.Synchronize()
-			if watch != nil {
-				f.Profile, profileErr = watch.stop()
+			if w := watch; w != nil {
 				watch = nil
-			} else if done > j.Steps {
+				f.Profile, profileErr = w.stop()
+			} else if done > j.WarmUp()*j.Steps {
 				rounds = append(rounds, time.Since(start).Seconds()/float64(j.Steps))
 			}
-			if j.Profiled && done == (j.Rounds+1)*j.Steps {
+			if j.Profiled && done == (j.WarmUp()+j.Rounds)*j.Steps {
 				watch, profileErr = j.profile()
 			}
 			start = time.Now()
 		}
 		_, err = sampling.Latents(ctx, s, m, r)
-		if watch != nil { // it was stopped by an error
-			watch.stop()
-		}
 		if err = cmp.Or(err, profileErr); err == nil {
 			profile := f.Profile
 			f = NewFigures("sample", j.Batch, rounds).peak(j).arithmetic(j, passes*2*cfg.MACs()*float64(j.Batch))

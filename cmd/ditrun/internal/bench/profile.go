@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -38,13 +39,12 @@ func (j *Job) profile() (*stopwatch, error) {
 	return &stopwatch{j, time.Now()}, nil
 }
 
+// stop ends the profile in any case: no other can begin before.
 func (w *stopwatch) stop() (*Profile, error) {
-	if err := w.job.Device.Synchronize(); err != nil {
-		return nil, err
-	}
+	failed := w.job.Device.Synchronize()
 	p := &Profile{Steps: w.job.Steps, Seconds: time.Since(w.began).Seconds()}
 	timings, err := torch.StopProfile(w.job.Device)
-	if err != nil {
+	if err = cmp.Or(failed, err); err != nil {
 		return nil, err
 	}
 	if len(timings) == 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"runtime"
 	"time"
 
 	"github.com/ditrun/ditrun/data/stream"
@@ -52,29 +53,37 @@ func (j *Job) Train(ctx context.Context) (f Figures, first time.Time, err error)
 		if n%j.Steps != 0 {
 			return
 		}
-		if watch != nil {
+		if w := watch; w != nil {
+			watch = nil
 			var err error
-			if profile, err = watch.stop(); err != nil {
-				cancel(err)
-				return
+			if profile, err = w.stop(); err == nil {
+				err = errMeasured
 			}
-		} else if n > j.Steps {
+			cancel(err)
+			return
+		}
+		if n > j.WarmUp()*j.Steps {
 			rounds = append(rounds, now.Sub(began).Seconds()/float64(j.Steps))
 		}
 		if began = now; len(rounds) < j.Rounds {
 			return
 		}
-		if !j.Profiled || watch != nil {
-			cancel(errMeasured)
-		} else if w, err := j.profile(); err != nil {
+		err := errMeasured
+		if j.Profiled {
+			watch, err = j.profile()
+		}
+		if err != nil {
 			cancel(err)
-		} else {
-			watch = w
 		}
 	}
+	runtime.LockOSThread() // a profile ends on the thread where it began
+	defer runtime.UnlockOSThread()
 	j.resetPeak()
 	_, err = training.Run(ctx, training.Job{Device: j.Device, Config: cfg, Source: newRandomLatents(cfg),
 		Hooks: training.Hooks{Step: step}})
+	if watch != nil { // it was stopped by an error
+		watch.stop()
+	}
 	if !errors.Is(err, errMeasured) {
 		return f, first, ofMemory(err)
 	}
