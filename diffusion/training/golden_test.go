@@ -70,8 +70,9 @@ func train(t *testing.T, s *torch.Scope, r *runner, batches *torchtest.Goldens, 
 			p := part{x0: get(from.x0(k), "x0"), noise: get(from.noise(k), "noise"), t: get(from.t(k), "t"),
 				cond: dit.Condition{Labels: get(from.x0(k), "y")}}
 			// The learning rate and the decay of the average; the rest is not looked at.
-			data := make([]byte, len(r.intake.feed.Bytes(feedData)))
-			if err := r.send(samples.Batch{Batch: &stream.Batch{}, Data: data}); err != nil {
+			b := samples.Batch{Batch: &stream.Batch{Labels: make([]int64, r.cfg.GlobalBatchSize)},
+				Data: make([]byte, len(r.intake.feed.Bytes(feedData)))}
+			if err := r.send(b); err != nil {
 				return err
 			}
 			skip, err := r.backward(s, p, 0, k)

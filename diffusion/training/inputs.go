@@ -62,6 +62,21 @@ func (in *intake) close() {
 // depends on nothing else.
 func (r *runner) send(b samples.Batch) error {
 	cfg, feed := r.cfg, r.intake.feed
+	type count struct {
+		what       string
+		have, room int
+	}
+	counts := []count{{"bytes", len(b.Data), len(feed.Bytes(feedData))},
+		{"labels", len(b.Labels), len(feed.Bytes(feedLabels)) / 8}}
+	if cfg.Model.HasText() {
+		counts = append(counts, count{"bytes of captions", len(b.Tokens), len(feed.Bytes(feedTokens))},
+			count{"lengths of captions", len(b.TokenLengths), len(feed.Bytes(feedLengths)) / 8})
+	}
+	for _, c := range counts {
+		if c.have != c.room {
+			return fmt.Errorf("a batch of %d %s, want %d", c.have, c.what, c.room)
+		}
+	}
 	labels := feed.Bytes(feedLabels)
 	for i, label := range b.Labels {
 		if cfg.Model.HasClass() && (label < 0 || label >= int64(cfg.Model.NumClasses)) {
@@ -69,9 +84,6 @@ func (r *runner) send(b samples.Batch) error {
 				b.IDs[i], label, cfg.Model.NumClasses-1)
 		}
 		binary.LittleEndian.PutUint64(labels[8*i:], uint64(label))
-	}
-	if room := len(feed.Bytes(feedData)); len(b.Data) != room {
-		return fmt.Errorf("a batch of %d bytes, want %d", len(b.Data), room)
 	}
 	copy(feed.Bytes(feedData), b.Data)
 	binary.LittleEndian.PutUint64(feed.Bytes(feedFirst),

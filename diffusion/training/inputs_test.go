@@ -3,11 +3,13 @@ package training
 import (
 	"encoding/binary"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion/gaussian"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
+	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/philox"
 	"github.com/ditrun/ditrun/torch/torchtest"
@@ -70,6 +72,36 @@ func TestInputsAreNamedByPosition(t *testing.T) {
 		}
 		if dropped == 0 || dropped == n {
 			t.Errorf("%d of %d labels dropped: the test says nothing", dropped, n)
+		}
+		return nil
+	})
+}
+
+// A batch of another size than that of the run is refused, whatever part of it is too short or too long.
+func TestBatchOfWrongSize(t *testing.T) {
+	cfg, src := onText(5, dit.AdaLNZero, dit.OnTextAndClass), allOf(captioned(t))
+	torchtest.Run(t, func(s *torch.Scope) error {
+		r, err := newRunner(s, Job{Config: cfg, Source: src})
+		if err != nil {
+			return err
+		}
+		defer r.close()
+		n, feed := cfg.GlobalBatchSize, r.intake.feed
+		for want, change := range map[string]func(b *samples.Batch){
+			"":         func(*samples.Batch) {},
+			"bytes":    func(b *samples.Batch) { b.Data = b.Data[1:] },
+			"labels":   func(b *samples.Batch) { b.Labels = append(b.Labels, 0) },
+			"captions": func(b *samples.Batch) { b.Tokens = b.Tokens[:0] },
+			"lengths":  func(b *samples.Batch) { b.TokenLengths = b.TokenLengths[1:] },
+		} {
+			b := samples.Batch{Batch: &stream.Batch{IDs: make([]int, n), Labels: make([]int64, n),
+				Tokens: make([]byte, len(feed.Bytes(feedTokens))), TokenLengths: make([]int, n)},
+				Data: make([]byte, len(feed.Bytes(feedData)))}
+			change(&b)
+			err := r.send(b)
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), " "+want) {
+				t.Errorf("wrong %q: error %v", want, err)
+			}
 		}
 		return nil
 	})
