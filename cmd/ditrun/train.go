@@ -141,7 +141,8 @@ func runTrain(e *env, o *trainOptions) error {
 	}
 	o.config.EMADecay = start.EMADecay
 	job := training.Job{Device: t.dev, Config: o.config, Source: t.source,
-		Dir: filepath.Join(start.Dir, runs.CheckpointsName), Resume: start.Checkpoint, Group: t.group}
+		Dir: filepath.Join(start.Dir, runs.CheckpointsName), Resume: start.Checkpoint, Group: t.group,
+		FreeMemory: func() int64 { return machine.ReadMemory().Available }}
 	if process.Rank > 0 {
 		job.Hooks.BadStep = func(b training.BadStep) { e.warn("rank %d: step %d: %s", process.Rank, b.Step, b.Why) }
 		_, err := training.Run(e.ctx, job)

@@ -131,7 +131,7 @@ func (r *runner) lastCheckpoint() (string, error) {
 // explain goes through a batch, which was sent last, once more to find what is wrong, on this process alone. On a GPU,
 // where bad steps are noticed late, it may be an innocent one.
 func (r *runner) explain(s *torch.Scope, b samples.Batch) (string, error) {
-	r.captured.drop() // its memory is needed here
+	r.stepGraph.drop() // its memory is needed here
 	r.opt.ZeroGrad()
 	defer r.opt.ZeroGrad()
 	finite := func(x *torch.Tensor) bool {
@@ -191,12 +191,11 @@ func some[T any](values []T, n int) string {
 }
 
 // tooLarge finds by trial, with the samples that were sent last, how many at a time would have fitted into memory. It
-// ends the work of the group:
-// meanwhile other processes would wait for the gradients of this one, and this one for those of others that are out
-// of memory too.
+// ends the work of the group: meanwhile other processes would wait for the gradients of this one, and this one for
+// those of others that are out of memory too.
 func (r *runner) tooLarge(s *torch.Scope, b samples.Batch, cause error) error {
 	_ = r.group.Fail(fmt.Errorf("step %d: %w", r.step+1, cause)) // this process has more to say
-	r.captured.drop()
+	r.stepGraph.drop()
 	n := len(b.Labels)
 	fits := func(k int) bool {
 		defer r.opt.ZeroGrad()

@@ -31,12 +31,15 @@ type Job struct {
 	CheckSteps StepCheck
 	// Capture says whether the run captures its step as a CUDA graph.
 	Capture StepCapture
+	// FreeMemory returns how many bytes of the host's memory are free, 0 where that is not known. The first capture
+	// takes twice [Config.CheckpointBytes]; where there is less, the run captures nothing. nil: there is enough.
+	FreeMemory func() int64
 
 	// For tests: poison changes the loss of a batch of the stream, memory is called before n samples go through the
 	// model.
 	poison func(r *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor
 	memory func(n int) error
-	// Fault fails what a saver does as a file system would.
+	// Fault fails what a saver does as a file system would, and a capture.
 	fault  func(what string) error
 	pauses *pauses // nil: those of real runs
 }
@@ -123,7 +126,7 @@ type runner struct {
 	hooks     Hooks
 	objective diffusion.Objective
 	intake    *intake
-	captured  captured
+	stepGraph stepGraph
 	pace      *torch.Pace // the host is a part of a step ahead of the device, no more
 	model     *dit.DiT
 	opt       *optim.AdamW
@@ -145,6 +148,8 @@ type runner struct {
 	began     time.Time
 	result    Result
 
+	freeMemory func() int64
+
 	poison func(r *runner, s *torch.Scope, batch int, loss *torch.Tensor) *torch.Tensor
 	memory func(n int) error
 }
@@ -153,7 +158,7 @@ type runner struct {
 func newRunner(s *torch.Scope, job Job) (*runner, error) {
 	cfg := job.Config
 	r := &runner{cfg: cfg, source: job.Source, set: job.Source.Set(), group: job.Group, hooks: job.Hooks,
-		poison: job.poison, memory: job.memory}
+		freeMemory: job.FreeMemory, poison: job.poison, memory: job.memory}
 	r.total = cfg.Steps(r.set.Samples)
 	if r.group.Rank() > 0 {
 		r.hooks = Hooks{Start: job.Hooks.Start, Step: job.Hooks.Step, BadStep: job.Hooks.BadStep}
@@ -193,7 +198,7 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 	}
 	r.saver.pauses, r.saver.fault = r.pauses.file, job.fault
 	r.checked = job.CheckSteps.everyStep(job.Device)
-	r.captured.wanted = wantsCapture(job)
+	r.stepGraph.wanted = wantsCapture(job)
 	return r, nil
 }
 
@@ -201,7 +206,7 @@ func (r *runner) close() {
 	samples.ComparisonOf(r.source).Stop()
 	r.checks.close()
 	r.saver.close()
-	r.captured.drop()
+	r.stepGraph.drop()
 	r.window.close()
 	r.pace.Close()
 	r.intake.close()
@@ -408,6 +413,7 @@ func (r *runner) preview(s *torch.Scope) error {
 		s = s.NoGrad()
 		averages := r.opt.EMA(s) // of all processes
 		if r.hooks.Preview != nil {
+			r.stepGraph.drop() // a preview may need its memory
 			r.hooks.Preview(s, r.model.With(averages), r.step)
 		}
 		return nil

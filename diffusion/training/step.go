@@ -16,17 +16,26 @@ func (r *runner) compute(s *torch.Scope, i, batch int, watch bool) (part, error)
 	p := r.inputs(s)
 	skip, err := r.backward(s, p, i, batch)
 	if err == nil && i == r.cfg.parts()-1 {
-		r.busy = true
 		if watch {
 			r.opt.Watch()
 		}
-		r.apply(s, skip)
-		if watch {
-			s.NoGrad().Copy_(r.window.update, r.opt.Change(s))
-		}
-		r.busy = false
+		r.changing(func() {
+			r.apply(s, skip)
+			if watch {
+				s.NoGrad().Copy_(r.window.update, r.opt.Change(s))
+			}
+		})
 	}
 	return p, err
+}
+
+// changing calls f, which changes the state. Where f panics the state is neither that before nor that after it, and
+// busy stays true: the run may end, and write no checkpoint.
+func (r *runner) changing(f func()) {
+	was := r.busy
+	r.busy = true
+	f()
+	r.busy = was
 }
 
 // losses scores the model on p. After the Backward of a loss of them, finish completes the gradients.

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/data/stream"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
@@ -80,7 +81,7 @@ func (j *Job) Train(ctx context.Context) (f Figures, first time.Time, err error)
 	defer runtime.UnlockOSThread()
 	j.resetPeak()
 	_, err = training.Run(ctx, training.Job{Device: j.Device, Config: cfg, Source: newRandomLatents(cfg),
-		Hooks: training.Hooks{Step: step}})
+		FreeMemory: func() int64 { return machine.ReadMemory().Available }, Hooks: training.Hooks{Step: step}})
 	if watch != nil { // it was stopped by an error
 		watch.stop()
 	}
