@@ -141,7 +141,7 @@ func (w *Weights) PipelineVAE() string {
 
 // SaveOfficial writes the tensors to a .pt file that the original's strict loader takes.
 func (w *Weights) SaveOfficial(path string) error {
-	return checkpoint.WritePyTorch(path, checkpoint.From(w.Source))
+	return checkpoint.WritePyTorch(path, append(checkpoint.From(w.Source), w.Kept...))
 }
 
 // Save writes the weights to a safetensors file of this program.
@@ -150,7 +150,7 @@ func (w *Weights) Save(path string) error {
 	if err != nil {
 		return err
 	}
-	return checkpoint.Write(path, checkpoint.From(w.Source), meta)
+	return checkpoint.Write(path, append(checkpoint.From(w.Source), w.Kept...), meta)
 }
 
 // DiffusersNotes says what of the model a diffusers folder cannot hold.

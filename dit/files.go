@@ -25,7 +25,8 @@ type Info struct {
 	TextEncoder TextEncoder `json:"text_encoder,omitzero"`
 	Step        int         `json:"step"`
 	EMA         bool        `json:"ema"`
-	Family      string      `json:"family,omitempty"` // SiT or REPA: it predicts a velocity, not noise
+	Family      string      `json:"family,omitempty"` // SiT or REPA, where the model came from a file of these
+	Process     Process     `json:"process,omitzero"` // what diffusion it was trained on
 }
 
 // A TextEncoder says what encodes captions.

@@ -60,6 +60,9 @@ func (w *Weights) infer(src checkpoint.Source, model string) error {
 	c.LearnSigma = out[0] == int64(2*c.InChannels*c.PatchSize*c.PatchSize)
 	args := w.arguments()
 	w.inferFamily(src, args)
+	if err := w.inferProcess(args); err != nil {
+		return err
+	}
 	if err := w.inferHeads(&c, args, model); err != nil {
 		return err
 	}

@@ -34,17 +34,24 @@ type Weights struct {
 	// Notes say what was assumed or computed because the file does not hold it.
 	Notes []string
 
+	// Kept are tensors that the model does not have but its family's programs do, which are written with it: the
+	// projectors of REPA.
+	Kept []checkpoint.Tensor
+
 	file *checkpoint.File
 }
 
 // Ours is the layout of a file that this program wrote in the published names.
 const Ours = "ditrun"
 
-// Families of Info.Family: models that predict a velocity, not noise.
+// Families of Info.Family: models of flows, see [Process].
 const (
 	SiT  = "SiT"
 	REPA = "REPA"
 )
+
+// projectors begins the names of what REPA aligned the model with in training.
+const projectors = "projectors."
 
 // stableDiffusionScale is the scaling factor of the latents that published models were trained on, and
 // downsampling the pixels of a side that become one of the latent.
@@ -163,6 +170,12 @@ func (w *Weights) recognise(model string) error {
 		if err := w.Config.Validate(); err != nil {
 			return err
 		}
+		if w.Process == (Process{}) { // of a SiT or REPA that an earlier version wrote
+			w.Process = processOf(w.Family)
+		}
+		if err := w.Process.Validate(); err != nil {
+			return fmt.Errorf("metadata entry %q: %w", infoKey, err)
+		}
 		tableClasses = w.Config.diffusersTableClasses()
 	case diffusers:
 		if tableClasses, err = w.readDiffusersConfig(); err != nil {
@@ -188,6 +201,13 @@ func (w *Weights) recognise(model string) error {
 	} else if _, ok := tensors.Lookup(posEmbed); !ok {
 		w.note("positions computed: the file holds none")
 	}
+	if w.Family == REPA {
+		for _, t := range checkpoint.From(tensors) {
+			if strings.HasPrefix(t.Name, projectors) {
+				w.Kept = append(w.Kept, t)
+			}
+		}
+	}
 	w.Source, err = namemap.Map(tensors, entries, w.leftOver)
 	if err != nil {
 		return m.InFile(err)
@@ -207,8 +227,8 @@ func (w *Weights) leftOver(name string) bool {
 	switch {
 	case w.Layout == "diffusers": // the copies of other blocks; sameInEveryBlock looks at them
 		return strings.HasPrefix(name, "transformer_blocks.") && strings.Contains(name, ".norm1.emb.")
-	case w.Family == REPA: // what training aligned the model with
-		return strings.HasPrefix(name, "projectors.")
+	case w.Family == REPA: // see Kept
+		return strings.HasPrefix(name, projectors)
 	}
 	return false
 }
