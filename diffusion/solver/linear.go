@@ -78,20 +78,30 @@ func (c call) rows() [3]sum {
 	return [3]sum{nextX: c.x, nextBase: c.base, ofCall: {ofX: c.m0.X, ofOutput: c.m0.Output, ofNoise: c.churn}}
 }
 
+// finiteCalls returns an error where a coefficient is infinite or no number.
+func finiteCalls(calls []call) error {
+	for k, c := range calls {
+		for _, row := range c.rows() {
+			for _, f := range row {
+				if math.IsNaN(f) || math.IsInf(f, 0) {
+					return fmt.Errorf("step %d of %d divides by zero at time %v: the prediction says nothing there",
+						k+1, len(calls), c.t)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // newLinear has its tables in s.
-func newLinear(s *torch.Scope, calls []call, wholeTimes bool) (*Linear, error) {
+func newLinear(s *torch.Scope, calls []call, wholeTimes bool) *Linear {
 	v := &Linear{calls: calls, row: map[entry]int{}}
 	var flat []float64
 	for what := range call.rows(call{}) {
 		for term := range numTerms {
 			used := false
-			for k, c := range calls {
-				f := c.rows()[what][term]
-				if math.IsNaN(f) || math.IsInf(f, 0) {
-					return nil, fmt.Errorf("step %d of %d divides by zero at time %v: the prediction says nothing "+
-						"there", k+1, len(calls), c.t)
-				}
-				used = used || f != 0
+			for _, c := range calls {
+				used = used || c.rows()[what][term] != 0
 			}
 			if !used {
 				continue
@@ -111,7 +121,7 @@ func newLinear(s *torch.Scope, calls []call, wholeTimes bool) (*Linear, error) {
 	if wholeTimes {
 		v.told = s.To(v.told, torch.Int64)
 	}
-	return v, nil
+	return v
 }
 
 // Steps returns the number of calls of the network.

@@ -80,16 +80,46 @@ func Names(flow bool) []string {
 	return out
 }
 
-// New returns a solver with its tables in s: a *[Linear] or a *[Dopri5].
-func New(s *torch.Scope, c Config) (diffusion.Solver, error) {
-	v, err := build(s, c)
+// A Plan is a solver without its tables, which needs no device.
+type Plan struct {
+	calls      []call
+	wholeTimes bool
+	dopri5     *Dopri5
+}
+
+// Plan computes what a solver does in each step.
+func (c Config) Plan() (*Plan, error) {
+	p, err := c.plan()
 	if err != nil {
 		return nil, fmt.Errorf("solver %s: %w", c.Name, err)
 	}
-	return v, nil
+	return p, nil
 }
 
-func build(s *torch.Scope, c Config) (diffusion.Solver, error) {
+// New returns a solver with its tables in s: a *[Linear] or a *[Dopri5].
+func New(s *torch.Scope, c Config) (diffusion.Solver, error) {
+	p, err := c.Plan()
+	if err != nil {
+		return nil, err
+	}
+	return p.Solver(s), nil
+}
+
+// Solver returns the solver with its tables in s.
+func (p *Plan) Solver(s *torch.Scope) diffusion.Solver {
+	if p.dopri5 != nil {
+		return p.dopri5
+	}
+	return newLinear(s, p.calls, p.wholeTimes)
+}
+
+// Starts and Draws are those of [Linear]; dopri5 has none.
+func (p *Plan) Starts() []float64 { return (&Linear{calls: p.calls}).Starts() }
+
+// Draws says whether noise is drawn for step k.
+func (p *Plan) Draws(k int) bool { return p.calls[k].draws }
+
+func (c Config) plan() (*Plan, error) {
 	k, err := c.check()
 	if err != nil {
 		return nil, err
@@ -102,7 +132,8 @@ func build(s *torch.Scope, c Config) (diffusion.Solver, error) {
 		if c.Reverse {
 			start, end = end, start
 		}
-		return newDopri5(*c.Path, c.Prediction, start, end, c.Dopri5)
+		v, err := newDopri5(*c.Path, c.Prediction, start, end, c.Dopri5)
+		return &Plan{dopri5: v}, err
 	}
 	g, err := c.grid(k)
 	if err != nil {
@@ -115,7 +146,7 @@ func build(s *torch.Scope, c Config) (diffusion.Solver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newLinear(s, calls, c.Path == nil)
+	return &Plan{calls: calls, wholeTimes: c.Path == nil}, finiteCalls(calls)
 }
 
 // check fills in defaults and refuses what does not go together.
