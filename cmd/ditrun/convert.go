@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -143,6 +144,10 @@ func (o *convertOptions) convertWeights(e *env) error {
 		return err
 	}
 	var encoder *vae.Weights
+	if o.to == "diffusers" && w.Process.IsFlow() {
+		return withHint(fmt.Errorf("--to diffusers: %s predicts %s, and DiTPipeline draws with models that predict "+
+			"noise", o.ckpt, w.Process), "--to official writes the form of SiT and REPA")
+	}
 	if o.to == "diffusers" {
 		if encoder, err = o.openVAE(w); err != nil {
 			return err
@@ -195,6 +200,9 @@ func (o *convertOptions) openVAE(w *dit.Weights) (*vae.Weights, error) {
 // checkRoom refuses an output that is larger than what is free.
 func (o *convertOptions) checkRoom(e *env, w *dit.Weights, encoder *vae.Weights) (err error) {
 	n := checkpoint.SizeOf(w.Source)
+	for _, t := range w.Kept {
+		n += t.Size
+	}
 	if o.to == "diffusers" {
 		if n, err = w.DiffusersBytes(); err != nil {
 			return err
@@ -269,6 +277,9 @@ func (o *convertOptions) adapt(w *dit.Weights) (notes []string, err error) {
 	if w.Config.Block != dit.AdaLNZero || w.Config.Condition != dit.OnClass {
 		notes = append(notes, "the original knows only adaln-zero blocks conditioned on classes: it will not load "+
 			"this file, ditrun does")
+	}
+	if w.Family == dit.SiT && !strings.Contains(filepath.Base(o.out), "SiT") {
+		notes = append(notes, "a .pt does not say that the model is a SiT, but its name may: call it SiT-...")
 	}
 	if w.Config.TimestepFrequencyShift != 0 {
 		notes = append(notes, "a .pt does not say that the model has diffusers' arithmetic: the original will "+

@@ -13,6 +13,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/checkpoint"
@@ -83,6 +84,8 @@ type inspection struct {
 	Block      string            `json:"block,omitempty"`
 	Condition  string            `json:"condition,omitempty"`
 	NumClasses int               `json:"num_classes,omitempty"`
+	Process    *dit.Process      `json:"process,omitempty"` // of a flow, and how it is sampled
+	Sampling   string            `json:"sampling,omitempty"`
 	Step       int               `json:"step,omitempty"`
 	EMA        bool              `json:"ema,omitempty"`
 	Params     int64             `json:"params"`
@@ -169,6 +172,9 @@ func inspect(path, model string) (*inspection, error) {
 		in.Model, in.ImageSize, in.NumClasses = w.Config.Name(), w.ImageSize, w.Config.NumClasses
 		in.Block, in.Condition = w.Config.Block.String(), w.Config.Condition.String()
 		in.Step, in.EMA = w.Step, w.EMA
+		if w.Process.IsFlow() {
+			in.Process, in.Sampling = &w.Process, describeSampling(w.Info)
+		}
 	} else if encoder, err := vae.Read(path); err == nil {
 		encoder.Close()
 		in.Path, in.Family, in.Found, in.Notes = encoder.Path, "AutoencoderKL", encoder.String(), encoder.Notes
@@ -208,6 +214,13 @@ func inspect(path, model string) (*inspection, error) {
 	return in, nil
 }
 
+// describeSampling says what the family of a model samples it with.
+func describeSampling(info dit.Info) string {
+	r := sampling.Request{Process: &info.Process}.WithDefaults()
+	return fmt.Sprintf("%s steps of %s on %s, guidance on %s", r.Steps, r.Solver, r.Timesteps,
+		describeChannels(r.Guided, info.Config))
+}
+
 // reason is the text of an error on one line.
 func reason(err error) string {
 	var h hintError
@@ -229,6 +242,10 @@ func (in *inspection) print(e *env, all bool) {
 	e.textRow("found", in.Found)
 	for _, n := range in.Notes {
 		e.textRow("", n)
+	}
+	if in.Process != nil {
+		e.textRow("predicts", in.Process.String())
+		e.textRow("sampled", in.Sampling)
 	}
 	e.row("tensors", "%s, %s numbers", format.Count(int64(len(in.Tensors))), format.Count(in.Params))
 	rows := collapse(in.Tensors)

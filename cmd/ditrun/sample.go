@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -13,6 +16,7 @@ import (
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
 )
@@ -27,7 +31,8 @@ type sampleOptions struct {
 	channels                string // that are guided
 	precision               nn.Precision
 	request                 sampling.Request
-	out                     string
+	out, latents            string
+	interval                string // of guidance
 	fetch                   bool
 
 	scaleGiven bool // by --cfg-scale
@@ -59,12 +64,17 @@ func (o *sampleOptions) flags() []cli.Flag {
 			Usage: "draw `N` pictures, spread in order over the classes or prompts"},
 		&cli.Float64Flag{Name: "cfg-scale", Destination: &r.CFGScale, Value: 4.0,
 			Usage: "guidance: 1 is none; more follows the class closer and varies less"},
-		&cli.StringFlag{Name: "cfg-channels", Destination: &o.channels, Value: "3",
-			Usage: "`3|all`: guide the first 3 latent channels, as DiT does, or all"},
-		&cli.StringFlag{Name: "num-sampling-steps", Destination: &r.Steps, Value: "250",
-			Usage: "`STEPS`: how many steps: 250, ddim50, or one number for each section, as in 10,15,20"},
-		&cli.StringFlag{Name: "sampler", Destination: &r.Sampler, Value: "ddpm",
-			Usage: "`ddpm|ddim`: ddim draws no noise between steps"},
+		&cli.StringFlag{Name: "cfg-channels", Destination: &o.channels, DefaultText: "3; of REPA all",
+			Usage: "`3|all`: guide the first 3 latent channels, as DiT and SiT do, or all"},
+		&cli.StringFlag{Name: "guidance-interval", Destination: &o.interval, DefaultText: "all times",
+			Usage: "`LO,HI`: guide only steps at these times of the model, as 0,0.7"},
+		&cli.StringFlag{Name: "num-sampling-steps", Destination: &r.Steps, DefaultText: "250",
+			Usage: "`STEPS`: how many steps: 250, for DiT's own ddim50, or as many for each section, as in 10,15,20"},
+		&cli.StringFlag{Name: "solver", Aliases: []string{"sampler"}, Destination: &r.Solver,
+			DefaultText: "ddpm; of flows sde-euler",
+			Usage:       "`NAME`: ddpm, ddim, dpm++2m, unipc2, euler, dopri5, ...: docs/diffusion.md has all"},
+		&cli.StringFlag{Name: "timesteps", Destination: &r.Timesteps, DefaultText: "as the solver's original",
+			Usage: "`GRID`: where the steps lie: respaced, linspace, leading, trailing, karras or lambda"},
 		precisionFlag(&o.precision, "type of the arithmetic of both models: fp32, tf32 or bf16"),
 		&cli.Uint64Flag{Name: "seed", Destination: &r.Seed, Usage: "seed of the noise"},
 		&cli.StringFlag{Name: "rng", Destination: &r.RNG, Value: "image",
@@ -73,6 +83,8 @@ func (o *sampleOptions) flags() []cli.Flag {
 			Usage: "draw `N` pictures at a time"},
 		&cli.StringFlag{Name: "out", Destination: &o.out, Value: "sample.png",
 			Usage: "write to `PATH`: one sheet (.png), a folder of pictures, or a .npz"},
+		&cli.StringFlag{Name: "save-latents", Destination: &o.latents, DefaultText: "none",
+			Usage: "also write the scaled latents, before they are decoded, to `FILE`.safetensors"},
 		fetchFlag(&o.fetch),
 	}
 }
@@ -88,15 +100,25 @@ func (o *sampleOptions) check(given func(string) bool) (err error) {
 	if r.CFGScale == 0 { // which stands for none in a request
 		return usagef("--cfg-scale 0: want a number from 1 (no guidance) up")
 	}
-	if err := refuseEmpty(required{"num-sampling-steps", r.Steps}, required{"sampler", r.Sampler},
-		required{"rng", r.RNG}); err != nil {
+	if err := refuseEmpty(required{"rng", r.RNG}); err != nil {
+		return err
+	}
+	for name, value := range map[string]string{"num-sampling-steps": r.Steps, "solver": r.Solver,
+		"timesteps": r.Timesteps, "guidance-interval": o.interval, "save-latents": o.latents} {
+		if given(name) && value == "" {
+			return refuseEmpty(required{name, value})
+		}
+	}
+	if err := o.parseInterval(); err != nil {
 		return err
 	}
 	if err := r.Validate(); err != nil {
 		return ofFlag(err)
 	}
-	if r.Guided, err = dit.ParseGuidedChannels(o.channels); err != nil {
-		return ofFlag(err)
+	if given("cfg-channels") {
+		if r.Guided, err = dit.ParseGuidedChannels(o.channels); err != nil {
+			return ofFlag(err)
+		}
 	}
 	if err := cmp.Or(o.precision, nn.FP32).Validate(); err != nil {
 		return ofFlag(err)
@@ -116,8 +138,35 @@ func (o *sampleOptions) check(given func(string) bool) (err error) {
 	return o.checkOut()
 }
 
+// parseInterval reads --guidance-interval.
+func (o *sampleOptions) parseInterval() (err error) {
+	if o.interval == "" {
+		return nil
+	}
+	lo, hi, ok := strings.Cut(o.interval, ",")
+	ends := &o.request.GuidanceInterval
+	if ends[0], err = strconv.ParseFloat(strings.TrimSpace(lo), 64); err == nil && ok {
+		ends[1], err = strconv.ParseFloat(strings.TrimSpace(hi), 64)
+	}
+	if err != nil || !ok || *ends == [2]float64{} {
+		return usagef("--guidance-interval %s: want two times, the lower one first, as in 0,0.7", o.interval)
+	}
+	return nil
+}
+
 // checkOut refuses an output that cannot be written, before the work instead of after it.
 func (o *sampleOptions) checkOut() error {
+	if o.latents != "" {
+		if filepath.Ext(o.latents) != ".safetensors" {
+			return usagef("--save-latents %s: want a name that ends in .safetensors", o.latents)
+		}
+		if err := disk.FitsFile(o.latents); err != nil {
+			return fmt.Errorf("--save-latents %s: %w", o.latents, err)
+		}
+		if err := checkFile("save-latents", o.latents); err != nil {
+			return err
+		}
+	}
 	switch err := gallery.Check(o.out); {
 	case errors.Is(err, gallery.ErrName):
 		return ofFlag(err)
@@ -150,8 +199,9 @@ func sampleCommand() *cli.Command {
 		groups: []group{
 			{"Model", "vae model fetch"},
 			{"What to draw", "class-labels prompt negative-prompt text-encoder text-states num-samples seed"},
-			{"How to draw", "cfg-scale cfg-channels num-sampling-steps sampler precision rng batch-size"},
-			{"Output", "out"},
+			{"How to draw", "cfg-scale cfg-channels guidance-interval num-sampling-steps solver timesteps " +
+				"precision rng batch-size"},
+			{"Output", "out save-latents"},
 		},
 		check: o.check,
 		alone: true,
@@ -163,6 +213,9 @@ func sampleCommand() *cli.Command {
 }
 
 const defaultSampleBatch = 50
+
+// repaScale is the default of REPA's generate.py.
+const repaScale = 1.5
 
 // maxSamples is above any data set, and bounds the lists of labels and prompts.
 const maxSamples = 10_000_000
@@ -193,6 +246,10 @@ func runSample(e *env, o *sampleOptions) error {
 		return err
 	}
 	o.describe(e, p, r, show)
+	keep := latentsFile{path: o.latents}
+	if o.latents != "" {
+		r.Latents = keep.add
+	}
 	opened = e.waiting("looking at what is there")
 	out, err := o.openOutput(e, p, r, show)
 	opened()
@@ -200,6 +257,12 @@ func runSample(e *env, o *sampleOptions) error {
 		return err
 	}
 	n := r.Len()
+	if have := out.Done(); have > 0 && o.latents != "" {
+		out.Close()
+		return withHint(fmt.Errorf("--save-latents %s: %s of %s are there already, and their latents are not kept",
+			o.latents, format.Count(int64(have)), plural(n, "picture")),
+			"draw into another --out")
+	}
 	began, drawn := time.Now(), n-out.Done()
 	err = drawSamples(e, p, r, out)
 	if kept := out.Close(); kept > 0 {
@@ -208,9 +271,15 @@ func runSample(e *env, o *sampleOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := keep.write(p.Info()); err != nil {
+		return err
+	}
 	seconds := time.Since(began).Seconds()
 	rate := float64(drawn) / seconds
 	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(rate), o.out)
+	if o.latents != "" {
+		e.printf("latents written to %s", o.latents)
+	}
 	return e.result(map[string]any{"out": o.out, "num_samples": n, "seconds": seconds, "images_per_second": rate,
 		"model": p.Info().Config.Name(), "precision": p.Precision()})
 }
@@ -228,8 +297,12 @@ func (o *sampleOptions) open(dev torch.Device) (*sampling.Pipeline, error) {
 
 // complete returns the request for pictures of what they are to show.
 func (o *sampleOptions) complete(p *sampling.Pipeline, show subjects, dev torch.Device) (sampling.Request, error) {
-	r, model := o.request, p.Info().Config
-	r.Labels = show.labels
+	info := p.Info()
+	r, model := o.request, info.Config
+	r.Labels, r.Process = show.labels, &info.Process
+	if info.Family == dit.REPA && !o.scaleGiven {
+		r.CFGScale = repaScale
+	}
 	if model.Condition == dit.OnNothing {
 		if r.NumSamples = show.n; !o.scaleGiven {
 			r.CFGScale = 1

@@ -72,25 +72,40 @@ func (o *sampleOptions) describeSubjects(show subjects, info dit.Info) (text str
 
 // describeRequest says how pictures are drawn.
 func describeRequest(r sampling.Request, cfg dit.Config) string {
-	steps := r.Steps + " steps"
-	if process, err := gaussian.New(r.Steps); err == nil { // Validate has read it
-		if steps = plural(process.Len(), "step"); r.Steps != strconv.Itoa(process.Len()) {
-			steps += " (" + r.Steps + ")"
+	r = r.WithDefaults()
+	steps := "as many steps as needed"
+	if r.Steps != "" {
+		steps = r.Steps + " steps"
+		if n, err := strconv.Atoi(r.Steps); err == nil {
+			steps = plural(n, "step")
+		} else if process, err := gaussian.New(r.Steps); err == nil { // Validate has read it
+			steps = fmt.Sprintf("%s (%s)", plural(process.Len(), "step"), r.Steps)
 		}
+	}
+	grid := ""
+	if r.Timesteps != "" && r.Timesteps != "respaced" {
+		grid = " on " + r.Timesteps
 	}
 	guidance := "no guidance"
 	if r.CFGScale > 1 {
-		channels := "all channels"
-		if r.Guided == dit.GuideThree && cfg.InChannels > int(dit.GuideThree) {
-			channels = fmt.Sprintf("3 of %d channels", cfg.InChannels)
+		guidance = fmt.Sprintf("guidance %g on %s", r.CFGScale, describeChannels(r.Guided, cfg))
+		if at := r.GuidanceInterval; at != [2]float64{} {
+			guidance += fmt.Sprintf(" from %g to %g", at[0], at[1])
 		}
-		guidance = fmt.Sprintf("guidance %g on %s", r.CFGScale, channels)
 	}
 	noise := ""
 	if r.RNG == "torch" {
 		noise = " of libtorch's generator"
 	}
-	return fmt.Sprintf("%s of %s, %s, seed %d%s", steps, r.Sampler, guidance, r.Seed, noise)
+	return fmt.Sprintf("%s of %s%s, %s, seed %d%s", steps, r.Solver, grid, guidance, r.Seed, noise)
+}
+
+// describeChannels says which latent channels guidance acts on.
+func describeChannels(guided dit.GuidedChannels, cfg dit.Config) string {
+	if guided == dit.GuideThree && cfg.InChannels > int(dit.GuideThree) {
+		return fmt.Sprintf("3 of %d channels", cfg.InChannels)
+	}
+	return "all channels"
 }
 
 // unique returns the different elements of a list, in order.

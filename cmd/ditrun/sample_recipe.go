@@ -42,11 +42,19 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 	add("num-samples", strconv.Itoa(show.n))
 	q := r.WithDefaults()
 	add("cfg-scale", strconv.FormatFloat(q.CFGScale, 'g', -1, 64))
-	if q.Guided == dit.GuideAll {
+	switch asDefault := (sampling.Request{Process: r.Process}).WithDefaults(); {
+	case q.Guided == asDefault.Guided:
+	case q.Guided == dit.GuideAll:
 		add("cfg-channels", "all")
+	default:
+		add("cfg-channels", "3")
 	}
+	add("guidance-interval", o.interval)
 	add("num-sampling-steps", q.Steps)
-	add("sampler", q.Sampler)
+	add("solver", q.Solver)
+	if q.Timesteps != (sampling.Request{Process: r.Process, Solver: q.Solver}).WithDefaults().Timesteps {
+		add("timesteps", q.Timesteps)
+	}
 	add("seed", strconv.FormatUint(q.Seed, 10))
 	add("precision", string(p.Precision()))
 	add("rng", q.RNG)

@@ -28,7 +28,7 @@ func TestRecipe(t *testing.T) {
 			"\n  ditrun sample --ckpt " +
 				filepath.Base(r.run) + " --vae " + filepath.Base(r.vae) +
 				" --class-labels valley,0-1 --num-samples 6 " +
-				"--cfg-scale 2.5 --num-sampling-steps 5 --sampler ddpm --seed 7 --precision bf16 --rng image " +
+				"--cfg-scale 2.5 --num-sampling-steps 5 --solver ddpm --seed 7 --precision bf16 --rng image " +
 				"--batch-size 50",
 			"Steps: 5, Sampler: ddpm, CFG scale: 2.5, Seed: 7, Size: 8x8, Model hash: ", ", VAE hash: ",
 			", Precision: bf16, "} {

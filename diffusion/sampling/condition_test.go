@@ -67,7 +67,7 @@ func TestGuidanceOfEachCondition(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				v := newSeries(s, d, d.sampler.Solver(s, d.process), nil, noise, 2)
+				v := newSeries(s, d, d.solver(s), nil, noise, 2)
 				v.begin(s, 1) // pictures 1 and 2
 				x, steps := torchtest.Normal(s, 1, 2, 4, 4, 8), torch.From(s, []int64{500, 500}, 2)
 				got := v.denoiser()(s, x, steps)

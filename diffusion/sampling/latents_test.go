@@ -62,7 +62,7 @@ func drawnBy(t *testing.T, s *torch.Scope, m *dit.DiT, r Request, solver diffusi
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := d.sampler.Solver(s, d.process)
+	own := d.solver(s)
 	if solver == nil {
 		solver = own
 	}
@@ -125,7 +125,7 @@ func TestSamplesEqualOriginal(t *testing.T) {
 					t.Errorf("%s: relative error %.2g after step %d", c.name, e, k)
 				}
 			}}
-			r := Request{Labels: []int{2, 7}, CFGScale: scale, Steps: spec, Sampler: c.sampler}
+			r := Request{Labels: []int{2, 7}, CFGScale: scale, Steps: spec, Solver: c.sampler}
 			x := drawnBy(t, s, m, r, checked, n)
 			if k != 8 {
 				t.Errorf("%s: %d steps, want 8", c.name, k)
@@ -273,7 +273,7 @@ func TestOnlyNoiseThatIsUsedIsDrawn(t *testing.T) {
 		s = s.NoGrad()
 		for name, want := range map[string]int{"ddpm": 1 + 6, "ddim": 1} {
 			for _, rng := range []string{rngImage, rngTorch} {
-				r := Request{Labels: []int{2, 7}, CFGScale: 4, Steps: "6", Seed: 11, Sampler: name, RNG: rng}
+				r := Request{Labels: []int{2, 7}, CFGScale: 4, Steps: "6", Seed: 11, Solver: name, RNG: rng}
 				d, err := newDrawing(m, r)
 				if err != nil {
 					return err
@@ -301,7 +301,7 @@ func TestNoGuidanceIsTheModelItself(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		_, m := trained(t, s)
 		s = s.NoGrad()
-		r := Request{Labels: []int{2, 7}, CFGScale: 1, Steps: "6", Seed: 3, Sampler: "ddim"}
+		r := Request{Labels: []int{2, 7}, CFGScale: 1, Steps: "6", Seed: 3, Solver: "ddim"}
 		process, err := gaussian.New("6")
 		if err != nil {
 			return err
@@ -360,7 +360,8 @@ func TestLatentsRefuses(t *testing.T) {
 			{m, Request{Labels: []int{1}, CFGScale: math.NaN()}, "cfg-scale NaN"},
 			{m, Request{Labels: []int{1}, CFGScale: math.Inf(1)}, "cfg-scale +Inf"},
 			{m, Request{Labels: []int{1}, First: -1}, "first picture -1"},
-			{m, Request{Labels: []int{1}, Sampler: "euler"}, `sampler "euler"`},
+			{m, Request{Labels: []int{1}, Solver: "euler"}, `solver "euler": the model predicts noise at DiT's ` +
+				`1000 steps: want ddpm, ddim, dpm++1, `},
 			{m, Request{Labels: []int{1}, Steps: "1001"}, "1001"},
 			{m, Request{Labels: []int{1}, Steps: "0"}, "keeps no step"},
 			{m, Request{Labels: []int{1}, Steps: "many"}, "many"},

@@ -26,7 +26,19 @@ func newSource(s *torch.Scope, d *drawing, n int) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &torchSource{d.generator, gen, d.guided(), s.Zeros(torch.Float32, append([]int{n}, row...)...)}, nil
+	v := torchSource{dev: d.generator, gen: gen, stepDev: d.generator, stepGen: gen, doubled: d.guided()}
+	dtype := torch.Float32
+	switch p := d.process(); {
+	case p.NoiseAtOne: // REPA carries the batch once, in Float64
+		dtype, v.doubled = torch.Float64, false
+	case p.IsFlow() && d.generator != torch.CPU: // SiT draws what steps add on the CPU
+		v.stepDev = torch.CPU
+		if v.stepGen, err = torch.NewGenerator(torch.CPU, d.Seed); err != nil {
+			return nil, err
+		}
+	}
+	v.noise = s.Zeros(dtype, append([]int{n}, row...)...)
+	return &v, nil
 }
 
 // An imageSource names each draw by the seed, the picture and the step.
@@ -53,21 +65,26 @@ func (n *imageSource) step(s *torch.Scope, k *torch.Tensor) *torch.Tensor {
 	return s.PhiloxNormal(n.seed, philox.TagStepNoise, k, n.indices, n.row...)
 }
 
-// A torchSource draws from libtorch's generator in the order of the original, which draws each step's
-// noise for the doubled batch of guidance and never looks at the second half.
+// A torchSource draws from libtorch's generator in the order of the original. DiT and SiT draw each step's noise for
+// the doubled batch of guidance and never look at the second half.
 type torchSource struct {
-	dev    torch.Device // of gen
-	gen    *torch.Generator
-	guided bool
-	noise  *torch.Tensor // [n, C, I, J], of the next step
+	dev     torch.Device // of gen
+	gen     *torch.Generator
+	stepDev torch.Device // of stepGen, which is gen where both are one
+	stepGen *torch.Generator
+	doubled bool
+	noise   *torch.Tensor // [n, C, I, J], of the next step
 }
 
-func (n *torchSource) start(s *torch.Scope, _ int) *torch.Tensor { return n.normals(s, n.noise.Dim(0)) }
+func (n *torchSource) start(s *torch.Scope, _ int) *torch.Tensor {
+	return n.normals(s, torch.Float32, n.noise.Dim(0), n.dev, n.gen)
+}
 
 // normals draws those of count pictures where the generator is.
-func (n *torchSource) normals(s *torch.Scope, count int) *torch.Tensor {
-	x := s.ToDevice(s.Empty(torch.Float32, append([]int{count}, n.noise.Shape()[1:]...)...), n.dev)
-	s.Normal_(x, n.gen, 0, 1)
+func (n *torchSource) normals(s *torch.Scope, dtype torch.DType, count int, dev torch.Device, gen *torch.Generator,
+) *torch.Tensor {
+	x := s.ToDevice(s.Empty(dtype, append([]int{count}, n.noise.Shape()[1:]...)...), dev)
+	s.Normal_(x, gen, 0, 1)
 	return s.ToDevice(x, s.Device())
 }
 
@@ -75,10 +92,10 @@ func (n *torchSource) prepare(s *torch.Scope) {
 	count := n.noise.Dim(0)
 	s.Sub(func(s *torch.Scope) *torch.Tensor {
 		drawn := count
-		if n.guided {
+		if n.doubled {
 			drawn *= 2
 		}
-		s.Copy_(n.noise, s.Narrow(n.normals(s, drawn), 0, 0, count))
+		s.Copy_(n.noise, s.Narrow(n.normals(s, n.noise.DType(), drawn, n.stepDev, n.stepGen), 0, 0, count))
 		return nil
 	})
 }

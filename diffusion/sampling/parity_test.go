@@ -56,7 +56,7 @@ func TestLoopsEqualOriginal(t *testing.T) {
 				guided = dit.GuideAll
 			}
 			d, err := newDrawing(m, Request{Labels: c.Labels, CFGScale: c.CFGScale, Guided: guided, Steps: c.Steps,
-				Sampler: c.Sampler, Seed: c.Seed, RNG: "torch"})
+				Solver: c.Sampler, Seed: c.Seed, RNG: "torch"})
 			if err != nil {
 				return err
 			}

@@ -57,10 +57,6 @@ func Open(dev torch.Device, ckpt string, o Options) (*Pipeline, error) {
 		return nil, err
 	}
 	defer w.Close()
-	if w.Family != "" {
-		return nil, fmt.Errorf("sample from %s: a %s model, which predicts a velocity: this program opens and "+
-			"converts it, and samples models that predict noise", ckpt, w.Family)
-	}
 	p := &Pipeline{dev: dev, info: w.Info, notes: w.Notes, precision: precision, vaePath: o.VAE}
 	if o.VAE == "" {
 		if p.vae, p.vaePath, err = openVAE(dev, w); err != nil {
@@ -192,6 +188,7 @@ func (p *Pipeline) Sample(ctx context.Context, r Request) (out Pictures, err err
 // the request. An error is the last that it yields.
 func (p *Pipeline) Batches(ctx context.Context, r Request) iter.Seq2[Pictures, error] {
 	return func(yield func(Pictures, error) bool) {
+		r.Process = &p.info.Process
 		d, err := newDrawing(p.model, r)
 		if err != nil {
 			yield(Pictures{}, err)
@@ -229,6 +226,9 @@ func (p *Pipeline) draw(ctx context.Context, d *drawing, use func(Pictures)) err
 	decode := func(s *torch.Scope, x *torch.Tensor) error {
 		if err := d.checkFinite(s, x); err != nil {
 			return err
+		}
+		if d.Latents != nil {
+			d.Latents(torch.Data[float32](s.Contiguous(x)), x.Shape())
 		}
 		out, err := Decode(ctx, s, p.vae, x, p.info.ScalingFactor)
 		if err == nil {
@@ -281,15 +281,24 @@ func (p *Pipeline) draw(ctx context.Context, d *drawing, use func(Pictures)) err
 // Key names the pictures of r, by the weights of both models and everything in the request that they depend on. What
 // depends on the machine alone, such as the number of threads, is not in it.
 func (p *Pipeline) Key(r Request) (string, error) {
+	r.Process = &p.info.Process
 	if err := r.prepare(p.info.Config); err != nil {
 		return "", err
 	}
 	h := sha256.New()
-	err := json.NewEncoder(h).Encode([]any{
+	of := []any{
 		"pictures 1", p.info.Config, p.info.ScalingFactor, p.vae.Config(), p.vae.WeightsSHA256(), r.NumSamples,
-		r.CFGScale, r.Guided, r.Steps, r.Sampler, r.Seed, r.RNG, r.BatchSize, r.First, len(r.Labels), len(r.Captions),
+		r.CFGScale, r.Guided, r.Steps, r.Solver, r.Seed, r.RNG, r.BatchSize, r.First, len(r.Labels), len(r.Captions),
 		p.precision,
-	})
+	}
+	// What is new keeps the keys of pictures that were begun before.
+	if p.info.Process.IsFlow() || r.Timesteps != respaced {
+		of = append(of, p.info.Process, r.Timesteps)
+	}
+	if r.GuidanceInterval != [2]float64{} {
+		of = append(of, r.GuidanceInterval)
+	}
+	err := json.NewEncoder(h).Encode(of)
 	if err != nil {
 		return "", err
 	}

@@ -28,7 +28,7 @@ func TestLatentsUnderBFloat16(t *testing.T) {
 				for _, sampler := range samplers {
 					for _, scale := range []float64{1, 3} {
 						r := requestOf(s, m.Config())
-						if r.Sampler = sampler; condition != dit.OnNothing {
+						if r.Solver = sampler; condition != dit.OnNothing {
 							r.CFGScale = scale
 						}
 						want, got := latentsOf(t, s, m, r), latentsOf(t, s, narrow, r)
@@ -73,13 +73,13 @@ func checkTypes(t *testing.T, s *torch.Scope, m *dit.DiT, r Request) {
 		t.Fatal(err)
 	}
 	calls := 0
-	drawnBy(t, s, m, r, watchedSolver{d.sampler.Solver(s, d.process), func(x, steps, out *torch.Tensor) {
+	drawnBy(t, s, m, r, watchedSolver{d.solver(s), func(x, steps, out *torch.Tensor) {
 		calls++
 		if x.DType() != torch.Float32 || out.DType() != torch.Float32 || steps.DType() == torch.BFloat16 {
 			t.Errorf("step %d: latents %v at %v, prediction %v", calls, x, steps, out)
 		}
 	}}, nil)
-	if calls != d.process.Len() {
+	if calls != d.respaced.Len() {
 		t.Errorf("%d calls of the model", calls)
 	}
 }

@@ -3,7 +3,6 @@ package sampling
 import (
 	"fmt"
 
-	"github.com/ditrun/ditrun/diffusion/gaussian"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/philox"
@@ -17,16 +16,28 @@ type Request struct {
 	Null       Caption   // for models of text under guidance: what to steer away from, the empty or a negative prompt
 	NumSamples int       // for models without condition: the number of pictures
 
-	CFGScale  float64            // classifier-free guidance; 1, or 0, is none
-	Guided    dit.GuidedChannels // default GuideThree, as the original
-	Steps     string             // of the reverse process, as gaussian.New reads it; default "250"
-	Sampler   string             // ddpm (default) or ddim
+	CFGScale float64            // classifier-free guidance; 1, or 0, is none
+	Guided   dit.GuidedChannels // default GuideThree, as DiT and SiT, for models whose noise is at 1 GuideAll, as REPA
+	// GuidanceInterval is the first and the last of the times of the model at which a step is guided; default all.
+	GuidanceInterval [2]float64
+	Solver           string // one of [Solvers]; default ddpm, for flows sde-euler
+	// Steps is how many intervals the grid has, and for Timesteps "respaced" what gaussian.New reads; default "250".
+	// Dopri5 takes none.
+	Steps string
+	// Timesteps is the grid, see package schedule; default "respaced" for ddpm and ddim on DiT's steps, else
+	// "linspace".
+	Timesteps string
+	// Process is what the model was trained on. A [Pipeline] knows it; nil stands for DiT's in [Latents].
+	Process *dit.Process
+
 	Seed      uint64
 	RNG       string                // "image" (default) or "torch"
 	BatchSize int                   // pictures at a time; default all, which RNG "torch" requires
 	First     int                   // index of the first picture: the noise of a picture depends on its index
 	Progress  func(done, total int) // sampling steps over all batches; may be nil
 	Warn      func(text string)     // what makes drawing slow, one line; may be nil
+	// Latents gets the scaled latents of each batch in order, [n, C, I, J], before they are decoded; may be nil.
+	Latents func(x []float32, shape []int)
 }
 
 // A Caption is a text that an encoder has encoded.
@@ -56,15 +67,7 @@ func (r *Request) setDefaults() {
 	if r.CFGScale == 0 {
 		r.CFGScale = 1
 	}
-	if r.Guided == 0 {
-		r.Guided = dit.GuideThree
-	}
-	if r.Steps == "" {
-		r.Steps = "250"
-	}
-	if r.Sampler == "" {
-		r.Sampler = "ddpm"
-	}
+	r.setSolver()
 	if r.RNG == "" {
 		r.RNG = rngImage
 	}
@@ -73,9 +76,13 @@ func (r *Request) setDefaults() {
 	}
 }
 
-// Validate returns an error for the first value that is wrong whatever the model. It begins with the term that the
-// command has for it: "cfg-scale 0.5: want ...".
+// Validate returns an error for the first value that is wrong whatever the model, and where Process says what the model
+// was trained on, also for what that cannot take. It begins with the term that the command has for it: "cfg-scale 0.5:
+// want ...".
 func (r Request) Validate() error {
+	if r.Solver == ddpm && r.Process == nil { // which only DiT's own process has
+		r.Process = &dit.Process{}
+	}
 	r.setDefaults()
 	switch {
 	case !(r.CFGScale >= 1): // NaN too
@@ -83,10 +90,7 @@ func (r Request) Validate() error {
 	case r.CFGScale > maxCFGScale:
 		return fmt.Errorf("cfg-scale %v: want at most %.0f", r.CFGScale, maxCFGScale)
 	}
-	if _, err := gaussian.New(r.Steps); err != nil {
-		return err
-	}
-	if _, err := gaussian.ParseSampler(r.Sampler); err != nil {
+	if err := r.validateSolver(); err != nil {
 		return err
 	}
 	switch {
@@ -106,15 +110,18 @@ func (r Request) Validate() error {
 // NumSteps is the number of sampling steps over all batches, which Progress counts.
 func (r Request) NumSteps() (int, error) {
 	r.setDefaults()
-	process, err := gaussian.New(r.Steps)
+	plan, err := r.plan()
 	if err != nil || r.Len() == 0 {
 		return 0, err
 	}
-	return (r.Len() + r.BatchSize - 1) / r.BatchSize * process.Len(), nil
+	return (r.Len() + r.BatchSize - 1) / r.BatchSize * plan.numSteps(), nil
 }
 
 // prepare fills in the defaults and holds the request against a model.
 func (r *Request) prepare(cfg dit.Config) error {
+	if r.Process == nil {
+		r.Process = &dit.Process{}
+	}
 	r.setDefaults()
 	if err := r.Validate(); err != nil {
 		return err

@@ -9,19 +9,50 @@ import (
 
 // What no model can take is found without one, by a message that begins with the name of a flag.
 func TestValidate(t *testing.T) {
+	const ofFlows = `ddim, dpm++1, dpm++2m, dpm++2m-heun, dpm++3m, unipc1, unipc2, unipc3, unipc2-bh1, unipc3-bh1, ` +
+		`deis1, deis2, deis3, euler, heun, midpoint, heun3, rk4, dopri5, sde-euler, sde-heun`
+	sit := &dit.Process{Objective: "velocity", Path: "linear"}
 	for _, c := range []struct {
 		r    Request
 		want string // "" for none
 	}{
 		{Request{}, ""},
-		{Request{Labels: []int{-7, 1e9}, Steps: "ddim50", Sampler: "ddim", RNG: "torch", CFGScale: 1e6,
+		{Request{Labels: []int{-7, 1e9}, Steps: "ddim50", Solver: "ddim", RNG: "torch", CFGScale: 1e6,
 			Guided: dit.GuideAll, BatchSize: 5}, ""},
 		{Request{CFGScale: 0.5}, "cfg-scale 0.5: want a number from 1 (no guidance) up"},
 		{Request{CFGScale: -1}, "cfg-scale -1: want a number from 1 (no guidance) up"},
 		{Request{CFGScale: math.NaN()}, "cfg-scale NaN: want a number from 1 (no guidance) up"},
 		{Request{CFGScale: math.Inf(1)}, "cfg-scale +Inf: want at most 1000000"},
 		{Request{Steps: "0"}, `num-sampling-steps "0": keeps no step`},
-		{Request{Sampler: "euler"}, `sampler "euler": want ddpm or ddim`},
+		{Request{Solver: "euler"}, ""}, // some models can
+		{Request{Solver: "eulr"}, `solver "eulr": want ddpm, ` + ofFlows},
+		{Request{Timesteps: "even"}, `timesteps "even": want respaced, linspace, leading, trailing, karras, lambda`},
+		{Request{Solver: "dopri5", Steps: "50"}, "num-sampling-steps 50: dopri5 chooses its steps itself"},
+		{Request{Solver: "dopri5", Timesteps: "karras"}, "timesteps karras: dopri5 chooses its steps itself"},
+		{Request{CFGScale: 2, GuidanceInterval: [2]float64{0.7, 0.3}},
+			"guidance-interval 0.7,0.3: want two times, the lower one first"},
+		{Request{CFGScale: 2, GuidanceInterval: [2]float64{math.NaN(), 1}},
+			"guidance-interval NaN,1: want two times, the lower one first"},
+		{Request{GuidanceInterval: [2]float64{0.3, 0.7}},
+			"guidance-interval 0.3,0.7: has no effect without guidance, cfg-scale 1"},
+		{Request{Process: sit, CFGScale: 2, Steps: "10", GuidanceInterval: [2]float64{0.3, 7}},
+			"guidance-interval 0.3,7: the model's time runs from 0 to 1"},
+		{Request{Process: sit, CFGScale: 2, Steps: "10", GuidanceInterval: [2]float64{0.01, 0.02}},
+			"guidance-interval 0.01,0.02: no step begins there"},
+		{Request{Process: sit, Solver: "ddpm"},
+			`solver "ddpm": the model predicts velocity on the linear path, noise at 0, data at 1: want ` + ofFlows},
+		{Request{Process: sit, Steps: "10,15"}, `num-sampling-steps "10,15": want a number of steps, 1 to 10000`},
+		{Request{Process: sit, Steps: "1"},
+			"solver sde-euler: 1 steps: want at least 2, as one is the last step of the SDE"},
+		{Request{Process: sit, Timesteps: "respaced"}, "timesteps respaced: that is for DiT's 1000 steps, a flow has " +
+			"none: want linspace, karras, lambda"},
+		{Request{Process: sit, Solver: "euler", Timesteps: "trailing"},
+			"solver euler: grid trailing is for DiT's 1000 steps, a flow has none: want linspace, karras or lambda"},
+		{Request{Process: &dit.Process{}, Timesteps: "karras"}, "timesteps karras: ddpm takes none but respaced"},
+		{Request{Process: &dit.Process{}, Solver: "unipc3-bh1", Steps: "20"},
+			"solver unipc3-bh1: bh1 has no step to a level free of noise, over which lambda grows without end: " +
+				"want bh2 or a final sigma above 0"},
+		{Request{Process: &dit.Process{}, Solver: "dpm++2m", Timesteps: "respaced", Steps: "10,15,20"}, ""},
 		{Request{RNG: "dice"}, `rng "dice": want image, torch`},
 		{Request{BatchSize: -1}, "batch-size -1: want at least 0"},
 		{Request{NumSamples: 4, RNG: "torch", BatchSize: 3},

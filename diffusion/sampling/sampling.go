@@ -15,8 +15,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/ditrun/ditrun/diffusion/gaussian"
-	"github.com/ditrun/ditrun/diffusion/schedule"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 )
@@ -43,9 +41,8 @@ func Latents(ctx context.Context, s *torch.Scope, model *dit.DiT, r Request) (*t
 // A drawing is a request that was found to be possible.
 type drawing struct {
 	Request
-	model   *dit.DiT
-	process *schedule.Schedule
-	sampler gaussian.Sampler
+	model *dit.DiT
+	*plan
 	// generator is the device whose generator RNG "torch" draws from: the model's, as in the original. Each kind of
 	// device has its own numbers.
 	generator   torch.Device
@@ -58,16 +55,12 @@ func newDrawing(model *dit.DiT, r Request) (*drawing, error) {
 	if err := r.prepare(model.Config()); err != nil {
 		return nil, err
 	}
-	process, err := gaussian.New(r.Steps)
-	if err != nil {
-		return nil, err
-	}
-	sampler, err := gaussian.ParseSampler(r.Sampler)
+	plan, err := r.plan()
 	if err != nil {
 		return nil, err
 	}
 	dev := model.PosEmbed.Device()
-	return &drawing{r, model, process, sampler, dev, dev.IsCUDA(), dev.IsCUDA(), roomForTable(dev)}, nil
+	return &drawing{r, model, plan, dev, dev.IsCUDA(), dev.IsCUDA(), roomForTable(dev)}, nil
 }
 
 func (d *drawing) batches() int { return (d.Len() + d.BatchSize - 1) / d.BatchSize }
@@ -79,7 +72,7 @@ func (d *drawing) bounds(b int) (lo, hi int) { return b * d.BatchSize, min((b+1)
 // waited for the device then, nor looked whether they are finite.
 func (d *drawing) run(ctx context.Context, s *torch.Scope, use func(s *torch.Scope, x *torch.Tensor) error) error {
 	return s.NoGrad().Try(func(s *torch.Scope) error {
-		solver := d.sampler.Solver(s, d.process)
+		solver := d.solver(s)
 		modulations := newTable(s, d, solver)
 		var v *series
 		defer func() { v.close() }()
@@ -96,13 +89,13 @@ func (d *drawing) run(ctx context.Context, s *torch.Scope, use func(s *torch.Sco
 			err := s.Try(func(s *torch.Scope) error {
 				x, err := v.draw(ctx, s, lo, func(k int) {
 					if d.Progress != nil {
-						d.Progress(b*solver.Steps()+k, d.batches()*solver.Steps())
+						d.Progress(b*d.numSteps()+k, d.batches()*d.numSteps())
 					}
 				})
 				if err != nil {
 					return err
 				}
-				return use(s, x)
+				return use(s, s.To(x, torch.Float32))
 			})
 			if err != nil {
 				return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/ditrun/ditrun/diffusion"
+	"github.com/ditrun/ditrun/diffusion/solver"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
 )
@@ -26,9 +27,20 @@ type series struct {
 	lengths     *torch.Tensor // Int64 [m]
 	modulations *table        // nil where they are computed in each step
 
-	made  int          // steps
-	graph *torch.Graph // of a step; nil where there is none
-	pace  *torch.Pace
+	made  int  // steps
+	guide bool // the next step
+	// What follows is of a step without guidance and of one with it.
+	madeOf [2]int
+	graphs [2]*torch.Graph // nil where there is none
+	pace   *torch.Pace
+}
+
+// form is the index for the next step.
+func (v *series) form() int {
+	if v.guide {
+		return 1
+	}
+	return 0
 }
 
 // ahead is how many steps the host may be ahead of a GPU: enough for the GPU never to wait, and few, since what it was
@@ -38,7 +50,7 @@ const ahead = 8
 // newSeries has its tensors in s.
 func newSeries(s *torch.Scope, d *drawing, solver diffusion.Solver, modulations *table, noise source, n int) *series {
 	v := &series{drawing: d, home: s, n: n, solver: solver, noise: noise, modulations: modulations,
-		pace: torch.NewPace(s, ahead)}
+		guide: d.guided(), pace: torch.NewPace(s, ahead)}
 	cfg, m := d.model.Config(), n
 	if d.guided() {
 		m = 2 * n
@@ -61,9 +73,11 @@ func (v *series) close() {
 }
 
 func (v *series) dropGraph() {
-	if v.graph != nil {
-		v.graph.Close()
-		v.graph = nil
+	for i, g := range v.graphs {
+		if g != nil {
+			g.Close()
+			v.graphs[i] = nil
+		}
 	}
 }
 
@@ -74,6 +88,9 @@ func (v *series) draw(ctx context.Context, s *torch.Scope, lo int, done func(k i
 		return nil, context.Cause(ctx)
 	}
 	v.begin(s, lo)
+	if all, ok := v.solver.(*solver.Dopri5); ok {
+		return v.solve(ctx, s, all, done)
+	}
 	for k := range v.solver.Steps() {
 		v.advance(s)
 		done(k + 1)
@@ -99,6 +116,9 @@ func (v *series) begin(s *torch.Scope, lo int) {
 		s.Copy_(v.lengths, torch.From(s, lengths, len(lengths)))
 	}
 	noise := v.noise.start(s, lo)
+	if v.process().NoiseAtOne {
+		noise = s.To(noise, torch.Float64) // as REPA has its samples
+	}
 	if v.samples == nil {
 		v.samples = diffusion.Begin(v.home, v.solver, noise)
 	} else {
@@ -106,22 +126,37 @@ func (v *series) begin(s *torch.Scope, lo int) {
 	}
 }
 
-// advance makes a step. The first one computes by itself, which also sets up what libraries need; the second one is
-// captured, where that is wanted, and those that follow repeat it.
+// solve makes all steps of dopri5.
+func (v *series) solve(ctx context.Context, s *torch.Scope, all *solver.Dopri5, done func(k int),
+) (*torch.Tensor, error) {
+	v.guide = v.guided()
+	x, err := all.Solve(s, v.denoiser(), v.samples.X(), func(int) error { return context.Cause(ctx) })
+	if err == nil {
+		done(1)
+	}
+	return x, err
+}
+
+// advance makes a step. The first one of its form computes by itself, which also sets up what libraries need; the
+// second one is captured, where that is wanted, and those that follow repeat it.
 func (v *series) advance(s *torch.Scope) {
-	if v.solver.Random() {
+	k := v.made % v.solver.Steps()
+	v.guide = v.guided() && v.inside(v.starts[k])
+	if v.solver.Random() && v.draws(k) {
 		v.noise.prepare(s)
 	}
+	form := v.form()
 	switch {
-	case v.graph != nil:
-		v.graph.Replay()
-	case v.capture && v.made == 1:
+	case v.graphs[form] != nil:
+		v.graphs[form].Replay()
+	case v.capture && v.madeOf[form] == 1:
 		v.captureStep(s)
 	default:
 		v.makeStep(s)
 	}
 	v.pace.Step()
 	v.made++
+	v.madeOf[form]++
 }
 
 // captureStep makes a step by a graph, and once more without it: the graph is kept where both give the same bits.
@@ -135,8 +170,8 @@ func (v *series) captureStep(s *torch.Scope) {
 		})
 		var byGraph [][]byte
 		err := s.Try(func(s *torch.Scope) error {
-			v.graph = s.Capture(func(s *torch.Scope) []*torch.Tensor { v.step(s); return nil })
-			v.graph.Replay()
+			v.graphs[v.form()] = s.Capture(func(s *torch.Scope) []*torch.Tensor { v.step(s); return nil })
+			v.graphs[v.form()].Replay()
 			byGraph = v.bytes()
 			return nil
 		})
@@ -191,7 +226,7 @@ func (v *series) denoiser() diffusion.Denoiser {
 	return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
 		cond := v.condition(s, questions)
 		questions++
-		if !v.guided() {
+		if !v.guide {
 			return v.model.Forward(s, x, t, cond)
 		}
 		return v.model.ForwardWithCFG(s, x, t, cond, v.CFGScale, v.Guided)
@@ -200,17 +235,26 @@ func (v *series) denoiser() diffusion.Denoiser {
 
 // condition is that of a question of the next step.
 func (v *series) condition(s *torch.Scope, question int) dit.Condition {
-	c := dit.Condition{Tokens: v.tokens, Lengths: v.lengths}
+	// In a step without guidance only the first half counts.
+	labels, tokens, lengths := v.labels, v.tokens, v.lengths
+	if v.guided() && !v.guide {
+		for _, t := range []**torch.Tensor{&labels, &tokens, &lengths} {
+			if *t != nil {
+				*t = s.Narrow(*t, 0, 0, v.n)
+			}
+		}
+	}
+	c := dit.Condition{Tokens: tokens, Lengths: lengths}
 	switch {
 	case v.modulations != nil:
-		c.Modulations, c.Rows = v.modulations.of, v.modulations.rows(s, v.labels, v.samples.K, question)
+		c.Modulations, c.Rows = v.modulations.of, v.modulations.rows(s, labels, v.samples.K, question)
 	case v.labels != nil:
 		cfg := v.model.Config()
 		last := cfg.NullClass()
 		if cfg.ClassDropoutProb == 0 {
 			last--
 		}
-		c.Labels = s.Clamp(v.labels, 0, float64(last)) // they are, but the device cannot know
+		c.Labels = s.Clamp(labels, 0, float64(last)) // they are, but the device cannot know
 	}
 	return c
 }

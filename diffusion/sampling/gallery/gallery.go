@@ -106,6 +106,8 @@ func Save(ctx context.Context, path string, p *sampling.Pipeline, r sampling.Req
 
 // Draw draws the pictures of r that the output lacks, and finishes it. The progress is that of all pictures.
 func Draw(ctx context.Context, p *sampling.Pipeline, r sampling.Request, out Output) error {
+	process := p.Info().Process
+	r.Process = &process
 	total, err := r.NumSteps()
 	if err != nil {
 		return err

@@ -106,7 +106,7 @@ func (r *Recipe) texts(s *Set, subjects []string, command, number string) []shee
 	}
 	q := r.Request.WithDefaults()
 	add("Steps", q.Steps)
-	add("Sampler", q.Sampler)
+	add("Sampler", q.Solver)
 	add("CFG scale", q.CFGScale)
 	add("Seed", q.Seed)
 	add("Size", fmt.Sprintf("%dx%d", s.Width, s.Height))
