@@ -68,6 +68,9 @@ func (c Config) differing(now Config) []setting {
 		{"gradient-accumulation-steps", c.parts(), now.parts()},
 		{"on-bad-step", stop(c.OnBadStep), stop(now.OnBadStep)},
 		{"spike-factor", c.SpikeFactor, now.SpikeFactor},
+		{"time-sampling", cmp.Or(c.TimeSampling, uniformTimes), cmp.Or(now.TimeSampling, uniformTimes)},
+		{"time-shift", cmp.Or(c.TimeShift, 1), cmp.Or(now.TimeShift, 1)},
+		{"loss-weight", c.lossWeight(), now.lossWeight()},
 	}
 }
 

@@ -47,6 +47,13 @@ func TestChanges(t *testing.T) {
 		{"a checkpoint of an older version",
 			func(c *Config) { c.LRSchedule, c.OnBadStep, c.Accumulation, c.DataOrder = "", "", 0, "" },
 			func(c *Config) { c.OnBadStep, c.Accumulation = "stop", 1 }, nil},
+		{"a checkpoint from before there were objectives", func(c *Config) {
+			c.Objective, c.TimeSampling, c.TimeShift, c.LossWeight = "", "", 0, ""
+		}, func(*Config) {}, nil},
+		{"other times and another weight", func(*Config) {}, func(c *Config) {
+			c.TimeSampling, c.TimeShift, c.LossWeight = "logit-normal:-0.4,1", 0.3, "min-snr"
+		}, []string{"time-sampling uniform before, logit-normal:-0.4,1 now", "time-shift 1 before, 0.3 now",
+			"loss-weight none before, min-snr now"}},
 		{"how often it is looked at", func(*Config) {}, func(c *Config) {
 			c.LogEvery, c.CkptEvery, c.SampleEvery, c.KeepLast, c.KeepEvery, c.Recompute = 7, 7, 7, 7, 7, true
 		}, nil},
@@ -67,7 +74,7 @@ func TestChangesKnowsEveryField(t *testing.T) {
 	for _, d := range DefaultConfig.differing(DefaultConfig) {
 		said[d.name] = true
 	}
-	refused := []string{"model", "global_batch_size", "global_seed", "data_order"}
+	refused := []string{"model", "global_batch_size", "global_seed", "data_order", "objective", "path"}
 	harmless := []string{"epochs", "max_steps", "recompute_activations", "log_every", "ckpt_every", "sample_every",
 		"keep_last", "keep_every", "-"}
 	fields := reflect.TypeFor[Config]()

@@ -86,6 +86,8 @@ func (st state) fits(cfg Config, set samples.Set, dir string) error {
 		return fmt.Errorf("resume from %s: it holds %s (%s, latent size %s), this run is %s (%s, latent size %s)", dir,
 			st.Config.Model.Design(), st.Config.Model.Conditions(), st.Config.Model.Size(), cfg.Model.Design(),
 			cfg.Model.Conditions(), cfg.Model.Size())
+	case st.Config.predicts() != cfg.predicts():
+		return fmt.Errorf("resume from %s: %w", dir, otherObjective(st.Config.predicts(), cfg.predicts()))
 	case st.Config.GlobalBatchSize != cfg.GlobalBatchSize:
 		return fmt.Errorf("resume from %s: it was trained with global batch size %d, this run has %d, which would "+
 			"change the order of the data", dir, st.Config.GlobalBatchSize, cfg.GlobalBatchSize)
@@ -251,7 +253,7 @@ func (c Config) textEncoder(set samples.Set) string {
 // info is what the files of weights say of themselves.
 func (r *runner) info() dit.Info {
 	info := dit.Info{Config: r.cfg.Model, ImageSize: r.cfg.ImageSize.Height, ScalingFactor: r.set.ScalingFactor,
-		VAE: r.set.VAE, VAEName: r.set.VAEName, Step: r.step}
+		VAE: r.set.VAE, VAEName: r.set.VAEName, Step: r.step, Process: r.cfg.Process()}
 	if r.cfg.Model.HasClass() {
 		info.Classes = r.set.Classes
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/ditrun/ditrun/data/picture"
 	"github.com/ditrun/ditrun/data/stream"
+	"github.com/ditrun/ditrun/diffusion/flow"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/names"
@@ -66,6 +67,17 @@ type Config struct {
 	OnBadStep   string  `yaml:"on_bad_step" json:"on_bad_step"`
 	SpikeFactor float64 `yaml:"spike_factor" json:"spike_factor"`
 
+	// Objective is what the model predicts: eps (also ""), the noise of DiT's 1000 steps; or velocity, noise, score or
+	// data on the path of a flow.
+	Objective string `yaml:"objective" json:"objective"`
+	// Path of a flow, with noise at t = 0 and data at 1: linear (also ""), gvp or vp.
+	Path string `yaml:"path" json:"path"`
+	// TimeSampling of a flow is uniform (also ""), logit-normal or logit-normal:MEAN,STD.
+	TimeSampling string  `yaml:"time_sampling" json:"time_sampling"`
+	TimeShift    float64 `yaml:"time_shift" json:"time_shift"` // of a flow, see schedule.Shift; 1 for none
+	// LossWeight is none (also ""); of eps also min-snr; of noise, score and data also velocity and likelihood.
+	LossWeight string `yaml:"loss_weight" json:"loss_weight"`
+
 	LogEvery    int `yaml:"log_every" json:"log_every"`
 	CkptEvery   int `yaml:"ckpt_every" json:"ckpt_every"`
 	SampleEvery int `yaml:"sample_every" json:"sample_every"` // 0: no previews
@@ -85,6 +97,7 @@ var DefaultConfig = Config{
 	GlobalBatchSize: 256, Epochs: 1400, LR: 1e-4, LRSchedule: "constant", EMADecay: 0.9999, FlipProb: 0.5,
 	DataOrder: stream.ShuffleOrder, Precision: nn.FP32,
 	Accumulation: 1, OnBadStep: "stop", LogEvery: 100, CkptEvery: 50000,
+	Objective: onEps, TimeSampling: uniformTimes, TimeShift: 1, LossWeight: string(flow.WeightNone),
 }
 
 // Validate returns an error for the first field whose value is not allowed: the field as the command's flag spells
@@ -155,6 +168,9 @@ func (c Config) validateChoices() error {
 		return fmt.Errorf("data-order %q: want %s or %s", c.DataOrder, stream.ShuffleOrder, stream.BlockOrder)
 	case !slices.Contains([]string{"", "stop", "skip", "rollback"}, c.OnBadStep):
 		return fmt.Errorf("on-bad-step %q: want stop, skip or rollback", c.OnBadStep)
+	}
+	if err := c.validateObjective(); err != nil {
+		return err
 	}
 	if err := c.Precision.Validate(); err != nil {
 		return err

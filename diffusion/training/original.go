@@ -54,6 +54,8 @@ func originalFits(t *dit.Training, cfg Config, set samples.Set) error {
 		held.ClassDropoutProb = cfg.Model.ClassDropoutProb // the file does not say how many are dropped
 	}
 	switch {
+	case t.Process != cfg.predicts():
+		return otherObjective(t.Process, cfg.predicts())
 	case held != cfg.Model:
 		return fmt.Errorf("it holds %s (%s), this run is %s (%s): want --model %s --num-classes %d, and latents of "+
 			"its size",

@@ -224,6 +224,8 @@ func TestOriginalRefused(t *testing.T) {
 		want       string
 		incomplete bool
 	}{
+		{"another objective", originalFile, func(c *Config) { c.Objective = "velocity" },
+			"it was trained on another objective, noise at DiT's 1000 steps, this run is on velocity", false},
 		{"another depth", originalFile, func(c *Config) { c.Model.Depth = 2 }, "it holds DiT-24x1x2/2 (", false},
 		{"more classes", originalFile, func(c *Config) { c.Model.NumClasses = 10 },
 			"3 classes, a null class, latent size 4 of 4 channels, " +

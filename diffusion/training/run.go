@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/ditrun/ditrun/diffusion"
-	"github.com/ditrun/ditrun/diffusion/gaussian"
 	"github.com/ditrun/ditrun/diffusion/training/samples"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
@@ -163,11 +162,10 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 	if r.group.Rank() > 0 {
 		r.hooks = Hooks{Start: job.Hooks.Start, Step: job.Hooks.Step, BadStep: job.Hooks.BadStep}
 	}
-	process, err := gaussian.New("")
-	if err != nil {
+	var err error
+	if r.objective, err = cfg.newObjective(s); err != nil {
 		return nil, err
 	}
-	r.objective = gaussian.NewObjective(s, process)
 	gen, err := torch.NewGenerator(torch.CPU, cfg.GlobalSeed)
 	if err != nil {
 		return nil, err
