@@ -82,3 +82,13 @@ func (t *trainJob) compareAutoencoders() {
 		cmp.Or(set.VAEName, "no name"), set.VAE, t.options.initFrom, cmp.Or(w.VAEName, "no name"),
 		w.VAE)
 }
+
+// compareObjectives warns where the weights of --init-from were trained on another objective than that of the run.
+func (t *trainJob) compareObjectives() {
+	before, now := t.weights.Process, t.config.Process()
+	before.Shift, now.Shift = 0, 0
+	if before.String() != now.String() {
+		t.warn("--init-from %s was trained on another objective, %s, this run is on %s: the model has to learn it anew",
+			t.options.initFrom, before, now)
+	}
+}

@@ -33,6 +33,8 @@ func newPreviewer(t *trainInput) (*previewer, error) {
 	if err != nil {
 		return nil, err
 	}
+	process := t.config.Process()
+	p.Request.Process = &process
 	p.Precision = t.config.Precision
 	return &previewer{Preview: p, vae: t.vae, scaling: t.set.ScalingFactor}, nil
 }

@@ -180,6 +180,7 @@ func (t *trainJob) train(job training.Job, start runStart, metrics net.Listener)
 	}
 	if start.Checkpoint == "" && t.weights != nil {
 		t.compareAutoencoders()
+		t.compareObjectives()
 	}
 	for _, note := range folder.Notes() {
 		t.warn("%s", note)
@@ -291,6 +292,9 @@ func (t *trainJob) describe(dir string) {
 		t.item("", fmt.Sprintf("it ends after %s over the data, before step %s: --epochs gives more",
 			plural(cfg.Epochs, "pass"), format.Count(int64(cfg.MaxSteps))))
 	}
+	if text := describeObjective(cfg); text != "" {
+		t.item("", text)
+	}
 	t.item("", describeShares(cfg))
 	t.printf("run     %s", dir)
 	if t.saves != "" {
@@ -315,6 +319,20 @@ func (t *trainJob) describeSize() string {
 	}
 	return fmt.Sprintf("of %s-pixel crops (%s), scaling factor %.5g of the autoencoder", set.ImageSize, from,
 		set.ScalingFactor)
+}
+
+// describeObjective says what the model is trained on, "" where it is what DiT is.
+func describeObjective(cfg *training.Config) string {
+	text := cfg.Process().String()
+	if cfg.IsFlow() {
+		text += ", " + cfg.TimeSampling + " times"
+	}
+	if d := training.DefaultConfig; cfg.LossWeight != d.LossWeight {
+		text += ", loss weight " + cfg.LossWeight
+	} else if !cfg.IsFlow() {
+		return ""
+	}
+	return text
 }
 
 // describeShares says what chance does to the samples.

@@ -74,6 +74,7 @@ func (o *trainOptions) flags() []cli.Flag {
 		&cli.IntFlag{Name: "num-classes", Destination: &o.numClasses, DefaultText: "those of the latents",
 			Usage: "make room for `N` classes, as many as the data have or more"},
 	)
+	list = append(list, o.objective()...)
 	list = append(list, o.recipe()...)
 	return append(list,
 		&cli.IntFlag{Name: "log-every", Destination: &c.LogEvery, Value: d.LogEvery,
@@ -101,6 +102,23 @@ func (o *trainOptions) flags() []cli.Flag {
 		&cli.StringFlag{Name: "config",
 			Usage: "take flags from a YAML `FILE`, or from a preset: " + strings.Join(presetNames(), ", ")},
 	)
+}
+
+// objective are the flags that say what the model is trained on.
+func (o *trainOptions) objective() []cli.Flag {
+	d, c := training.DefaultConfig, &o.config
+	return []cli.Flag{
+		&cli.StringFlag{Name: "objective", Destination: &c.Objective, Value: d.Objective,
+			Usage: "`NAME`: what the model predicts: eps, as DiT does, or on a path velocity, noise, score or data"},
+		&cli.StringFlag{Name: "path", Destination: &c.Path, DefaultText: "linear, for all objectives but eps",
+			Usage: "`linear|gvp|vp`: path from noise, at time 0, to data, at 1"},
+		&cli.StringFlag{Name: "time-sampling", Destination: &c.TimeSampling, Value: d.TimeSampling,
+			Usage: "`uniform|logit-normal`: times of training on a path; logit-normal:MEAN,STD for others than 0,1"},
+		&cli.Float64Flag{Name: "time-shift", Destination: &c.TimeShift, Value: d.TimeShift,
+			Usage: "shift the times on a path: `S` below 1 towards noise, above 1 towards data"},
+		&cli.StringFlag{Name: "loss-weight", Destination: &c.LossWeight, Value: d.LossWeight,
+			Usage: "`NAME`: none; for eps min-snr; for noise, score and data velocity or likelihood"},
+	}
 }
 
 // recipe are the flags that decide what is computed of the data.
@@ -155,6 +173,7 @@ func (o *trainOptions) recipe() []cli.Flag {
 // trainGroups are the flags of train by purpose, for help.
 var trainGroups = []group{
 	{"Model", "model block condition unconditional num-classes image-size init-from fetch"},
+	{"Objective", "objective path time-sampling time-shift loss-weight"},
 	{"Optimisation", "global-batch-size lr warmup-steps lr-schedule final-lr weight-decay max-grad-norm ema-decay " +
 		"ema-warmup class-dropout-prob flip-prob"},
 	{"Length and checkpoints", "epochs max-steps ckpt-every keep-last keep-every"},
@@ -236,6 +255,10 @@ func (o *trainOptions) check(given func(string) bool) error {
 		return usagef("--epochs 0: want at least 1, or a limit by --max-steps")
 	}
 	if err := atLeast(1, "gradient-accumulation-steps", c.Accumulation); err != nil {
+		return err
+	}
+	if err := refuseEmpty(required{"objective", c.Objective}, required{"time-sampling", c.TimeSampling},
+		required{"loss-weight", c.LossWeight}); err != nil {
 		return err
 	}
 	recipe := *c // with what complete decides
@@ -339,6 +362,7 @@ func (o *trainOptions) complete(set samples.Set, dev torch.Device) (err error) {
 			"for others", o.data), "encode-latents --orientation exif makes them")
 	}
 	c.ImageSize, c.Orientation = set.ImageSize, set.Orientation
+	c.Path = c.Process().Path
 	if c.FlipProb < 0 {
 		c.FlipProb = 0
 		if set.Flip {
