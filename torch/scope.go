@@ -117,7 +117,8 @@ var running sync.Map
 // Run opens a scope on dev that records for autograd and has TF32 and Deterministic off, calls f and frees all that f
 // made. It returns f's error, or the *Error of an operation that failed. Tensors must not leave f except through
 // [Persist]. Run locks its OS thread. It must not be nested, since those inside would wait for the places that those
-// outside hold; it panics where it is: [Scope.Try] opens a scope within a scope.
+// outside hold; it panics where it is: [Scope.Try] opens a scope within a scope. f that waits for other goroutines does
+// so in [Scope.Pause].
 func Run(dev Device, f func(s *Scope) error) error {
 	if err := Available(); err != nil {
 		return err
@@ -133,6 +134,15 @@ func Run(dev Device, f func(s *Scope) error) error {
 	defer func() { <-slots }()
 	C.dt_init_thread()
 	return try(&Scope{mode: modeGrad, dev: dev}, f)
+}
+
+// Pause calls f, which waits for another goroutine, and lets others compute in the place of this one meanwhile: the one
+// that f waits for may be waiting in [Run] for a place. f must not use s.
+func (s *Scope) Pause(f func()) {
+	s.cmode() // s can be used
+	<-slots
+	defer func() { slots <- struct{}{} }()
+	f()
 }
 
 // try calls f with a child of parent, which may be without an arena.

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -343,4 +344,32 @@ func TestNestedRun(t *testing.T) {
 	if err := torch.Run(torch.CPU, func(*torch.Scope) error { return nil }); err != nil {
 		t.Errorf("after it: %v", err)
 	}
+}
+
+// Others compute while a Run waits for another goroutine, in the place that it gives up and takes again.
+func TestPause(t *testing.T) {
+	dev := torchtest.Device(t)
+	const goroutines = 6 // more than compute at once
+	var waiting, all sync.WaitGroup
+	waiting.Add(goroutines)
+	for range goroutines {
+		all.Go(func() {
+			err := torch.Run(dev, func(s *torch.Scope) error {
+				x := s.Ones(torch.Float32, 3)
+				s.Pause(func() {
+					waiting.Done()
+					waiting.Wait()
+				})
+				if sum := s.Sum(x).Item(); sum != 3 {
+					t.Errorf("after a pause the sum is %v, want 3", sum)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	failure(t, func(*torch.Scope) { torch.Shapes().Pause(func() {}) })
 }
