@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
@@ -99,6 +101,61 @@ func TestDecodedAside(t *testing.T) {
 	}
 	if n := torch.Live(); n != live {
 		t.Errorf("%d tensors live, %d before", n, live)
+	}
+}
+
+// Whoever works on a batch holds no place of torch.Run: more requests than there are places are drawn at once, while
+// those who use their pictures compute.
+func TestBatchesAtOnce(t *testing.T) {
+	vaeDir, _ := newVAE(t, 4, 1)
+	p, err := Open(torchtest.Device(t), newCheckpoint(t, func(*dit.Info) {}), Options{VAE: vaeDir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	const requests = 12 // torch.Run has four places
+	for _, aside := range []bool{false, true} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // of those who wait for ever
+		defer cancel()
+		var first, all sync.WaitGroup
+		first.Add(requests)
+		for range requests {
+			all.Go(func() {
+				d, err := newDrawing(p.model, Request{Labels: []int{3, 1, 4}, CFGScale: 4, Steps: "2", BatchSize: 1})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				d.decodeAside = aside
+				n := 0
+				for _, err := range p.batches(ctx, d) {
+					if err != nil {
+						t.Errorf("aside %v: %v", aside, err)
+						return
+					}
+					if n++; n == 1 {
+						first.Done()
+						met := make(chan struct{})
+						go func() { first.Wait(); close(met) }()
+						select {
+						case <-met:
+						case <-ctx.Done():
+							t.Errorf("aside %v: %d requests did not all get a batch", aside, requests)
+							return
+						}
+					}
+					if err := torch.Run(p.Device(), func(s *torch.Scope) error { return nil }); err != nil {
+						t.Error(err)
+					}
+				}
+				if n != 3 {
+					t.Errorf("aside %v: %d batches", aside, n)
+				}
+			})
+		}
+		if all.Wait(); t.Failed() {
+			return
+		}
 	}
 }
 

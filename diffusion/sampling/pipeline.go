@@ -194,6 +194,12 @@ func (p *Pipeline) Batches(ctx context.Context, r Request) iter.Seq2[Pictures, e
 			yield(Pictures{}, err)
 			return
 		}
+		p.batches(ctx, d)(yield)
+	}
+}
+
+func (p *Pipeline) batches(ctx context.Context, d *drawing) iter.Seq2[Pictures, error] {
+	return func(yield func(Pictures, error) bool) {
 		type batch struct {
 			Pictures
 			err error
@@ -219,7 +225,8 @@ func (p *Pipeline) Batches(ctx context.Context, r Request) iter.Seq2[Pictures, e
 	}
 }
 
-// draw draws batch after batch and gives the pictures of each to use. A GPU decodes one while it draws the next.
+// draw draws batch after batch and gives the pictures of each to use, which may wait for others that compute. A GPU
+// decodes one while it draws the next.
 func (p *Pipeline) draw(ctx context.Context, d *drawing, use func(Pictures)) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -232,7 +239,7 @@ func (p *Pipeline) draw(ctx context.Context, d *drawing, use func(Pictures)) err
 		}
 		out, err := Decode(ctx, s, p.vae, x, p.info.ScalingFactor)
 		if err == nil {
-			use(out)
+			s.Pause(func() { use(out) })
 		}
 		return err
 	}
@@ -242,24 +249,28 @@ func (p *Pipeline) draw(ctx context.Context, d *drawing, use func(Pictures)) err
 	if !d.decodeAside {
 		return run(func(s *torch.Scope) error { return d.run(ctx, s, decode) })
 	}
-	latents, ready, decoded := make(chan *torch.Tensor), make(chan struct{}), make(chan error)
+	latents, followed := make(chan *torch.Tensor), make(chan struct{})
+	ready, decoded := make(chan struct{}), make(chan error)
 	go func() {
 		decoded <- run(func(s *torch.Scope) error {
 			return s.Aside(func(s *torch.Scope, follow func()) (err error) {
 				close(ready)
-				for x := range latents {
+				for {
+					var x *torch.Tensor
+					s.Pause(func() { x = <-latents })
+					if x == nil { // there are no more
+						return err
+					}
+					err = cmp.Or(err, s.Try(func(*torch.Scope) error { follow(); return nil }))
+					followed <- struct{}{}
 					if err == nil {
-						err = s.Try(func(s *torch.Scope) error {
-							follow()
-							return decode(s, x)
-						})
-						if err != nil {
-							stop(err)
-						}
+						err = s.Try(func(s *torch.Scope) error { return decode(s, x) })
+					}
+					if err != nil {
+						stop(err)
 					}
 					x.Close()
 				}
-				return err
 			})
 		})
 	}()
@@ -267,7 +278,11 @@ func (p *Pipeline) draw(ctx context.Context, d *drawing, use func(Pictures)) err
 		return d.run(ctx, s, func(s *torch.Scope, x *torch.Tensor) error {
 			select {
 			case <-ready:
-				latents <- torch.Persist(s.Clone(x))
+				x := torch.Persist(s.Clone(x))
+				s.Pause(func() {
+					latents <- x
+					<-followed // else decoding would wait for steps of the next batch
+				})
 				return nil
 			default: // as long as other work has all places of torch.Run
 				return decode(s, x)
