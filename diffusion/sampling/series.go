@@ -138,7 +138,7 @@ func (v *series) solve(ctx context.Context, s *torch.Scope, all *solver.Dopri5, 
 }
 
 // advance makes a step. The first one of its form computes by itself, which also sets up what libraries need; the
-// second one is captured, where that is wanted, and those that follow repeat it.
+// second one is captured, where that pays, and those that follow repeat it.
 func (v *series) advance(s *torch.Scope) {
 	k := v.made % v.solver.Steps()
 	v.guide = v.guided() && v.inside(v.starts[k])
@@ -149,7 +149,7 @@ func (v *series) advance(s *torch.Scope) {
 	switch {
 	case v.graphs[form] != nil:
 		v.graphs[form].Replay()
-	case v.capture && v.madeOf[form] == 1:
+	case v.capture && v.madeOf[form] == 1 && v.graphPays():
 		v.captureStep(s)
 	default:
 		v.makeStep(s)
@@ -159,51 +159,57 @@ func (v *series) advance(s *torch.Scope) {
 	v.madeOf[form]++
 }
 
-// captureStep makes a step by a graph, and once more without it: the graph is kept where both give the same bits.
+// graphPays says whether the series has steps enough for a graph, which costs two more and the time to build it. That
+// counts for a last, shorter batch, which no other batch shares its graph with.
+func (v *series) graphPays() bool {
+	const enough = 50
+	return v.n == v.BatchSize || v.solver.Steps() >= enough
+}
+
+// captureStep makes a step, and once more by a graph, which is kept where both give the same bits. An error of the step
+// itself is that of the batch; whatever fails with the graph changes nothing.
 func (v *series) captureStep(s *torch.Scope) {
-	err := s.Try(func(s *torch.Scope) error {
-		before := s.SubAll(func(s *torch.Scope) (copies []*torch.Tensor) {
-			for _, t := range v.samples.State() {
-				copies = append(copies, s.Clone(t))
-			}
-			return copies
-		})
-		var byGraph [][]byte
+	s.Sub(func(s *torch.Scope) *torch.Tensor {
+		before := v.copyState(s)
+		v.makeStep(s)
+		after := v.copyState(s)
 		err := s.Try(func(s *torch.Scope) error {
+			v.putBack(s, before)
 			v.graphs[v.form()] = s.Capture(func(s *torch.Scope) []*torch.Tensor { v.step(s); return nil })
 			v.graphs[v.form()].Replay()
-			byGraph = v.bytes()
-			return nil
-		})
-		for i, t := range v.samples.State() {
-			s.Copy_(t, before[i])
-		}
-		v.makeStep(s)
-		if err == nil {
-			for i, b := range v.bytes() {
-				if !bytes.Equal(b, byGraph[i]) {
+			for i, t := range v.samples.State() {
+				if !bytes.Equal(t.Bytes(), after[i].Bytes()) {
 					return fmt.Errorf("a step by it gives other numbers")
 				}
 			}
+			return nil
+		})
+		if err == nil {
+			return nil
 		}
-		return err
+		v.dropGraph()
+		v.capture = false // for all batches
+		v.putBack(s, after)
+		if v.Warn != nil {
+			v.Warn(fmt.Sprintf("sampling steps are made without a CUDA graph, which takes longer: %v", err))
+		}
+		return nil
 	})
-	if err == nil {
-		return
-	}
-	v.dropGraph()
-	v.capture = false // for all batches
-	if v.Warn != nil {
-		v.Warn(fmt.Sprintf("sampling steps are made without a CUDA graph, which takes longer: %v", err))
-	}
 }
 
-// bytes reads back the state of the samples.
-func (v *series) bytes() (all [][]byte) {
+// copyState returns copies, in s, of the state of the samples.
+func (v *series) copyState(s *torch.Scope) (copies []*torch.Tensor) {
 	for _, t := range v.samples.State() {
-		all = append(all, t.Bytes())
+		copies = append(copies, s.Clone(t))
 	}
-	return all
+	return copies
+}
+
+// putBack makes copies the state of the samples.
+func (v *series) putBack(s *torch.Scope, copies []*torch.Tensor) {
+	for i, t := range v.samples.State() {
+		s.Copy_(t, copies[i])
+	}
 }
 
 func (v *series) makeStep(s *torch.Scope) {

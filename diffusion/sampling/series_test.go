@@ -61,8 +61,8 @@ func everyDesign(t *testing.T, f func(s *torch.Scope, name string, m *dit.DiT, r
 	}
 }
 
-// Steps by a graph give the bits of those without, also in a second batch of the same size and in one of another. Where
-// nothing is in the way nobody is warned.
+// Steps by a graph give the bits of those without, also in a second batch of the same size. A last, shorter batch comes
+// after. Where nothing is in the way nobody is warned.
 func TestCapturedStepsEqualUncaptured(t *testing.T) {
 	everyDesign(t, func(s *torch.Scope, name string, m *dit.DiT, r Request) {
 		if r.Labels != nil {
@@ -152,6 +152,11 @@ func TestWhatCannotBeCaptured(t *testing.T) {
 		} {
 			draw := func(captured bool) (x []byte, warnings []string, err error) {
 				calls = 0
+				done := func(int) {
+					if !captured && calls == 2 {
+						calls++ // as the graph does, which is tried in the second step
+					}
+				}
 				d, err := newDrawing(m, Request{Labels: []int{2, 7}, CFGScale: 4, Steps: "6", BatchSize: 1,
 					Warn: func(text string) { warnings = append(warnings, text) }})
 				if err != nil {
@@ -166,7 +171,7 @@ func TestWhatCannotBeCaptured(t *testing.T) {
 				defer v.close()
 				err = s.Try(func(s *torch.Scope) error {
 					for lo := range 2 {
-						last, err := v.draw(t.Context(), s, lo, func(int) {})
+						last, err := v.draw(t.Context(), s, lo, done)
 						if err != nil {
 							return err
 						}
@@ -190,8 +195,96 @@ func TestWhatCannotBeCaptured(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			case len(warnings) != 1 || !strings.Contains(warnings[0], c.warning) || v.graphs != [2]*torch.Graph{}:
 				t.Errorf("%s: warned %q, want one with %q", name, warnings, c.warning)
-			case calls == 0 && !bytes.Equal(got, want): // those who count calls see one more
+			case !bytes.Equal(got, want):
 				t.Errorf("%s: other latents than without a try", name)
+			}
+		}
+		return nil
+	})
+}
+
+// A step that fails is the error of its batch, and one that fails by the graph alone changes nothing: no step is lost.
+func TestFailureOfAnyCall(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		_, m := trained(t, s)
+		s = s.NoGrad()
+		draw := func(captured bool, failing int) (x []byte, warnings []string, err error) {
+			d, err := newDrawing(m, Request{Labels: []int{2, 7}, CFGScale: 4, Steps: "5",
+				Warn: func(text string) { warnings = append(warnings, text) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.capture = captured
+			noise, err := newSource(s, d, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			calls := 0
+			solver := stubborn{d.solver(s), func(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+				if calls++; calls == failing {
+					s.Add(s.Zeros(torch.Float32, 2), s.Zeros(torch.Float32, 3))
+				}
+				return x
+			}}
+			v := newSeries(s, d, solver, nil, noise, 2)
+			defer v.close()
+			err = s.Try(func(s *torch.Scope) error {
+				last, err := v.draw(t.Context(), s, 0, func(int) {})
+				if err == nil {
+					x = last.Bytes()
+				}
+				return err
+			})
+			return x, warnings, err
+		}
+		want, _, err := draw(false, 0)
+		if err != nil {
+			return err
+		}
+		for failing := 1; failing <= 5; failing++ {
+			if _, _, err := draw(false, failing); err == nil || !strings.Contains(err.Error(), "must match") {
+				t.Errorf("uncaptured call %d fails: error %v", failing, err)
+			}
+		}
+		// The calls are those of two steps, of the graph, and on the CPU of its replays.
+		for failing := 1; failing <= 6; failing++ {
+			got, warnings, err := draw(true, failing)
+			if failing == 3 {
+				if err != nil || len(warnings) != 1 || !bytes.Equal(got, want) {
+					t.Errorf("the graph fails: error %v, warned %q, same latents: %v", err, warnings,
+						bytes.Equal(got, want))
+				}
+			} else if (failing < 3 || !s.Device().IsCUDA()) && (err == nil || warnings != nil) {
+				t.Errorf("call %d fails: error %v, warned %q", failing, err, warnings)
+			}
+		}
+		return nil
+	})
+}
+
+// A last, shorter batch has a graph of its own where it has many steps. Making one reads back.
+func TestGraphOfTheLastBatch(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		_, m := trained(t, s)
+		s = s.NoGrad()
+		for _, steps := range []int{49, 50} {
+			var before torch.Traffic
+			var captured []int
+			r := Request{Labels: []int{2, 7, 1}, CFGScale: 4, Steps: fmt.Sprint(steps), BatchSize: 2}
+			r.Progress = func(done, _ int) {
+				now := torch.Counts()
+				if now.Sub(before).ReadBacks > 0 && done%steps > 1 {
+					captured = append(captured, done)
+				}
+				before = now
+			}
+			drawnHow(t, s, m, r, how{captured: true})
+			want := []int{2}
+			if steps == 50 {
+				want = append(want, steps+2)
+			}
+			if !slices.Equal(captured, want) {
+				t.Errorf("%d steps: steps %v are captured, want %v", steps, captured, want)
 			}
 		}
 		return nil
