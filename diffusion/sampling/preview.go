@@ -110,9 +110,19 @@ func (p *Preview) Draw(ctx context.Context, s *torch.Scope, model *dit.DiT, v *v
 		return Pictures{}, err
 	}
 	s = precision.Scope(s)
-	z, err := Latents(ctx, s, model.As(s, precision.DType()), p.Request)
+	z, err := p.latents(ctx, s, model.As(s, precision.DType()))
 	if err != nil {
 		return Pictures{}, err
 	}
 	return Decode(ctx, s, v.As(s, precision.DType()), z, scalingFactor)
+}
+
+// latents are drawn with neither graph nor table of modulations, which would need memory beside a training step.
+func (p *Preview) latents(ctx context.Context, s *torch.Scope, model *dit.DiT) (*torch.Tensor, error) {
+	d, err := newDrawing(model, p.Request)
+	if err != nil {
+		return nil, err
+	}
+	d.capture, d.room = false, 0
+	return d.latents(ctx, s)
 }

@@ -1,6 +1,7 @@
 package sampling
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"image"
@@ -13,6 +14,8 @@ import (
 	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/data/tokens"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
 func TestNewPreview(t *testing.T) {
@@ -98,4 +101,24 @@ func TestPicturesToImages(t *testing.T) {
 	if r, g, b, a := p.Images()[1].At(0, 1).RGBA(); r>>8 != 10 || g>>8 != 11 || b>>8 != 12 || a>>8 != 255 {
 		t.Errorf("%d, %d, %d, %d", r>>8, g>>8, b>>8, a>>8)
 	}
+}
+
+// A preview takes no memory for modulations: they are computed in each step, which gives other bits.
+func TestPreviewWithoutTable(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		_, m := trained(t, s)
+		s = s.NoGrad()
+		p := Preview{Request: Request{Labels: []int{2, 7}, CFGScale: 4, Steps: "5", Seed: 3}}
+		z, err := p.latents(t.Context(), s, m)
+		if err != nil {
+			return err
+		}
+		for _, table := range []bool{false, true} {
+			want := drawnHow(t, s, m, p.Request, how{table: table})[0]
+			if same := bytes.Equal(z.Bytes(), want); same == table {
+				t.Errorf("the latents are those drawn with table %v: %v", table, same)
+			}
+		}
+		return nil
+	})
 }

@@ -26,9 +26,14 @@ func Latents(ctx context.Context, s *torch.Scope, model *dit.DiT, r Request) (*t
 	if err != nil {
 		return nil, err
 	}
+	return d.latents(ctx, s)
+}
+
+// latents are those of all pictures, in s.
+func (d *drawing) latents(ctx context.Context, s *torch.Scope) (*torch.Tensor, error) {
 	s = s.NoGrad()
 	var parts []*torch.Tensor
-	err = d.run(ctx, s, func(_ *torch.Scope, x *torch.Tensor) error {
+	err := d.run(ctx, s, func(_ *torch.Scope, x *torch.Tensor) error {
 		parts = append(parts, s.Clone(x))
 		return d.checkFinite(s, x)
 	})
