@@ -59,11 +59,11 @@ func Times(s *torch.Scope, solver Solver, channels int) (times []*torch.Tensor) 
 	s = s.NoGrad()
 	n := solver.Steps()
 	x := s.Zeros(torch.Float32, n, channels, 1, 1)
-	asked := func(_ *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+	record := func(_ *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
 		times = append(times, t)
 		return x
 	}
-	solver.Step(s, asked, solver.Start(s, x), x, s.Arange(n, torch.Int64)) // a sample at each step
+	solver.Step(s, record, solver.Start(s, x), x, s.Arange(n, torch.Int64)) // a sample at each step
 	return times
 }
 
@@ -126,8 +126,10 @@ func copies(s *torch.Scope, of State) State {
 	return c
 }
 
-// Sample draws data from noise [N, C, H, W]. stepNoise gives the noise of a step whose number is k, one element, and is
-// not called for a solver that adds none. after is called when so many steps are done; its error ends the run.
+// Sample draws data from noise [N, C, H, W], with nothing but the solver and the model: for tests, and for programs
+// with a model of their own. Package sampling has a loop that also captures steps and changes labels from batch to
+// batch. stepNoise gives the noise of a step whose number is k, one element, and is not called for a solver that adds
+// none. after is called when so many steps are done; its error ends the run.
 func Sample(s *torch.Scope, solver Solver, model Denoiser, noise *torch.Tensor,
 	stepNoise func(s *torch.Scope, k *torch.Tensor) *torch.Tensor, after func(done int) error) (*torch.Tensor, error) {
 	s = s.NoGrad()
