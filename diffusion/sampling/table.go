@@ -65,20 +65,20 @@ func (t *table) steps() int { return t.times[0].Dim(0) }
 // size is the number of rows of a class.
 func (t *table) size() int { return len(t.times) * t.steps() }
 
-// find returns the first row of each label. Those that the table lacks take the place of others that are not wanted.
+// find returns the first row of each label. Those that the table lacks take the place of unused labels.
 func (t *table) find(s *torch.Scope, labels []int64) []int64 {
 	if !t.model.Config().HasClass() {
 		labels = make([]int64, len(labels)) // all alike
 	}
-	wanted := map[int64]bool{}
+	used := map[int64]bool{}
 	for _, label := range labels {
-		wanted[label] = true
+		used[label] = true
 	}
 	rows := make([]int64, len(labels))
 	for i, label := range labels {
 		place := slices.Index(t.labels, label)
 		if place < 0 {
-			place = slices.IndexFunc(t.labels, func(l int64) bool { return !wanted[l] })
+			place = slices.IndexFunc(t.labels, func(l int64) bool { return !used[l] })
 			t.labels[place] = label
 			t.fill(s, place, label)
 		}

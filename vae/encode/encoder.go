@@ -158,7 +158,7 @@ func (e *encoder) encode(ctx context.Context, w *latents.Writer, deliveries <-ch
 // later puts off what the host does until the device has another batch to work on, or none.
 func (e *encoder) later(f func() error) { e.unfinished = append(e.unfinished, f) }
 
-// finish does what was put off.
+// finish does the rest of the batches that were begun.
 func (e *encoder) finish() error {
 	todo := e.unfinished
 	e.unfinished = nil
@@ -228,8 +228,8 @@ func (e *encoder) take(d delivery, spoilt bool, taken chan<- struct{}) (bool, er
 	return spoilt, nil
 }
 
-// next waits for a delivery; ok is false when there is none left. Where there is none yet, what was put off comes
-// first: the device has nothing to do then but wait for pictures.
+// next waits for a delivery; ok is false when there is none left. Where there is none yet, the rest of the batches
+// before comes first: the device has nothing to do then but wait for pictures.
 func (e *encoder) next(w *latents.Writer, deliveries <-chan delivery) (d delivery, ok bool, err error) {
 	select {
 	case d, ok = <-deliveries:
