@@ -24,5 +24,8 @@ func OpenPlugin(path string) error { return openPlugin(path) }
 // CaptureOnGPU captures as on a GPU, with the libditcuda.so of OpenPlugin.
 func (s *Scope) CaptureOnGPU(f func(s *Scope) []*Tensor) *Graph { return s.capture(f, true) }
 
+// QueueFree queues free as the cleanup of something that was dropped does.
+func QueueFree(free func()) { queueFree(free) }
+
 // Operand is what a capture notes of t.
 func Operand(t *Tensor) string { return string(t.appendOperand(nil)) }

@@ -92,12 +92,15 @@ func TestFeedOfACapture(t *testing.T) {
 			want(t, g.Results()[0], []float32{k * k / 2, 100 * k * k / 2}, 2)
 		}
 		for name, call := range map[string]func(){"Send": f.Send, "Bytes": func() { f.Bytes(0) }} {
-			refused := s.Capture(func(s *torch.Scope) []*torch.Tensor { call(); return nil })
-			err := s.Try(func(*torch.Scope) error { refused.Replay(); return nil })
+			err := s.Try(func(s *torch.Scope) error {
+				refused := s.Capture(func(*torch.Scope) []*torch.Tensor { call(); return nil })
+				defer refused.Close()
+				refused.Replay()
+				return nil
+			})
 			if e := new(torch.Error); !errors.As(err, &e) || e.Op != "Feed."+name {
 				t.Errorf("%s in a capture: %v, want its refusal", name, err)
 			}
-			refused.Close()
 		}
 		return nil
 	})

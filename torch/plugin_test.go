@@ -14,7 +14,7 @@ import (
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
-//go:embed testdata/plugin.c dt.h gen_ops.h shim/plugin.h
+//go:embed testdata/plugin.c dt.h gen_ops.h shim/plugin.h shim/kernels/block.h
 var pluginSources embed.FS
 
 // standIn compiles the stand-in for libditcuda.so and returns the path of it and of its log. On a GPU the test is

@@ -211,6 +211,7 @@ func TestPhiloxInACapture(t *testing.T) {
 			return []*torch.Tensor{s.PhiloxNormal(1, philox.TagStepNoise, step, indices, 5),
 				s.PhiloxUniform(1, philox.TagStepNoise, step, indices)}
 		}
+		draw(s)
 		g := s.Capture(draw)
 		defer g.Close()
 		for k := range byte(3) {

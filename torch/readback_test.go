@@ -50,6 +50,27 @@ func TestReadback(t *testing.T) {
 	wantLive(t, before, "at the end")
 }
 
+// What was received stays until the next Start, which writes over it where another tensor is on its way.
+func TestReadbackHasTwoPieces(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		r := torch.NewReadback(s, 4)
+		defer r.Close()
+		start := func(k float64) { r.Start(s.Full(k, torch.Float32)) }
+		start(1)
+		start(2)
+		first := torch.Received[float32](r)
+		if first[0] != 1 {
+			t.Errorf("%v, want 1", first)
+		}
+		start(3)
+		second, third := torch.Received[float32](r), torch.Received[float32](r)
+		if second[0] != 2 || third[0] != 3 || &third[0] != &first[0] {
+			t.Errorf("%v and %v, want 2, and 3 where the 1 was", second, third)
+		}
+		return nil
+	})
+}
+
 func TestReadbackRefusals(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		x := s.Ones(torch.Float32, 2)
@@ -60,16 +81,18 @@ func TestReadbackRefusals(t *testing.T) {
 		defer none.Close()
 		full.Start(x)
 		full.Start(x)
-		captured := s.Capture(func(*torch.Scope) []*torch.Tensor { none.Start(x); return nil })
-		defer captured.Close()
 		for name, f := range map[string]func(){
-			"too large":     func() { torch.NewReadback(s, 1<<50) },
-			"a large one":   func() { none.Start(s.Ones(torch.Float32, 3)) },
-			"a third":       func() { full.Start(x) },
-			"none":          func() { torch.Received[float32](none) },
-			"after Close":   func() { closed.Start(x) },
-			"of closed":     func() { torch.Received[float32](closed) },
-			"in a capture":  captured.Replay,
+			"too large":   func() { torch.NewReadback(s, 1<<50) },
+			"a large one": func() { none.Start(s.Ones(torch.Float32, 3)) },
+			"a third":     func() { full.Start(x) },
+			"none":        func() { torch.Received[float32](none) },
+			"after Close": func() { closed.Start(x) },
+			"of closed":   func() { torch.Received[float32](closed) },
+			"in a capture": func() {
+				g := s.Capture(func(*torch.Scope) []*torch.Tensor { none.Start(x); return nil })
+				defer g.Close()
+				g.Replay()
+			},
 			"nil":           func() { none.Start(nil) },
 			"negative size": func() { torch.NewReadback(s, -1) },
 		} {

@@ -529,7 +529,7 @@ void shim_adamw() {
     dt_out lr{}, decay{};
     OK(dt_full(0, -1, steps[i].lr, DT_FLOAT64, nullptr, 0, &lr));
     OK(dt_full(0, -1, steps[i].decay, DT_FLOAT64, nullptr, 0, &decay));
-    const dt_adamw_options options{lr.t, decay.t, i == 1 ? 3.0 : 0.0, nullptr, 0};
+    const dt_adamw_options options{lr.t, decay.t, i == 1 ? 3.0 : 0.0, nullptr};
     OK(dt_adamw_step(o, &options, out));
     float norm;
     OK(dt_to_host(out[0].t, &norm, 4));
