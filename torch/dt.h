@@ -147,7 +147,7 @@ DT_API dt_error *dt_graph_replay(dt_graph g);
 /* Without dt_graph_end before, on the same thread, it gives the capture up. */
 DT_API void dt_graph_free(dt_graph g);
 
-/* What this thread computes on dev from dt_aside_begin to dt_aside_end goes to a stream of its own,
+/* What this thread computes on dev from dt_aside_begin to dt_aside_end goes to another stream,
  * beside the work of other threads; dt_aside_end is called on the same thread. What comes after
  * dt_aside_begin, or dt_aside_follow, waits for all that the stream before had got until then. On
  * the CPU they do nothing. */
@@ -179,9 +179,9 @@ DT_API dt_error *dt_feed_send(dt_feed f);
 DT_API dt_error *dt_pace_new(dt_device dev, int32_t ahead, dt_pace *out);
 DT_API void dt_pace_free(dt_pace p);
 DT_API dt_error *dt_pace_step(dt_pace p);
-/* A readback copies tensors of at most nbytes to the host; two may be on their way. dt_readback_wait
- * gives the bytes of the one that was started first; they stay until the second start that follows.
- * dt_readback_free waits for what is on its way. */
+/* A readback copies tensors of at most nbytes to the host; two may be on their way.
+ * dt_readback_wait gives the bytes of the one that was started first; they stay until the next
+ * start. dt_readback_free waits for what is on its way. */
 DT_API dt_error *dt_readback_new(dt_device dev, int64_t nbytes, dt_readback *out);
 DT_API void dt_readback_free(dt_readback r);
 DT_API dt_error *dt_readback_start(dt_readback r, dt_tensor t);

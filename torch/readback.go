@@ -61,7 +61,7 @@ func (r *Readback) Start(t *Tensor) {
 }
 
 // Received returns the elements, row-major, of the tensor that was started first of those that were not received yet.
-// They are there until the second [Readback.Start] that follows, or Close. Received waits, and counts that, where the
+// They are there until the next [Readback.Start], or Close. Received waits, and counts that, where the
 // device is not done with it. It panics with an *Error where none is on its way or the device has failed.
 func Received[T Element](r *Readback) []T {
 	const op = "Received"

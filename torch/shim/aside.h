@@ -9,8 +9,8 @@
 
 namespace dt {
 
-// While an Aside exists, what its thread gives to a GPU goes to a stream of its own. On the CPU it
-// does nothing.
+// While an Aside exists, what its thread gives to a GPU goes to another stream, which it
+// shares with other Asides on that GPU. On the CPU it does nothing.
 class Aside {
  public:
   explicit Aside(at::Device device);

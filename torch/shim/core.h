@@ -3,7 +3,9 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/Stream.h>
 
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <functional>
@@ -94,6 +96,17 @@ inline at::TensorOptions opts(at::Device dev, at::ScalarType t) {
   return at::TensorOptions().device(dev).dtype(t);
 }
 inline at::TensorOptions opts(at::Device dev, int32_t t) { return opts(dev, scalar_type(t)); }
+
+// The stream of d, a GPU, that this thread computes on, and one to work beside that: libtorch has
+// 32 such streams of a GPU, and gives them out in turn.
+c10::Stream current_stream(const at::Device &d);
+c10::Stream side_stream(const at::Device &d);
+
+// How a Feed and a Readback copy bytes on the current stream, and the host memory that they copy
+// between while the other piece is filled or read.
+using Copy = void (*)(const at::Tensor &to, const at::Tensor &from);
+void copy_bytes(const at::Tensor &to, const at::Tensor &from);
+std::array<at::Tensor, 2> host_pieces(int64_t nbytes, const at::Device &d);
 
 // put wraps t in a new handle and fills in the metadata.
 void put(dt_out *out, at::Tensor t);

@@ -5,21 +5,21 @@
 
 namespace dt {
 
-namespace {
-
-c10::Stream current_stream(at::Device d) {
-  return c10::impl::VirtualGuardImpl(d.type()).getStream(d);
+void copy_bytes(const at::Tensor &to, const at::Tensor &from) {
+  to.copy_(from, /*non_blocking=*/true);
 }
 
-}  // namespace
+std::array<at::Tensor, 2> host_pieces(int64_t nbytes, const at::Device &d) {
+  const auto pinned = opts(at::kCPU, at::kByte).pinned_memory(!d.is_cpu());
+  return {at::empty({nbytes}, pinned), at::empty({nbytes}, pinned)};
+}
 
 Feed::Feed(at::Tensor to, std::array<at::Tensor, 2> hosts, std::array<at::Tensor, 2> landings,
            Copy copy)
     : to_(std::move(to)), copy_(copy) {
   const auto device = to_.device();
   c10::DeviceGuard here(device);
-  if (!device.is_cpu())
-    side_ = c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device);
+  if (!device.is_cpu()) side_ = side_stream(device);
   for (size_t i = 0; i < buffers_.size(); i++) {
     auto &b = buffers_[i];
     b.host = hosts[i];
@@ -89,15 +89,11 @@ dt_error *dt_feed_new(dt_device dev, int64_t nbytes, dt_feed *out) {
   return guard([&] {
     const auto device = dt::device(dev);
     const auto on_device = dt::opts(device, DT_UINT8);
-    const auto on_host = dt::opts(at::kCPU, DT_UINT8).pinned_memory(!device.is_cpu());
-    const auto two = [&](const at::TensorOptions &o) {
-      return std::array<at::Tensor, 2>{at::empty({nbytes}, o), at::empty({nbytes}, o)};
-    };
-    *out = new dt_feed_s{dt::Feed(at::zeros({nbytes}, on_device), two(on_host),
-                                  device.is_cpu() ? std::array<at::Tensor, 2>{} : two(on_device),
-                                  [](const at::Tensor &to, const at::Tensor &from) {
-                                    to.copy_(from, /*non_blocking=*/true);
-                                  })};
+    std::array<at::Tensor, 2> landings;
+    if (!device.is_cpu())
+      for (auto &landing : landings) landing = at::empty({nbytes}, on_device);
+    *out = new dt_feed_s{dt::Feed(at::zeros({nbytes}, on_device), dt::host_pieces(nbytes, device),
+                                  landings, dt::copy_bytes)};
   });
 }
 

@@ -3,7 +3,6 @@
 
 #include <c10/core/Event.h>
 
-#include <array>
 #include <vector>
 
 #include "core.h"
@@ -17,9 +16,6 @@ namespace dt {
 // the host.
 class Feed {
  public:
-  // How bytes are copied on the current stream.
-  using Copy = void (*)(const at::Tensor &to, const at::Tensor &from);
-
   struct Buffer {
     at::Tensor host, landing;                  // landing on a GPU alone
     std::optional<c10::Event> arrived, taken;  // at the landing place, from there

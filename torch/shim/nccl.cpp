@@ -121,7 +121,7 @@ class Nccl::Work : public c10d::Work {
 
   bool wait(std::chrono::milliseconds) override {
     state_->check();
-    if (done_) done_->block(c10::impl::VirtualGuardImpl(device_.type()).getStream(device_));
+    if (done_) done_->block(current_stream(device_));
     // What frees them now comes after the collective in the order of the current stream.
     tensors_.clear();
     return true;
@@ -158,7 +158,7 @@ Nccl::Nccl(const NcclApi &api, const NcclApi::Id &id, int rank, int size, at::De
   WithoutSigpipe threads;
   c10::DeviceGuard here(device_);
   if (!device_.is_cpu()) {
-    stream_ = c10::impl::VirtualGuardImpl(device_.type()).getStreamFromGlobalPool(device_);
+    stream_ = side_stream(device_);
     ready_.emplace(device_.type());
   }
   const int e = api_.comm_init_rank(&comm_, size, id, rank);
@@ -280,7 +280,7 @@ c10::intrusive_ptr<c10d::Work> Nccl::start(const char *what, std::vector<at::Ten
   try {
     void *stream = nullptr;
     if (stream_) {
-      ready_->record(c10::impl::VirtualGuardImpl(device_.type()).getStream(device_));
+      ready_->record(current_stream(device_));
       ready_->block(*stream_);
 #if DT_GROUPS  // else there is no group, nor perhaps this function
       stream = stream_->native_handle();

@@ -57,11 +57,19 @@ const dt_plugin *kernels(const at::Device &d) {
   return DT_STREAMS && d.is_cuda() && opened && functions.normals ? &functions : nullptr;
 }
 
+c10::Stream current_stream(const at::Device &d) {
+  return c10::impl::VirtualGuardImpl(d.type()).getStream(d);
+}
+
+c10::Stream side_stream(const at::Device &d) {
+  return c10::impl::VirtualGuardImpl(d.type()).getStreamFromGlobalPool(d);
+}
+
 void queue_kernels(const at::Device &d, const std::function<int(void *stream)> &f) {
   c10::DeviceGuard here(d);
   void *stream = nullptr;
 #if DT_STREAMS
-  if (!d.is_cpu()) stream = c10::impl::VirtualGuardImpl(d.type()).getStream(d).native_handle();
+  if (!d.is_cpu()) stream = current_stream(d).native_handle();
 #endif
   const int error = f(stream);
   TORCH_CHECK(!error, "CUDA error ", error, " in a kernel of libditcuda.so");

@@ -7,8 +7,7 @@ namespace dt {
 
 Readback::Readback(at::Device device, std::array<at::Tensor, 2> hosts, Copy copy) : copy_(copy) {
   c10::DeviceGuard here(device);
-  if (!device.is_cpu())
-    side_ = c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device);
+  if (!device.is_cpu()) side_ = side_stream(device);
   for (size_t i = 0; i < buffers_.size(); i++) {
     auto &b = buffers_[i];
     b.host = hosts[i];
@@ -38,7 +37,7 @@ void Readback::start(const at::Tensor &t) {
   count_++;
   if (!side_) return copy_(to, b.from);
   c10::DeviceGuard here(side_->device());
-  b.made->record(c10::impl::VirtualGuardImpl(side_->device_type()).getStream(side_->device()));
+  b.made->record(current_stream(side_->device()));
   c10::StreamGuard there(*side_);
   b.made->block(*side_);
   copy_(to, b.from);
@@ -72,12 +71,7 @@ extern "C" {
 dt_error *dt_readback_new(dt_device dev, int64_t nbytes, dt_readback *out) {
   return guard([&] {
     const auto device = dt::device(dev);
-    const auto on_host = dt::opts(at::kCPU, DT_UINT8).pinned_memory(!device.is_cpu());
-    const auto piece = [&] { return at::empty({nbytes}, on_host); };
-    *out = new dt_readback_s{
-        dt::Readback(device, {piece(), piece()}, [](const at::Tensor &to, const at::Tensor &from) {
-          to.copy_(from, /*non_blocking=*/true);
-        })};
+    *out = new dt_readback_s{dt::Readback(device, dt::host_pieces(nbytes, device), dt::copy_bytes)};
   });
 }
 

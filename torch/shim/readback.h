@@ -3,8 +3,6 @@
 
 #include <c10/core/Event.h>
 
-#include <array>
-
 #include "core.h"
 
 namespace dt {
@@ -14,9 +12,6 @@ namespace dt {
 // own, behind what made the tensor and beside what comes next.
 class Readback {
  public:
-  // How bytes are copied on the current stream.
-  using Copy = void (*)(const at::Tensor &to, const at::Tensor &from);
-
   struct Buffer {
     at::Tensor host, from;                  // from: on its way
     std::optional<c10::Event> made, there;  // on a GPU
@@ -28,7 +23,7 @@ class Readback {
   // Begins to copy t, which has at most the bytes of a piece.
   void start(const at::Tensor &t);
   // Waits for the tensor that was started first of those not waited for. Its bytes stay until the
-  // second start that follows.
+  // next start.
   const at::Tensor &wait();
   int64_t bytes() const { return buffers_[0].host.numel(); }
 

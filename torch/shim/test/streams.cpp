@@ -41,6 +41,7 @@ struct Gpus final : c10::impl::DeviceGuardImplInterface {
     return c10::Stream(c10::Stream::UNSAFE, d, stream);
   }
   c10::Stream getStreamFromGlobalPool(at::Device d, bool) const override {
+    side_streams++;
     return c10::Stream(c10::Stream::UNSAFE, d, kOwn);
   }
   c10::Stream exchangeStream(c10::Stream s) const override {
@@ -73,12 +74,12 @@ struct Gpus final : c10::impl::DeviceGuardImplInterface {
 
   static thread_local at::DeviceIndex current;
   static thread_local c10::StreamId stream;
-  static int events;
+  static int events, side_streams;
 };
 
 thread_local at::DeviceIndex Gpus::current = 0;
 thread_local c10::StreamId Gpus::stream = kCurrent;
-int Gpus::events = 0;
+int Gpus::events = 0, Gpus::side_streams = 0;
 
 int call(const char *what, void *stream) {
   note(c10::str(what, " on ", reinterpret_cast<int64_t>(stream), ", device ",
@@ -294,6 +295,10 @@ void asides() {
     EXPECT("record 2 on 3\n7 waits for 2\n");
   }
   CHECK(Gpus::stream == kCurrent);
+  const int streams = Gpus::side_streams;
+  { dt::Aside again(kDevice); }
+  CHECK(Gpus::side_streams == streams);
+  EXPECT("record 3 on 3\n7 waits for 3\n");
   dt::Aside on_cpu(at::kCPU);
   on_cpu.follow();
   EXPECT("");
