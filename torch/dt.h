@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #define DT_API __attribute__((visibility("default")))
-#define DT_ABI 7
+#define DT_ABI 8
 
 typedef struct dt_tensor_s *dt_tensor;
 typedef struct dt_generator_s *dt_generator;
@@ -136,8 +136,8 @@ DT_API dt_error *dt_clear_grad(dt_tensor t);
 /* Graphs, on a GPU. They need libditcuda.so, which dt_plugin_open opens. It returns why that cannot
  * be used, "" where it can; the text stays until the next call. libtorch_cuda.so must be loaded. */
 DT_API const char *dt_plugin_open(const char *path);
-/* Whether it was built with kernels. */
-DT_API int32_t dt_plugin_has_kernels(void);
+/* Fails where its kernels cannot be started on dev, and says why. */
+DT_API dt_error *dt_plugin_check_kernels(dt_device dev);
 /* What this thread computes on dev from dt_graph_begin to dt_graph_end is captured, not computed,
  * and its tensors are in memory of the graph's own. In between, another stream is this thread's
  * current one. dt_graph_begin first gives memory that no tensor is in back to CUDA. */

@@ -71,8 +71,8 @@ static __typeof__(&dt_clear_grad) p_dt_clear_grad;
 dt_error *dt_clear_grad(dt_tensor t) { return p_dt_clear_grad(t); }
 static __typeof__(&dt_plugin_open) p_dt_plugin_open;
 const char *dt_plugin_open(const char *path) { return p_dt_plugin_open(path); }
-static __typeof__(&dt_plugin_has_kernels) p_dt_plugin_has_kernels;
-int32_t dt_plugin_has_kernels(void) { return p_dt_plugin_has_kernels(); }
+static __typeof__(&dt_plugin_check_kernels) p_dt_plugin_check_kernels;
+dt_error *dt_plugin_check_kernels(dt_device dev) { return p_dt_plugin_check_kernels(dev); }
 static __typeof__(&dt_graph_begin) p_dt_graph_begin;
 dt_error *dt_graph_begin(dt_device dev, dt_graph *out) { return p_dt_graph_begin(dev, out); }
 static __typeof__(&dt_graph_end) p_dt_graph_end;
@@ -389,7 +389,7 @@ static const struct {
     {"dt_grad", (void **)&p_dt_grad},
     {"dt_clear_grad", (void **)&p_dt_clear_grad},
     {"dt_plugin_open", (void **)&p_dt_plugin_open},
-    {"dt_plugin_has_kernels", (void **)&p_dt_plugin_has_kernels},
+    {"dt_plugin_check_kernels", (void **)&p_dt_plugin_check_kernels},
     {"dt_graph_begin", (void **)&p_dt_graph_begin},
     {"dt_graph_end", (void **)&p_dt_graph_end},
     {"dt_graph_replay", (void **)&p_dt_graph_replay},

@@ -91,8 +91,8 @@ func TestReplayEqualsPlainRun(t *testing.T) {
 func TestReplayWithFeedAndDraws(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
 		if s.Device().IsCUDA() {
-			if kernels, _ := torch.PluginStatus(); !kernels {
-				t.Skip("without kernels, draws are made on the host")
+			if _, why := torch.PluginStatus(s.Device()); why != nil {
+				t.Skip("without kernels, draws are made on the host: ", why)
 			}
 		}
 		feed := torch.NewFeed(s, torch.Part{DType: torch.Int64}, torch.Part{DType: torch.Int64, Shape: []int{3}})

@@ -71,14 +71,17 @@ func openPlugin(path string) error {
 	return nil
 }
 
-// PluginStatus reports whether libditcuda.so, which lies beside the shim, has CUDA kernels. Where it is not in use at
-// all, so that [Scope.Capture] fails on a GPU, the error says why. Without it, and without kernels, everything computes
-// the same, but slower.
-func PluginStatus() (kernels bool, why error) {
+// PluginStatus is about libditcuda.so, which lies beside the shim. Errors say why it is not in use, so that
+// [Scope.Capture] fails on a GPU, and why its kernels cannot be started on dev, such as on a GPU before the A100.
+// Without them everything computes the same, but slower.
+func PluginStatus(dev Device) (graphs, kernels error) {
 	if err := Available(); err != nil {
-		return false, err
+		return err, err
 	}
-	return C.dt_plugin_has_kernels() != 0, library.plugin
+	if e := C.dt_plugin_check_kernels(C.dt_device(dev.index)); e != nil {
+		kernels = errors.New(asError("PluginStatus", e, nil).Msg)
+	}
+	return library.plugin, kernels
 }
 
 // Library returns the path of the opened shim, "" before [Available] succeeded.

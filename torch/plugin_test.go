@@ -83,9 +83,32 @@ func TestPluginThatDoesNotFit(t *testing.T) {
 
 // On the CPU no graph is needed, and without a GPU libditcuda.so is not looked for.
 func TestPluginStatus(t *testing.T) {
-	kernels, why := torch.PluginStatus()
-	if n, _ := torch.CUDAStatus(); n == 0 && (kernels || why == nil || !strings.Contains(why.Error(), "CUDA")) {
-		t.Errorf("kernels %v, %v; want none, and the reason that CUDA cannot be used", kernels, why)
+	graphs, kernels := torch.PluginStatus(torch.CPU)
+	if n, _ := torch.CUDAStatus(); n == 0 && (graphs == nil || !strings.Contains(graphs.Error(), "CUDA")) {
+		t.Errorf("%v, want the reason that CUDA cannot be used", graphs)
+	}
+	if kernels == nil || !strings.Contains(kernels.Error(), "not for cpu") {
+		t.Errorf("kernels on the CPU: %v", kernels)
+	}
+}
+
+// Each GPU is asked whether it can start the kernels.
+func TestKernelsForSomeGPUs(t *testing.T) {
+	for _, c := range []struct {
+		flag string
+		dev  int
+		want string // "": they can be started
+	}{
+		{"-DKERNELS", 0, ""}, {"-DKERNELS", 1, "cuda:1 is too old"}, {"-DNONE", 0, "it was built without nvcc"},
+	} {
+		library, _ := standIn(t, c.flag)
+		if err := torch.OpenPlugin(library); err != nil {
+			t.Fatal(err)
+		}
+		_, why := torch.PluginStatus(torch.CUDA(c.dev))
+		if why == nil && c.want != "" || why != nil && why.Error() != c.want {
+			t.Errorf("%s, cuda:%d: %v, want %q", c.flag, c.dev, why, c.want)
+		}
 	}
 }
 

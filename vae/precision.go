@@ -17,11 +17,11 @@ func (m *AutoencoderKL) As(s *torch.Scope, dtype torch.DType) *AutoencoderKL {
 // libtorch's GroupNorm would lose more than they gain (docs/kernels.md): only ours, which takes no Float16, is fast.
 // On a CPU row-major order is as fast forward and faster backward: see BenchmarkMemoryFormat.
 func channelsLast(s *torch.Scope, dtype torch.DType) bool {
-	if dtype == torch.Float16 || s.OnlyShapes() || !s.Device().IsCUDA() {
+	if dtype == torch.Float16 || s.OnlyShapes() {
 		return false
 	}
-	kernels, _ := torch.PluginStatus()
-	return kernels
+	_, noKernels := torch.PluginStatus(s.Device())
+	return noKernels == nil
 }
 
 func (m *AutoencoderKL) as(s *torch.Scope, dtype torch.DType, channelsLast bool) *AutoencoderKL {

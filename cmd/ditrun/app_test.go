@@ -259,8 +259,11 @@ func TestDoctorTellsTheWayOut(t *testing.T) {
 // Where there is a GPU, doctor says whether libditcuda.so helps it.
 func TestDoctorTellsOfThePlugin(t *testing.T) {
 	for want, set := range map[string]func(d *diagnosis){
-		"plugin      libditcuda.so, with kernels\n":                                func(d *diagnosis) { d.Plugin.Kernels = true },
-		"plugin      libditcuda.so, without kernels: some operations are slower\n": func(d *diagnosis) {},
+		"plugin      libditcuda.so, with kernels\n": func(d *diagnosis) { d.Plugin.Kernels = true },
+		"plugin      libditcuda.so, without kernels: it was built without nvcc\n" +
+			"            without kernels some operations are slower\n": func(d *diagnosis) {
+			d.Plugin.NoKernels = "it was built without nvcc"
+		},
 		"plugin      no: /lib/libditcuda.so is not there\n" +
 			"            without CUDA graphs and kernels, small batches are slow\n": func(d *diagnosis) {
 			d.Plugin.WhyNot = "/lib/libditcuda.so is not there"

@@ -64,8 +64,9 @@ type diagnosis struct {
 		Driver  string `json:"driver,omitempty"`
 	} `json:"cuda"`
 	Plugin struct { // libditcuda.so
-		Kernels bool   `json:"kernels"`
-		WhyNot  string `json:"why_not,omitempty"`
+		Kernels   bool   `json:"kernels"`
+		NoKernels string `json:"no_kernels,omitempty"` // why not
+		WhyNot    string `json:"why_not,omitempty"`
 	} `json:"plugin"`
 	NCCL struct {
 		Version string `json:"version,omitempty"`
@@ -167,9 +168,6 @@ func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 	if n == 0 && d.CUDA.Driver != "" {
 		e.warn("an NVIDIA driver (%s) is installed but CUDA is not usable: %s", d.CUDA.Driver, d.CUDA.WhyNot)
 	}
-	if d.Plugin.Kernels, why = torch.PluginStatus(); why != nil {
-		d.Plugin.WhyNot = why.Error()
-	}
 	version, why := dist.NCCLVersion()
 	d.NCCL.Version = version
 	if why != nil {
@@ -180,6 +178,7 @@ func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 		d.problem(err.Error(), "--device cpu works everywhere")
 		return dev, false
 	}
+	d.findPlugin(dev)
 	d.Device, d.Threads = dev.String(), torch.NumThreads()
 	d.Attention = map[string]string{}
 	for precision, dt := range map[string]torch.DType{"fp32": torch.Float32, "bf16": torch.BFloat16} {
@@ -189,6 +188,20 @@ func (d *diagnosis) findDevice(e *env) (torch.Device, bool) {
 		}
 	}
 	return dev, true
+}
+
+// findPlugin asks what libditcuda.so does for dev or, on the CPU, would do for the first GPU.
+func (d *diagnosis) findPlugin(dev torch.Device) {
+	if !dev.IsCUDA() {
+		dev = torch.CUDA(0)
+	}
+	why, noKernels := torch.PluginStatus(dev)
+	if why != nil {
+		d.Plugin.WhyNot = why.Error()
+	}
+	if d.Plugin.Kernels = noKernels == nil; !d.Plugin.Kernels && why == nil {
+		d.Plugin.NoKernels = noKernels.Error()
+	}
 }
 
 func disks() []freeSpace {
@@ -268,7 +281,8 @@ func (d *diagnosis) print(e *env) {
 	case d.Plugin.Kernels:
 		w.row("plugin", "libditcuda.so, with kernels")
 	default:
-		w.row("plugin", "libditcuda.so, without kernels: some operations are slower")
+		w.text("plugin", "libditcuda.so, without kernels: "+d.Plugin.NoKernels)
+		w.row("", "without kernels some operations are slower")
 	}
 	if d.NCCL.WhyNot == "" {
 		w.row("nccl", d.NCCL.Version)

@@ -40,8 +40,8 @@ func wantsCapture(job Job) bool {
 	if !alone || !job.Device.IsCUDA() || job.poison != nil { // which may depend on the batch
 		return false
 	}
-	kernels, _ := torch.PluginStatus()
-	return kernels // without them draws need the host, and doctor says that there are none
+	_, noKernels := torch.PluginStatus(job.Device)
+	return noKernels == nil // without them draws need the host, and doctor says that there are none
 }
 
 // drop frees the graph, and with it the memory of a step. The next step makes it again.

@@ -7,6 +7,10 @@
 #include <torch/version.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
+#include <limits>
+
 #include "core.h"
 
 namespace dt {
@@ -53,8 +57,34 @@ const dt_plugin &in_use() {
 // Before 2.11 libtorch did not tell which stream of CUDA's its own is.
 #define DT_STREAMS (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 11)
 
+namespace {
+
+void check_kernels(const at::Device &d) {
+  TORCH_CHECK(d.is_cuda(), "kernels are for a GPU, not for ", d);
+  TORCH_CHECK(opened, plugin_why);
+  TORCH_CHECK(functions.normals, "it was built without nvcc");
+  TORCH_CHECK(DT_STREAMS, "they need libtorch 2.11");
+  done(functions.check_kernels(d.index()));
+}
+
+// Whether kernels can be started on each GPU, once that was asked.
+enum Startable : int8_t { kUnknown, kYes, kNo };
+std::array<std::atomic<Startable>, std::numeric_limits<c10::DeviceIndex>::max() + 1> startable{};
+
+}  // namespace
+
 const dt_plugin *kernels(const at::Device &d) {
-  return DT_STREAMS && d.is_cuda() && opened && functions.normals ? &functions : nullptr;
+  if (!d.is_cuda() || !d.has_index()) return nullptr;
+  auto &known = startable[static_cast<size_t>(d.index())];
+  if (known == kUnknown) {
+    try {
+      check_kernels(d);
+      known = kYes;
+    } catch (const c10::Error &) {
+      known = kNo;
+    }
+  }
+  return known == kYes ? &functions : nullptr;
 }
 
 c10::Stream current_stream(const at::Device &d) {
@@ -89,10 +119,13 @@ const char *dt_plugin_open(const char *path) {
     dt::plugin_why = e.what();
   }
   dt::opened = dt::plugin_why.empty();
+  for (auto &known : dt::startable) known = dt::kUnknown;
   return dt::plugin_why.c_str();
 }
 
-int32_t dt_plugin_has_kernels(void) { return dt::opened && dt::functions.normals ? 1 : 0; }
+dt_error *dt_plugin_check_kernels(dt_device dev) {
+  return guard([&] { dt::check_kernels(dt::device(dev)); });
+}
 
 dt_error *dt_graph_begin(dt_device dev, dt_graph *out) {
   return guard([&] { dt::done(dt::in_use().graph_begin(dev, out)); });

@@ -7,7 +7,7 @@
 #include "kernels/block.h"
 
 /* To be raised with every change to this file. */
-#define DT_PLUGIN_VERSION 5
+#define DT_PLUGIN_VERSION 6
 
 /* GroupNorm of x [n, pixels, channels] with weights [channels], and then SiLU if silu is set. */
 typedef struct {
@@ -35,7 +35,9 @@ typedef struct {
   /* Ends the capture first, where graph_end did not, on the same thread. */
   void (*graph_free)(dt_graph g);
 
-  /* The kernels; NULL where the library has none. */
+  /* The kernels; NULL where the library has none. They were compiled for some GPUs alone:
+   * check_kernels says why they cannot be started on dev. */
+  char *(*check_kernels)(dt_device dev);
   int (*normals)(float *out, int64_t n, int64_t row, uint64_t seed, uint32_t tag,
                  const int64_t *step, const int64_t *indices, void *stream);
   int (*uniforms)(double *out, int64_t n, uint64_t seed, uint32_t tag, const int64_t *step,

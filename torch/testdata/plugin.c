@@ -1,6 +1,6 @@
 /* A stand-in for libditcuda.so, for tests without a GPU. It captures nothing: each call is a line
  * in the file LOG. Compiled with -DFAILS="graph_end", that function fails. -DNO_FILL leaves out
- * dt_plugin_fill; VERSION and LIBTORCH are what it says of itself. */
+ * dt_plugin_fill, -DKERNELS adds one kernel; VERSION and LIBTORCH are what it says of itself. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +55,20 @@ static void graph_free(dt_graph g) {
   free(g);
 }
 
+#ifdef KERNELS
+static char *check_kernels(dt_device dev) {
+  char *why = NULL;
+  if (dev > 0 && asprintf(&why, "cuda:%d is too old", dev) < 0) abort();
+  return why;
+}
+
+static int normals(float *out, int64_t n, int64_t row, uint64_t seed, uint32_t tag,
+                   const int64_t *step, const int64_t *indices, void *stream) {
+  (void)out, (void)n, (void)row, (void)seed, (void)tag, (void)step, (void)indices, (void)stream;
+  return 1;
+}
+#endif
+
 dt_plugin_version_function dt_plugin_version;
 int32_t dt_plugin_version(void) { return VERSION; }
 
@@ -67,5 +81,9 @@ void dt_plugin_fill(dt_plugin *out) {
   out->graph_end = graph_end;
   out->graph_replay = graph_replay;
   out->graph_free = graph_free;
+#ifdef KERNELS
+  out->check_kernels = check_kernels;
+  out->normals = normals;
+#endif
 }
 #endif

@@ -28,6 +28,16 @@ int launch(void (*kernel)(Params...), dim3 grid, dim3 block, Stream stream, Args
   return cudaGetLastError();
 }
 
+// capability finds the compute capability of a GPU, times 10. It returns 0, or the number of an
+// error of CUDA.
+inline int capability(int dev, int *out) {
+  int major = 0, minor = 0;
+  int error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, dev);
+  if (!error) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, dev);
+  *out = 10 * major + minor;
+  return error;
+}
+
 }  // namespace dt
 
 // DT_SHARED(sums, float[8][32]) declares shared memory of a block.

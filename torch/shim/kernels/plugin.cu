@@ -8,7 +8,26 @@
 #include "plugin.h"
 #include "random.cuh"
 
+#include <stdio.h>
+#include <string.h>
+
 namespace {
+
+// The least of what build.sh compiles for. On an older GPU a kernel would fail with error 209.
+constexpr int kLeastCapability = 80;
+
+char *check_kernels(dt_device dev) {
+  int found = 0;
+  const int error = dt::capability(dev, &found);
+  if (!error && found >= kLeastCapability) return nullptr;
+  char why[128];
+  if (error)
+    snprintf(why, sizeof why, "CUDA error %d in a question about cuda:%d", error, dev);
+  else
+    snprintf(why, sizeof why, "they need compute capability %d.%d, cuda:%d has %d.%d",
+             kLeastCapability / 10, kLeastCapability % 10, dev, found / 10, found % 10);
+  return strdup(why);
+}
 
 dt::Stream of(void *stream) { return static_cast<dt::Stream>(stream); }
 
@@ -118,6 +137,7 @@ int pack_qkv(int32_t half, const dt_pack_qkv_args *a, void *stream) {
 }  // namespace
 
 void dt_plugin_fill_kernels(dt_plugin *out) {
+  out->check_kernels = check_kernels;
   out->normals = normals;
   out->uniforms = uniforms;
   out->group_norm_workspace = group_norm_workspace;

@@ -42,6 +42,16 @@ Result of(const at::Tensor &x, const at::Tensor &w, const at::Tensor &b, const a
 
 void norms() {
   const dt_plugin kernels = counted();
+  const auto refusal = [&](dt_device dev) {
+    char *why = kernels.check_kernels(dev);
+    const std::string text = why ? why : "";
+    std::free(why);
+    return text;
+  };
+  CHECK(refusal(0).empty());
+  CHECK(refusal(1) == "they need compute capability 8.0, cuda:1 has 7.5");
+  CHECK(refusal(2) == "CUDA error 101 in a question about cuda:2");
+
   at::manual_seed(1);
   const auto x = at::randn({2, 12, 5, 3}).contiguous(at::MemoryFormat::ChannelsLast),
              w = at::randn({12}), b = at::randn({12}), dy = at::randn({2, 12, 5, 3});
