@@ -94,8 +94,8 @@ func (g *Graph) call() {
 	parent.rec = rec
 	s := parent.child()
 	s.mode |= modeCapture
-	defer s.a.close()
 	rec.during(func() {
+		defer s.a.close() // in here, where it frees nothing that was dropped: a CUDA graph ends only later
 		results := g.f(s)
 		rec.note("the results", nil, results) // always the last line: an operation more or less differs from it
 		rec.done = true

@@ -112,6 +112,37 @@ func TestKernelsForSomeGPUs(t *testing.T) {
 	}
 }
 
+// What was dropped is freed only when the capture has ended: not where its own scope closes.
+func TestCaptureOnGPUReclaimsNothing(t *testing.T) {
+	library, log := standIn(t)
+	if err := torch.OpenPlugin(library); err != nil {
+		t.Fatal(err)
+	}
+	torchtest.Run(t, func(s *torch.Scope) error {
+		var before []byte // of the log
+		count := traffic(func() {
+			g := s.CaptureOnGPU(func(s *torch.Scope) []*torch.Tensor {
+				torch.QueueFree(func() {
+					var err error
+					if before, err = os.ReadFile(log); err != nil {
+						t.Error(err)
+					}
+				})
+				return nil
+			})
+			defer g.Close()
+		})
+		if want := (torch.Traffic{Waits: 1}); count != want {
+			t.Errorf("the capture: %+v, want %+v", count, want)
+		}
+		s.Sub(func(*torch.Scope) *torch.Tensor { return nil })
+		if !strings.Contains(string(before), "graph_end") {
+			t.Errorf("freed after %q, want after graph_end", before)
+		}
+		return nil
+	})
+}
+
 // What Go makes of a capture on a GPU: the function is called once, within a capture that ends in every case.
 func TestCaptureOnGPU(t *testing.T) {
 	boom := errors.New("boom")

@@ -128,7 +128,11 @@ dt_error *dt_plugin_check_kernels(dt_device dev) {
 }
 
 dt_error *dt_graph_begin(dt_device dev, dt_graph *out) {
-  return guard([&] { dt::done(dt::in_use().graph_begin(dev, out)); });
+  return guard([&] {
+    const auto &plugin = dt::in_use();
+    dt::announce(dt::Traffic::kWait);
+    dt::done(plugin.graph_begin(dev, out));
+  });
 }
 
 dt_error *dt_graph_end(dt_graph g) {

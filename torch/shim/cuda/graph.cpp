@@ -3,6 +3,8 @@
 //
 // No function of CUDA's runtime is called here: the kernels that may be linked to this file bring
 // a runtime of their own, libtorch has another one.
+#include <ATen/core/CachingHostAllocator.h>
+#include <ATen/cuda/CUDAGeneratorImpl.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -52,12 +54,15 @@ std::mutex capture;  // held while one is under way
 
 // With the mutex held. The stream on which graphs of dev are captured, one for all: cuBLAS keeps a
 // workspace for each stream that it was used on, for ever, in the pool of the graph that came
-// first.
+// first. Streams of high priority are nobody else's: work that another thread gave to this one
+// would become part of the graph. Its kernels keep that priority, so a replay goes before work on
+// side streams.
 c10::Stream capture_stream(c10::Device dev) {
   static std::map<c10::DeviceIndex, c10::Stream> made;
   auto it = made.find(dev.index());
   if (it == made.end())
-    it = made.emplace(dev.index(), streams().getStreamFromGlobalPool(dev)).first;
+    it = made.emplace(dev.index(), streams().getStreamFromGlobalPool(dev, /*isHighPriority=*/true))
+             .first;
   return it->second;
 }
 
@@ -98,6 +103,11 @@ struct dt_graph_s {
 
   struct Graph : at::cuda::CUDAGraph {
     bool captured() const { return capture_ended_; }
+    // After a capture that failed: else no graph of the process could be replayed, since CUDAGraph
+    // leaves the device's generator, which they share, as if this capture went on.
+    void forget() {
+      for (auto &state : captured_generator_states_) state.first->capturing_ = false;
+    }
   };
 
   std::unique_lock<std::mutex> alone;
@@ -108,22 +118,41 @@ struct dt_graph_s {
   std::optional<c10::Stream> before;  // the current stream, while this graph is captured
 
  private:
-  // leave restores the current stream and, where the capture failed, the allocator: CUDAGraph
-  // leaves that directing allocations to the pool, as if the capture went on.
+  // leave restores the current stream and, where the capture failed, the allocators: CUDAGraph
+  // leaves them directing allocations to the pool, as if the capture went on.
   void leave() {
     streams().exchangeStream(*before);
     before.reset();
     const std::unique_lock<std::mutex> until_the_end = std::move(alone);
     if (graph.captured()) return;
+    graph.forget();
+    attempt([&] { allocator::endAllocateToPool(device.index(), pool); });
+    attempt([&] { allocator::releasePool(device.index(), pool); });
+    auto *pinned = at::getHostAllocator(at::kCUDA);
+    attempt([&] { end_pinned(pinned, pool, 0); });
+    attempt([&] { release_pinned(pinned, pool, 0); });
+  }
+
+  // Of what is undone, a capture may not have got to do everything.
+  template <class F>
+  static void attempt(F &&f) {
     try {
-      allocator::endAllocateToPool(device.index(), pool);
-    } catch (const std::exception &) {  // it got so far
-    }
-    try {
-      allocator::releasePool(device.index(), pool);
-    } catch (const std::exception &) {  // it did not get to the pool
+      f();
+    } catch (const std::exception &) {
     }
   }
+
+  // Not every libtorch has pools of pinned memory.
+  template <class Allocator, class Pool>
+  static auto end_pinned(Allocator *a, Pool pool, int) -> decltype(a->end_allocate_to_pool(pool)) {
+    a->end_allocate_to_pool(pool);
+  }
+  static void end_pinned(...) {}
+  template <class Allocator, class Pool>
+  static auto release_pinned(Allocator *a, Pool pool, int) -> decltype(a->release_pool(pool)) {
+    a->release_pool(pool);
+  }
+  static void release_pinned(...) {}
 };
 
 namespace {
