@@ -210,8 +210,8 @@ func ParseGuidedChannels(text string) (GuidedChannels, error) {
 }
 
 // ForwardWithCFG is Forward under classifier-free guidance: uncond + scale (cond - uncond) on the guided channels of
-// the noise (DiT paper, section 3.1). x is [N, C, I, J] and t [N]; cond is of 2N: the wanted conditions, and behind them
-// what to lead away from, the null class and the tokens of an empty or a negative prompt. Both take one pass of 2N
+// the noise (DiT paper, section 3.1). x is [N, C, I, J] and t [N]; cond is of 2N: the wanted conditions, and behind
+// them what to lead away from, the null class and the tokens of an empty or a negative prompt. Both take one pass of 2N
 // through the model. The other channels of the result [N, Cout, I, J] are those under the wanted conditions.
 func (m *DiT) ForwardWithCFG(s *torch.Scope, x, t *torch.Tensor, cond Condition, scale float64,
 	guided GuidedChannels) *torch.Tensor {

@@ -82,8 +82,8 @@ func (f *Feed) handle(op string) C.dt_feed {
 	return f.h
 }
 
-// Bytes returns the host memory of part i for the next [Feed.Send]: little-endian elements, row-major, all of them to be
-// written, as what is there belongs to an earlier step. It is not to be used after Send or Close. Bytes waits, and
+// Bytes returns the host memory of part i for the next [Feed.Send]: little-endian elements, row-major, all of them to
+// be written, as what is there belongs to an earlier step. It is not to be used after Send or Close. Bytes waits, and
 // counts that, where the host is two steps ahead: the copy that reads this memory is not done. It panics with an *Error
 // where the feed is closed or the device has failed.
 func (f *Feed) Bytes(i int) []byte {
@@ -97,7 +97,8 @@ func (f *Feed) Bytes(i int) []byte {
 	return unsafe.Slice((*byte)(unsafe.Add(f.host, f.offsets[i])), t.NumElements()*t.dtype.Size())
 }
 
-// Send gives the parts to the device: one upload. It panics with an *Error where the feed is closed or the device fails.
+// Send gives the parts to the device: one upload. It panics with an *Error where the feed is closed or the device has
+// failed.
 func (f *Feed) Send() {
 	const op = "Feed.Send"
 	h := f.handle(op)

@@ -99,7 +99,8 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 	"GroupNormSiLU": func(t *testing.T, s *torch.Scope) {
 		step := s.Zeros(torch.Int64, 1)
 		x := s.PhiloxNormal(1, 0, step, s.Arange(2, torch.Int64), 8, 5, 3)
-		w, b := s.PhiloxNormal(2, 0, step, s.Arange(8, torch.Int64)), s.PhiloxNormal(3, 0, step, s.Arange(8, torch.Int64))
+		channels := s.Arange(8, torch.Int64)
+		w, b := s.PhiloxNormal(2, 0, step, channels), s.PhiloxNormal(3, 0, step, channels)
 		for _, memory := range []func(*torch.Tensor) *torch.Tensor{s.Contiguous, s.ChannelsLast} {
 			for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16, torch.Float64} {
 				// The weights are of Float32, the composition gets those of its type.

@@ -118,7 +118,8 @@ type DDIM struct {
 func NewDDIM(s *torch.Scope, d *schedule.Schedule, eta float64) *DDIM {
 	var rows [numDDIM][]float64
 	for t := range d.Len() {
-		abar, prev, next := float32(d.AlphasCumprod[t]), float32(d.AlphasCumprodPrev[t]), float32(d.AlphasCumprodNext[t])
+		abar, prev := float32(d.AlphasCumprod[t]), float32(d.AlphasCumprodPrev[t])
+		next := float32(d.AlphasCumprodNext[t])
 		sigma := float32(eta) * sqrt32((1-prev)/(1-abar)) * sqrt32(1-abar/prev)
 		for row, v := range [numDDIM]float32{
 			ddimX0: sqrt32(prev), ddimEps: sqrt32(1 - prev - sigma*sigma), ddimNoise: sigma,
