@@ -227,7 +227,8 @@ func TestToleranceOfGraph(t *testing.T) {
 		if err := want.near(s, limits); err != nil {
 			t.Error(err)
 		}
-		if err := want.near(s, before.limits(s, 0)); err == nil || !strings.Contains(err.Error(), "the weights differ") {
+		err = want.near(s, before.limits(s, 0))
+		if err == nil || !strings.Contains(err.Error(), "the weights differ") {
 			t.Errorf("without a tolerance: error %v", err)
 		}
 		before.restore(s)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # build.sh NVCC OUT OBJECT: compiles plugin.cu, for sm_80, sm_90a, and as PTX for what is newer, and links it with
-# OBJECT to the library OUT. It fails where a kernel spills registers into memory. With the pinned nvcc, the registers and the
-# memory of each kernel must also be those in resources.txt; `UPDATE=1 make kernels` writes that file.
+# OBJECT to the library OUT. It fails where a kernel spills registers into memory. With the pinned nvcc, the registers
+# and the memory of each kernel must also be those in resources.txt; `UPDATE=1 make kernels` writes that file.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 nvcc=$1 out=$2 object=$3

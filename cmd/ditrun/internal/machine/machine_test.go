@@ -31,7 +31,8 @@ func TestRead(t *testing.T) {
 // The statistics of a control group have names that begin alike.
 func TestStatistic(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "memory.stat")
-	if err := os.WriteFile(path, []byte("inactive_file_x 1\ninactive_anon 2\ninactive_file 4096\n"), 0o666); err != nil {
+	text := "inactive_file_x 1\ninactive_anon 2\ninactive_file 4096\n"
+	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]int64{"inactive_file": 4096, "active_file": 0} {
