@@ -83,6 +83,9 @@ func TestLevelsEqualSchedule(t *testing.T) {
 	})
 }
 
+// sitNames are those of the original.
+var sitNames = map[schedule.Kind]string{schedule.Linear: "Linear", schedule.GVP: "GVP", schedule.VP: "VP"}
+
 // SiT's losses, by bench/parity/gen_goldens_flow.py: its own distance from float64 is at most 3.4e-7.
 func TestLossesEqualSiT(t *testing.T) {
 	g := torchtest.Open(t, "testdata/losses.safetensors")
@@ -95,7 +98,8 @@ func TestLossesEqualSiT(t *testing.T) {
 					if prediction == schedule.Velocity && weight != WeightNone {
 						continue
 					}
-					name := strings.Join([]string{string(p.Kind), string(prediction), string(weight)}, ".")
+					kind := sitNames[p.Kind]
+					name := strings.Join([]string{kind, string(prediction), string(weight)}, ".")
 					o, err := New(Config{Path: p, Prediction: prediction, Weight: weight})
 					if err != nil {
 						t.Fatal(err)
@@ -270,7 +274,7 @@ func TestLossEqualsRAE(t *testing.T) {
 func TestConfigsRefused(t *testing.T) {
 	linear := schedule.Path{Kind: schedule.Linear}
 	for want, c := range map[string]Config{
-		`path "": want Linear`:                 {},
+		`path "": want linear`:                 {},
 		`prediction "eps": want noise`:         {Path: linear, Prediction: "eps"},
 		`loss weight "snr": want none`:         {Path: linear, Weight: "snr"},
 		"the loss of a velocity has none":      {Path: linear, Weight: WeightLikelihood},

@@ -173,7 +173,7 @@ func (r *Request) planOf(p dit.Process) (*plan, error) {
 		c.Steps = n
 	}
 	if p.IsFlow() {
-		c.Path, c.Shift = &schedule.Path{Kind: kindOf(p), NoiseAtOne: p.NoiseAtOne}, p.Shift
+		c.Path, c.Shift = &schedule.Path{Kind: schedule.Kind(p.Path), NoiseAtOne: p.NoiseAtOne}, p.Shift
 		// Torchdiffeq measures the error of all pictures together.
 		c.Dopri5.WholeBatch = r.RNG == rngTorch
 		if p.NoiseAtOne { // as in REPA
@@ -192,17 +192,10 @@ const mostSteps = 10000
 
 // prediction is what the network's output means.
 func prediction(p dit.Process) schedule.Prediction {
-	switch p.Objective {
-	case "", "eps":
+	if p.Objective == "" || p.Objective == "eps" {
 		return schedule.Noise
-	case "data":
-		return schedule.Data
 	}
 	return schedule.Prediction(p.Objective)
-}
-
-func kindOf(p dit.Process) schedule.Kind {
-	return map[string]schedule.Kind{"linear": schedule.Linear, "gvp": schedule.GVP, "vp": schedule.VP}[p.Path]
 }
 
 // solver returns the solver with its tables in s.

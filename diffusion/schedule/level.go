@@ -26,7 +26,7 @@ func (l Level) wronskian() float64 { return l.DAlpha*l.Sigma - l.Alpha*l.DSigma 
 // (compute_drift of SiT, its diffusion form SBDM). It is infinite where Alpha is 0.
 func (l Level) Diffusion() float64 { return l.Sigma * math.Abs(l.wronskian()) / l.Alpha }
 
-// A Prediction is what a network's output means.
+// A Prediction is what a network's output means, by the name that flags and checkpoints have for it.
 type Prediction string
 
 // The predictions.
@@ -34,7 +34,7 @@ const (
 	Noise    Prediction = "noise"    // eps
 	Velocity Prediction = "velocity" // dx/dt = alpha' x_0 + sigma' eps
 	Score    Prediction = "score"    // -eps / sigma
-	Data     Prediction = "x"        // x_0
+	Data     Prediction = "data"     // x_0
 )
 
 // ParsePrediction reads the name of a prediction.
@@ -43,7 +43,7 @@ func ParsePrediction(name string) (Prediction, error) {
 	case Noise, Velocity, Score, Data:
 		return p, nil
 	}
-	return "", fmt.Errorf("prediction %q: want noise, velocity, score or x", name)
+	return "", fmt.Errorf("prediction %q: want noise, velocity, score or data", name)
 }
 
 // A Mix is X x + Output output, for x at a level and a network's output there.

@@ -154,13 +154,13 @@ func TestNamesOfPredictionsAndPaths(t *testing.T) {
 	if _, err := ParsePrediction("eps"); err == nil || !strings.Contains(err.Error(), "want noise, velocity") {
 		t.Error(err)
 	}
-	if p, err := ParsePrediction("x"); p != Data || err != nil {
+	if p, err := ParsePrediction("data"); p != Data || err != nil {
 		t.Error(p, err)
 	}
-	if _, err := ParsePath("linear", false); err == nil || !strings.Contains(err.Error(), "want Linear, GVP or VP") {
+	if _, err := ParsePath("cosine", false); err == nil || !strings.Contains(err.Error(), "want linear, gvp or vp") {
 		t.Error(err)
 	}
-	if p, err := ParsePath("GVP", true); p != (Path{GVP, true}) || err != nil {
+	if p, err := ParsePath("gvp", true); p != (Path{GVP, true}) || err != nil {
 		t.Error(p, err)
 	}
 }

@@ -5,14 +5,14 @@ import (
 	"math"
 )
 
-// A Kind is the shape of a flow path from noise to data.
+// A Kind is the shape of a flow path from noise to data, by the name that flags and checkpoints have for it.
 type Kind string
 
 // The paths of SiT, with t = 1 at data.
 const (
-	Linear Kind = "Linear" // alpha = t, sigma = 1 - t
-	GVP    Kind = "GVP"    // alpha = sin(pi t / 2), sigma = cos(pi t / 2); REPA calls it cosine
-	VP     Kind = "VP"     // alpha = exp(L), sigma = sqrt(1 - exp(2 L)), see logAlpha
+	Linear Kind = "linear" // alpha = t, sigma = 1 - t
+	GVP    Kind = "gvp"    // alpha = sin(pi t / 2), sigma = cos(pi t / 2); REPA calls it cosine
+	VP     Kind = "vp"     // alpha = exp(L), sigma = sqrt(1 - exp(2 L)), see logAlpha
 )
 
 // The betas of VP at data and at noise.
@@ -35,7 +35,7 @@ func ParsePath(kind string, noiseAtOne bool) (Path, error) {
 	case Linear, GVP, VP:
 		return Path{k, noiseAtOne}, nil
 	}
-	return Path{}, fmt.Errorf("path %q: want Linear, GVP or VP", kind)
+	return Path{}, fmt.Errorf("path %q: want linear, gvp or vp", kind)
 }
 
 // fromNoise is the time from noise, 0, to data, 1. It is its own inverse.

@@ -110,7 +110,8 @@ func TestFlowsEqualSiT(t *testing.T) {
 				continue
 			}
 			compared++
-			c := Config{Path: &schedule.Path{Kind: schedule.Kind(w[1])}, Prediction: schedule.Prediction(w[2])}
+			path := &schedule.Path{Kind: schedule.Kind(strings.ToLower(w[1]))}
+			c := Config{Path: path, Prediction: schedule.Prediction(w[2])}
 			n := parse(t, w[len(w)-1])
 			c.Steps = n - 1
 			switch {

@@ -23,7 +23,7 @@ func TestNewRefuses(t *testing.T) {
 				Name: "ddim", Steps: 8, Prediction: schedule.Velocity,
 			},
 			`prediction "eps": want noise`: {Name: "ddim", Steps: 8, Prediction: "eps"},
-			`path "cosine": want Linear`: {
+			`path "cosine": want linear`: {
 				Name: "ddim", Steps: 8, Path: &schedule.Path{Kind: "cosine"},
 			},
 			"solver euler: time 1.5 is outside of 0 to 1": {

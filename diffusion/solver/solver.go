@@ -179,7 +179,7 @@ func (c *Config) check() (kind, error) {
 		return 0, err
 	}
 	if !flow && c.Prediction == schedule.Velocity {
-		return 0, fmt.Errorf("DiT's betas have no velocity: want a prediction of noise, score or x")
+		return 0, fmt.Errorf("DiT's betas have no velocity: want a prediction of noise, score or data")
 	}
 	if flow {
 		if _, err := schedule.ParsePath(string(c.Path.Kind), false); err != nil {

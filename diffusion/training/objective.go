@@ -27,13 +27,6 @@ const (
 // minSNRGamma is the value of Hang et al. 2023.
 const minSNRGamma = 5
 
-// objectives are the predictions of flows.
-var objectives = map[string]schedule.Prediction{"velocity": schedule.Velocity, "noise": schedule.Noise,
-	"score": schedule.Score, "data": schedule.Data}
-
-var paths = map[string]schedule.Kind{"": schedule.Linear, "linear": schedule.Linear, "gvp": schedule.GVP,
-	"vp": schedule.VP}
-
 // IsFlow says whether the model follows a path of continuous time, not DiT's 1000 steps.
 func (c Config) IsFlow() bool { return cmp.Or(c.Objective, onEps) != onEps }
 
@@ -42,7 +35,7 @@ func (c Config) Process() dit.Process {
 	if !c.IsFlow() {
 		return dit.Process{}
 	}
-	p := dit.Process{Objective: c.Objective, Path: cmp.Or(c.Path, "linear")}
+	p := dit.Process{Objective: c.Objective, Path: string(c.path())}
 	if c.TimeShift != 1 {
 		p.Shift = c.TimeShift
 	}
@@ -62,19 +55,21 @@ func otherObjective(before, now dit.Process) error {
 		"its weights", before, now)
 }
 
+func (c Config) path() schedule.Kind { return cmp.Or(schedule.Kind(c.Path), schedule.Linear) }
+
 func (c Config) lossWeight() string { return cmp.Or(c.LossWeight, string(flow.WeightNone)) }
 
 // validateObjective is Validate of the fields that say what the model is trained on.
 func (c Config) validateObjective() error {
-	_, known := objectives[c.Objective]
+	_, unknown := schedule.ParsePrediction(c.Objective)
 	switch {
-	case c.IsFlow() && !known:
+	case c.IsFlow() && unknown != nil:
 		return fmt.Errorf("objective %q: want eps, velocity, noise, score or data", c.Objective)
 	case !(c.TimeShift > 0) || math.IsInf(c.TimeShift, 1):
 		return fmt.Errorf("time-shift %v: want a positive number, 1 for none", c.TimeShift)
 	}
-	if _, known = paths[c.Path]; !known {
-		return fmt.Errorf("path %q: want linear, gvp or vp", c.Path)
+	if _, err := schedule.ParsePath(string(c.path()), false); err != nil {
+		return err
 	}
 	if _, err := c.times(); err != nil {
 		return err
@@ -144,7 +139,7 @@ func (c Config) newFlow() (*flow.Objective, error) {
 	if err != nil {
 		return nil, err
 	}
-	return flow.New(flow.Config{Path: schedule.Path{Kind: paths[c.Path]}, Prediction: objectives[c.Objective],
+	return flow.New(flow.Config{Path: schedule.Path{Kind: c.path()}, Prediction: schedule.Prediction(c.Objective),
 		Weight: flow.Weight(c.lossWeight()), Times: times})
 }
 
