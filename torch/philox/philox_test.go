@@ -305,21 +305,19 @@ func BenchmarkNormals(b *testing.B) {
 func TestKernels(t *testing.T) {
 	bin := compileTwin(t, "testdata/kernels.cc", "../shim/kernels/emulator/emulator.cpp")
 	type request struct {
-		seed        uint64
-		tag, step   uint32
-		row, below  int
-		probability float64
-		indices     []uint64
+		seed      uint64
+		tag, step uint32
+		row       int
+		indices   []uint64
 	}
 	r := rand.New(rand.NewPCG(3, 4))
 	requests := []request{
-		{1, TagTimestep, 0, 1, 1000, 0.1, []uint64{0}},
-		{math.MaxUint64, 255, MaxStep, 6, math.MaxUint32, 1, []uint64{0, math.MaxInt64, 17, 17}},
-		{5, TagFlip, 0, 3, 1, 0, []uint64{1, 2, 3}},
+		{1, TagTimestep, 0, 1, []uint64{0}},
+		{math.MaxUint64, 255, MaxStep, 6, []uint64{0, math.MaxInt64, 17, 17}},
+		{5, TagFlip, 0, 3, []uint64{1, 2, 3}},
 	}
 	for _, n := range []int{5, 255, 257, 600} {
-		q := request{seed: r.Uint64(), tag: r.Uint32N(256), step: r.Uint32N(MaxStep + 1), row: 1 + r.IntN(40),
-			below: 1 + r.IntN(5000), probability: r.Float64()}
+		q := request{seed: r.Uint64(), tag: r.Uint32N(256), step: r.Uint32N(MaxStep + 1), row: 1 + r.IntN(40)}
 		for range n {
 			q.indices = append(q.indices, r.Uint64()>>1)
 		}
@@ -327,7 +325,7 @@ func TestKernels(t *testing.T) {
 	}
 	var in bytes.Buffer
 	for _, q := range requests {
-		fmt.Fprintf(&in, "%x %x %x %d %d %v %d", q.seed, q.tag, q.step, q.row, q.below, q.probability, len(q.indices))
+		fmt.Fprintf(&in, "%x %x %x %d %d", q.seed, q.tag, q.step, q.row, len(q.indices))
 		for _, i := range q.indices {
 			fmt.Fprintf(&in, " %d", i)
 		}
@@ -343,8 +341,7 @@ func TestKernels(t *testing.T) {
 	for _, q := range requests {
 		var (
 			bits    uint32
-			integer int
-			chance  int
+			uniform float64
 			got     float32
 			want    = make([]float32, q.row)
 		)
@@ -369,16 +366,9 @@ func TestKernels(t *testing.T) {
 		}
 		line()
 		for _, i := range q.indices {
-			scan("%d ", &integer)
-			if want := Intn(q.below, q.seed, q.tag, q.step, i); integer != want {
-				t.Fatalf("integer of draw %d of %+v is %d, want %d", i, q, integer, want)
-			}
-		}
-		line()
-		for _, i := range q.indices {
-			scan("%d ", &chance)
-			if want := Uniform(q.seed, q.tag, q.step, i) < q.probability; (chance == 1) != want {
-				t.Fatalf("chance of draw %d of %+v is %d, want %v", i, q, chance, want)
+			scan("%g ", &uniform)
+			if want := Uniform(q.seed, q.tag, q.step, i) * 0x1p32; uniform != want {
+				t.Fatalf("uniform of draw %d of %+v is %v, want %v, in 2^-32", i, q, uniform, want)
 			}
 		}
 		line()
