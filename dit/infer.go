@@ -154,20 +154,27 @@ func (w *Weights) arguments() map[string]string {
 // inferFamily tells SiT and REPA, whose tensors are those of DiT, by what is kept beside them, and by
 // the name of the file where nothing is.
 func (w *Weights) inferFamily(src checkpoint.Source, args map[string]string) {
-	_, projectors := src.Lookup("projectors.0.0.weight")
-	_, path := args["path_type"]
-	switch {
-	case projectors, path && args["enc_type"] != "":
-		w.Family = REPA
-	case path:
-		w.Family = SiT
-	case strings.Contains(filepath.Base(w.Path), "SiT"):
-		w.Family = SiT
+	_, projectors := src.Lookup(firstProjector)
+	w.Family = familyOf(w.Path, projectors, args)
+	if w.Family == "" {
+		return
+	}
+	w.Layout = w.Family
+	if _, path := args["path_type"]; !projectors && !path {
 		w.note("taken for a SiT by its name: its tensors are those of a DiT")
 	}
-	if w.Family != "" {
-		w.Layout = w.Family
+}
+
+// familyOf is the family of the file at path, "" for DiT.
+func familyOf(path string, projectors bool, args map[string]string) string {
+	_, trained := args["path_type"]
+	switch {
+	case projectors, trained && args["enc_type"] != "":
+		return REPA
+	case trained, strings.Contains(filepath.Base(path), "SiT"):
+		return SiT
 	}
+	return ""
 }
 
 func (w *Weights) inferHeads(c *Config, args map[string]string, model string) error {

@@ -2,7 +2,10 @@ package dit
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 // A Process says what diffusion a model was trained on, in the words of flags. The zero value is the Gaussian diffusion
@@ -87,6 +90,12 @@ func (w *Weights) inferProcess(args map[string]string) error {
 		w.Process.Objective = objective
 	}
 	return nil
+}
+
+// OfficialProcess is what a file that [Weights.SaveOfficial] writes to path is taken for: it says nothing of its own.
+func (w *Weights) OfficialProcess(path string) Process {
+	projectors := slices.ContainsFunc(w.Kept, func(t checkpoint.Tensor) bool { return t.Name == firstProjector })
+	return processOf(familyOf(path, projectors, nil))
 }
 
 // processOf is what the released files of a family were trained on.

@@ -53,6 +53,9 @@ const (
 // projectors begins the names of what REPA aligned the model with in training.
 const projectors = "projectors."
 
+// firstProjector is what tells a file of REPA.
+const firstProjector = projectors + "0.0.weight"
+
 // stableDiffusionScale is the scaling factor of the latents that published models were trained on, and
 // downsampling the pixels of a side that become one of the latent.
 const (

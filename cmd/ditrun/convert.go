@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -274,18 +273,32 @@ func (o *convertOptions) adapt(w *dit.Weights) (notes []string, err error) {
 	if o.to != "official" {
 		return notes, nil
 	}
+	if err := o.keepsProcess(w); err != nil {
+		return nil, err
+	}
 	if w.Config.Block != dit.AdaLNZero || w.Config.Condition != dit.OnClass {
 		notes = append(notes, "the original knows only adaln-zero blocks conditioned on classes: it will not load "+
 			"this file, ditrun does")
-	}
-	if w.Family == dit.SiT && !strings.Contains(filepath.Base(o.out), "SiT") {
-		notes = append(notes, "a .pt does not say that the model is a SiT, but its name may: call it SiT-...")
 	}
 	if w.Config.TimestepFrequencyShift != 0 {
 		notes = append(notes, "a .pt does not say that the model has diffusers' arithmetic: the original will "+
 			"compute something else")
 	}
 	return notes, nil
+}
+
+// keepsProcess refuses a .pt that would be taken for a model of another process than the flow that w is.
+func (o *convertOptions) keepsProcess(w *dit.Weights) error {
+	taken := w.OfficialProcess(o.out)
+	if !w.Process.IsFlow() || taken == w.Process {
+		return nil
+	}
+	hint := "--to ditrun keeps it"
+	if name := "SiT-" + filepath.Base(o.out); w.OfficialProcess(name) == w.Process {
+		hint = fmt.Sprintf("call it %s, by which it is known; or %s", name, hint)
+	}
+	return withHint(fmt.Errorf("--out %s: %s predicts %s, and a .pt, which does not say so, is taken for one that "+
+		"predicts %s", o.out, o.ckpt, w.Process, taken), "%s", hint)
 }
 
 // sizeOf adds up the sizes of a file, or of all files in a folder.

@@ -135,6 +135,43 @@ func TestConvertRefuses(t *testing.T) {
 	}, dir)
 }
 
+// A .pt does not say on what its model was trained: one that would be taken for another is not written.
+func TestConvertKeepsProcess(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for i, c := range []struct{ flags, said string }{
+		{"--objective velocity", ""},
+		{"--objective noise --path vp", "predicts noise on the VP path, noise at 0, data at 1"},
+		{"--objective velocity --time-shift 0.3", "data at 1, shift 0.3, and a .pt"},
+	} {
+		run := in(fmt.Sprint("run", i))
+		mustRun(t, append([]string{"train", "--data", r.latents, "--model", "DiT-16x1x2/2", "--max-steps", "1",
+			"--global-batch-size", "16", "--run-dir", run}, strings.Fields(c.flags)...)...)
+		convert := func(name string) outcome {
+			return ditrun(t, "convert", "--ckpt", run, "--to", "official", "--out", in(name))
+		}
+		if c.said == "" {
+			convert("plain.pt").refused(t, 1, "is taken for one that predicts noise at DiT's 1000 steps",
+				"call it SiT-plain.pt")
+			if o := convert("SiT-plain.pt"); o.code != 0 {
+				t.Errorf("%s: code %d: %s", c.flags, o.code, o.stderr)
+			}
+			continue
+		}
+		convert("SiT-other.pt").refused(t, 1, c.said,
+			"is taken for one that predicts velocity on the linear path", "hint: --to ditrun keeps it")
+		mustRun(t, "convert", "--ckpt", run, "--to", "ditrun", "--out", in(fmt.Sprint(i, ".safetensors")))
+		if o := mustRun(t, "inspect", in(fmt.Sprint(i, ".safetensors"))); !strings.Contains(o.stdout,
+			strings.TrimSuffix(c.said, ", and a .pt")) {
+			t.Errorf("%s: the process is lost: %s", c.flags, o.stdout)
+		}
+	}
+	if left := list(t, dir); slices.Contains(left, "SiT-other.pt") || slices.Contains(left, "plain.pt") {
+		t.Errorf("what was refused is there: %v", left)
+	}
+}
+
 // Fine-tuning starts from the weights of a file, of whatever form, and says what it changed.
 func TestTrainFromWeights(t *testing.T) {
 	r := theRoad(t)
