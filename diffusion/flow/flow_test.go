@@ -247,6 +247,43 @@ func TestTimes(t *testing.T) {
 	})
 }
 
+// At the ends of the uniform numbers too, times keep SiT's margins however they are drawn, and losses are finite.
+func TestTimesKeepMargins(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		draw := draws(t, s)
+		u := []float64{0, 1e-300, 1.0 / (1 << 32), 1 - 1.0/(1<<32), math.Nextafter(1, 0)}
+		x0, noise := draw(len(u), 1, 2, 2), draw(len(u), 1, 2, 2)
+		for _, p := range paths {
+			for _, prediction := range predictions {
+				for _, times := range []Times{{}, {Shift: 1e6}, {Shift: 1e-6}, {LogitNormal: true},
+					{LogitNormal: true, Mean: 9, Std: 9}, {LogitNormal: true, Mean: -9, Std: 9, Shift: 1e-6}} {
+					c := Config{Path: p, Prediction: prediction, Times: times}
+					if prediction != schedule.Velocity {
+						c.Weight = WeightLikelihood
+					}
+					o, err := New(c)
+					if err != nil {
+						t.Fatal(err)
+					}
+					at := o.Time(s, torch.From(s, u, len(u)))
+					lo, hi := p.TrainInterval(prediction)
+					for i, v := range torch.Data[float32](at) {
+						if !(float32(lo) <= v && v <= float32(hi)) {
+							t.Errorf("%+v: %v becomes time %v, want %v to %v", c, u[i], v, lo, hi)
+						}
+					}
+					for i, v := range torch.Data[float32](o.Losses(s, toy, x0, noise, at).Total) {
+						if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+							t.Errorf("%+v: the loss at %v is %v", c, u[i], v)
+						}
+					}
+				}
+			}
+		}
+		return nil
+	})
+}
+
 // The loss of RAE for PyTorch's own draws: data, noise, then uniform numbers that become times, logit-normal up to
 // 0.999, shifted by sqrt(768 16 16 / 4096).
 func TestLossEqualsRAE(t *testing.T) {

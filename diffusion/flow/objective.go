@@ -30,8 +30,8 @@ type Config struct {
 
 // Times says how the times of training are drawn.
 type Times struct {
-	// LogitNormal draws the sigmoid of a normal number. Times are uniform without it, but for SiT's margins
-	// ([schedule.Path.Margins]).
+	// LogitNormal draws the sigmoid of a normal number. Times are uniform without it. Both are within SiT's margins
+	// ([schedule.Path.TrainInterval]), from which uniform times are drawn and at which others are cut off.
 	LogitNormal bool
 	Mean, Std   float64 // of the normal number; Std 0 stands for 1
 	// Lo and Hi cut the logit-normal distribution off: what lies outside is drawn within. Hi 0 stands for 1.
@@ -106,7 +106,8 @@ func (o *Objective) checkTimes() error {
 	return nil
 }
 
-// Time returns Float32 [N].
+// Time returns Float32 [N]. However times are drawn, they keep SiT's margins: at the very ends weights are infinite, and
+// VP has a slope that is.
 func (o *Objective) Time(s *torch.Scope, u *torch.Tensor) *torch.Tensor {
 	t := s.AddScalar(s.MulScalar(u, o.hi-o.lo), o.lo)
 	if o.Times.LogitNormal {
@@ -116,7 +117,8 @@ func (o *Objective) Time(s *torch.Scope, u *torch.Tensor) *torch.Tensor {
 	if shift := o.Times.Shift; shift != 1 {
 		t = s.Div(s.MulScalar(t, shift), s.AddScalar(s.MulScalar(t, shift-1), 1))
 	}
-	return s.To(t, torch.Float32)
+	lo, hi := o.Path.TrainInterval(o.Prediction)
+	return s.To(s.Clamp(t, lo, hi), torch.Float32)
 }
 
 // Noisiness returns how far times are from data along the path.
