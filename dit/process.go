@@ -18,6 +18,9 @@ type Process struct {
 	Shift      float64 `json:"shift,omitempty"` // of a flow's times, see schedule.Shift; 0 stands for none
 }
 
+// MaxShift is the greatest shift of times: any value that is of use is far below it.
+const MaxShift = 1e6
+
 // IsFlow says whether the model follows a path of continuous time.
 func (p Process) IsFlow() bool { return p.Path != "" }
 
@@ -60,8 +63,8 @@ func (p Process) Validate() error {
 	default:
 		return fmt.Errorf("path %q: want linear, gvp or vp", p.Path)
 	}
-	if !(p.Shift >= 0) || p.Shift > 1e6 {
-		return fmt.Errorf("timestep shift %v: want a positive number", p.Shift)
+	if !(p.Shift >= 0) || p.Shift > MaxShift {
+		return fmt.Errorf("timestep shift %v: want a positive number up to %g", p.Shift, float64(MaxShift))
 	}
 	return nil
 }

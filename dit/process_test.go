@@ -40,7 +40,8 @@ func TestProcessOfFlowModels(t *testing.T) {
 		}
 	}
 	for _, p := range []Process{{Objective: "speed", Path: "linear"}, {Objective: "velocity"}, {Path: "linear"},
-		{Objective: "velocity", Path: "round"}, {Objective: "velocity", Path: "vp", Shift: -1}} {
+		{Objective: "velocity", Path: "round"}, {Objective: "velocity", Path: "vp", Shift: -1},
+		{Objective: "velocity", Path: "vp", Shift: 2e6}} {
 		if p.Validate() == nil {
 			t.Errorf("%+v: no error", p)
 		}

@@ -56,7 +56,7 @@ func TestTrainOnVelocity(t *testing.T) {
 		}
 	}
 	for _, c := range [][]string{
-		{"--objective", "velocity", "--time-shift", "0", "--time-shift 0: want a positive number, 1 for none"},
+		{"--objective", "velocity", "--time-shift", "0", "--time-shift 0: want a positive number up to 1e+06"},
 		{"--objective", "velocity", "--loss-weight", "velocity", "--loss-weight velocity: the loss of a velocity"},
 		{"--loss-weight", "likelihood", "--loss-weight likelihood: for the objectives noise, score and data"},
 		{"--path", "vp", "--path vp: for the objectives velocity, noise, score and data"},

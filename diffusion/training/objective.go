@@ -65,8 +65,9 @@ func (c Config) validateObjective() error {
 	switch {
 	case c.IsFlow() && unknown != nil:
 		return fmt.Errorf("objective %q: want eps, velocity, noise, score or data", c.Objective)
-	case !(c.TimeShift > 0) || math.IsInf(c.TimeShift, 1):
-		return fmt.Errorf("time-shift %v: want a positive number, 1 for none", c.TimeShift)
+	case !(c.TimeShift > 0) || c.TimeShift > dit.MaxShift:
+		return fmt.Errorf("time-shift %v: want a positive number up to %g, 1 for none", c.TimeShift,
+			float64(dit.MaxShift))
 	}
 	if _, err := schedule.ParsePath(string(c.path()), false); err != nil {
 		return err
@@ -79,6 +80,9 @@ func (c Config) validateObjective() error {
 		return fmt.Errorf("loss-weight %q: want none, velocity, likelihood or min-snr", c.LossWeight)
 	}
 	if c.IsFlow() {
+		if err := c.Process().Validate(); err != nil { // which checkpoints are read with
+			return err
+		}
 		return c.validateFlow()
 	}
 	const flows = "for the objectives velocity, noise, score and data; eps is on the 1000 steps of DiT"
