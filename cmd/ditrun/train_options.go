@@ -261,6 +261,9 @@ func (o *trainOptions) check(given func(string) bool) error {
 		required{"loss-weight", c.LossWeight}); err != nil {
 		return err
 	}
+	if err := o.checkObjective(); err != nil {
+		return err
+	}
 	recipe := *c // with what complete decides
 	recipe.FlipProb, recipe.Precision = max(c.FlipProb, 0), cmp.Or(c.Precision, nn.FP32)
 	if err := recipe.ValidateRecipe(); err != nil {
@@ -280,6 +283,26 @@ func (o *trainOptions) check(given func(string) bool) error {
 		return ofFlag(err)
 	}
 	return o.checkCondition()
+}
+
+// checkObjective refuses another objective than that of the run that --resume names, before settings of the run that do
+// not go with it are taken for flags.
+func (o *trainOptions) checkObjective() error {
+	if o.runConfig == "" || o.config.Process().Validate() != nil {
+		return nil
+	}
+	before := training.DefaultConfig
+	for name, value := range map[string]*string{"objective": &before.Objective, "path": &before.Path} {
+		text, err := runs.Setting(filepath.Dir(o.runConfig), name)
+		if err != nil {
+			return err
+		}
+		*value = cmp.Or(text, *value)
+	}
+	if err := training.SameObjective(before, o.config); err != nil {
+		return fmt.Errorf("--resume %s: %w", o.resume, err)
+	}
+	return nil
 }
 
 // checkCondition is check for what the model is told, which a run keeps.

@@ -86,8 +86,8 @@ func (st state) fits(cfg Config, set samples.Set, dir string) error {
 		return fmt.Errorf("resume from %s: it holds %s (%s, latent size %s), this run is %s (%s, latent size %s)", dir,
 			st.Config.Model.Design(), st.Config.Model.Conditions(), st.Config.Model.Size(), cfg.Model.Design(),
 			cfg.Model.Conditions(), cfg.Model.Size())
-	case st.Config.predicts() != cfg.predicts():
-		return fmt.Errorf("resume from %s: %w", dir, otherObjective(st.Config.predicts(), cfg.predicts()))
+	case SameObjective(st.Config, cfg) != nil:
+		return fmt.Errorf("resume from %s: %w", dir, SameObjective(st.Config, cfg))
 	case st.Config.GlobalBatchSize != cfg.GlobalBatchSize:
 		return fmt.Errorf("resume from %s: it was trained with global batch size %d, this run has %d, which would "+
 			"change the order of the data", dir, st.Config.GlobalBatchSize, cfg.GlobalBatchSize)

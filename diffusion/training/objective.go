@@ -49,6 +49,14 @@ func (c Config) predicts() dit.Process {
 	return p
 }
 
+// SameObjective returns an error unless a run with now may go on from one with before, as far as the objective goes.
+func SameObjective(before, now Config) error {
+	if before.predicts() == now.predicts() {
+		return nil
+	}
+	return otherObjective(before.predicts(), now.predicts())
+}
+
 // otherObjective is why a run cannot go on with what was trained before.
 func otherObjective(before, now dit.Process) error {
 	return fmt.Errorf("it was trained on another objective, %s, this run is on %s: --init-from begins a new run with "+
