@@ -116,12 +116,12 @@ type SDE struct {
 	Form     DiffusionForm // sigma where it is empty
 	Norm     float64       // 0 stands for 1
 	Last     LastStep      // Mean where it is empty
-	LastSize float64       // of the last step, in time; 0 stands for 0.04
+	LastSize float64       // of the last step, in time before the shift; 0 stands for 0.04
 }
 
 // sde follows an SDE through a grid and then makes the last step: by Euler and Maruyama, or by SiT's Heun, which adds
-// the noise before it asks the network twice.
-func sde(path schedule.Path, g schedule.Grid, p schedule.Prediction, heun bool, o SDE) ([]call, error) {
+// the noise before it asks the network twice. The times of the grid are shifted, so the last step is too.
+func sde(path schedule.Path, g schedule.Grid, p schedule.Prediction, heun bool, shift float64, o SDE) ([]call, error) {
 	// Where time runs from data to noise, the score pulls against it.
 	sign := 1.0
 	if path.NoiseAtOne {
@@ -158,7 +158,10 @@ func sde(path schedule.Path, g schedule.Grid, p schedule.Prediction, heun bool, 
 	}
 	s := g[len(g)-1]
 	c := call{t: s.T, start: s.T, base: term(ofX, 1), x: term(ofX, 1)}
-	h := sign * o.LastSize
+	// Shift(end) - Shift(begin), in a form that without a shift is LastSize to the bit.
+	begin := schedule.Shift(s.T, 1/shift)
+	end := begin + sign*o.LastSize
+	h := sign * o.LastSize * shift / ((1 + (shift-1)*begin) * (1 + (shift-1)*end))
 	switch o.Last {
 	case LastMean:
 		d, err := o.Form.at(path, s, o.Norm)

@@ -35,7 +35,7 @@ type Config struct {
 	// Start and End are where a flow begins, at noise, and ends, or takes the last step of its SDE: by default where
 	// SiT does.
 	Start, End float64
-	Shift      float64 // of [schedule.Path.Grid], for flows; 0 stands for none
+	Shift      float64 // of [schedule.Path.Grid] and of the last step of an SDE, for flows; 0 stands for none
 
 	// Grid is in place of all that says where the levels lie: of [schedule.DiTGridOf] or [schedule.Path.GridOf] for
 	// times of one's own, of [schedule.Schedule.Grid] for DiT's own respacing.
@@ -274,7 +274,7 @@ func (c *Config) calls(k kind, g schedule.Grid) ([]call, error) {
 	case ofFlow:
 		return rungeKutta(*c.Path, g, c.Prediction, tableaus[c.Name], c.EulerLast), nil
 	case ofSDE:
-		return sde(*c.Path, g, c.Prediction, c.Name == "sde-heun", c.SDE)
+		return sde(*c.Path, g, c.Prediction, c.Name == "sde-heun", c.Shift, c.SDE)
 	}
 	if c.Name == "ddim" {
 		return ddim(g, c.Prediction, c.Eta), nil

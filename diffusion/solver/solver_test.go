@@ -113,6 +113,36 @@ func TestSolversConverge(t *testing.T) {
 	})
 }
 
+// With its last step an SDE goes the whole way from noise to data, however its times are shifted: where the velocity is
+// 1 and there is next to no diffusion, samples move by as much as time does.
+func TestShiftedSDEReachesData(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		zeros := s.Zeros(torch.Float32, 1, 1, 1, 1)
+		one := func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor { return s.Ones(torch.Float32, 1, 1, 1, 1) }
+		for _, name := range []string{"sde-euler", "sde-heun"} {
+			for _, last := range []LastStep{LastMean, LastEuler, LastTweedie} {
+				for _, shift := range []float64{1, 0.3, 3, 6.93} {
+					for _, path := range []schedule.Path{{Kind: schedule.Linear},
+						{Kind: schedule.Linear, NoiseAtOne: true}} {
+						want := 1.0
+						if path.NoiseAtOne {
+							want = -1
+						}
+						v := linear(t, s, Config{Name: name, Path: &path, Steps: 5, Shift: shift,
+							SDE: SDE{Form: FormConstant, Norm: 1e-30, Last: last}})
+						x := draw(t, s, v, always(one), zeros, slices.Repeat([]*torch.Tensor{zeros}, 4))
+						if got := torch.Data[float32](x)[0]; !(math.Abs(float64(got)-want) <= 1e-6) {
+							t.Errorf("%s, %s, shift %v, %v: samples move by %v, want %v",
+								name, last, shift, path, got, want)
+						}
+					}
+				}
+			}
+		}
+		return nil
+	})
+}
+
 // Whatever a network predicts, a solver draws the same.
 func TestPredictionsDrawTheSame(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
