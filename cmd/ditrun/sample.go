@@ -67,7 +67,7 @@ func (o *sampleOptions) flags() []cli.Flag {
 		&cli.StringFlag{Name: "cfg-channels", Destination: &o.channels, DefaultText: "3; of REPA all",
 			Usage: "`3|all`: guide the first 3 latent channels, as DiT and SiT do, or all"},
 		&cli.StringFlag{Name: "guidance-interval", Destination: &o.interval, DefaultText: "all times",
-			Usage: "`LO,HI`: guide only steps at these times of the model, as 0,0.7"},
+			Usage: "`LO,HI`: guide only steps at these times of the model: 0 to 999 of DiT, 0 to 1 of flows"},
 		&cli.StringFlag{Name: "num-sampling-steps", Destination: &r.Steps, DefaultText: "250",
 			Usage: "`STEPS`: how many steps: 250, for DiT's own ddim50, or as many for each section, as in 10,15,20"},
 		&cli.StringFlag{Name: "solver", Aliases: []string{"sampler"}, Destination: &r.Solver,
@@ -149,7 +149,7 @@ func (o *sampleOptions) parseInterval() (err error) {
 		ends[1], err = strconv.ParseFloat(strings.TrimSpace(hi), 64)
 	}
 	if err != nil || !ok || *ends == [2]float64{} {
-		return usagef("--guidance-interval %s: want two times, the lower one first, as in 0,0.7", o.interval)
+		return usagef("--guidance-interval %s: want two times, the lower one first, as in 0,700 for DiT or 0,0.7 for flows", o.interval)
 	}
 	return nil
 }

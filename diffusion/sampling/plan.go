@@ -21,6 +21,8 @@ const (
 	dopri5   = "dopri5" // which chooses its steps as it goes
 
 	respaced = "respaced" // DiT's own grid, for Request.Timesteps; the others are of package schedule
+
+	lastStep = gaussian.TrainSteps - 1 // the greatest time of DiT's process
 )
 
 // timesteps are the names that Request.Timesteps may have.
@@ -101,8 +103,16 @@ func (r *Request) validateNames() error {
 		return fmt.Errorf("timesteps %q: want %s", r.Timesteps, strings.Join(timesteps, ", "))
 	case r.GuidanceInterval == [2]float64{}:
 		return nil
-	case !(lo >= 0 && lo < hi && hi <= gaussian.TrainSteps):
+	case !(lo < hi): // NaN too
 		return fmt.Errorf("guidance-interval %g,%g: want two times, the lower one first", lo, hi)
+	case r.Process == nil && !(lo >= 0 && hi <= lastStep):
+		return fmt.Errorf("guidance-interval %g,%g: want times of the model: 0 to %d of DiT, 0 to 1 of flows",
+			lo, hi, lastStep)
+	case r.Process != nil && r.Process.IsFlow() && !(lo >= 0 && hi <= 1):
+		return fmt.Errorf("guidance-interval %g,%g: the model's time runs from 0 to 1", lo, hi)
+	// Up to 1 is an interval of a flow: here it would guide the last step alone.
+	case r.Process != nil && !r.Process.IsFlow() && !(lo >= 0 && hi > 1 && hi <= lastStep):
+		return fmt.Errorf("guidance-interval %g,%g: the model's time runs from 0 to %d", lo, hi, lastStep)
 	case r.Solver == dopri5:
 		return fmt.Errorf("guidance-interval %g,%g: dopri5 chooses its steps by how smooth the velocity is, and "+
 			"guidance that begins at once is not: want a solver with a grid", lo, hi)
@@ -128,9 +138,6 @@ func (r *Request) plan() (*plan, error) {
 	}
 	if err := r.validateNames(); err != nil {
 		return nil, err
-	}
-	if hi := r.GuidanceInterval[1]; p.IsFlow() && hi > 1 {
-		return nil, fmt.Errorf("guidance-interval %g,%g: the model's time runs from 0 to 1", r.GuidanceInterval[0], hi)
 	}
 	v, err := r.planOf(p)
 	if err != nil {

@@ -41,7 +41,7 @@ func TestGuidanceInterval(t *testing.T) {
 			}
 		}
 		early := r
-		early.Steps, early.GuidanceInterval = "2", [2]float64{999, 999.5}
+		early.Steps, early.GuidanceInterval = "2", [2]float64{998, 999}
 		late := early
 		late.GuidanceInterval = [2]float64{0, 500}
 		if slices.EqualFunc(drawnHow(t, s, m, early, how{}), drawnHow(t, s, m, late, how{}), bytes.Equal) {
