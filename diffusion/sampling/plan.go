@@ -32,9 +32,14 @@ var timesteps = []string{respaced, string(schedule.Linspace), string(schedule.Le
 // Solvers lists the solvers that models of a process draw with.
 func Solvers(p dit.Process) []string {
 	if p.IsFlow() {
-		return solver.Names(true)
+		return toData(true)
 	}
-	return append([]string{ddpm}, solver.Names(false)...)
+	return append([]string{ddpm}, toData(false)...)
+}
+
+// toData lists the solvers of package solver that can end at data, where all grids of a request end.
+func toData(flow bool) []string {
+	return slices.DeleteFunc(solver.Names(flow), func(name string) bool { return strings.HasSuffix(name, "-bh1") })
 }
 
 // process is that of the model, as far as it is known.
@@ -78,7 +83,7 @@ func (r *Request) validateSolver() error {
 		_, err := r.plan()
 		return err
 	}
-	if known := append([]string{ddpm}, solver.Names(true)...); !slices.Contains(known, r.Solver) {
+	if known := append([]string{ddpm}, toData(true)...); !slices.Contains(known, r.Solver) {
 		return fmt.Errorf("solver %q: want %s", r.Solver, strings.Join(known, ", "))
 	}
 	if err := r.validateNames(); err != nil {

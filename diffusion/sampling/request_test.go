@@ -9,8 +9,8 @@ import (
 
 // What no model can take is found without one, by a message that begins with the name of a flag.
 func TestValidate(t *testing.T) {
-	const ofFlows = `ddim, dpm++1, dpm++2m, dpm++2m-heun, dpm++3m, unipc1, unipc2, unipc3, unipc2-bh1, unipc3-bh1, ` +
-		`deis1, deis2, deis3, euler, heun, midpoint, heun3, rk4, dopri5, sde-euler, sde-heun`
+	const ofFlows = `ddim, dpm++1, dpm++2m, dpm++2m-heun, dpm++3m, unipc1, unipc2, unipc3, deis1, deis2, deis3, ` +
+		`euler, heun, midpoint, heun3, rk4, dopri5, sde-euler, sde-heun`
 	sit := &dit.Process{Objective: "velocity", Path: "linear"}
 	for _, c := range []struct {
 		r    Request
@@ -66,9 +66,8 @@ func TestValidate(t *testing.T) {
 		{Request{Process: sit, Solver: "euler", Timesteps: "trailing"},
 			"solver euler: grid trailing is for DiT's 1000 steps, a flow has none: want linspace, karras or lambda"},
 		{Request{Process: &dit.Process{}, Timesteps: "karras"}, "timesteps karras: ddpm takes none but respaced"},
-		{Request{Process: &dit.Process{}, Solver: "unipc3-bh1", Steps: "20"},
-			"solver unipc3-bh1: bh1 has no step to a level free of noise, over which lambda grows without end: " +
-				"want bh2 or a final sigma above 0"},
+		{Request{Process: sit, Solver: "unipc3-bh1", Steps: "20"}, `solver "unipc3-bh1": the model predicts ` +
+			"velocity on the linear path, noise at 0, data at 1: want " + ofFlows},
 		{Request{Process: &dit.Process{}, Solver: "dpm++2m", Timesteps: "respaced", Steps: "10,15,20"}, ""},
 		{Request{RNG: "dice"}, `rng "dice": want image, torch`},
 		{Request{BatchSize: -1}, "batch-size -1: want at least 0"},
