@@ -69,7 +69,8 @@ func (o *sampleOptions) flags() []cli.Flag {
 		&cli.StringFlag{Name: "guidance-interval", Destination: &o.interval, DefaultText: "all times",
 			Usage: "`LO,HI`: guide only steps at these times of the model: 0 to 999 of DiT, 0 to 1 of flows"},
 		&cli.StringFlag{Name: "num-sampling-steps", Destination: &r.Steps, DefaultText: "250",
-			Usage: "`STEPS`: how many steps: 250, for DiT's own ddim50, or as many for each section, as in 10,15,20"},
+			Usage: "`STEPS`: number of steps; on the grid respaced also ddim50, or one number for each section, " +
+				"as in 10,15,20"},
 		&cli.StringFlag{Name: "solver", Aliases: []string{"sampler"}, Destination: &r.Solver,
 			DefaultText: "ddpm; of flows sde-euler",
 			Usage:       "`NAME`: ddpm, ddim, dpm++2m, unipc2, euler, dopri5, ...: docs/diffusion.md has all"},
@@ -149,7 +150,8 @@ func (o *sampleOptions) parseInterval() (err error) {
 		ends[1], err = strconv.ParseFloat(strings.TrimSpace(hi), 64)
 	}
 	if err != nil || !ok || *ends == [2]float64{} {
-		return usagef("--guidance-interval %s: want two times, the lower one first, as in 0,700 for DiT or 0,0.7 for flows", o.interval)
+		return usagef("--guidance-interval %s: want two times, the lower one first, as in 0,700 for DiT or 0,0.7 for "+
+			"flows", o.interval)
 	}
 	return nil
 }

@@ -158,9 +158,10 @@ func (r *Request) plan() (*plan, error) {
 func (r *Request) planOf(p dit.Process) (*plan, error) {
 	c := solver.Config{Name: r.Solver, Prediction: prediction(p), Spacing: schedule.Spacing(r.Timesteps)}
 	switch {
-	case r.Timesteps == respaced && p.IsFlow():
-		return nil, fmt.Errorf("timesteps respaced: that is for DiT's %d steps, a flow has none: want %s, %s, %s",
-			gaussian.TrainSteps, schedule.Linspace, schedule.Karras, schedule.Lambda)
+	case p.IsFlow() && slices.Contains([]string{respaced, string(schedule.Leading), string(schedule.Trailing)},
+		r.Timesteps):
+		return nil, fmt.Errorf("timesteps %s: that is for DiT's %d steps, a flow has none: want %s, %s, %s",
+			r.Timesteps, gaussian.TrainSteps, schedule.Linspace, schedule.Karras, schedule.Lambda)
 	case r.Timesteps != respaced && r.Solver == ddpm:
 		return nil, fmt.Errorf("timesteps %s: ddpm takes none but %s", r.Timesteps, respaced)
 	case r.Timesteps == respaced:
@@ -179,8 +180,16 @@ func (r *Request) planOf(p dit.Process) (*plan, error) {
 		c.Grid = own.Grid()
 	case r.Solver != dopri5:
 		n, err := strconv.Atoi(r.Steps)
-		if err != nil || n < 1 || n > mostSteps {
-			return nil, fmt.Errorf("num-sampling-steps %q: want a number of steps, 1 to %d", r.Steps, mostSteps)
+		least, most := 1, mostSteps
+		if strings.HasPrefix(r.Solver, "sde") {
+			least = 2 // with the last step of the SDE
+		}
+		if !p.IsFlow() {
+			most = lastStep
+		}
+		if err != nil || n < least || n > most {
+			return nil, fmt.Errorf("num-sampling-steps %q: want a number of steps, %d to %d for %s",
+				r.Steps, least, most, r.Solver)
 		}
 		c.Steps = n
 	}
