@@ -149,13 +149,14 @@ func TestSampleOutputs(t *testing.T) {
 		t.Errorf("a picture of %d x %d, want 8 x 8", w, h)
 	}
 
-	npz := filepath.Join(dir, "all.npz")
-	o = mustRun(t, append(r.sample(npz, "--num-samples", "5", "--cfg-scale", "1"), "--json")...)
+	npz, latents := filepath.Join(dir, "all.npz"), filepath.Join(dir, "all.safetensors")
+	o = mustRun(t, r.sample(npz, "--num-samples", "5", "--cfg-scale", "1", "--save-latents", latents, "--json")...)
 	var result map[string]any
 	if err := json.Unmarshal([]byte(o.stdout), &result); err != nil {
 		t.Fatalf("%v in %q", err, o.stdout)
 	}
-	if result["num_samples"] != 5.0 || result["out"] != npz || result["model"] != "DiT-16x1x2/2" {
+	if result["num_samples"] != 5.0 || result["out"] != npz || result["latents"] != latents ||
+		result["model"] != "DiT-16x1x2/2" {
 		t.Errorf("result %v", result)
 	}
 	z, err := zip.OpenReader(npz)

@@ -177,6 +177,13 @@ func (o *sampleOptions) checkOut() error {
 	case err != nil:
 		return fmt.Errorf("--%w", err)
 	}
+	if o.latents != "" {
+		for _, p := range gallery.Partials(o.out) {
+			if p.Done > 0 {
+				return o.withoutLatents(p.Done, p.Total)
+			}
+		}
+	}
 	return checkFile("out", o.out)
 }
 
@@ -259,16 +266,14 @@ func runSample(e *env, o *sampleOptions) error {
 		return err
 	}
 	n := r.Len()
-	if have := out.Done(); have > 0 && o.latents != "" {
+	if have := out.Done(); have > 0 && o.latents != "" { // of a command that has stopped since the check
 		out.Close()
-		return withHint(fmt.Errorf("--save-latents %s: %s of %s are there already, and their latents are not kept",
-			o.latents, format.Count(int64(have)), plural(n, "picture")),
-			"draw into another --out")
+		return o.withoutLatents(have, n)
 	}
 	began, drawn := time.Now(), n-out.Done()
 	err = drawSamples(e, p, r, out)
 	if kept := out.Close(); kept > 0 {
-		return withHint(err, "%s holds %d of %s; the same command continues", o.out, kept, plural(n, "picture"))
+		return withHint(err, "%s holds %d of %s; %s", o.out, kept, plural(n, "picture"), o.howContinues())
 	}
 	if err != nil {
 		return err
@@ -282,8 +287,27 @@ func runSample(e *env, o *sampleOptions) error {
 	if o.latents != "" {
 		e.printf("latents written to %s", o.latents)
 	}
-	return e.result(map[string]any{"out": o.out, "num_samples": n, "seconds": seconds, "images_per_second": rate,
-		"model": p.Info().Config.Name(), "precision": p.Precision()})
+	result := map[string]any{"out": o.out, "num_samples": n, "seconds": seconds, "images_per_second": rate,
+		"model": p.Info().Config.Name(), "precision": p.Precision()}
+	if o.latents != "" {
+		result["latents"] = o.latents
+	}
+	return e.result(result)
+}
+
+// howContinues says what draws the pictures that are missing after an interrupt.
+func (o *sampleOptions) howContinues() string {
+	if o.latents != "" {
+		return "without --save-latents the same command continues"
+	}
+	return "the same command continues"
+}
+
+// withoutLatents refuses to save the latents of pictures of which an interrupted command left some.
+func (o *sampleOptions) withoutLatents(have, all int) error {
+	return withHint(fmt.Errorf("--save-latents %s: %s of %s are there already, and their latents are not kept",
+		o.latents, format.Count(int64(have)), plural(all, "picture")),
+		"draw into another --out, or without --save-latents")
 }
 
 // open opens the checkpoint with its autoencoder.

@@ -197,7 +197,7 @@ func (o *sampleOptions) checkRoom(e *env, set gallery.Set, done int) error {
 	each := set.Bytes() / int64(set.Count)
 	left := each * int64(set.Count-done)
 	w := writing{flag: "out", path: o.out, what: "the pictures", all: left,
-		short: "what is drawn until the disk is full is kept, and the same command continues"}
+		short: "what is drawn until the disk is full is kept, and " + o.howContinues()}
 	takes := "takes"
 	switch {
 	case gallery.IsSheet(o.out): // which is drawn at the end, and smaller than its pixels

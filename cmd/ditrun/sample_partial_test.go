@@ -148,6 +148,27 @@ func TestPartialOfAnotherRequest(t *testing.T) {
 	}
 }
 
+// TestLatentsOfStoppedSample: the latents of pictures that are done are not kept, so a command that saves latents does
+// not continue, which is said before the models are opened. Without latents it does.
+func TestLatentsOfStoppedSample(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	out, latents := filepath.Join(dir, "x.npz"), filepath.Join(dir, "x.safetensors")
+	p := startFree(t, r.many(out, "--save-latents", latents)...)
+	thePartial(t, out, 5)
+	p.signal(syscall.SIGINT)
+	p.wait().stoppedBy(t, syscall.SIGINT, " of 100 pictures; without --save-latents the same command continues")
+	o := ditrun(t, r.many(out, "--save-latents", latents)...)
+	o.refused(t, 1, "--save-latents "+latents+": ", " of 100 pictures are there already, and their latents are not "+
+		"kept", "hint: draw into another --out, or without --save-latents")
+	if o.stdout != "" {
+		t.Errorf("work began:\n%s", o.stdout)
+	}
+	if o := mustRun(t, r.many(out)...); !strings.Contains(o.stdout, "there already: ") {
+		t.Errorf("printed\n%s", o.stdout)
+	}
+}
+
 // TestDamagedPartial: what does not fit is drawn again.
 func TestDamagedPartial(t *testing.T) {
 	r := theRoad(t)
