@@ -52,7 +52,7 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 	add("guidance-interval", o.interval)
 	add("num-sampling-steps", q.Steps)
 	add("solver", q.Solver)
-	if q.Timesteps != (sampling.Request{Process: r.Process, Solver: q.Solver}).WithDefaults().Timesteps {
+	if !q.DefaultTimesteps() {
 		add("timesteps", q.Timesteps)
 	}
 	add("seed", strconv.FormatUint(q.Seed, 10))

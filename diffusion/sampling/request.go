@@ -62,6 +62,13 @@ func (r Request) WithDefaults() Request {
 	return r
 }
 
+// DefaultTimesteps says whether Timesteps is the grid that the solver has by default.
+func (r Request) DefaultTimesteps() bool {
+	given := r.WithDefaults().Timesteps
+	r.Timesteps = ""
+	return given == r.WithDefaults().Timesteps
+}
+
 // setDefaults gives the fields of value zero their defaults.
 func (r *Request) setDefaults() {
 	if r.CFGScale == 0 {

@@ -303,6 +303,19 @@ func TestRecipe(t *testing.T) {
 	_, got = texts(t, path)
 	want(path, got, "ditrun sample --ckpt run # picture 7",
 		"Negative prompt: blur, noise\n"+fields+"Class: 3, Picture: 7, Version: ditrun v1.2.3")
+
+	// A grid is told where it is not the solver's own.
+	for grid, told := range map[string]string{"": "", "linspace": "", "karras": ", Timesteps: karras"} {
+		set.Recipe.Request = sampling.Request{CFGScale: 4, Steps: "20", Seed: 7, Solver: "dpm++2m", Timesteps: grid,
+			GuidanceInterval: [2]float64{200, 999}}
+		path = filepath.Join(dir, "grid-"+grid+".png")
+		draw(path)
+		_, got = texts(t, path)
+		want(path, got, "ditrun sample --ckpt run", "cat\ndog, small\nNegative prompt: blur, noise\n"+
+			"Steps: 20, Sampler: dpm++2m"+told+`, CFG scale: 4, Guidance interval: "200,999", Seed: 7, `+
+			`Size: 3x2, Model hash: 0123456789, Model: "run, the best", VAE: vae, Precision: bf16, RNG: image, `+
+			"Batch size: 3, Pictures: 8, Version: ditrun v1.2.3")
+	}
 }
 
 func TestCheck(t *testing.T) {

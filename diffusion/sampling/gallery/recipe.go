@@ -107,7 +107,13 @@ func (r *Recipe) texts(s *Set, subjects []string, command, number string) []shee
 	q := r.Request.WithDefaults()
 	add("Steps", q.Steps)
 	add("Sampler", q.Solver)
+	if !q.DefaultTimesteps() {
+		add("Timesteps", q.Timesteps)
+	}
 	add("CFG scale", q.CFGScale)
+	if q.GuidanceInterval != [2]float64{} {
+		add("Guidance interval", fmt.Sprintf("%v,%v", q.GuidanceInterval[0], q.GuidanceInterval[1]))
+	}
 	add("Seed", q.Seed)
 	add("Size", fmt.Sprintf("%dx%d", s.Width, s.Height))
 	add("Model hash", short(r.ModelSHA256))
