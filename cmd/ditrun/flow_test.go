@@ -57,8 +57,8 @@ func TestSampleFlow(t *testing.T) {
 	}
 	ditrun(t, sample("x.png", "--solver", "ddpm")...).refused(t, 2, `--solver "ddpm": the model predicts velocity on `+
 		"the linear path, noise at 0, data at 1: want ddim, ")
-	ditrun(t, sample("x.png", "--timesteps", "leading")...).refused(t, 2, "--timesteps leading: that is for DiT's 1000 "+
-		"steps, a flow has none: want linspace, karras, lambda")
+	ditrun(t, sample("x.png", "--timesteps", "leading")...).refused(t, 2, "--timesteps leading: that is for DiT's "+
+		"1000 steps, a flow has none: want linspace, karras, lambda")
 	ditrun(t, r.sample(in("x.png"), "--solver", "euler")...).refused(t, 2, `--solver "euler": the model predicts `+
 		"noise at DiT's 1000 steps: want ddpm, ddim, ")
 	ditrun(t, "convert", "--ckpt", ours, "--to", "diffusers", "--out", in("d")).refused(t, 1, "DiTPipeline draws with "+

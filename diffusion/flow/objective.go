@@ -106,8 +106,8 @@ func (o *Objective) checkTimes() error {
 	return nil
 }
 
-// Time returns Float32 [N]. However times are drawn, they keep SiT's margins: at the very ends weights are infinite, and
-// VP has a slope that is.
+// Time returns Float32 [N]. However times are drawn, they keep SiT's margins: at the very ends weights are infinite,
+// and VP has a slope that is.
 func (o *Objective) Time(s *torch.Scope, u *torch.Tensor) *torch.Tensor {
 	t := s.AddScalar(s.MulScalar(u, o.hi-o.lo), o.lo)
 	if o.Times.LogitNormal {
