@@ -22,10 +22,18 @@ type Training struct {
 	Args, Group map[string]string
 }
 
-// A NoTrainingError says what a file lacks of a training checkpoint.
-type NoTrainingError struct{ Missing []string }
+// A NoTrainingError says what a file lacks of a training checkpoint of facebookresearch/DiT.
+type NoTrainingError struct {
+	Missing []string
+	Family  string  // whose checkpoint it is instead, "" where something is missing
+	Process Process // of the model in it
+}
 
 func (e *NoTrainingError) Error() string {
+	if e.Family != "" {
+		return fmt.Sprintf("a checkpoint of %s: only training checkpoints of facebookresearch/DiT are continued",
+			e.Family)
+	}
 	return fmt.Sprintf("it holds no %s: want a training checkpoint of facebookresearch/DiT, with model, ema and opt",
 		strings.Join(e.Missing, ", no "))
 }
@@ -43,10 +51,9 @@ func (w *Weights) Training() (*Training, error) {
 func (t *Training) read() error {
 	switch {
 	case t.Family != "":
-		return fmt.Errorf("a checkpoint of %s, which learns a velocity: this program only trains DiT, which learns "+
-			"the noise", t.Family)
+		return &NoTrainingError{Family: t.Family, Process: t.Process}
 	case t.Layout == "diffusers":
-		return &NoTrainingError{[]string{"opt"}}
+		return &NoTrainingError{Missing: []string{"opt"}}
 	}
 	var trained *namemap.Model
 	averaged := false
@@ -55,7 +62,7 @@ func (t *Training) read() error {
 			trained = &m
 		}
 	}
-	var wrong NoTrainingError
+	wrong := NoTrainingError{Process: t.Process}
 	if trained == nil {
 		wrong.Missing = append(wrong.Missing, "model")
 	}

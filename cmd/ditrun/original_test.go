@@ -133,6 +133,11 @@ func TestResumeFromOriginal(t *testing.T) {
 	mustRun(t, "convert", "--ckpt", run, "--to", "official", "--out", weights)
 	train("c", "--resume", weights).refused(t, 1, "resume from "+weights+": it holds no ema, no opt",
 		"hint: --init-from "+weights+" begins a new run with its weights")
+	sit := filepath.Join(dir, "SiT-weights.pt")
+	mustRun(t, "convert", "--ckpt", run, "--to", "official", "--out", sit)
+	train("c", "--resume", sit).refused(t, 1, "resume from "+sit+": a checkpoint of SiT: only training checkpoints of "+
+		"facebookresearch/DiT are continued", "hint: --init-from "+sit+" --objective velocity --path linear begins "+
+		"a new run with its weights")
 	ema := filepath.Join(run, "checkpoints", "latest", saves.EMAName)
 	train("c", "--resume", ema).refused(t, 1, "resume from "+ema+": it holds no ema, no opt",
 		"hint: --resume "+filepath.Dir(ema)+" continues its run; --init-from "+ema)

@@ -12,6 +12,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/report"
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/training"
+	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/saves"
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
@@ -118,8 +119,12 @@ func (t *trainJob) openFolder() (start runStart, err error) {
 func (t *trainJob) checkResume(path string) (step int, err error) {
 	cfg := t.options.config
 	step, err = training.Check(cfg, t.set, t.group.World(), path)
-	if training.IsNoTraining(err) {
-		hint := fmt.Sprintf("--init-from %s begins a new run with its weights", path)
+	if none := (*dit.NoTrainingError)(nil); errors.As(err, &none) {
+		from := "--init-from " + path
+		if p := none.Process; p.IsFlow() {
+			from += fmt.Sprintf(" --objective %s --path %s", p.Objective, p.Path)
+		}
+		hint := from + " begins a new run with its weights"
 		if dir := filepath.Dir(path); exists(filepath.Join(dir, saves.StateName)) {
 			hint = fmt.Sprintf("--resume %s continues its run; %s", dir, hint)
 		}

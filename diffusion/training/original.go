@@ -1,7 +1,6 @@
 package training
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -146,6 +145,3 @@ func OriginalNotes(path string, cfg Config, set samples.Set) ([]string, error) {
 	}
 	return notes, nil
 }
-
-// IsNoTraining says whether err is that of a file of weights without what a run needs to go on.
-func IsNoTraining(err error) bool { return errors.As(err, new(*dit.NoTrainingError)) }
