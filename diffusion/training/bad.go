@@ -151,7 +151,7 @@ func (r *runner) explain(s *torch.Scope, b samples.Batch) (string, error) {
 		}
 	}
 	times := torch.Data[float64](s.NoGrad().To(p.t, torch.Float64))
-	sample := fmt.Sprintf("%s at timestep %g", r.sampleName(b.IDs[worst]), times[worst])
+	sample := fmt.Sprintf("%s at %s", r.sampleName(b.IDs[worst]), r.cfg.timeName(times[worst]))
 	if loss := float64(total[worst]); math.IsNaN(loss) || math.IsInf(loss, 0) {
 		return fmt.Sprintf("the loss of %s is %v", sample, loss) + unstableAdvice, nil
 	}

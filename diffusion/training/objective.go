@@ -63,6 +63,14 @@ func otherObjective(before, now dit.Process) error {
 		"its weights", before, now)
 }
 
+// timeName says which time t is: a whole number of DiT's steps, or a float32 on a path.
+func (c Config) timeName(t float64) string {
+	if c.IsFlow() {
+		return fmt.Sprintf("time %.4g", t)
+	}
+	return fmt.Sprintf("timestep %.4g", t)
+}
+
 func (c Config) path() schedule.Kind { return cmp.Or(schedule.Kind(c.Path), schedule.Linear) }
 
 func (c Config) lossWeight() string { return cmp.Or(c.LossWeight, string(flow.WeightNone)) }

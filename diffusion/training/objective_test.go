@@ -26,6 +26,18 @@ func onPath(steps int, objective string) Config {
 	return cfg
 }
 
+func TestTimeName(t *testing.T) {
+	for _, c := range []struct {
+		objective string
+		time      float64
+		want      string
+	}{{"eps", 999, "timestep 999"}, {"eps", 0, "timestep 0"}, {"velocity", float64(float32(0.3)), "time 0.3"}} {
+		if got := onPath(1, c.objective).timeName(c.time); got != c.want {
+			t.Errorf("%s: %q, want %q", c.objective, got, c.want)
+		}
+	}
+}
+
 // What does not go together is refused with the reason, and what to give.
 func TestObjectivesThatAreRefused(t *testing.T) {
 	for _, c := range []struct {
