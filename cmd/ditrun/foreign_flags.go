@@ -19,12 +19,13 @@ type foreignFlag struct {
 
 // The programs whose flags are known.
 const (
-	ofDiT       = "DiT" // facebookresearch/DiT: train.py, sample.py, sample_ddp.py
-	ofFastDiT   = "fast-DiT"
-	ofSiT       = "SiT"
-	ofDiffusers = "diffusers"
-	ofTorchrun  = "torchrun"
-	ofOthers    = "another program"
+	ofDiT          = "DiT" // facebookresearch/DiT: train.py, sample.py, sample_ddp.py
+	ofFastDiT      = "fast-DiT"
+	ofSiT          = "SiT"
+	ofLightningDiT = "LightningDiT"
+	ofDiffusers    = "diffusers"
+	ofTorchrun     = "torchrun"
+	ofOthers       = "another program"
 )
 
 // foreignFlags has no flag that our command has under the same name: docs/from-dit.md lists those too.
@@ -41,7 +42,8 @@ var foreignFlags = []foreignFlag{
 	{ofSiT, "train", "path-type", "path", "in small letters"},
 	{ofSiT, "train", "prediction", "objective", ""},
 	{ofSiT, "train", "train-eps", "", "the margins are those that SiT has without it"},
-	{ofDiffusers, "train", "prediction-type", "objective", "epsilon is eps, sample is data; velocity is on a path"},
+	{ofDiffusers, "train", "prediction-type", "objective",
+		"epsilon is eps; sample has no counterpart on DiT's steps: data and velocity are on a path"},
 	{ofDiffusers, "train", "weighting-scheme", "time-sampling", "logit-normal"},
 	{ofDiffusers, "train", "logit-mean", "time-sampling", "logit-normal:MEAN,STD"},
 	{ofDiffusers, "train", "logit-std", "time-sampling", "logit-normal:MEAN,STD"},
@@ -100,6 +102,14 @@ var foreignFlags = []foreignFlag{
 	{ofDiffusers, "sample", "num-inference-steps", "num-sampling-steps", ""},
 	{ofDiffusers, "sample", "pretrained-model-name-or-path", "ckpt", ""},
 	{ofDiffusers, "sample", "output-dir", "out", ""},
+	{ofSiT, "sample", "diffusion-form", "", "an SDE has the form sigma, of REPA linear; Go programs can choose"},
+	{ofSiT, "sample", "last-step", "", "an SDE ends with the step Mean; Go programs can choose another"},
+	{ofSiT, "sample", "last-step-size", "", "an SDE ends with a step of 0.04; Go programs can choose another"},
+	{ofSiT, "sample", "atol", "", "dopri5 has 1e-6, as SiT has; Go programs can choose another"},
+	{ofSiT, "sample", "rtol", "", "dopri5 has 1e-3, as SiT has; Go programs can choose another"},
+	{ofLightningDiT, "sample", "timestep-shift", "", "the weights have the shift that train --time-shift gave them"},
+	{ofLightningDiT, "sample", "cfg-interval-start", "guidance-interval", "LO,HI in one, as 0.1,1"},
+	{ofLightningDiT, "train", "timestep-shift", "time-shift", ""},
 	{ofSiT, "sample", "sampling-method", "solver", "euler, heun, dopri5, ..., of an SDE sde-euler or sde-heun"},
 	{ofOthers, "sample", "checkpoint", "ckpt", ""},
 	{ofOthers, "sample", "weights", "ckpt", ""},
