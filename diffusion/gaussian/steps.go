@@ -1,7 +1,6 @@
 package gaussian
 
 import (
-	"fmt"
 	"math"
 
 	"github.com/ditrun/ditrun/diffusion"
@@ -9,33 +8,7 @@ import (
 	"github.com/ditrun/ditrun/torch"
 )
 
-// A Sampler is the name of a solver of this process.
-type Sampler string
-
-// The samplers.
-const (
-	SamplerDDPM Sampler = "ddpm"
-	SamplerDDIM Sampler = "ddim" // with eta = 0
-)
-
-// ParseSampler reads "ddpm" or "ddim".
-func ParseSampler(name string) (Sampler, error) {
-	switch v := Sampler(name); v {
-	case SamplerDDPM, SamplerDDIM:
-		return v, nil
-	}
-	return "", fmt.Errorf("sampler %q: want ddpm or ddim", name)
-}
-
-// Solver returns the solver of the process d, with its tables in s.
-func (v Sampler) Solver(s *torch.Scope, d *schedule.Schedule) diffusion.Solver {
-	if v == SamplerDDIM {
-		return NewDDIM(s, d, 0)
-	}
-	return NewDDPM(s, d)
-}
-
-// solver is what both have in common. Step k goes from x at step t = T-1-k of the process to step t-1.
+// solver is what DDPM and DDIM have in common. Step k goes from x at step t = T-1-k of the process to step t-1.
 type solver struct {
 	process
 	first *torch.Tensor // Int64 [1], T-1
@@ -106,7 +79,7 @@ const (
 	numDDIM
 )
 
-// DDIM is the sampler of Song et al. 2021: eta = 0 adds no noise, eta = 1 as much as DDPM. The learned variance is not
+// DDIM is the solver of Song et al. 2021: eta = 0 adds no noise, eta = 1 as much as DDPM. The learned variance is not
 // used.
 type DDIM struct {
 	solver

@@ -197,7 +197,7 @@ func TestKey(t *testing.T) {
 	for name, change := range map[string]func(*Request){
 		"labels": func(r *Request) { r.Labels = []int{2, 1} }, "more": func(r *Request) { r.Labels = []int{1, 2, 2} },
 		"scale": func(r *Request) { r.CFGScale = 2 }, "channels": func(r *Request) { r.Guided = dit.GuideAll },
-		"steps": func(r *Request) { r.Steps = "4" }, "sampler": func(r *Request) { r.Solver = "ddim" },
+		"steps": func(r *Request) { r.Steps = "4" }, "solver": func(r *Request) { r.Solver = "ddim" },
 		"seed": func(r *Request) { r.Seed = 2 },
 		"rng":  func(r *Request) { r.RNG = "torch" }, "batch": func(r *Request) { r.BatchSize = 1 },
 		"first": func(r *Request) { r.First = 2 },

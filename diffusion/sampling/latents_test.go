@@ -103,7 +103,7 @@ func TestSamplesEqualOriginal(t *testing.T) {
 			// The original draws for both halves of the guided batch; the second is not used.
 			n.noise = append(n.noise, s.Narrow(g.Tensor(s, fmt.Sprintf("%d.noise", k+1)), 0, 0, 2))
 		}
-		for _, c := range []struct{ name, sampler, key string }{{"ancestral", "ddpm", "respacing"},
+		for _, c := range []struct{ name, solver, key string }{{"ancestral", "ddpm", "respacing"},
 			{"ddim", "ddim", "ddim"}} {
 			var spec string
 			g.Config(c.key, &spec)
@@ -111,12 +111,9 @@ func TestSamplesEqualOriginal(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			sampler, err := gaussian.ParseSampler(c.sampler)
-			if err != nil {
-				return err
-			}
+			v := (&plan{respaced: process, ddim: c.solver == ddim}).solver(s)
 			k := 0
-			checked := checkedSolver{sampler.Solver(s, process), func(s *torch.Scope, x *torch.Tensor) {
+			checked := checkedSolver{v, func(s *torch.Scope, x *torch.Tensor) {
 				k++
 				// The original in float32 is up to 1.2e-5 from itself in float64: errors of one step pass
 				// through the model into the next, and guidance takes them fourfold.
@@ -125,7 +122,7 @@ func TestSamplesEqualOriginal(t *testing.T) {
 					t.Errorf("%s: relative error %.2g after step %d", c.name, e, k)
 				}
 			}}
-			r := Request{Labels: []int{2, 7}, CFGScale: scale, Steps: spec, Solver: c.sampler}
+			r := Request{Labels: []int{2, 7}, CFGScale: scale, Steps: spec, Solver: c.solver}
 			x := drawnBy(t, s, m, r, checked, n)
 			if k != 8 {
 				t.Errorf("%s: %d steps, want 8", c.name, k)

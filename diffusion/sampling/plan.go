@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	ddpm     = string(gaussian.SamplerDDPM)
-	ddim     = string(gaussian.SamplerDDIM)
+	ddpm     = "ddpm"
+	ddim     = "ddim"
 	sdeEuler = "sde-euler"
 	dopri5   = "dopri5" // which chooses its steps as it goes
 
@@ -130,7 +130,7 @@ func (r *Request) validateNames() error {
 // A plan is the solver of a request without its tables.
 type plan struct {
 	respaced *schedule.Schedule // DiT's process in as many steps, for its own solvers; nil for those of package solver
-	sampler  gaussian.Sampler
+	ddim     bool               // of these, else ddpm
 	other    *solver.Plan
 	starts   []float64 // the time that counts for the guidance of each step; none for dopri5
 }
@@ -169,8 +169,8 @@ func (r *Request) planOf(p dit.Process) (*plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		if sampler, err := gaussian.ParseSampler(r.Solver); err == nil {
-			v := &plan{respaced: own, sampler: sampler}
+		if r.Solver == ddpm || r.Solver == ddim {
+			v := &plan{respaced: own, ddim: r.Solver == ddim}
 			for _, step := range own.TimestepMap {
 				v.starts = append(v.starts, float64(step))
 			}
@@ -221,10 +221,13 @@ func prediction(p dit.Process) schedule.Prediction {
 
 // solver returns the solver with its tables in s.
 func (v *plan) solver(s *torch.Scope) diffusion.Solver {
-	if v.respaced != nil {
-		return v.sampler.Solver(s, v.respaced)
+	switch {
+	case v.respaced == nil:
+		return v.other.Solver(s)
+	case v.ddim:
+		return gaussian.NewDDIM(s, v.respaced, 0)
 	}
-	return v.other.Solver(s)
+	return gaussian.NewDDPM(s, v.respaced)
 }
 
 // numSteps is what Progress counts: dopri5, which does not know its steps, makes one of a batch.

@@ -13,11 +13,11 @@ import (
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
-// samplers are the names that ParseSampler reads.
-var samplers = []string{"ddpm", "ddim"}
+// ownSolvers are those of package gaussian.
+var ownSolvers = []string{"ddpm", "ddim"}
 
-// Under bfloat16 every block draws under every condition, with and without guidance, by every sampler. What the
-// samplers compute with stays Float32, in each step.
+// Under bfloat16 every block draws under every condition, with and without guidance, by each of DiT's own
+// solvers. What these compute with stays Float32, in each step.
 func TestLatentsUnderBFloat16(t *testing.T) {
 	for _, block := range dit.BlockKinds() {
 		for _, condition := range dit.ConditionKinds() {
@@ -25,21 +25,21 @@ func TestLatentsUnderBFloat16(t *testing.T) {
 				m := conditioned(t, s, block, condition)
 				s = s.NoGrad()
 				narrow := m.As(s, torch.BFloat16)
-				for _, sampler := range samplers {
+				for _, name := range ownSolvers {
 					for _, scale := range []float64{1, 3} {
 						r := requestOf(s, m.Config())
-						if r.Solver = sampler; condition != dit.OnNothing {
+						if r.Solver = name; condition != dit.OnNothing {
 							r.CFGScale = scale
 						}
 						want, got := latentsOf(t, s, m, r), latentsOf(t, s, narrow, r)
 						e := torchtest.Relative(s, got, want)
-						t.Logf("%s, %s, %s, scale %v: %.1e of the largest latent", block, condition, sampler, scale, e)
+						t.Logf("%s, %s, %s, scale %v: %.1e of the largest latent", block, condition, name, scale, e)
 						// bfloat16 is off by up to 2^-9 of a number, and guidance multiplies the difference of two
 						// passes. Found: 2.4e-3 without guidance, 5.9e-3 at 3, on one processor; others round
 						// products otherwise, as oneDNN has kernels for AVX512-BF16, for AMX and for neither.
 						if limit := 2 * scale / 256; got.DType() != torch.Float32 || !(e > 1e-5) || !(e < limit) {
 							t.Errorf("%s, %s, %s, scale %v: %v, relative error %.2g, want at most %.2g", block,
-								condition, sampler, scale, got, e, limit)
+								condition, name, scale, got, e, limit)
 						}
 						checkTypes(t, s, narrow, r)
 					}
@@ -65,7 +65,7 @@ func (w watchedSolver) Step(s *torch.Scope, model diffusion.Denoiser, x diffusio
 	}, x, noise, k)
 }
 
-// checkTypes draws with m and looks at what the sampler and the model give each other.
+// checkTypes draws with m and looks at what the solver and the model give each other.
 func checkTypes(t *testing.T, s *torch.Scope, m *dit.DiT, r Request) {
 	t.Helper()
 	d, err := newDrawing(m, r)

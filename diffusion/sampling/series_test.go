@@ -38,21 +38,21 @@ func drawnHow(t *testing.T, s *torch.Scope, m *dit.DiT, r Request, h how) (batch
 	return batches
 }
 
-// everyDesign calls f with a request for each block, condition, sampler and scale.
+// everyDesign calls f with a request for each block, condition, solver and scale.
 func everyDesign(t *testing.T, f func(s *torch.Scope, name string, m *dit.DiT, r Request)) {
 	for _, block := range dit.BlockKinds() {
 		for _, condition := range dit.ConditionKinds() {
 			torchtest.Run(t, func(s *torch.Scope) error {
 				m := conditioned(t, s, block, condition)
 				s = s.NoGrad()
-				for _, sampler := range samplers {
+				for _, name := range ownSolvers {
 					for _, scale := range []float64{1, 3} {
 						r := requestOf(s, m.Config())
-						r.Steps, r.Solver = "5", sampler
+						r.Steps, r.Solver = "5", name
 						if condition != dit.OnNothing {
 							r.CFGScale = scale
 						}
-						f(s, fmt.Sprintf("%s, %s, %s, scale %v", block, condition, sampler, r.CFGScale), m, r)
+						f(s, fmt.Sprintf("%s, %s, %s, scale %v", block, condition, name, r.CFGScale), m, r)
 					}
 				}
 				return nil
