@@ -141,15 +141,6 @@ func (v *Linear) Random() bool {
 // from one generator, as they do, has to know.
 func (v *Linear) Draws(k int) bool { return v.calls[k].draws }
 
-// Times returns the time that the network is told in each step.
-func (v *Linear) Times() []float64 {
-	out := make([]float64, len(v.calls))
-	for k, c := range v.calls {
-		out[k] = c.t
-	}
-	return out
-}
-
 // Starts returns for each step, which is one call, the time at which the whole step of the method begins: REPA looks
 // there whether a call is guided.
 func (v *Linear) Starts() []float64 {

@@ -329,8 +329,8 @@ func TestSample(t *testing.T) {
 			}
 			near(t, s, name, x, draw(t, s, v, always(toy), z, nil), 0)
 		}
-		if told := v.Times(); len(told) != 20 || told[0] != 0 || math.Abs(told[19]-0.96) > 1e-15 {
-			t.Errorf("times %v", told)
+		if starts := v.Starts(); len(starts) != 20 || starts[0] != 0 || math.Abs(starts[19]-0.96) > 1e-15 {
+			t.Errorf("starts %v", starts)
 		}
 		return nil
 	})
