@@ -50,7 +50,7 @@ cp bench/gpu/{run,road}.sh bench/gpu/quick.txt .ci/gotest.awk $pack/
 mkdir -p $pack/bench/speed
 cp bench/speed/*.py $pack/bench/speed/ # it finds ditrun as in the tree
 
-XZ_OPT=-2 tar -C build -cJf $pack.tar.xz gpu-check
+XZ_OPT='-6 -T0' tar -C build -cJf $pack.tar.xz gpu-check
 size=$(du -m $pack.tar.xz | cut -f1)
 if [ "$size" -gt $limit ]; then
 	echo "gpu-check: error: $pack.tar.xz is $size MB, want at most $limit; the largest files:" >&2
