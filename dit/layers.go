@@ -86,7 +86,7 @@ func NewMLP(s *torch.Scope, cfg Config) MLP {
 
 // Forward maps x [N, T, D] to [N, T, D].
 func (m *MLP) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	return m.FC2.Forward(s, s.GELU(m.FC1.Forward(s, x)))
+	return m.FC2.Forward(s, m.FC1.GELU(s, x))
 }
 
 // Cost is that of t tokens. What GELU takes is kept too.

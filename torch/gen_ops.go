@@ -67,6 +67,8 @@ package torch
 // #cgo nocallback dt_matmul
 // #cgo noescape dt_linear
 // #cgo nocallback dt_linear
+// #cgo noescape dt_linear_gelu
+// #cgo nocallback dt_linear_gelu
 // #cgo noescape dt_conv2d
 // #cgo nocallback dt_conv2d
 // #cgo noescape dt_softmax
@@ -569,6 +571,20 @@ func (s *Scope) Linear(x *Tensor, w *Tensor, b *Tensor) *Tensor {
 	runtime.KeepAlive(b)
 	if s.rec != nil {
 		s.note("Linear", []*Tensor{result}, x, w, b)
+	}
+	return result
+}
+
+// LinearGELU returns GELU(x w^T + b), in the tanh approximation. x is [..., in], w [out, in], b [out].
+func (s *Scope) LinearGELU(x *Tensor, w *Tensor, b *Tensor) *Tensor {
+	var out C.dt_out
+	check("LinearGELU", C.dt_linear_gelu(s.cmode(), x.handle("LinearGELU"), w.handle("LinearGELU"), b.handle("LinearGELU"), &out), x, w, b)
+	result := s.wrap(&out)
+	runtime.KeepAlive(x)
+	runtime.KeepAlive(w)
+	runtime.KeepAlive(b)
+	if s.rec != nil {
+		s.note("LinearGELU", []*Tensor{result}, x, w, b)
 	}
 	return result
 }

@@ -249,6 +249,8 @@ static __typeof__(&dt_matmul) p_dt_matmul;
 dt_error *dt_matmul(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out) { return p_dt_matmul(m, a, b, out); }
 static __typeof__(&dt_linear) p_dt_linear;
 dt_error *dt_linear(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, dt_out *out) { return p_dt_linear(m, x, w, b, out); }
+static __typeof__(&dt_linear_gelu) p_dt_linear_gelu;
+dt_error *dt_linear_gelu(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, dt_out *out) { return p_dt_linear_gelu(m, x, w, b, out); }
 static __typeof__(&dt_conv2d) p_dt_conv2d;
 dt_error *dt_conv2d(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, int64_t stride, int64_t padding, dt_out *out) { return p_dt_conv2d(m, x, w, b, stride, padding, out); }
 static __typeof__(&dt_softmax) p_dt_softmax;
@@ -478,6 +480,7 @@ static const struct {
     {"dt_is_finite", (void **)&p_dt_is_finite},
     {"dt_matmul", (void **)&p_dt_matmul},
     {"dt_linear", (void **)&p_dt_linear},
+    {"dt_linear_gelu", (void **)&p_dt_linear_gelu},
     {"dt_conv2d", (void **)&p_dt_conv2d},
     {"dt_softmax", (void **)&p_dt_softmax},
     {"dt_layer_norm", (void **)&p_dt_layer_norm},

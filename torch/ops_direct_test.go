@@ -295,6 +295,11 @@ func fusedEqualsComposition(t *testing.T, n, tokens, d int) {
 			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
 				return s.Add(in[0], s.Mul(s.Unsqueeze(in[1], 1), in[2]))
 			}},
+		{"LinearGELU", [][]int{{n, tokens, 8}, {d, 8}, {d}},
+			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor { return s.LinearGELU(in[0], in[1], in[2]) },
+			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
+				return s.GELU(s.Linear(in[0], in[1], in[2]))
+			}},
 	} {
 		t.Run(fmt.Sprintf("%s %d %d %d", c.name, n, tokens, d), func(t *testing.T) {
 			torchtest.Run(t, func(s *torch.Scope) error {

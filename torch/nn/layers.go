@@ -56,6 +56,11 @@ func (l *Linear) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Linear(x, cast(s, l.Weight, x), cast(s, l.Bias, x))
 }
 
+// GELU is GELU, in the tanh approximation, of what Forward returns. The layer has a bias.
+func (l *Linear) GELU(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.LinearGELU(x, cast(s, l.Weight, x), cast(s, l.Bias, x))
+}
+
 // Conv2d is a square convolution. Weight is [out, in, k, k], Bias [out].
 type Conv2d struct {
 	Weight          *torch.Tensor `dit:"weight,product"`

@@ -159,6 +159,9 @@ at::Tensor ada_layer_norm(const at::Tensor &x, const at::Tensor &shift, const at
                           double eps);
 at::Tensor gated_add(const at::Tensor &x, const at::Tensor &gate, const at::Tensor &y);
 
+// GELU(x w^T + b) with the tanh, defined in linear.cpp.
+at::Tensor linear_gelu(const at::Tensor &x, const at::Tensor &w, const at::Tensor &b);
+
 // at::Tensor::uniform_ by all threads, defined in uniform.cpp.
 void uniform_(const at::Tensor &dst, double lo, double hi, const at::Generator &gen);
 

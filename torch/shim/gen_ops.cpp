@@ -253,6 +253,15 @@ dt_error *dt_linear(dt_mode m, dt_tensor x_, dt_tensor w_, dt_tensor b_, dt_out 
   });
 }
 
+dt_error *dt_linear_gelu(dt_mode m, dt_tensor x_, dt_tensor w_, dt_tensor b_, dt_out *out) {
+  return guard(m, [&] {
+    const at::Tensor &x = tensor(x_);
+    const at::Tensor &w = tensor(w_);
+    const at::Tensor &b = tensor(b_);
+    put(out, linear_gelu(x, w, b));
+  });
+}
+
 dt_error *dt_conv2d(dt_mode m, dt_tensor x_, dt_tensor w_, dt_tensor b_, int64_t stride_, int64_t padding_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &x = tensor(x_);
