@@ -81,6 +81,13 @@ func (a *CrossAttend) Forward(s *torch.Scope, x, tokens, mask *torch.Tensor) *to
 	return a.Proj.Forward(s, s.Reshape(s.Transpose(y, 1, 2), n, t, d))
 }
 
+func attend(s *torch.Scope, q, k, v, mask *torch.Tensor) *torch.Tensor {
+	if mask == nil {
+		return s.ScaledDotProductAttention(q, k, v)
+	}
+	return s.MaskedAttention(q, k, v, mask)
+}
+
 // Cost is that of t tokens that look at context others, which all blocks share. It is zero for a layer that is not
 // there.
 func (a *CrossAttend) Cost(t, context float64) nn.Cost {

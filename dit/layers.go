@@ -47,11 +47,7 @@ func NewAttention(s *torch.Scope, cfg Config) Attention {
 // Forward maps x [N, T, D] to [N, T, D]. Tokens look at those that mask (Bool [N, 1, 1, T], nil for all)
 // is true for.
 func (a *Attention) Forward(s *torch.Scope, x, mask *torch.Tensor) *torch.Tensor {
-	n, t, d := x.Dim(0), x.Dim(1), x.Dim(2)
-	qkv := s.Reshape(a.QKV.Forward(s, x), n, t, 3, a.NumHeads, d/a.NumHeads)
-	h := s.Unbind(s.Permute(qkv, 2, 0, 3, 1, 4), 3, 0) // three of [N, H, T, D/H]
-	y := attend(s, h[0], h[1], h[2], mask)
-	return a.Proj.Forward(s, s.Reshape(s.Transpose(y, 1, 2), n, t, d))
+	return a.Proj.Forward(s, s.PackedAttention(a.QKV.Forward(s, x), a.NumHeads, mask))
 }
 
 // Cost is that of t tokens.
@@ -63,13 +59,6 @@ func (a *Attention) Cost(t float64) nn.Cost {
 func (a *Attention) Init(s *torch.Scope, gen *torch.Generator) {
 	nn.XavierUniform(s, gen, a.QKV.Weight)
 	nn.XavierUniform(s, gen, a.Proj.Weight)
-}
-
-func attend(s *torch.Scope, q, k, v, mask *torch.Tensor) *torch.Tensor {
-	if mask == nil {
-		return s.ScaledDotProductAttention(q, k, v)
-	}
-	return s.MaskedAttention(q, k, v, mask)
 }
 
 // MLP is the feed-forward part: Linear, GELU (tanh form), Linear.

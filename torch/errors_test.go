@@ -48,6 +48,8 @@ func TestOperationErrors(t *testing.T) {
 			func(s *torch.Scope) { s.AdaLayerNorm(ones(s, 2, 3), ones(s, 2, 3), ones(s, 2, 3), 1e-6) }},
 		{"GatedAdd", torch.ErrShape, []string{"[N, T, D]", "[2 4 3]"},
 			func(s *torch.Scope) { s.GatedAdd(ones(s, 2, 4, 3), ones(s, 3), ones(s, 2, 4, 3)) }},
+		{"PackedAttention", torch.ErrShape, []string{"[N, T, 3 heads d] for 2 heads", "[1 4 9]"},
+			func(s *torch.Scope) { s.PackedAttention(ones(s, 1, 4, 9), 2, nil) }},
 		{"Reshape", torch.ErrShape, []string{"[2 3]"}, func(s *torch.Scope) { s.Reshape(ones(s, 2, 3), 4, 2) }},
 		{"Chunk", nil, []string{"[2 3]"}, func(s *torch.Scope) { s.Chunk(ones(s, 2, 3), 5, 1) }},
 		{"Chunk", nil, []string{"[2 3]"}, func(s *torch.Scope) { s.Chunk(ones(s, 2, 3), 0, 1) }},

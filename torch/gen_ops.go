@@ -85,6 +85,8 @@ package torch
 // #cgo nocallback dt_scaled_dot_product_attention
 // #cgo noescape dt_masked_attention
 // #cgo nocallback dt_masked_attention
+// #cgo noescape dt_packed_attention
+// #cgo nocallback dt_packed_attention
 // #cgo noescape dt_upsample_nearest2x
 // #cgo nocallback dt_upsample_nearest2x
 // #cgo noescape dt_pad
@@ -698,6 +700,21 @@ func (s *Scope) MaskedAttention(q *Tensor, k *Tensor, v *Tensor, mask *Tensor) *
 	runtime.KeepAlive(mask)
 	if s.rec != nil {
 		s.note("MaskedAttention", []*Tensor{result}, q, k, v, mask)
+	}
+	return result
+}
+
+// PackedAttention is ScaledDotProductAttention of a token to all others: qkv [N, T, 3 heads d] has the queries, keys and
+// values of each token side by side, those of a head together. The result is [N, T, heads d]. mask is that of
+// MaskedAttention, nil for none.
+func (s *Scope) PackedAttention(qkv *Tensor, heads int, mask *Tensor) *Tensor {
+	var out C.dt_out
+	check("PackedAttention", C.dt_packed_attention(s.cmode(), qkv.handle("PackedAttention"), C.int64_t(heads), mask.handleOrNil("PackedAttention"), &out), qkv, mask)
+	result := s.wrap(&out)
+	runtime.KeepAlive(qkv)
+	runtime.KeepAlive(mask)
+	if s.rec != nil {
+		s.note("PackedAttention", []*Tensor{result}, qkv, heads, mask)
 	}
 	return result
 }

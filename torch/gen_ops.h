@@ -41,6 +41,7 @@ DT_API dt_error *dt_group_norm_silu(dt_mode m, dt_tensor x, int64_t groups, dt_t
 DT_API dt_error *dt_embedding(dt_mode m, dt_tensor weight, dt_tensor ids, dt_out *out);
 DT_API dt_error *dt_scaled_dot_product_attention(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v, dt_out *out);
 DT_API dt_error *dt_masked_attention(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v, dt_tensor mask, dt_out *out);
+DT_API dt_error *dt_packed_attention(dt_mode m, dt_tensor qkv, int64_t heads, dt_tensor mask, dt_out *out);
 DT_API dt_error *dt_upsample_nearest2x(dt_mode m, dt_tensor x, dt_out *out);
 DT_API dt_error *dt_pad(dt_mode m, dt_tensor x, const int64_t *pads, int32_t n_pads, dt_out *out);
 DT_API dt_error *dt_mse_loss(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out);

@@ -267,6 +267,8 @@ static __typeof__(&dt_scaled_dot_product_attention) p_dt_scaled_dot_product_atte
 dt_error *dt_scaled_dot_product_attention(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v, dt_out *out) { return p_dt_scaled_dot_product_attention(m, q, k, v, out); }
 static __typeof__(&dt_masked_attention) p_dt_masked_attention;
 dt_error *dt_masked_attention(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v, dt_tensor mask, dt_out *out) { return p_dt_masked_attention(m, q, k, v, mask, out); }
+static __typeof__(&dt_packed_attention) p_dt_packed_attention;
+dt_error *dt_packed_attention(dt_mode m, dt_tensor qkv, int64_t heads, dt_tensor mask, dt_out *out) { return p_dt_packed_attention(m, qkv, heads, mask, out); }
 static __typeof__(&dt_upsample_nearest2x) p_dt_upsample_nearest2x;
 dt_error *dt_upsample_nearest2x(dt_mode m, dt_tensor x, dt_out *out) { return p_dt_upsample_nearest2x(m, x, out); }
 static __typeof__(&dt_pad) p_dt_pad;
@@ -489,6 +491,7 @@ static const struct {
     {"dt_embedding", (void **)&p_dt_embedding},
     {"dt_scaled_dot_product_attention", (void **)&p_dt_scaled_dot_product_attention},
     {"dt_masked_attention", (void **)&p_dt_masked_attention},
+    {"dt_packed_attention", (void **)&p_dt_packed_attention},
     {"dt_upsample_nearest2x", (void **)&p_dt_upsample_nearest2x},
     {"dt_pad", (void **)&p_dt_pad},
     {"dt_mse_loss", (void **)&p_dt_mse_loss},

@@ -88,6 +88,39 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 			}
 		}
 	},
+	"PackedAttention": func(t *testing.T, s *torch.Scope) {
+		const n, heads, d = 2, 3, 8
+		for _, tokens := range []int{1, 7, 16} {
+			qkv, w := torchtest.Normal(s, 1, n, tokens, 3*heads*d), torchtest.Normal(s, 2, n, tokens, heads*d)
+			some := s.Reshape(s.Lt(s.Arange(tokens, torch.Int64), torch.From(s, []int64{1, 5}, n, 1)), n, 1, 1, tokens)
+			for _, mask := range []*torch.Tensor{nil, some} {
+				run := func(f func(qkv *torch.Tensor) *torch.Tensor) (y, grad *torch.Tensor) {
+					leaf := s.Clone(qkv)
+					leaf.SetRequiresGrad(true)
+					y = f(leaf)
+					s.Backward(s.Sum(s.Mul(y, w)))
+					return y, s.Grad(leaf)
+				}
+				y, grad := run(func(qkv *torch.Tensor) *torch.Tensor { return s.PackedAttention(qkv, heads, mask) })
+				wantY, wantGrad := run(func(qkv *torch.Tensor) *torch.Tensor {
+					h := s.Unbind(s.Permute(s.Reshape(qkv, n, tokens, 3, heads, d), 2, 0, 3, 1, 4), 3, 0)
+					y := s.ScaledDotProductAttention(h[0], h[1], h[2])
+					if mask != nil {
+						y = s.MaskedAttention(h[0], h[1], h[2], mask)
+					}
+					return s.Reshape(s.Transpose(y, 1, 2), n, tokens, heads*d)
+				})
+				if !slices.Equal(y.Shape(), wantY.Shape()) {
+					t.Fatalf("shape %v, want %v", y.Shape(), wantY.Shape())
+				}
+				for _, e := range []float64{torchtest.Relative(s, y, wantY), torchtest.Relative(s, grad, wantGrad)} {
+					if !(e < 1e-6) {
+						t.Errorf("%d tokens, mask %v: %.2g off its composition", tokens, mask != nil, e)
+					}
+				}
+			}
+		}
+	},
 	"GELUErf": func(t *testing.T, s *torch.Scope) {
 		x := []float32{-30, -3, -1, -1e-4, 0, 0.5, 2, 9}
 		for i, y := range torch.Data[float32](s.GELUErf(torch.From(s, x, len(x)))) {

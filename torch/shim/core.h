@@ -108,6 +108,9 @@ using Copy = void (*)(const at::Tensor &to, const at::Tensor &from);
 void copy_bytes(const at::Tensor &to, const at::Tensor &from);
 std::array<at::Tensor, 2> host_pieces(int64_t nbytes, const at::Device &d);
 
+// Of operations of our own the profiler is told the name alone: RECORD_FUNCTION(name, kNoInputs).
+inline constexpr c10::ArrayRef<const c10::IValue> kNoInputs;
+
 // put wraps t in a new handle and fills in the metadata.
 void put(dt_out *out, at::Tensor t);
 void put(dt_out *out, dt_tensor_s h);
@@ -161,6 +164,12 @@ at::Tensor gated_add(const at::Tensor &x, const at::Tensor &gate, const at::Tens
 
 // GELU(x w^T + b) with the tanh, defined in linear.cpp.
 at::Tensor linear_gelu(const at::Tensor &x, const at::Tensor &w, const at::Tensor &b);
+
+// Attention among the tokens of qkv [N, T, 3 heads d], defined in attention.cpp.
+at::Tensor packed_attention(const at::Tensor &qkv, int64_t heads,
+                            const std::optional<at::Tensor> &mask);
+// The same without a mask, for gradients: that of qkv is packed by kernels, NULL for none.
+at::Tensor packed_attention_by(const dt_plugin *kernels, const at::Tensor &qkv, int64_t heads);
 
 // at::Tensor::uniform_ by all threads, defined in uniform.cpp.
 void uniform_(const at::Tensor &dst, double lo, double hi, const at::Generator &gen);

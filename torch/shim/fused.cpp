@@ -24,9 +24,6 @@ at::Tensor plain_gated_add(const at::Tensor &x, const at::Tensor &gate, const at
   return at::addcmul(x, gate.unsqueeze(1), y);
 }
 
-// The profiler is told the name alone.
-constexpr c10::ArrayRef<const c10::IValue> kNoInputs;
-
 bool fusible(const at::Tensor &t) { return t.is_cpu() && t.scalar_type() == at::kFloat; }
 
 // A [N, D] whose rows are dense; the six parts of a modulation are such views of one matrix.

@@ -341,6 +341,15 @@ dt_error *dt_masked_attention(dt_mode m, dt_tensor q_, dt_tensor k_, dt_tensor v
   });
 }
 
+dt_error *dt_packed_attention(dt_mode m, dt_tensor qkv_, int64_t heads_, dt_tensor mask_, dt_out *out) {
+  return guard(m, [&] {
+    const at::Tensor &qkv = tensor(qkv_);
+    int64_t heads = heads_;
+    std::optional<at::Tensor> mask = maybe(mask_);
+    put(out, packed_attention(qkv, heads, mask));
+  });
+}
+
 dt_error *dt_upsample_nearest2x(dt_mode m, dt_tensor x_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &x = tensor(x_);

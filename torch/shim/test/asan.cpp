@@ -433,6 +433,7 @@ void groups() {
 
 }  // namespace
 
+void attention();     // in attention.cpp
 void kernel_draws();  // in draws.cpp
 void kernels();       // in kernels.cpp
 void norms();         // in norms.cpp
@@ -458,6 +459,7 @@ int main() {
   }
   kernels();
   norms();
+  attention();
   kernel_draws();
   modes();
   streams();
