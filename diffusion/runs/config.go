@@ -54,22 +54,23 @@ func Autoencoder(dir string) (string, error) {
 }
 
 // Setting is the value that the configuration of the run in dir has under a key, "" where it has none.
-func Setting(dir, key string) (value string, err error) {
+func Setting(dir, key string) (string, error) {
+	settings, err := Settings(dir)
+	return settings[key], err
+}
+
+// Settings are the configuration of the run in dir, as text; none where there is no configuration.
+func Settings(dir string) (map[string]string, error) {
 	path := filepath.Join(dir, ConfigName)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return nil, nil
 	} else if err != nil {
-		return "", err
+		return nil, err
 	}
-	var config map[string]yaml.Node
-	if err = yaml.Unmarshal(text, &config); err == nil {
-		if node, ok := config[key]; ok {
-			err = node.Decode(&value)
-		}
+	var settings map[string]string
+	if err = yaml.Unmarshal(text, &settings); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	if err != nil {
-		return "", fmt.Errorf("read %s: %w", path, err)
-	}
-	return value, nil
+	return settings, nil
 }

@@ -71,6 +71,9 @@ type Run struct {
 	notes []string
 }
 
+// LogName is the log of a run, that [ReadLog] reads.
+const LogName = "log.jsonl"
+
 // ConfigName is the complete configuration in a run folder.
 const ConfigName = "config.yaml"
 
@@ -261,7 +264,7 @@ func (r *Run) Checkpoints() string { return filepath.Join(r.dir, CheckpointsName
 // Samples is the folder for previews.
 func (r *Run) Samples() string { return filepath.Join(r.dir, "samples") }
 
-func (r *Run) logPath() string { return filepath.Join(r.dir, "log.jsonl") }
+func (r *Run) logPath() string { return filepath.Join(r.dir, LogName) }
 
 // Past are the records of the steps before those that this process trains.
 func (r *Run) Past() []Step { return r.steps[:r.past] }
