@@ -28,6 +28,7 @@ func commands() []*cli.Command {
 		launchCommand(),
 		sampleCommand(),
 		modelsCommand(),
+		scalingCommand(),
 		benchCommand(),
 		convertCommand(),
 		inspectCommand(),

@@ -27,8 +27,8 @@ import (
 var layers = [][]string{
 	{"internal/album", "internal/disk", "internal/mmap", "internal/names", "internal/testtool", "internal/transfer"},
 	{"internal/saves", "torch/checkpoint/internal/pickle"},
-	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "data/picture/codec", "data/picture/sheet", "data/store",
-		"data/store/storetest", "data/filename", "data/classes", "data/idx", "dit/text/bpe", "torch/internal/native",
+	{"torch/checkpoint", "torch/philox", "diffusion/schedule", "diffusion/scaling", "data/picture/codec",
+		"data/picture/sheet", "data/store", "data/store/storetest", "data/filename", "data/classes", "data/idx", "dit/text/bpe", "torch/internal/native",
 		"torch/keeppages"},
 	{"data/labels", "torch/checkpoint/namemap", "torch/checkpoint/numpy"},
 	{"data/archive", "data/table"},
@@ -53,7 +53,8 @@ var layers = [][]string{
 var (
 	withoutC = []string{"internal/album", "internal/disk", "internal/mmap", "internal/names", "internal/saves",
 		"torch/checkpoint",
-		"torch/checkpoint/namemap", "torch/checkpoint/numpy", "torch/philox", "diffusion/schedule", "dit/text/bpe",
+		"torch/checkpoint/namemap", "torch/checkpoint/numpy", "torch/philox", "diffusion/schedule", "diffusion/scaling",
+		"dit/text/bpe",
 		"data/filename", "data/classes", "data/labels", "data/idx", "data/picture/sheet"}
 	withoutTorch = slices.Concat(withoutC, []string{"data", "data/interop", "data/picture", "data/picture/codec",
 		"data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/archive", "data/table",
