@@ -15,7 +15,7 @@ import (
 
 // types are NumPy's names of the element types that are read and written.
 var types = map[string]checkpoint.DType{"<f4": checkpoint.F32, "<f2": checkpoint.F16, "<i8": checkpoint.I64,
-	"<i4": checkpoint.I32, "|u1": checkpoint.U8}
+	"<i4": checkpoint.I32, "|u1": checkpoint.U8, "<f8": checkpoint.F64}
 
 const magic = "\x93NUMPY"
 
@@ -23,10 +23,31 @@ const magic = "\x93NUMPY"
 var headerForm = regexp.MustCompile(
 	`^\{'descr': '([^']*)', 'fortran_order': (True|False), 'shape': \(([0-9, ]*)\), \}\s*$`)
 
+// maxHeader is above any header of an array of numbers.
+const maxHeader = 1 << 16
+
 // ParseNPY returns the array in the bytes of a .npy file, in C order. Data is part of b.
 func ParseNPY(b []byte) (checkpoint.Tensor, error) {
-	fail := func(format string, args ...any) (checkpoint.Tensor, error) {
-		return checkpoint.Tensor{}, fmt.Errorf("npy: "+format, args...)
+	info, at, err := parseHeader(b)
+	if err != nil {
+		return checkpoint.Tensor{}, err
+	}
+	t := checkpoint.Tensor{Info: info, Data: b[at:]}
+	return t, checkSize(info, int64(len(t.Data)))
+}
+
+// checkSize is an error where an array is followed by another number of bytes than its header says.
+func checkSize(info checkpoint.Info, n int64) error {
+	if n != info.Size {
+		return fmt.Errorf("npy: %d bytes of data, want %d for %s %v", n, info.Size, info.DType, info.Shape)
+	}
+	return nil
+}
+
+// parseHeader reads the header of an array at the beginning of b, and says where its data begin.
+func parseHeader(b []byte) (info checkpoint.Info, at int, err error) {
+	fail := func(format string, args ...any) (checkpoint.Info, int, error) {
+		return checkpoint.Info{}, 0, fmt.Errorf("npy: "+format, args...)
 	}
 	if len(b) < 10 || string(b[:6]) != magic {
 		return fail("it does not begin as a NumPy array does")
@@ -45,9 +66,9 @@ func ParseNPY(b []byte) (checkpoint.Tensor, error) {
 	if m == nil {
 		return fail("header %.100q: want descr, fortran_order and shape", b[at:at+length])
 	}
-	t := checkpoint.Tensor{Info: checkpoint.Info{DType: types[string(m[1])]}, Data: b[at+length:]}
-	if t.DType == "" {
-		return fail("elements of type %q: want <f4, <f2, <i8, <i4 or |u1", m[1])
+	info.DType = types[string(m[1])]
+	if info.DType == "" {
+		return fail("elements of type %q: want <f4, <f2, <f8, <i8, <i4 or |u1", m[1])
 	}
 	if string(m[2]) == "True" {
 		return fail("Fortran order: want C order")
@@ -62,13 +83,10 @@ func ParseNPY(b []byte) (checkpoint.Tensor, error) {
 			return fail("shape (%s)", m[3])
 		}
 		n *= d
-		t.Shape = append(t.Shape, d)
+		info.Shape = append(info.Shape, d)
 	}
-	t.Size = n * int64(t.DType.Size())
-	if int64(len(t.Data)) != t.Size {
-		return fail("%d bytes of data, want %d for %s %v", len(t.Data), t.Size, t.DType, t.Shape)
-	}
-	return t, nil
+	info.Size = n * int64(info.DType.Size())
+	return info, at + length, nil
 }
 
 // EncodeNPY writes t, its name left out, as a .npy file.
