@@ -2,6 +2,7 @@
 # make demo        trains a VAE and a DiT on Fashion-MNIST and samples its ten classes
 # make demo-color  the same in colour: emoji, at 64 pixels
 # make test        everything a change must pass; make check is the part that runs no tests
+# make emulator    compiles the CUDA kernels for the tests that run them on the CPU; make test does
 # make kernels     compiles the CUDA kernels with nvcc, which is fetched where there is none; make test does in CI
 # make soak        the tests at full count, for hours, those that gpu-check packs on the CPU, and make fuzz
 # make fuzz        every fuzz target for FUZZ_SECONDS
@@ -9,7 +10,7 @@
 # make vuln        looks for known vulnerabilities of Go and of the modules that this program reaches
 # make gpu-check   packs the tests for a machine that has only libtorch and a GPU; runs them if this machine has one
 # make install     installs to PREFIX=/usr/local; make uninstall removes that
-.PHONY: build demo demo-color test check fmt shim-asan kernels soak fuzz bench vuln gpu-check install uninstall clean
+.PHONY: build demo demo-color test check fmt emulator shim-asan kernels soak fuzz bench vuln gpu-check install uninstall clean
 MAKEFLAGS += --no-print-directory
 PREFIX ?= /usr/local
 SOAK_TIMEOUT ?= 24h
@@ -55,7 +56,7 @@ loops = $(addprefix $(module)/,diffusion/training vae/encode)
 # the processor time: they run on one, side by side.
 on_all_cores = $(addprefix $(module)/,torch/nn dit vae)
 
-test: build check
+test: build check emulator
 	.ci/gotest race -race $(filter-out $(sequential),$(without_torch))
 	.ci/gotest race-files -race -run '$(race_files)' $(module)/torch/checkpoint
 	.ci/gotest sequential -gcflags=-d=checkptr $(sequential)
@@ -77,6 +78,11 @@ fmt:
 	gofmt -w $$(go list -f '{{.Dir}}' ./...)
 	third_party/clang-format.sh -i $$(find torch data bench -name 'gen_*' -prune \
 		-o -name '*.[ch]' -print -o -name '*.c[pu]*' -print)
+
+# The CUDA kernels for the CPU, which tests of operations and models compute with in place of a GPU's.
+emulator:
+	cmake -S . -B build
+	cmake --build build --target ditemulator
 
 # libtorch itself is not instrumented: containers that cross its border look damaged to the sanitizer.
 shim-asan:

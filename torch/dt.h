@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #define DT_API __attribute__((visibility("default")))
-#define DT_ABI 8
+#define DT_ABI 9
 
 typedef struct dt_tensor_s *dt_tensor;
 typedef struct dt_generator_s *dt_generator;
@@ -103,6 +103,14 @@ DT_API dt_error *dt_mode_within(dt_mode m, dt_mode *out_m);
 DT_API dt_error *dt_attention_choice(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v,
                                      int32_t *out_choice);
 DT_API dt_error *dt_synchronize(dt_device dev);
+/* Whether operations that PyTorch spells as several may be one pass, by kernels of libditcuda.so or
+ * loops of the CPU, as they do by default. Of the whole process; not to be changed during a call.
+ */
+DT_API void dt_set_fused(int32_t on);
+DT_API int32_t dt_fused(void);
+/* The oldest warning that was not taken yet, such as of a kernel that is wrong on some GPU; NULL
+ * where there is none. It is freed with free(). */
+DT_API char *dt_take_warning(void);
 /* libtorch's profiler, of this thread and of all kernels of a GPU. It is on until dt_profile_stop,
  * which is called on the same thread. Its text has a line for each kernel, or operation on the CPU:
  * calls, nanoseconds, name. It is freed with free(). */

@@ -18,9 +18,6 @@ const (
 
 func (s *Scope) ModeWithin() uint32 { return s.modeWithin() }
 
-// OpenPlugin makes the library at path libditcuda.so.
-func OpenPlugin(path string) error { return openPlugin(path) }
-
 // CaptureOnGPU captures as on a GPU, with the libditcuda.so of OpenPlugin.
 func (s *Scope) CaptureOnGPU(f func(s *Scope) []*Tensor) *Graph { return s.capture(f, true) }
 

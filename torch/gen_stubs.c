@@ -39,6 +39,12 @@ static __typeof__(&dt_attention_choice) p_dt_attention_choice;
 dt_error *dt_attention_choice(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v, int32_t *out_choice) { return p_dt_attention_choice(m, q, k, v, out_choice); }
 static __typeof__(&dt_synchronize) p_dt_synchronize;
 dt_error *dt_synchronize(dt_device dev) { return p_dt_synchronize(dev); }
+static __typeof__(&dt_set_fused) p_dt_set_fused;
+void dt_set_fused(int32_t on) { p_dt_set_fused(on); }
+static __typeof__(&dt_fused) p_dt_fused;
+int32_t dt_fused(void) { return p_dt_fused(); }
+static __typeof__(&dt_take_warning) p_dt_take_warning;
+char *dt_take_warning(void) { return p_dt_take_warning(); }
 static __typeof__(&dt_profile_start) p_dt_profile_start;
 dt_error *dt_profile_start(dt_device dev) { return p_dt_profile_start(dev); }
 static __typeof__(&dt_profile_stop) p_dt_profile_stop;
@@ -377,6 +383,9 @@ static const struct {
     {"dt_mode_within", (void **)&p_dt_mode_within},
     {"dt_attention_choice", (void **)&p_dt_attention_choice},
     {"dt_synchronize", (void **)&p_dt_synchronize},
+    {"dt_set_fused", (void **)&p_dt_set_fused},
+    {"dt_fused", (void **)&p_dt_fused},
+    {"dt_take_warning", (void **)&p_dt_take_warning},
     {"dt_profile_start", (void **)&p_dt_profile_start},
     {"dt_profile_stop", (void **)&p_dt_profile_stop},
     {"dt_free_many", (void **)&p_dt_free_many},

@@ -53,7 +53,7 @@ func load() error {
 	if library.cudaWhy != "" {
 		library.plugin = errors.New("CUDA is not usable: " + library.cudaWhy)
 	} else {
-		library.plugin = openPlugin(filepath.Join(filepath.Dir(path), pluginName))
+		library.plugin = OpenPlugin(filepath.Join(filepath.Dir(path), pluginName))
 	}
 	return nil
 }
@@ -61,8 +61,9 @@ func load() error {
 // pluginName is what `make build` puts beside the shim, where it could fetch CUDA's headers.
 const pluginName = "libditcuda.so"
 
-// openPlugin makes the library at path the one in use, or returns why it cannot be used; then none is.
-func openPlugin(path string) error {
+// OpenPlugin makes the library at path the one in use in place of the libditcuda.so beside the shim, or returns why it
+// cannot be used; then none is. It is for tests. [Available] must have succeeded.
+func OpenPlugin(path string) error {
 	cpath := C.CString(path)
 	defer C.free(unsafe.Pointer(cpath))
 	if why := C.GoString(C.dt_plugin_open(cpath)); why != "" {

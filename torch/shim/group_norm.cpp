@@ -1,7 +1,7 @@
 // GroupNorm and SiLU: libtorch's, or by kernels of our own, with gradients.
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "core.h"
+#include "fused.h"
 
 namespace dt {
 
@@ -11,10 +11,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr auto kNHWC = at::MemoryFormat::ChannelsLast;
-
-bool aligned(const at::Tensor &t) {
-  return reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0;
-}
 
 dt_norm_shape norm_of(const at::Tensor &x, int64_t groups, double eps, bool silu) {
   return {x.size(0),

@@ -11,7 +11,7 @@
 #include <atomic>
 #include <limits>
 
-#include "core.h"
+#include "fused.h"
 
 namespace dt {
 
@@ -49,6 +49,7 @@ void done(char *why) {
 
 const dt_plugin &in_use() {
   TORCH_CHECK(opened, "graphs need libditcuda.so: ", plugin_why);
+  TORCH_CHECK(functions.graph_begin, "the emulator has no graphs");
   return functions;
 }
 
@@ -60,6 +61,7 @@ const dt_plugin &in_use() {
 namespace {
 
 void check_kernels(const at::Device &d) {
+  if (functions.emulated && d.is_cpu()) return;
   TORCH_CHECK(d.is_cuda(), "kernels are for a GPU, not for ", d);
   TORCH_CHECK(opened, plugin_why);
   TORCH_CHECK(functions.normals, "it was built without nvcc");
@@ -74,6 +76,7 @@ std::array<std::atomic<Startable>, std::numeric_limits<c10::DeviceIndex>::max() 
 }  // namespace
 
 const dt_plugin *kernels(const at::Device &d) {
+  if (d.is_cpu()) return functions.emulated ? &functions : nullptr;
   if (!d.is_cuda() || !d.has_index()) return nullptr;
   auto &known = startable[static_cast<size_t>(d.index())];
   if (known == kUnknown) {
@@ -85,6 +88,11 @@ const dt_plugin *kernels(const at::Device &d) {
     }
   }
   return known == kYes ? &functions : nullptr;
+}
+
+void use_kernels(const dt_plugin &table) {
+  functions = table;
+  forget_proofs();
 }
 
 c10::Stream current_stream(const at::Device &d) {
@@ -119,7 +127,9 @@ const char *dt_plugin_open(const char *path) {
     dt::plugin_why = e.what();
   }
   dt::opened = dt::plugin_why.empty();
+  if (!dt::opened) dt::functions = {};
   for (auto &known : dt::startable) known = dt::kUnknown;
+  dt::forget_proofs();
   return dt::plugin_why.c_str();
 }
 

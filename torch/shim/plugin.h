@@ -7,7 +7,7 @@
 #include "kernels/block.h"
 
 /* To be raised with every change to this file. */
-#define DT_PLUGIN_VERSION 6
+#define DT_PLUGIN_VERSION 7
 
 /* GroupNorm of x [n, pixels, channels] with weights [channels], and then SiLU if silu is set. */
 typedef struct {
@@ -22,6 +22,7 @@ typedef struct {
  * or the number of an error of CUDA. */
 typedef struct {
   const char *libtorch; /* the version it was compiled for */
+  int32_t emulated;     /* 1: its kernels are for the CPU, in place of a GPU; for tests */
 
   /* What this thread starts on dev from graph_begin to graph_end becomes the graph: nothing of it
    * is computed, and its tensors lie in memory of the graph's own. In between, the current stream

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <random>
 #include <stdexcept>
@@ -55,6 +56,7 @@ struct Fiber {
   unsigned lane_mask;
 };
 
+std::mutex running;  // held by run: of all that follows there is one
 uint64_t order_number = 0;
 std::vector<std::unique_ptr<Fiber>> fibers;  // kept, as their stacks are
 Fiber *current;
@@ -193,6 +195,7 @@ void run(dim3 grid, dim3 block, const std::function<void()> &kernel) {
   if (threads < 1 || threads > 1024 || block.z > 64 || grid.x < 1 || grid.x > INT32_MAX ||
       grid.y < 1 || grid.y > UINT16_MAX || grid.z < 1 || grid.z > UINT16_MAX)
     throw std::logic_error("no GPU takes this number of blocks or threads");
+  std::lock_guard<std::mutex> lock(running);
   while (fibers.size() < threads) fibers.push_back(std::make_unique<Fiber>());
   gridDim = grid;
   blockDim = block;

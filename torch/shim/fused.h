@@ -1,0 +1,63 @@
+// What operations share that compute in one pass what PyTorch spells as several, by kernels of
+// libditcuda.so or by loops of the CPU. Each has a plain composition beside it.
+#pragma once
+
+#include <functional>
+
+#include "core.h"
+
+namespace dt {
+
+// fused reports whether they may; else they are their compositions (dt_set_fused).
+bool fused();
+
+// A Kernel is what some functions of libditcuda.so compute together, forward and backward. Before
+// it is used on a device for the first time it proves itself there, on random numbers. Where it
+// fails, a warning says so (dt_take_warning), and it is not used on that device.
+class Kernel {
+ public:
+  // A Proof computes with the table on d, and throws where that is wrong.
+  using Proof = void (*)(const dt_plugin &table, const at::Device &d);
+
+  Kernel(const char *name, Proof prove);
+  Kernel(const Kernel &) = delete;
+
+  // on returns the table to compute with on d, NULL where the composition is to be taken: without
+  // kernels for d, where they failed, and in a capture that no proof came before.
+  const dt_plugin *on(const at::Device &d);
+
+ private:
+  friend void forget_proofs();
+  enum State : int8_t { kUnknown, kRight, kWrong };
+
+  const char *name_;
+  const Proof prove_;
+  Kernel *const next_;  // of all there are
+  std::array<std::atomic<State>, std::numeric_limits<c10::DeviceIndex>::max() + 2> states_{};
+};
+
+// Of all kernels on all devices, since the table is another one.
+void forget_proofs();
+
+// use_kernels makes the table the one in use. Tests give one whose kernels are emulated.
+void use_kernels(const dt_plugin &table);
+
+// What an operation makes of its inputs.
+using Tensors = std::vector<at::Tensor>;
+using Computation = std::function<Tensors(const Tensors &inputs)>;
+
+// expect_same throws where a result of the kernel, or a gradient of an input, is not that of the
+// composition, computed in float64. limit is relative to the larger of the value and the root mean
+// square of all; 0 is 1e-5 for a result in float32, 1e-2 for bfloat16, 2e-3 for float16.
+void expect_same(const Tensors &inputs, const Computation &kernel, const Computation &composition,
+                 double limit = 0);
+
+// random returns normals for a proof: the same in each call, and no generator in use moves on.
+at::Tensor random(at::IntArrayRef shape, at::ScalarType type, const at::Device &d, uint64_t seed);
+
+// Kernels take memory that begins at a multiple of so many bytes.
+inline bool aligned(const at::Tensor &t, uintptr_t bytes = 16) {
+  return reinterpret_cast<uintptr_t>(t.const_data_ptr()) % bytes == 0;
+}
+
+}  // namespace dt
