@@ -23,7 +23,7 @@ func Fused() bool { return Available() == nil && C.dt_fused() != 0 }
 // first time it computes on random numbers, and where it does not give what libtorch gives, it is not used there: a
 // warning names kernel, GPU and difference. Call it after the first step.
 func TakeWarnings() (texts []string) {
-	if Available() != nil {
+	if Library() == "" { // nothing was computed yet
 		return nil
 	}
 	for {

@@ -112,6 +112,40 @@ func TestKernelsForSomeGPUs(t *testing.T) {
 	}
 }
 
+// A kernel that fails where it is tried first is not used, and a warning says so once.
+func TestWarningOfAKernel(t *testing.T) {
+	library, _ := standIn(t, "-DBROKEN")
+	if err := torch.OpenPlugin(library); err != nil {
+		t.Fatal(err)
+	}
+	add := func() (sum float32) {
+		torchtest.Run(t, func(s *torch.Scope) error {
+			x := s.Ones(torch.Float32, 1, 2, 4)
+			sum = float32(s.Sum(s.GatedAdd(x, s.Ones(torch.Float32, 1, 4), x)).Item())
+			return nil
+		})
+		return sum
+	}
+	torch.SetFused(false)
+	add()
+	if texts := torch.TakeWarnings(); len(texts) != 0 || torch.Fused() {
+		t.Errorf("without fused operations: %q", texts)
+	}
+	torch.SetFused(true)
+	for range 2 {
+		if sum := add(); sum != 16 {
+			t.Errorf("the sum is %v, want 16", sum)
+		}
+	}
+	want := "kernel gated_add is wrong on cpu: CUDA error 700 "
+	if texts := torch.TakeWarnings(); len(texts) != 1 || !strings.HasPrefix(texts[0], want) || !torch.Fused() {
+		t.Errorf("warnings %q, want one that begins with %q", texts, want)
+	}
+	if texts := torch.TakeWarnings(); texts != nil {
+		t.Errorf("again: %q", texts)
+	}
+}
+
 // What was dropped is freed only when the capture has ended: not where its own scope closes.
 func TestCaptureOnGPUReclaimsNothing(t *testing.T) {
 	library, log := standIn(t)

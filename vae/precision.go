@@ -21,7 +21,7 @@ func channelsLast(s *torch.Scope, dtype torch.DType) bool {
 		return false
 	}
 	_, noKernels := torch.PluginStatus(s.Device())
-	return noKernels == nil
+	return noKernels == nil && torch.Fused()
 }
 
 func (m *AutoencoderKL) as(s *torch.Scope, dtype torch.DType, channelsLast bool) *AutoencoderKL {

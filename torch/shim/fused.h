@@ -23,8 +23,12 @@ class Kernel {
   Kernel(const Kernel &) = delete;
 
   // on returns the table to compute with on d, NULL where the composition is to be taken: without
-  // kernels for d, where they failed, and in a capture that no proof came before.
+  // kernels for d, where they failed, and in a capture that no proof came before. A backward pass
+  // does not ask, it has the table of its forward pass: on a GPU another thread computes it, which
+  // would wait here for the proof that waits for it.
   const dt_plugin *on(const at::Device &d);
+  // The same also where operations may not be fused: for kernels that no composition is beside.
+  const dt_plugin *proven(const at::Device &d);
 
  private:
   friend void forget_proofs();

@@ -101,10 +101,34 @@ at::Tensor norm_groups_by(const dt_plugin &kernels, const at::Tensor &x, int64_t
   return GroupNorm::apply(x, weight, bias, &kernels, groups, eps, silu);
 }
 
+namespace {
+
+// At two numbers of channels of the autoencoder.
+void prove_group_norm(const dt_plugin &table, const at::Device &d) {
+  for (int64_t channels : {128, 512})
+    for (auto type : {at::kFloat, at::kBFloat16})
+      for (bool silu : {true, false}) {
+        const auto x = random({2, channels, 5, 3}, type, d, 1).contiguous(kNHWC);
+        expect_same(
+            {x, random({channels}, at::kFloat, d, 2), random({channels}, at::kFloat, d, 3)},
+            [&](const Tensors &in) {
+              return Tensors{norm_groups_by(table, in[0], 32, in[1], in[2], 1e-6, silu)};
+            },
+            [&](const Tensors &in) {
+              return Tensors{composition(in[0], 32, in[1], in[2], 1e-6, silu)};
+            });
+      }
+}
+
+Kernel group_norm_kernel("group_norm", prove_group_norm);
+
+}  // namespace
+
 at::Tensor norm_groups(const at::Tensor &x, int64_t groups, const std::optional<at::Tensor> &weight,
                        const std::optional<at::Tensor> &bias, double eps, bool silu) {
-  if (const dt_plugin *k = kernels(x.device()); k && weight && bias)
-    return norm_groups_by(*k, x, groups, *weight, *bias, eps, silu);
+  if (weight && bias)
+    if (const dt_plugin *table = group_norm_kernel.on(x.device()))
+      return norm_groups_by(*table, x, groups, *weight, *bias, eps, silu);
   return composition(x, groups, weight, bias, eps, silu);
 }
 

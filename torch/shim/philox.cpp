@@ -2,7 +2,7 @@
 // on the host.
 #include <ATen/Parallel.h>
 
-#include "core.h"
+#include "fused.h"
 #include "kernels/philox.h"
 
 namespace {
@@ -100,6 +100,24 @@ at::Tensor uniforms_by(const dt_plugin &kernels, uint64_t seed, uint32_t tag,
   return t;
 }
 
+namespace {
+
+void prove_draws(const dt_plugin &table, const at::Device &d) {
+  const auto step = at::full({1}, 7, at::kLong), indices = at::arange(100, at::kLong);
+  const auto on = [&](const at::Tensor &t) { return t.to(d); };
+  const auto uniforms = uniforms_by(table, 5, 6, on(step), on(indices)).to(at::kCPU);
+  TORCH_CHECK(uniforms.equal(uniforms_on_host(5, 6, step, indices)), "other uniform numbers");
+  const std::vector<int64_t> shape{100, 13};
+  const auto normals = normals_by(table, 5, 6, on(step), on(indices), shape).to(at::kCPU);
+  const double off =
+      (normals - normals_on_host(5, 6, step, indices, shape)).abs().max().item<double>();
+  TORCH_CHECK(off <= 1e-5, "a normal number is off by ", off, ", 1e-5 is allowed");
+}
+
+Kernel draws_kernel("philox", prove_draws);
+
+}  // namespace
+
 }  // namespace dt
 
 extern "C" {
@@ -112,7 +130,7 @@ dt_error *dt_philox_normal(dt_mode m, uint64_t seed, uint32_t tag, dt_tensor ste
     check_draw(tag, step, indices);
     std::vector<int64_t> shape{indices.numel()};
     shape.insert(shape.end(), row_dims, row_dims + nrow_dims);
-    const dt_plugin *kernels = dt::kernels(indices.device());
+    const dt_plugin *kernels = dt::draws_kernel.proven(indices.device());
     dt::put(out, kernels ? dt::normals_by(*kernels, seed, tag, step, indices, shape)
                          : normals_on_host(seed, tag, step, indices, shape));
   });
@@ -123,7 +141,7 @@ dt_error *dt_philox_uniform(dt_mode m, uint64_t seed, uint32_t tag, dt_tensor st
   return dt::guard(m, [&] {
     const at::Tensor &step = step_->t, &indices = indices_->t;
     check_draw(tag, step, indices);
-    const dt_plugin *kernels = dt::kernels(indices.device());
+    const dt_plugin *kernels = dt::draws_kernel.proven(indices.device());
     dt::put(out, kernels ? dt::uniforms_by(*kernels, seed, tag, step, indices)
                          : uniforms_on_host(seed, tag, step, indices));
   });

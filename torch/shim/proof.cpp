@@ -15,7 +15,7 @@ std::atomic<bool> fused_on{true};
 
 Kernel *all_kernels = nullptr;  // linked before main begins, and then constant
 
-std::mutex proofs;  // held by one
+std::recursive_mutex proofs;  // held by one, which may need another
 std::mutex of_warnings;
 std::deque<std::string> warnings;
 
@@ -53,13 +53,15 @@ void forget_proofs() {
     for (auto &state : k->states_) state = Kernel::kUnknown;
 }
 
-const dt_plugin *Kernel::on(const at::Device &d) {
-  const dt_plugin *table = fused() ? kernels(d) : nullptr;
+const dt_plugin *Kernel::on(const at::Device &d) { return fused() ? proven(d) : nullptr; }
+
+const dt_plugin *Kernel::proven(const at::Device &d) {
+  const dt_plugin *table = kernels(d);
   if (!table) return nullptr;
   auto &state = states_[d.is_cpu() ? 0 : static_cast<size_t>(d.index()) + 1];
   if (state == kUnknown) {
     if (capturing) return nullptr;
-    std::lock_guard<std::mutex> lock(proofs);
+    std::lock_guard<std::recursive_mutex> lock(proofs);
     if (state == kUnknown) {
       std::string why;
       try {

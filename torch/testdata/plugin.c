@@ -1,6 +1,7 @@
 /* A stand-in for libditcuda.so, for tests without a GPU. It captures nothing: each call is a line
  * in the file LOG. Compiled with -DFAILS="graph_end", that function fails. -DNO_FILL leaves out
- * dt_plugin_fill, -DKERNELS adds one kernel; VERSION and LIBTORCH are what it says of itself. */
+ * dt_plugin_fill, -DKERNELS adds one kernel, -DBROKEN one for the CPU that fails; VERSION and
+ * LIBTORCH are what it says of itself. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,6 +70,13 @@ static int normals(float *out, int64_t n, int64_t row, uint64_t seed, uint32_t t
 }
 #endif
 
+#ifdef BROKEN
+static int gated_add(int32_t half, const dt_gated_add_args *a, void *stream) {
+  (void)half, (void)a, (void)stream;
+  return 700;
+}
+#endif
+
 dt_plugin_version_function dt_plugin_version;
 int32_t dt_plugin_version(void) { return VERSION; }
 
@@ -84,6 +92,10 @@ void dt_plugin_fill(dt_plugin *out) {
 #ifdef KERNELS
   out->check_kernels = check_kernels;
   out->normals = normals;
+#endif
+#ifdef BROKEN
+  out->emulated = 1;
+  out->gated_add = gated_add;
 #endif
 }
 #endif
