@@ -29,11 +29,16 @@ func newBlock(s *torch.Scope, cfg Config) Layer {
 func (b *Block) Forward(s *torch.Scope, x *torch.Tensor, c Conditioning) *torch.Tensor {
 	m := s.Chunk(c.Modulation(s, &b.AdaLN), 6, 1) // six of [N, D]
 	shiftMSA, scaleMSA, gateMSA, shiftMLP, scaleMLP, gateMLP := m[0], m[1], m[2], m[3], m[4], m[5]
-	x = s.GatedAdd(x, gateMSA, b.Attn.Forward(s, b.Norm1.Modulate(s, x, shiftMSA, scaleMSA), nil))
-	if b.Text != nil {
+	x, h := b.Norm1.Branch(s, x, shiftMSA, scaleMSA)
+	h = b.Attn.Forward(s, h, nil)
+	if b.Text == nil {
+		x, h = b.Norm2.GatedBranch(s, x, gateMSA, h, shiftMLP, scaleMLP)
+	} else {
+		x = s.GatedAdd(x, gateMSA, h)
 		x = s.Add(x, b.Text.Forward(s, x, c.Tokens, c.Mask))
+		x, h = b.Norm2.Branch(s, x, shiftMLP, scaleMLP)
 	}
-	return s.GatedAdd(x, gateMLP, b.MLP.Forward(s, b.Norm2.Modulate(s, x, shiftMLP, scaleMLP)))
+	return s.GatedAdd(x, gateMLP, b.MLP.Forward(s, h))
 }
 
 // Cost is that of t tokens; the modulation is computed once a sample.

@@ -46,6 +46,14 @@ func TestOperationErrors(t *testing.T) {
 			func(s *torch.Scope) { s.Conv2d(ones(s, 1, 3, 4, 4), ones(s, 2, 4, 3, 3), nil, 1, 0) }},
 		{"AdaLayerNorm", torch.ErrShape, []string{"[N, T, D]", "[2 3]"},
 			func(s *torch.Scope) { s.AdaLayerNorm(ones(s, 2, 3), ones(s, 2, 3), ones(s, 2, 3), 1e-6) }},
+		{"ResidualAdaLayerNorm", torch.ErrShape, []string{"[N, T, D]", "[2 4 3]"}, func(s *torch.Scope) {
+			x := ones(s, 2, 4, 3)
+			s.ResidualAdaLayerNorm(x, ones(s, 3), x, ones(s, 2, 3), ones(s, 2, 3), 1e-6)
+		}},
+		{"ResidualAdaLayerNorm", nil, []string{"a gate needs y"}, func(s *torch.Scope) {
+			x := ones(s, 2, 4, 3)
+			s.ResidualAdaLayerNorm(x, ones(s, 2, 3), nil, ones(s, 2, 3), ones(s, 2, 3), 1e-6)
+		}},
 		{"GatedAdd", torch.ErrShape, []string{"[N, T, D]", "[2 4 3]"},
 			func(s *torch.Scope) { s.GatedAdd(ones(s, 2, 4, 3), ones(s, 3), ones(s, 2, 4, 3)) }},
 		{"PackedAttention", torch.ErrShape, []string{"[N, T, 3 heads d] for 2 heads", "[1 4 9]"},

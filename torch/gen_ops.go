@@ -95,6 +95,8 @@ package torch
 // #cgo nocallback dt_mse_loss
 // #cgo noescape dt_ada_layer_norm
 // #cgo nocallback dt_ada_layer_norm
+// #cgo noescape dt_residual_ada_layer_norm
+// #cgo nocallback dt_residual_ada_layer_norm
 // #cgo noescape dt_gated_add
 // #cgo nocallback dt_gated_add
 // #cgo noescape dt_reshape
@@ -758,7 +760,8 @@ func (s *Scope) MSELoss(a *Tensor, b *Tensor) *Tensor {
 }
 
 // AdaLayerNorm is LayerNorm(x) (1 + scale) + shift without affine weights (adaLN of the DiT paper).
-// x is [N, T, D]; shift and scale are [N, D] and act on every token.
+// x is [N, T, D]; shift and scale are [N, D] and act on every token. It computes in the type of x, and returns that of
+// shift.
 func (s *Scope) AdaLayerNorm(x *Tensor, shift *Tensor, scale *Tensor, eps float64) *Tensor {
 	var out C.dt_out
 	check("AdaLayerNorm", C.dt_ada_layer_norm(s.cmode(), x.handle("AdaLayerNorm"), shift.handle("AdaLayerNorm"), scale.handle("AdaLayerNorm"), C.double(eps), &out), x, shift, scale)
@@ -770,6 +773,24 @@ func (s *Scope) AdaLayerNorm(x *Tensor, shift *Tensor, scale *Tensor, eps float6
 		s.note("AdaLayerNorm", []*Tensor{result}, x, shift, scale, eps)
 	}
 	return result
+}
+
+// ResidualAdaLayerNorm begins a branch of a residual block: it returns sum = x + gate y, with which the branch before
+// ends, and AdaLayerNorm of it. Without gate and y the sum is x itself. To add to the sum that is returned, in place of
+// x, saves the backward pass an addition. x, y and sum are [N, T, D], gate, shift and scale [N, D].
+func (s *Scope) ResidualAdaLayerNorm(x *Tensor, gate *Tensor, y *Tensor, shift *Tensor, scale *Tensor, eps float64) []*Tensor {
+	out := make([]C.dt_out, max(2, 1))
+	check("ResidualAdaLayerNorm", C.dt_residual_ada_layer_norm(s.cmode(), x.handle("ResidualAdaLayerNorm"), gate.handleOrNil("ResidualAdaLayerNorm"), y.handleOrNil("ResidualAdaLayerNorm"), shift.handle("ResidualAdaLayerNorm"), scale.handle("ResidualAdaLayerNorm"), C.double(eps), &out[0]), x, gate, y, shift, scale)
+	results := s.wrapAll(out[:2])
+	runtime.KeepAlive(x)
+	runtime.KeepAlive(gate)
+	runtime.KeepAlive(y)
+	runtime.KeepAlive(shift)
+	runtime.KeepAlive(scale)
+	if s.rec != nil {
+		s.note("ResidualAdaLayerNorm", results, x, gate, y, shift, scale, eps)
+	}
+	return results
 }
 
 // GatedAdd returns x + gate y, the gated residual of adaLN-Zero. x and y are [N, T, D], gate [N, D].

@@ -46,6 +46,7 @@ DT_API dt_error *dt_upsample_nearest2x(dt_mode m, dt_tensor x, dt_out *out);
 DT_API dt_error *dt_pad(dt_mode m, dt_tensor x, const int64_t *pads, int32_t n_pads, dt_out *out);
 DT_API dt_error *dt_mse_loss(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out);
 DT_API dt_error *dt_ada_layer_norm(dt_mode m, dt_tensor x, dt_tensor shift, dt_tensor scale, double eps, dt_out *out);
+DT_API dt_error *dt_residual_ada_layer_norm(dt_mode m, dt_tensor x, dt_tensor gate, dt_tensor y, dt_tensor shift, dt_tensor scale, double eps, dt_out *out);
 DT_API dt_error *dt_gated_add(dt_mode m, dt_tensor x, dt_tensor gate, dt_tensor y, dt_out *out);
 DT_API dt_error *dt_reshape(dt_mode m, dt_tensor x, const int64_t *dims, int32_t n_dims, dt_out *out);
 DT_API dt_error *dt_permute(dt_mode m, dt_tensor x, const int64_t *dims, int32_t n_dims, dt_out *out);

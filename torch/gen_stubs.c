@@ -283,6 +283,8 @@ static __typeof__(&dt_mse_loss) p_dt_mse_loss;
 dt_error *dt_mse_loss(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out) { return p_dt_mse_loss(m, a, b, out); }
 static __typeof__(&dt_ada_layer_norm) p_dt_ada_layer_norm;
 dt_error *dt_ada_layer_norm(dt_mode m, dt_tensor x, dt_tensor shift, dt_tensor scale, double eps, dt_out *out) { return p_dt_ada_layer_norm(m, x, shift, scale, eps, out); }
+static __typeof__(&dt_residual_ada_layer_norm) p_dt_residual_ada_layer_norm;
+dt_error *dt_residual_ada_layer_norm(dt_mode m, dt_tensor x, dt_tensor gate, dt_tensor y, dt_tensor shift, dt_tensor scale, double eps, dt_out *out) { return p_dt_residual_ada_layer_norm(m, x, gate, y, shift, scale, eps, out); }
 static __typeof__(&dt_gated_add) p_dt_gated_add;
 dt_error *dt_gated_add(dt_mode m, dt_tensor x, dt_tensor gate, dt_tensor y, dt_out *out) { return p_dt_gated_add(m, x, gate, y, out); }
 static __typeof__(&dt_reshape) p_dt_reshape;
@@ -505,6 +507,7 @@ static const struct {
     {"dt_pad", (void **)&p_dt_pad},
     {"dt_mse_loss", (void **)&p_dt_mse_loss},
     {"dt_ada_layer_norm", (void **)&p_dt_ada_layer_norm},
+    {"dt_residual_ada_layer_norm", (void **)&p_dt_residual_ada_layer_norm},
     {"dt_gated_add", (void **)&p_dt_gated_add},
     {"dt_reshape", (void **)&p_dt_reshape},
     {"dt_permute", (void **)&p_dt_permute},

@@ -88,6 +88,27 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 			}
 		}
 	},
+	// That of the two operations of which it is one, forward and, below, backward.
+	"ResidualAdaLayerNorm": func(t *testing.T, s *torch.Scope) {
+		normal := func(seed uint64, row ...int) *torch.Tensor { return torchtest.Normal(s, seed, 2, row...) }
+		x, y, gate, shift, scale := normal(1, 5, 12), normal(2, 5, 12), normal(3, 12), normal(4, 12), normal(5, 12)
+		for _, dt := range []torch.DType{torch.Float32, torch.BFloat16} {
+			y, gate, shift, scale := s.To(y, dt), s.To(gate, dt), s.To(shift, dt), s.To(scale, dt)
+			both := s.ResidualAdaLayerNorm(x, gate, y, shift, scale, 1e-6)
+			sum := s.GatedAdd(x, gate, y)
+			alone := s.ResidualAdaLayerNorm(sum, nil, nil, shift, scale, 1e-6)
+			want := s.AdaLayerNorm(sum, shift, scale, 1e-6)
+			if both[0].DType() != torch.Float32 || want.DType() != dt ||
+				!(torchtest.Relative(s, both[0], sum) <= 1e-6) ||
+				!bytes.Equal(alone[0].Bytes(), sum.Bytes()) || !bytes.Equal(alone[1].Bytes(), want.Bytes()) {
+				t.Errorf("%v: %v, alone %v, want %v and %v", dt, both, alone, sum, want)
+			}
+			e := torchtest.Relative(s, s.To(both[1], torch.Float32), s.To(want, torch.Float32))
+			if both[1].DType() != dt || !(e <= 1e-6 || dt == torch.BFloat16 && e < 0.01) {
+				t.Errorf("%v: relative error %.2g", dt, e)
+			}
+		}
+	},
 	"PackedAttention": func(t *testing.T, s *torch.Scope) {
 		const n, heads, d = 2, 3, 8
 		for _, tokens := range []int{1, 7, 16} {
@@ -308,6 +329,12 @@ func TestFusedOpsEqualTheirComposition(t *testing.T) {
 	}
 }
 
+func plainAdaLayerNorm(s *torch.Scope, x, shift, scale *torch.Tensor) *torch.Tensor {
+	x = s.Subtract(x, s.MeanDims(x, true, -1))
+	x = s.Mul(x, s.PowScalar(s.AddScalar(s.MeanDims(s.Square(x), true, -1), 1e-6), -0.5))
+	return s.Add(s.Mul(x, s.AddScalar(s.Unsqueeze(scale, 1), 1)), s.Unsqueeze(shift, 1))
+}
+
 func fusedEqualsComposition(t *testing.T, n, tokens, d int) {
 	for _, c := range []struct {
 		name         string
@@ -319,9 +346,24 @@ func fusedEqualsComposition(t *testing.T, n, tokens, d int) {
 				return s.AdaLayerNorm(in[0], in[1], in[2], 1e-6)
 			},
 			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
-				x := s.Subtract(in[0], s.MeanDims(in[0], true, -1))
-				x = s.Mul(x, s.PowScalar(s.AddScalar(s.MeanDims(s.Square(x), true, -1), 1e-6), -0.5))
-				return s.Add(s.Mul(x, s.AddScalar(s.Unsqueeze(in[2], 1), 1)), s.Unsqueeze(in[1], 1))
+				return plainAdaLayerNorm(s, in[0], in[1], in[2])
+			}},
+		{"ResidualAdaLayerNorm", [][]int{{n, tokens, d}, {n, d}, {n, d}, {n, d}, {n, tokens, d}},
+			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
+				both := s.ResidualAdaLayerNorm(in[0], in[3], in[4], in[1], in[2], 1e-6)
+				return s.Add(s.Square(both[0]), both[1])
+			},
+			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
+				x := s.Add(in[0], s.Mul(s.Unsqueeze(in[3], 1), in[4]))
+				return s.Add(s.Square(x), plainAdaLayerNorm(s, x, in[1], in[2]))
+			}},
+		{"ResidualAdaLayerNorm without gate", [][]int{{n, tokens, d}, {n, d}, {n, d}},
+			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
+				both := s.ResidualAdaLayerNorm(in[0], nil, nil, in[1], in[2], 1e-6)
+				return s.Add(s.Square(both[0]), both[1])
+			},
+			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
+				return s.Add(s.Square(in[0]), plainAdaLayerNorm(s, in[0], in[1], in[2]))
 			}},
 		{"GatedAdd", [][]int{{n, tokens, d}, {n, d}, {n, tokens, d}},
 			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor { return s.GatedAdd(in[0], in[1], in[2]) },

@@ -34,10 +34,23 @@ func (noSource) Batches(context.Context, stream.Options) iter.Seq2[samples.Batch
 // goldenRunner makes a run with the settings and from the weights of a golden file.
 func goldenRunner(t *testing.T, s *torch.Scope, g *torchtest.Goldens, weights checkpoint.Source) *runner {
 	t.Helper()
+	r := goldenRunnerOf(t, s, g, "")
+	for _, params := range [][]nn.Param{nn.List(r.model), r.opt.EMA(s)} {
+		if err := nn.LoadParams(s, params, weights, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return r
+}
+
+// goldenRunnerOf makes a run with the settings of a golden file, a kind of block, and initial weights.
+func goldenRunnerOf(t *testing.T, s *torch.Scope, g *torchtest.Goldens, block dit.BlockKind) *runner {
+	t.Helper()
 	cfg := DefaultConfig
 	cfg.GlobalBatchSize = 4
 	cfg.Model.MLPRatio, cfg.Model.ClassDropoutProb = 4, 0.1
 	g.Config("model", &cfg.Model)
+	cfg.Model.Block = block
 	g.Config("lr", &cfg.LR)
 	g.Config("weight_decay", &cfg.WeightDecay)
 	g.Config("ema", &cfg.EMADecay)
@@ -47,11 +60,6 @@ func goldenRunner(t *testing.T, s *torch.Scope, g *torchtest.Goldens, weights ch
 		t.Fatal(err)
 	}
 	t.Cleanup(r.close)
-	for _, params := range [][]nn.Param{nn.List(r.model), r.opt.EMA(s)} {
-		if err := nn.LoadParams(s, params, weights, true); err != nil {
-			t.Fatal(err)
-		}
-	}
 	return r
 }
 

@@ -124,7 +124,22 @@ type AdaLayerNorm struct{ Eps float64 }
 // Modulate returns LayerNorm(x) (1 + scale) + shift for x [N, T, D], shift and scale [N, D]. It computes in the type of
 // x, and returns that of shift.
 func (n AdaLayerNorm) Modulate(s *torch.Scope, x, shift, scale *torch.Tensor) *torch.Tensor {
-	return s.To(s.AdaLayerNorm(x, cast(s, shift, x), cast(s, scale, x), n.Eps), shift.DType())
+	return s.AdaLayerNorm(x, shift, scale, n.Eps)
+}
+
+// Branch begins a branch of a residual block, which computes with h, that of [AdaLayerNorm.Modulate]. What the branch
+// gives is added to the x that is returned, which is x: so the backward pass of the norm adds its gradient to that of
+// the sum.
+func (n AdaLayerNorm) Branch(s *torch.Scope, x, shift, scale *torch.Tensor) (same, h *torch.Tensor) {
+	both := s.ResidualAdaLayerNorm(x, nil, nil, shift, scale, n.Eps)
+	return both[0], both[1]
+}
+
+// GatedBranch ends one branch, which gave y [N, T, D], and begins the next, in one pass: it is x + gate y, and Branch
+// of that.
+func (n AdaLayerNorm) GatedBranch(s *torch.Scope, x, gate, y, shift, scale *torch.Tensor) (sum, h *torch.Tensor) {
+	both := s.ResidualAdaLayerNorm(x, gate, y, shift, scale, n.Eps)
+	return both[0], both[1]
 }
 
 // Embedding is a table of vectors. Weight is [entries, D].

@@ -161,6 +161,11 @@ at::Tensor uniforms_by(const dt_plugin &kernels, uint64_t seed, uint32_t tag,
 at::Tensor ada_layer_norm(const at::Tensor &x, const at::Tensor &shift, const at::Tensor &scale,
                           double eps);
 at::Tensor gated_add(const at::Tensor &x, const at::Tensor &gate, const at::Tensor &y);
+std::vector<at::Tensor> residual_ada_layer_norm(const at::Tensor &x,
+                                                const std::optional<at::Tensor> &gate,
+                                                const std::optional<at::Tensor> &y,
+                                                const at::Tensor &shift, const at::Tensor &scale,
+                                                double eps);
 
 // GELU(x w^T + b) with the tanh, defined in linear.cpp.
 at::Tensor linear_gelu(const at::Tensor &x, const at::Tensor &w, const at::Tensor &b);

@@ -383,6 +383,18 @@ dt_error *dt_ada_layer_norm(dt_mode m, dt_tensor x_, dt_tensor shift_, dt_tensor
   });
 }
 
+dt_error *dt_residual_ada_layer_norm(dt_mode m, dt_tensor x_, dt_tensor gate_, dt_tensor y_, dt_tensor shift_, dt_tensor scale_, double eps_, dt_out *out) {
+  return guard(m, [&] {
+    const at::Tensor &x = tensor(x_);
+    std::optional<at::Tensor> gate = maybe(gate_);
+    std::optional<at::Tensor> y = maybe(y_);
+    const at::Tensor &shift = tensor(shift_);
+    const at::Tensor &scale = tensor(scale_);
+    double eps = eps_;
+    put_many(out, 2, residual_ada_layer_norm(x, gate, y, shift, scale, eps));
+  });
+}
+
 dt_error *dt_gated_add(dt_mode m, dt_tensor x_, dt_tensor gate_, dt_tensor y_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &x = tensor(x_);

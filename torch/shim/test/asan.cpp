@@ -433,12 +433,13 @@ void groups() {
 
 }  // namespace
 
-void attention();     // in attention.cpp
-void kernel_draws();  // in draws.cpp
-void kernels();       // in kernels.cpp
-void norms();         // in norms.cpp
-void modes();         // in modes.cpp
-void streams();       // in streams.cpp
+void attention();         // in attention.cpp
+void kernel_draws();      // in draws.cpp
+void kernels();           // in kernels.cpp
+void norms();             // in norms.cpp
+void fused_operations();  // in fused.cpp
+void modes();             // in modes.cpp
+void streams();           // in streams.cpp
 
 int main() {
   CHECK(dt_abi_version() == DT_ABI);
@@ -459,6 +460,7 @@ int main() {
   }
   kernels();
   norms();
+  fused_operations();
   attention();
   kernel_draws();
   modes();
