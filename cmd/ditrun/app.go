@@ -15,6 +15,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
 	"github.com/ditrun/ditrun/internal/names"
+	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/dist"
 )
 
@@ -177,6 +178,9 @@ func newCommand(s spec) *cli.Command {
 				}
 			}
 			err = e.carryOut(s.run)
+			for _, text := range torch.TakeWarnings() {
+				e.warn("%s", text)
+			}
 			if s.resultInFiles {
 				if err := lost(e.stdout); err != nil {
 					e.warn("%v: what was printed is lost, the result is not", err)
@@ -218,6 +222,7 @@ type env struct {
 
 	device  string // as given: auto, cpu, cuda, cuda:N
 	threads int    // 0: as many as there are cores
+	noFused bool   // see [torch.SetFused]
 	json    bool
 	quiet   bool
 

@@ -196,7 +196,7 @@ func TestCompletion(t *testing.T) {
 	defer func(saved []string) { os.Args = saved }(os.Args)
 	for args, want := range map[string]string{
 		"ditrun":                "version\ncompletion\nhelp\n",
-		"ditrun doctor --no":    "--no-test\n",
+		"ditrun doctor --no":    "--no-test\n--no-fused\n",
 		"ditrun doctor --dev":   "--device\n",
 		"ditrun --device x --q": "--quiet\n",
 	} {

@@ -390,6 +390,9 @@ func (b *benchRun) process(work string, rounds, steps int, more ...string) (r be
 	args := []string{"bench", work, "--json", "--quiet", "--device", j.Device.String(),
 		"--threads", fmt.Sprint(b.threads), "--rounds", fmt.Sprint(rounds), "--steps", fmt.Sprint(steps),
 		"--batch-size", fmt.Sprint(j.Batch), "--precision", string(j.Precision), "--model", o.model, "--vae", o.vae}
+	if b.noFused {
+		args = append(args, "--no-fused")
+	}
 	if o.ckpt != "" {
 		args = append(args, "--ckpt", o.ckpt)
 	} else {

@@ -12,7 +12,7 @@ import (
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
-// openDevice opens libtorch, sets the number of threads and returns the device
+// openDevice opens libtorch, sets the number of threads and whether operations are fused, and returns the device
 // that --device names. It is called once, before the first use of a tensor.
 func (e *env) openDevice() (torch.Device, error) {
 	if err := torch.Available(); err != nil {
@@ -21,6 +21,7 @@ func (e *env) openDevice() (torch.Device, error) {
 	if e.threads > 0 {
 		torch.SetNumThreads(e.threads)
 	}
+	torch.SetFused(!e.noFused)
 	dev, err := torch.ParseDevice(e.device)
 	if err != nil {
 		return dev, withHint(err, "`ditrun doctor` shows the devices; --device cpu works everywhere")

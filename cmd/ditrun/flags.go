@@ -19,6 +19,8 @@ func globalFlags() []cli.Flag {
 			Usage: "compute on `DEVICE`: auto, cpu, cuda or cuda:N"},
 		&cli.IntFlag{Name: "threads", DefaultText: "one per core",
 			Usage: "use `N` threads on the CPU"},
+		&cli.BoolFlag{Name: "no-fused", DisableDefaultText: true,
+			Usage: "compute with libtorch's operations alone"},
 		&cli.BoolFlag{Name: "json", DisableDefaultText: true,
 			Usage: "write the result as one JSON object"},
 		&cli.BoolFlag{Name: "quiet", DisableDefaultText: true,
@@ -33,7 +35,7 @@ var deviceName = regexp.MustCompile(`^(auto|cpu|cuda|cuda:\d+)$`)
 // whether the device exists is found when it is opened. Defaults is that of [spec], nil for none.
 func newEnv(c *cli.Context, defaults func() string) (*env, error) {
 	// What was set before the subcommand counts unless it was set after it.
-	for _, name := range []string{"device", "threads", "json", "quiet"} {
+	for _, name := range []string{"device", "threads", "no-fused", "json", "quiet"} {
 		for _, outer := range c.Lineage() {
 			if slices.Contains(outer.LocalFlagNames(), name) {
 				if err := c.Set(name, fmt.Sprint(outer.Value(name))); err != nil {
@@ -62,6 +64,7 @@ func newEnv(c *cli.Context, defaults func() string) (*env, error) {
 		stderr:  c.App.ErrWriter,
 		device:  c.String("device"),
 		threads: c.Int("threads"),
+		noFused: c.Bool("no-fused"),
 		json:    c.Bool("json"),
 		quiet:   c.Bool("quiet"),
 		free:    freeOf(c.Context),

@@ -177,6 +177,8 @@ Global options:
                     cuda or cuda:N (default: auto)
   --threads N       use N threads on the CPU
                     (default: one per core)
+  --no-fused        compute with libtorch's
+                    operations alone
   --json            write the result as one JSON
                     object
   --quiet           write only results, warnings

@@ -106,6 +106,9 @@ func (e *env) commandToLaunch() ([]string, error) {
 // globalArgs returns the global flags as another ditrun takes them.
 func (e *env) globalArgs() []string {
 	args := []string{"--device", e.device, "--threads", fmt.Sprint(e.threads)}
+	if e.noFused {
+		args = append(args, "--no-fused")
+	}
 	if e.json {
 		args = append(args, "--json")
 	}

@@ -186,8 +186,8 @@ var trainGroups = []group{
 }
 
 // notOfTheRun are flags that may change when a run is continued.
-var notOfTheRun = []string{"resume", "max-steps", "epochs", "device", "threads", "results-dir", "run-dir", "data",
-	"vae", "metrics-addr", "log-every", "ckpt-every", "sample-every",
+var notOfTheRun = []string{"resume", "max-steps", "epochs", "device", "threads", "no-fused", "results-dir", "run-dir",
+	"data", "vae", "metrics-addr", "log-every", "ckpt-every", "sample-every",
 	"labels", "num-workers", "data-on-device", "keep-last", "keep-every", "gradient-accumulation-steps",
 	"recompute-activations", "on-bad-step",
 	"orientation", "on-error"}

@@ -24,6 +24,7 @@ const (
 type stepGraph struct {
 	wanted  bool
 	warm    bool         // a step was made as it is
+	told    bool         // warnings of the first step were passed on
 	trusted bool         // the graph was compared with the step
 	graph   *torch.Graph // nil until it is made
 }
@@ -98,6 +99,17 @@ func (r *runner) withoutGraph(why error) {
 	r.stepGraph.wanted = false
 	r.opt.ZeroGrad() // of what came to nothing
 	r.warn("steps run without a CUDA graph, and slower: %v", why)
+}
+
+// tellWarnings passes on what the device has to say of the first steps, which use each kernel for the first time.
+func (r *runner) tellWarnings() {
+	if r.stepGraph.told {
+		return
+	}
+	for _, text := range torch.TakeWarnings() {
+		r.warn("%s", text)
+	}
+	r.stepGraph.told = r.stepGraph.warm
 }
 
 // captureStep makes the graph. It changes nothing of the state, also where it returns an error.

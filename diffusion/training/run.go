@@ -294,6 +294,7 @@ func (r *runner) train(ctx context.Context, s *torch.Scope) error {
 					}
 				}
 				x0, err := r.makeStep(s, b.Micro, b.Position.Batch)
+				r.tellWarnings()
 				if err == nil {
 					r.checks.observe(s, r, x0)
 				}
