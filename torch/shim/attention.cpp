@@ -6,7 +6,7 @@
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "core.h"
+#include "cpu.h"
 
 namespace dt {
 
@@ -152,6 +152,7 @@ at::Tensor packed_attention(const at::Tensor &qkv, int64_t heads,
   TORCH_CHECK(qkv.dim() == 3 && heads > 0 && qkv.size(2) % (3 * heads) == 0,
               "packed_attention: want qkv [N, T, 3 heads d] for ", heads, " heads, got shape ",
               qkv.sizes());
+  if (!mask && cpu::fusible(qkv)) return cpu::packed_attention(qkv, heads);
   const bool gradients = c10::GradMode::is_enabled() && qkv.requires_grad();
   if (mask || !gradients) return composition(qkv, heads, mask);  // which copies nothing forward
   return packed_attention_by(kernels(qkv.device()), qkv, heads);

@@ -167,7 +167,8 @@ std::vector<at::Tensor> residual_ada_layer_norm(const at::Tensor &x,
                                                 const at::Tensor &shift, const at::Tensor &scale,
                                                 double eps);
 
-// GELU(x w^T + b) with the tanh, defined in linear.cpp.
+// x w^T + b, and GELU of it with the tanh, defined in linear.cpp.
+at::Tensor linear(const at::Tensor &x, const at::Tensor &w, const std::optional<at::Tensor> &b);
 at::Tensor linear_gelu(const at::Tensor &x, const at::Tensor &w, const at::Tensor &b);
 
 // Attention among the tokens of qkv [N, T, 3 heads d], defined in attention.cpp.

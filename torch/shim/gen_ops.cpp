@@ -249,7 +249,7 @@ dt_error *dt_linear(dt_mode m, dt_tensor x_, dt_tensor w_, dt_tensor b_, dt_out 
     const at::Tensor &x = tensor(x_);
     const at::Tensor &w = tensor(w_);
     std::optional<at::Tensor> b = maybe(b_);
-    put(out, at::linear(x, w, b));
+    put(out, dt::linear(x, w, b));
   });
 }
 
