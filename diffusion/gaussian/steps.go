@@ -69,68 +69,40 @@ func (v *DDPM) Step(s *torch.Scope, model diffusion.Denoiser, x diffusion.State,
 	return diffusion.State{s.Add(p.mean, s.Mul(deviation, noise))}
 }
 
-// The coefficients of a step of DDIM, see [DDIM].
+// The coefficients of a step of DDIM.
 const (
 	ddimX0 = iota
 	ddimEps
-	ddimNoise
-	reverseX0
-	reverseEps
-	numDDIM
 )
 
-// DDIM is the solver of Song et al. 2021: eta = 0 adds no noise, eta = 1 as much as DDPM. The learned variance is not
-// used.
+// DDIM is the solver of Song et al. 2021 without noise, with the roundings of the original. The learned variance is not
+// used. Package solver has it too, from coefficients in float64, also with noise and back from data to noise.
 type DDIM struct {
 	solver
-	random bool
-	table  *torch.Tensor // [numDDIM, T]
+	table *torch.Tensor // [2, T]
 }
 
 // NewDDIM has its tables in s. Its numbers are computed in float32, as in the original.
-func NewDDIM(s *torch.Scope, d *schedule.Schedule, eta float64) *DDIM {
-	var rows [numDDIM][]float64
-	for t := range d.Len() {
-		abar, prev := float32(d.AlphasCumprod[t]), float32(d.AlphasCumprodPrev[t])
-		next := float32(d.AlphasCumprodNext[t])
-		sigma := float32(eta) * sqrt32((1-prev)/(1-abar)) * sqrt32(1-abar/prev)
-		for row, v := range [numDDIM]float32{
-			ddimX0: sqrt32(prev), ddimEps: sqrt32(1 - prev - sigma*sigma), ddimNoise: sigma,
-			reverseX0: sqrt32(next), reverseEps: sqrt32(1 - next),
-		} {
-			rows[row] = append(rows[row], float64(v))
-		}
+func NewDDIM(s *torch.Scope, d *schedule.Schedule) *DDIM {
+	var rows [2][]float64
+	for _, abar := range d.AlphasCumprodPrev {
+		rows[ddimX0] = append(rows[ddimX0], sqrt32(float32(abar)))
+		rows[ddimEps] = append(rows[ddimEps], sqrt32(1-float32(abar)))
 	}
-	rows[ddimNoise][0] = 0 // at t = 0 the original adds none
-	return &DDIM{newSolver(s, d), eta != 0, table(s, rows[:]...)}
+	return &DDIM{newSolver(s, d), table(s, rows[:]...)}
 }
 
-func sqrt32(x float32) float32 { return float32(math.Sqrt(float64(x))) }
+// sqrt32 is a root that is rounded to float32.
+func sqrt32(x float32) float64 { return float64(float32(math.Sqrt(float64(x)))) }
 
-// Random says whether eta is not 0.
-func (v *DDIM) Random() bool { return v.random }
+// Random reports false.
+func (v *DDIM) Random() bool { return false }
 
 // Step is [diffusion.Solver]'s.
-func (v *DDIM) Step(s *torch.Scope, model diffusion.Denoiser, x diffusion.State, noise, k *torch.Tensor,
-) diffusion.State {
+func (v *DDIM) Step(s *torch.Scope, model diffusion.Denoiser, x diffusion.State, _, k *torch.Tensor) diffusion.State {
 	t := v.at(s, k)
 	c := lookUp(s, v.table, t)
-	y := v.move(s, model, x.X(), t, c.row(s, ddimX0), c.row(s, ddimEps))
-	if v.random {
-		y = s.Add(y, s.Mul(c.row(s, ddimNoise), noise))
-	}
-	return diffusion.State{y}
-}
-
-// Reverse runs the deterministic step the other way, from x at steps t (Int64 [N]) of the process to step t+1: it
-// encodes data as noise.
-func (v *DDIM) Reverse(s *torch.Scope, model diffusion.Denoiser, x, t *torch.Tensor) *torch.Tensor {
-	c := lookUp(s, v.table, t)
-	return v.move(s, model, x, t, c.row(s, reverseX0), c.row(s, reverseEps))
-}
-
-// move goes from x at step t to ofX0 x_0 + ofEps eps.
-func (v *DDIM) move(s *torch.Scope, model diffusion.Denoiser, x, t, ofX0, ofEps *torch.Tensor) *torch.Tensor {
-	p, k := v.predict(s, model, x, t)
-	return s.Add(s.Mul(p.x0, ofX0), s.Mul(impliedNoise(s, x, p.x0, k), ofEps))
+	p, of := v.predict(s, model, x.X(), t)
+	return diffusion.State{s.Add(s.Mul(p.x0, c.row(s, ddimX0)),
+		s.Mul(impliedNoise(s, x.X(), p.x0, of), c.row(s, ddimEps)))}
 }

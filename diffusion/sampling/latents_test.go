@@ -310,7 +310,7 @@ func TestNoGuidanceIsTheModelItself(t *testing.T) {
 			return m.Forward(s, x, t, dit.Condition{Labels: y})
 		}
 		x := torchtest.Normal(s, 3, 2, 4, 8, 8)
-		ddim := gaussian.NewDDIM(s, process, 0)
+		ddim := gaussian.NewDDIM(s, process)
 		for k := range int64(6) {
 			x = ddim.Step(s, plain, ddim.Start(s, x), nil, torch.From(s, []int64{k, k}, 2)).X()
 		}

@@ -225,7 +225,7 @@ func (v *plan) solver(s *torch.Scope) diffusion.Solver {
 	case v.respaced == nil:
 		return v.other.Solver(s)
 	case v.ddim:
-		return gaussian.NewDDIM(s, v.respaced, 0)
+		return gaussian.NewDDIM(s, v.respaced)
 	}
 	return gaussian.NewDDPM(s, v.respaced)
 }

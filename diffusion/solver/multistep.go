@@ -48,7 +48,7 @@ func lambdaSteps(g schedule.Grid) []float64 {
 }
 
 // ddim is Song et al. 2021 with their eta, on any path: alpha_t x_0 + sqrt(sigma_t^2 - sigma^2) eps + sigma z, with
-// sigma = eta sigma_t sqrt(1 - (alpha_s sigma_t / (alpha_t sigma_s))^2). Towards noise eta is 0.
+// sigma = eta sigma_t sqrt(1 - (alpha_s sigma_t / (alpha_t sigma_s))^2).
 func ddim(g schedule.Grid, p schedule.Prediction, eta float64) []call {
 	var calls []call
 	for i, s := range g[:len(g)-1] {
@@ -66,6 +66,26 @@ func ddim(g schedule.Grid, p schedule.Prediction, eta float64) []call {
 			x = x.plus(c, of(s.NoiseFrom(p)))
 		}
 		calls = append(calls, call{t: s.T, start: s.T, draws: eta != 0, x: x})
+	}
+	return calls
+}
+
+// ddimBack is the way back of [ddim] without eta, from data towards noise. DDIM asks the network at the noisier end of a
+// step. Its way back does not have that end yet and asks at the other one (ddim_reverse_sample of DiT), so it does not
+// quite undo DDIM. Each correction makes the step again, with the noise that the network predicts where the step ended:
+// the sample that DDIM would have come from is a fixed point of this.
+func ddimBack(g schedule.Grid, p schedule.Prediction, corrections int) []call {
+	var calls []call
+	for i, s := range g[:len(g)-1] {
+		t := g[i+1]
+		scale := t.Alpha / s.Alpha
+		at, base := s, ofX
+		for range 1 + corrections {
+			c := call{t: at.T, start: s.T, x: term(base, scale), base: term(base, 1)}
+			c.x = c.x.plus(t.Sigma-scale*s.Sigma, of(at.NoiseFrom(p)))
+			calls = append(calls, c)
+			at, base = t, ofBase
+		}
 	}
 	return calls
 }

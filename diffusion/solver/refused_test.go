@@ -48,6 +48,11 @@ func TestNewRefuses(t *testing.T) {
 			"the way back to noise is for ddim without eta": {
 				Name: "ddim", Steps: 8, Eta: 1, Reverse: true,
 			},
+			"solver ddim: a correction is for ddim's way back": {Name: "ddim", Steps: 8, Corrections: 1},
+			"solver rk4: a correction is for ddim's way back": {
+				Name: "rk4", Steps: 8, Path: sit, Reverse: true, Corrections: 1,
+			},
+			"solver ddim: -1 corrections: want 0 or more": {Name: "ddim", Steps: 8, Reverse: true, Corrections: -1},
 			"solver sde-euler: the way back to noise is for": {
 				Name: "sde-euler", Steps: 8, Path: sit, Reverse: true,
 			},

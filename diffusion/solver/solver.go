@@ -41,7 +41,11 @@ type Config struct {
 	// times of one's own, of [schedule.Schedule.Grid] for DiT's own respacing.
 	Grid schedule.Grid
 
-	Reverse   bool    // from data to noise, for the solvers of probability flows and for ddim
+	Reverse bool // from data to noise, for the solvers of probability flows and for ddim
+	// Corrections of each step of ddim's way back, one call of the network each, take it nearer to where DDIM comes from
+	// by an order each: with none of them the way back is of the first order, as in DiT.
+	Corrections int
+
 	Eta       float64 // of ddim: 0 adds no noise, 1 as much as DDPM
 	EulerLast bool    // of heun: the last step is one of Euler, as in REPA
 	SDE       SDE
@@ -214,6 +218,7 @@ func (c *Config) check() (kind, error) {
 		only("a last step of Euler", "heun", c.EulerLast, c.Name == "heun"),
 		only("the way back to noise", "ddim without eta and probability flows", c.Reverse,
 			k == ofFlow || c.Name == "ddim" && c.Eta == 0),
+		only("a correction", "ddim's way back to noise", c.Corrections != 0, c.Name == "ddim" && c.Reverse),
 		only("a number of steps", "solvers with a grid, which chooses its own", c.Steps != 0 || c.Grid != nil,
 			c.Name != "dopri5"),
 	} {
@@ -223,6 +228,9 @@ func (c *Config) check() (kind, error) {
 	}
 	if !(c.Eta >= 0 && c.Eta <= 1) {
 		return 0, fmt.Errorf("eta %v: want 0 to 1", c.Eta)
+	}
+	if c.Corrections < 0 {
+		return 0, fmt.Errorf("%d corrections: want 0 or more", c.Corrections)
 	}
 	return k, nil
 }
@@ -275,6 +283,9 @@ func (c *Config) calls(k kind, g schedule.Grid) ([]call, error) {
 		return rungeKutta(*c.Path, g, c.Prediction, tableaus[c.Name], c.EulerLast), nil
 	case ofSDE:
 		return sde(*c.Path, g, c.Prediction, c.Name == "sde-heun", c.Shift, c.SDE)
+	}
+	if c.Name == "ddim" && c.Reverse {
+		return ddimBack(g, c.Prediction, c.Corrections), nil
 	}
 	if c.Name == "ddim" {
 		return ddim(g, c.Prediction, c.Eta), nil

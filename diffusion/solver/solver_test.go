@@ -49,6 +49,45 @@ func TestReverse(t *testing.T) {
 	})
 }
 
+// The more steps there are, the better ddim's way back undoes it: to the first order, and with each correction to one
+// more.
+func TestOrderOfTheWayBack(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		z := s.Reshape(s.AddScalar(s.MulScalar(s.Arange(8, torch.Float32), 0.3), -1), 2, 1, 2, 2)
+		// Data are 1 or -1, so x_0 is expected at tanh(alpha x / sigma^2).
+		steps := map[int64]schedule.Level{}
+		full, err := schedule.New(schedule.LinearBetas(1000))
+		if err != nil {
+			return err
+		}
+		for _, l := range full.Grid() {
+			if l.Sigma > 0 {
+				steps[int64(l.T)] = l
+			}
+		}
+		model := func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+			l := steps[torch.Data[int64](t)[0]]
+			x0 := s.Tanh(s.MulScalar(x, l.Alpha/(l.Sigma*l.Sigma)))
+			return s.MulScalar(s.Subtract(x, s.MulScalar(x0, l.Alpha)), 1/l.Sigma)
+		}
+		for corrections := range 3 {
+			var errors []float64
+			for _, n := range []int{50, 100} {
+				c := Config{Name: "ddim", Steps: n, Spacing: schedule.Lambda, Final: schedule.FinalMin}
+				data := run(t, s, c, model, z)
+				c.Reverse, c.Corrections = true, corrections
+				errors = append(errors, torchtest.Relative(s, run(t, s, c, model, data), z))
+			}
+			order := math.Log2(errors[0] / errors[1])
+			t.Logf("%d corrections: errors %.2g and %.2g, order %.2f", corrections, errors[0], errors[1], order)
+			if want := float64(corrections + 1); !(math.Abs(order-want) <= 0.25) {
+				t.Errorf("%d corrections: order %.2f, want %g", corrections, order, want)
+			}
+		}
+		return nil
+	})
+}
+
 // run draws with a solver that adds no noise.
 func run(t *testing.T, s *torch.Scope, c Config, model diffusion.Denoiser, start *torch.Tensor) *torch.Tensor {
 	t.Helper()
