@@ -146,6 +146,13 @@ at::Tensor norm_groups_by(const dt_plugin &kernels, const at::Tensor &x, int64_t
 
 // kernels returns libditcuda.so where it has kernels and they can be started on d, else NULL.
 const dt_plugin *kernels(const at::Device &d);
+// The stream of d that this thread computes on, a cudaStream_t; NULL for the CPU, and where
+// libtorch does not tell (before 2.11), which has_native_streams says.
+void *native_stream(const at::Device &d);
+bool has_native_streams();
+// Whether this thread is in a call with DT_MODE_CAPTURE, or a graph is being captured, which
+// threads of autograd take part in.
+bool in_capture();
 // queue_kernels calls f, which queues kernels of libditcuda.so, with the current stream of d. Tests
 // run them on the CPU, which has none.
 void queue_kernels(const at::Device &d, const std::function<int(void *stream)> &f);

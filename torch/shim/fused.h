@@ -11,16 +11,33 @@ namespace dt {
 // fused reports whether they may; else they are their compositions (dt_set_fused).
 bool fused();
 
-// A Kernel is what some functions of libditcuda.so compute together, forward and backward. Before
-// it is used on a device for the first time it proves itself there, on random numbers. Where it
-// fails, a warning says so (dt_take_warning), and it is not used on that device.
+// Proven is what proves itself on a device before it is used there for the first time, on random
+// numbers. Where it fails, a warning says so (dt_take_warning), and it is not used on that device.
+class Proven {
+ public:
+  explicit Proven(const char *name);
+  Proven(const Proven &) = delete;
+
+  // on reports whether it is right on d. prove, which runs once, throws where it is wrong. In a
+  // capture that no proof came before it is not used.
+  bool on(const at::Device &d, const std::function<void()> &prove);
+
+ private:
+  friend void forget_proofs();
+  enum State : int8_t { kUnknown, kRight, kWrong };
+
+  const char *name_;
+  Proven *const next_;  // of all there are
+  std::array<std::atomic<State>, std::numeric_limits<c10::DeviceIndex>::max() + 2> states_{};
+};
+
+// A Kernel is what some functions of libditcuda.so compute together, forward and backward.
 class Kernel {
  public:
   // A Proof computes with the table on d, and throws where that is wrong.
   using Proof = void (*)(const dt_plugin &table, const at::Device &d);
 
-  Kernel(const char *name, Proof prove);
-  Kernel(const Kernel &) = delete;
+  Kernel(const char *name, Proof prove) : proven_(name), prove_(prove) {}
 
   // on returns the table to compute with on d, NULL where the composition is to be taken: without
   // kernels for d, where they failed, and in a capture that no proof came before. A backward pass
@@ -31,13 +48,8 @@ class Kernel {
   const dt_plugin *proven(const at::Device &d);
 
  private:
-  friend void forget_proofs();
-  enum State : int8_t { kUnknown, kRight, kWrong };
-
-  const char *name_;
+  Proven proven_;
   const Proof prove_;
-  Kernel *const next_;  // of all there are
-  std::array<std::atomic<State>, std::numeric_limits<c10::DeviceIndex>::max() + 2> states_{};
 };
 
 // Of all kernels on all devices, since the table is another one.

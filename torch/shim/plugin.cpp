@@ -19,7 +19,10 @@ namespace {
 
 dt_plugin functions{};
 bool opened = false;
-std::string plugin_why = "not opened";  // "" where it is in use
+std::string plugin_why = "not opened";    // "" where it is in use
+std::atomic<dt_graph> captured{nullptr};  // what is being captured, one at a time
+
+void capture_ends(dt_graph g) { captured.compare_exchange_strong(g, nullptr); }
 
 // open_plugin returns why the library cannot be used, "" where it can.
 std::string open_plugin(const char *path, dt_plugin *out) {
@@ -103,13 +106,20 @@ c10::Stream side_stream(const at::Device &d) {
   return c10::impl::VirtualGuardImpl(d.type()).getStreamFromGlobalPool(d);
 }
 
+bool has_native_streams() { return DT_STREAMS; }
+
+void *native_stream([[maybe_unused]] const at::Device &d) {
+#if DT_STREAMS
+  if (!d.is_cpu()) return current_stream(d).native_handle();
+#endif
+  return nullptr;
+}
+
+bool in_capture() { return capturing || captured; }
+
 void queue_kernels(const at::Device &d, const std::function<int(void *stream)> &f) {
   c10::DeviceGuard here(d);
-  void *stream = nullptr;
-#if DT_STREAMS
-  if (!d.is_cpu()) stream = current_stream(d).native_handle();
-#endif
-  const int error = f(stream);
+  const int error = f(native_stream(d));
   TORCH_CHECK(!error, "CUDA error ", error, " in a kernel of libditcuda.so");
 }
 
@@ -142,17 +152,25 @@ dt_error *dt_graph_begin(dt_device dev, dt_graph *out) {
     const auto &plugin = dt::in_use();
     dt::announce(dt::Traffic::kWait);
     dt::done(plugin.graph_begin(dev, out));
+    dt::captured = *out;
   });
 }
 
 dt_error *dt_graph_end(dt_graph g) {
-  return guard([&] { dt::done(dt::in_use().graph_end(g)); });
+  return guard([&] {
+    char *why = dt::in_use().graph_end(g);
+    dt::capture_ends(g);
+    dt::done(why);
+  });
 }
 
 dt_error *dt_graph_replay(dt_graph g) {
   return guard([&] { dt::done(dt::in_use().graph_replay(g)); });
 }
 
-void dt_graph_free(dt_graph g) { dt::functions.graph_free(g); }
+void dt_graph_free(dt_graph g) {
+  dt::functions.graph_free(g);
+  dt::capture_ends(g);
+}
 
 }  // extern "C"

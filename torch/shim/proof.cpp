@@ -13,7 +13,7 @@ namespace {
 
 std::atomic<bool> fused_on{true};
 
-Kernel *all_kernels = nullptr;  // linked before main begins, and then constant
+Proven *all_proven = nullptr;  // linked before main begins, and then constant
 
 std::recursive_mutex proofs;  // held by one, which may need another
 std::mutex of_warnings;
@@ -44,30 +44,24 @@ void expect_near(const at::Tensor &got, const at::Tensor &want, double limit,
 
 bool fused() { return fused_on.load(std::memory_order_relaxed); }
 
-Kernel::Kernel(const char *name, Proof prove) : name_(name), prove_(prove), next_(all_kernels) {
-  all_kernels = this;
-}
+Proven::Proven(const char *name) : name_(name), next_(all_proven) { all_proven = this; }
 
 void forget_proofs() {
-  for (Kernel *k = all_kernels; k; k = k->next_)
-    for (auto &state : k->states_) state = Kernel::kUnknown;
+  for (Proven *p = all_proven; p; p = p->next_)
+    for (auto &state : p->states_) state = Proven::kUnknown;
 }
 
-const dt_plugin *Kernel::on(const at::Device &d) { return fused() ? proven(d) : nullptr; }
-
-const dt_plugin *Kernel::proven(const at::Device &d) {
-  const dt_plugin *table = kernels(d);
-  if (!table) return nullptr;
+bool Proven::on(const at::Device &d, const std::function<void()> &prove) {
   auto &state = states_[d.is_cpu() ? 0 : static_cast<size_t>(d.index()) + 1];
   if (state == kUnknown) {
-    if (capturing) return nullptr;
+    if (in_capture()) return false;
     std::lock_guard<std::recursive_mutex> lock(proofs);
     if (state == kUnknown) {
       std::string why;
       try {
         c10::DeviceGuard here(d);
         c10::AutoGradMode grad(true);
-        prove_(*table, d);
+        prove();
       } catch (const c10::Error &e) {
         why = e.what_without_backtrace();
       } catch (const std::exception &e) {
@@ -79,7 +73,14 @@ const dt_plugin *Kernel::proven(const at::Device &d) {
       state = why.empty() ? kRight : kWrong;
     }
   }
-  return state == kRight ? table : nullptr;
+  return state == kRight;
+}
+
+const dt_plugin *Kernel::on(const at::Device &d) { return fused() ? proven(d) : nullptr; }
+
+const dt_plugin *Kernel::proven(const at::Device &d) {
+  const dt_plugin *table = kernels(d);
+  return table && proven_.on(d, [&] { prove_(*table, d); }) ? table : nullptr;
 }
 
 at::Tensor random(at::IntArrayRef shape, at::ScalarType type, const at::Device &d, uint64_t seed) {
