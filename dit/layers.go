@@ -75,7 +75,7 @@ func NewMLP(s *torch.Scope, cfg Config) MLP {
 
 // Forward maps x [N, T, D] to [N, T, D].
 func (m *MLP) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	return m.FC2.Forward(s, m.FC1.GELU(s, x))
+	return nn.MLP(s, &m.FC1, &m.FC2, x)
 }
 
 // Cost is that of t tokens. What GELU takes is kept too.

@@ -102,6 +102,10 @@ DT_API dt_error *dt_mode_within(dt_mode m, dt_mode *out_m);
 /* Which kernels attention over q, k and v takes: a number of at::SDPBackend. */
 DT_API dt_error *dt_attention_choice(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v,
                                      int32_t *out_choice);
+/* How products are computed on GPUs: a line for each that was timed, or that dt_set_product_choices
+ * gave. The text is freed with free(). */
+DT_API dt_error *dt_product_choices(char **out_text);
+DT_API dt_error *dt_set_product_choices(const char *text);
 DT_API dt_error *dt_synchronize(dt_device dev);
 /* Whether operations that PyTorch spells as several may be one pass, by kernels of libditcuda.so or
  * loops of the CPU, as they do by default. Of the whole process; not to be changed during a call.

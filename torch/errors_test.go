@@ -42,6 +42,9 @@ func TestOperationErrors(t *testing.T) {
 			func(s *torch.Scope) { s.Linear(ones(s, 2, 3), ones(s, 4, 5), nil) }},
 		{"LinearGELU", torch.ErrShape, []string{"x [..., in]", "[2 3]", "[4 5]"},
 			func(s *torch.Scope) { s.LinearGELU(ones(s, 2, 3), ones(s, 4, 5), ones(s, 4)) }},
+		{"MLP", torch.ErrShape, []string{"x [..., in]", "[2 3]", "[5 4]"}, func(s *torch.Scope) {
+			s.MLP(ones(s, 2, 3), ones(s, 3, 3), ones(s, 3), ones(s, 5, 4), ones(s, 5))
+		}},
 		{"Conv2d", nil, []string{"[1 3 4 4]", "[2 4 3 3]"},
 			func(s *torch.Scope) { s.Conv2d(ones(s, 1, 3, 4, 4), ones(s, 2, 4, 3, 3), nil, 1, 0) }},
 		{"AdaLayerNorm", torch.ErrShape, []string{"[N, T, D]", "[2 3]"},

@@ -69,6 +69,8 @@ package torch
 // #cgo nocallback dt_linear
 // #cgo noescape dt_linear_gelu
 // #cgo nocallback dt_linear_gelu
+// #cgo noescape dt_mlp
+// #cgo nocallback dt_mlp
 // #cgo noescape dt_conv2d
 // #cgo nocallback dt_conv2d
 // #cgo noescape dt_softmax
@@ -589,6 +591,23 @@ func (s *Scope) LinearGELU(x *Tensor, w *Tensor, b *Tensor) *Tensor {
 	runtime.KeepAlive(b)
 	if s.rec != nil {
 		s.note("LinearGELU", []*Tensor{result}, x, w, b)
+	}
+	return result
+}
+
+// MLP returns GELU(x w1^T + b1) w2^T + b2, in the tanh approximation: Linear of LinearGELU. On a GPU the gradient of
+// GELU is part of a product.
+func (s *Scope) MLP(x *Tensor, w1 *Tensor, b1 *Tensor, w2 *Tensor, b2 *Tensor) *Tensor {
+	var out C.dt_out
+	check("MLP", C.dt_mlp(s.cmode(), x.handle("MLP"), w1.handle("MLP"), b1.handle("MLP"), w2.handle("MLP"), b2.handle("MLP"), &out), x, w1, b1, w2, b2)
+	result := s.wrap(&out)
+	runtime.KeepAlive(x)
+	runtime.KeepAlive(w1)
+	runtime.KeepAlive(b1)
+	runtime.KeepAlive(w2)
+	runtime.KeepAlive(b2)
+	if s.rec != nil {
+		s.note("MLP", []*Tensor{result}, x, w1, b1, w2, b2)
 	}
 	return result
 }

@@ -33,6 +33,7 @@ DT_API dt_error *dt_is_finite(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_matmul(dt_mode m, dt_tensor a, dt_tensor b, dt_out *out);
 DT_API dt_error *dt_linear(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, dt_out *out);
 DT_API dt_error *dt_linear_gelu(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, dt_out *out);
+DT_API dt_error *dt_mlp(dt_mode m, dt_tensor x, dt_tensor w1, dt_tensor b1, dt_tensor w2, dt_tensor b2, dt_out *out);
 DT_API dt_error *dt_conv2d(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, int64_t stride, int64_t padding, dt_out *out);
 DT_API dt_error *dt_softmax(dt_mode m, dt_tensor x, int64_t dim, dt_out *out);
 DT_API dt_error *dt_layer_norm(dt_mode m, dt_tensor x, const int64_t *dims, int32_t n_dims, dt_tensor w, dt_tensor b, double eps, dt_out *out);

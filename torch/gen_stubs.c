@@ -37,6 +37,10 @@ static __typeof__(&dt_mode_within) p_dt_mode_within;
 dt_error *dt_mode_within(dt_mode m, dt_mode *out_m) { return p_dt_mode_within(m, out_m); }
 static __typeof__(&dt_attention_choice) p_dt_attention_choice;
 dt_error *dt_attention_choice(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v, int32_t *out_choice) { return p_dt_attention_choice(m, q, k, v, out_choice); }
+static __typeof__(&dt_product_choices) p_dt_product_choices;
+dt_error *dt_product_choices(char **out_text) { return p_dt_product_choices(out_text); }
+static __typeof__(&dt_set_product_choices) p_dt_set_product_choices;
+dt_error *dt_set_product_choices(const char *text) { return p_dt_set_product_choices(text); }
 static __typeof__(&dt_synchronize) p_dt_synchronize;
 dt_error *dt_synchronize(dt_device dev) { return p_dt_synchronize(dev); }
 static __typeof__(&dt_set_fused) p_dt_set_fused;
@@ -257,6 +261,8 @@ static __typeof__(&dt_linear) p_dt_linear;
 dt_error *dt_linear(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, dt_out *out) { return p_dt_linear(m, x, w, b, out); }
 static __typeof__(&dt_linear_gelu) p_dt_linear_gelu;
 dt_error *dt_linear_gelu(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, dt_out *out) { return p_dt_linear_gelu(m, x, w, b, out); }
+static __typeof__(&dt_mlp) p_dt_mlp;
+dt_error *dt_mlp(dt_mode m, dt_tensor x, dt_tensor w1, dt_tensor b1, dt_tensor w2, dt_tensor b2, dt_out *out) { return p_dt_mlp(m, x, w1, b1, w2, b2, out); }
 static __typeof__(&dt_conv2d) p_dt_conv2d;
 dt_error *dt_conv2d(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, int64_t stride, int64_t padding, dt_out *out) { return p_dt_conv2d(m, x, w, b, stride, padding, out); }
 static __typeof__(&dt_softmax) p_dt_softmax;
@@ -384,6 +390,8 @@ static const struct {
     {"dt_num_threads", (void **)&p_dt_num_threads},
     {"dt_mode_within", (void **)&p_dt_mode_within},
     {"dt_attention_choice", (void **)&p_dt_attention_choice},
+    {"dt_product_choices", (void **)&p_dt_product_choices},
+    {"dt_set_product_choices", (void **)&p_dt_set_product_choices},
     {"dt_synchronize", (void **)&p_dt_synchronize},
     {"dt_set_fused", (void **)&p_dt_set_fused},
     {"dt_fused", (void **)&p_dt_fused},
@@ -494,6 +502,7 @@ static const struct {
     {"dt_matmul", (void **)&p_dt_matmul},
     {"dt_linear", (void **)&p_dt_linear},
     {"dt_linear_gelu", (void **)&p_dt_linear_gelu},
+    {"dt_mlp", (void **)&p_dt_mlp},
     {"dt_conv2d", (void **)&p_dt_conv2d},
     {"dt_softmax", (void **)&p_dt_softmax},
     {"dt_layer_norm", (void **)&p_dt_layer_norm},

@@ -375,6 +375,13 @@ func fusedEqualsComposition(t *testing.T, n, tokens, d int) {
 			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
 				return s.GELU(s.Linear(in[0], in[1], in[2]))
 			}},
+		{"MLP", [][]int{{n, tokens, d}, {16, d}, {16}, {d, 16}, {d}},
+			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
+				return s.MLP(in[0], in[1], in[2], in[3], in[4])
+			},
+			func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
+				return s.Linear(s.GELU(s.Linear(in[0], in[1], in[2])), in[3], in[4])
+			}},
 	} {
 		t.Run(fmt.Sprintf("%s %d %d %d", c.name, n, tokens, d), func(t *testing.T) {
 			torchtest.Run(t, func(s *torch.Scope) error {

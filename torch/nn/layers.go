@@ -56,9 +56,9 @@ func (l *Linear) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Linear(x, cast(s, l.Weight, x), cast(s, l.Bias, x))
 }
 
-// GELU is GELU, in the tanh approximation, of what Forward returns. The layer has a bias.
-func (l *Linear) GELU(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	return s.LinearGELU(x, cast(s, l.Weight, x), cast(s, l.Bias, x))
+// MLP is fc2 of GELU, in the tanh approximation, of fc1. Both have a bias.
+func MLP(s *torch.Scope, fc1, fc2 *Linear, x *torch.Tensor) *torch.Tensor {
+	return s.MLP(x, cast(s, fc1.Weight, x), cast(s, fc1.Bias, x), cast(s, fc2.Weight, x), cast(s, fc2.Bias, x))
 }
 
 // Conv2d is a square convolution. Weight is [out, in, k, k], Bias [out].

@@ -174,9 +174,12 @@ std::vector<at::Tensor> residual_ada_layer_norm(const at::Tensor &x,
                                                 const at::Tensor &shift, const at::Tensor &scale,
                                                 double eps);
 
-// x w^T + b, and GELU of it with the tanh, defined in linear.cpp.
+// Linear layers, defined in linear.cpp: x w^T + b, GELU of it with the tanh, and the one of the
+// other.
 at::Tensor linear(const at::Tensor &x, const at::Tensor &w, const std::optional<at::Tensor> &b);
 at::Tensor linear_gelu(const at::Tensor &x, const at::Tensor &w, const at::Tensor &b);
+at::Tensor mlp(const at::Tensor &x, const at::Tensor &w1, const at::Tensor &b1,
+               const at::Tensor &w2, const at::Tensor &b2);
 
 // Attention among the tokens of qkv [N, T, 3 heads d], defined in attention.cpp.
 at::Tensor packed_attention(const at::Tensor &qkv, int64_t heads,

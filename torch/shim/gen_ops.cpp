@@ -262,6 +262,17 @@ dt_error *dt_linear_gelu(dt_mode m, dt_tensor x_, dt_tensor w_, dt_tensor b_, dt
   });
 }
 
+dt_error *dt_mlp(dt_mode m, dt_tensor x_, dt_tensor w1_, dt_tensor b1_, dt_tensor w2_, dt_tensor b2_, dt_out *out) {
+  return guard(m, [&] {
+    const at::Tensor &x = tensor(x_);
+    const at::Tensor &w1 = tensor(w1_);
+    const at::Tensor &b1 = tensor(b1_);
+    const at::Tensor &w2 = tensor(w2_);
+    const at::Tensor &b2 = tensor(b2_);
+    put(out, mlp(x, w1, b1, w2, b2));
+  });
+}
+
 dt_error *dt_conv2d(dt_mode m, dt_tensor x_, dt_tensor w_, dt_tensor b_, int64_t stride_, int64_t padding_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &x = tensor(x_);

@@ -43,6 +43,7 @@ func TestSymbol(t *testing.T) {
 	for name, want := range map[string]string{
 		"AddScalar": "add_scalar", "SiLU": "silu", "MSELoss": "mse_loss", "Copy_": "copy_", "Conv2d": "conv2d",
 		"MatMul": "matmul", "AdaLayerNorm": "ada_layer_norm",
+		"LinearGELU": "linear_gelu", "MLP": "mlp",
 	} {
 		if got := symbol(name); got != want {
 			t.Errorf("symbol(%q) = %q, want %q", name, got, want)

@@ -438,6 +438,7 @@ void kernel_draws();      // in draws.cpp
 void kernels();           // in kernels.cpp
 void norms();             // in norms.cpp
 void fused_operations();  // in fused.cpp
+void lt();                // in lt.cpp
 void modes();             // in modes.cpp
 void streams();           // in streams.cpp
 
@@ -462,6 +463,7 @@ int main() {
   norms();
   fused_operations();
   attention();
+  lt();
   kernel_draws();
   modes();
   streams();
