@@ -139,6 +139,9 @@ func runTrain(e *env, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := torch.SetProductChoices(start.Products); err != nil {
+		return err
+	}
 	o.config.EMADecay = start.EMADecay
 	job := training.Job{Device: t.dev, Config: o.config, Source: t.source,
 		Dir: filepath.Join(start.Dir, runs.CheckpointsName), Resume: start.Checkpoint, Group: t.group,

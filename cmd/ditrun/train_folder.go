@@ -23,7 +23,8 @@ type runStart struct {
 	Dir        string
 	Checkpoint string // "" to begin
 	EMADecay   float64
-	Error      string // why the run cannot begin
+	Products   []string // torch.ProductChoices of the run
+	Error      string   // why the run cannot begin
 
 	folder *report.Run // on rank 0
 	last   runs.Step   // the last record of what was trained before
@@ -100,7 +101,9 @@ func (t *trainJob) openFolder() (start runStart, err error) {
 	}
 	console := func(line string) { t.printf("%s", line) }
 	if point.continues {
-		start.folder, err = report.Resume(point.dir, step, o, console)
+		if start.folder, err = report.Resume(point.dir, step, o, console); err == nil {
+			start.Products = start.folder.Info().Products
+		}
 	} else if start.folder, err = report.Create(o, console); err == nil && o.From != "" {
 		start.folder.Printf("Began at step %07d from %s", step, o.From)
 	}

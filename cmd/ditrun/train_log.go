@@ -112,11 +112,21 @@ func (l *trainLog) log(r training.Record) {
 	l.describe()
 	l.checkpointDir()
 	l.attempt("the log", l.folder.Log(l.last))
+	l.attempt("run.json", l.keepProducts())
 	left, _ := l.bar.Left()
 	l.env.printf("%s", report.ShortLine(l.last, left)) // whoever reads it finds the records written
 	if time.Since(l.plotted) >= plotInterval {
 		l.plot()
 	}
+}
+
+// keepProducts writes how products are computed to run.json, for a process that continues the run.
+func (l *trainLog) keepProducts() error {
+	lines, err := torch.ProductChoices()
+	if err != nil {
+		return err
+	}
+	return l.folder.SetProducts(lines)
 }
 
 func (l *trainLog) plot() {

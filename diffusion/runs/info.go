@@ -34,7 +34,9 @@ type Info struct {
 	ConfigHash string    `json:"config_hash"`
 	From       string    `json:"from,omitempty"` // the checkpoint of another program that it begins from
 	// Derived are the keys of the configuration whose values follow from the length of the run: nobody chose them.
-	Derived  []string     `json:"derived,omitempty"`
+	Derived []string `json:"derived,omitempty"`
+	// Products are how matrix products were computed on its GPUs (torch.ProductChoices).
+	Products []string     `json:"products,omitempty"`
 	Versions Versions     `json:"versions"`
 	Resumed  []Resumption `json:"resumed,omitempty"`
 }

@@ -255,6 +255,20 @@ func (r *Run) Dir() string {
 	return r.dir
 }
 
+// SetProducts writes how matrix products are computed to run.json, where that is news.
+func (r *Run) SetProducts(lines []string) error {
+	if slices.Equal(lines, r.info.Products) {
+		return nil
+	}
+	info := r.info
+	info.Products = lines
+	if err := info.write(r.Dir()); err != nil {
+		return err
+	}
+	r.info = info
+	return nil
+}
+
 // Info is the content of run.json.
 func (r *Run) Info() Info { return r.info }
 

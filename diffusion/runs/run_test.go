@@ -124,6 +124,29 @@ func TestResumeErrors(t *testing.T) {
 	}
 }
 
+// How products are computed is kept for the process that goes on.
+func TestProducts(t *testing.T) {
+	o := options(t.TempDir())
+	r := create(t, o)
+	lines := []string{"bias bfloat16 tn 1x2x3 align 16 on A GPU, cuBLASLt 130100 = 00ff"}
+	if err := r.SetProducts(lines); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	again, err := Resume(r.Dir(), 0, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if got := again.Info(); !slices.Equal(got.Products, lines) || got.RunID != r.Info().RunID {
+		t.Errorf("%+v", got)
+	}
+	os.Remove(filepath.Join(r.Dir(), "run.json"))
+	if err := again.SetProducts(lines); err != nil || Is(r.Dir()) {
+		t.Errorf("the same lines were written again: %v", err)
+	}
+}
+
 // Records only decorate a run: what is damaged of them is set aside, said, and made again.
 func TestResumeWithDamagedRecords(t *testing.T) {
 	for name, c := range map[string]struct {
