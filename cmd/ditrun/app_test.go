@@ -318,7 +318,7 @@ func TestConfigRoundTrip(t *testing.T) {
 		t.Fatal(stderr)
 	}
 	want := "model: DiT-XL/2\nlr: 0.002\nmax-steps: 7\ndeterministic: true\nclass-labels:\n    - 3\n    - " +
-		"1\nresults-dir: results\ndevice: auto\nthreads: 2\n"
+		"1\nresults-dir: results\ndevice: auto\nthreads: 2\nno-fused: false\n"
 	data, _ := os.ReadFile(path)
 	if string(data) != want {
 		t.Errorf("config.yaml:\n%swant\n%s", data, want)

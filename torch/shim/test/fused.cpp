@@ -196,7 +196,7 @@ void wrong_kernels() {
                     return original.ada_norm(half, &other, stream);
                   };
                 },
-                "ada_layer_norm", "result 1, float, [2, 17, 64], is off by", operations[0]},
+                "ada_layer_norm", "result 1, Float [2, 17, 64], is off by", operations[0]},
            Case{[](dt_plugin *p) {
                   p->ada_norm_backward = [](int32_t half, const dt_ada_norm_backward_args *a,
                                             void *stream) {
