@@ -110,33 +110,41 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 		}
 	},
 	"PackedAttention": func(t *testing.T, s *torch.Scope) {
-		const n, heads, d = 2, 3, 8
-		for _, tokens := range []int{1, 7, 16} {
-			qkv, w := torchtest.Normal(s, 1, n, tokens, 3*heads*d), torchtest.Normal(s, 2, n, tokens, heads*d)
-			some := s.Reshape(s.Lt(s.Arange(tokens, torch.Int64), torch.From(s, []int64{1, 5}, n, 1)), n, 1, 1, tokens)
-			for _, mask := range []*torch.Tensor{nil, some} {
-				run := func(f func(qkv *torch.Tensor) *torch.Tensor) (y, grad *torch.Tensor) {
-					leaf := s.Clone(qkv)
-					leaf.SetRequiresGrad(true)
-					y = f(leaf)
-					s.Backward(s.Sum(s.Mul(y, w)))
-					return y, s.Grad(leaf)
-				}
-				y, grad := run(func(qkv *torch.Tensor) *torch.Tensor { return s.PackedAttention(qkv, heads, mask) })
-				wantY, wantGrad := run(func(qkv *torch.Tensor) *torch.Tensor {
-					h := s.Unbind(s.Permute(s.Reshape(qkv, n, tokens, 3, heads, d), 2, 0, 3, 1, 4), 3, 0)
-					y := s.ScaledDotProductAttention(h[0], h[1], h[2])
-					if mask != nil {
-						y = s.MaskedAttention(h[0], h[1], h[2], mask)
+		for _, size := range [][4]int{{2, 16, 3, 8}, {2, 1, 2, 5}, {1, 77, 2, 72}} { // N, T, heads, d
+			n, tokens, heads, d := size[0], size[1], size[2], size[3]
+			some := s.Reshape(s.Lt(s.Arange(tokens, torch.Int64), s.Full(5, torch.Int64)), 1, 1, 1, tokens)
+			for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16, torch.Float64} {
+				qkv := s.To(torchtest.Normal(s, 1, n, tokens, 3*heads*d), dtype)
+				w := s.To(torchtest.Normal(s, 2, n, tokens, heads*d), dtype)
+				for _, mask := range []*torch.Tensor{nil, some} {
+					run := func(f func(qkv *torch.Tensor) *torch.Tensor) (y, grad *torch.Tensor) {
+						leaf := s.Clone(qkv)
+						leaf.SetRequiresGrad(true)
+						y = f(leaf)
+						s.Backward(s.Sum(s.Mul(y, w)))
+						return y, s.Grad(leaf)
 					}
-					return s.Reshape(s.Transpose(y, 1, 2), n, tokens, heads*d)
-				})
-				if !slices.Equal(y.Shape(), wantY.Shape()) {
-					t.Fatalf("shape %v, want %v", y.Shape(), wantY.Shape())
-				}
-				for _, e := range []float64{torchtest.Relative(s, y, wantY), torchtest.Relative(s, grad, wantGrad)} {
-					if !(e < 1e-6) {
-						t.Errorf("%d tokens, mask %v: %.2g off its composition", tokens, mask != nil, e)
+					y, grad := run(func(qkv *torch.Tensor) *torch.Tensor { return s.PackedAttention(qkv, heads, mask) })
+					wantY, wantGrad := run(func(qkv *torch.Tensor) *torch.Tensor {
+						h := s.Unbind(s.Permute(s.Reshape(qkv, n, tokens, 3, heads, d), 2, 0, 3, 1, 4), 3, 0)
+						y := s.ScaledDotProductAttention(h[0], h[1], h[2])
+						if mask != nil {
+							y = s.MaskedAttention(h[0], h[1], h[2], mask)
+						}
+						return s.Reshape(s.Transpose(y, 1, 2), n, tokens, heads*d)
+					})
+					if !slices.Equal(y.Shape(), wantY.Shape()) || y.DType() != dtype || grad.DType() != dtype {
+						t.Fatalf("%v of shape %v, want %v of %v", y.DType(), y.Shape(), dtype, wantY.Shape())
+					}
+					limit := 1e-6
+					if dtype == torch.BFloat16 {
+						limit = 1e-2 // a rounding
+					}
+					for _, pair := range [][2]*torch.Tensor{{y, wantY}, {grad, wantGrad}} {
+						got, want := s.To(pair[0], torch.Float64), s.To(pair[1], torch.Float64)
+						if e := torchtest.Relative(s, got, want); !(e < limit) {
+							t.Errorf("%v, %v, mask %v: %.2g off its composition", size, dtype, mask != nil, e)
+						}
 					}
 				}
 			}
@@ -311,6 +319,12 @@ func draws(t *testing.T, s *torch.Scope, draw func(*torch.Scope, *torch.Generato
 	if d := s.Std(x).Item(); math.Abs(d-std) > limit {
 		t.Errorf("standard deviation %v, want %v +- %v", d, std, limit)
 	}
+}
+
+// The gradients of attention are put together by the kernel of a GPU.
+func TestPackedAttentionByKernels(t *testing.T) {
+	torchtest.Emulate(t)
+	torchtest.Run(t, func(s *torch.Scope) error { direct["PackedAttention"](t, s); return nil })
 }
 
 func TestOpsDirectly(t *testing.T) {

@@ -46,7 +46,7 @@ bool takes(at::SDPBackend backend, const at::Tensor &q) {
   }
 }
 
-// The gradient of qkv, by kernels where there are some.
+// The gradient of qkv, by a kernel where there is one.
 at::Tensor pack(const dt_plugin *kernels, const Parts &grads) {
   const auto &first = grads[0];
   const int64_t n = first.size(0), heads = first.size(1), t = first.size(2), d = first.size(3);
@@ -73,6 +73,16 @@ at::Tensor pack(const dt_plugin *kernels, const Parts &grads) {
   }
   return all.view({n, t, 3 * heads * d});
 }
+
+void prove_pack(const dt_plugin &table, const at::Device &d) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    Parts parts;
+    for (uint64_t i = 0; i < 3; i++) parts[i] = random({2, 33, 3, 24}, type, d, i).transpose(1, 2);
+    TORCH_CHECK(pack(&table, parts).equal(pack(nullptr, parts)), type, " differs");
+  }
+}
+
+Kernel pack_kernel("pack_qkv", prove_pack);
 
 struct PackedAttention : torch::autograd::Function<PackedAttention> {
   static at::Tensor forward(torch::autograd::AutogradContext *ctx, const at::Tensor &qkv,
@@ -137,25 +147,23 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
 
 }  // namespace
 
-at::Tensor packed_attention_by(const dt_plugin *kernels, const at::Tensor &qkv, int64_t heads) {
-  // Libtorch's choice is the fastest one that was measured on an H200, at a head size of 72 too
-  // (cuDNN), and one that repeats itself to the bit where that is asked for.
-  const auto [q, k, v] = parts_of(qkv, heads);
-  const auto backend = static_cast<at::SDPBackend>(at::_fused_sdp_choice(q, k, v));
-  if (!takes(backend, q)) return composition(qkv, heads, {});
-  return PackedAttention::apply(qkv, heads, backend, kernels);
-}
-
 at::Tensor packed_attention(const at::Tensor &qkv, int64_t heads,
                             const std::optional<at::Tensor> &mask) {
   RECORD_FUNCTION("packed_attention", kNoInputs);
   TORCH_CHECK(qkv.dim() == 3 && heads > 0 && qkv.size(2) % (3 * heads) == 0,
               "packed_attention: want qkv [N, T, 3 heads d] for ", heads, " heads, got shape ",
               qkv.sizes());
-  if (!mask && cpu::fusible(qkv)) return cpu::packed_attention(qkv, heads);
+  if (!mask && !kernels(qkv.device()) && cpu::fusible(qkv))
+    return cpu::packed_attention(qkv, heads);
   const bool gradients = c10::GradMode::is_enabled() && qkv.requires_grad();
-  if (mask || !gradients) return composition(qkv, heads, mask);  // which copies nothing forward
-  return packed_attention_by(kernels(qkv.device()), qkv, heads);
+  if (mask || !gradients || !fused())
+    return composition(qkv, heads, mask);  // which copies nothing in the forward pass
+  // Libtorch's choice is the fastest one that was measured on an H200, at a head size of 72 too
+  // (cuDNN), and one that repeats itself to the bit where that is asked for.
+  const auto [q, k, v] = parts_of(qkv, heads);
+  const auto backend = static_cast<at::SDPBackend>(at::_fused_sdp_choice(q, k, v));
+  if (!takes(backend, q)) return composition(qkv, heads, mask);
+  return PackedAttention::apply(qkv, heads, backend, pack_kernel.on(qkv.device()));
 }
 
 }  // namespace dt

@@ -184,8 +184,6 @@ at::Tensor mlp(const at::Tensor &x, const at::Tensor &w1, const at::Tensor &b1,
 // Attention among the tokens of qkv [N, T, 3 heads d], defined in attention.cpp.
 at::Tensor packed_attention(const at::Tensor &qkv, int64_t heads,
                             const std::optional<at::Tensor> &mask);
-// The same without a mask, for gradients: that of qkv is packed by kernels, NULL for none.
-at::Tensor packed_attention_by(const dt_plugin *kernels, const at::Tensor &qkv, int64_t heads);
 
 // at::Tensor::uniform_ by all threads, defined in uniform.cpp.
 void uniform_(const at::Tensor &dst, double lo, double hi, const at::Generator &gen);
