@@ -9,6 +9,8 @@ package torch
 // #cgo nocallback dt_adamw_missing
 // #cgo noescape dt_adamw_averages
 // #cgo nocallback dt_adamw_averages
+// #cgo noescape dt_adamw_copy
+// #cgo nocallback dt_adamw_copy
 // #cgo noescape dt_adamw_buffer
 // #cgo nocallback dt_adamw_buffer
 // #cgo noescape dt_adamw_snapshot
@@ -148,6 +150,23 @@ func (o *adamW) Change(s *Scope) *Tensor {
 		s.note("AdamW.Change", []*Tensor{norm}, o.h)
 	}
 	return norm
+}
+
+func (o *adamW) Copy(s *Scope, position int) *Tensor {
+	const op = "AdamW.Copy"
+	s.cmode()
+	outsideCapture(op, "what it makes outlives the capture: make it before")
+	var out C.dt_out
+	check(op, C.dt_adamw_copy(o.handle(op), C.int32_t(position), &out))
+	runtime.KeepAlive(o)
+	return s.wrap(&out)
+}
+
+func (o *adamW) Renew() {
+	const op = "AdamW.Renew"
+	outsideCapture(op, "steps do it themselves")
+	check(op, C.dt_adamw_renew(o.handle(op)))
+	runtime.KeepAlive(o)
 }
 
 func (o *adamW) ExposeGrad() {

@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #define DT_API __attribute__((visibility("default")))
-#define DT_ABI 9
+#define DT_ABI 10
 
 typedef struct dt_tensor_s *dt_tensor;
 typedef struct dt_generator_s *dt_generator;
@@ -239,7 +239,14 @@ DT_API dt_error *dt_adamw_watch(dt_adamw o);
 /* The norm of what became of the weights since dt_adamw_watch, whose copy it frees. In a group all
  * ranks call it. */
 DT_API dt_error *dt_adamw_change(dt_adamw o, dt_out *out);
-/* In a group, lets dt_grad see the gradients since the last step, until dt_adamw_zero_grad. */
+/* The trained parameter at a position as BFloat16: a tensor of its own that requires gradients, of
+ * which there is one, equal to the parameter after each step. Its gradient is one of the parameter.
+ * A group has none. */
+DT_API dt_error *dt_adamw_copy(dt_adamw o, int32_t position, dt_out *out);
+/* Makes them equal to the parameters again, which something else than a step has changed. */
+DT_API dt_error *dt_adamw_renew(dt_adamw o);
+/* Lets dt_grad see the gradients since the last step as those of the parameters, in a group and of
+ * copies, until dt_adamw_zero_grad. */
 DT_API dt_error *dt_adamw_expose_grad(dt_adamw o);
 DT_API dt_error *dt_adamw_zero_grad(dt_adamw o);
 /* The buffer itself. */

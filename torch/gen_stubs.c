@@ -143,6 +143,10 @@ static __typeof__(&dt_adamw_watch) p_dt_adamw_watch;
 dt_error *dt_adamw_watch(dt_adamw o) { return p_dt_adamw_watch(o); }
 static __typeof__(&dt_adamw_change) p_dt_adamw_change;
 dt_error *dt_adamw_change(dt_adamw o, dt_out *out) { return p_dt_adamw_change(o, out); }
+static __typeof__(&dt_adamw_copy) p_dt_adamw_copy;
+dt_error *dt_adamw_copy(dt_adamw o, int32_t position, dt_out *out) { return p_dt_adamw_copy(o, position, out); }
+static __typeof__(&dt_adamw_renew) p_dt_adamw_renew;
+dt_error *dt_adamw_renew(dt_adamw o) { return p_dt_adamw_renew(o); }
 static __typeof__(&dt_adamw_expose_grad) p_dt_adamw_expose_grad;
 dt_error *dt_adamw_expose_grad(dt_adamw o) { return p_dt_adamw_expose_grad(o); }
 static __typeof__(&dt_adamw_zero_grad) p_dt_adamw_zero_grad;
@@ -443,6 +447,8 @@ static const struct {
     {"dt_adamw_step", (void **)&p_dt_adamw_step},
     {"dt_adamw_watch", (void **)&p_dt_adamw_watch},
     {"dt_adamw_change", (void **)&p_dt_adamw_change},
+    {"dt_adamw_copy", (void **)&p_dt_adamw_copy},
+    {"dt_adamw_renew", (void **)&p_dt_adamw_renew},
     {"dt_adamw_expose_grad", (void **)&p_dt_adamw_expose_grad},
     {"dt_adamw_zero_grad", (void **)&p_dt_adamw_zero_grad},
     {"dt_adamw_buffer", (void **)&p_dt_adamw_buffer},

@@ -10,6 +10,7 @@ package optim
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/ditrun/ditrun/torch"
@@ -131,8 +132,22 @@ func (o *AdamW) Watch() { o.fused.Watch() }
 // call both, and the norm is that of all weights.
 func (o *AdamW) Change(s *torch.Scope) *torch.Tensor { return o.fused.Change(s) }
 
+// Copies returns the parameters, those that are trained and that which picks as copies in BFloat16. A forward pass that
+// takes these casts no weights: steps keep them equal to the parameters, and so do [AdamW.Load] and [State.Restore]. They
+// require gradients, which the steps take for those of the parameters: the engine need not cast them. Since BFloat16
+// would round their sums, there must be one backward pass a step, and a process alone. The copies belong to s.
+func (o *AdamW) Copies(s *torch.Scope, which func(nn.Param) bool) []nn.Param {
+	out := slices.Clone(o.params)
+	for i, p := range o.params {
+		if p.Tensor.RequiresGrad() && which(p) {
+			out[i].Tensor = o.fused.Copy(s, i)
+		}
+	}
+	return out
+}
+
 // ExposeGrad lets torch.Scope.Grad return the gradients of this rank since the last step, to look for what is
-// wrong with them; ZeroGrad must follow. A process alone needs no such call.
+// wrong with them; ZeroGrad must follow. A process alone without [AdamW.Copies] needs no such call.
 func (o *AdamW) ExposeGrad() { o.fused.ExposeGrad() }
 
 // ZeroGrad forgets the gradients without applying them.

@@ -94,7 +94,18 @@ func (r *run) optimizer(t *testing.T, params []nn.Param, variant string) *optim.
 	return o
 }
 
-func TestAdamWEqualsPyTorch(t *testing.T) {
+// byBoth calls f with libtorch's kernels, and with those of libditcuda.so, which an emulator runs.
+func byBoth(t *testing.T, f func(t *testing.T)) {
+	t.Run("libtorch", f)
+	t.Run("kernels", func(t *testing.T) {
+		torchtest.Emulate(t)
+		f(t)
+	})
+}
+
+func TestAdamWEqualsPyTorch(t *testing.T) { byBoth(t, adamWEqualsPyTorch) }
+
+func adamWEqualsPyTorch(t *testing.T) {
 	r := openRun(t)
 	for variant := range r.variants {
 		t.Run(variant, func(t *testing.T) {
@@ -153,7 +164,9 @@ func TestAdamWEqualsPyTorch(t *testing.T) {
 }
 
 // A run that is saved, loaded and continued ends with the bits of one that was not.
-func TestSaveLoadContinueIsBitEqual(t *testing.T) {
+func TestSaveLoadContinueIsBitEqual(t *testing.T) { byBoth(t, saveLoadContinueIsBitEqual) }
+
+func saveLoadContinueIsBitEqual(t *testing.T) {
 	r := openRun(t)
 	const variant, half = "clip", 5
 	torchtest.Run(t, func(s *torch.Scope) error {

@@ -43,6 +43,7 @@ func (k *State) Restore(s *torch.Scope) {
 		for i, b := range stateBuffers {
 			s.Copy_(k.opt.fused.Buffer(s, b), k.host[i])
 		}
+		k.opt.fused.Renew()
 		return nil
 	})
 }

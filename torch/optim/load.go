@@ -61,6 +61,7 @@ func (o *AdamW) Load(s *torch.Scope, files []checkpoint.Source, ema checkpoint.S
 	}
 	return s.NoGrad().Try(func(s *torch.Scope) error {
 		o.fused.Buffer(s, native.StepCount).CopyFromBytes(step)
+		o.fused.Renew()
 		return nil
 	})
 }

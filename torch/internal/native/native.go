@@ -58,7 +58,12 @@ type AdamW[S, T any] interface {
 	Change(s S) T
 	// LastBackward makes the backward pass that follows send gradients to the other ranks.
 	LastBackward()
-	// ExposeGrad lets Scope.Grad see the gradients in a group, until ZeroGrad.
+	// Copy returns the trained parameter at a position as a BFloat16 tensor that steps keep equal to it, and whose
+	// gradient is one of the parameter. A group has none.
+	Copy(s S, position int) T
+	// Renew makes the copies equal to the parameters again, which something else than a step has changed.
+	Renew()
+	// ExposeGrad lets Scope.Grad see the gradients in a group, and of copies, until ZeroGrad.
 	ExposeGrad()
 	// ZeroGrad forgets the gradients.
 	ZeroGrad()

@@ -109,22 +109,27 @@ typedef struct {
 
 enum { DT_ADAMW_WORKSPACE = 64 };
 
-/* A step of AdamW over flat buffers of n elements: torch.optim.AdamW's, and then
- * average = decay average + (1 - decay) weight. What has no size is one number on the device. Where
- * skip is not 0, weight, m, v, average and copy keep every bit. */
+/* n elements of the buffers of AdamW, all NULL that is not there. Without a gradient weight, m and
+ * v stay. */
 typedef struct {
   int64_t n;
+  float *weight, *m, *v, *average;
+  void *copy; /* the weights in bfloat16 */
+  const void *gradient;
+} dt_adamw_part;
+
+/* A step of AdamW: torch.optim.AdamW's, and then average = decay average + (1 - decay) weight. What
+ * has no size is one number on the device. Where skip is not 0, weight, m, v, average and copy keep
+ * every bit. */
+typedef struct {
+  const dt_adamw_part *parts; /* in the memory of the host */
+  int64_t count;              /* of them */
   double beta1, beta2, eps, weight_decay;
-  const double *lr, *decay;
-  const float *step; /* how many there are with this one */
-  const float *skip; /* NULL: 0 */
-  const float *clip; /* what the gradient is multiplied by; NULL: 1 */
-  float *weight, *m, *v;
-  float *average; /* NULL: none */
-  void *copy;     /* the weights in bfloat16; NULL: none */
-  void *gradient;
-  int32_t clear;   /* 1: gradient becomes 0, in steps that are skipped too */
-  void *workspace; /* DT_ADAMW_WORKSPACE bytes */
+  const double *lr, *decay; /* decay is read where there is an average */
+  const float *step;        /* how many there are with this one */
+  const float *skip;        /* NULL: 0 */
+  const float *clip;        /* what the gradient is multiplied by; NULL: 1 */
+  void *workspace;          /* DT_ADAMW_WORKSPACE bytes */
 } dt_adamw_args;
 
 #endif

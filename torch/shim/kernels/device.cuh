@@ -72,7 +72,7 @@ __device__ inline void store(T *p, const float (&x)[V]) {
 
 // Whether all pointers are aligned to that many bytes, as load and store want them.
 template <class... Pointers>
-bool aligned(size_t bytes, Pointers... ps) {
+__host__ __device__ inline bool aligned(size_t bytes, Pointers... ps) {
   return ((reinterpret_cast<uintptr_t>(ps) | ...) % bytes) == 0;
 }
 

@@ -209,6 +209,11 @@ void adamw() {
   dt_tensor lr = number(0.1), decay = number(0.5);
   dt_adamw_options options{lr, nullptr, 0, nullptr};
   FAILS(dt_adamw_step(o, &options, out), "gradient");
+  dt_out copied;
+  OK(dt_adamw_copy(o, 0, &copied));
+  FAILS(dt_adamw_copy(o, 1, out), "is not trained");
+  OK(dt_adamw_renew(o));
+  release({copied.t});
   dt_tensor yes = from({1}, {});
   // The second and the fourth are left out: by the caller, and for a gradient that is no number.
   for (int k = 0; k < 5; k++) {
@@ -341,6 +346,7 @@ void adamw_in_group(dt_group g) {
       release({loss.t});
     };
     backward(ps[0]);
+    FAILS(dt_adamw_copy(o, 0, out), "no copies");
     OK(dt_adamw_missing(o, missing, &n));
     CHECK(n == 1 && missing[0] == 1);
     FAILS(dt_adamw_step(o, &options, out), "1 weights have no gradient");
@@ -433,7 +439,6 @@ void groups() {
 
 }  // namespace
 
-void attention();         // in attention.cpp
 void kernel_draws();      // in draws.cpp
 void kernels();           // in kernels.cpp
 void norms();             // in norms.cpp

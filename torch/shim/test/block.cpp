@@ -423,8 +423,10 @@ struct AdamStep {
   Values gradient;
 };
 
+// The buffers are cut at every number of cuts.
 template <class G>
-Results adamw(const Adam &from, const std::vector<AdamStep> &steps, bool clear = true) {
+Results adamw(const Adam &from, const std::vector<AdamStep> &steps,
+              const std::vector<size_t> &cuts = {}) {
   const size_t n = from.weight.size();
   Memory<float> weight(from.weight), m(from.m), v(from.v), average(from.average);
   Memory<dt::bfloat16> copy(n);
@@ -434,17 +436,24 @@ Results adamw(const Adam &from, const std::vector<AdamStep> &steps, bool clear =
     Memory<double> numbers(std::vector<double>{s.lr, s.decay});
     Memory<float> flags(Values{s.step, s.skip, s.clip});
     Memory<G> gradient(rounded<G>(s.gradient));
+    std::vector<dt_adamw_part> parts;
+    size_t begin = 0;
+    const auto part = [&](size_t end) {
+      parts.push_back({static_cast<int64_t>(end - begin), weight.get() + begin, m.get() + begin,
+                       v.get() + begin, average.get() + begin, copy.get() + begin,
+                       gradient.get() + begin});
+      begin = end;
+    };
+    for (size_t cut : cuts) part(cut);
+    part(n);
     dt_adamw_args a{};
-    a.n = static_cast<int64_t>(n);
+    a.parts = parts.data(), a.count = static_cast<int64_t>(parts.size());
     a.beta1 = Adam::kBeta1, a.beta2 = Adam::kBeta2, a.eps = Adam::kSmall;
     a.weight_decay = Adam::kShrink;
     a.lr = numbers.get(), a.decay = numbers.get() + 1;
     a.step = flags.get(), a.skip = flags.get() + 1, a.clip = flags.get() + 2;
-    a.weight = weight.get(), a.m = m.get(), a.v = v.get(), a.average = average.get();
-    a.copy = copy.get(), a.gradient = gradient.get(), a.clear = clear;
     a.workspace = workspace.get();
     CHECK(!dt::adamw<G>(a, {}));
-    CHECK(same(widened(gradient.read()), clear ? Values(n, 0) : s.gradient));
     results = {weight.read(), m.read(), v.read(), average.read(), widened(copy.read())};
   }
   return results;
@@ -462,7 +471,7 @@ void adamws() {
       steps.push_back({1e-2 / i, i < 3 ? 0.9 : 0.9999, static_cast<float>(i), 0, i == 2 ? 0.25f : 1,
                        normals(n, 0.1f)});
     const auto got = in_orders([&] { return adamw<float>(from, steps); });
-    CHECK(same(adamw<dt::bfloat16>(from, steps, false), got));
+    CHECK(same(adamw<dt::bfloat16>(from, steps), got));
     CHECK(same(got[4], widened(rounded<dt::bfloat16>(got[0]))));
 
     const auto wide = [](const Values &v) { return std::vector<double>(v.begin(), v.end()); };
@@ -490,21 +499,43 @@ void adamws() {
     CHECK(same(adamw<dt::bfloat16>(from, more), got));
   }
 
-  // Without what is optional.
-  const Values w = normals(1027), g = normals(1027);
-  Memory<double> lr(std::vector<double>{1e-2});
-  Memory<float> step(Values{1}), weight(w), m(Values(1027, 0)), v(Values(1027, 0)), gradient(g);
+  // In parts: odd ones, an empty one, more than a launch takes.
+  const Adam whole{normals(3000), Values(3000, 0), Values(3000, 0), normals(3000)};
+  const std::vector<AdamStep> once{{1e-2, 0.9, 1, 0, 0.5f, normals(3000)}};
+  const auto want = adamw<float>(whole, once);
+  std::vector<size_t> many;
+  for (size_t i = 0; i < 2900; i += 25) many.push_back(i);
+  for (const auto &cuts : {std::vector<size_t>{1, 1, 1030, 2999}, many}) {
+    CHECK(same(in_orders([&] { return adamw<float>(whole, once, cuts); }), want));
+    CHECK(same(adamw<dt::bfloat16>(whole, once, cuts), want));
+  }
+
+  // Without what is optional; without a gradient the average moves alone.
+  Memory<double> numbers(std::vector<double>{1e-2, 0.9});
+  Memory<float> step(Values{1}), weight(whole.weight), m(whole.m), v(whole.v),
+      gradient(once[0].gradient), average(whole.average);
   Memory<char> workspace(DT_ADAMW_WORKSPACE);
-  dt_adamw_args a{};
-  a.n = 1027, a.beta1 = Adam::kBeta1, a.beta2 = Adam::kBeta2, a.eps = Adam::kSmall;
-  a.weight_decay = Adam::kShrink, a.lr = lr.get(), a.step = step.get();
-  a.weight = weight.get(), a.m = m.get(), a.v = v.get(), a.gradient = gradient.get();
-  a.workspace = workspace.get();
-  CHECK(!dt::adamw<float>(a, {}));
-  const Values zeros(1027, 0);
-  const auto want = adamw<float>({w, zeros, zeros, w}, {{1e-2, 0.9, 1, 0, 1, g}});
-  CHECK(same(weight.read(), want[0]) && same(m.read(), want[1]) && same(v.read(), want[2]));
-  CHECK(same(gradient.read(), g));
+  const auto once_on = [&](const dt_adamw_part &part) {
+    dt_adamw_args a{};
+    a.parts = &part, a.count = 1;
+    a.beta1 = Adam::kBeta1, a.beta2 = Adam::kBeta2, a.eps = Adam::kSmall;
+    a.weight_decay = Adam::kShrink, a.lr = numbers.get(), a.step = step.get();
+    if (part.average) a.decay = numbers.get() + 1;
+    a.workspace = workspace.get();
+    CHECK(!dt::adamw<float>(a, {}));
+  };
+  once_on({3000, weight.get(), nullptr, nullptr, average.get(), nullptr, nullptr});
+  CHECK(same(weight.read(), whole.weight));
+  const Values moved = average.read();
+  for (size_t i = 0; i < moved.size(); i++) {
+    const double right = 0.9 * whole.average[i] + 0.1 * whole.weight[i];
+    CHECK(std::fabs(moved[i] - right) <= 1e-6 * std::fmax(1, std::fabs(right)));
+  }
+  once_on({3000, weight.get(), m.get(), v.get(), nullptr, nullptr, gradient.get()});
+  auto unclipped = once;
+  unclipped[0].clip = 1;
+  const auto plain = adamw<float>(whole, unclipped);
+  CHECK(same(weight.read(), plain[0]) && same(m.read(), plain[1]) && same(v.read(), plain[2]));
 }
 
 // The optimizer of the shim on the CPU: two steps, the second clipped. Its moments have the
@@ -606,15 +637,18 @@ void refused() {
   CHECK(dt::norm<float>(p + 1, 4, p, p, {}) == dt::kInvalidValue);
   CHECK(dt::pack_qkv<uint32_t>({1, int64_t{1} << 32, 1, 4, p, p, p, 4, 4, 4, p}, {}) ==
         dt::kInvalidValue);
+  const double rate = 1;
+  dt_adamw_part part{};
+  part.n = int64_t{1} << 45;
   dt_adamw_args a{};
-  a.n = 1, a.weight = p + 1;
+  a.parts = &part, a.count = 1, a.lr = &rate, a.step = p, a.workspace = p;
   CHECK(dt::adamw<float>(a, {}) == dt::kInvalidValue);
 
   CHECK(!dt::ada_layer_norm<float>({0, 4, 8, 0, p, p, p, p, 8, p, p, p, p, p}, {}));
   CHECK(!dt::gated_add<float>({4, 0, 4, p, p, 4, p, p}, {}));
   CHECK(!dt::bias_gelu<float>({0, 4, p, p, p}, {}));
   CHECK(!dt::pack_qkv<uint32_t>({0, 4, 1, 4, p, p, p, 4, 4, 4, p}, {}));
-  a.n = 0, a.weight = p;
+  part.n = 0;
   CHECK(!dt::adamw<float>(a, {}));
 }
 

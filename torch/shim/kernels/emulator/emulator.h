@@ -86,6 +86,7 @@ inline int capability(int dev, int *out) {
 
 #define __global__ inline
 #define __device__
+#define __host__
 #define __launch_bounds__(...)
 
 // A block's copy is allocated alone, so that AddressSanitizer sees its ends.
