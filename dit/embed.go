@@ -7,16 +7,20 @@ import (
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
-// PatchEmbed cuts the latent into patches and projects each to a token.
+// PatchEmbed cuts the latent into patches and projects each to a token: a convolution whose stride is the size of its
+// kernel, P, and therefore one matrix product.
 type PatchEmbed struct {
-	Proj nn.Conv2d `dit:"proj"` // kernel and stride P
+	Proj nn.Conv2d `dit:"proj"`
 }
 
 // Forward maps x [N, C, I, J] to tokens [N, T, D] in row-major order of the patches.
 func (e *PatchEmbed) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	h := e.Proj.Forward(s, x)                 // [N, D, I/P, J/P]
-	h = s.Reshape(h, h.Dim(0), h.Dim(1), -1)  // [N, D, T]
-	return s.Contiguous(s.Transpose(h, 1, 2)) // [N, T, D]
+	w := e.Proj.Weight // [D, C, P, P]
+	n, c, p := x.Dim(0), x.Dim(1), w.Dim(3)
+	rows, cols := x.Dim(2)/p, x.Dim(3)/p
+	x = s.Permute(s.Reshape(x, n, c, rows, p, cols, p), 0, 2, 4, 1, 3, 5) // [N, I/P, J/P, C, P, P]
+	proj := nn.Linear{Weight: s.Reshape(w, w.Dim(0), c*p*p), Bias: e.Proj.Bias}
+	return proj.Forward(s, s.Reshape(x, n, rows*cols, c*p*p))
 }
 
 // positions returns the fixed two-dimensional sin-cos code of a rows x cols arrangement of tokens,
