@@ -85,21 +85,26 @@ func (m *DiT) SetPrecision(dt torch.DType) { m.compute = dt }
 // As returns m for sampling with matrix products of a type, see [DiT.SetPrecision], for which their weights are cast
 // here, once. These belong to s; the other tensors are those of m.
 func (m *DiT) As(s *torch.Scope, dt torch.DType) *DiT {
-	float32s := map[*torch.Tensor]bool{} // of the embedders of timestep and class, whose sum is Float32
-	for _, part := range []any{&m.TEmbedder, m.YEmbedder} {
-		for _, t := range nn.Params(part) {
-			float32s[t] = true
-		}
-	}
 	params := nn.List(m)
 	for i, p := range params {
-		if p.Product && !float32s[p.Tensor] && p.Tensor.DType() != dt {
+		if m.Casts(p) && p.Tensor.DType() != dt {
 			params[i].Tensor = s.NoGrad().To(p.Tensor, dt)
 		}
 	}
 	c := m.With(params)
 	c.SetPrecision(dt)
 	return c
+}
+
+// Casts reports whether matrix products take parameter p of m in the type of [DiT.SetPrecision]. Those of the embedder
+// of timesteps are Float32 in any case, as what it is added to.
+func (m *DiT) Casts(p nn.Param) bool {
+	for _, t := range nn.Params(&m.TEmbedder) {
+		if t == p.Tensor {
+			return false
+		}
+	}
+	return p.Product
 }
 
 // Forward predicts the noise, and the variance where the model learns it, for x [N, C, I, J] at

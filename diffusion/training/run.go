@@ -128,6 +128,7 @@ type runner struct {
 	stepGraph stepGraph
 	pace      *torch.Pace // the host is a part of a step ahead of the device, no more
 	model     *dit.DiT
+	steps     *dit.DiT // what steps compute with: model, in bf16 on copies of its weights
 	opt       *optim.AdamW
 	total     int   // steps of the whole run
 	step      int   // steps done
@@ -185,6 +186,10 @@ func newRunner(s *torch.Scope, job Job) (*runner, error) {
 	if r.opt, err = optim.NewAdamW(nn.List(r.model), adamw, optim.Sharding{Group: r.group}); err != nil {
 		nn.Close(r.model)
 		return nil, err
+	}
+	r.steps = r.model
+	if cfg.Precision == nn.BF16 && r.group.World() == 1 && cfg.parts() == 1 {
+		r.steps = r.model.With(r.opt.Copies(s, r.model.Casts))
 	}
 	r.intake = newIntake(s, cfg, r.source, cfg.GlobalBatchSize/(r.group.World()*cfg.parts()))
 	r.pace = torch.NewPace(s, 1)

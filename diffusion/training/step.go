@@ -43,10 +43,10 @@ func (r *runner) losses(s *torch.Scope, p part) (losses diffusion.Losses, finish
 	finish = func() {}
 	losses = r.objective.Losses(s, func(s *torch.Scope, x, t *torch.Tensor) (out *torch.Tensor) {
 		if r.cfg.Recompute {
-			out, finish = r.model.ForwardRecomputing(s, x, t, p.cond)
+			out, finish = r.steps.ForwardRecomputing(s, x, t, p.cond)
 			return out
 		}
-		return r.model.Forward(s, x, t, p.cond)
+		return r.steps.Forward(s, x, t, p.cond)
 	}, p.x0, p.noise, p.t)
 	return losses, finish
 }

@@ -100,6 +100,38 @@ func TestResumeEqualsStraightRun(t *testing.T) {
 	}
 }
 
+// A process alone computes in bf16 on copies of the weights that the optimizer keeps; where it casts them in each step
+// the run is the same to the bit.
+func TestCopiesEqualCasts(t *testing.T) {
+	l, cfg := synthetic(t, syntheticPlan(20)), small(5)
+	cfg.MaxGradNorm, cfg.CkptEvery = 1, 5
+	for _, precision := range []nn.Precision{nn.FP32, nn.BF16} {
+		cfg.Precision = precision
+		var dirs [2]string
+		for i, casts := range []bool{false, true} {
+			dirs[i] = t.TempDir()
+			result, err := Run(t.Context(), Job{Device: torchtest.Device(t), Config: cfg, Source: allOf(l), Dir: dirs[i],
+				Capture: CaptureNever,
+				poison: func(r *runner, _ *torch.Scope, _ int, loss *torch.Tensor) *torch.Tensor {
+					if copies := r.steps != r.model; copies != (precision == nn.BF16 && (!casts || r.step == 0)) {
+						t.Errorf("%s: step %d computes on copies: %v", precision, r.step+1, copies)
+					}
+					if casts {
+						r.steps = r.model
+					}
+					return loss
+				}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			dirs[i] = result.Checkpoint
+		}
+		if !torchtest.Device(t).IsCUDA() {
+			sameCheckpoint(t, string(precision), dirs[1], dirs[0])
+		}
+	}
+}
+
 func TestCancelSavesAndContinues(t *testing.T) {
 	l, cfg := synthetic(t, syntheticPlan(20)), small(12)
 	a, b := t.TempDir(), t.TempDir()
