@@ -22,16 +22,17 @@ Sgemm sgemm() {
   return f;
 }
 
-// Pieces are the rows of a matrix cut for the threads, as many for each, of at most kRows: with
-// what comes of them they fit the second-level cache.
-constexpr int64_t kRows = 256;
+// Pieces are the rows of a matrix cut for the threads, as many for each, of at most a number: the
+// library packs the weights anew for each piece, so that small ones are slow, and what comes after
+// a product wants its rows in the cache.
+constexpr int64_t kRows = 1024, kRowsToGELU = 512;
 
 struct Pieces {
   int64_t rows, size, count;
 
-  explicit Pieces(int64_t rows_) : rows(rows_) {
+  explicit Pieces(int64_t rows_, int64_t most = kRows) : rows(rows_) {
     const int64_t threads = at::get_num_threads();
-    const int64_t each = (rows + threads * kRows - 1) / (threads * kRows);
+    const int64_t each = (rows + threads * most - 1) / (threads * most);
     size = (rows + threads * each - 1) / (threads * each);
     count = (rows + size - 1) / size;
   }
@@ -196,7 +197,7 @@ struct Linear : torch::autograd::Function<Linear> {
 at::Tensor product_gelu(const at::Tensor &x, const at::Tensor &w, const at::Tensor &b,
                         at::Tensor *derivative) {
   const int64_t in = w.size(1), out = w.size(0);
-  const Pieces pieces(rows_of(x));
+  const Pieces pieces(rows_of(x), kRowsToGELU);
   auto y = at::empty(shape_of_result(x, w), x.options());
   const float *xp = x.const_data_ptr<float>(), *wp = w.const_data_ptr<float>(),
               *bp = b.const_data_ptr<float>();
