@@ -2,6 +2,7 @@ package torch_test
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -123,6 +124,9 @@ func TestCPUGELU(t *testing.T) {
 		y, grad := run(torch.Float32, func(x *torch.Tensor) *torch.Tensor { return s.LinearGELU(x, one, zero) })
 		wantY, wantGrad := run(torch.Float64, s.GELU)
 		for i, v := range values {
+			if a := math.Abs(float64(torch.Data[float32](y)[i])); a > 0 && a < 1e-37 {
+				t.Errorf("of %g: %g, which is subnormal or nearly so", v, a)
+			}
 			for _, p := range [][2]*torch.Tensor{{y, wantY}, {grad, wantGrad}} {
 				got, want := float64(torch.Data[float32](p[0])[i]), torch.Data[float64](p[1])[i]
 				if d := got - want; !(max(d, -d) <= 4e-7*max(1, want)) {

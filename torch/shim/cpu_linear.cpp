@@ -57,6 +57,12 @@ DT_CLONES void add_rows(const float *x, int64_t n, int64_t d, float *sum) {
 // GELU of z + b is h s with h = z + b and s = sigmoid(2 sqrt(2/pi) (h + 0.044715 h^3)).
 constexpr float kInner = 1.5957691216f, kCubic = 0.044715f;
 
+// From exp(-x). Where it is as good as zero it is zero: subnormal numbers are slow, also in what is
+// computed from them.
+__attribute__((always_inline)) inline float sigmoid_of(float e) {
+  return e > 1e20f ? 0.0f : 1 / (1 + e);
+}
+
 DT_CLONES void gelu_rows(const float *z, const float *b, int64_t n, int64_t d, float *y) {
   for (int64_t r = 0; r < n; r++) {
     const float *zr = z + r * d;
@@ -64,7 +70,7 @@ DT_CLONES void gelu_rows(const float *z, const float *b, int64_t n, int64_t d, f
 #pragma omp simd
     for (int64_t i = 0; i < d; i++) {
       const float h = zr[i] + b[i];
-      const float s = 1 / (1 + exp(-kInner * (h + kCubic * (h * h * h))));
+      const float s = sigmoid_of(exp(-kInner * (h + kCubic * (h * h * h))));
       yr[i] = h * s;
     }
   }
@@ -80,7 +86,7 @@ DT_CLONES void gelu_rows_derivative(const float *z, const float *b, int64_t n, i
     for (int64_t i = 0; i < d; i++) {
       const float h = zr[i] + b[i], square = h * h;
       const float e = exp(-kInner * (h + kCubic * (square * h)));
-      const float s = 1 / (1 + e);
+      const float s = sigmoid_of(e);
       yr[i] = h * s;
       // Far out 1 or 0 is right: exp, which is limited, must not meet a square that is not.
       const float limited = square < 1e4f ? square : 1e4f;
