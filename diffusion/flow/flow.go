@@ -77,33 +77,6 @@ func like(s *torch.Scope, v, x *torch.Tensor) *torch.Tensor {
 	return s.Reshape(s.To(v, x.DType()), dims...)
 }
 
-// Data returns x_0 of samples x for what a network answers at them; [schedule.Level] says where it is not finite.
-func (l Level) Data(s *torch.Scope, p schedule.Prediction, x, output *torch.Tensor) *torch.Tensor {
-	switch p {
-	case schedule.Data:
-		return output
-	case schedule.Velocity:
-		w := l.wronskian(s)
-		return mix(s, s.Neg(s.Div(l.DSigma, w)), x, s.Div(l.Sigma, w), output)
-	}
-	of := l.ofNoise(s, p)
-	return mix(s, s.PowScalar(l.Alpha, -1), x, s.Neg(s.Div(s.Mul(l.Sigma, of), l.Alpha)), output)
-}
-
-// Noise returns eps.
-func (l Level) Noise(s *torch.Scope, p schedule.Prediction, x, output *torch.Tensor) *torch.Tensor {
-	switch p {
-	case schedule.Noise:
-		return output
-	case schedule.Score:
-		return s.Mul(like(s, s.Neg(l.Sigma), output), output)
-	case schedule.Velocity:
-		w := l.wronskian(s)
-		return mix(s, s.Div(l.DAlpha, w), x, s.Neg(s.Div(l.Alpha, w)), output)
-	}
-	return mix(s, s.PowScalar(l.Sigma, -1), x, s.Neg(s.Div(l.Alpha, l.Sigma)), output)
-}
-
 // Velocity returns dx/dt, which is what a probability flow follows.
 func (l Level) Velocity(s *torch.Scope, p schedule.Prediction, x, output *torch.Tensor) *torch.Tensor {
 	switch p {
@@ -114,15 +87,6 @@ func (l Level) Velocity(s *torch.Scope, p schedule.Prediction, x, output *torch.
 	}
 	of := s.Mul(l.wronskian(s), l.ofNoise(s, p))
 	return mix(s, s.Div(l.DAlpha, l.Alpha), x, s.Neg(s.Div(of, l.Alpha)), output)
-}
-
-// Score returns the gradient of the logarithm of the density, -eps / sigma.
-func (l Level) Score(s *torch.Scope, p schedule.Prediction, x, output *torch.Tensor) *torch.Tensor {
-	if p == schedule.Score {
-		return output
-	}
-	eps := l.Noise(s, p, x, output)
-	return s.Mul(like(s, s.Neg(s.PowScalar(l.Sigma, -1)), eps), eps)
 }
 
 // ofNoise returns eps / output for predictions of noise and of the score.

@@ -64,19 +64,9 @@ func TestLevelsEqualSchedule(t *testing.T) {
 			near(t, s, name+": sigma'", l.DSigma, each(func(l schedule.Level) float64 { return l.DSigma }), 1e-12)
 			near(t, s, name+": D", l.Diffusion(s), each(schedule.Level.Diffusion), 1e-12)
 			for _, from := range predictions {
-				for to, f := range map[schedule.Prediction]struct {
-					device func(*torch.Scope, schedule.Prediction, *torch.Tensor, *torch.Tensor) *torch.Tensor
-					host   func(schedule.Level, schedule.Prediction) schedule.Mix
-				}{
-					schedule.Data:     {l.Data, schedule.Level.DataFrom},
-					schedule.Noise:    {l.Noise, schedule.Level.NoiseFrom},
-					schedule.Velocity: {l.Velocity, schedule.Level.VelocityFrom},
-					schedule.Score:    {l.Score, schedule.Level.ScoreFrom},
-				} {
-					want := mix(s, each(func(l schedule.Level) float64 { return f.host(l, from).X }), x,
-						each(func(l schedule.Level) float64 { return f.host(l, from).Output }), out)
-					near(t, s, name+": "+string(to)+" from "+string(from), f.device(s, from, x, out), want, 1e-12)
-				}
+				want := mix(s, each(func(l schedule.Level) float64 { return l.VelocityFrom(from).X }), x,
+					each(func(l schedule.Level) float64 { return l.VelocityFrom(from).Output }), out)
+				near(t, s, name+": velocity from "+string(from), l.Velocity(s, from, x, out), want, 1e-12)
 			}
 		}
 		return nil
@@ -168,7 +158,9 @@ func TestLossOfData(t *testing.T) {
 			near(t, s, "data", weighted.MSE, plain.Total, 0)
 			likelihood := loss(Config{Path: p, Prediction: schedule.Data, Weight: WeightLikelihood}, data)
 			noiseOf := func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
-				return At(s, p, t).Noise(s, schedule.Data, x, toy(s, x, t))
+				l := At(s, p, t)
+				scale := s.Neg(s.Div(l.Alpha, l.Sigma))
+				return mix(s, s.PowScalar(l.Sigma, -1), x, scale, toy(s, x, t))
 			}
 			near(t, s, "likelihood", likelihood.Total,
 				loss(Config{Path: p, Prediction: schedule.Noise, Weight: WeightLikelihood}, noiseOf).Total, 2e-6)
@@ -316,6 +308,7 @@ func TestConfigsRefused(t *testing.T) {
 		`loss weight "snr": want none`:         {Path: linear, Weight: "snr"},
 		"the loss of a velocity has none":      {Path: linear, Weight: WeightLikelihood},
 		"timestep shift -1: want a positive":   {Path: linear, Times: Times{Shift: -1}},
+		"timestep shift 1e+07: want a pos":     {Path: linear, Times: Times{Shift: 1e7}},
 		"times are uniform: mean":              {Path: linear, Times: Times{Hi: 0.999}},
 		"times of mean 0 and deviation -1":     {Path: linear, Times: Times{LogitNormal: true, Std: -1}},
 		"times from 0 to 1.5: the interval is": {Path: linear, Times: Times{LogitNormal: true, Hi: 1.5}},

@@ -77,8 +77,8 @@ func (o *Objective) checkTimes() error {
 	if t.Shift == 0 {
 		t.Shift = 1
 	}
-	if !(t.Shift > 0) || math.IsInf(t.Shift, 1) {
-		return fmt.Errorf("timestep shift %v: want a positive number, 1 for none", t.Shift)
+	if err := schedule.CheckShift(t.Shift); err != nil {
+		return err
 	}
 	if !t.LogitNormal {
 		if t.Mean != 0 || t.Std != 0 || t.Lo != 0 || t.Hi != 0 {

@@ -217,8 +217,8 @@ func (p Path) Grid(spacing Spacing, n int, start, end, shift float64) (Grid, err
 
 // GridOf returns the levels at the given times, from noise to data, shifted as by [Path.Grid].
 func (p Path) GridOf(times []float64, shift float64) (Grid, error) {
-	if !(shift > 0) || math.IsInf(shift, 1) {
-		return nil, fmt.Errorf("timestep shift %v: want a positive number, 1 for none", shift)
+	if err := CheckShift(shift); err != nil {
+		return nil, err
 	}
 	if len(times) < 2 {
 		return nil, fmt.Errorf("%d times: want at least 2", len(times))
@@ -239,6 +239,15 @@ func (p Path) GridOf(times []float64, shift float64) (Grid, error) {
 
 // Shift returns s t / (1 + (s - 1) t): above 1 it crowds times near 1, below 1 near 0.
 func Shift(t, s float64) float64 { return s * t / (1 + (s-1)*t) }
+
+// CheckShift returns an error for a shift that is none. Beyond a million, which is far above any that is of use, times
+// would be no more than their ends.
+func CheckShift(s float64) error {
+	if !(s > 0) || s > 1e6 {
+		return fmt.Errorf("timestep shift %v: want a positive number up to 1e+06, 1 for none", s)
+	}
+	return nil
+}
 
 func unknownSpacing(spacing Spacing) error {
 	return fmt.Errorf("grid %q: want %s, %s, %s, %s or %s", spacing, Linspace, Leading, Trailing, Karras, Lambda)

@@ -197,15 +197,18 @@ func TestPredictionsDrawTheSame(t *testing.T) {
 				answer := func(p schedule.Prediction) *torch.Tensor {
 					c.Prediction = p
 					model := func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
-						out, l := toy(s, x, t), flow.At(s, path, t)
-						switch p {
-						case schedule.Noise:
-							out = l.Noise(s, schedule.Velocity, x, out)
-						case schedule.Score:
-							out = l.Score(s, schedule.Velocity, x, out)
-						case schedule.Data:
-							out = l.Data(s, schedule.Velocity, x, out)
+						// The samples are all at one time, but those of dopri5.
+						var outs []*torch.Tensor
+						for i, at := range torch.Data[float32](t) {
+							x, l := s.Narrow(x, 0, i, 1), path.At(float64(at))
+							out := toy(s, x, s.Narrow(t, 0, i, 1))
+							m := map[schedule.Prediction]schedule.Mix{schedule.Velocity: {Output: 1},
+								schedule.Noise: l.NoiseFrom(schedule.Velocity),
+								schedule.Score: l.ScoreFrom(schedule.Velocity),
+								schedule.Data:  l.DataFrom(schedule.Velocity)}[p]
+							outs = append(outs, s.Add(s.MulScalar(x, m.X), s.MulScalar(out, m.Output)))
 						}
+						out := s.Cat(outs, 0)
 						return s.Cat([]*torch.Tensor{out, x}, 1) // and channels for a variance
 					}
 					if name != "sde-euler" {
