@@ -22,10 +22,16 @@ type Search struct {
 	whole  bool   // times
 }
 
-// NewSearch prepares a search for n of the steps of c, whose Grid is that of the long run. The solver has to make each
-// step of one call and without noise: what it adds would differ from run to run.
+// NewSearch prepares a search for n of the steps of c, which is the long run. Its levels are those that [Config.Times]
+// can name, so on DiT's betas those of whole steps. The solver has to make each step of one call and without noise: what
+// it adds would differ from run to run.
 func NewSearch(c Config, n int) (*Search, error) {
 	p, err := c.Plan()
+	if err == nil && c.Grid == nil && p.dopri5 == nil {
+		if c, err = c.named(); err == nil {
+			p, err = c.Plan()
+		}
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -45,11 +51,48 @@ func NewSearch(c Config, n int) (*Search, error) {
 	return &Search{c, n, c.Path == nil}, nil
 }
 
-// long is the number of steps of the long run.
-func (v *Search) long() int { return len(v.config.Grid) - 1 }
+// named gives a configuration the grid of the times of its own grid.
+func (c Config) named() (Config, error) {
+	k, err := c.check()
+	if err != nil {
+		return c, err
+	}
+	g, err := c.grid(k)
+	if err != nil {
+		return c, err
+	}
+	c.Times = nil
+	for _, l := range g[:len(g)-1] {
+		c.Times = append(c.Times, l.T)
+	}
+	c.Times = slices.Compact(c.Times)
+	c.Shift = 1
+	c.Grid, err = c.grid(k)
+	c.Times, c.Steps = nil, 0
+	return c, err
+}
+
+// Times are those of levels that [Search.Run] found, for [Config.Times].
+func (v *Search) Times(levels []int) (times []float64) {
+	for _, i := range levels[:len(levels)-1] {
+		times = append(times, v.config.Grid[i].T)
+	}
+	return times
+}
+
+// Plan is the run by levels that [Search.Run] found, nil for all of them.
+func (v *Search) Plan(levels []int) (*Plan, error) {
+	if levels == nil {
+		return v.config.Plan()
+	}
+	return v.planOf(levels)
+}
+
+// Long is the number of steps of the long run.
+func (v *Search) Long() int { return len(v.config.Grid) - 1 }
 
 // Calls is how often [Search.Run] asks the network.
-func (v *Search) Calls() int { return v.long() + 1 + (v.n-1)*(v.long()-v.n+1) }
+func (v *Search) Calls() int { return v.Long() + 1 + (v.n-1)*(v.Long()-v.n+1) }
 
 // A student is a sample of fewer steps at a level of the long grid.
 type student struct {
@@ -84,7 +127,7 @@ func (v *Search) Run(s *torch.Scope, model func(t float64) diffusion.Denoiser, n
 			return nil, 0, err
 		}
 	}
-	return students[v.long()].levels, rms, nil
+	return students[v.Long()].levels, rms, nil
 }
 
 type question func(s *torch.Scope, x *torch.Tensor, t float64) (*torch.Tensor, error)
@@ -126,9 +169,9 @@ func (v *Search) step(s *torch.Scope, k int, students map[int]student, teacher [
 	last := k == v.n-1
 	to := func(i int) (levels []int) {
 		if last {
-			return []int{v.long()}
+			return []int{v.Long()}
 		}
-		for j := i + 1; j <= v.long()-(v.n-1-k); j++ { // so that the steps that follow have levels left
+		for j := i + 1; j <= v.Long()-(v.n-1-k); j++ { // so that the steps that follow have levels left
 			levels = append(levels, j)
 		}
 		return levels
@@ -141,7 +184,7 @@ func (v *Search) step(s *torch.Scope, k int, students map[int]student, teacher [
 	var chosen []int
 	states := s.SubAll(func(s *torch.Scope) (kept []*torch.Tensor) {
 		outputs := map[int]*torch.Tensor{}
-		for i := range v.long() {
+		for i := range v.Long() {
 			st, ok := students[i]
 			if !ok {
 				continue
@@ -178,7 +221,7 @@ func (v *Search) step(s *torch.Scope, k int, students map[int]student, teacher [
 			}
 		}
 		next = map[int]student{}
-		for i := range v.long() {
+		for i := range v.Long() {
 			levels := slices.DeleteFunc(to(i), func(j int) bool { b, ok := best[j]; return !ok || b.from != i })
 			if len(levels) == 0 {
 				continue
@@ -219,7 +262,7 @@ func (v *Search) step(s *torch.Scope, k int, students map[int]student, teacher [
 			s.Release(st.state...)
 		}
 	}
-	rms = math.Sqrt(best[v.long()].error)
+	rms = math.Sqrt(best[v.Long()].error)
 	if last && (math.IsNaN(rms) || len(next) == 0) {
 		return nil, 0, fmt.Errorf("solver %s: the samples are not finite numbers", v.config.Name)
 	}
@@ -281,7 +324,7 @@ func (v *Search) planOf(levels []int) (*Plan, error) {
 		c.Grid = append(c.Grid, v.config.Grid[i])
 	}
 	for left := v.n + 1 - len(levels); left > 0; left-- {
-		c.Grid = append(c.Grid, v.config.Grid[v.long()+1-left])
+		c.Grid = append(c.Grid, v.config.Grid[v.Long()+1-left])
 	}
 	return c.Plan()
 }

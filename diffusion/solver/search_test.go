@@ -200,3 +200,35 @@ func TestSearchRefuses(t *testing.T) {
 		return nil
 	})
 }
+
+// The times that a search returns make the grid that it searched in, whatever grid the long run has.
+func TestTimesOfSearchMakeItsGrid(t *testing.T) {
+	repa := &schedule.Path{Kind: schedule.Linear, NoiseAtOne: true}
+	for what, c := range map[string]Config{
+		"DiT":           {Name: "dpm++2m", Steps: 20},
+		"DiT on karras": {Name: "deis2", Steps: 40, Spacing: schedule.Karras},
+		"shifted":       {Name: "unipc2", Steps: 12, Path: repa, Shift: 3},
+		"a VP":          {Name: "euler", Steps: 12, Path: &schedule.Path{Kind: schedule.VP}, Spacing: schedule.Lambda},
+	} {
+		search, err := NewSearch(c, 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if what == "DiT on karras" && (search.Long() >= 40 || search.Long() < 20) {
+			t.Errorf("%d of 40 steps that are told apart", search.Long())
+		}
+		levels := []int{0, 2, 3, 7, search.Long() - 1, search.Long()}
+		c.Times, c.Steps, c.Spacing = search.Times(levels), 0, ""
+		got, err := c.Plan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := search.Plan(levels)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got.calls, want.calls) {
+			t.Errorf("%s: times %v make another grid", what, c.Times)
+		}
+	}
+}

@@ -10,6 +10,7 @@ package solver
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -37,8 +38,11 @@ type Config struct {
 	Start, End float64
 	Shift      float64 // of [schedule.Path.Grid] and of the last step of an SDE, for flows; 0 stands for none
 
-	// Grid is in place of all that says where the levels lie: of [schedule.DiTGridOf] or [schedule.Path.GridOf] for
-	// times of one's own, of [schedule.Schedule.Grid] for DiT's own respacing.
+	// Times are those at which the steps begin, as the network is told them, in place of Steps, Spacing and Shift; the
+	// last one ends where any grid does. The last step of an SDE goes to data from the last of them.
+	Times []float64
+	// Grid is in place of all that says where the levels lie, such as that of [schedule.Schedule.Grid] for DiT's own
+	// respacing.
 	Grid schedule.Grid
 
 	Reverse bool // from data to noise, for the solvers of probability flows and for ddim
@@ -193,7 +197,7 @@ func (c *Config) check() (kind, error) {
 	if c.Spacing == "" {
 		c.Spacing = schedule.Linspace
 	}
-	if c.Shift == 0 {
+	if c.Shift == 0 || c.Times != nil {
 		c.Shift = 1
 	}
 	if c.Final == "" {
@@ -219,8 +223,8 @@ func (c *Config) check() (kind, error) {
 		only("the way back to noise", "ddim without eta and probability flows", c.Reverse,
 			k == ofFlow || c.Name == "ddim" && c.Eta == 0),
 		only("a correction", "ddim's way back to noise", c.Corrections != 0, c.Name == "ddim" && c.Reverse),
-		only("a number of steps", "solvers with a grid, which chooses its own", c.Steps != 0 || c.Grid != nil,
-			c.Name != "dopri5"),
+		only("a number of steps", "solvers with a grid, which chooses its own",
+			c.Steps != 0 || c.Grid != nil || c.Times != nil, c.Name != "dopri5"),
 	} {
 		if err != nil {
 			return 0, err
@@ -257,6 +261,9 @@ func (c *Config) grid(k kind) (schedule.Grid, error) {
 		}
 		return c.Grid, nil
 	}
+	if c.Times != nil {
+		return c.gridOfTimes(k)
+	}
 	if c.Path == nil {
 		spacing := c.Spacing
 		if c.Name == "ddim" && spacing == schedule.Leading {
@@ -275,6 +282,29 @@ func (c *Config) grid(k kind) (schedule.Grid, error) {
 		}
 	}
 	return c.Path.Grid(c.Spacing, n, start, end, c.Shift)
+}
+
+// gridOfTimes is the grid whose steps begin at c.Times.
+func (c *Config) gridOfTimes(k kind) (schedule.Grid, error) {
+	if c.Path == nil {
+		return schedule.DiTGridOf(c.Times, c.Final)
+	}
+	if k == ofSDE && c.SDE.Last != LastNone {
+		if len(c.Times) < 2 {
+			return nil, fmt.Errorf("one time: want at least 2, as the last step of the SDE begins at one")
+		}
+		data := 1.0
+		if c.Path.NoiseAtOne {
+			data = 0
+		}
+		c.SDE.LastSize = math.Abs(data - c.Times[len(c.Times)-1])
+		return c.Path.GridOf(c.Times, 1)
+	}
+	_, end, err := c.interval(k)
+	if err != nil {
+		return nil, err
+	}
+	return c.Path.GridOf(append(slices.Clone(c.Times), end), 1)
 }
 
 func (c *Config) calls(k kind, g schedule.Grid) ([]call, error) {
