@@ -206,7 +206,7 @@ func TestTimesOfSearchMakeItsGrid(t *testing.T) {
 	repa := &schedule.Path{Kind: schedule.Linear, NoiseAtOne: true}
 	for what, c := range map[string]Config{
 		"DiT":           {Name: "dpm++2m", Steps: 20},
-		"DiT on karras": {Name: "deis2", Steps: 40, Spacing: schedule.Karras},
+		"DiT on karras": {Name: "deis2", Steps: 200, Spacing: schedule.Karras},
 		"shifted":       {Name: "unipc2", Steps: 12, Path: repa, Shift: 3},
 		"a VP":          {Name: "euler", Steps: 12, Path: &schedule.Path{Kind: schedule.VP}, Spacing: schedule.Lambda},
 	} {
@@ -214,8 +214,8 @@ func TestTimesOfSearchMakeItsGrid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if what == "DiT on karras" && (search.Long() >= 40 || search.Long() < 20) {
-			t.Errorf("%d of 40 steps that are told apart", search.Long())
+		if what == "DiT on karras" && (search.Long() >= 200 || search.Long() < 100) {
+			t.Errorf("%d of 200 steps that are told apart", search.Long())
 		}
 		levels := []int{0, 2, 3, 7, search.Long() - 1, search.Long()}
 		c.Times, c.Steps, c.Spacing = search.Times(levels), 0, ""
