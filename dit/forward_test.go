@@ -75,14 +75,14 @@ func TestGuidanceEqualsOriginal(t *testing.T) {
 		first := func(x *torch.Tensor) *torch.Tensor { return s.Narrow(x, 0, 0, x.Dim(0)/2) }
 		x, steps, labels := first(g.Tensor(s, "cfg.x")), first(g.Tensor(s, "cfg.t")), g.Tensor(s, "cfg.y")
 		for name, guided := range map[string]GuidedChannels{"cfg.out": GuideThree, "cfg.out_all": GuideAll} {
-			out := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, scale, guided)
+			out := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, Guidance{Scale: scale, Channels: guided})
 			// The scale of 4 takes the difference of two outputs, and their rounding, fourfold.
 			if e := torchtest.Relative(s, out, first(g.Tensor(s, name))); !(e < 2*tolerance) {
 				t.Errorf("%s: relative error %.2g", name, e)
 			}
 		}
 		// Scale 1 is the conditional model on the guided channels.
-		one := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 1, GuideThree)
+		one := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, Guidance{Scale: 1, Channels: GuideThree})
 		plain := m.Forward(s, x, steps, Condition{Labels: first(labels)})
 		if e := torchtest.Relative(s, one, plain); !(e < tolerance) {
 			t.Errorf("scale 1: relative error %.2g from the conditional model", e)
@@ -111,8 +111,8 @@ func TestGuidanceOfFewChannels(t *testing.T) {
 		}
 		x := torchtest.Normal(s, 1, 1, 2, 4, 4)
 		steps, labels := torch.From(s, []int64{5}, 1), torch.From(s, []int64{1, 3}, 2)
-		three, all := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 3, GuideThree),
-			m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, 3, GuideAll)
+		three := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, Guidance{Scale: 3, Channels: GuideThree})
+		all := m.ForwardWithCFG(s, x, steps, Condition{Labels: labels}, Guidance{Scale: 3, Channels: GuideAll})
 		if torchtest.Relative(s, three, all) != 0 {
 			t.Error("guiding three of two channels is not guiding all")
 		}

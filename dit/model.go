@@ -2,7 +2,6 @@ package dit
 
 import (
 	"cmp"
-	"fmt"
 
 	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/nn"
@@ -191,43 +190,4 @@ func (m *DiT) unpatchify(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	rows, cols := m.cfg.grid()
 	x = s.Permute(s.Reshape(x, n, rows, cols, p, p, c), 0, 5, 1, 3, 2, 4) // [N, Cout, I/P, P, J/P, P]
 	return s.Reshape(x, n, c, rows*p, cols*p)
-}
-
-// GuidedChannels says which channels of the noise classifier-free guidance acts on.
-type GuidedChannels int
-
-// The original guides the first three of four channels, a leftover its authors keep so that their
-// results can be reproduced; guiding all is what the formula of the paper says.
-const (
-	GuideThree GuidedChannels = 3
-	GuideAll   GuidedChannels = -1
-)
-
-// ParseGuidedChannels reads "3" or "all".
-func ParseGuidedChannels(text string) (GuidedChannels, error) {
-	switch text {
-	case "3":
-		return GuideThree, nil
-	case "all":
-		return GuideAll, nil
-	}
-	return 0, fmt.Errorf("cfg-channels %q: want 3 or all", text)
-}
-
-// ForwardWithCFG is Forward under classifier-free guidance: uncond + scale (cond - uncond) on the guided channels of
-// the noise (DiT paper, section 3.1). x is [N, C, I, J] and t [N]; cond is of 2N: the wanted conditions, and behind
-// them what to lead away from, the null class and the tokens of an empty or a negative prompt. Both take one pass of 2N
-// through the model. The other channels of the result [N, Cout, I, J] are those under the wanted conditions.
-func (m *DiT) ForwardWithCFG(s *torch.Scope, x, t *torch.Tensor, cond Condition, scale float64,
-	guided GuidedChannels) *torch.Tensor {
-	n := x.Dim(0)
-	out := m.Forward(s, s.Cat([]*torch.Tensor{x, x}, 0), s.Cat([]*torch.Tensor{t, t}, 0), cond)
-	wanted, null := s.Narrow(out, 0, 0, n), s.Narrow(out, 0, n, n)
-	k := min(int(guided), m.cfg.InChannels)
-	if guided == GuideAll {
-		k = m.cfg.InChannels
-	}
-	eps, nullEps, others := s.Narrow(wanted, 1, 0, k), s.Narrow(null, 1, 0, k), s.Narrow(wanted, 1, k, out.Dim(1)-k)
-	guidedEps := s.Add(nullEps, s.MulScalar(s.Subtract(eps, nullEps), scale))
-	return s.Cat([]*torch.Tensor{guidedEps, others}, 1)
 }

@@ -24,6 +24,17 @@ const MaxShift = 1e6
 // IsFlow says whether the model follows a path of continuous time.
 func (p Process) IsFlow() bool { return p.Path != "" }
 
+// AnswersLike says whether models of both processes answer a question alike: the shift of times is of training and
+// drawing alone.
+func (p Process) AnswersLike(q Process) bool {
+	for _, v := range []*Process{&p, &q} {
+		if v.Shift = 0; v.Objective == "" {
+			v.Objective = "eps"
+		}
+	}
+	return p == q
+}
+
 // String says in a few words what it is, as in "velocity on the linear path, noise at 0, data at 1".
 func (p Process) String() string {
 	if !p.IsFlow() {

@@ -37,6 +37,7 @@ CASES = {
     "sit_euler": case("SiT", "euler", 50, 4.0),
     "sit_heun": case("SiT", "heun", 25, 4.0, seed=1),
     "sit_dopri5": case("SiT", "dopri5", 0, seed=2),
+    "sit_dopri5_guided": case("SiT", "dopri5", 0, 4.0, seed=2),
     "sit_sde": case("SiT", "sde-euler", 250, 4.0, seed=3),
     "sit_sde_plain": case("SiT", "sde-euler", 50, path="gvp", seed=4),
     "sit_sde_heun": case("SiT", "sde-heun", 25, 1.5, seed=5),

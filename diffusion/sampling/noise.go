@@ -26,7 +26,7 @@ func newSource(s *torch.Scope, d *drawing, n int) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := torchSource{dev: d.generator, gen: gen, stepDev: d.generator, stepGen: gen, doubled: d.guided()}
+	v := torchSource{dev: d.generator, gen: gen, stepDev: d.generator, stepGen: gen, doubled: d.doubled()}
 	dtype := torch.Float32
 	switch p := d.process(); {
 	case p.NoiseAtOne: // REPA carries the batch once, in Float64

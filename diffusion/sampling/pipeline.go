@@ -11,6 +11,7 @@ import (
 	"iter"
 	"math"
 
+	"github.com/ditrun/ditrun/diffusion/solver"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch"
@@ -23,6 +24,8 @@ type Options struct {
 	// VAE is the path of the autoencoder, which must be the one that made the model's latents; "" takes the one that
 	// belongs to the model (see [Autoencoder]).
 	VAE string
+	// Guide is the path of a weaker model that guidance leads away from, see [Request]; "" means that there is none.
+	Guide string
 	// Model names the sizes of a model whose file does not say them, see dit.Read.
 	Model string
 	// Precision of both models: fp32, tf32 or bf16; "" means tf32 on CUDA, else fp32. Under bf16 the weights of matrix
@@ -37,12 +40,16 @@ type Pipeline struct {
 	model *dit.DiT
 	info  dit.Info
 	vae   *vae.AutoencoderKL
-	found string
-	notes []string
+	guide *dit.DiT // nil without one
+	found string   // what the checkpoint is, in one line
+	// Those of the guide.
+	guideFound, guidePath string
+	notes                 []string
 
 	precision nn.Precision
 
 	vaePath string
+	path    string // of the weight file
 	weights string // SHA-256 of the model's, "" where no file holds it
 }
 
@@ -57,7 +64,7 @@ func Open(dev torch.Device, ckpt string, o Options) (*Pipeline, error) {
 		return nil, err
 	}
 	defer w.Close()
-	p := &Pipeline{dev: dev, info: w.Info, notes: w.Notes, precision: precision, vaePath: o.VAE}
+	p := &Pipeline{dev: dev, info: w.Info, notes: w.Notes, precision: precision, vaePath: o.VAE, path: w.Path}
 	if o.VAE == "" {
 		if p.vae, p.vaePath, err = openVAE(dev, w); err != nil {
 			return nil, fmt.Errorf("sample from %s: %w", ckpt, err)
@@ -79,6 +86,9 @@ func Open(dev torch.Device, ckpt string, o Options) (*Pipeline, error) {
 		p.info.ImageSize, p.found = w.ImageSize, w.String()
 		err = p.check(ckpt)
 	}
+	if err == nil && o.Guide != "" {
+		err = p.openGuide(o.Guide)
+	}
 	if err == nil {
 		err = p.cast()
 	}
@@ -96,6 +106,11 @@ func (p *Pipeline) cast() error {
 		take(model, p.model)
 		take(decoder, p.vae)
 		p.model, p.vae = model, decoder
+		if p.guide != nil {
+			guide := p.guide.As(s, p.precision.DType())
+			take(guide, p.guide)
+			p.guide = guide
+		}
 		return nil
 	})
 }
@@ -161,6 +176,9 @@ func (p *Pipeline) Close() {
 	if p.vae != nil {
 		nn.Close(p.vae)
 	}
+	if p.guide != nil {
+		nn.Close(p.guide)
+	}
 }
 
 // Info returns what the checkpoint says of itself.
@@ -188,7 +206,7 @@ func (p *Pipeline) Sample(ctx context.Context, r Request) (out Pictures, err err
 // the request. An error is the last that it yields.
 func (p *Pipeline) Batches(ctx context.Context, r Request) iter.Seq2[Pictures, error] {
 	return func(yield func(Pictures, error) bool) {
-		r.Process = &p.info.Process
+		r.Process, r.Guide = &p.info.Process, p.guide
 		d, err := newDrawing(p.model, r)
 		if err != nil {
 			yield(Pictures{}, err)
@@ -296,7 +314,7 @@ func (p *Pipeline) draw(ctx context.Context, d *drawing, use func(Pictures)) err
 // Key names the pictures of r, by the weights of both models and everything in the request that they depend on. What
 // depends on the machine alone, such as the number of threads, is not in it.
 func (p *Pipeline) Key(r Request) (string, error) {
-	r.Process = &p.info.Process
+	r.Process, r.Guide = &p.info.Process, p.guide
 	if err := r.prepare(p.info.Config); err != nil {
 		return "", err
 	}
@@ -313,6 +331,15 @@ func (p *Pipeline) Key(r Request) (string, error) {
 	if r.GuidanceInterval != [2]float64{} {
 		of = append(of, r.GuidanceInterval)
 	}
+	if r.GuidanceRescale != 0 {
+		of = append(of, "rescale", r.GuidanceRescale)
+	}
+	if r.SDE != (solver.SDE{}) {
+		of = append(of, r.SDE)
+	}
+	if r.Guide != nil {
+		of = append(of, "guide", r.Guide.Config())
+	}
 	err := json.NewEncoder(h).Encode(of)
 	if err != nil {
 		return "", err
@@ -321,6 +348,12 @@ func (p *Pipeline) Key(r Request) (string, error) {
 		for name, t := range nn.Params(p.model) {
 			fmt.Fprintln(h, name, t.Shape())
 			h.Write(t.Bytes())
+		}
+		if r.Guide != nil {
+			for name, t := range nn.Params(r.Guide) {
+				fmt.Fprintln(h, "guide", name, t.Shape())
+				h.Write(t.Bytes())
+			}
 		}
 		return nil
 	})

@@ -3,6 +3,7 @@ package sampling
 import (
 	"fmt"
 
+	"github.com/ditrun/ditrun/diffusion/solver"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/names"
 	"github.com/ditrun/ditrun/torch/philox"
@@ -18,6 +19,13 @@ type Request struct {
 
 	CFGScale float64            // classifier-free guidance; 1, or 0, is none
 	Guided   dit.GuidedChannels // default GuideThree, as DiT and SiT, for models whose noise is at 1 GuideAll, as REPA
+	// Guide is a weaker model that guidance leads away from, under the same condition (autoguidance, Karras et al. 2024):
+	// such as a smaller one, or this one earlier in its training. Its channels are all by default. Nil stands for the
+	// model itself without its condition.
+	Guide *dit.DiT
+	// GuidanceRescale brings the guided channels back to the deviation that they have without guidance, 1 all the way;
+	// see [dit.Guidance].
+	GuidanceRescale float64
 	// GuidanceInterval is the first and the last of the times of the model at which a step is guided; default all.
 	GuidanceInterval [2]float64
 	Solver           string // one of [Solvers]; default ddpm, for flows sde-euler
@@ -25,8 +33,9 @@ type Request struct {
 	// Dopri5 takes none.
 	Steps string
 	// Timesteps is the grid, see package schedule; default "respaced" for ddpm and ddim on DiT's steps, else
-	// "linspace".
+	// "linspace". It may also list the times of the model at which steps begin, as "999,850,400".
 	Timesteps string
+	SDE       solver.SDE // of solvers that follow one; by default SiT's, for models whose noise is at 1 REPA's
 	// Process is what the model was trained on. A [Pipeline] knows it; nil stands for DiT's in [Latents].
 	Process *dit.Process
 
@@ -97,6 +106,9 @@ func (r Request) Validate() error {
 	case r.CFGScale > maxCFGScale:
 		return fmt.Errorf("cfg-scale %v: want at most %.0f", r.CFGScale, maxCFGScale)
 	}
+	if err := r.validateGuidance(); err != nil {
+		return err
+	}
 	if err := r.validateSolver(); err != nil {
 		return err
 	}
@@ -136,7 +148,12 @@ func (r *Request) prepare(cfg dit.Config) error {
 	if err := r.checkCondition(cfg); err != nil {
 		return err
 	}
-	if r.guided() && cfg.ClassDropoutProb == 0 {
+	if r.Guide != nil {
+		if err := checkGuide(cfg, r.Guide.Config()); err != nil {
+			return err
+		}
+	}
+	if r.doubled() && cfg.ClassDropoutProb == 0 {
 		return fmt.Errorf("guidance scale %v: the model was trained without dropping its condition, so there is "+
 			"nothing to steer away from", r.CFGScale)
 	}
@@ -161,7 +178,7 @@ func (r *Request) checkCondition(cfg dit.Config) error {
 		return fmt.Errorf("sample: %s, the number is that of labels or captions", names.Plural(r.NumSamples, "picture"))
 	case r.Len() < 1:
 		return fmt.Errorf("sample: %d pictures: want at least 1", r.Len())
-	case !r.guided() || !cfg.HasText():
+	case !r.doubled() || !cfg.HasText():
 	case len(r.Null.States) == 0:
 		return fmt.Errorf("guidance scale %v: the states of the empty caption, or of a negative prompt, are missing",
 			r.CFGScale)
@@ -172,7 +189,7 @@ func (r *Request) checkCondition(cfg dit.Config) error {
 		}
 	}
 	captions := r.Captions
-	if cfg.HasText() && r.guided() {
+	if cfg.HasText() && r.doubled() {
 		captions = append(captions[:len(captions):len(captions)], r.Null)
 	}
 	for _, c := range captions {
@@ -186,8 +203,6 @@ func (r *Request) checkCondition(cfg dit.Config) error {
 
 // Len is the number of pictures.
 func (r Request) Len() int { return max(len(r.Labels), len(r.Captions), r.NumSamples) }
-
-func (r *Request) guided() bool { return r.CFGScale != 1 }
 
 // RandomLabels draws a label below numClasses for each of n pictures. That of picture i depends on i and seed alone.
 func RandomLabels(numClasses, n int, seed uint64) []int {

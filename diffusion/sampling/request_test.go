@@ -4,6 +4,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/ditrun/ditrun/diffusion/solver"
 	"github.com/ditrun/ditrun/dit"
 )
 
@@ -26,7 +27,42 @@ func TestValidate(t *testing.T) {
 		{Request{Steps: "0"}, `num-sampling-steps "0": keeps no step`},
 		{Request{Solver: "euler"}, ""}, // some models can
 		{Request{Solver: "eulr"}, `solver "eulr": want ddpm, ` + ofFlows},
-		{Request{Timesteps: "even"}, `timesteps "even": want respaced, linspace, leading, trailing, karras, lambda`},
+		{Request{Timesteps: "even"}, `timesteps "even": want respaced, linspace, leading, trailing, karras, lambda, ` +
+			"or times as in 999,850,400"},
+		{Request{Timesteps: "999,8OO", Solver: "ddim"}, `timesteps 999,8OO: "8OO" is not a time: want the name of a ` +
+			"grid, or times as in 999,850,400"},
+		{Request{Timesteps: "999,", Solver: "ddim"}, `timesteps 999,: "" is not a time: want the name of a grid, or ` +
+			"times as in 999,850,400"},
+		{Request{Timesteps: "999,500", Solver: "ddim", Steps: "3"},
+			"num-sampling-steps 3: timesteps lists the times of 2"},
+		{Request{Timesteps: "999,500"}, ""}, // of a flow it would be another solver
+		{Request{Timesteps: "999,500", Process: &dit.Process{}}, "timesteps 999,500: ddpm takes none but respaced"},
+		{Request{Timesteps: "999,500", Solver: "dopri5"}, "timesteps 999,500: dopri5 chooses its steps itself"},
+		{Request{Timesteps: "500,999", Solver: "ddim", Process: &dit.Process{}},
+			"solver ddim: timestep 999 after 500: want falling ones"},
+		{Request{Timesteps: "0,1.5", Solver: "euler", Process: sit}, "solver euler: time 1.5 is outside of 0 to 1"},
+		{Request{Timesteps: "0.5,0", Process: sit},
+			"solver sde-euler: time 0 after 0.5: want times from noise, at 0, to data, at 1"},
+		{Request{GuidanceRescale: 0.5}, "guidance-rescale 0.5: has no effect without guidance, cfg-scale 1"},
+		{Request{CFGScale: 2, GuidanceRescale: 1.5}, "guidance-rescale 1.5: want 0 (none) to 1"},
+		{Request{CFGScale: 2, GuidanceRescale: math.NaN()}, "guidance-rescale NaN: want 0 (none) to 1"},
+		{Request{CFGScale: 2, GuidanceRescale: 0.7}, ""},
+		{Request{Guide: &dit.DiT{}}, "guide-ckpt: has no effect without guidance, cfg-scale 1"},
+		{Request{Process: sit, SDE: solver.SDE{Form: "linear", Last: "Euler", LastSize: 0.02}}, ""},
+		{Request{Process: sit, Solver: "euler", SDE: solver.SDE{Form: "linear"}}, "diffusion-form and last-step are " +
+			"for SDEs: solver euler follows none, want sde-euler or sde-heun"},
+		{Request{Process: &dit.Process{}, SDE: solver.SDE{Last: "Euler"}}, "diffusion-form and last-step are for " +
+			"SDEs: solver ddpm follows none, want sde-euler or sde-heun"},
+		{Request{Process: sit, SDE: solver.SDE{Form: "SBDM"}}, "solver sde-euler: diffusion form SBDM divides by " +
+			"zero at time 0 of path linear, where alpha is 0: begin 0.001 from it"},
+		{Request{Process: sit, SDE: solver.SDE{Form: "SBDM"}, Timesteps: "0.001,0.3,0.6,0.96"}, ""},
+		{Request{Process: sit, SDE: solver.SDE{Form: "even"}}, `solver sde-euler: diffusion form "even": want ` +
+			"constant, SBDM, sigma, linear, decreasing or increasing-decreasing"},
+		{Request{Process: sit, SDE: solver.SDE{Last: "mean"}},
+			`solver sde-euler: last step "mean": want Mean, Tweedie, Euler or None`},
+		{Request{Process: sit, SDE: solver.SDE{LastSize: 0.1}, Timesteps: "0,0.9"},
+			"last-step-size 0.1: the last step goes to data from the last of timesteps"},
+		{Request{Process: sit, SDE: solver.SDE{LastSize: 1.5}}, "solver sde-euler: time -0.5 is outside of 0 to 1"},
 		{Request{Solver: "dopri5", Steps: "50"}, "num-sampling-steps 50: dopri5 chooses its steps itself"},
 		{Request{Solver: "dopri5", Timesteps: "karras"}, "timesteps karras: dopri5 chooses its steps itself"},
 		{Request{CFGScale: 2, GuidanceInterval: [2]float64{0.7, 0.3}},

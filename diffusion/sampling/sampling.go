@@ -94,7 +94,7 @@ func (d *drawing) run(ctx context.Context, s *torch.Scope, use func(s *torch.Sco
 			err := s.Try(func(s *torch.Scope) error {
 				x, err := v.draw(ctx, s, lo, func(k int) {
 					if d.Progress != nil {
-						d.Progress(b*d.numSteps()+k, d.batches()*d.numSteps())
+						d.Progress(b*d.numSteps()+d.wholeSteps(k), d.batches()*d.numSteps())
 					}
 				})
 				if err != nil {

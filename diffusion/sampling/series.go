@@ -23,6 +23,7 @@ type series struct {
 
 	// The conditions of the pictures and, under guidance, behind them those of what to lead them away from: m in all.
 	labels      *torch.Tensor // Int64 [m]; with modulations, the first row of each label
+	guideLabels *torch.Tensor // Int64 [n], for a guide that has them, which shares no modulations
 	tokens      *torch.Tensor // Float32 [m, L, W]
 	lengths     *torch.Tensor // Int64 [m]
 	modulations *table        // nil where they are computed in each step
@@ -52,8 +53,11 @@ func newSeries(s *torch.Scope, d *drawing, solver diffusion.Solver, modulations 
 	v := &series{drawing: d, home: s, n: n, solver: solver, noise: noise, modulations: modulations,
 		guide: d.guided(), pace: torch.NewPace(s, ahead)}
 	cfg, m := d.model.Config(), n
-	if d.guided() {
+	if d.doubled() {
 		m = 2 * n
+	}
+	if d.Guide != nil && d.Guide.Config().HasClass() {
+		v.guideLabels = s.Zeros(torch.Int64, n)
 	}
 	if cfg.HasClass() || modulations != nil {
 		v.labels = s.Zeros(torch.Int64, m)
@@ -105,6 +109,9 @@ func (v *series) draw(ctx context.Context, s *torch.Scope, lo int, done func(k i
 func (v *series) begin(s *torch.Scope, lo int) {
 	if v.labels != nil {
 		y := v.labelsOf(v.model.Config(), lo, lo+v.n)
+		if v.guideLabels != nil {
+			s.Copy_(v.guideLabels, torch.From(s, y, v.n))
+		}
 		if v.modulations != nil {
 			y = v.modulations.find(s, y)
 		}
@@ -130,11 +137,16 @@ func (v *series) begin(s *torch.Scope, lo int) {
 func (v *series) solve(ctx context.Context, s *torch.Scope, all *solver.Dopri5, done func(k int),
 ) (*torch.Tensor, error) {
 	v.guide = v.guided()
-	x, err := all.Solve(s, v.denoiser(), v.samples.X(), func(int) error { return context.Cause(ctx) })
-	if err == nil {
-		done(1)
+	x, model := v.samples.X(), v.denoiser()
+	if v.carriesBoth() {
+		x, model = s.Cat([]*torch.Tensor{x, x}, 0), v.both()
 	}
-	return x, err
+	x, err := all.Solve(s, model, x, func(int) error { return context.Cause(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	done(1)
+	return s.Narrow(x, 0, 0, v.n), nil
 }
 
 // advance makes a step. The first one of its form computes by itself, which also sets up what libraries need; the
@@ -232,10 +244,7 @@ func (v *series) denoiser() diffusion.Denoiser {
 	return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
 		cond := v.condition(s, questions)
 		questions++
-		if !v.guide {
-			return v.model.Forward(s, x, t, cond)
-		}
-		return v.model.ForwardWithCFG(s, x, t, cond, v.CFGScale, v.Guided)
+		return v.answer(s, x, t, cond)
 	}
 }
 
@@ -243,7 +252,7 @@ func (v *series) denoiser() diffusion.Denoiser {
 func (v *series) condition(s *torch.Scope, question int) dit.Condition {
 	// In a step without guidance only the first half counts.
 	labels, tokens, lengths := v.labels, v.tokens, v.lengths
-	if v.guided() && !v.guide {
+	if v.doubled() && !v.guide {
 		for _, t := range []**torch.Tensor{&labels, &tokens, &lengths} {
 			if *t != nil {
 				*t = s.Narrow(*t, 0, 0, v.n)
@@ -275,7 +284,7 @@ func (r *Request) labelsOf(cfg dit.Config, lo, hi int) []int64 {
 		}
 		y = append(y, int64(label))
 	}
-	if r.guided() {
+	if r.doubled() {
 		for range hi - lo {
 			y = append(y, int64(cfg.NullClass()))
 		}
@@ -286,7 +295,7 @@ func (r *Request) labelsOf(cfg dit.Config, lo, hi int) []int64 {
 // captionsOf are the states and lengths of pictures lo to hi-1, and behind them under guidance those of Null for each.
 func (r *Request) captionsOf(lo, hi int) (states []float32, lengths []int64) {
 	captions := r.Captions[lo:hi:hi]
-	if r.guided() {
+	if r.doubled() {
 		for range hi - lo {
 			captions = append(captions, r.Null)
 		}

@@ -1,0 +1,146 @@
+package sampling
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/nn"
+	"github.com/ditrun/ditrun/torch/torchtest"
+)
+
+// weaker is a model of other weights.
+func weaker(t *testing.T, s *torch.Scope, condition dit.ConditionKind) *dit.DiT {
+	t.Helper()
+	m := conditioned(t, s, dit.AdaLNZero, condition)
+	for _, p := range nn.List(m) {
+		s.NoGrad().Copy_(p.Tensor, s.NoGrad().MulScalar(p.Tensor, 0.8))
+	}
+	return m
+}
+
+// The answer under autoguidance is put together from single forward passes, and no null condition is needed.
+func TestAutoguidanceOfEachCondition(t *testing.T) {
+	for _, condition := range dit.ConditionKinds() {
+		torchtest.Run(t, func(s *torch.Scope) error {
+			m := conditioned(t, s, dit.AdaLNZero, condition)
+			for _, of := range []dit.ConditionKind{condition, dit.OnNothing} {
+				guide := weaker(t, s, of)
+				s := s.NoGrad()
+				r := requestOf(s, m.Config())
+				r.CFGScale, r.Guided, r.Null, r.Guide = 3, 0, Caption{}, guide
+				d, err := newDrawing(m, r)
+				if err != nil {
+					return err
+				}
+				if d.Guided != dit.GuideAll {
+					t.Errorf("%s: guides %d channels, want all", condition, d.Guided)
+				}
+				noise, err := newSource(s, d, 2)
+				if err != nil {
+					return err
+				}
+				v := newSeries(s, d, d.solver(s), nil, noise, 2)
+				v.begin(s, 1) // pictures 1 and 2
+				x, steps := torchtest.Normal(s, 1, 2, 4, 4, 8), torch.From(s, []int64{500, 500}, 2)
+				got := v.denoiser()(s, x, steps)
+				cond := dit.Condition{}
+				if r.Labels != nil {
+					cond.Labels = torch.From(s, []int64{int64(r.Labels[1]), int64(r.Labels[2])}, 2)
+				}
+				if r.Captions != nil {
+					states, lengths := d.captionsOf(1, 3)
+					cond.Tokens = torch.From(s, states, 2, 5, 6)
+					cond.Lengths = torch.From(s, lengths, 2)
+				}
+				guideCond := cond
+				if of == dit.OnNothing {
+					guideCond = dit.Condition{}
+				}
+				want, weak := m.Forward(s, x, steps, cond), guide.Forward(s, x, steps, guideCond)
+				eps, away := s.Narrow(want, 1, 0, 4), s.Narrow(weak, 1, 0, 4)
+				want = s.Cat([]*torch.Tensor{s.Add(away, s.MulScalar(s.Subtract(eps, away), 3)),
+					s.Narrow(want, 1, 4, 4)}, 1)
+				if e := torchtest.Relative(s, got, want); !(e < 1e-5) {
+					t.Errorf("%s by %s: relative error %.2g", condition, of, e)
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// With autoguidance in an interval steps draw the same however they are made, and something else than without it.
+func TestAutoguidanceDraws(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m, guide := conditioned(t, s, dit.AdaLNZero, dit.OnClass), weaker(t, s, dit.OnClass)
+		s = s.NoGrad()
+		r := requestOf(s, m.Config())
+		r.Steps, r.CFGScale, r.Guided = "6", 2, 0
+		plain := r
+		r.Guide, r.GuidanceInterval, r.GuidanceRescale = guide, [2]float64{300, 999}, 0.5
+		for _, table := range []bool{false, true} {
+			got := drawnHow(t, s, m, r, how{false, table})
+			if !slices.EqualFunc(drawnHow(t, s, m, r, how{true, table}), got, bytes.Equal) {
+				t.Errorf("table %v: steps by graphs give other latents", table)
+			}
+			for what, change := range map[string]func(r *Request){
+				"classifier-free guidance": func(r *Request) { *r = plain },
+				"no interval":              func(r *Request) { r.GuidanceInterval = [2]float64{} },
+				"no rescaling":             func(r *Request) { r.GuidanceRescale = 0 },
+				"three channels":           func(r *Request) { r.Guided = dit.GuideThree },
+			} {
+				other := r
+				change(&other)
+				if slices.EqualFunc(drawnHow(t, s, m, other, how{false, table}), got, bytes.Equal) {
+					t.Errorf("table %v: %s draws the same", table, what)
+				}
+			}
+		}
+		// A model leads away from itself to nowhere else.
+		r = requestOf(s, m.Config())
+		r.CFGScale, r.Guide = 3, m
+		self := latentsOf(t, s, m, r)
+		r.CFGScale, r.Guide = 1, nil
+		if e := torchtest.Relative(s, self, latentsOf(t, s, m, r)); !(e < 1e-5) {
+			t.Errorf("guided by itself: relative error %.2g from no guidance", e)
+		}
+		return nil
+	})
+}
+
+// What a guide has to have in common with the model.
+func TestGuideRefused(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m := conditioned(t, s, dit.AdaLNZero, dit.OnClass)
+		small := func(change func(c *dit.Config)) *dit.DiT {
+			cfg := m.Config()
+			change(&cfg)
+			guide, err := dit.New(s, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { nn.Close(guide) })
+			return guide
+		}
+		text := weaker(t, s, dit.OnText)
+		for want, guide := range map[string]*dit.DiT{
+			"":                                small(func(c *dit.Config) { c.HiddenSize, c.Depth = 8, 2 }),
+			"a model of 4 classes, want 3":    small(func(c *dit.Config) { c.NumClasses++ }),
+			"of latents of 4x8x8, want 4x4x8": small(func(c *dit.Config) { c.InputSize = 8 }),
+			"of latents of 3x4x8, want 4x4x8": small(func(c *dit.Config) { c.InChannels = 3 }),
+			"the guide is a model of " + text.Config().Conditions() + ", want one of ": text,
+		} {
+			r := requestOf(s, m.Config())
+			r.Guide = guide
+			_, err := newDrawing(m, r)
+			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("error %v, want %q", err, want)
+			}
+		}
+		return nil
+	})
+}
