@@ -1,0 +1,173 @@
+package sampling
+
+import (
+	"context"
+	"errors"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch/torchtest"
+)
+
+// A schedule that was searched is kept beside the checkpoint and found by what it is for, and no other way.
+func TestSearch(t *testing.T) {
+	vaeDir, _ := newVAE(t, 4, 1)
+	for name, process := range map[string]dit.Process{
+		"DiT": {}, "REPA": {Objective: "velocity", Path: "linear", NoiseAtOne: true, Shift: 2},
+	} {
+		ckpt := newCheckpoint(t, func(i *dit.Info) { i.Process = process })
+		p, err := Open(torchtest.Device(t), ckpt, Options{VAE: vaeDir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		progress := []int{}
+		r := Request{Labels: []int{1, 2, 3}, CFGScale: 2, Solver: "dpm++2m", Steps: "16",
+			Progress: func(done, total int) { progress = append(progress, done, total) }}
+		found, err := p.Search(context.Background(), r, 4)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if n := len(progress); progress[n-1] != progress[n-2] {
+			t.Errorf("%s: progress ends at %v", name, progress[n-2:])
+		}
+		if found.Steps() != 4 || found.LongSteps != 16 || found.Pictures != 3 || !(found.Error > 0) ||
+			!(found.Error <= found.GridError) || len(found.Weights) != 64 || found.Grid != "linspace" {
+			t.Errorf("%s: found %+v", name, found)
+		}
+		draw := Request{Labels: []int{3, 4}, CFGScale: 2, Solver: "dpm++2m", Steps: "4"}
+		if _, err := p.Searched(draw); err == nil || !strings.Contains(err.Error(), "no schedule was searched for") {
+			t.Errorf("%s: without a file: %v", name, err)
+		}
+		for range 2 { // the second in the place of the first
+			if err := p.Keep(found); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if all, err := p.schedules(); err != nil || len(all) != 1 {
+			t.Errorf("%s: %d schedules, error %v", name, len(all), err)
+		}
+		for _, steps := range []string{"4", ""} {
+			draw.Steps = steps
+			got, err := p.Searched(draw)
+			if err != nil || strings.Count(got.Timesteps, ",") != 3 || got.Steps != "4" {
+				t.Errorf("%s: %q, %q: %v", name, got.Timesteps, got.Steps, err)
+			}
+			got.Process = nil
+			if _, err := p.Sample(context.Background(), got); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			plan, err := got.planFor(&p.info.Process)
+			near := func(a, b float64) bool { return math.Abs(a-b) <= 2e-6 } // noise itself is at 0.999999
+			if err != nil || !slices.EqualFunc(plan.starts, found.Times, near) {
+				t.Errorf("%s: steps begin at %v, want %v, error %v", name, plan, found.Times, err)
+			}
+		}
+		other := found
+		other.Times = append(slices.Clone(found.Times), found.Times[3]/2)
+		if err := p.Keep(other); err != nil {
+			t.Fatal(err)
+		}
+		for want, change := range map[string]func(r *Request){
+			"there are 4 steps of dpm++2m with guidance 2": func(r *Request) { r.Steps = "" },
+			"none was searched for 6 steps of dpm++2m":     func(r *Request) { r.Steps = "6" },
+			"none was searched for 4 steps of unipc2":      func(r *Request) { r.Solver = "unipc2" },
+			"of dpm++2m with guidance 3 on":                func(r *Request) { r.CFGScale = 3 },
+			"of dpm++2m without guidance":                  func(r *Request) { r.CFGScale = 1 },
+			", rescaled by 0.5; there are":                 func(r *Request) { r.GuidanceRescale = 0.5 },
+			"on all channels":                              func(r *Request) { r.Guided, r.Solver = dit.GuideAll, "ddim" },
+		} {
+			r := draw
+			r.Steps = "4"
+			change(&r)
+			if _, err := p.Searched(r); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %q", name, err, want)
+			}
+		}
+		text, err := os.ReadFile(p.ScheduleFile())
+		if err != nil {
+			t.Fatal(err)
+		}
+		write := func(text string) {
+			if err := os.WriteFile(p.ScheduleFile(), []byte(text), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		draw.Steps = "4"
+		write(strings.ReplaceAll(string(text), found.Weights, strings.Repeat("0", 64)))
+		if _, err := p.Searched(draw); err == nil || !strings.Contains(err.Error(), "is for other weights") {
+			t.Errorf("%s: of other weights: %v", name, err)
+		}
+		write(`{"schedules": 1}`)
+		if _, err := p.Searched(draw); err == nil || !strings.Contains(err.Error(), p.ScheduleFile()+": ") {
+			t.Errorf("%s: a file of another form: %v", name, err)
+		}
+		if err := p.Keep(found); err == nil || !strings.Contains(err.Error(), p.ScheduleFile()+": ") {
+			t.Errorf("%s: a file of another form is overwritten: %v", name, err)
+		}
+
+		for want, change := range map[string]func(r *Request) int{
+			"adds noise, so no two runs": func(r *Request) int {
+				r.Solver = map[bool]string{false: "ddpm", true: "sde-euler"}[process.IsFlow()]
+				return 4
+			},
+			"search-steps 16: 16 steps of 16: want 2 to 15": func(r *Request) int { return 16 },
+			"num-samples 65: a search draws all at once": func(r *Request) int {
+				r.Labels = make([]int, 65)
+				return 4
+			},
+		} {
+			r := r
+			n := change(&r)
+			if _, err := p.Search(context.Background(), r, n); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %q", name, err, want)
+			}
+		}
+		stop := errors.New("stop")
+		ctx, cancel := context.WithCancelCause(context.Background())
+		r.Progress = func(done, _ int) {
+			if done == 20 {
+				cancel(stop)
+			}
+		}
+		if _, err := p.Search(ctx, r, 4); !errors.Is(err, stop) {
+			t.Errorf("%s: interrupted: %v", name, err)
+		}
+	}
+}
+
+// The times that are listed are the steps, whatever draws them.
+func TestListedTimes(t *testing.T) {
+	repa := &dit.Process{Objective: "velocity", Path: "linear", NoiseAtOne: true, Shift: 3}
+	for _, c := range []struct {
+		r    Request
+		want []float64
+	}{
+		{Request{Solver: "dpm++2m", Timesteps: "999,850,400"}, []float64{999, 850, 400}},
+		{Request{Solver: "ddim", Timesteps: " 999, 5e2,0 ", Steps: "3"}, []float64{999, 500, 0}},
+		{Request{Solver: "euler", Timesteps: "1,.5,0.2", Process: repa}, []float64{1, 0.5, 0.2}},
+		{Request{Timesteps: "1,.5,0.2", Process: repa}, []float64{1, 0.5, 0.2}},
+	} {
+		p, err := c.r.planFor(c.r.Process)
+		if err != nil || !slices.Equal(p.starts, c.want) {
+			t.Errorf("%+v: steps at %v, error %v", c.r, p, err)
+		}
+		if r := c.r.WithDefaults(); r.Steps != "3" || r.DefaultTimesteps() {
+			t.Errorf("%s steps on %q", r.Steps, r.Timesteps)
+		}
+	}
+}
+
+// planFor is the plan of a request with its defaults.
+func (r Request) planFor(p *dit.Process) (*plan, error) {
+	r.Process = p
+	if p == nil {
+		r.Process = &dit.Process{}
+	}
+	r.setDefaults()
+	return r.plan()
+}
