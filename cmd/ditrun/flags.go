@@ -177,6 +177,7 @@ func ofFlag(err error) error {
 var (
 	undefinedFlag = regexp.MustCompile(`^flag provided but not defined: -+(.*)$`)
 	missingValue  = regexp.MustCompile(`^flag needs an argument: -+(.*)$`)
+	twoForms      = regexp.MustCompile(`^Cannot use two forms of the same flag: (\S+) (\S+)$`)
 	badValue      = regexp.MustCompile(`^invalid (?:boolean )?value "(.*)" for (?:flag )?-+([^:]*): (.*)$`)
 )
 
@@ -200,6 +201,9 @@ func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 		msg = fmt.Sprintf("unknown flag --%s", name)
 	case missingValue.MatchString(msg):
 		msg = fmt.Sprintf("--%s: a value is missing", missingValue.FindStringSubmatch(msg)[1])
+	case twoForms.MatchString(msg):
+		m := twoForms.FindStringSubmatch(msg)
+		msg = fmt.Sprintf("--%s and --%s are two names of one flag: give one of them", m[1], m[2])
 	case badValue.MatchString(msg):
 		m := badValue.FindStringSubmatch(msg)
 		msg = fmt.Sprintf("--%s %q: %s", m[2], m[1], unreadable(c, m[2], m[3]))

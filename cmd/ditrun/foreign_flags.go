@@ -24,6 +24,7 @@ const (
 	ofSiT          = "SiT"
 	ofLightningDiT = "LightningDiT"
 	ofDiffusers    = "diffusers"
+	ofEDM2         = "EDM2"
 	ofTorchrun     = "torchrun"
 	ofOthers       = "another program"
 )
@@ -102,9 +103,7 @@ var foreignFlags = []foreignFlag{
 	{ofDiffusers, "sample", "num-inference-steps", "num-sampling-steps", ""},
 	{ofDiffusers, "sample", "pretrained-model-name-or-path", "ckpt", ""},
 	{ofDiffusers, "sample", "output-dir", "out", ""},
-	{ofSiT, "sample", "diffusion-form", "", "an SDE has the form sigma, of REPA linear; Go programs can choose"},
-	{ofSiT, "sample", "last-step", "", "an SDE ends with the step Mean; Go programs can choose another"},
-	{ofSiT, "sample", "last-step-size", "", "an SDE ends with a step of 0.04; Go programs can choose another"},
+	{ofEDM2, "sample", "gnet", "guide-ckpt", ""},
 	{ofSiT, "sample", "atol", "", "dopri5 has 1e-6, as SiT has; Go programs can choose another"},
 	{ofSiT, "sample", "rtol", "", "dopri5 has 1e-3, as SiT has; Go programs can choose another"},
 	{ofLightningDiT, "sample", "timestep-shift", "", "the weights have the shift that train --time-shift gave them"},

@@ -180,6 +180,8 @@ func inspect(path, model string) (*inspection, error) {
 		in.Path, in.Family, in.Found, in.Notes = encoder.Path, "AutoencoderKL", encoder.String(), encoder.Notes
 	} else if st, err := os.Stat(path); err != nil || st.IsDir() {
 		return nil, modelErr
+	} else if found := savedLatents(path); found != "" {
+		in.Family, in.Found = "latents", found
 	} else {
 		in.Family, in.Found = "unknown", "neither a DiT nor an autoencoder that ditrun knows: "+
 			strings.TrimPrefix(reason(modelErr), "open "+path+": ")

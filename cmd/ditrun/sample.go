@@ -33,12 +33,15 @@ type sampleOptions struct {
 	request                 sampling.Request
 	out, latents            string
 	interval                string // of guidance
+	guide                   string // path or name of the model that guidance leads away from
+	searchSteps             int
+	searched                bool // the times are those of a search
 	fetch                   bool
 
 	scaleGiven bool // by --cfg-scale
 	textGiven  bool // by a flag that belongs to --prompt
 
-	asGiven struct{ ckpt, vae, textEncoder, textStates string } // before names became paths
+	asGiven struct{ ckpt, vae, guide, textEncoder, textStates string } // before names became paths
 }
 
 func (o *sampleOptions) flags() []cli.Flag {
@@ -68,6 +71,10 @@ func (o *sampleOptions) flags() []cli.Flag {
 			Usage: "`3|all`: guide the first 3 latent channels, as DiT and SiT do, or all"},
 		&cli.StringFlag{Name: "guidance-interval", Destination: &o.interval, DefaultText: "all times",
 			Usage: "`LO,HI`: guide only steps at these times of the model: 0 to 999 of DiT, 0 to 1 of flows"},
+		&cli.Float64Flag{Name: "guidance-rescale", Destination: &r.GuidanceRescale,
+			Usage: "bring guided answers back to the deviation of unguided ones: 0 not at all, 1 all the way"},
+		&cli.StringFlag{Name: "guide-ckpt", Destination: &o.guide, DefaultText: "none",
+			Usage: "`PATH|NAME`: lead away from this weaker model, not from the model without its condition"},
 		&cli.StringFlag{Name: "num-sampling-steps", Destination: &r.Steps, DefaultText: "250",
 			Usage: "`STEPS`: number of steps; on the grid respaced also ddim50, or one number for each section, " +
 				"as in 10,15,20"},
@@ -75,7 +82,18 @@ func (o *sampleOptions) flags() []cli.Flag {
 			DefaultText: "ddpm; of flows sde-euler",
 			Usage:       "`NAME`: ddpm, ddim, dpm++2m, unipc2, euler, dopri5, ...: docs/diffusion.md has all"},
 		&cli.StringFlag{Name: "timesteps", Destination: &r.Timesteps, DefaultText: "as the solver's original",
-			Usage: "`GRID`: where the steps lie: respaced, linspace, leading, trailing, karras or lambda"},
+			Usage: "`GRID`: where the steps lie: respaced, linspace, leading, trailing, karras, lambda or searched; or " +
+				"the times themselves, as in 999,850,400"},
+		&cli.IntFlag{Name: "search-steps", Destination: &o.searchSteps, DefaultText: "none",
+			Usage: "draw nothing, but find the best times of `N` steps, for --timesteps searched"},
+		&cli.StringFlag{Name: "diffusion-form", Destination: (*string)(&r.SDE.Form), DefaultText: "sigma; of REPA linear",
+			Usage: "`FORM` of an SDE: constant, SBDM, sigma, linear, decreasing or increasing-decreasing"},
+		&cli.Float64Flag{Name: "diffusion-norm", Destination: &r.SDE.Norm, DefaultText: "1",
+			Usage: "what the form of an SDE is multiplied by"},
+		&cli.StringFlag{Name: "last-step", Destination: (*string)(&r.SDE.Last), DefaultText: "Mean",
+			Usage: "`STEP` that an SDE ends with: Mean, Tweedie, Euler or None"},
+		&cli.Float64Flag{Name: "last-step-size", Destination: &r.SDE.LastSize, DefaultText: "0.04",
+			Usage: "time that the last step of an SDE takes"},
 		precisionFlag(&o.precision, "type of the arithmetic of both models: fp32, tf32 or bf16"),
 		&cli.Uint64Flag{Name: "seed", Destination: &r.Seed, Usage: "seed of the noise"},
 		&cli.StringFlag{Name: "rng", Destination: &r.RNG, Value: "image",
@@ -105,7 +123,8 @@ func (o *sampleOptions) check(given func(string) bool) (err error) {
 		return err
 	}
 	for name, value := range map[string]string{"num-sampling-steps": r.Steps, "solver": r.Solver,
-		"timesteps": r.Timesteps, "guidance-interval": o.interval, "save-latents": o.latents} {
+		"timesteps": r.Timesteps, "guidance-interval": o.interval, "save-latents": o.latents,
+		"guide-ckpt": o.guide} {
 		if given(name) && value == "" {
 			return refuseEmpty(required{name, value})
 		}
@@ -113,8 +132,17 @@ func (o *sampleOptions) check(given func(string) bool) (err error) {
 	if err := o.parseInterval(); err != nil {
 		return err
 	}
+	if err := o.checkSearch(given); err != nil {
+		return err
+	}
 	if err := r.Validate(); err != nil {
 		return ofFlag(err)
+	}
+	if o.guide != "" && r.CFGScale == 1 && given("cfg-scale") {
+		return usagef("--guide-ckpt: has no effect without guidance, --cfg-scale 1")
+	}
+	if o.guide != "" && given("negative-prompt") {
+		return usagef("--negative-prompt: with --guide-ckpt guidance leads away from that model, not from a prompt")
 	}
 	if given("cfg-channels") {
 		if r.Guided, err = dit.ParseGuidedChannels(o.channels); err != nil {
@@ -132,10 +160,13 @@ func (o *sampleOptions) check(given func(string) bool) (err error) {
 			return err
 		}
 	}
-	o.asGiven.ckpt, o.asGiven.vae = o.ckpt, o.vae
+	o.asGiven.ckpt, o.asGiven.vae, o.asGiven.guide = o.ckpt, o.vae, o.guide
 	o.asGiven.textEncoder, o.asGiven.textStates = o.textEncoder, o.textStates
 	o.scaleGiven = given("cfg-scale")
 	o.textGiven = slices.ContainsFunc([]string{"prompt", "negative-prompt", "text-encoder", "text-states"}, given)
+	if o.searchSteps > 0 {
+		return nil // nothing is drawn
+	}
 	return o.checkOut()
 }
 
@@ -206,10 +237,11 @@ func sampleCommand() *cli.Command {
 		flags:    o.flags(),
 		required: "ckpt",
 		groups: []group{
-			{"Model", "vae model fetch"},
+			{"Model", "vae model guide-ckpt fetch"},
 			{"What to draw", "class-labels prompt negative-prompt text-encoder text-states num-samples seed"},
-			{"How to draw", "cfg-scale cfg-channels guidance-interval num-sampling-steps solver timesteps " +
-				"precision rng batch-size"},
+			{"How to draw", "cfg-scale cfg-channels guidance-interval guidance-rescale num-sampling-steps solver " +
+				"timesteps search-steps diffusion-form diffusion-norm last-step last-step-size precision rng " +
+				"batch-size"},
 			{"Output", "out save-latents"},
 		},
 		check: o.check,
@@ -230,7 +262,8 @@ const repaScale = 1.5
 const maxSamples = 10_000_000
 
 func runSample(e *env, o *sampleOptions) error {
-	if err := e.findWeights(o.fetch, ofCkpt(&o.ckpt), ofVAE(&o.vae), ofTextEncoder(&o.textEncoder)); err != nil {
+	if err := e.findWeights(o.fetch, ofCkpt(&o.ckpt), ofVAE(&o.vae), ofTextEncoder(&o.textEncoder),
+		ofGuide(&o.guide)); err != nil {
 		return err
 	}
 	dev, err := e.openDevice()
@@ -255,6 +288,9 @@ func runSample(e *env, o *sampleOptions) error {
 		return err
 	}
 	o.describe(e, p, r, show)
+	if o.searchSteps > 0 {
+		return o.search(e, p, r)
+	}
 	keep := latentsFile{path: o.latents}
 	if o.latents != "" {
 		r.Latents = keep.add
@@ -312,7 +348,7 @@ func (o *sampleOptions) withoutLatents(have, all int) error {
 
 // open opens the checkpoint with its autoencoder.
 func (o *sampleOptions) open(dev torch.Device) (*sampling.Pipeline, error) {
-	opts := sampling.Options{VAE: o.vae, Model: o.model, Precision: o.precision}
+	opts := sampling.Options{VAE: o.vae, Model: o.model, Guide: o.guide, Precision: o.precision}
 	p, err := sampling.Open(dev, o.ckpt, opts)
 	if path := autoencoderFor(err); path != "" {
 		opts.VAE = path
@@ -326,12 +362,20 @@ func (o *sampleOptions) complete(p *sampling.Pipeline, show subjects, dev torch.
 	info := p.Info()
 	r, model := o.request, info.Config
 	r.Labels, r.Process = show.labels, &info.Process
+	r.Guide, _ = p.Guide()
 	if info.Family == dit.REPA && !o.scaleGiven {
 		r.CFGScale = repaScale
 	}
 	if model.Condition == dit.OnNothing {
-		if r.NumSamples = show.n; !o.scaleGiven {
+		if r.NumSamples = show.n; !o.scaleGiven && o.guide == "" {
 			r.CFGScale = 1
+		}
+	}
+	if o.searched {
+		var err error
+		if r, err = p.Searched(r); err != nil {
+			return r, withHint(ofFlag(err), "the same command with --search-steps and a number of steps, and without "+
+				"--timesteps and --num-sampling-steps, finds a schedule")
 		}
 	}
 	if model.HasText() {

@@ -18,6 +18,22 @@ func (f *latentsFile) add(x []float32, shape []int) {
 	f.x, f.shape = append(f.x, x...), shape
 }
 
+// savedLatents says what a file of --save-latents holds, "" of any other file.
+func savedLatents(path string) string {
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	t, ok := f.Lookup("latents")
+	factor := f.Metadata()["scaling_factor"]
+	if !ok || len(t.Shape) != 4 || len(f.Tensors()) != 1 || factor == "" {
+		return ""
+	}
+	return fmt.Sprintf("scaled latents of %s from `ditrun sample --save-latents`, %dx%dx%d each, scaling factor %s",
+		plural(int(t.Shape[0]), "picture"), t.Shape[1], t.Shape[2], t.Shape[3], factor)
+}
+
 // write writes the scaled latents of all pictures, [N, C, I, J]; divided by scaling_factor they can be decoded.
 func (f *latentsFile) write(info dit.Info) error {
 	if f.path == "" {

@@ -36,6 +36,9 @@ func (o *sampleOptions) describe(e *env, p *sampling.Pipeline, r sampling.Reques
 	for _, note := range notes {
 		e.item("", note)
 	}
+	if _, guide := p.Guide(); guide != "" {
+		e.item("guide", guide)
+	}
 	path, cfg, notes := p.VAE()
 	e.itemOf("vae", path, describeVAE(cfg))
 	for _, note := range notes {
@@ -83,14 +86,21 @@ func describeRequest(r sampling.Request, cfg dit.Config) string {
 		}
 	}
 	grid := ""
-	if r.Timesteps != "" && r.Timesteps != "respaced" {
+	switch {
+	case strings.Contains(r.Timesteps, ","):
+		grid = " at " + r.Timesteps
+	case r.Timesteps != "" && r.Timesteps != "respaced":
 		grid = " on " + r.Timesteps
 	}
+	grid += describeShift(r) + describeSDE(r)
 	guidance := "no guidance"
 	if r.CFGScale > 1 {
 		guidance = fmt.Sprintf("guidance %g on %s", r.CFGScale, describeChannels(r.Guided, cfg))
+		if r.GuidanceRescale != 0 {
+			guidance += fmt.Sprintf(", rescaled by %g,", r.GuidanceRescale)
+		}
 		if at := r.GuidanceInterval; at != [2]float64{} {
-			guidance += fmt.Sprintf(" from %g to %g", at[0], at[1])
+			guidance += fmt.Sprintf(" from %g to %g%s", at[0], at[1], describeEnds(r))
 		}
 	}
 	noise := ""

@@ -16,7 +16,7 @@ import (
 // were given; by now, the options may hold their places in the cache instead.
 func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show subjects) gallery.Recipe {
 	out := gallery.Recipe{Software: software(), NegativePrompt: o.negativePrompt, Model: portable(o.asGiven.ckpt),
-		VAE: portable(o.asGiven.vae), Precision: p.Precision(), Request: r}
+		VAE: portable(o.asGiven.vae), Guide: portable(o.asGiven.guide), Precision: p.Precision(), Request: r}
 	out.ModelSHA256, out.VAESHA256 = p.WeightsSHA256()
 	words := []string{"ditrun", "sample"}
 	add := func(flag, value string) {
@@ -41,8 +41,8 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 	add("text-states", portable(o.asGiven.textStates))
 	add("num-samples", strconv.Itoa(show.n))
 	q := r.WithDefaults()
-	add("cfg-scale", strconv.FormatFloat(q.CFGScale, 'g', -1, 64))
-	switch asDefault := (sampling.Request{Process: r.Process}).WithDefaults(); {
+	add("cfg-scale", number(q.CFGScale))
+	switch asDefault := (sampling.Request{Process: r.Process, Guide: r.Guide}).WithDefaults(); {
 	case q.Guided == asDefault.Guided:
 	case q.Guided == dit.GuideAll:
 		add("cfg-channels", "all")
@@ -50,10 +50,22 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 		add("cfg-channels", "3")
 	}
 	add("guidance-interval", o.interval)
+	if q.GuidanceRescale != 0 {
+		add("guidance-rescale", number(q.GuidanceRescale))
+	}
+	add("guide-ckpt", portable(o.asGiven.guide))
 	add("num-sampling-steps", q.Steps)
 	add("solver", q.Solver)
 	if !q.DefaultTimesteps() {
 		add("timesteps", q.Timesteps)
+	}
+	add("diffusion-form", string(r.SDE.Form))
+	if r.SDE.Norm != 0 {
+		add("diffusion-norm", number(r.SDE.Norm))
+	}
+	add("last-step", string(r.SDE.Last))
+	if r.SDE.LastSize != 0 {
+		add("last-step-size", number(r.SDE.LastSize))
 	}
 	add("seed", strconv.FormatUint(q.Seed, 10))
 	add("precision", string(p.Precision()))
@@ -64,6 +76,8 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 	out.Command = strings.Join(words, " ")
 	return out
 }
+
+func number(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 
 // software is the name of this program with what tells one build from another.
 func software() string {

@@ -28,6 +28,7 @@ type weightsFlag struct {
 
 func ofVAE(value *string) weightsFlag      { return weightsFlag{"--vae", value, hub.Autoencoder} }
 func ofCkpt(value *string) weightsFlag     { return weightsFlag{"--ckpt", value, hub.DiT} }
+func ofGuide(value *string) weightsFlag    { return weightsFlag{"--guide-ckpt", value, hub.DiT} }
 func ofInitFrom(value *string) weightsFlag { return weightsFlag{"--init-from", value, hub.DiT} }
 func ofTextEncoder(dir *string) weightsFlag {
 	return weightsFlag{"--text-encoder", dir, "text encoder"}

@@ -24,6 +24,7 @@ type Recipe struct {
 	Command        string // that draws them, "" where there is none
 	NegativePrompt string
 	Model, VAE     string // names
+	Guide          string // that of the model that guidance leads away from, "" for none
 	// ModelSHA256 and VAESHA256 are those of the weight files, "" where they are not known.
 	ModelSHA256, VAESHA256 string
 	Precision              nn.Precision // of both
@@ -113,6 +114,18 @@ func (r *Recipe) texts(s *Set, subjects []string, command, number string) []shee
 	add("CFG scale", q.CFGScale)
 	if q.GuidanceInterval != [2]float64{} {
 		add("Guidance interval", fmt.Sprintf("%v,%v", q.GuidanceInterval[0], q.GuidanceInterval[1]))
+	}
+	if q.GuidanceRescale != 0 {
+		add("Guidance rescale", q.GuidanceRescale)
+	}
+	add("Guide", r.Guide)
+	add("Diffusion form", q.SDE.Form)
+	if q.SDE.Norm != 0 {
+		add("Diffusion norm", q.SDE.Norm)
+	}
+	add("Last step", q.SDE.Last)
+	if q.SDE.LastSize != 0 {
+		add("Last step size", q.SDE.LastSize)
 	}
 	add("Seed", q.Seed)
 	add("Size", fmt.Sprintf("%dx%d", s.Width, s.Height))
