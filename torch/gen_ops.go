@@ -33,6 +33,8 @@ package torch
 // #cgo nocallback dt_tanh
 // #cgo noescape dt_sigmoid
 // #cgo nocallback dt_sigmoid
+// #cgo noescape dt_re_l_u
+// #cgo nocallback dt_re_l_u
 // #cgo noescape dt_silu
 // #cgo nocallback dt_silu
 // #cgo noescape dt_gelu
@@ -73,6 +75,12 @@ package torch
 // #cgo nocallback dt_mlp
 // #cgo noescape dt_conv2d
 // #cgo nocallback dt_conv2d
+// #cgo noescape dt_max_pool2d
+// #cgo nocallback dt_max_pool2d
+// #cgo noescape dt_avg_pool2d
+// #cgo nocallback dt_avg_pool2d
+// #cgo noescape dt_singular_values
+// #cgo nocallback dt_singular_values
 // #cgo noescape dt_softmax
 // #cgo nocallback dt_softmax
 // #cgo noescape dt_layer_norm
@@ -365,6 +373,18 @@ func (s *Scope) Sigmoid(a *Tensor) *Tensor {
 	return result
 }
 
+// ReLU returns the larger of a and 0.
+func (s *Scope) ReLU(a *Tensor) *Tensor {
+	var out C.dt_out
+	check("ReLU", C.dt_re_l_u(s.cmode(), a.handle("ReLU"), &out), a)
+	result := s.wrap(&out)
+	runtime.KeepAlive(a)
+	if s.rec != nil {
+		s.note("ReLU", []*Tensor{result}, a)
+	}
+	return result
+}
+
 // SiLU returns a * sigmoid(a).
 func (s *Scope) SiLU(a *Tensor) *Tensor {
 	var out C.dt_out
@@ -622,6 +642,42 @@ func (s *Scope) Conv2d(x *Tensor, w *Tensor, b *Tensor, stride int, padding int)
 	runtime.KeepAlive(b)
 	if s.rec != nil {
 		s.note("Conv2d", []*Tensor{result}, x, w, b, stride, padding)
+	}
+	return result
+}
+
+// MaxPool2d returns the largest of k x k elements of x [N, C, H, W], without what is around x.
+func (s *Scope) MaxPool2d(x *Tensor, k int, stride int, padding int) *Tensor {
+	var out C.dt_out
+	check("MaxPool2d", C.dt_max_pool2d(s.cmode(), x.handle("MaxPool2d"), C.int64_t(k), C.int64_t(stride), C.int64_t(padding), &out), x)
+	result := s.wrap(&out)
+	runtime.KeepAlive(x)
+	if s.rec != nil {
+		s.note("MaxPool2d", []*Tensor{result}, x, k, stride, padding)
+	}
+	return result
+}
+
+// AvgPool2d returns the mean of k x k elements of x [N, C, H, W]. What is around x does not count, as in TensorFlow.
+func (s *Scope) AvgPool2d(x *Tensor, k int, stride int, padding int) *Tensor {
+	var out C.dt_out
+	check("AvgPool2d", C.dt_avg_pool2d(s.cmode(), x.handle("AvgPool2d"), C.int64_t(k), C.int64_t(stride), C.int64_t(padding), &out), x)
+	result := s.wrap(&out)
+	runtime.KeepAlive(x)
+	if s.rec != nil {
+		s.note("AvgPool2d", []*Tensor{result}, x, k, stride, padding)
+	}
+	return result
+}
+
+// SingularValues returns those of the matrix x, falling.
+func (s *Scope) SingularValues(x *Tensor) *Tensor {
+	var out C.dt_out
+	check("SingularValues", C.dt_singular_values(s.cmode(), x.handle("SingularValues"), &out), x)
+	result := s.wrap(&out)
+	runtime.KeepAlive(x)
+	if s.rec != nil {
+		s.note("SingularValues", []*Tensor{result}, x)
 	}
 	return result
 }

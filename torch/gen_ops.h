@@ -15,6 +15,7 @@ DT_API dt_error *dt_sin(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_cos(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_tanh(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_sigmoid(dt_mode m, dt_tensor a, dt_out *out);
+DT_API dt_error *dt_re_l_u(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_silu(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_gelu(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_gelu_erf(dt_mode m, dt_tensor a, dt_out *out);
@@ -35,6 +36,9 @@ DT_API dt_error *dt_linear(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, dt_
 DT_API dt_error *dt_linear_gelu(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, dt_out *out);
 DT_API dt_error *dt_mlp(dt_mode m, dt_tensor x, dt_tensor w1, dt_tensor b1, dt_tensor w2, dt_tensor b2, dt_out *out);
 DT_API dt_error *dt_conv2d(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, int64_t stride, int64_t padding, dt_out *out);
+DT_API dt_error *dt_max_pool2d(dt_mode m, dt_tensor x, int64_t k, int64_t stride, int64_t padding, dt_out *out);
+DT_API dt_error *dt_avg_pool2d(dt_mode m, dt_tensor x, int64_t k, int64_t stride, int64_t padding, dt_out *out);
+DT_API dt_error *dt_singular_values(dt_mode m, dt_tensor x, dt_out *out);
 DT_API dt_error *dt_softmax(dt_mode m, dt_tensor x, int64_t dim, dt_out *out);
 DT_API dt_error *dt_layer_norm(dt_mode m, dt_tensor x, const int64_t *dims, int32_t n_dims, dt_tensor w, dt_tensor b, double eps, dt_out *out);
 DT_API dt_error *dt_group_norm(dt_mode m, dt_tensor x, int64_t groups, dt_tensor w, dt_tensor b, double eps, dt_out *out);

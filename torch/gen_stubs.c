@@ -229,6 +229,8 @@ static __typeof__(&dt_tanh) p_dt_tanh;
 dt_error *dt_tanh(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_tanh(m, a, out); }
 static __typeof__(&dt_sigmoid) p_dt_sigmoid;
 dt_error *dt_sigmoid(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_sigmoid(m, a, out); }
+static __typeof__(&dt_re_l_u) p_dt_re_l_u;
+dt_error *dt_re_l_u(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_re_l_u(m, a, out); }
 static __typeof__(&dt_silu) p_dt_silu;
 dt_error *dt_silu(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_silu(m, a, out); }
 static __typeof__(&dt_gelu) p_dt_gelu;
@@ -269,6 +271,12 @@ static __typeof__(&dt_mlp) p_dt_mlp;
 dt_error *dt_mlp(dt_mode m, dt_tensor x, dt_tensor w1, dt_tensor b1, dt_tensor w2, dt_tensor b2, dt_out *out) { return p_dt_mlp(m, x, w1, b1, w2, b2, out); }
 static __typeof__(&dt_conv2d) p_dt_conv2d;
 dt_error *dt_conv2d(dt_mode m, dt_tensor x, dt_tensor w, dt_tensor b, int64_t stride, int64_t padding, dt_out *out) { return p_dt_conv2d(m, x, w, b, stride, padding, out); }
+static __typeof__(&dt_max_pool2d) p_dt_max_pool2d;
+dt_error *dt_max_pool2d(dt_mode m, dt_tensor x, int64_t k, int64_t stride, int64_t padding, dt_out *out) { return p_dt_max_pool2d(m, x, k, stride, padding, out); }
+static __typeof__(&dt_avg_pool2d) p_dt_avg_pool2d;
+dt_error *dt_avg_pool2d(dt_mode m, dt_tensor x, int64_t k, int64_t stride, int64_t padding, dt_out *out) { return p_dt_avg_pool2d(m, x, k, stride, padding, out); }
+static __typeof__(&dt_singular_values) p_dt_singular_values;
+dt_error *dt_singular_values(dt_mode m, dt_tensor x, dt_out *out) { return p_dt_singular_values(m, x, out); }
 static __typeof__(&dt_softmax) p_dt_softmax;
 dt_error *dt_softmax(dt_mode m, dt_tensor x, int64_t dim, dt_out *out) { return p_dt_softmax(m, x, dim, out); }
 static __typeof__(&dt_layer_norm) p_dt_layer_norm;
@@ -490,6 +498,7 @@ static const struct {
     {"dt_cos", (void **)&p_dt_cos},
     {"dt_tanh", (void **)&p_dt_tanh},
     {"dt_sigmoid", (void **)&p_dt_sigmoid},
+    {"dt_re_l_u", (void **)&p_dt_re_l_u},
     {"dt_silu", (void **)&p_dt_silu},
     {"dt_gelu", (void **)&p_dt_gelu},
     {"dt_gelu_erf", (void **)&p_dt_gelu_erf},
@@ -510,6 +519,9 @@ static const struct {
     {"dt_linear_gelu", (void **)&p_dt_linear_gelu},
     {"dt_mlp", (void **)&p_dt_mlp},
     {"dt_conv2d", (void **)&p_dt_conv2d},
+    {"dt_max_pool2d", (void **)&p_dt_max_pool2d},
+    {"dt_avg_pool2d", (void **)&p_dt_avg_pool2d},
+    {"dt_singular_values", (void **)&p_dt_singular_values},
     {"dt_softmax", (void **)&p_dt_softmax},
     {"dt_layer_norm", (void **)&p_dt_layer_norm},
     {"dt_group_norm", (void **)&p_dt_group_norm},

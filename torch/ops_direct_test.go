@@ -46,6 +46,26 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 	"IsFinite": func(t *testing.T, s *torch.Scope) {
 		wantBool(t, s.IsFinite(torch.From(s, []float32{1, nan, inf, -inf, -2}, 5)), 1, 0, 0, 0, 1)
 	},
+	"ReLU": func(t *testing.T, s *torch.Scope) {
+		want(t, s.ReLU(torch.From(s, []float32{-1, 0, 2, -inf}, 4)), []float32{0, 0, 2, 0}, 4)
+	},
+	"MaxPool2d": func(t *testing.T, s *torch.Scope) {
+		x := torch.From(s, []float32{-1, -2, -3, -4, -5, -6, -7, -8, -9}, 1, 1, 3, 3)
+		want(t, s.MaxPool2d(x, 2, 1, 0), []float32{-1, -2, -4, -5}, 1, 1, 2, 2)
+		want(t, s.MaxPool2d(x, 3, 2, 1), []float32{-1, -2, -4, -5}, 1, 1, 2, 2) // not the zeros around it
+	},
+	"AvgPool2d": func(t *testing.T, s *torch.Scope) {
+		x := torch.From(s, []float32{1, 2, 3, 4, 5, 6, 7, 8, 9}, 1, 1, 3, 3)
+		want(t, s.AvgPool2d(x, 3, 1, 1), []float32{3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7}, 1, 1, 3, 3)
+		want(t, s.AvgPool2d(x, 2, 1, 0), []float32{3, 4, 6, 7}, 1, 1, 2, 2)
+	},
+	"SingularValues": func(t *testing.T, s *torch.Scope) {
+		for i, v := range torch.Data[float64](s.SingularValues(torch.From(s, []float64{0, 3, 0, -4, 0, 0}, 2, 3))) {
+			if math.Abs(v-[]float64{4, 3}[i]) > 1e-14 {
+				t.Errorf("singular value %d is %v", i, v)
+			}
+		}
+	},
 	"Erfinv": func(t *testing.T, s *torch.Scope) {
 		for i, y := range torch.Data[float64](s.Erfinv(torch.From(s, []float64{-1 + 0x1p-31, -0.3, 0, 0.9, 1}, 5))) {
 			x := []float64{-1 + 0x1p-31, -0.3, 0, 0.9, 1}[i]

@@ -117,6 +117,13 @@ dt_error *dt_sigmoid(dt_mode m, dt_tensor a_, dt_out *out) {
   });
 }
 
+dt_error *dt_re_l_u(dt_mode m, dt_tensor a_, dt_out *out) {
+  return guard(m, [&] {
+    const at::Tensor &a = tensor(a_);
+    put(out, a.relu());
+  });
+}
+
 dt_error *dt_silu(dt_mode m, dt_tensor a_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &a = tensor(a_);
@@ -281,6 +288,33 @@ dt_error *dt_conv2d(dt_mode m, dt_tensor x_, dt_tensor w_, dt_tensor b_, int64_t
     int64_t stride = stride_;
     int64_t padding = padding_;
     put(out, at::conv2d(x, w, b, stride, padding));
+  });
+}
+
+dt_error *dt_max_pool2d(dt_mode m, dt_tensor x_, int64_t k_, int64_t stride_, int64_t padding_, dt_out *out) {
+  return guard(m, [&] {
+    const at::Tensor &x = tensor(x_);
+    int64_t k = k_;
+    int64_t stride = stride_;
+    int64_t padding = padding_;
+    put(out, at::max_pool2d(x, k, stride, padding));
+  });
+}
+
+dt_error *dt_avg_pool2d(dt_mode m, dt_tensor x_, int64_t k_, int64_t stride_, int64_t padding_, dt_out *out) {
+  return guard(m, [&] {
+    const at::Tensor &x = tensor(x_);
+    int64_t k = k_;
+    int64_t stride = stride_;
+    int64_t padding = padding_;
+    put(out, at::avg_pool2d(x, k, stride, padding, false, false));
+  });
+}
+
+dt_error *dt_singular_values(dt_mode m, dt_tensor x_, dt_out *out) {
+  return guard(m, [&] {
+    const at::Tensor &x = tensor(x_);
+    put(out, at::linalg_svdvals(x));
   });
 }
 
