@@ -99,6 +99,9 @@ func OpenNPZ(path string) (*NPZ, error) {
 	return &NPZ{path, z}, nil
 }
 
+// Path is the path the file was opened with.
+func (n *NPZ) Path() string { return n.path }
+
 // Close closes the file.
 func (n *NPZ) Close() error { return n.z.Close() }
 
