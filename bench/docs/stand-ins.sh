@@ -18,3 +18,4 @@ ditrun convert --ckpt released --to official --out "$DOCS_CACHE/ditrun/DiT-XL-2-
 ditrun convert --ckpt released --to diffusers --vae vae --out "$hub/facebook/DiT-XL-2-256"
 rm -r released
 for name in ema mse; do cp -r vae "$hub/stabilityai/sd-vae-ft-$name"; done
+go run -C "$root" ./bench/docs/inception "$DOCS_CACHE/ditrun/pt_inception-2015-12-05-6726825d.pth"

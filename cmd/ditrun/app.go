@@ -28,6 +28,7 @@ func commands() []*cli.Command {
 		trainCommand(),
 		launchCommand(),
 		sampleCommand(),
+		evalCommand(),
 		modelsCommand(),
 		scalingCommand(),
 		benchCommand(),

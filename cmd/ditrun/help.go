@@ -21,7 +21,7 @@ type group struct{ title, names string }
 var commandGroups = []group{
 	{"Prepare data", "train-vae encode-latents classes"},
 	{"Train", "train launch models scaling"},
-	{"Sample", "sample"},
+	{"Sample", "sample eval"},
 	{"Weight files", "fetch inspect convert"},
 	{"This program", "bench doctor version completion help"},
 }

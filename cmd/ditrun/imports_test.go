@@ -31,11 +31,11 @@ var layers = [][]string{
 		"data/picture/sheet", "data/store", "data/store/storetest", "data/filename", "data/classes", "data/idx", "dit/text/bpe", "torch/internal/native",
 		"torch/keeppages"},
 	{"data/labels", "torch/checkpoint/namemap", "torch/checkpoint/numpy"},
-	{"data/archive", "data/table"},
+	{"data/archive", "data/table", "diffusion/metrics"},
 	{"torch"},
 	{"torch/nn", "torch/dist", "torch/internal/genops"},
 	{"torch/optim", "torch/torchtest"},
-	{"dit", "dit/text", "diffusion", "vae", "data/picture"},
+	{"dit", "dit/text", "diffusion", "vae", "data/picture", "diffusion/metrics/inception"},
 	{"data/catalog", "data/internal/datatest"},
 	{"data/captions"},
 	{"data/latents"},
@@ -44,7 +44,7 @@ var layers = [][]string{
 	{"diffusion/training/samples", "diffusion/runs", "diffusion/gaussian", "diffusion/flow"},
 	{"diffusion/solver"},
 	{"diffusion/training", "diffusion/sampling", "vae/encode", "vae/training",
-		"data/interop"},
+		"data/interop", "diffusion/evaluation"},
 	{"diffusion/sampling/gallery"},
 	{"cmd", "bench"}, // with all below them
 }
@@ -55,7 +55,8 @@ var (
 		"torch/checkpoint",
 		"torch/checkpoint/namemap", "torch/checkpoint/numpy", "torch/philox", "diffusion/schedule", "diffusion/scaling",
 		"dit/text/bpe",
-		"data/filename", "data/classes", "data/labels", "data/idx", "data/picture/sheet"}
+		"data/filename", "data/classes", "data/labels", "data/idx", "data/picture/sheet",
+		"diffusion/metrics"}
 	withoutTorch = slices.Concat(withoutC, []string{"data", "data/interop", "data/picture", "data/picture/codec",
 		"data/catalog", "data/captions", "data/latents", "data/tokens", "data/stream", "data/archive", "data/table",
 		"data/store", "internal/transfer", "diffusion/runs"})

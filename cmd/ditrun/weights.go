@@ -30,6 +30,9 @@ func ofVAE(value *string) weightsFlag      { return weightsFlag{"--vae", value, 
 func ofCkpt(value *string) weightsFlag     { return weightsFlag{"--ckpt", value, hub.DiT} }
 func ofGuide(value *string) weightsFlag    { return weightsFlag{"--guide-ckpt", value, hub.DiT} }
 func ofInitFrom(value *string) weightsFlag { return weightsFlag{"--init-from", value, hub.DiT} }
+func ofInception(value *string) weightsFlag {
+	return weightsFlag{"--inception", value, hub.Inception}
+}
 func ofTextEncoder(dir *string) weightsFlag {
 	return weightsFlag{"--text-encoder", dir, "text encoder"}
 }

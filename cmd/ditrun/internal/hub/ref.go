@@ -28,6 +28,7 @@ const (
 	Autoencoder Kind = "autoencoder"
 	DiT         Kind = "DiT"
 	Pipeline    Kind = "pipeline" // a DiT with its autoencoder
+	Inception   Kind = "Inception"
 )
 
 // Names lists the known models.
@@ -40,8 +41,13 @@ func Names() []Known {
 		{"dit-xl-2-512-diffusers", "hf:facebook/DiT-XL-2-512", nc, Pipeline, 0},
 		{"sd-vae-ft-ema", "hf:stabilityai/sd-vae-ft-ema", "MIT", Autoencoder, 335_000_000},
 		{"sd-vae-ft-mse", "hf:stabilityai/sd-vae-ft-mse", "MIT", Autoencoder, 335_000_000},
+		{"inception", inceptionURL, "Apache-2.0", Inception, 95_600_000},
 	}
 }
+
+// inceptionURL is that of pytorch-fid's port of TensorFlow's graph of 2015-12-05.
+const inceptionURL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/" +
+	"pt_inception-2015-12-05-6726825d.pth"
 
 // A Ref is where a reference leads: to URL, or to Repo, Revision and File.
 type Ref struct {
