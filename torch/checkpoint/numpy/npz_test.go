@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/ditrun/ditrun/internal/disk"
+	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
 func writeNPZ(path string, arrays ...Array) error {
@@ -98,5 +99,128 @@ func TestNPZWriterInParts(t *testing.T) {
 	}
 	if err := errors.Join(z.Add(labels), z.Close()); err != nil || !bytes.Equal(b.Bytes(), want) {
 		t.Errorf("%d bytes in parts, %d at once, not equal (%v)", b.Len(), len(want), err)
+	}
+}
+
+// What an output has already is skipped, with its checksum; the output is the one of an array that came whole.
+func TestNPZWriterSkips(t *testing.T) {
+	pixels := bytes.Repeat([]byte{1, 2, 3, 4, 5}, 1<<20)
+	labels := Int64Array("arr_1", []int64{5, 6}, 2)
+	var whole bytes.Buffer
+	z := NewNPZWriter(&whole)
+	m, err := z.BeginUint8("arr_0", len(pixels))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Write(pixels[:1000]); err != nil {
+		t.Fatal(err)
+	}
+	begun, err := z.Flush()
+	sum := m.CRC32()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Write(pixels[1000:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(z.Add(labels), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	skipped := bytes.Clone(whole.Bytes()[:begun])
+	z = NewNPZWriter(writerFunc(func(p []byte) (int, error) {
+		drop := min(begun, int64(len(p)))
+		begun -= drop
+		skipped = append(skipped, p[drop:]...)
+		return len(p), nil
+	}))
+	if m, err = z.BeginUint8("arr_0", len(pixels)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Skip(1000, sum); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Write(pixels[1000:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(z.Add(labels), z.Close()); err != nil || !bytes.Equal(skipped, whole.Bytes()) {
+		t.Errorf("%d bytes, want %d, not equal (%v)", len(skipped), whole.Len(), err)
+	}
+}
+
+// The file is the one that zip's own writer makes, as earlier versions did: what they began can be continued.
+func TestNPZIsPlainZip(t *testing.T) {
+	var got, want bytes.Buffer
+	n := NewNPZWriter(&got)
+	m, err := n.BeginUint8("arr_0", 2, 500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pixels := bytes.Repeat([]byte{7, 8}, 500)
+	if _, err := m.Write(pixels); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(n.Add(Int64Array("arr_1", []int64{5, 6}, 2)), n.Close()); err != nil {
+		t.Fatal(err)
+	}
+	z := zip.NewWriter(&want)
+	add := func(name string, dtype checkpoint.DType, data []byte, shape ...int64) error {
+		f, err := z.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store})
+		if err != nil {
+			return err
+		}
+		return EncodeNPY(f, checkpoint.Tensor{Info: checkpoint.Info{DType: dtype, Shape: shape}, Data: data})
+	}
+	err = errors.Join(add("arr_0.npy", checkpoint.U8, pixels, 2, 500),
+		add("arr_1.npy", checkpoint.I64, []byte{5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0}, 2), z.Close())
+	if err != nil || !bytes.Equal(got.Bytes(), want.Bytes()) {
+		t.Errorf("%d bytes, zip's own writer makes %d others (%v)", got.Len(), want.Len(), err)
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// An array of more than 4 GiB has its sizes in 64 bits, and a reader finds what stands behind it.
+func TestNPZBeyond4GiB(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.npz")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const n = 5 << 30
+	at := int64(0)
+	z := NewNPZWriter(writerFunc(func(p []byte) (int, error) { // a file with a hole for the pixels
+		if len(p) < 1<<16 {
+			if _, err := f.WriteAt(p, at); err != nil {
+				return 0, err
+			}
+		}
+		at += int64(len(p))
+		return len(p), nil
+	}))
+	m, err := z.BeginUint8("arr_0", 5, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(m.Skip(n, m.CRC32()), z.Add(Int64Array("arr_1", []int64{5, 6}, 2)), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := zip.OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if len(r.File) != 2 || r.File[0].UncompressedSize64 != n+128 || r.File[0].ReaderVersion != 45 {
+		t.Fatalf("%d files, the first %+v", len(r.File), r.File[0].FileHeader)
+	}
+	second, err := r.File[1].Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(second)
+	if a, err1 := ParseNPY(b); err != nil || err1 != nil || a.Data[8] != 6 {
+		t.Errorf("the second array: %v, %v", err, err1)
 	}
 }
