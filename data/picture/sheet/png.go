@@ -9,6 +9,7 @@ import (
 	"image"
 	"image/png"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"unicode"
@@ -28,28 +29,50 @@ const (
 
 // WritePNG writes img to path, with texts, aside first and then renamed. The same image and texts make the same bytes.
 func WritePNG(path string, img image.Image, texts ...Text) error {
-	return disk.WriteFile(path, func(w io.Writer) error {
-		if len(texts) == 0 {
-			return png.Encode(w, img)
-		}
-		var b bytes.Buffer
-		if err := png.Encode(&b, img); err != nil {
-			return err
-		}
-		head, pixels := b.Bytes()[:headEnd], b.Bytes()[headEnd:]
-		for _, t := range texts {
-			chunk, err := t.chunk()
-			if err != nil {
-				return err
-			}
-			head = slices.Concat(head, chunk)
-		}
-		if _, err := w.Write(head); err != nil {
-			return err
-		}
-		_, err := w.Write(pixels)
+	return disk.WriteFile(path, func(w io.Writer) error { return EncodePNG(w, img, texts...) })
+}
+
+// EncodePNG writes what [WritePNG] writes.
+func EncodePNG(w io.Writer, img image.Image, texts ...Text) error {
+	if len(texts) == 0 {
+		return png.Encode(w, img)
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
 		return err
-	})
+	}
+	head, pixels := b.Bytes()[:headEnd], b.Bytes()[headEnd:]
+	for _, t := range texts {
+		chunk, err := t.chunk()
+		if err != nil {
+			return err
+		}
+		head = slices.Concat(head, chunk)
+	}
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	_, err := w.Write(pixels)
+	return err
+}
+
+// IsWhole says whether the file at path begins and ends as a PNG file does, so that it was not cut short.
+func IsWhole(path string) bool {
+	const end = "\x00\x00\x00\x00IEND\xaeB`\x82"
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil || st.Size() < int64(len(pngSignature)+len(end)) {
+		return false
+	}
+	var first [len(pngSignature)]byte
+	var last [len(end)]byte
+	_, err1 := f.ReadAt(first[:], 0)
+	_, err2 := f.ReadAt(last[:], st.Size()-int64(len(last)))
+	return err1 == nil && err2 == nil && string(first[:]) == pngSignature && string(last[:]) == end
 }
 
 // chunk is the text as a tEXt chunk, or as an iTXt chunk where it is more than ASCII.

@@ -3,6 +3,7 @@ package sheet
 import (
 	"bytes"
 	"errors"
+	"image"
 	"image/png"
 	"os"
 	"path/filepath"
@@ -96,5 +97,28 @@ func TestManyTexts(t *testing.T) {
 		if _, got, err := ReadTexts(bytes.NewReader(data)); err != nil || len(got) != c.want {
 			t.Errorf("%d texts of %d bytes: %d are read (%v), want %d", c.n, c.length, len(got), err, c.want)
 		}
+	}
+}
+
+func TestIsWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.png")
+	if err := WritePNG(path, image.NewNRGBA(image.Rect(0, 0, 2, 3)), Text{"Software", "a test"}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || !IsWhole(path) {
+		t.Fatalf("a picture is not whole (%v)", err)
+	}
+	for name, content := range map[string][]byte{"shorter": b[:len(b)-1], "empty": nil, "longer": append(b, 0),
+		"no PNG": append([]byte("x"), b[1:]...)} {
+		if err := os.WriteFile(path, content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if IsWhole(path) {
+			t.Errorf("%s: whole", name)
+		}
+	}
+	if IsWhole(path + "x") {
+		t.Error("a file that is not there is whole")
 	}
 }
