@@ -18,8 +18,9 @@ const (
 
 // Words that stand for more than one class.
 const (
-	allClasses  = "all"
-	randomClass = "random"
+	allClasses    = "all"
+	randomClass   = "random"
+	balancedClass = "balanced"
 )
 
 // Find returns the labels of the classes that a user names, in the order given. A value is a number ("3"), a name
@@ -55,12 +56,21 @@ func All(n int) []int {
 // AskForRandom says whether values ask for a class at random for each picture: by "random" alone, or "label:random"
 // where a class is called so, which is else an error.
 func AskForRandom(classNames, values []string) (bool, error) {
-	if len(values) != 1 || strings.TrimPrefix(values[0], labelPrefix) != randomClass {
+	return askFor(randomClass, "a class at random", classNames, values)
+}
+
+// AskForBalanced says in the same way, by "balanced", whether values ask for all classes in turn.
+func AskForBalanced(classNames, values []string) (bool, error) {
+	return askFor(balancedClass, "all classes in turn", classNames, values)
+}
+
+func askFor(word, meaning string, classNames, values []string) (bool, error) {
+	if len(values) != 1 || strings.TrimPrefix(values[0], labelPrefix) != word {
 		return false, nil
 	}
 	f := finder{n: len(classNames), names: classNames}
-	if called, _ := f.called(randomClass, upToCase); values[0] == randomClass && len(called) > 0 {
-		return false, twoMeanings(randomClass, "a class at random", randomClass, called)
+	if called, _ := f.called(word, upToCase); values[0] == word && len(called) > 0 {
+		return false, twoMeanings(word, meaning, word, called)
 	}
 	return true, nil
 }

@@ -219,3 +219,18 @@ func TestAskForRandom(t *testing.T) {
 		}
 	}
 }
+
+func TestAskForBalanced(t *testing.T) {
+	named := []string{"x", "Balanced"}
+	for _, c := range []struct {
+		names, values []string
+		want, fails   bool
+	}{
+		{nil, []string{"balanced"}, true, false}, {nil, []string{"random"}, false, false},
+		{named, []string{"balanced"}, false, true}, {named, []string{"label:balanced"}, true, false},
+	} {
+		if got, err := AskForBalanced(c.names, c.values); got != c.want || (err != nil) != c.fails {
+			t.Errorf("%q of %q: %v, %v", c.values, c.names, got, err)
+		}
+	}
+}
