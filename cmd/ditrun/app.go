@@ -132,6 +132,9 @@ type spec struct {
 	required string
 	groups   []group
 	check    func(given func(flag string) bool) error // nil for none
+	// fill sets flags that were not given to what a file says that one of them names; nil for none. To check they were
+	// given.
+	fill func(*cli.Context) error
 	// defaults names a configuration whose values stand for flags that are not given, where the command line has no
 	// --config; "" for none.
 	defaults func() string
@@ -173,6 +176,11 @@ func newCommand(s spec) *cli.Command {
 			if err != nil {
 				return err
 			}
+			if s.fill != nil {
+				if err := s.fill(c); err != nil {
+					return err
+				}
+			}
 			if s.check != nil {
 				if err := s.check(c.IsSet); err != nil {
 					return err
@@ -212,7 +220,7 @@ func checkAlone(name string, getenv func(string) string) error {
 		return usagef("")
 	}
 	return withHint(usagef("%s: started as %d processes, each of which would do the whole work", name, process.World),
-		"this command is one process; train and encode-latents are those that share their work")
+		"this command is one process; train, encode-latents and sample share their work")
 }
 
 // An env is what a subcommand runs in.

@@ -26,6 +26,16 @@ func parseClasses(values []string, info dit.Info, numSamples int, seed uint64) (
 		return nil, nil, usagef("--class-labels random: --num-samples says how many pictures to draw")
 	case random:
 		return sampling.RandomLabels(n, numSamples, seed), nil, nil
+	}
+	balanced := false
+	if err == nil {
+		balanced, err = classes.AskForBalanced(info.Classes, values)
+	}
+	switch {
+	case balanced && numSamples == 0:
+		return nil, nil, usagef("--class-labels balanced: --num-samples says how many pictures to draw")
+	case balanced:
+		return sampling.BalancedLabels(n, numSamples), nil, nil
 	case err == nil:
 		labels, found, err = classes.Find(n, info.Classes, values)
 	}

@@ -83,6 +83,17 @@ func TestFileSystemWithoutLocks(t *testing.T) {
 	if got := list(t, out); len(got) > 0 {
 		t.Errorf("a refused command leaves %q", got)
 	}
+	whole, pictures := filepath.Join(t.TempDir(), "x.npz"), filepath.Join(t.TempDir(), "x.npz")
+	mustRun(t, r.sample(whole)...)
+	o = withoutLocks(t, syscall.ENOLCK, []string{"RANK=1", "WORLD_SIZE=2", "LOCAL_RANK=1"}, r.sample(pictures)...)
+	o.refused(t, 1, "the file system has no locks, by which 2 processes share the work", "hint: start one process")
+	if got := list(t, filepath.Dir(pictures)); len(got) > 0 {
+		t.Errorf("a refused command leaves %q", got)
+	}
+	if o = withoutLocks(t, syscall.ENOLCK, nil, r.sample(pictures)...); o.code != 0 ||
+		!bytes.Equal(read(t, pictures), read(t, whole)) {
+		t.Errorf("code %d, errors\n%s, or other pictures", o.code, o.stderr)
+	}
 	// Archives are listed and unpacked without locks too.
 	tree := writeTree(t, 4)
 	for _, name := range []string{"pictures.tar", "pictures.tar.gz"} {

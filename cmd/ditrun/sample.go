@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,6 +19,7 @@ import (
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch"
+	"github.com/ditrun/ditrun/torch/dist"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
@@ -37,7 +39,13 @@ type sampleOptions struct {
 	searchSteps             int
 	searched                bool // the times are those of a search
 	fetch                   bool
+	from                    string // a picture that is drawn again
+	drawn                   gallery.Drawn
 
+	job        gallery.Job
+	localRank  int
+	ckptGiven  bool // by --ckpt, not by --from, as the next one
+	vaeGiven   bool
 	scaleGiven bool // by --cfg-scale
 	textGiven  bool // by a flag that belongs to --prompt
 
@@ -54,7 +62,7 @@ func (o *sampleOptions) flags() []cli.Flag {
 		&cli.StringFlag{Name: "vae", Destination: &o.vae, DefaultText: "that of the run or pipeline",
 			Usage: "`PATH|NAME`: the autoencoder that made the latents"},
 		&cli.GenericFlag{Name: "class-labels", Value: &o.classes, DefaultText: "a few",
-			Usage: "`LIST`: classes to draw, such as 3,cat,7-9; or all, or random; repeatable"},
+			Usage: "`LIST`: classes to draw, such as 3,cat,7-9; or all, random or balanced; repeatable"},
 		&cli.GenericFlag{Name: "prompt", Value: &o.prompts, DefaultText: "none",
 			Usage: "`TEXT`: what to draw, for models of text; repeatable"},
 		&cli.StringFlag{Name: "negative-prompt", Destination: &o.negativePrompt, DefaultText: "the empty one",
@@ -101,9 +109,11 @@ func (o *sampleOptions) flags() []cli.Flag {
 		&cli.IntFlag{Name: "batch-size", Destination: &r.BatchSize, DefaultText: "at most 50; all with --rng torch",
 			Usage: "draw `N` pictures at a time"},
 		&cli.StringFlag{Name: "out", Destination: &o.out, Value: "sample.png",
-			Usage: "write to `PATH`: one sheet (.png), a folder of pictures, or a .npz"},
+			Usage: "write to `PATH`: one sheet (.png), a folder of pictures, a .tar, or a .npz"},
 		&cli.StringFlag{Name: "save-latents", Destination: &o.latents, DefaultText: "none",
 			Usage: "also write the scaled latents, before they are decoded, to `FILE`.safetensors"},
+		&cli.StringFlag{Name: "from", Destination: &o.from, DefaultText: "none",
+			Usage: "draw again the `PICTURE`, a .png of this command; flags beside it change it"},
 		fetchFlag(&o.fetch),
 	}
 }
@@ -163,6 +173,9 @@ func (o *sampleOptions) check(given func(string) bool) (err error) {
 	o.asGiven.ckpt, o.asGiven.vae, o.asGiven.guide = o.ckpt, o.vae, o.guide
 	o.asGiven.textEncoder, o.asGiven.textStates = o.textEncoder, o.textStates
 	o.scaleGiven = given("cfg-scale")
+	if err := o.detectJob(); err != nil {
+		return err
+	}
 	o.textGiven = slices.ContainsFunc([]string{"prompt", "negative-prompt", "text-encoder", "text-states"}, given)
 	if o.searchSteps > 0 {
 		return nil // nothing is drawn
@@ -200,7 +213,11 @@ func (o *sampleOptions) checkOut() error {
 			return err
 		}
 	}
-	switch err := gallery.Check(o.out); {
+	if o.drawn.Picture != nil && (!gallery.IsSheet(o.out) || o.latents != "" || o.job.World > 1) {
+		return usagef("--from %s: it is one picture: want one process, --out with a name that ends in .png, and no "+
+			"--save-latents", o.from)
+	}
+	switch err := gallery.Check(o.out, o.job); {
 	case errors.Is(err, gallery.ErrName):
 		return ofFlag(err)
 	case errors.Is(err, gallery.ErrIsFile):
@@ -226,8 +243,11 @@ func sampleCommand() *cli.Command {
 		description: "Draws pictures with the averaged weights of a checkpoint, under\n" +
 			"classifier-free guidance. --out PICTURE.png is one sheet of all pictures,\n" +
 			"where possible with a class in each row; --out DIR is a folder of single\n" +
-			"pictures, with their labels or prompts in labels.csv; --out FILE.npz holds\n" +
-			"the pixels (arr_0) and the labels (arr_1). Models of text need --prompt.\n" +
+			"pictures, with their labels or prompts in labels.csv; --out FILE.tar is a\n" +
+			"WebDataset archive; --out FILE.npz holds the pixels (arr_0) and the labels\n" +
+			"(arr_1). After an interrupt the same command draws what is missing. Several\n" +
+			"processes share the work. --from X.png draws again what this command drew.\n" +
+			"Models of text need --prompt.\n" +
 			"A word of --class-labels is a number, a name, or whole words of one name;\n" +
 			"label:2 and name:2 say which is meant. `ditrun classes` lists them.",
 		example: "ditrun sample --ckpt results/000-DiT-XL-2 --cfg-scale 4.0\n" +
@@ -238,14 +258,14 @@ func sampleCommand() *cli.Command {
 		required: "ckpt",
 		groups: []group{
 			{"Model", "vae model guide-ckpt fetch"},
-			{"What to draw", "class-labels prompt negative-prompt text-encoder text-states num-samples seed"},
+			{"What to draw", "class-labels prompt negative-prompt text-encoder text-states num-samples seed from"},
 			{"How to draw", "cfg-scale cfg-channels guidance-interval guidance-rescale num-sampling-steps solver " +
 				"timesteps search-steps diffusion-form diffusion-norm last-step last-step-size precision rng " +
 				"batch-size"},
 			{"Output", "out save-latents"},
 		},
+		fill:  o.readFrom,
 		check: o.check,
-		alone: true,
 		run: func(e *env) error {
 			return withLessMemory(runSample(e, o), "a smaller --batch-size draws fewer pictures at a "+
 				"time, and --precision bf16 takes less")
@@ -266,7 +286,10 @@ func runSample(e *env, o *sampleOptions) error {
 		ofGuide(&o.guide)); err != nil {
 		return err
 	}
-	dev, err := e.openDevice()
+	if err := o.findDrawn(e); err != nil {
+		return err
+	}
+	dev, err := e.openDeviceOf(dist.Env{World: o.job.World, LocalRank: o.localRank})
 	if err != nil {
 		return err
 	}
@@ -277,6 +300,9 @@ func runSample(e *env, o *sampleOptions) error {
 		return err
 	}
 	defer p.Close()
+	if err := o.compareDrawn(e, p); err != nil {
+		return err
+	}
 	show, err := o.subjects(e, p.Info())
 	if err != nil {
 		return err
@@ -290,6 +316,9 @@ func runSample(e *env, o *sampleOptions) error {
 	o.describe(e, p, r, show)
 	if o.searchSteps > 0 {
 		return o.search(e, p, r)
+	}
+	if o.drawn.Picture != nil {
+		return o.redraw(e, p, r, show)
 	}
 	keep := latentsFile{path: o.latents}
 	if o.latents != "" {
@@ -306,10 +335,13 @@ func runSample(e *env, o *sampleOptions) error {
 		out.Close()
 		return o.withoutLatents(have, n)
 	}
-	began, drawn := time.Now(), n-out.Done()
+	began := time.Now()
 	err = drawSamples(e, p, r, out)
+	drawn := n - out.Elsewhere()
 	if kept := out.Close(); kept > 0 {
 		return withHint(err, "%s holds %d of %s; %s", o.out, kept, plural(n, "picture"), o.howContinues())
+	} else if err != nil && e.ctx.Err() != nil {
+		return withHint(err, "%s", howBegins(r))
 	}
 	if err != nil {
 		return err
@@ -319,12 +351,15 @@ func runSample(e *env, o *sampleOptions) error {
 	}
 	seconds := time.Since(began).Seconds()
 	rate := float64(drawn) / seconds
+	if o.job.World > 1 {
+		e.printf("process %d drew %d of them", o.job.Rank, drawn)
+	}
 	e.printf("%s in %.1f s, %s images/s, written to %s", plural(n, "picture"), seconds, format.Rate(rate), o.out)
 	if o.latents != "" {
 		e.printf("latents written to %s", o.latents)
 	}
-	result := map[string]any{"out": o.out, "num_samples": n, "seconds": seconds, "images_per_second": rate,
-		"model": p.Info().Config.Name(), "precision": p.Precision()}
+	result := map[string]any{"out": o.out, "num_samples": n, "drawn": drawn, "seconds": seconds,
+		"images_per_second": rate, "model": p.Info().Config.Name(), "precision": p.Precision()}
 	if o.latents != "" {
 		result["latents"] = o.latents
 	}
@@ -337,6 +372,33 @@ func (o *sampleOptions) howContinues() string {
 		return "without --save-latents the same command continues"
 	}
 	return "the same command continues"
+}
+
+// howBegins says what comes of a command that was interrupted before its first batch was whole.
+func howBegins(r sampling.Request) string {
+	r = r.WithDefaults()
+	text := fmt.Sprintf("no batch of %s was whole yet; the same command begins again", plural(r.BatchSize, "picture"))
+	if r.BatchSize > 1 && r.RNG != "torch" {
+		text += ", and with a smaller --batch-size keeps pictures sooner"
+	}
+	return text
+}
+
+// detectJob finds out with which other processes the pictures are drawn.
+func (o *sampleOptions) detectJob() error {
+	process, err := dist.Detect(os.Getenv)
+	if err != nil {
+		return usageError{err}
+	}
+	o.localRank = process.LocalRank
+	if o.job = (gallery.Job{Rank: process.Rank, World: process.World}); process.World > 1 {
+		o.job.ID = cmp.Or(process.RunID, fmt.Sprintf("%s:%d", process.Addr, process.Port))
+		if o.latents != "" {
+			return usagef("--save-latents: of %d processes each would have the latents of its own pictures: start one",
+				process.World)
+		}
+	}
+	return nil
 }
 
 // withoutLatents refuses to save the latents of pictures of which an interrupted command left some.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,6 +54,9 @@ func (o *sampleOptions) describe(e *env, p *sampling.Pipeline, r sampling.Reques
 
 // describeSubjects says of what the pictures are, and what was chosen where the flags leave it open.
 func (o *sampleOptions) describeSubjects(show subjects, info dit.Info) (text string) {
+	if o.job.World > 1 {
+		defer func() { text += fmt.Sprintf(", process %d of %d", o.job.Rank, o.job.World) }()
+	}
 	if n := len(unique(show.prompts)); n > 0 {
 		text = ", " + plural(n, "prompt")
 	}
@@ -149,11 +154,14 @@ func (o *sampleOptions) openOutput(e *env, p *sampling.Pipeline, r sampling.Requ
 	error) {
 	set := gallery.SetOf(p, r)
 	set.Prompts, set.Recipe = show.prompts, o.recipe(p, r, show)
+	set.Job, set.Alone = o.job, o.latents != ""
 	out, err := gallery.Open(e.ctx, o.out, set)
 	switch {
 	case err == nil:
-	case gallery.IsSheet(o.out):
+	case errors.As(err, new(*gallery.SheetError)):
 		return nil, withHint(fmt.Errorf("--%w", err), "give --out a folder, or a name that ends in .npz")
+	case errors.Is(err, gallery.ErrNoLocks):
+		return nil, e.onNoLocks(filepath.Dir(o.out), o.job.World)()
 	default:
 		return nil, err
 	}
@@ -182,19 +190,17 @@ func drawSamples(e *env, p *sampling.Pipeline, r sampling.Request, out gallery.O
 	if err != nil {
 		return err
 	}
-	left, err := r.After(have).NumSteps()
-	if err != nil {
-		return err
-	}
 	bar := e.progress("sample", "steps", int64(total))
 	if have > 0 {
-		bar.Start(int64(total - left))
+		batch := r.WithDefaults().BatchSize
+		bar.Start(int64(total * ((have + batch - 1) / batch) / ((n + batch - 1) / batch)))
 	}
 	r.Progress = func(done, _ int) { bar.Set(int64(done)) }
 	r.Warn = func(text string) { e.warn("%s", text) }
 	if err := gallery.Draw(e.ctx, p, r, out); err != nil {
 		return err
 	}
+	bar.Set(int64(total)) // with what others drew last
 	bar.Finish()
 	return nil
 }
@@ -204,6 +210,9 @@ const largeOutput = 256 << 20
 
 // checkRoom compares what the pictures take that are not done yet with what is free, and says so of much.
 func (o *sampleOptions) checkRoom(e *env, set gallery.Set, done int) error {
+	if o.job.Rank > 0 { // the first has looked
+		return nil
+	}
 	each := set.Bytes() / int64(set.Count)
 	left := each * int64(set.Count-done)
 	w := writing{flag: "out", path: o.out, what: "the pictures", all: left,
@@ -212,12 +221,12 @@ func (o *sampleOptions) checkRoom(e *env, set gallery.Set, done int) error {
 	switch {
 	case gallery.IsSheet(o.out): // which is drawn at the end, and smaller than its pixels
 		w.short = "the sheet may find no room"
-	case gallery.IsFolder(o.out):
-		takes = "takes up to"
-		w.what, w.short = "the pixels", "pictures are smaller, but "+w.short
-	default: // whole batches are kept
+	case gallery.IsArray(o.out): // whole batches are kept
 		w.least = each * int64(min(set.BatchSize, set.Count-done))
 		w.unit = plural(min(set.BatchSize, set.Count-done), "picture") + " drawn at once take"
+	default:
+		takes = "takes up to"
+		w.what, w.short = "the pixels", "pictures are smaller, but "+w.short
 	}
 	free, err := e.checkRoom(w)
 	if err == nil && left >= largeOutput { // no sheet is so large

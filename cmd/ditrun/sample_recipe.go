@@ -22,6 +22,7 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 	add := func(flag, value string) {
 		if value != "" {
 			words = append(words, "--"+flag, shellQuoted(value))
+			out.Flags = append(out.Flags, gallery.Flag{Name: flag, Value: value})
 		}
 	}
 	add("ckpt", portable(o.asGiven.ckpt))

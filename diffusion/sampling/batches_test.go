@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -17,8 +19,8 @@ import (
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
-// What comes after whole batches equals, byte for byte, what would have come.
-func TestBatchesContinue(t *testing.T) {
+// A batch has the bytes that it has among all, whichever others are drawn and in which order.
+func TestSome(t *testing.T) {
 	vaeDir, v := newVAE(t, 4, 1)
 	ckpt := newCheckpoint(t, func(i *dit.Info) { i.VAE = v.WeightsSHA256() })
 	p, err := Open(torchtest.Device(t), filepath.Dir(ckpt), Options{VAE: vaeDir})
@@ -35,26 +37,59 @@ func TestBatchesContinue(t *testing.T) {
 		t.Fatal(err)
 	}
 	const size = 16 * 16 * 3
-	for _, done := range []int{0, 3, 6} {
-		at := done
-		for b, err := range p.Batches(context.Background(), r.After(done)) {
+	for _, order := range [][]int{{0, 1, 2}, {1, 2}, {2}, {2, 0, 1}, {}} {
+		at, given := 0, 0
+		for b, err := range p.Some(context.Background(), r, inOrder(order, &given)) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n := len(b.Pix) / size; n != min(3, 8-at) || !bytes.Equal(b.Pix, whole.Pix[at*size:(at+n)*size]) {
-				t.Errorf("%d pictures after the first %d are others", n, at)
+			first := 3 * order[at]
+			if n := b.Len(); b.First != first || n != min(3, 8-first) ||
+				!bytes.Equal(b.Pix, whole.Pix[first*size:(first+n)*size]) {
+				t.Errorf("%v: %d pictures from %d on are others, or not from %d on", order, n, b.First, first)
 			}
-			at += len(b.Pix) / size
+			if at++; given > at+1 {
+				t.Errorf("%v: %d batches were begun before %d were used", order, given, at)
+			}
 		}
-		if at != 8 {
-			t.Errorf("after %d pictures came %d", done, at-done)
+		if at != len(order) {
+			t.Errorf("of batches %v came %d", order, at)
 		}
+	}
+	given := 0
+	for _, err := range p.Some(context.Background(), r, inOrder([]int{3}, &given)) {
+		if err == nil || !strings.Contains(err.Error(), "batch 3: the request has 3") {
+			t.Errorf("a batch that is not there: %v", err)
+		}
+	}
+	// Who waits for a batch stops with who uses them.
+	given = 0
+	waits := func(ctx context.Context) (int, bool, error) {
+		if given++; given > 2 {
+			<-ctx.Done()
+			return 0, false, context.Cause(ctx)
+		}
+		return given - 1, true, nil
+	}
+	for range p.Some(context.Background(), r, waits) {
+		break
 	}
 	n := 0
 	for range p.Batches(context.Background(), r) {
 		if n++; n == 2 {
 			break
 		}
+	}
+}
+
+// inOrder gives [Pipeline.Some] the numbers of a list, and counts them.
+func inOrder(list []int, given *int) func(context.Context) (int, bool, error) {
+	return func(context.Context) (int, bool, error) {
+		if *given == len(list) {
+			return 0, false, nil
+		}
+		*given++
+		return list[*given-1], true, nil
 	}
 }
 
@@ -67,7 +102,7 @@ func TestDecodedAside(t *testing.T) {
 	}
 	defer p.Close()
 	r := Request{Labels: []int{3, 1, 4, 1, 5, 9, 2, 6}, Seed: 9, CFGScale: 4, Steps: "3", BatchSize: 1}
-	draw := func(ctx context.Context, aside bool, use func(Pictures)) error {
+	draw := func(ctx context.Context, aside bool, use func(Batch)) error {
 		d, err := newDrawing(p.model, r)
 		if err != nil {
 			t.Fatal(err)
@@ -77,7 +112,7 @@ func TestDecodedAside(t *testing.T) {
 	}
 	var pix [2][]byte
 	for i := range pix {
-		if err := draw(t.Context(), i == 1, func(b Pictures) { pix[i] = append(pix[i], b.Pix...) }); err != nil {
+		if err := draw(t.Context(), i == 1, func(b Batch) { pix[i] = append(pix[i], b.Pix...) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -87,7 +122,7 @@ func TestDecodedAside(t *testing.T) {
 	live, why := torch.Live(), errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	n := 0
-	err = draw(ctx, true, func(Pictures) {
+	err = draw(ctx, true, func(Batch) {
 		if n++; n == 2 {
 			cancel(why)
 		}
@@ -96,7 +131,7 @@ func TestDecodedAside(t *testing.T) {
 		t.Errorf("cancelled after two batches: error %v after %d", err, n)
 	}
 	p.info.ScalingFactor = 0 // latents without end, which no decoder makes pictures of
-	if err = draw(t.Context(), true, func(Pictures) {}); err == nil || !strings.Contains(err.Error(), "finite") {
+	if err = draw(t.Context(), true, func(Batch) {}); err == nil || !strings.Contains(err.Error(), "finite") {
 		t.Errorf("latents that cannot be decoded: error %v", err)
 	}
 	if n := torch.Live(); n != live {
@@ -218,4 +253,46 @@ func TestKey(t *testing.T) {
 		}
 	}
 	add("scaling", key(open(newCheckpoint(t, func(i *dit.Info) { i.ScalingFactor = 0.25 }), vaeDir), base))
+}
+
+// Pictures that were used are forgotten: memory does not grow with their number.
+func TestBatchesForget(t *testing.T) {
+	vaeDir, _ := newVAE(t, 4, 1)
+	p, err := Open(torchtest.Device(t), newCheckpoint(t, func(*dit.Info) {}), Options{VAE: vaeDir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	n := 2000
+	if os.Getenv("DITRUN_SOAK") != "" {
+		n = 20000
+	}
+	const size, few = 16 * 16 * 3, 500
+	r := Request{Labels: BalancedLabels(10, n), Steps: "1", BatchSize: 100}
+	var heap [2]uint64
+	var live [2]int64
+	at := 0
+	for b, err := range p.Batches(t.Context(), r) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at += b.Len(); at == few || at == n-100 { // the end of drawing frees more
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			i := 0
+			if at > few {
+				i = 1
+			}
+			heap[i], live[i] = m.HeapAlloc, torch.Live()
+		}
+	}
+	grown, passed := int64(heap[1])-int64(heap[0]), int64(size*(n-100-few))
+	t.Logf("%d pictures: the heap grew by %d bytes while %d of pixels passed", n, grown, passed)
+	if grown > passed/4 {
+		t.Errorf("the heap grew by %d bytes while %d of pixels passed", grown, passed)
+	}
+	if most := live[0] + 200; live[1] > most { // a step is under way
+		t.Errorf("%d tensors live, %d before", live[1], live[0])
+	}
 }

@@ -53,7 +53,7 @@ func TestFlowLoopsEqualOriginals(t *testing.T) {
 			}
 			d.generator = torch.CPU // which drew the noise of the goldens
 			want := g.Tensor(s, name+".latents")
-			err = d.run(t.Context(), s, func(s *torch.Scope, got *torch.Tensor) error {
+			err = d.run(t.Context(), s, func(s *torch.Scope, _ int, got *torch.Tensor) error {
 				off := largest(s, s.Subtract(got, want)) / largest(s, want)
 				t.Logf("%s: %.1e of the largest latent; the original in float32 is %.1e from itself in float64", name,
 					off, own[name])

@@ -62,7 +62,7 @@ func TestLoopsEqualOriginal(t *testing.T) {
 			}
 			d.generator = torch.CPU // which drew the noise of the goldens
 			var got *torch.Tensor
-			err = d.run(context.Background(), s, func(_ *torch.Scope, x *torch.Tensor) error {
+			err = d.run(context.Background(), s, func(_ *torch.Scope, _ int, x *torch.Tensor) error {
 				got = s.NoGrad().Clone(x)
 				return nil
 			})

@@ -206,27 +206,49 @@ func (p *Pipeline) Sample(ctx context.Context, r Request) (out Pictures, err err
 // the request. An error is the last that it yields.
 func (p *Pipeline) Batches(ctx context.Context, r Request) iter.Seq2[Pictures, error] {
 	return func(yield func(Pictures, error) bool) {
+		for b, err := range p.Some(ctx, r, nil) {
+			if !yield(b.Pictures, err) {
+				return
+			}
+		}
+	}
+}
+
+// A Batch is the pictures of a request from number First on, which is a multiple of its BatchSize.
+type Batch struct {
+	First int
+	Pictures
+}
+
+// Some is [Pipeline.Batches] for the batches whose numbers, from 0, next returns, until it returns false. Each has the
+// pixels that it would have among all: several processes can share a set, and one continues what another has begun.
+// Next is called on the goroutine that draws, before each batch, while batches before it may not have been used yet;
+// it may wait, until its context ends. Progress counts the steps of batches in the order in which they are drawn.
+func (p *Pipeline) Some(ctx context.Context, r Request,
+	next func(context.Context) (batch int, ok bool, err error)) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
 		r.Process, r.Guide = &p.info.Process, p.guide
 		d, err := newDrawing(p.model, r)
 		if err != nil {
-			yield(Pictures{}, err)
+			yield(Batch{}, err)
 			return
 		}
+		d.next = next
 		p.batches(ctx, d)(yield)
 	}
 }
 
-func (p *Pipeline) batches(ctx context.Context, d *drawing) iter.Seq2[Pictures, error] {
-	return func(yield func(Pictures, error) bool) {
+func (p *Pipeline) batches(ctx context.Context, d *drawing) iter.Seq2[Batch, error] {
+	return func(yield func(Batch, error) bool) {
 		type batch struct {
-			Pictures
+			Batch
 			err error
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		drawn := make(chan batch)
 		go func() {
 			defer close(drawn)
-			if err := p.draw(ctx, d, func(out Pictures) { drawn <- batch{Pictures: out} }); err != nil {
+			if err := p.draw(ctx, d, func(out Batch) { drawn <- batch{Batch: out} }); err != nil {
 				drawn <- batch{err: err}
 			}
 		}()
@@ -236,7 +258,7 @@ func (p *Pipeline) batches(ctx context.Context, d *drawing) iter.Seq2[Pictures, 
 			}
 		}()
 		for b := range drawn {
-			if !yield(b.Pictures, b.err) || b.err != nil {
+			if !yield(b.Batch, b.err) || b.err != nil {
 				return
 			}
 		}
@@ -245,10 +267,10 @@ func (p *Pipeline) batches(ctx context.Context, d *drawing) iter.Seq2[Pictures, 
 
 // draw draws batch after batch and gives the pictures of each to use, which may wait for others that compute. A GPU
 // decodes one while it draws the next.
-func (p *Pipeline) draw(ctx context.Context, d *drawing, use func(Pictures)) error {
+func (p *Pipeline) draw(ctx context.Context, d *drawing, use func(Batch)) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	decode := func(s *torch.Scope, x *torch.Tensor) error {
+	decode := func(s *torch.Scope, first int, x *torch.Tensor) error {
 		if err := d.checkFinite(s, x); err != nil {
 			return err
 		}
@@ -257,7 +279,7 @@ func (p *Pipeline) draw(ctx context.Context, d *drawing, use func(Pictures)) err
 		}
 		out, err := Decode(ctx, s, p.vae, x, p.info.ScalingFactor)
 		if err == nil {
-			s.Pause(func() { use(out) })
+			s.Pause(func() { use(Batch{first, out}) })
 		}
 		return err
 	}
@@ -267,43 +289,47 @@ func (p *Pipeline) draw(ctx context.Context, d *drawing, use func(Pictures)) err
 	if !d.decodeAside {
 		return run(func(s *torch.Scope) error { return d.run(ctx, s, decode) })
 	}
-	latents, followed := make(chan *torch.Tensor), make(chan struct{})
+	type undecoded struct {
+		first int
+		x     *torch.Tensor
+	}
+	latents, followed := make(chan undecoded), make(chan struct{})
 	ready, decoded := make(chan struct{}), make(chan error)
 	go func() {
 		decoded <- run(func(s *torch.Scope) error {
 			return s.Aside(func(s *torch.Scope, follow func()) (err error) {
 				close(ready)
 				for {
-					var x *torch.Tensor
-					s.Pause(func() { x = <-latents })
-					if x == nil { // there are no more
+					var z undecoded
+					s.Pause(func() { z = <-latents })
+					if z.x == nil { // there are no more
 						return err
 					}
 					err = cmp.Or(err, s.Try(func(*torch.Scope) error { follow(); return nil }))
 					followed <- struct{}{}
 					if err == nil {
-						err = s.Try(func(s *torch.Scope) error { return decode(s, x) })
+						err = s.Try(func(s *torch.Scope) error { return decode(s, z.first, z.x) })
 					}
 					if err != nil {
 						stop(err)
 					}
-					x.Close()
+					z.x.Close()
 				}
 			})
 		})
 	}()
 	err := run(func(s *torch.Scope) error {
-		return d.run(ctx, s, func(s *torch.Scope, x *torch.Tensor) error {
+		return d.run(ctx, s, func(s *torch.Scope, first int, x *torch.Tensor) error {
 			select {
 			case <-ready:
 				x := torch.Persist(s.Clone(x))
 				s.Pause(func() {
-					latents <- x
+					latents <- undecoded{first, x}
 					<-followed // else decoding would wait for steps of the next batch
 				})
 				return nil
 			default: // as long as other work has all places of torch.Run
-				return decode(s, x)
+				return decode(s, first, x)
 			}
 		})
 	})
@@ -383,13 +409,4 @@ func (p *Pipeline) Key(r Request) (string, error) {
 		caption(c)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// After returns the request for what is left of r after its first n pictures, which are whole batches: the batches to
-// come are those that r would have had.
-func (r Request) After(n int) Request {
-	r.Labels, r.Captions = r.Labels[min(n, len(r.Labels)):], r.Captions[min(n, len(r.Captions)):]
-	r.NumSamples = max(r.NumSamples-n, 0)
-	r.First += n
-	return r
 }

@@ -212,3 +212,13 @@ func RandomLabels(numClasses, n int, seed uint64) []int {
 	}
 	return labels
 }
+
+// BalancedLabels gives each of n pictures a label below numClasses, all in turn: of any number of pictures in a row, no
+// class has two more than another.
+func BalancedLabels(numClasses, n int) []int {
+	labels := make([]int, n)
+	for i := range labels {
+		labels[i] = i % numClasses
+	}
+	return labels
+}

@@ -2,6 +2,7 @@ package sampling
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/ditrun/ditrun/diffusion/solver"
@@ -119,5 +120,11 @@ func TestValidate(t *testing.T) {
 		if err := c.r.Validate(); err == nil && c.want != "" || err != nil && err.Error() != c.want {
 			t.Errorf("%+v: error %v, want %q", c.r, err, c.want)
 		}
+	}
+}
+
+func TestBalancedLabels(t *testing.T) {
+	if got := BalancedLabels(3, 8); !slices.Equal(got, []int{0, 1, 2, 0, 1, 2, 0, 1}) {
+		t.Errorf("%v", got)
 	}
 }

@@ -4,8 +4,9 @@
 //	pictures, err := p.Sample(ctx, sampling.Request{Labels: []int{207, 360}, CFGScale: 4, Steps: "250"})
 //	err = sheet.WritePNG("dog.png", pictures.Images()[0])
 //
-// [Pipeline.Encode] makes a request of prompts, [Pipeline.Batches] yields many pictures batch by batch, and
-// [Preview] is what a training run shows of itself. The [example] runs on a tiny model.
+// [Pipeline.Encode] makes a request of prompts, [Pipeline.Batches] yields many pictures batch by batch,
+// [Pipeline.Some] the batches of a set that others draw too, and [Preview] is what a training run shows of itself.
+// The [example] runs on a tiny model.
 //
 // [example]: https://pkg.go.dev/github.com/ditrun/ditrun/diffusion/sampling#example-package
 package sampling
@@ -33,7 +34,7 @@ func Latents(ctx context.Context, s *torch.Scope, model *dit.DiT, r Request) (*t
 func (d *drawing) latents(ctx context.Context, s *torch.Scope) (*torch.Tensor, error) {
 	s = s.NoGrad()
 	var parts []*torch.Tensor
-	err := d.run(ctx, s, func(_ *torch.Scope, x *torch.Tensor) error {
+	err := d.run(ctx, s, func(_ *torch.Scope, _ int, x *torch.Tensor) error {
 		parts = append(parts, s.Clone(x))
 		return d.checkFinite(s, x)
 	})
@@ -54,6 +55,8 @@ type drawing struct {
 	capture     bool  // steps, see series
 	decodeAside bool  // see Pipeline.draw
 	room        int64 // bytes that a table of modulations may take
+	// next is what [Pipeline.Some] is given; nil stands for all batches in order.
+	next func(context.Context) (batch int, ok bool, err error)
 }
 
 func newDrawing(model *dit.DiT, r Request) (*drawing, error) {
@@ -65,7 +68,8 @@ func newDrawing(model *dit.DiT, r Request) (*drawing, error) {
 		return nil, err
 	}
 	dev := model.PosEmbed.Device()
-	return &drawing{r, model, plan, dev, dev.IsCUDA(), dev.IsCUDA(), roomForTable(dev)}, nil
+	return &drawing{Request: r, model: model, plan: plan, generator: dev, capture: dev.IsCUDA(),
+		decodeAside: dev.IsCUDA(), room: roomForTable(dev)}, nil
 }
 
 func (d *drawing) batches() int { return (d.Len() + d.BatchSize - 1) / d.BatchSize }
@@ -73,15 +77,32 @@ func (d *drawing) batches() int { return (d.Len() + d.BatchSize - 1) / d.BatchSi
 // bounds are the first picture of batch b and the one after its last.
 func (d *drawing) bounds(b int) (lo, hi int) { return b * d.BatchSize, min((b+1)*d.BatchSize, d.Len()) }
 
-// run draws batch after batch and gives the latents of each to use, in a scope that ends with the batch. Nothing has
-// waited for the device then, nor looked whether they are finite.
-func (d *drawing) run(ctx context.Context, s *torch.Scope, use func(s *torch.Scope, x *torch.Tensor) error) error {
+// nextBatch returns the number of the batch to draw after k others; false where there is none.
+func (d *drawing) nextBatch(ctx context.Context, s *torch.Scope, k int) (b int, ok bool, err error) {
+	if d.next == nil {
+		return k, k < d.batches(), nil
+	}
+	s.Pause(func() { b, ok, err = d.next(ctx) })
+	if err == nil && ok && (b < 0 || b >= d.batches()) {
+		err = fmt.Errorf("sample: batch %d: the request has %d", b, d.batches())
+	}
+	return b, ok, err
+}
+
+// run draws batch after batch and gives the latents of each to use, with the number of its first picture, in a scope
+// that ends with the batch. Nothing has waited for the device then, nor looked whether they are finite.
+func (d *drawing) run(ctx context.Context, s *torch.Scope,
+	use func(s *torch.Scope, first int, x *torch.Tensor) error) error {
 	return s.NoGrad().Try(func(s *torch.Scope) error {
 		solver := d.solver(s)
 		modulations := newTable(s, d, solver)
 		var v *series
 		defer func() { v.close() }()
-		for b := range d.batches() {
+		for drawn := 0; ; drawn++ {
+			b, ok, err := d.nextBatch(ctx, s, drawn)
+			if err != nil || !ok {
+				return err
+			}
 			lo, hi := d.bounds(b)
 			if of := modulations.forBatch(d.classes(lo, hi)); v == nil || v.n != hi-lo || v.modulations != of {
 				v.close()
@@ -91,22 +112,21 @@ func (d *drawing) run(ctx context.Context, s *torch.Scope, use func(s *torch.Sco
 				}
 				v = newSeries(s, d, solver, of, noise, hi-lo)
 			}
-			err := s.Try(func(s *torch.Scope) error {
+			err = s.Try(func(s *torch.Scope) error {
 				x, err := v.draw(ctx, s, lo, func(k int) {
 					if d.Progress != nil {
-						d.Progress(b*d.numSteps()+d.wholeSteps(k), d.batches()*d.numSteps())
+						d.Progress(drawn*d.numSteps()+d.wholeSteps(k), d.batches()*d.numSteps())
 					}
 				})
 				if err != nil {
 					return err
 				}
-				return use(s, s.To(x, torch.Float32))
+				return use(s, lo, s.To(x, torch.Float32))
 			})
 			if err != nil {
 				return err
 			}
 		}
-		return nil
 	})
 }
 

@@ -28,7 +28,7 @@ func drawnHow(t *testing.T, s *torch.Scope, m *dit.DiT, r Request, h how) (batch
 	if d.capture = h.captured; !h.table {
 		d.room = 0
 	}
-	err = d.run(context.Background(), s, func(_ *torch.Scope, x *torch.Tensor) error {
+	err = d.run(context.Background(), s, func(_ *torch.Scope, _ int, x *torch.Tensor) error {
 		batches = append(batches, x.Bytes())
 		return nil
 	})
@@ -349,7 +349,7 @@ func TestRoomForTheTable(t *testing.T) {
 				return err
 			}
 			var parts []*torch.Tensor
-			err = d.run(t.Context(), s, func(_ *torch.Scope, x *torch.Tensor) error {
+			err = d.run(t.Context(), s, func(_ *torch.Scope, _ int, x *torch.Tensor) error {
 				parts = append(parts, s.Clone(x))
 				return nil
 			})

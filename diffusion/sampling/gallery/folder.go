@@ -3,7 +3,9 @@ package gallery
 import (
 	"context"
 	"encoding/csv"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,41 +15,73 @@ import (
 	"github.com/ditrun/ditrun/internal/disk"
 )
 
-// A folderStore keeps single pictures and the table of what they show.
+// A folderStore keeps single pictures and the table of what they show. A picture has its name from the first, so that
+// there is nothing to join.
 type folderStore struct {
 	ctx context.Context
 	dir string
 	set Set
 }
 
-func openFolderStore(ctx context.Context, dir string, s partialState, set Set) (pictureStore, error) {
-	if s.Done == 0 {
-		if err := os.RemoveAll(dir); err != nil {
-			return nil, err
+// begin removes pictures that are cut short, and counts only those before the first that is missing.
+func (f *folderStore) begin(s *partialState) error {
+	if err := os.MkdirAll(f.dir, 0o777); err != nil {
+		return err
+	}
+	disk.SweepFolder(f.dir)
+	entries, err := os.ReadDir(f.dir)
+	if err != nil {
+		return err
+	}
+	whole := map[string]bool{}
+	for _, e := range entries {
+		path := filepath.Join(f.dir, e.Name())
+		if whole[path] = sheet.IsWhole(path); !whole[path] && filepath.Ext(path) == ".png" {
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
-	} else if _, err := os.Stat(sheet.NumberedName(dir, s.Done-1)); err != nil {
-		return nil, errDamaged
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, err
+	for i := range s.Done {
+		if !whole[sheet.NumberedName(f.dir, i)] {
+			s.Done = f.set.next(i).lo
+			break
+		}
 	}
-	disk.SweepFolder(dir)
-	return &folderStore{ctx, dir, set}, nil
+	return nil
 }
 
-func (f *folderStore) add(first int, p sampling.Pictures) (int64, error) {
+func (f *folderStore) has(b span) bool {
+	for i := b.hi - 1; i >= b.lo; i-- { // the last is written last
+		if _, err := os.Lstat(sheet.NumberedName(f.dir, i)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *folderStore) put(b span, p sampling.Pictures) error {
 	for i, img := range p.Images() {
-		path := sheet.NumberedName(f.dir, first+i)
-		texts := f.set.Recipe.ofPicture(&f.set, first+i)
+		path := sheet.NumberedName(f.dir, b.lo+i)
+		texts := f.set.Recipe.ofPicture(&f.set, b.lo+i)
 		err := disk.Retry(f.ctx, disk.Pauses(), func() error { return sheet.WritePNG(path, img, texts...) })
 		if err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return 0, nil
+	return nil
 }
 
-func (f *folderStore) finish() (string, error) { return f.dir, f.writeLabels() }
+func (f *folderStore) join(_ *partialState, b span, p *sampling.Pictures) error {
+	if p == nil {
+		return nil
+	}
+	return f.put(b, *p)
+}
+
+func (f *folderStore) joined(span) {}
+
+func (f *folderStore) finish(*partialState) (string, error) { return f.dir, f.writeLabels() }
 
 // writeLabels writes labels.csv, which says what each picture is to show.
 func (f *folderStore) writeLabels() error {
@@ -76,5 +110,3 @@ func (f *folderStore) writeLabels() error {
 		return table.Error()
 	})
 }
-
-func (f *folderStore) close() {}

@@ -1,17 +1,22 @@
 package gallery
 
 import (
+	"archive/tar"
 	"archive/zip"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"image"
+	"image/png"
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/diffusion/sampling"
@@ -20,6 +25,9 @@ import (
 )
 
 const height, width = 2, 3
+
+// kinds are the names of outputs that are continued and shared.
+var kinds = []string{"x.npz", "folder", "x.tar", "x.png"}
 
 // pictures are those numbered first to last-1, which differ in every byte.
 func pictures(first, last int) sampling.Pictures {
@@ -39,23 +47,50 @@ func setOf(key string) Set {
 
 func open(t *testing.T, path, key string) Output {
 	t.Helper()
-	if err := Check(path); err != nil {
+	return openSet(t, path, setOf(key))
+}
+
+func openSet(t *testing.T, path string, set Set) Output {
+	t.Helper()
+	if err := Check(path, set.Job); err != nil {
 		t.Fatal(err)
 	}
-	out, err := Open(context.Background(), path, setOf(key))
+	out, err := Open(context.Background(), path, set)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return out
 }
 
-// add adds the batches from picture first on, all or so many.
-func add(t *testing.T, out Output, batches int) {
+// add draws the batches that are missing, all or so many, and returns them.
+func add(t *testing.T, out Output, batches int) (drawn []int) {
 	t.Helper()
-	for first := out.Done(); first < 8 && batches > 0; first, batches = first+3, batches-1 {
-		if err := out.Add(pictures(first, min(first+3, 8))); err != nil {
+	for len(drawn) < batches {
+		b, ok, err := out.Next(t.Context())
+		if err != nil {
 			t.Fatal(err)
 		}
+		if !ok {
+			break
+		}
+		addBatch(t, out, b)
+		drawn = append(drawn, b)
+	}
+	return drawn
+}
+
+func addBatch(t *testing.T, out Output, b int) {
+	t.Helper()
+	if err := out.Add(b, pictures(3*b, min(3*b+3, 8))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// finish finishes and closes an output.
+func finish(t *testing.T, out Output) {
+	t.Helper()
+	if err := out.Finish(t.Context()); err != nil || out.Close() != 0 {
+		t.Fatal(err)
 	}
 }
 
@@ -79,13 +114,11 @@ func content(t *testing.T, path string) []byte {
 
 // What was cut short after any batch is continued, and has the bytes of what was not.
 func TestContinue(t *testing.T) {
-	for _, name := range []string{"x.npz", "folder"} {
+	for _, name := range kinds {
 		whole := filepath.Join(t.TempDir(), name)
 		out := open(t, whole, "a")
 		add(t, out, 3)
-		if err := out.Finish(); err != nil || out.Close() != 0 {
-			t.Fatalf("%s: %v", name, err)
-		}
+		finish(t, out)
 		for batches := range 4 {
 			path := filepath.Join(t.TempDir(), name)
 			out := open(t, path, "a")
@@ -98,9 +131,7 @@ func TestContinue(t *testing.T) {
 				t.Errorf("%s: %d pictures are found after %d batches", name, n, batches)
 			}
 			add(t, out, 3)
-			if err := out.Finish(); err != nil || out.Close() != 0 {
-				t.Fatalf("%s: %v", name, err)
-			}
+			finish(t, out)
 			if !bytes.Equal(content(t, path), content(t, whole)) {
 				t.Errorf("%s: continued after %d batches it has other bytes", name, batches)
 			}
@@ -111,11 +142,229 @@ func TestContinue(t *testing.T) {
 	}
 }
 
+// Several outputs of one request, as of several processes, draw each batch once, whichever comes when, and the output
+// is the one that one of them alone makes. The first that finishes joins it.
+func TestShare(t *testing.T) {
+	lockHolds(t)
+	for _, name := range kinds {
+		whole := filepath.Join(t.TempDir(), name)
+		alone := open(t, whole, "a")
+		add(t, alone, 3)
+		finish(t, alone)
+
+		path := filepath.Join(t.TempDir(), name)
+		set := setOf("a")
+		set.Job = Job{ID: "job", World: 3}
+		outs := make([]Output, 3)
+		var claimed []int
+		for i := range outs {
+			set.Job.Rank = i
+			outs[i] = openSet(t, path, set)
+			b, ok, err := outs[i].Next(t.Context())
+			if err != nil || !ok {
+				t.Fatal(err)
+			}
+			claimed = append(claimed, b)
+		}
+		if !slices.Equal(claimed, []int{0, 1, 2}) {
+			t.Errorf("%s: claimed %v", name, claimed)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		if _, ok, err := outs[0].Next(ctx); ok || err != context.DeadlineExceeded {
+			t.Errorf("%s: there is a batch more, or nothing to wait for (%v)", name, err)
+		}
+		cancel()
+		addBatch(t, outs[2], 2)
+		addBatch(t, outs[1], 1) // both behind a gap
+		addBatch(t, outs[0], 0)
+		for i, out := range outs {
+			if _, ok, err := out.Next(t.Context()); ok || err != nil {
+				t.Errorf("%s: process %d draws more (%v)", name, i, err)
+			}
+			if n, own := out.Done(), []int{3, 3, 2}[i]; n != 8 || out.Elsewhere() != 8-own {
+				t.Errorf("%s: process %d has %d pictures, %d from elsewhere", name, i, n, out.Elsewhere())
+			}
+		}
+		finish(t, outs[1])
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		finish(t, outs[0])
+		// One that comes late finds that all is done, and is the last to leave.
+		set.Job.Rank = 2
+		outs[2].Close() // died
+		late := openSet(t, path, set)
+		if _, ok, err := late.Next(t.Context()); ok || err != nil || late.Done() != 8 {
+			t.Errorf("%s: there is more to draw (%v)", name, err)
+		}
+		finish(t, late)
+		if now, err := os.Stat(path); err != nil || !os.SameFile(now, st) {
+			t.Errorf("%s: it was made twice (%v)", name, err)
+		}
+		if !bytes.Equal(content(t, path), content(t, whole)) {
+			t.Errorf("%s: of three processes it has other bytes", name)
+		}
+		if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
+			t.Errorf("%s: left behind: %v (%v)", name, entries, err)
+		}
+	}
+}
+
+// The batches of a process that died are drawn by another, and those that it had put behind a gap are kept.
+func TestGap(t *testing.T) {
+	lockHolds(t)
+	for _, name := range kinds {
+		whole, path := filepath.Join(t.TempDir(), name), filepath.Join(t.TempDir(), name)
+		alone := open(t, whole, "a")
+		add(t, alone, 3)
+		finish(t, alone)
+
+		first, second := open(t, path, "a"), open(t, path, "a")
+		if b, _, err := first.Next(t.Context()); b != 0 || err != nil {
+			t.Fatal(b, err)
+		}
+		if drawn := add(t, second, 1); !slices.Equal(drawn, []int{1}) {
+			t.Errorf("%s: drew %v", name, drawn)
+		}
+		if n := second.Close(); n != 3 {
+			t.Errorf("%s: %d pictures are kept", name, n)
+		}
+		first.Close() // without its batch
+		again := open(t, path, "a")
+		if again.Done() != 3 {
+			t.Errorf("%s: found %d pictures", name, again.Done())
+		}
+		if drawn := add(t, again, 3); !slices.Equal(drawn, []int{0, 2}) {
+			t.Errorf("%s: drew %v", name, drawn)
+		}
+		finish(t, again)
+		if !bytes.Equal(content(t, path), content(t, whole)) {
+			t.Errorf("%s: it has other bytes", name)
+		}
+	}
+}
+
+// A batch behind a gap that was damaged is drawn again, also where that shows in the end alone.
+func TestDamagedBatch(t *testing.T) {
+	lockHolds(t)
+	for _, name := range []string{"x.npz", "x.tar"} {
+		path := filepath.Join(t.TempDir(), name)
+		first, second := open(t, path, "a"), open(t, path, "a")
+		if b, _, err := first.Next(t.Context()); b != 0 || err != nil {
+			t.Fatal(b, err)
+		}
+		add(t, second, 2)
+		part := filepath.Join(Partials(path)[0].Dir, "batch-000001")
+		b, err := os.ReadFile(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[5]++
+		if err := os.WriteFile(part, b, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		addBatch(t, first, 0)
+		if err := first.Finish(t.Context()); !errors.Is(err, errMissing) {
+			t.Errorf("%s: finished: %v", name, err)
+		}
+		if drawn := add(t, first, 3); !slices.Equal(drawn, []int{1}) {
+			t.Errorf("%s: drew %v", name, drawn)
+		}
+		second.Close()
+		finish(t, first)
+		whole := filepath.Join(t.TempDir(), name)
+		alone := open(t, whole, "a")
+		add(t, alone, 3)
+		finish(t, alone)
+		if !bytes.Equal(content(t, path), content(t, whole)) {
+			t.Errorf("%s: it has other bytes", name)
+		}
+	}
+}
+
+// An .npz that an older version has begun, which kept no checksum, is continued.
+func TestContinueOlder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.npz")
+	out := open(t, path, "a")
+	add(t, out, 1)
+	out.Close()
+	state := filepath.Join(Partials(path)[0].Dir, partialFile)
+	s := readState(filepath.Dir(state))
+	text := fmt.Sprintf(`{"key":%q,"done":3,"total":8,"bytes":%d}`, s.Key, s.Bytes)
+	if err := os.WriteFile(state, []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	out = open(t, path, "a")
+	if drawn := add(t, out, 3); !slices.Equal(drawn, []int{1, 2}) {
+		t.Errorf("drew %v", drawn)
+	}
+	finish(t, out)
+	z, err := zip.OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	for _, f := range z.File { // which compares the checksum
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Errorf("%s: %v", f.Name, err)
+		}
+	}
+}
+
+// A tar has a label, a description and a picture for each key.
+func TestTar(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.tar")
+	set := setOf("a")
+	set.Prompts = slices.Repeat([]string{"a red shoe"}, 8)
+	out := openSet(t, path, set)
+	add(t, out, 3)
+	finish(t, out)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r := tar.NewReader(f)
+	for i := range 8 {
+		label := []int{0, 0, 1, 1, 2, 2, 3, 3}[i]
+		class := []string{"cat", "dog, small", "2", "3"}[label]
+		for _, want := range []struct{ ending, text string }{{"cls", fmt.Sprint(label)},
+			{"json", fmt.Sprintf(`{"index":%d,"label":%d,"class":%q,"prompt":"a red shoe"}`, i, label, class)},
+			{"png", ""}} {
+			h, err := r.Next()
+			if err != nil || h.Name != fmt.Sprintf("%06d.%s", i, want.ending) {
+				t.Fatalf("%v (%v), want %d.%s", h, err, i, want.ending)
+			}
+			b, err := io.ReadAll(r)
+			if err != nil || want.text != "" && string(b) != want.text {
+				t.Errorf("%s holds %q (%v), want %q", h.Name, b, err, want.text)
+			}
+			if want.ending != "png" {
+				continue
+			}
+			img, err := png.Decode(bytes.NewReader(b))
+			if err != nil || img.Bounds() != image.Rect(0, 0, width, height) {
+				t.Errorf("%s: %v", h.Name, err)
+			}
+		}
+	}
+	if _, err := r.Next(); err != io.EOF {
+		t.Errorf("there is more: %v", err)
+	}
+}
+
 func TestOtherRequests(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.npz")
 	first := open(t, path, "a")
 	add(t, first, 1)
-	if _, err := Open(context.Background(), path, setOf("a")); !lockHolds(t) || err == nil ||
+	alone := setOf("a")
+	alone.Alone = true
+	if _, err := Open(context.Background(), path, alone); !lockHolds(t) || err == nil ||
 		!strings.Contains(err.Error(), "another process is drawing these pictures") {
 		t.Errorf("opened twice: %v", err)
 	}
@@ -133,9 +382,7 @@ func TestOtherRequests(t *testing.T) {
 		t.Errorf("%d pictures are there, others %+v", out.Done(), others)
 	}
 	add(t, out, 3)
-	if err := out.Finish(); err != nil || out.Close() != 0 {
-		t.Fatal(err)
-	}
+	finish(t, out)
 	if left := Partials(path); len(left) > 0 {
 		t.Errorf("%+v", left)
 	}
@@ -158,9 +405,7 @@ func TestNPZ(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.npz")
 	out := open(t, path, "a")
 	add(t, out, 3)
-	if err := out.Finish(); err != nil || out.Close() != 0 {
-		t.Fatal(err)
-	}
+	finish(t, out)
 	z, err := zip.OpenReader(path)
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +441,7 @@ func TestLabels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(out.Add(pictures(0, 2)), out.Finish()); err != nil || out.Close() != 0 {
+	if err := errors.Join(out.Add(0, pictures(0, 2)), out.Finish(t.Context())); err != nil || out.Close() != 0 {
 		t.Fatal(err)
 	}
 	want := "file,label,class,prompt\n000000.png,1,\"dog, small\",a red shoe\n000001.png,7,7,boots\n"
@@ -209,9 +454,7 @@ func TestSheet(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.png")
 	out := open(t, path, "a")
 	add(t, out, 3)
-	if err := out.Finish(); err != nil || out.Close() != 0 {
-		t.Fatal(err)
-	}
+	finish(t, out)
 	if st, err := os.Stat(path); err != nil || st.Size() == 0 {
 		t.Error(err)
 	}
@@ -236,7 +479,7 @@ func TestSinglePicture(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(out.Add(pictures(0, 1)), out.Finish()); err != nil {
+		if err := errors.Join(out.Add(0, pictures(0, 1)), out.Finish(t.Context())); err != nil {
 			t.Fatal(err)
 		}
 		if size, texts := texts(t, path); size != c.size || len(texts) > 0 {
@@ -272,10 +515,7 @@ func TestRecipe(t *testing.T) {
 			t.Fatal(err)
 		}
 		add(t, out, 3)
-		if err := out.Finish(); err != nil {
-			t.Fatal(err)
-		}
-		out.Close()
+		finish(t, out)
 	}
 	want := func(path string, texts []sheet.Text, description, parameters string) {
 		t.Helper()
@@ -304,6 +544,29 @@ func TestRecipe(t *testing.T) {
 	want(path, got, "ditrun sample --ckpt run # picture 7",
 		"Negative prompt: blur, noise\n"+fields+"Class: 3, Picture: 7, Version: ditrun v1.2.3")
 
+	// With flags it says what draws it again: those that choose pictures stand beside a single one.
+	set.Recipe.Flags = []Flag{{"ckpt", "run"}, {"class-labels", "0-3"}, {"num-samples", "8"}, {"seed", "7"}}
+	set.Recipe.VAESHA256 = "fedcba"
+	label := 3
+	for path, want := range map[string]Drawn{
+		filepath.Join(dir, "y.png"): {set.Recipe.Flags, "0123456789abcdef", "fedcba", nil},
+		filepath.Join(dir, "again/000007.png"): {[]Flag{{"ckpt", "run"}, {"seed", "7"}}, "0123456789abcdef", "fedcba",
+			&Picture{Index: 7, Count: 8, Batch: 3, Label: &label}},
+	} {
+		if want.Picture != nil {
+			draw(filepath.Dir(path))
+		} else {
+			draw(path)
+		}
+		if got, err := ReadDrawn(path); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v (%v), want %+v", path, got, err, want)
+		}
+	}
+	if _, err := ReadDrawn(filepath.Join(folder, "000007.png")); !errors.Is(err, ErrNotDrawn) {
+		t.Errorf("of a picture without it: %v", err)
+	}
+	set.Recipe.Flags, set.Recipe.VAESHA256 = nil, ""
+
 	// A grid is told where it is not the solver's own.
 	for grid, told := range map[string]string{"": "", "linspace": "", "karras": ", Timesteps: karras"} {
 		set.Recipe.Request = sampling.Request{CFGScale: 4, Steps: "20", Seed: 7, Solver: "dpm++2m", Timesteps: grid,
@@ -328,11 +591,11 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{"x.png": "", "x.npz": "", "folder": "", "x.PNG": ErrName.Error(),
-		"x.jpeg": ErrName.Error(), "a.npz": "is a folder, want a file", "file": ErrIsFile.Error(),
+		"x.jpeg": ErrName.Error(), "x.tar": "", "a.npz": "is a folder, want a file", "file": ErrIsFile.Error(),
 		"full":        "the folder is not empty, want a new one, or one that an interrupted command left",
 		"none/folder": "none does not exist"} {
 		path := filepath.Join(dir, name)
-		err := Check(path)
+		err := Check(path, Job{})
 		if err == nil && want != "" || err != nil &&
 			(!strings.HasPrefix(err.Error(), "out "+path+": ") || !strings.HasSuffix(err.Error(), want)) {
 			t.Errorf("%s: error %v, want %q", name, err, want)

@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/internal/disk"
@@ -17,7 +20,7 @@ import (
 // that of the request, so that it is continued with its own pictures and no others.
 type Partial struct {
 	Dir         string
-	Done, Total int
+	Done, Total int // Done counts the first ones without a gap
 }
 
 // Partials lists what there is of an output, whatever the request.
@@ -27,48 +30,83 @@ func Partials(path string) (list []Partial) {
 		return nil
 	}
 	for _, dir := range partialsOf(path) {
-		s := readState(dir)
-		list = append(list, Partial{dir, s.Done, s.Total})
+		if s := readState(dir); !s.Placed {
+			list = append(list, Partial{dir, s.Done, s.Total})
+		}
 	}
 	return list
 }
 
-// A partial is the output that is kept in a [Partial].
+// A partial is the output that is kept in a [Partial]. Processes that draw it claim one batch after the other by a
+// lock; the kernel gives up those of a process that dies, and its batch is drawn by whoever looks next. Batches behind
+// a gap are files of their own; whoever adds one joins those that follow the gap, so that few lie there.
 type partial struct {
 	dir, out string
-	lock     *disk.Lock
-	state    partialState
-	pictures pictureStore
+	key      string
+	set      Set
+	lock     *disk.Lock // shared, as long as the partial is used
+	store    store
 	others   []Partial
+
+	mu        sync.Mutex
+	done      []bool             // by batch, as far as is known
+	from      int                // the batches before are done
+	claims    map[int]*disk.Lock // by batch
+	elsewhere int                // pictures that are done and were not added here
+	placed    bool
 }
 
-// partialState is the file that says how far a partial is: pictures beyond are drawn again.
+// partialState is the file that says how far a partial is.
 type partialState struct {
+	About string `json:"about"` // for people
 	Key   string `json:"key"`
-	Done  int    `json:"done"`
+	Done  int    `json:"done"` // the first pictures, joined
 	Total int    `json:"total"`
-	Bytes int64  `json:"bytes,omitempty"` // of an .npz, with the pictures that are done
+	// Bytes are those of the file of pictures, with those that are done; a folder has none.
+	Bytes int64 `json:"bytes,omitempty"`
+	// CRC32 is that of the array in an .npz so far; older versions did not keep it.
+	CRC32 *uint32 `json:"crc32,omitempty"`
+	// Job is the last that drew. Once the output has its name, the state stays until all processes of the job know.
+	Job    string `json:"job,omitempty"`
+	Placed bool   `json:"placed,omitempty"`
 }
 
-// A pictureStore keeps the pictures of a partial.
-type pictureStore interface {
-	// add writes and syncs the next pictures, of which the first has this number. Bytes is that of partialState.
-	add(first int, p sampling.Pictures) (bytes int64, err error)
+// A span is the pictures lo to hi-1 of a batch.
+type span struct{ lo, hi int }
+
+// A store keeps the pictures of a partial. Without a lock of its own: a batch is put by whoever has claimed it, and
+// the joined ones are changed under the lock joinLock alone.
+type store interface {
+	// begin prepares the joined pictures for what the state says, or changes it to what is there of them.
+	begin(s *partialState) error
+	// has says whether a batch was put.
+	has(b span) bool
+	// put writes and syncs a batch that is not joined yet.
+	put(b span, p sampling.Pictures) error
+	// join adds the next batch to those that are joined: the pictures, or where these are nil what was put. Where
+	// that is damaged the error is errDamaged, and has says that it is missing.
+	join(s *partialState, b span, p *sampling.Pictures) error
+	// joined is called when the state is written.
+	joined(b span)
 	// finish ends the file or folder and returns its path.
-	finish() (path string, err error)
-	close()
+	finish(s *partialState) (path string, err error)
 }
 
 const (
 	keyLength    = 12 // of the key that stands in the name of the folder
 	partialEnd   = ".partial"
 	partialFile  = "state.json"
-	partialLock  = "lock"
-	partialItems = "pictures" // a folder, or with .npz a file
+	partialLock  = "lock"      // shared by the processes that draw
+	joinLock     = "join.lock" // of the one that joins
+	partialItems = "pictures"  // what is joined: a file, or a folder of pictures
+	leftPrefix   = "left-"     // and the rank of a process of a job that knows that the output has its name
 )
 
-// errDamaged says that the pictures of a partial are not what its state says.
+// errDamaged says that the pictures of a batch are not what they were.
 var errDamaged = errors.New("damaged")
+
+// errMissing is the error of Finish where a batch turned out to be damaged: it has to be drawn again.
+var errMissing = errors.New("a batch is missing")
 
 // openPartial opens the partial of a set for what its state says, or for nothing where the pictures are not that.
 func openPartial(ctx context.Context, path string, set Set) (Output, error) {
@@ -76,7 +114,7 @@ func openPartial(ctx context.Context, path string, set Set) (Output, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &partial{}
+	p := &partial{key: key, set: set, claims: map[int]*disk.Lock{}, done: make([]bool, set.batches())}
 	if p.out, err = filepath.Abs(path); err != nil {
 		return nil, err
 	}
@@ -87,43 +125,112 @@ func openPartial(ctx context.Context, path string, set Set) (Output, error) {
 			p.others = append(p.others, other)
 		}
 	}
-	if err := os.Mkdir(p.dir, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := p.share(ctx); err != nil {
 		return nil, err
 	}
-	if p.lock, err = disk.TryLock(filepath.Join(p.dir, partialLock)); err != nil {
-		if errors.Is(err, disk.ErrLocked) {
-			err = fmt.Errorf("%s: another process is drawing these pictures", p.out)
-		}
-		return nil, err
-	}
-	disk.SweepFolder(p.dir)
-	nothing := partialState{Key: key, Total: set.Count}
-	if p.state = readState(p.dir); !p.state.fits(key, set) {
-		p.state = nothing
-	}
-	if p.pictures, err = p.openStore(ctx, set); errors.Is(err, errDamaged) {
-		p.state = nothing
-		p.pictures, err = p.openStore(ctx, set)
-	}
-	if err != nil {
+	if err := p.begin(ctx); err != nil {
 		p.Close()
 		return nil, err
 	}
 	return p, nil
 }
 
-// fits says whether a state can be that of a set.
-func (s partialState) fits(key string, set Set) bool {
-	whole := s.Done == s.Total || set.BatchSize > 0 && s.Done%set.BatchSize == 0
-	return s.Key == key && s.Total == set.Count && s.Done >= 0 && s.Done <= s.Total && (whole || s.Done == 0)
+// ErrNoLocks says that several processes cannot share the work since the file system has no locks.
+var ErrNoLocks = errors.New("the file system has no locks")
+
+// share makes the folder and takes a share of its lock, by which others know that it is used.
+func (p *partial) share(ctx context.Context) error {
+	lockPath := filepath.Join(p.dir, partialLock)
+	for deadline := time.Now().Add(time.Second); ; {
+		if err := os.Mkdir(p.dir, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		f, err := os.OpenFile(lockPath, os.O_CREATE|os.O_WRONLY, 0o666)
+		if err == nil {
+			f.Close()
+			if p.set.Alone {
+				p.lock, err = disk.TryLock(lockPath)
+			} else {
+				p.lock, err = disk.TryShare(lockPath)
+			}
+		}
+		switch {
+		case err == nil && !p.lock.Held() && p.set.Job.World > 1:
+			p.lock.Remove()
+			os.Remove(p.dir) // where nothing is in it
+			return fmt.Errorf("%s: %w, by which processes share the work", filepath.Dir(p.out), ErrNoLocks)
+		case err == nil:
+			return nil
+		case errors.Is(err, fs.ErrNotExist): // somebody removed what another had finished
+		case errors.Is(err, disk.ErrLocked): // for a moment only, where somebody looks whether it can be removed
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%s: another process is drawing these pictures", p.out)
+			}
+		default:
+			return err
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
 }
 
-func (p *partial) openStore(ctx context.Context, set Set) (pictureStore, error) {
-	path := filepath.Join(p.dir, partialItems)
-	if kindOf(p.out) == npzKind {
-		return openNPZStore(ctx, path, p.state, set)
+// begin reads what is there.
+func (p *partial) begin(ctx context.Context) error {
+	lock, err := disk.WaitLock(ctx, filepath.Join(p.dir, joinLock))
+	if err != nil {
+		return err
 	}
-	return openFolderStore(ctx, path, p.state, set)
+	defer lock.Unlock()
+	disk.SweepFolder(p.dir)
+	p.store = newStore(ctx, kindOf(p.out), p.dir, p.set)
+	s := readState(p.dir)
+	switch {
+	case s.Key == p.key && s.Total == p.set.Count && s.Done == s.Total && p.isPlaced():
+		if s.Job == p.set.Job.ID && s.Job != "" {
+			p.refresh(s)
+			return nil
+		}
+		fallthrough // the same is to be drawn once more
+	case !s.fits(p.key, p.set):
+		s = partialState{Key: p.key, Total: p.set.Count}
+	}
+	s.Job, s.Placed = p.set.Job.ID, false
+	s.About = fmt.Sprintf("pictures that ditrun sample draws for %s; the same command continues", filepath.Base(p.out))
+	if err := p.store.begin(&s); err != nil {
+		return err
+	}
+	if err := p.writeState(s); err != nil {
+		return err
+	}
+	p.look()
+	return nil
+}
+
+// look notes all that is done.
+func (p *partial) look() {
+	p.refresh(readState(p.dir))
+	for b := p.from; b < len(p.done); b++ {
+		if p.store.has(p.set.span(b)) {
+			p.note(b)
+		}
+	}
+}
+
+// isPlaced says whether the joined pictures have the name of the output already.
+func (p *partial) isPlaced() bool {
+	_, err := os.Stat(filepath.Join(p.dir, partialItems))
+	if err == nil {
+		return false
+	}
+	_, err = os.Stat(p.out)
+	return err == nil
+}
+
+// fits says whether a state can be that of a set.
+func (s partialState) fits(key string, set Set) bool {
+	whole := s.Done == s.Total || s.Done == 0 || set.BatchSize > 0 && s.Done%set.BatchSize == 0
+	return s.Key == key && s.Total == set.Count && s.Done >= 0 && s.Done <= s.Total && whole
 }
 
 // readState reads the state of the partial in dir; what is no state is that of nothing.
@@ -133,6 +240,14 @@ func readState(dir string) (s partialState) {
 		return partialState{}
 	}
 	return s
+}
+
+func (p *partial) writeState(s partialState) error {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return disk.WriteBytes(filepath.Join(p.dir, partialFile), append(text, '\n'))
 }
 
 // partialsOf lists the folders of the partials of an output, by its absolute path.
@@ -152,17 +267,25 @@ func partialsOf(out string) (dirs []string) {
 }
 
 // sweepPartials removes partials that no process uses and whose pictures have their name already: they are of processes
-// that were killed in their last moment.
-func sweepPartials(out string) {
+// that were killed in their last moment, or of a job some processes of which did not come. It says whether the output
+// is that of the job.
+func sweepPartials(out string, job Job) (ofJob bool) {
 	out, err := filepath.Abs(out)
 	if err != nil {
-		return
+		return false
 	}
 	for _, dir := range partialsOf(out) {
-		if _, err := os.Stat(filepath.Join(dir, partialItems)); err != nil {
-			removePartial(dir)
+		s := readState(dir)
+		if _, err := os.Stat(filepath.Join(dir, partialItems)); err == nil {
+			continue
 		}
+		if job.ID != "" && s.Job == job.ID && s.Total > 0 && s.Done == s.Total {
+			ofJob = true
+			continue
+		}
+		removePartial(dir)
 	}
+	return ofJob
 }
 
 // removePartial removes a partial unless a process uses it.
@@ -173,47 +296,258 @@ func removePartial(dir string) {
 	}
 }
 
-func (p *partial) Done() int { return p.state.Done }
-
 func (p *partial) Others() []Partial { return p.others }
 
-func (p *partial) Add(pictures sampling.Pictures) error {
-	bytes, err := p.pictures.add(p.state.Done, pictures)
-	if err != nil {
-		return err
+func (p *partial) Done() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for b, done := range p.done {
+		if done {
+			at := p.set.span(b)
+			n += at.hi - at.lo
+		}
 	}
-	p.state.Done += pictures.Len()
-	p.state.Bytes = bytes
-	text, err := json.Marshal(p.state)
-	if err != nil {
-		return err
-	}
-	return disk.WriteBytes(filepath.Join(p.dir, partialFile), append(text, '\n'))
+	return n
 }
 
-func (p *partial) Finish() error {
-	whole, err := p.pictures.finish()
+func (p *partial) Elsewhere() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.elsewhere
+}
+
+// refresh notes what a state says to be done.
+func (p *partial) refresh(s partialState) {
+	if s.Key != p.key || s.Total != p.set.Count { // damaged meanwhile
+		return
+	}
+	for p.from < len(p.done) && (p.set.span(p.from).hi <= s.Done || p.done[p.from]) {
+		p.note(p.from)
+		p.from++
+	}
+}
+
+// note notes that a batch is done by somebody else. One of this process may be there while Add has not returned yet.
+func (p *partial) note(b int) {
+	if !p.done[b] && p.claims[b] == nil {
+		at := p.set.span(b)
+		p.done[b] = true
+		p.elsewhere += at.hi - at.lo
+	}
+}
+
+// Next waits where all that is missing is claimed by other processes.
+func (p *partial) Next(ctx context.Context) (batch int, ok bool, err error) {
+	for ctx.Err() == nil {
+		b, held, err := p.claim()
+		if err != nil || b >= 0 || !held {
+			return b, b >= 0, err
+		}
+		if err := pause(ctx); err != nil {
+			return 0, false, err
+		}
+	}
+	return 0, false, context.Cause(ctx)
+}
+
+// pollEvery is how often a process looks whether the batches that others hold are done.
+const pollEvery = 100 * time.Millisecond
+
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(pollEvery):
+		return nil
+	}
+}
+
+// claim claims the first batch that is missing and free; -1 where there is none. Held says whether others hold some.
+func (p *partial) claim() (batch int, held bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refresh(readState(p.dir))
+	for b := p.from; b < len(p.done); b++ {
+		if p.done[b] || p.claims[b] != nil {
+			continue
+		}
+		if p.store.has(p.set.span(b)) {
+			p.note(b)
+			continue
+		}
+		lock, err := disk.TryLock(p.claimPath(b))
+		if errors.Is(err, disk.ErrLocked) {
+			held = true
+			continue
+		}
+		if err != nil {
+			return -1, false, err
+		}
+		// Somebody who held it a moment ago may have drawn it, and somebody else may have joined it since.
+		if p.refresh(readState(p.dir)); p.done[b] || p.store.has(p.set.span(b)) {
+			p.note(b)
+			lock.Remove()
+			continue
+		}
+		p.claims[b] = lock
+		return b, false, nil
+	}
+	return -1, held, nil
+}
+
+func (p *partial) claimPath(b int) string {
+	return filepath.Join(p.dir, fmt.Sprintf("batch-%06d.lock", b))
+}
+
+func (p *partial) Add(batch int, pictures sampling.Pictures) error {
+	lock, err := disk.TryLock(filepath.Join(p.dir, joinLock))
+	switch {
+	case errors.Is(err, disk.ErrLocked): // who joins does so with this one, or whoever comes next
+		err = p.store.put(p.set.span(batch), pictures)
+	case err == nil:
+		err = p.addAndJoin(p.set.span(batch), pictures)
+		lock.Unlock()
+	}
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done[batch] = true
+	if lock := p.claims[batch]; lock != nil {
+		lock.Remove()
+		delete(p.claims, batch)
+	}
+	return nil
+}
+
+// addAndJoin adds a batch and joins those that follow without a gap.
+func (p *partial) addAndJoin(at span, pictures sampling.Pictures) error {
+	s := readState(p.dir)
+	if s.Done != at.lo {
+		if err := p.store.put(at, pictures); err != nil {
+			return err
+		}
+	} else if err := p.join(&s, &pictures); err != nil {
+		return err
+	}
+	for s.Done < s.Total && p.store.has(p.set.next(s.Done)) {
+		if err := p.join(&s, nil); err != nil && !errors.Is(err, errDamaged) {
+			return err
+		} else if err != nil {
+			return nil // it is drawn again
+		}
+	}
+	return nil
+}
+
+// join joins the next batch and keeps the state.
+func (p *partial) join(s *partialState, pictures *sampling.Pictures) error {
+	at := p.set.next(s.Done)
+	if err := p.store.join(s, at, pictures); err != nil {
+		return err
+	}
+	s.Done = at.hi
+	if err := p.writeState(*s); err != nil {
+		return err
+	}
+	p.store.joined(at)
+	return nil
+}
+
+func (p *partial) Finish(ctx context.Context) error {
+	lock, err := disk.WaitLock(ctx, filepath.Join(p.dir, joinLock))
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	s := readState(p.dir)
+	if !s.Placed && !(s.Done == s.Total && p.isPlaced()) {
+		if err := p.place(&s); err != nil {
+			return err
+		}
+	}
+	p.placed = true
+	return nil
+}
+
+// place joins what is left, and gives the output its name.
+func (p *partial) place(s *partialState) error {
+	for s.Done < s.Total {
+		err := errDamaged
+		if p.store.has(p.set.next(s.Done)) {
+			err = p.join(s, nil)
+		}
+		if errors.Is(err, errDamaged) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.from = s.Done / p.set.BatchSize
+			p.done[p.from] = false
+			return errMissing
+		}
+		if err != nil {
+			return err
+		}
+	}
+	whole, err := p.store.finish(s)
 	if err != nil {
 		return err
 	}
 	if err := disk.Place(whole, p.out); err != nil {
 		return err
 	}
+	if err := os.RemoveAll(filepath.Join(p.dir, partialItems)); err != nil { // pixels of a sheet
+		return err
+	}
 	// What other requests left for this output has no use now.
 	for _, other := range p.others {
 		removePartial(other.Dir)
 	}
-	p.state.Done = 0
+	if s.Placed = true; p.set.Job.World > 1 {
+		return p.writeState(*s)
+	}
 	return nil
 }
 
 func (p *partial) Close() int {
-	if p.pictures != nil {
-		p.pictures.close()
+	for _, lock := range p.claims {
+		lock.Remove()
 	}
-	if p.state.Done == 0 {
-		os.RemoveAll(p.dir)
+	clear(p.claims)
+	kept := 0
+	if p.store != nil && !p.placed {
+		p.look()
+		kept = p.Done()
+	}
+	job := p.set.Job
+	if p.placed && job.World > 1 {
+		// Should this fail, the folder stays until the next command for this output.
+		os.WriteFile(filepath.Join(p.dir, fmt.Sprint(leftPrefix, job.Rank)), nil, 0o666)
 	}
 	p.lock.Unlock()
-	return p.state.Done
+	lock, err := disk.TryLock(filepath.Join(p.dir, partialLock))
+	if err != nil { // others use it
+		return kept
+	}
+	defer lock.Unlock()
+	switch {
+	case p.placed && job.World > 1:
+		if countPrefixed(p.dir, leftPrefix) >= job.World {
+			os.RemoveAll(p.dir)
+		}
+	case kept == 0:
+		os.RemoveAll(p.dir)
+	}
+	return kept
+}
+
+func countPrefixed(dir, prefix string) (n int) {
+	entries, _ := os.ReadDir(dir) // who cannot read it leaves it
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) {
+			n++
+		}
+	}
+	return n
 }

@@ -1,14 +1,20 @@
 package gallery
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"image"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/ditrun/ditrun/data/classes"
 	"github.com/ditrun/ditrun/data/picture/sheet"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/internal/disk"
 	"github.com/ditrun/ditrun/torch/nn"
 )
 
@@ -17,11 +23,13 @@ import (
 //	Software     the program
 //	Description  the command
 //	parameters   what it drew with, in the form in which other programs for sampling keep and show it
+//	ditrun       what [ReadDrawn] reads
 //
 // It has no times and no places, so that the same pictures are the same bytes.
 type Recipe struct {
 	Software       string // with its version
 	Command        string // that draws them, "" where there is none
+	Flags          []Flag // of that command, but for the output
 	NegativePrompt string
 	Model, VAE     string // names
 	Guide          string // that of the model that guidance leads away from, "" for none
@@ -36,7 +44,86 @@ const (
 	softwareKey   = "Software"
 	commandKey    = "Description"
 	parametersKey = "parameters"
+	drawnKey      = "ditrun"
 )
+
+// A Flag of a command, without the dashes.
+type Flag struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Drawn is what it takes to draw a picture, or a sheet, once more.
+type Drawn struct {
+	// Flags are those of the command. Those that say which pictures to draw are missing for one of several pictures.
+	Flags []Flag `json:"flags"`
+	// ModelSHA256 and VAESHA256 are those of the weight files, "" where they were not known.
+	ModelSHA256 string `json:"model_sha256,omitempty"`
+	VAESHA256   string `json:"vae_sha256,omitempty"`
+	// Picture is nil for a sheet.
+	Picture *Picture `json:"picture,omitempty"`
+}
+
+// A Picture is one of a set.
+type Picture struct {
+	Index  int    `json:"index"`
+	Count  int    `json:"count"`      // of the set
+	Batch  int    `json:"batch_size"` // of all batches but the last
+	Label  *int   `json:"label,omitempty"`
+	Prompt string `json:"prompt,omitempty"`
+}
+
+// ErrNotDrawn says that a file is no picture that says how it was drawn.
+var ErrNotDrawn = errors.New("it does not say how it was drawn: want a picture of ditrun sample")
+
+// ReadDrawn reads how the PNG file at path was drawn.
+func ReadDrawn(path string) (d Drawn, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return d, disk.OpenError(path, err)
+	}
+	defer f.Close()
+	_, texts, err := sheet.ReadTexts(bufio.NewReader(f))
+	if err != nil {
+		return d, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, t := range texts {
+		if t.Keyword != drawnKey {
+			continue
+		}
+		if err := json.Unmarshal([]byte(t.Text), &d); err != nil {
+			return d, fmt.Errorf("%s: its text %q: %w", path, drawnKey, err)
+		}
+		if p := d.Picture; p != nil && (p.Index < 0 || p.Index >= p.Count || p.Batch < 1) {
+			return d, fmt.Errorf("%s: its text %q: picture %d of %d in batches of %d", path, drawnKey, p.Index, p.Count,
+				p.Batch)
+		}
+		return d, nil
+	}
+	return d, fmt.Errorf("%s: %w", path, ErrNotDrawn)
+}
+
+// WritePicture writes one picture of a set, with the bytes that it has in a folder.
+func WritePicture(path string, set Set, p Picture, img image.Image) error {
+	one := set
+	one.Count, one.BatchSize = p.Count, p.Batch
+	return sheet.WritePNG(path, img, one.Recipe.pictureTexts(&one, p)...)
+}
+
+// drawn is the text for ReadDrawn.
+func (r *Recipe) drawn(p *Picture) []sheet.Text {
+	if r.Flags == nil {
+		return nil
+	}
+	d := Drawn{ModelSHA256: r.ModelSHA256, VAESHA256: r.VAESHA256, Picture: p}
+	for _, f := range r.Flags {
+		if p == nil || !slices.Contains([]string{"class-labels", "prompt", "num-samples"}, f.Name) {
+			d.Flags = append(d.Flags, f)
+		}
+	}
+	text, _ := json.Marshal(d) // of strings and numbers, which cannot fail
+	return []sheet.Text{{Keyword: drawnKey, Text: string(text)}}
+}
 
 // mostShown bounds the prompts or classes of a sheet that are listed, and longestCommand the bytes of a command that
 // stands in every picture of a folder.
@@ -59,20 +146,44 @@ func (r *Recipe) ofSheet(s *Set) []sheet.Text {
 			break
 		}
 	}
-	return r.texts(s, subjects, r.Command, fmt.Sprintf("Pictures: %d", s.Count))
+	texts := r.texts(s, subjects, r.Command, fmt.Sprintf("Pictures: %d", s.Count))
+	return append(texts, r.drawn(nil)...)
 }
 
 // ofPicture is the text of picture i of a folder.
 func (r *Recipe) ofPicture(s *Set, i int) []sheet.Text {
-	number := fmt.Sprintf("Picture: %d", i)
+	p := Picture{Index: i, Count: s.Count, Batch: s.BatchSize}
 	if s.Labels != nil {
-		number = fmt.Sprintf("Class: %d, ", s.Labels[i]) + number
+		p.Label = &s.Labels[i]
+	}
+	if s.Prompts != nil {
+		p.Prompt = s.Prompts[i]
+	}
+	return r.pictureTexts(s, p)
+}
+
+// pictureTexts are those of a picture of a set, of which nothing else is looked at but what all pictures share.
+func (r *Recipe) pictureTexts(s *Set, p Picture) []sheet.Text {
+	number, subject := fmt.Sprintf("Picture: %d", p.Index), p.Prompt
+	if p.Label != nil {
+		number = fmt.Sprintf("Class: %d, ", *p.Label) + number
+		if subject == "" {
+			subject = s.classOf(*p.Label)
+		}
 	}
 	command := ""
 	if r.Command != "" && len(r.Command) <= longestCommand {
-		command = r.Command + fmt.Sprintf(" # picture %d", i)
+		command = r.Command + fmt.Sprintf(" # picture %d", p.Index)
 	}
-	return r.texts(s, []string{s.subject(i)}, command, number)
+	return append(r.texts(s, []string{subject}, command, number), r.drawn(&p)...)
+}
+
+// classOf is the short name of a class, "" where it has none.
+func (s *Set) classOf(label int) string {
+	if label >= len(s.Classes) {
+		return ""
+	}
+	return classes.Short(s.Classes[label])
 }
 
 // subject is what picture i is to show, "" where nobody can tell.
@@ -80,8 +191,8 @@ func (s *Set) subject(i int) string {
 	switch {
 	case s.Prompts != nil:
 		return s.Prompts[i]
-	case s.Labels != nil && s.Labels[i] < len(s.Classes):
-		return classes.Short(s.Classes[s.Labels[i]])
+	case s.Labels != nil:
+		return s.classOf(s.Labels[i])
 	}
 	return ""
 }

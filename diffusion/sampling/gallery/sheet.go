@@ -1,6 +1,7 @@
 package gallery
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"image"
@@ -11,30 +12,34 @@ import (
 	"github.com/ditrun/ditrun/diffusion/sampling"
 )
 
-// A sheetOutput keeps all pictures in memory for one sheet.
+// A sheetOutput keeps the pictures of a sheet that are one batch in memory.
 type sheetOutput struct {
 	path   string
 	set    Set
-	labels []sheet.Label
+	begun  bool
 	images []image.Image
 }
 
-// openSheet refuses more pictures than a sheet holds.
-func openSheet(path string, set Set) (Output, error) {
-	o := &sheetOutput{path: path, set: set}
-	if o.alone() {
-		return o, nil
+// checkSheet refuses more pictures than a sheet holds.
+func checkSheet(path string, set Set) error {
+	if set.isSingle() {
+		return nil
 	}
-	o.labels = set.sheetLabels(min(set.Count, beyondSheets))
-	err := sheet.Check(image.Pt(set.Width, set.Height), min(set.Count, beyondSheets), sheet.Options{Labels: o.labels})
+	labels := set.sheetLabels(min(set.Count, beyondSheets))
+	err := sheet.Check(image.Pt(set.Width, set.Height), min(set.Count, beyondSheets), sheet.Options{Labels: labels})
 	if tooMany := (*sheet.TooManyError)(nil); errors.As(err, &tooMany) {
 		tooMany.N = set.Count
 	}
 	if err != nil {
-		return nil, fmt.Errorf("out %s: %w", path, err)
+		return &SheetError{fmt.Errorf("out %s: %w", path, err)}
 	}
-	return o, nil
+	return nil
 }
+
+// A SheetError says why pictures make no sheet: there are too many, or they are too large.
+type SheetError struct{ error }
+
+func (e *SheetError) Unwrap() error { return e.error }
 
 // beyondSheets are more pictures than any sheet holds. There may be millions, of which not all need to be looked at.
 const beyondSheets = 10_000
@@ -60,25 +65,35 @@ func (s *Set) sheetLabels(n int) (list []sheet.Label) {
 	return list
 }
 
-// alone says whether the sheet is a single picture without words, which is written as it is.
-func (o *sheetOutput) alone() bool { return o.set.Count == 1 && o.set.subject(0) == "" }
+// isSingle says whether the sheet is a single picture without words, which is written as it is.
+func (s *Set) isSingle() bool { return s.Count == 1 && s.subject(0) == "" }
 
-func (o *sheetOutput) Done() int { return len(o.images) }
-
-func (o *sheetOutput) Add(p sampling.Pictures) error {
-	o.images = append(o.images, p.Images()...)
-	return nil
-}
-
-func (o *sheetOutput) Finish() (err error) {
-	drawn := o.images[0]
-	if !o.alone() {
-		if drawn, err = sheet.Draw(o.images, sheet.Options{Labels: o.labels}); err != nil {
+// writeSheet writes the sheet of all pictures.
+func (s *Set) writeSheet(path string, images []image.Image) (err error) {
+	drawn := images[0]
+	if !s.isSingle() {
+		if drawn, err = sheet.Draw(images, sheet.Options{Labels: s.sheetLabels(s.Count)}); err != nil {
 			return err
 		}
 	}
-	return sheet.WritePNG(o.path, drawn, o.set.Recipe.ofSheet(&o.set)...)
+	return sheet.WritePNG(path, drawn, s.Recipe.ofSheet(s)...)
 }
+
+func (o *sheetOutput) Done() int { return len(o.images) }
+
+func (o *sheetOutput) Elsewhere() int { return 0 }
+
+func (o *sheetOutput) Next(context.Context) (batch int, ok bool, err error) {
+	defer func() { o.begun = true }()
+	return 0, !o.begun, nil
+}
+
+func (o *sheetOutput) Add(_ int, p sampling.Pictures) error {
+	o.images = p.Images()
+	return nil
+}
+
+func (o *sheetOutput) Finish(context.Context) error { return o.set.writeSheet(o.path, o.images) }
 
 func (o *sheetOutput) Close() int        { return 0 }
 func (o *sheetOutput) Others() []Partial { return nil }

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ditrun/ditrun/cmd/ditrun/internal/format"
+	"github.com/ditrun/ditrun/diffusion/runs"
+	"github.com/ditrun/ditrun/diffusion/sampling"
+	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
+	"github.com/ditrun/ditrun/dit"
+)
+
+// readFrom sets the flags that were not given to those with which the picture of --from was drawn.
+func (o *sampleOptions) readFrom(c *cli.Context) (err error) {
+	if o.ckptGiven, o.vaeGiven = c.IsSet("ckpt"), c.IsSet("vae"); o.from == "" {
+		return nil
+	}
+	if o.drawn, err = gallery.ReadDrawn(o.from); err != nil {
+		return fmt.Errorf("--from %w", err)
+	}
+	flags := o.drawn.Flags
+	if p := o.drawn.Picture; p != nil {
+		if c.IsSet("num-samples") {
+			return usagef("--from %s: it is one picture: --num-samples has no effect", o.from)
+		}
+		if p.Label != nil {
+			flags = append(flags, gallery.Flag{Name: "class-labels", Value: fmt.Sprintf("label:%d", *p.Label)})
+		}
+		if p.Prompt != "" {
+			flags = append(flags, gallery.Flag{Name: "prompt", Value: p.Prompt})
+		}
+	}
+	given := c.LocalFlagNames()
+	for _, f := range flags {
+		known := slices.ContainsFunc(c.Command.Flags, func(flag cli.Flag) bool { return flag.Names()[0] == f.Name })
+		if !known || f.Name == "out" || f.Name == "from" {
+			return fmt.Errorf("--from %s: it was drawn with --%s, which this version does not have", o.from, f.Name)
+		}
+		if slices.Contains(given, f.Name) {
+			continue
+		}
+		if err := c.Set(f.Name, f.Value); err != nil {
+			return fmt.Errorf("--from %s: --%s %q: %s", o.from, f.Name, f.Value, unreadable(c, f.Name, err.Error()))
+		}
+	}
+	return nil
+}
+
+// findDrawn makes --ckpt the checkpoint with whose weights the picture of --from was drawn, which may be another one
+// of the run there.
+func (o *sampleOptions) findDrawn(e *env) error {
+	want := o.drawn.ModelSHA256
+	if o.from == "" || want == "" {
+		return nil
+	}
+	if !o.ckptGiven && !exists(o.ckpt) {
+		return withHint(fmt.Errorf("--from %s: the checkpoint %s is not there", o.from, o.ckpt),
+			"--ckpt PATH says where the weights %.12s... are", want)
+	}
+	paths := []string{o.ckpt}
+	for _, run := range []string{o.ckpt, filepath.Dir(filepath.Dir(o.ckpt))} {
+		found, _ := filepath.Glob(filepath.Join(run, runs.CheckpointsName, "*"))
+		paths = append(paths, found...)
+	}
+	for _, path := range paths {
+		w, err := dit.Read(path, o.model)
+		if err != nil {
+			continue // who opens it says so
+		}
+		sum := w.SignedSHA256()
+		w.Close()
+		if sum == want {
+			if path != o.ckpt {
+				e.printf("ckpt    %s has the weights of %s", path, o.from)
+			}
+			o.ckpt = path
+			return nil
+		}
+	}
+	return nil
+}
+
+// compareDrawn compares the weights that were opened with those of the picture of --from. Others make another picture,
+// which is what somebody wants who names them.
+func (o *sampleOptions) compareDrawn(e *env, p *sampling.Pipeline) error {
+	if o.from == "" {
+		return nil
+	}
+	model, vae := p.WeightsSHA256()
+	for _, c := range []struct {
+		flag, path, want, have string
+		given                  bool
+	}{
+		{"ckpt", o.ckpt, o.drawn.ModelSHA256, model, o.ckptGiven},
+		{"vae", o.vae, o.drawn.VAESHA256, vae, o.vaeGiven},
+	} {
+		switch {
+		case c.want == c.have && c.want != "":
+		case c.want == "" || c.have == "":
+			e.warn("whether %s was drawn with these weights of --%s is not known: no file beside them holds their "+
+				"checksum", o.from, c.flag)
+		case c.given:
+			e.warn("%s was drawn with other weights (sha256 %.12s...) than those of --%s (%.12s...): the picture "+
+				"will be another", o.from, c.want, c.flag, c.have)
+		default:
+			return withHint(fmt.Errorf("--from %s: it was drawn with other weights (sha256 %.12s...) than those of "+
+				"--%s %s (%.12s...)", o.from, c.want, c.flag, c.path, c.have),
+				"--%s PATH says where they are, or which to draw with instead", c.flag)
+		}
+	}
+	return nil
+}
+
+// again returns the request for the batch that a picture was in, which has the bytes of the picture at its place. The
+// others of it have the same condition.
+func again(r sampling.Request, p gallery.Picture) sampling.Request {
+	r.First = p.Index / p.Batch * p.Batch
+	n := min(p.Batch, p.Count-r.First)
+	r.Labels, r.Captions = slices.Repeat(r.Labels, n), slices.Repeat(r.Captions, n)
+	if r.NumSamples > 0 {
+		r.NumSamples = n
+	}
+	r.BatchSize = n
+	return r
+}
+
+// redraw draws the one picture of --from.
+func (o *sampleOptions) redraw(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) error {
+	picture := *o.drawn.Picture
+	picture.Batch = min(cmp.Or(r.BatchSize, picture.Batch), picture.Count)
+	if len(show.labels) > 0 {
+		picture.Label = &show.labels[0]
+	}
+	if len(show.prompts) > 0 {
+		picture.Prompt = show.prompts[0]
+	}
+	q := again(r, picture)
+	if n := q.Len(); n > 1 {
+		e.printf("again   picture %d of %d, by its batch of %d; --batch-size 1 draws it alone", picture.Index,
+			picture.Count, n)
+	}
+	total, err := q.NumSteps()
+	if err != nil {
+		return err
+	}
+	began, bar := time.Now(), e.progress("sample", "steps", int64(total))
+	q.Progress = func(done, _ int) { bar.Set(int64(done)) }
+	q.Warn = func(text string) { e.warn("%s", text) }
+	pictures, err := p.Sample(e.ctx, q)
+	if err != nil {
+		return err
+	}
+	bar.Finish()
+	set := gallery.SetOf(p, q)
+	r.BatchSize, show.n = picture.Batch, picture.Count // as those of the whole set
+	set.Recipe = o.recipe(p, r, show)
+	if err := gallery.WritePicture(o.out, set, picture, pictures.Images()[picture.Index-q.First]); err != nil {
+		return err
+	}
+	seconds := time.Since(began).Seconds()
+	e.printf("%s in %.1f s, %s images/s, written to %s", plural(1, "picture"), seconds, format.Rate(1/seconds), o.out)
+	return e.result(map[string]any{"out": o.out, "num_samples": 1, "drawn": q.Len(), "seconds": seconds,
+		"images_per_second": 1 / seconds, "model": p.Info().Config.Name(), "precision": p.Precision()})
+}
