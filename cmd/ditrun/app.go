@@ -30,6 +30,7 @@ func commands() []*cli.Command {
 		sampleCommand(),
 		evalCommand(),
 		modelsCommand(),
+		planCommand(),
 		scalingCommand(),
 		benchCommand(),
 		convertCommand(),

@@ -20,7 +20,7 @@ type group struct{ title, names string }
 // commandGroups are the parts of the list of commands.
 var commandGroups = []group{
 	{"Prepare data", "train-vae encode-latents classes"},
-	{"Train", "train launch models scaling"},
+	{"Train", "train launch models plan scaling"},
 	{"Sample", "sample eval"},
 	{"Weight files", "fetch inspect convert"},
 	{"This program", "bench doctor version completion help"},
