@@ -10,7 +10,8 @@
 # make vuln        looks for known vulnerabilities of Go and of the modules that this program reaches
 # make gpu-check   packs the tests for a machine that has only libtorch and a GPU; runs them if this machine has one
 # make install     installs to PREFIX=/usr/local; make uninstall removes that
-.PHONY: build demo demo-color test check fmt emulator shim-asan kernels soak fuzz bench vuln gpu-check install uninstall clean
+.PHONY: build demo demo-color test check fmt emulator shim-asan kernels soak fuzz bench vuln gpu-check install
+.PHONY: uninstall clean
 MAKEFLAGS += --no-print-directory
 PREFIX ?= /usr/local
 SOAK_TIMEOUT ?= 24h

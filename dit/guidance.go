@@ -28,8 +28,8 @@ func ParseGuidedChannels(text string) (GuidedChannels, error) {
 }
 
 // Guidance leads the answer of a model away from a weaker one: that of the same model without its condition
-// (classifier-free guidance; DiT paper, section 3.1), or of a worse model under the same condition (autoguidance, Karras
-// et al. 2024).
+// (classifier-free guidance; DiT paper, section 3.1), or of a worse model under the same condition (autoguidance,
+// Karras et al. 2024).
 type Guidance struct {
 	Scale    float64 // 1 is none
 	Channels GuidedChannels
@@ -38,8 +38,8 @@ type Guidance struct {
 	Rescale float64
 }
 
-// Mix returns weak + Scale (strong - weak) on the guided channels of answers [N, Cout, I, J] about samples of c channels.
-// The others are those of strong.
+// Mix returns weak + Scale (strong - weak) on the guided channels of answers [N, Cout, I, J] about samples of c
+// channels. The others are those of strong.
 func (g Guidance) Mix(s *torch.Scope, strong, weak *torch.Tensor, c int) *torch.Tensor {
 	k := min(int(g.Channels), c)
 	if g.Channels == GuideAll {

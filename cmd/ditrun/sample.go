@@ -90,12 +90,13 @@ func (o *sampleOptions) flags() []cli.Flag {
 			DefaultText: "ddpm; of flows sde-euler",
 			Usage:       "`NAME`: ddpm, ddim, dpm++2m, unipc2, euler, dopri5, ...: docs/diffusion.md has all"},
 		&cli.StringFlag{Name: "timesteps", Destination: &r.Timesteps, DefaultText: "as the solver's original",
-			Usage: "`GRID`: where the steps lie: respaced, linspace, leading, trailing, karras, lambda or searched; or " +
-				"the times themselves, as in 999,850,400"},
+			Usage: "`GRID`: where the steps lie: respaced, linspace, leading, trailing, karras, lambda or searched; " +
+				"or the times themselves, as in 999,850,400"},
 		&cli.IntFlag{Name: "search-steps", Destination: &o.searchSteps, DefaultText: "none",
 			Usage: "draw nothing, but find the best times of `N` steps, for --timesteps searched"},
-		&cli.StringFlag{Name: "diffusion-form", Destination: (*string)(&r.SDE.Form), DefaultText: "sigma; of REPA linear",
-			Usage: "`FORM` of an SDE: constant, SBDM, sigma, linear, decreasing or increasing-decreasing"},
+		&cli.StringFlag{Name: "diffusion-form", Destination: (*string)(&r.SDE.Form),
+			DefaultText: "sigma; of REPA linear",
+			Usage:       "`FORM` of an SDE: constant, SBDM, sigma, linear, decreasing or increasing-decreasing"},
 		&cli.Float64Flag{Name: "diffusion-norm", Destination: &r.SDE.Norm, DefaultText: "1",
 			Usage: "what the form of an SDE is multiplied by"},
 		&cli.StringFlag{Name: "last-step", Destination: (*string)(&r.SDE.Last), DefaultText: "Mean",

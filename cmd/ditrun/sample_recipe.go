@@ -42,7 +42,7 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 	add("text-states", portable(o.asGiven.textStates))
 	add("num-samples", strconv.Itoa(show.n))
 	q := r.WithDefaults()
-	add("cfg-scale", number(q.CFGScale))
+	add("cfg-scale", shortest(q.CFGScale))
 	switch asDefault := (sampling.Request{Process: r.Process, Guide: r.Guide}).WithDefaults(); {
 	case q.Guided == asDefault.Guided:
 	case q.Guided == dit.GuideAll:
@@ -52,7 +52,7 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 	}
 	add("guidance-interval", o.interval)
 	if q.GuidanceRescale != 0 {
-		add("guidance-rescale", number(q.GuidanceRescale))
+		add("guidance-rescale", shortest(q.GuidanceRescale))
 	}
 	add("guide-ckpt", portable(o.asGiven.guide))
 	add("num-sampling-steps", q.Steps)
@@ -62,11 +62,11 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 	}
 	add("diffusion-form", string(r.SDE.Form))
 	if r.SDE.Norm != 0 {
-		add("diffusion-norm", number(r.SDE.Norm))
+		add("diffusion-norm", shortest(r.SDE.Norm))
 	}
 	add("last-step", string(r.SDE.Last))
 	if r.SDE.LastSize != 0 {
-		add("last-step-size", number(r.SDE.LastSize))
+		add("last-step-size", shortest(r.SDE.LastSize))
 	}
 	add("seed", strconv.FormatUint(q.Seed, 10))
 	add("precision", string(p.Precision()))
@@ -78,7 +78,7 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 	return out
 }
 
-func number(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+func shortest(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 
 // software is the name of this program with what tells one build from another.
 func software() string {

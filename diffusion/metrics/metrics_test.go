@@ -124,8 +124,10 @@ func TestNumbersEqualTheOriginals(t *testing.T) {
 					row[j] = float32(float64(row[j]) / sum)
 				}
 			}
-			if err := s.Add(a.First(7)); err == nil { // in parts of any size
-				err = s.Add(Features{a.N - 7, a.D, a.Data[7*a.D:]})
+			for _, part := range []Features{a.First(7), {a.N - 7, a.D, a.Data[7*a.D:]}} { // of any size
+				if err := s.Add(part); err != nil {
+					t.Fatal(err)
+				}
 			}
 			is, _, err := s.Score()
 			if err != nil {

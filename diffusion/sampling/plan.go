@@ -89,8 +89,8 @@ func (r *Request) times() (times []float64, err error) {
 	for word := range strings.SplitSeq(r.Timesteps, ",") {
 		t, err := strconv.ParseFloat(strings.TrimSpace(word), 64)
 		if err != nil || math.IsNaN(t) || math.IsInf(t, 0) {
-			return nil, fmt.Errorf("timesteps %s: %q is not a time: want the name of a grid, or times as in 999,850,400",
-				r.Timesteps, strings.TrimSpace(word))
+			return nil, fmt.Errorf("timesteps %s: %q is not a time: want the name of a grid, or times as in "+
+				"999,850,400", r.Timesteps, strings.TrimSpace(word))
 		}
 		times = append(times, t)
 	}
@@ -192,7 +192,8 @@ func (r *Request) plan() (*plan, error) {
 			"sde-heun", r.Solver)
 	}
 	if times, _ := r.times(); times != nil && r.SDE.LastSize != 0 {
-		return nil, fmt.Errorf("last-step-size %g: the last step goes to data from the last of timesteps", r.SDE.LastSize)
+		return nil, fmt.Errorf("last-step-size %g: the last step goes to data from the last of timesteps",
+			r.SDE.LastSize)
 	}
 	v, err := r.planOf(p)
 	if err != nil {

@@ -19,9 +19,9 @@ type Request struct {
 
 	CFGScale float64            // classifier-free guidance; 1, or 0, is none
 	Guided   dit.GuidedChannels // default GuideThree, as DiT and SiT, for models whose noise is at 1 GuideAll, as REPA
-	// Guide is a weaker model that guidance leads away from, under the same condition (autoguidance, Karras et al. 2024):
-	// such as a smaller one, or this one earlier in its training. Its channels are all by default. Nil stands for the
-	// model itself without its condition.
+	// Guide is a weaker model that guidance leads away from, under the same condition (autoguidance, Karras et al.
+	// 2024): such as a smaller one, or this one earlier in its training. Its channels are all by default. Nil stands
+	// for the model itself without its condition.
 	Guide *dit.DiT
 	// GuidanceRescale brings the guided channels back to the deviation that they have without guidance, 1 all the way;
 	// see [dit.Guidance].

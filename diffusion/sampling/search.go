@@ -188,8 +188,8 @@ func (p *Pipeline) Search(ctx context.Context, r Request, steps int) (found Sche
 	n := d.Len()
 	switch {
 	case d.Solver == ddpm:
-		return found, fmt.Errorf("solver ddpm: it adds noise, so no two runs of it can be compared: want one without, " +
-			"such as dpm++2m")
+		return found, errors.New("solver ddpm: it adds noise, so no two runs of it can be compared: want one " +
+			"without, such as dpm++2m")
 	case n > mostSearched:
 		return found, fmt.Errorf("num-samples %d: a search draws all at once, want at most %d", n, mostSearched)
 	}

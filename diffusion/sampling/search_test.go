@@ -79,7 +79,9 @@ func TestSearch(t *testing.T) {
 			"of dpm++2m with guidance 3 on":                func(r *Request) { r.CFGScale = 3 },
 			"of dpm++2m without guidance":                  func(r *Request) { r.CFGScale = 1 },
 			", rescaled by 0.5; there are":                 func(r *Request) { r.GuidanceRescale = 0.5 },
-			"on all channels":                              func(r *Request) { r.Guided, r.Solver = dit.GuideAll, "ddim" },
+			"on all channels": func(r *Request) {
+				r.Guided, r.Solver = dit.GuideAll, "ddim"
+			},
 		} {
 			r := draw
 			r.Steps = "4"

@@ -72,8 +72,8 @@ const (
 
 // Fit returns the law that fits points best, and what it needs for intervals: the values of each point are resampled
 // (bootstrap), and each draw moves every point by a random amount as well, where the means scatter about the law by
-// more than that. How large this scatter is is known from few residuals alone, so each draw takes another size, as their
-// distribution allows: three points far from a line make wide intervals. The draws follow from seed.
+// more than that. How large this scatter is is known from few residuals alone, so each draw takes another size, as
+// their distribution allows: three points far from a line make wide intervals. The draws follow from seed.
 func Fit(points []Point, seed uint64) (*Law, error) {
 	if err := check(points); err != nil {
 		return nil, err

@@ -70,10 +70,10 @@ func ddim(g schedule.Grid, p schedule.Prediction, eta float64) []call {
 	return calls
 }
 
-// ddimBack is the way back of [ddim] without eta, from data towards noise. DDIM asks the network at the noisier end of a
-// step. Its way back does not have that end yet and asks at the other one (ddim_reverse_sample of DiT), so it does not
-// quite undo DDIM. Each correction makes the step again, with the noise that the network predicts where the step ended:
-// the sample that DDIM would have come from is a fixed point of this.
+// ddimBack is the way back of [ddim] without eta, from data towards noise. DDIM asks the network at the noisier end of
+// a step. Its way back does not have that end yet and asks at the other one (ddim_reverse_sample of DiT), so it does
+// not quite undo DDIM. Each correction makes the step again, with the noise that the network predicts where the step
+// ended: the sample that DDIM would have come from is a fixed point of this.
 func ddimBack(g schedule.Grid, p schedule.Prediction, corrections int) []call {
 	var calls []call
 	for i, s := range g[:len(g)-1] {

@@ -88,13 +88,17 @@ func TestNewRefuses(t *testing.T) {
 			"step 16 of 16 divides by zero at time 1: the prediction": {
 				Name: "heun", Steps: 8, Path: sit, Prediction: schedule.Data, Start: 0.1, End: 1,
 			},
-			"solver dpm++1: a grid of one level: want":        {Name: "dpm++1", Grid: make(schedule.Grid, 1)},
-			"solver dopri5: a number of steps is for":         {Name: "dopri5", Path: sit, Grid: make(schedule.Grid, 3)},
+			"solver dpm++1: a grid of one level: want": {Name: "dpm++1", Grid: make(schedule.Grid, 1)},
+			"solver dopri5: a number of steps is": {
+				Name: "dopri5", Path: sit, Grid: make(schedule.Grid, 3),
+			},
 			"solver dopri5: a number of steps is for solvers": {Name: "dopri5", Path: sit, Times: []float64{0, 0.5}},
 			"timestep 500 after 200: want falling ones":       {Name: "ddim", Times: []float64{999, 200, 500}},
 			"timestep 0.5: want a whole number from 0":        {Name: "ddim", Times: []float64{0.5}},
-			"time 0.4 after 0.5: want times from noise":       {Name: "euler", Path: sit, Times: []float64{0, 0.5, 0.4}},
-			"solver sde-euler: one time: want at least 2":     {Name: "sde-euler", Path: sit, Times: []float64{0}},
+			"time 0.4 after 0.5: want times": {
+				Name: "euler", Path: sit, Times: []float64{0, 0.5, 0.4},
+			},
+			"solver sde-euler: one time: want at least 2": {Name: "sde-euler", Path: sit, Times: []float64{0}},
 			"step 14 of 14 divides by zero at time 1: the prediction": {
 				Name: "sde-heun", Steps: 7, Path: sit, SDE: SDE{Last: LastNone},
 			},

@@ -23,8 +23,8 @@ type Search struct {
 }
 
 // NewSearch prepares a search for n of the steps of c, which is the long run. Its levels are those that [Config.Times]
-// can name, so on DiT's betas those of whole steps. The solver has to make each step of one call and without noise: what
-// it adds would differ from run to run.
+// can name, so on DiT's betas those of whole steps. The solver has to make each step of one call and without noise:
+// what it adds would differ from run to run.
 func NewSearch(c Config, n int) (*Search, error) {
 	p, err := c.Plan()
 	if err == nil && c.Grid == nil && p.dopri5 == nil {

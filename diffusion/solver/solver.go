@@ -46,8 +46,8 @@ type Config struct {
 	Grid schedule.Grid
 
 	Reverse bool // from data to noise, for the solvers of probability flows and for ddim
-	// Corrections of each step of ddim's way back, one call of the network each, take it nearer to where DDIM comes from
-	// by an order each: with none of them the way back is of the first order, as in DiT.
+	// Corrections of each step of ddim's way back, one call of the network each, take it nearer to where DDIM comes
+	// from by an order each: with none of them the way back is of the first order, as in DiT.
 	Corrections int
 
 	Eta       float64 // of ddim: 0 adds no noise, 1 as much as DDPM

@@ -110,8 +110,8 @@ func TestCopiesEqualCasts(t *testing.T) {
 		var dirs [2]string
 		for i, casts := range []bool{false, true} {
 			dirs[i] = t.TempDir()
-			result, err := Run(t.Context(), Job{Device: torchtest.Device(t), Config: cfg, Source: allOf(l), Dir: dirs[i],
-				Capture: CaptureNever,
+			result, err := Run(t.Context(), Job{
+				Device: torchtest.Device(t), Config: cfg, Source: allOf(l), Dir: dirs[i], Capture: CaptureNever,
 				poison: func(r *runner, _ *torch.Scope, _ int, loss *torch.Tensor) *torch.Tensor {
 					if copies := r.steps != r.model; copies != (precision == nn.BF16 && (!casts || r.step == 0)) {
 						t.Errorf("%s: step %d computes on copies: %v", precision, r.step+1, copies)

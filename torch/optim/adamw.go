@@ -132,10 +132,11 @@ func (o *AdamW) Watch() { o.fused.Watch() }
 // call both, and the norm is that of all weights.
 func (o *AdamW) Change(s *torch.Scope) *torch.Tensor { return o.fused.Change(s) }
 
-// Copies returns the parameters, those that are trained and that which picks as copies in BFloat16. A forward pass that
-// takes these casts no weights: steps keep them equal to the parameters, and so do [AdamW.Load] and [State.Restore]. They
-// require gradients, which the steps take for those of the parameters: the engine need not cast them. Since BFloat16
-// would round their sums, there must be one backward pass a step, and a process alone. The copies belong to s.
+// Copies returns the parameters, those that are trained and that which picks as copies in BFloat16. A forward pass
+// that takes these casts no weights: steps keep them equal to the parameters, and so do [AdamW.Load] and
+// [State.Restore]. They require gradients, which the steps take for those of the parameters: the engine need not cast
+// them. Since BFloat16 would round their sums, there must be one backward pass a step, and a process alone. The copies
+// belong to s.
 func (o *AdamW) Copies(s *torch.Scope, which func(nn.Param) bool) []nn.Param {
 	out := slices.Clone(o.params)
 	for i, p := range o.params {
