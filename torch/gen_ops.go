@@ -33,8 +33,8 @@ package torch
 // #cgo nocallback dt_tanh
 // #cgo noescape dt_sigmoid
 // #cgo nocallback dt_sigmoid
-// #cgo noescape dt_re_l_u
-// #cgo nocallback dt_re_l_u
+// #cgo noescape dt_relu
+// #cgo nocallback dt_relu
 // #cgo noescape dt_silu
 // #cgo nocallback dt_silu
 // #cgo noescape dt_gelu
@@ -376,7 +376,7 @@ func (s *Scope) Sigmoid(a *Tensor) *Tensor {
 // ReLU returns the larger of a and 0.
 func (s *Scope) ReLU(a *Tensor) *Tensor {
 	var out C.dt_out
-	check("ReLU", C.dt_re_l_u(s.cmode(), a.handle("ReLU"), &out), a)
+	check("ReLU", C.dt_relu(s.cmode(), a.handle("ReLU"), &out), a)
 	result := s.wrap(&out)
 	runtime.KeepAlive(a)
 	if s.rec != nil {

@@ -15,7 +15,7 @@ DT_API dt_error *dt_sin(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_cos(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_tanh(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_sigmoid(dt_mode m, dt_tensor a, dt_out *out);
-DT_API dt_error *dt_re_l_u(dt_mode m, dt_tensor a, dt_out *out);
+DT_API dt_error *dt_relu(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_silu(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_gelu(dt_mode m, dt_tensor a, dt_out *out);
 DT_API dt_error *dt_gelu_erf(dt_mode m, dt_tensor a, dt_out *out);

@@ -229,8 +229,8 @@ static __typeof__(&dt_tanh) p_dt_tanh;
 dt_error *dt_tanh(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_tanh(m, a, out); }
 static __typeof__(&dt_sigmoid) p_dt_sigmoid;
 dt_error *dt_sigmoid(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_sigmoid(m, a, out); }
-static __typeof__(&dt_re_l_u) p_dt_re_l_u;
-dt_error *dt_re_l_u(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_re_l_u(m, a, out); }
+static __typeof__(&dt_relu) p_dt_relu;
+dt_error *dt_relu(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_relu(m, a, out); }
 static __typeof__(&dt_silu) p_dt_silu;
 dt_error *dt_silu(dt_mode m, dt_tensor a, dt_out *out) { return p_dt_silu(m, a, out); }
 static __typeof__(&dt_gelu) p_dt_gelu;
@@ -498,7 +498,7 @@ static const struct {
     {"dt_cos", (void **)&p_dt_cos},
     {"dt_tanh", (void **)&p_dt_tanh},
     {"dt_sigmoid", (void **)&p_dt_sigmoid},
-    {"dt_re_l_u", (void **)&p_dt_re_l_u},
+    {"dt_relu", (void **)&p_dt_relu},
     {"dt_silu", (void **)&p_dt_silu},
     {"dt_gelu", (void **)&p_dt_gelu},
     {"dt_gelu_erf", (void **)&p_dt_gelu_erf},

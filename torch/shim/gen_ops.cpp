@@ -117,7 +117,7 @@ dt_error *dt_sigmoid(dt_mode m, dt_tensor a_, dt_out *out) {
   });
 }
 
-dt_error *dt_re_l_u(dt_mode m, dt_tensor a_, dt_out *out) {
+dt_error *dt_relu(dt_mode m, dt_tensor a_, dt_out *out) {
   return guard(m, [&] {
     const at::Tensor &a = tensor(a_);
     put(out, a.relu());

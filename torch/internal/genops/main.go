@@ -124,7 +124,7 @@ var goTypes = map[string]string{
 
 // symbol turns AddScalar into add_scalar and Copy_ into copy_.
 func symbol(name string) string {
-	name = strings.NewReplacer("SiLU", "Silu", "GELU", "Gelu", "MSE", "Mse", "MLP", "Mlp", "MatMul",
+	name = strings.NewReplacer("SiLU", "Silu", "ReLU", "Relu", "GELU", "Gelu", "MSE", "Mse", "MLP", "Mlp", "MatMul",
 		"Matmul").Replace(name)
 	var b strings.Builder
 	for i, r := range name {
