@@ -30,6 +30,9 @@ type pictures interface {
 // ErrMixed is the error of pictures of several sizes.
 var ErrMixed = errors.New("pictures of several sizes")
 
+// atOnce is n, or less where so many pictures of this size take more than 256 MiB.
+func atOnce(n int, size picture.Size) int { return max(1, min(n, 256<<20/(3*size.Pixels()))) }
+
 // stored are pictures in an array.
 type stored struct {
 	file *numpy.NPZ
@@ -41,8 +44,7 @@ type stored struct {
 
 func newStored(f *numpy.NPZ, path string, r *numpy.Reader) (*stored, error) {
 	n, h, w := r.Shape[0], r.Shape[1], r.Shape[2]
-	const most = 1 << 16
-	if n < 1 || h < 1 || w < 1 || h > most || w > most {
+	if n < 1 || h < 1 || w < 1 || h > picture.MaxPixels/w {
 		return nil, fmt.Errorf("array %s is [%d, %d, %d, 3]: no pictures", r.Name, n, h, w)
 	}
 	again, err := f.Open(r.Name)
@@ -53,7 +55,7 @@ func newStored(f *numpy.NPZ, path string, r *numpy.Reader) (*stored, error) {
 }
 
 func (s *stored) next(_ context.Context, n int) ([]uint8, int, error) {
-	n = min(n, s.left)
+	n = min(atOnce(n, s.side), s.left)
 	rgb := make([]uint8, n*3*s.side.Pixels())
 	if _, err := io.ReadFull(s.r, rgb); err != nil {
 		return nil, 0, fmt.Errorf("%s: array %s: %w", s.path, s.r.Name, err)
@@ -76,8 +78,7 @@ type listed struct {
 }
 
 func (l *listed) next(ctx context.Context, n int) ([]uint8, int, error) {
-	n = min(n, l.src.Len()-l.at)
-	if n == 0 {
+	if l.at == l.src.Len() {
 		return nil, 0, nil
 	}
 	if l.at == 0 {
@@ -91,6 +92,7 @@ func (l *listed) next(ctx context.Context, n int) ([]uint8, int, error) {
 			l.side = picture.Size{Height: img.H, Width: img.W}
 		}
 	}
+	n = min(atOnce(n, l.side), l.src.Len()-l.at)
 	each := 3 * l.side.Pixels()
 	rgb := make([]uint8, n*each)
 	g, ctx := errgroup.WithContext(ctx)

@@ -1,7 +1,9 @@
 package inception
 
 import (
+	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -213,5 +215,17 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := Open(filepath.Join(t.TempDir(), "none.pth"), torchtest.Device(t)); err == nil ||
 		!strings.Contains(err.Error(), "no such file") {
 		t.Errorf("missing: %v", err)
+	}
+}
+
+func TestAlgebra(t *testing.T) {
+	g := Algebra{torchtest.Device(t)}
+	product, err := g.Product([]float64{1, 2, 3, 4, 5, 6}, []float64{1, 0, 1, 0, 2, 0}, 2, 2, 3)
+	if err != nil || !slices.Equal(product, []float64{4, 4, 10, 10}) {
+		t.Errorf("product %v, %v", product, err)
+	}
+	values, err := g.SingularValues([]float64{0, 3, 0, -4, 0, 0}, 2, 3)
+	if err != nil || len(values) != 2 || math.Abs(values[0]-4) > 1e-14 || math.Abs(values[1]-3) > 1e-14 {
+		t.Errorf("singular values %v, %v", values, err)
 	}
 }
