@@ -215,7 +215,7 @@ func TestEvalOfPictures(t *testing.T) {
 		t.Errorf("%+v of saved features, %+v of pictures", saved, folder)
 	}
 	ditrun(t, "eval", "--samples", in("f.safetensors"), "--ref", in("ref"), "--inception", net, "--resize",
-		"pytorch-fid").refused(t, 1, "prepared by adm", "pytorch-fid")
+		"pytorch-fid").refused(t, 1, "prepared by pytorch-fid", "by adm")
 	ditrun(t, "eval", "--samples", in("samples"), "--ref", in("ref")).refused(t, 1, "need the weights of Inception",
 		"--inception inception")
 }
@@ -276,7 +276,7 @@ func TestEvalRefuses(t *testing.T) {
 		{[]string{"--samples", in("a.npy"), "--ref", in("lopsided.npz")}, []string{"lopsided.npz", "not symmetric"}},
 		{[]string{"--samples", in("text.npz"), "--ref", in("a.npy")}, []string{"text.npz: not a .npz file"}},
 		{[]string{"--samples", in("none.npy"), "--ref", in("a.npy")}, []string{"none.npy: no such file"}},
-		{[]string{"--samples", in("empty"), "--ref", in("a.npy")}, []string{"empty", "no pictures"}},
+		{[]string{"--samples", in("empty"), "--ref", in("a.npy")}, []string{"empty", "want a folder of pictures"}},
 		{[]string{"--samples", in("a.npy"), "--ref", in("a.npy"), "--metrics", "fid"},
 			[]string{"fid", "a.npy holds features [20, 8]", "no features of Inception's pool"}},
 		{[]string{"--samples", in("a.npy")}, []string{"a.npy: there is no reference"}},
