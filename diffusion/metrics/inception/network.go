@@ -119,8 +119,7 @@ func open(path string, dev torch.Device) (n *Network, err error) {
 	return n, nil
 }
 
-// check is an error where a file has tensors that the network lacks, but for those of its training. What the file
-// lacks is found as it is loaded.
+// check is an error where a file lacks tensors of the network, or has others than these and those of its training.
 func check(n *Network, src checkpoint.Source) error {
 	wanted := map[string]bool{}
 	for name := range nn.Params(n) {
@@ -128,6 +127,11 @@ func check(n *Network, src checkpoint.Source) error {
 	}
 	ours := 0
 	var wrong checkpoint.Mismatch
+	for name := range nn.Params(n) {
+		if _, ok := src.Lookup(name); !ok {
+			wrong.Missing = append(wrong.Missing, name)
+		}
+	}
 	for _, info := range src.Tensors() {
 		switch {
 		case wanted[info.Name]:
