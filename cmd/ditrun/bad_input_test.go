@@ -158,7 +158,7 @@ func TestBadOutput(t *testing.T) {
 		} {
 			ditrun(t, r.sample(out)...).refused(t, 1, append(texts, "--out "+out)...)
 		}
-		ditrun(t, r.sample(filepath.Dir(file)+"/x.jpg")...).refused(t, 2, "want a name that ends in .png or .npz")
+		ditrun(t, r.sample(filepath.Dir(file)+"/x.jpg")...).refused(t, 2, "want a name that ends in .png, .npz or .tar")
 	}, filepath.Dir(file), r.pictures, r.vae, r.run)
 }
 

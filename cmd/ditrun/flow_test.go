@@ -28,7 +28,8 @@ func TestSampleFlow(t *testing.T) {
 	}
 	o := mustRun(t, sample("a.npz", "--num-sampling-steps", "4", "--cfg-scale", "2", "--guidance-interval", "0.3,1",
 		"--save-latents", in("a.safetensors"))...)
-	o.prints(t, "recipe  4 steps of sde-euler on linspace, guidance 2 on 3 of 4 channels from 0.3 to 1, seed 0",
+	o.prints(t, "recipe  4 steps of sde-euler on linspace, guidance 2 on 3 of 4 channels from 0.3 to 1, data at 1, "+
+		"seed 0",
 		"latents written to "+in("a.safetensors"))
 	f, err := checkpoint.Open(in("a.safetensors"))
 	if err != nil {
