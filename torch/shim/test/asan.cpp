@@ -467,7 +467,6 @@ int main() {
   kernels();
   norms();
   fused_operations();
-  attention();
   lt();
   kernel_draws();
   modes();
