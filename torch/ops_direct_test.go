@@ -26,6 +26,33 @@ func wantBool(t *testing.T, x *torch.Tensor, values ...byte) {
 	}
 }
 
+// wantSame compares an operation with those of which it is one, in float64: the result, and the gradients of all that
+// goes in.
+func wantSame(t *testing.T, s *torch.Scope, in []*torch.Tensor, op, plain func(in []*torch.Tensor) *torch.Tensor) {
+	t.Helper()
+	run := func(dt torch.DType, f func(in []*torch.Tensor) *torch.Tensor) (all []*torch.Tensor) {
+		var leaves []*torch.Tensor
+		for _, x := range in {
+			leaf := s.Clone(s.To(x, dt))
+			leaf.SetRequiresGrad(true)
+			leaves = append(leaves, leaf)
+		}
+		y := f(leaves)
+		s.Backward(s.Sum(s.Square(y)))
+		all = append(all, s.To(y, torch.Float32))
+		for _, leaf := range leaves {
+			all = append(all, s.To(s.Grad(leaf), torch.Float32))
+		}
+		return all
+	}
+	want := run(torch.Float64, plain)
+	for i, got := range run(torch.Float32, op) {
+		if e := torchtest.Relative(s, got, want[i]); !(e <= 1e-6) {
+			t.Errorf("result 0 or gradient %d: relative error %.2g", i, e)
+		}
+	}
+}
+
 var (
 	nan = float32(math.NaN())
 	inf = float32(math.Inf(1))
@@ -128,6 +155,21 @@ var direct = map[string]func(t *testing.T, s *torch.Scope){
 				t.Errorf("%v: relative error %.2g", dt, e)
 			}
 		}
+	},
+	"LinearGELU": func(t *testing.T, s *torch.Scope) {
+		x, w, b := torchtest.Normal(s, 1, 40, 8), torchtest.Normal(s, 2, 12, 8), torchtest.Normal(s, 3, 12)
+		wantSame(t, s, []*torch.Tensor{x, w, b},
+			func(in []*torch.Tensor) *torch.Tensor { return s.LinearGELU(in[0], in[1], in[2]) },
+			func(in []*torch.Tensor) *torch.Tensor { return s.GELU(s.Linear(in[0], in[1], in[2])) })
+	},
+	"MLP": func(t *testing.T, s *torch.Scope) {
+		in := []*torch.Tensor{torchtest.Normal(s, 1, 40, 8), torchtest.Normal(s, 2, 12, 8), torchtest.Normal(s, 3, 12),
+			torchtest.Normal(s, 4, 8, 12), torchtest.Normal(s, 5, 8)}
+		wantSame(t, s, in,
+			func(in []*torch.Tensor) *torch.Tensor { return s.MLP(in[0], in[1], in[2], in[3], in[4]) },
+			func(in []*torch.Tensor) *torch.Tensor {
+				return s.Linear(s.GELU(s.Linear(in[0], in[1], in[2])), in[3], in[4])
+			})
 	},
 	"PackedAttention": func(t *testing.T, s *torch.Scope) {
 		for _, size := range [][4]int{{2, 16, 3, 8}, {2, 1, 2, 5}, {1, 77, 2, 72}} { // N, T, heads, d
