@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ditrun/ditrun/diffusion/schedule"
 	"github.com/ditrun/ditrun/torch/checkpoint"
 )
 
@@ -17,9 +18,6 @@ type Process struct {
 	NoiseAtOne bool    `json:"noise_at_one,omitempty"`
 	Shift      float64 `json:"shift,omitempty"` // of a flow's times, see schedule.Shift; 0 stands for none
 }
-
-// MaxShift is the greatest shift of times: any value that is of use is far below it.
-const MaxShift = 1e6
 
 // IsFlow says whether the model follows a path of continuous time.
 func (p Process) IsFlow() bool { return p.Path != "" }
@@ -74,10 +72,10 @@ func (p Process) Validate() error {
 	default:
 		return fmt.Errorf("path %q: want linear, gvp or vp", p.Path)
 	}
-	if !(p.Shift >= 0) || p.Shift > MaxShift {
-		return fmt.Errorf("timestep shift %v: want a positive number up to %g", p.Shift, float64(MaxShift))
+	if p.Shift == 0 {
+		return nil
 	}
-	return nil
+	return schedule.CheckShift(p.Shift)
 }
 
 // inferProcess tells the process of a SiT or REPA by the arguments of its training script, where the file keeps them:

@@ -240,11 +240,14 @@ func (p Path) GridOf(times []float64, shift float64) (Grid, error) {
 // Shift returns s t / (1 + (s - 1) t): above 1 it crowds times near 1, below 1 near 0.
 func Shift(t, s float64) float64 { return s * t / (1 + (s-1)*t) }
 
-// CheckShift returns an error for a shift that is none. Beyond a million, which is far above any that is of use, times
-// would be no more than their ends.
+// MaxShift is the greatest shift of times. It is far above any that is of use; beyond it times would be no more than
+// their ends.
+const MaxShift = 1e6
+
+// CheckShift returns an error for a shift that is not above 0, up to [MaxShift].
 func CheckShift(s float64) error {
-	if !(s > 0) || s > 1e6 {
-		return fmt.Errorf("timestep shift %v: want a positive number up to 1e+06, 1 for none", s)
+	if !(s > 0) || s > MaxShift {
+		return fmt.Errorf("timestep shift %v: want a positive number up to %g, 1 for none", s, float64(MaxShift))
 	}
 	return nil
 }

@@ -81,9 +81,9 @@ func (c Config) validateObjective() error {
 	switch {
 	case c.IsFlow() && unknown != nil:
 		return fmt.Errorf("objective %q: want eps, velocity, noise, score or data", c.Objective)
-	case !(c.TimeShift > 0) || c.TimeShift > dit.MaxShift:
+	case !(c.TimeShift > 0) || c.TimeShift > schedule.MaxShift:
 		return fmt.Errorf("time-shift %v: want a positive number up to %g, 1 for none", c.TimeShift,
-			float64(dit.MaxShift))
+			float64(schedule.MaxShift))
 	}
 	if _, err := schedule.ParsePath(string(c.path()), false); err != nil {
 		return err
