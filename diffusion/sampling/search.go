@@ -173,14 +173,15 @@ func (p *Pipeline) Searched(r Request) (Request, error) {
 		p.ScheduleFile())
 }
 
-// mostSearched bounds the pictures of a search, which draws all at once.
+// mostSearched bounds the pictures of a search, which keeps the latents of all at every step of the long run.
 const mostSearched = 64
 
 // Search finds a schedule of so many steps for the request: its Steps and Timesteps are those of the long run, and its
-// pictures the trajectories. It measures what it found on other noise, and returns an error where as many steps of the
-// long run's own grid are nearer. Progress counts calls of the model.
+// pictures the trajectories; the model is asked about BatchSize of them at a time. It measures what it found on other
+// noise, and returns an error where as many steps of the long run's own grid are nearer. Progress counts steps of all
+// pictures.
 func (p *Pipeline) Search(ctx context.Context, r Request, steps int) (found Schedule, err error) {
-	r.Process, r.Guide, r.BatchSize = &p.info.Process, p.guide, 0
+	r.Process, r.Guide = &p.info.Process, p.guide
 	d, err := newDrawing(p.model, r)
 	if err != nil {
 		return found, err
@@ -191,7 +192,8 @@ func (p *Pipeline) Search(ctx context.Context, r Request, steps int) (found Sche
 		return found, errors.New("solver ddpm: it adds noise, so no two runs of it can be compared: want one " +
 			"without, such as dpm++2m")
 	case n > mostSearched:
-		return found, fmt.Errorf("num-samples %d: a search draws all at once, want at most %d", n, mostSearched)
+		return found, fmt.Errorf("num-samples %d: a search keeps the steps of all, want at most %d", n,
+			mostSearched)
 	}
 	long, err := d.searchConfig()
 	if err != nil {
@@ -234,12 +236,12 @@ func (p *Pipeline) Search(ctx context.Context, r Request, steps int) (found Sche
 	}
 	err = torch.Run(p.dev, func(s *torch.Scope) error {
 		s = p.precision.Scope(s).NoGrad()
-		noise, v, err := d.noiseForSearch(s, d.Seed)
+		noise, all, err := d.noiseForSearch(s, d.Seed)
 		if err != nil {
 			return err
 		}
-		defer v.close()
-		levels, _, err := search.Run(s, v.at, noise, after)
+		defer all.close()
+		levels, _, err := search.Run(s, all.at, noise, after)
 		if err != nil {
 			return err
 		}
@@ -248,14 +250,14 @@ func (p *Pipeline) Search(ctx context.Context, r Request, steps int) (found Sche
 		if err != nil {
 			return err
 		}
-		other, w, err := d.noiseForSearch(s, d.Seed+1)
+		other, again, err := d.noiseForSearch(s, d.Seed+1)
 		if err != nil {
 			return err
 		}
-		defer w.close()
+		defer again.close()
 		var ends []*torch.Tensor
 		for _, plan := range []*solver.Plan{longPlan, foundPlan, evenPlan} {
-			x, err := w.through(s, plan, other, after)
+			x, err := again.through(s, plan, other, after)
 			if err != nil {
 				return err
 			}
@@ -290,31 +292,57 @@ func (r *Request) searchConfig() (solver.Config, error) {
 	return c, err
 }
 
-// noiseForSearch begins all pictures with the noise of a seed. The series answers for them.
-func (d *drawing) noiseForSearch(s *torch.Scope, seed uint64) (noise *torch.Tensor, v *series, err error) {
+// searched are the batches of a search, each with its conditions.
+type searched []*series
+
+// noiseForSearch begins all pictures with the noise of a seed.
+func (d *drawing) noiseForSearch(s *torch.Scope, seed uint64) (noise *torch.Tensor, all searched, err error) {
 	of := *d
 	of.Seed = seed
-	source, err := newSource(s, &of, d.Len())
-	if err != nil {
-		return nil, nil, err
+	solver := of.solver(s)
+	var parts []*torch.Tensor
+	for b := range d.batches() {
+		lo, hi := d.bounds(b)
+		source, err := newSource(s, &of, hi-lo)
+		if err != nil {
+			all.close()
+			return nil, nil, err
+		}
+		v := newSeries(s, &of, solver, nil, source, hi-lo)
+		v.begin(s, lo)
+		all, parts = append(all, v), append(parts, v.samples.X())
 	}
-	v = newSeries(s, &of, of.solver(s), nil, source, d.Len())
-	v.begin(s, 0)
-	return s.Clone(v.samples.X()), v, nil
+	return s.Cat(parts, 0), all, nil
 }
 
-// at is the model in a step that begins at time t.
-func (v *series) at(t float64) diffusion.Denoiser {
-	v.guide = v.guided() && v.inside(t)
-	return v.denoiser()
+func (all searched) close() {
+	for _, v := range all {
+		v.close()
+	}
+}
+
+// at is the model in a step that begins at time start, asked about one batch after the other.
+func (all searched) at(start float64) diffusion.Denoiser {
+	return func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+		var parts []*torch.Tensor
+		lo := 0
+		for _, v := range all {
+			v.guide = v.guided() && v.inside(start)
+			parts = append(parts, s.Sub(func(s *torch.Scope) *torch.Tensor {
+				return v.denoiser()(s, s.Narrow(x, 0, lo, v.n), s.Narrow(t, 0, lo, v.n))
+			}))
+			lo += v.n
+		}
+		return s.Cat(parts, 0)
+	}
 }
 
 // through draws by a plan without noise.
-func (v *series) through(s *torch.Scope, plan *solver.Plan, noise *torch.Tensor, after func(int) error,
+func (all searched) through(s *torch.Scope, plan *solver.Plan, noise *torch.Tensor, after func(int) error,
 ) (*torch.Tensor, error) {
 	x := diffusion.Begin(s, plan.Solver(s), noise)
 	for _, t := range plan.Starts() {
-		x.Step(s, v.at(t), nil)
+		x.Step(s, all.at(t), nil)
 		if err := after(0); err != nil {
 			return nil, err
 		}

@@ -3,13 +3,16 @@ package sampling
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/ditrun/ditrun/dit"
+	"github.com/ditrun/ditrun/torch"
 	"github.com/ditrun/ditrun/torch/torchtest"
 )
 
@@ -28,6 +31,10 @@ func TestSearch(t *testing.T) {
 		progress := []int{}
 		r := Request{Labels: []int{1, 2, 3}, CFGScale: 2, Solver: "dpm++2m", Steps: "16",
 			Progress: func(done, total int) { progress = append(progress, done, total) }}
+		interval, channels, onChannels := [2]float64{250, 750}, dit.GuideAll, "with guidance 2 on all channels; there"
+		if process.IsFlow() {
+			interval, channels, onChannels = [2]float64{0.25, 0.75}, dit.GuideThree, "with guidance 2 on 3 channels; there"
+		}
 		found, err := p.Search(context.Background(), r, 4)
 		if err != nil {
 			t.Fatal(name, err)
@@ -39,6 +46,30 @@ func TestSearch(t *testing.T) {
 			!(found.Error <= found.GridError) || len(found.Weights) != 64 || found.Grid != "linspace" {
 			t.Errorf("%s: found %+v", name, found)
 		}
+		// What it says of the error is that of pictures drawn by its times, with other noise.
+		torchtest.Run(t, func(s *torch.Scope) error {
+			long := r
+			long.Process, long.Progress, long.Seed = &process, nil, r.Seed+1
+			few := long
+			var times []string
+			for _, t := range found.Times {
+				times = append(times, strconv.FormatFloat(t, 'g', -1, 64))
+			}
+			few.Timesteps, few.Steps = strings.Join(times, ","), ""
+			grid := long
+			grid.Steps = "4"
+			of := func(r Request) *torch.Tensor { return s.To(latentsOf(t, s, p.model, r), torch.Float64) }
+			for what, c := range map[string]struct {
+				said float64
+				of   Request
+			}{"the schedule": {found.Error, few}, "the grid": {found.GridError, grid}} {
+				want := math.Sqrt(s.Mean(s.Square(s.Subtract(of(c.of), of(long)))).Item())
+				if !(math.Abs(c.said-want) <= 1e-3*want) {
+					t.Errorf("%s: %s ends %v from the long run, the search says %v", name, what, want, c.said)
+				}
+			}
+			return nil
+		})
 		draw := Request{Labels: []int{3, 4}, CFGScale: 2, Solver: "dpm++2m", Steps: "4"}
 		if _, err := p.Searched(draw); err == nil || !strings.Contains(err.Error(), "no schedule was searched for") {
 			t.Errorf("%s: without a file: %v", name, err)
@@ -79,8 +110,9 @@ func TestSearch(t *testing.T) {
 			"of dpm++2m with guidance 3 on":                func(r *Request) { r.CFGScale = 3 },
 			"of dpm++2m without guidance":                  func(r *Request) { r.CFGScale = 1 },
 			", rescaled by 0.5; there are":                 func(r *Request) { r.GuidanceRescale = 0.5 },
-			"on all channels": func(r *Request) {
-				r.Guided, r.Solver = dit.GuideAll, "ddim"
+			onChannels:                                     func(r *Request) { r.Guided = channels },
+			fmt.Sprintf("channels from %g to %g; there", interval[0], interval[1]): func(r *Request) {
+				r.GuidanceInterval = interval
 			},
 		} {
 			r := draw
@@ -118,7 +150,7 @@ func TestSearch(t *testing.T) {
 				return 4
 			},
 			"search-steps 16: 16 steps of 16: want 2 to 15": func(r *Request) int { return 16 },
-			"num-samples 65: a search draws all at once": func(r *Request) int {
+			"num-samples 65: a search keeps the steps of all, want at most 64": func(r *Request) int {
 				r.Labels = make([]int, 65)
 				return 4
 			},
@@ -140,6 +172,69 @@ func TestSearch(t *testing.T) {
 			t.Errorf("%s: interrupted: %v", name, err)
 		}
 	}
+}
+
+// A schedule that is worse on other noise than as many steps of the long run's grid is refused.
+func TestSearchRefusesWorseSchedules(t *testing.T) {
+	vaeDir, _ := newVAE(t, 4, 1)
+	p, err := Open(torchtest.Device(t), newCheckpoint(t, func(*dit.Info) {}), Options{VAE: vaeDir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	refused := 0
+	worse := "search-steps 6: on other noise the steps that were found end"
+	for seed := range uint64(16) {
+		r := Request{Labels: []int{1}, CFGScale: 1, Solver: "dpm++3m", Steps: "7", Seed: seed}
+		found, err := p.Search(context.Background(), r, 6)
+		switch {
+		case err == nil && !(found.Error <= found.GridError):
+			t.Errorf("seed %d: found %+v", seed, found)
+		case err != nil && !strings.Contains(err.Error(), worse):
+			t.Fatal(err)
+		case err != nil:
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("none of the searches fails")
+	}
+	t.Logf("%d of 16 refused", refused)
+}
+
+// A search asks about as many pictures at a time as the request says, and about each under its own condition.
+func TestSearchGoesByTheBatchSize(t *testing.T) {
+	torchtest.Run(t, func(s *torch.Scope) error {
+		m := conditioned(t, s, dit.AdaLNZero, dit.OnClass)
+		s = s.NoGrad()
+		r := requestOf(s, m.Config())
+		r.CFGScale, r.Solver, r.Steps = 2, "dpm++2m", "4"
+		answers := map[int]*torch.Tensor{}
+		for batch, sizes := range map[int][]int{3: {3}, 2: {2, 1}} {
+			r.BatchSize = batch
+			d, err := newDrawing(m, r)
+			if err != nil {
+				return err
+			}
+			noise, all, err := d.noiseForSearch(s, 5)
+			if err != nil {
+				return err
+			}
+			defer all.close()
+			var got []int
+			for _, v := range all {
+				got = append(got, v.n)
+			}
+			if !slices.Equal(got, sizes) {
+				t.Errorf("batch size %d: batches of %v, want %v", batch, got, sizes)
+			}
+			answers[batch] = all.at(500)(s, noise, torch.From(s, []int64{500, 500, 500}, 3))
+		}
+		if e := torchtest.Relative(s, answers[2], answers[3]); !(e < 1e-5) {
+			t.Errorf("two batches: relative error %.2g from one", e)
+		}
+		return nil
+	})
 }
 
 // The times that are listed are the steps, whatever draws them.
