@@ -67,8 +67,9 @@ func TestSampleGuidanceAndSDE(t *testing.T) {
 	pictures := map[string]string{}
 	draw := func(name string, args ...string) outcome {
 		t.Helper()
-		o := mustRun(t, append(args, "--num-sampling-steps", "4", "--out", in(strings.TrimPrefix(name, "guided: ")+".npz"))...)
-		pixels := string(read(t, in(strings.TrimPrefix(name, "guided: ")+".npz")))
+		out := in(strings.TrimPrefix(name, "guided: ") + ".npz")
+		o := mustRun(t, append(args, "--num-sampling-steps", "4", "--out", out)...)
+		pixels := string(read(t, out))
 		if same, ok := pictures[pixels]; ok && !strings.HasPrefix(name, "guided") { // the model hardly has conditions
 			t.Errorf("%s draws what %s draws", name, same)
 		}
@@ -78,7 +79,8 @@ func TestSampleGuidanceAndSDE(t *testing.T) {
 	plain := []string{"sample", "--ckpt", r.run, "--vae", r.vae, "--cfg-scale", "3", "--cfg-channels", "all"}
 	with := func(more ...string) []string { return append(plain[:len(plain):len(plain)], more...) }
 	draw("plain", plain...)
-	draw("guided: rescaled", with("--guidance-rescale", "0.7")...).says(t, "guidance 3 on all channels, rescaled by 0.7,")
+	draw("guided: rescaled", with("--guidance-rescale", "0.7")...).says(t,
+		"guidance 3 on all channels, rescaled by 0.7,")
 
 	sit := in("SiT-tiny.pt")
 	mustRun(t, "convert", "--ckpt", r.run, "--to", "official", "--out", sit)
@@ -87,10 +89,12 @@ func TestSampleGuidanceAndSDE(t *testing.T) {
 	flow := []string{"sample", "--ckpt", ours, "--vae", r.vae, "--cfg-scale", "2"}
 	sde := func(more ...string) []string { return append(flow[:len(flow):len(flow)], more...) }
 	draw("sde", flow...)
-	draw("form", sde("--diffusion-form", "linear", "--diffusion-norm", "0.5")...).says(t,
-		"4 steps of sde-euler on linspace (form linear, norm 0.5), ")
-	draw("last", sde("--last-step", "Euler", "--last-step-size", "0.02")...).says(t,
-		"(last step Euler, last step of 0.02), ")
+	draw("form", sde("--diffusion-form", "linear")...).says(t, "4 steps of sde-euler on linspace (form linear), ")
+	draw("norm", sde("--diffusion-form", "linear", "--diffusion-norm", "0.5")...).says(t, "(form linear, norm 0.5), ")
+	draw("last", sde("--last-step", "None")...).says(t, "(last step None), ")
+	draw("size", sde("--last-step-size", "0.3")...).says(t, "(last step of 0.3), ")
+	draw("both", sde("--last-step", "Euler", "--last-step-size", "0.3")...).says(t,
+		"(last step Euler, last step of 0.3), ")
 	draw("guided: interval", sde("--guidance-interval", "0.3,1")...).says(t, "from 0.3 to 1, data at 1, seed 0")
 
 	ditrun(t, sde("--diffusion-form", "SBDM")...).refused(t, 2, "--solver sde-euler: diffusion form SBDM divides by "+

@@ -112,6 +112,68 @@ func TestAutoguidanceDraws(t *testing.T) {
 	})
 }
 
+// A pipeline leads away from the checkpoint of its options, and keeps its pictures and schedules apart.
+func TestPipelineLeadsAwayFromGuide(t *testing.T) {
+	vaeDir, _ := newVAE(t, 4, 1)
+	ckpt := newCheckpoint(t, func(*dit.Info) {})
+	open := func(guide string) *Pipeline {
+		p, err := Open(torchtest.Device(t), ckpt, Options{VAE: vaeDir, Guide: guide})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Close)
+		return p
+	}
+	plain, led := open(""), open(ckpt) // away from itself, so nowhere
+	draw := func(p *Pipeline, scale float64) []byte {
+		pictures, err := p.Sample(t.Context(), Request{Labels: []int{1, 2}, CFGScale: scale, Steps: "3"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pictures.Pix
+	}
+	alone := draw(plain, 1)
+	if bytes.Equal(draw(plain, 3), alone) {
+		t.Fatal("the model has no conditions to lead away from")
+	}
+	if !bytes.Equal(draw(led, 3), alone) {
+		t.Error("guided by itself it draws something else than without guidance")
+	}
+
+	r := Request{Labels: []int{1, 2}, CFGScale: 3, Guided: dit.GuideAll, Solver: "dpm++2m", Steps: "3"}
+	keys := map[string]bool{}
+	for _, p := range []*Pipeline{plain, led} {
+		for _, rescale := range []float64{0, 0.5} {
+			of := r
+			of.GuidanceRescale = rescale
+			key, err := p.Key(of)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys[key] = true
+		}
+	}
+	if len(keys) != 4 {
+		t.Errorf("%d keys of 4 sets of pictures", len(keys))
+	}
+	of := r.WithDefaults()
+	of.Guide = led.guide
+	schedule, err := led.scheduleOf(of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	schedule.Times = []float64{999, 600, 200}
+	if err := led.Keep(schedule); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := led.Searched(r); err != nil || got.Timesteps != "999,600,200" {
+		t.Errorf("times %q, error %v", got.Timesteps, err)
+	}
+	if _, err := plain.Searched(r); err == nil || !strings.Contains(err.Error(), ", away from ") {
+		t.Errorf("without the guide: %v", err)
+	}
+}
+
 // What a guide has to have in common with the model.
 func TestGuideRefused(t *testing.T) {
 	torchtest.Run(t, func(s *torch.Scope) error {
