@@ -15,6 +15,7 @@ import (
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/machine"
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/data/picture"
+	"github.com/ditrun/ditrun/diffusion/scaling"
 	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/dit"
 	"github.com/ditrun/ditrun/torch"
@@ -94,19 +95,24 @@ func (o *planOptions) check(given func(string) bool) error {
 	if each := o.config.GlobalBatchSize / o.gpus; o.microBatch > each || o.microBatch > 0 && each%o.microBatch != 0 {
 		return usagef("--micro-batch %d: want a divisor of the %d samples of a GPU", o.microBatch, each)
 	}
+	if err := cmp.Or(o.precision, nn.FP32).Validate(); err != nil {
+		return ofFlag(err)
+	}
 	if o.gpu != "" {
 		device, ok := machine.DeviceNamed(o.gpu)
 		if !ok {
 			return withHint(usagef("--gpu %s: unknown", o.gpu), "known are %s; without --gpu this machine is measured",
 				strings.Join(machine.Devices(), ", "))
 		}
+		for _, flag := range []string{"precision", "gpus", "micro-batch"} {
+			if device.TFLOPS > 0 && given(flag) {
+				return usagef("--%s: has no effect, of %s the whole is known alone", flag, device.Name)
+			}
+		}
 		o.precision = cmp.Or(o.precision, nn.TF32)
 		if _, known := device.Reached(string(o.precision)); !known {
 			return usagef("--precision %s: its speed on %s is not known", o.precision, o.gpu)
 		}
-	}
-	if err := cmp.Or(o.precision, nn.FP32).Validate(); err != nil {
-		return ofFlag(err)
 	}
 	if err := checkModel(o.model); err != nil {
 		return err
@@ -206,7 +212,9 @@ func runPlan(e *env, o *planOptions) error {
 		}
 		o.precision = o.precision.On(dev)
 	}
-	r.Precision = o.precision
+	if device.TFLOPS == 0 {
+		r.Precision = o.precision
+	}
 	var job *bench.Job
 	var one float64
 	done := func() {}
@@ -217,11 +225,13 @@ func runPlan(e *env, o *planOptions) error {
 			return err
 		}
 	}
-	if err = o.memory(&r.Memory, dev, device, named); err != nil {
-		return err
+	if device.TFLOPS == 0 {
+		if err = o.memory(&r.Memory, dev, device, named); err != nil {
+			return err
+		}
 	}
 	if named {
-		r.Device, r.Source = device.Name, device.Source
+		r.Device, r.Source = device.Name, device.Said(cfg.Name(), string(o.precision))
 		reached, _ := device.Reached(string(o.precision))
 		r.StepSeconds = c.StepFLOPs() / 1e12 / reached / float64(o.gpus)
 		r.EnergyKWh = device.Watts / 1e3 // times hours below
@@ -386,6 +396,16 @@ func overheadOf(cfg dit.Config) float64 {
 	return cross.MACs()/zero.MACs() - 1
 }
 
+// paperFID is the FID of a model in the paper, 0 for one that is not in it.
+func paperFID(name string) float64 {
+	for _, m := range scaling.Paper() {
+		if m.Name == name {
+			return m.FID
+		}
+	}
+	return 0
+}
+
 // cheaper lists flags that make the run take less.
 func (o *planOptions) cheaper(cfg dit.Config, device machine.Device, named bool) (list []cheaper) {
 	if named && o.precision != nn.BF16 {
@@ -397,9 +417,11 @@ func (o *planOptions) cheaper(cfg dit.Config, device machine.Device, named bool)
 	larger := cfg
 	larger.PatchSize *= 2
 	if larger.Validate() == nil {
-		list = append(list, cheaper{"--model " + larger.Name(), larger.MACs() / cfg.MACs(),
-			fmt.Sprintf("%d tokens instead of %d; the paper's FID is about twice as high", larger.NumTokens(),
-				cfg.NumTokens())})
+		why := fmt.Sprintf("%d tokens instead of %d", larger.NumTokens(), cfg.NumTokens())
+		if now, then := paperFID(cfg.Name()), paperFID(larger.Name()); now > 0 && then > 0 {
+			why += fmt.Sprintf("; the paper's FID at 256 pixels is %.1f instead of %.1f", then, now)
+		}
+		list = append(list, cheaper{"--model " + larger.Name(), larger.MACs() / cfg.MACs(), why})
 	}
 	return list
 }
@@ -407,21 +429,13 @@ func (o *planOptions) cheaper(cfg dit.Config, device machine.Device, named bool)
 func (r *planResult) print(e *env, o *planOptions) {
 	e.item("model", fmt.Sprintf("%s %s, %s parameters, %s-pixel pictures, %s tokens, %.4g GMACs a forward pass",
 		r.Model, r.Block, format.Count(r.Params), r.ImageSize, format.Count(int64(r.Tokens)), r.GMACs))
-	e.item("device", fmt.Sprintf("%s, %s; %s", r.devices(), r.Precision, r.Source))
-	m := r.Memory
-	text := fmt.Sprintf("%s of %s: %s of weights, gradients, moments and average, %s of %s at a time",
-		format.Bytes(m.Peak), format.Bytes(m.Available), format.Bytes(m.State), format.Bytes(m.Activations),
-		plural(m.MicroBatch, "picture"))
-	if m.Base > 0 {
-		text += fmt.Sprintf(", %s while a checkpoint is saved, %s of the program", format.Bytes(m.Saving),
-			format.Bytes(m.Base))
+	if r.TextOverhead > 0 {
+		e.item("", fmt.Sprintf("with --block cross-attention %.1f %% more arithmetic than with adaln-zero",
+			100*r.TextOverhead))
 	}
-	e.item("memory", text)
-	if parts := r.GlobalBatch / r.GPUs / m.MicroBatch; parts > 1 {
-		e.item("", fmt.Sprintf("--gradient-accumulation-steps %d", parts))
-	}
-	if m.Recompute {
-		e.item("", "--recompute-activations, which takes a third more time")
+	e.item("device", fmt.Sprintf("%s, %s; %s", r.devices(), cmp.Or(r.Precision, "as it was"), r.Source))
+	if r.Memory.Peak > 0 {
+		r.printMemory(e)
 	}
 	e.item("speed", fmt.Sprintf("%s images/s, %s a step of %d, %s TFLOP/s", format.Rate(r.ImagesPerSecond),
 		format.Duration(time.Duration(r.StepSeconds*float64(time.Second))), r.GlobalBatch, format.Rate(r.TFLOPS)))
@@ -429,8 +443,11 @@ func (r *planResult) print(e *env, o *planOptions) {
 		format.Count(int64(r.Steps)), float64(r.Steps)*float64(r.GlobalBatch)/float64(r.Samples),
 		format.Count(int64(r.Samples))))
 	if o.price > 0 {
-		e.item("money", fmt.Sprintf("%s for %.4g device hours at %g", format.Count(int64(math.Round(r.Price))),
-			r.DeviceHours, o.price))
+		amount := fmt.Sprintf("%.3g", r.Price)
+		if r.Price >= 100 {
+			amount = format.Count(int64(math.Round(r.Price)))
+		}
+		e.item("money", fmt.Sprintf("%s for %.4g device hours at %g", amount, r.DeviceHours, o.price))
 	}
 	if r.EnergyKWh > 0 {
 		e.item("energy", fmt.Sprintf("at most %.3g kWh of the GPUs alone", r.EnergyKWh))
@@ -445,6 +462,25 @@ func (r *planResult) print(e *env, o *planOptions) {
 	}
 	for _, c := range r.Cheaper {
 		e.item("cheaper", fmt.Sprintf("%s: %.0f %% of the time (%s)", c.Flag, 100*c.Share, c.Why))
+	}
+}
+
+// printMemory says what fits.
+func (r *planResult) printMemory(e *env) {
+	m := r.Memory
+	text := fmt.Sprintf("%s of %s: %s of weights, gradients, moments and average, %s of %s at a time",
+		format.Bytes(m.Peak), format.Bytes(m.Available), format.Bytes(m.State), format.Bytes(m.Activations),
+		plural(m.MicroBatch, "picture"))
+	if m.Base > 0 {
+		text += fmt.Sprintf(", %s while a checkpoint is saved, %s of the program", format.Bytes(m.Saving),
+			format.Bytes(m.Base))
+	}
+	e.item("memory", text)
+	if parts := r.GlobalBatch / r.GPUs / m.MicroBatch; parts > 1 {
+		e.item("", fmt.Sprintf("--gradient-accumulation-steps %d", parts))
+	}
+	if m.Recompute {
+		e.item("", "--recompute-activations, which takes a third more time")
 	}
 }
 

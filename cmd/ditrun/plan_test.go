@@ -131,6 +131,30 @@ func TestPlanOfSeveralGPUs(t *testing.T) {
 	}
 }
 
+// What was not measured is said not to be.
+func TestPlanSaysWhatWasMeasured(t *testing.T) {
+	for _, c := range []struct {
+		args  string
+		words []string
+	}{
+		{"--gpu H200 --precision bf16", []string{"measured with an earlier", "16.0 % more arithmetic",
+			"FID at 256 pixels is 43.0 instead of 19.5"}},
+		{"--gpu H200", []string{"tf32; not measured:"}},
+		{"--gpu H200 --precision bf16 --model DiT-S/2", []string{"not measured:", "100.4 instead of 68.4"}},
+		{"--gpu H100 --precision bf16 --price 3.5 --max-steps 100", []string{"not measured:", "money   0.0581 for"}},
+		{"--gpu H200 --model DiT-XL/8", []string{"DiT-1152x28x16/16: ", "(4 tokens instead of 16)"}},
+		{"--gpu TPUv3-256", []string{"TPUv3-256, as it was; the DiT paper"}},
+	} {
+		o := mustRun(t, append([]string{"plan"}, strings.Fields(c.args)...)...)
+		text := strings.Join(strings.Fields(o.stdout), " ")
+		for _, words := range c.words {
+			if !strings.Contains(text, strings.Join(strings.Fields(words), " ")) {
+				t.Errorf("plan %s: no %q in\n%s", c.args, words, o.stdout)
+			}
+		}
+	}
+}
+
 func TestPlanRefuses(t *testing.T) {
 	for _, c := range []struct {
 		args  []string
@@ -146,6 +170,8 @@ func TestPlanRefuses(t *testing.T) {
 		{[]string{"--gpu", "H200", "--price", "-1"}, "want an amount"},
 		{[]string{"--gpu", "H200", "--data", "nowhere"}, "nowhere"},
 		{[]string{"--gpu", "H200", "--num-samples", "10"}, "more than the 10 pictures"},
+		{[]string{"--gpu", "TPUv3-256", "--precision", "bf16"}, "has no effect"},
+		{[]string{"--gpu", "H200", "--precision", "foo"}, "fp32"},
 		{[]string{"--condition", "text"}, "name a device with --gpu"},
 	} {
 		o := ditrun(t, append([]string{"plan"}, c.args...)...)

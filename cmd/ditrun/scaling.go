@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -17,6 +19,7 @@ import (
 	"github.com/ditrun/ditrun/data/latents"
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/scaling"
+	"github.com/ditrun/ditrun/diffusion/training"
 	"github.com/ditrun/ditrun/dit"
 )
 
@@ -34,7 +37,14 @@ func (o *scalingOptions) flags() []cli.Flag {
 	}
 }
 
-func (o *scalingOptions) check(func(string) bool) error {
+func (o *scalingOptions) check(given func(string) bool) error {
+	for name, value := range map[string]string{"predict": o.predict, "plot": o.plot} {
+		if given(name) {
+			if err := refuseEmpty(required{name, value}); err != nil {
+				return err
+			}
+		}
+	}
 	if end := filepath.Ext(o.plot); o.plot != "" && end != ".png" && end != ".svg" {
 		return usagef("--plot %s: want the name of a .png or .svg", o.plot)
 	}
@@ -71,7 +81,7 @@ func scalingCommand() *cli.Command {
 	})
 }
 
-// A scalingRun is a finished run as --json has it. Compute and GMACs count multiply-accumulates.
+// A scalingRun is a finished run as --json has it.
 type scalingRun struct {
 	Dir       string  `json:"dir"`
 	Model     string  `json:"model"`
@@ -80,7 +90,7 @@ type scalingRun struct {
 	GMACs     float64 `json:"gmacs"` // of a forward pass of one picture
 	Steps     int     `json:"steps"`
 	Images    float64 `json:"images"`
-	Compute   float64 `json:"compute"` // of the whole training
+	Compute   float64 `json:"training_gmacs"`
 	Seconds   float64 `json:"seconds"`
 	Loss      float64 `json:"loss"` // after as many pictures as the shortest run had
 	LossError float64 `json:"loss_error"`
@@ -93,14 +103,17 @@ type scalingRun struct {
 	config   dit.Config
 }
 
-// A lawResult is a fitted law as --json has it.
+// A lawResult is a fitted law as --json has it: y = Factor x^-Exponent, with x in 10^9 multiply-accumulates.
 type lawResult struct {
 	Factor   float64          `json:"factor"`
 	Exponent scaling.Interval `json:"exponent"`
 	Scatter  float64          `json:"scatter"`
 }
 
-func resultOf(l *scaling.Law) lawResult { return lawResult{l.Factor, l.ExponentInterval(), l.Scatter} }
+// resultOf describes a law whose x is in units of so many multiply-accumulates.
+func resultOf(l *scaling.Law, unit float64) lawResult {
+	return lawResult{l.Factor * math.Pow(1e9/unit, -l.Exponent), l.ExponentInterval(), l.Scatter}
+}
 
 // A prediction is what a larger model would reach.
 type prediction struct {
@@ -112,8 +125,8 @@ type prediction struct {
 
 // A budget is a stretch of the compute-optimal frontier that one model leads.
 type budget struct {
-	From  float64 `json:"from"` // multiply-accumulates of training
-	To    float64 `json:"to"`
+	From  float64 `json:"from_gmacs"` // of training
+	To    float64 `json:"to_gmacs"`
 	Model string  `json:"model"`
 	Loss  float64 `json:"loss"` // at To
 }
@@ -141,6 +154,11 @@ type scalingResult struct {
 const scalingSeed = 0
 
 func runScaling(e *env, o *scalingOptions) error {
+	if o.plot != "" {
+		if err := checkFile("plot", o.plot); err != nil {
+			return err
+		}
+	}
 	found, err := readRuns(e, e.flags.Args().Slice())
 	if err != nil {
 		return err
@@ -159,6 +177,7 @@ func runScaling(e *env, o *scalingOptions) error {
 			if err := report.PlotScaling(o.plot, report.Scaling{}); err != nil {
 				return err
 			}
+			e.printf("plot: %s", o.plot)
 		}
 		return e.result(r)
 	}
@@ -187,7 +206,7 @@ func (r *scalingResult) addPaper() (*scaling.Law, error) {
 	}
 	law, err := scaling.Fit(points, scalingSeed)
 	if err == nil {
-		r.PaperLaw = resultOf(law)
+		r.PaperLaw = resultOf(law, 1e9)
 	}
 	return law, err
 }
@@ -222,7 +241,7 @@ func (r *scalingResult) fit(e *env, found []scalingRun, predict []string) (p rep
 		if law, err = scaling.Fit(points, scalingSeed); err != nil {
 			return p, withHint(err, "runs of models of several sizes are needed")
 		}
-		result := resultOf(law)
+		result := resultOf(law, 1)
 		r.ByGMACs = &result
 	}
 	for i := range found {
@@ -259,16 +278,16 @@ func (r *scalingResult) addFrontier(best []scaling.Best) *scaling.Law {
 	for i, b := range best {
 		points = append(points, b.Point)
 		if i == 0 || best[i-1].Run != b.Run {
-			r.Frontier = append(r.Frontier, budget{From: b.Compute, Model: r.Runs[b.Run].Model})
+			r.Frontier = append(r.Frontier, budget{From: b.Compute / 1e9, Model: r.Runs[b.Run].Model})
 		}
 		last := &r.Frontier[len(r.Frontier)-1]
-		last.To, last.Loss = b.Compute, b.Mean()
+		last.To, last.Loss = b.Compute/1e9, b.Mean()
 	}
 	law, err := scaling.Fit(points, scalingSeed)
 	if err != nil { // no runs that can be compared at equal compute
 		return nil
 	}
-	result := resultOf(law)
+	result := resultOf(law, 1)
 	r.ByCompute = &result
 	return law
 }
@@ -315,16 +334,16 @@ func (r *scalingResult) print(e *env) {
 			f.LossError, 100*math.Expm1(f.Residual), format.Rate(f.Images/f.Seconds))
 	}
 	if law := r.ByGMACs; law != nil {
-		e.printf("law: loss = %.4g GMACs^-%.4f, exponent %s (95 %%)", law.Factor*math.Pow(1e9, -law.Exponent.Value),
-			law.Exponent.Value, span(law.Exponent, "%.4f"))
+		e.printf("law: loss = %.4g GMACs^-%.4f, exponent %s (95 %%)", law.Factor, law.Exponent.Value,
+			span(law.Exponent, "%.4f"))
 	} else {
 		e.printf("one run: a law needs two sizes, and an interval three")
 	}
 	if law := r.ByCompute; law != nil {
 		e.printf("frontier: loss = %.4g C^-%.4f, exponent %s, C in 10^9 MACs",
-			law.Factor*math.Pow(1e9, -law.Exponent.Value), law.Exponent.Value, span(law.Exponent, "%.4f"))
+			law.Factor, law.Exponent.Value, span(law.Exponent, "%.4f"))
 		for _, b := range r.Frontier {
-			e.printf("  %9.3g to %9.3g GMACs of training: %s, loss %.4f", b.From/1e9, b.To/1e9, b.Model, b.Loss)
+			e.printf("  %9.3g to %9.3g GMACs of training: %s, loss %.4f", b.From, b.To, b.Model, b.Loss)
 		}
 	}
 	for _, p := range r.Predictions {
@@ -406,15 +425,31 @@ func readRun(dir string) (r scalingRun, why string, err error) {
 	r = scalingRun{Dir: dir, Model: info.Model, Block: weights.Config.Block.String(), Steps: last.Step,
 		Params: int64(weights.Config.NumParams()), GMACs: weights.Config.MACs() / 1e9, Seconds: float64(last.Seconds),
 		settings: settings, config: weights.Config}
-	if total := r.settings["max-steps"]; total != "0" && total != fmt.Sprint(last.Step) {
-		return r, fmt.Sprintf("it stopped at step %d of %s", last.Step, total), nil
+	length := training.Config{}
+	for key, to := range map[string]*int{"global-batch-size": &length.GlobalBatchSize, "max-steps": &length.MaxSteps,
+		"epochs": &length.Epochs} {
+		if *to, err = strconv.Atoi(cmp.Or(settings[key], "0")); err != nil || *to < 0 || *to > math.MaxInt32 {
+			return r, fmt.Sprintf("its %s has %s %q", runs.ConfigName, key, settings[key]), nil
+		}
 	}
-	var batch float64
-	if _, err := fmt.Sscan(r.settings["global-batch-size"], &batch); err != nil || batch < 1 {
+	if length.GlobalBatchSize == 0 {
 		return r, "its " + runs.ConfigName + " names no global-batch-size", nil
 	}
-	if m, err := latents.ReadManifest(runs.PathIn(filepath.Join(dir, runs.ConfigName), settings["data"])); err == nil {
+	batch, known := float64(length.GlobalBatchSize), length.Epochs == 0
+	samples := math.MaxInt32
+	m, err := latents.ReadManifest(runs.PathIn(filepath.Join(dir, runs.ConfigName), settings["data"]))
+	if err == nil {
 		r.data = m.Dataset.Hash + m.VAE.SHA256
+		known, samples = true, m.Dataset.Samples-len(m.Skipped)
+	}
+	switch total := length.Steps(samples); {
+	case length.Epochs == 0 && length.MaxSteps == 0:
+		return r, "its " + runs.ConfigName + " names neither max-steps nor epochs", nil
+	case !known && length.MaxSteps == 0:
+		return r, fmt.Sprintf("its %d epochs cannot be counted in steps without its latents, %s", length.Epochs,
+			settings["data"]), nil
+	case last.Step < total:
+		return r, fmt.Sprintf("it stopped at step %d of %s", last.Step, format.Count(int64(total))), nil
 	}
 	r.curve.MACs = weights.Config.MACs()
 	for _, s := range steps {
@@ -430,7 +465,7 @@ func readRun(dir string) (r scalingRun, why string, err error) {
 		return r, "its log has no losses or no speeds", nil
 	}
 	r.Images = batch * float64(last.Step)
-	r.Compute = r.curve.Compute(r.Images)
+	r.Compute = r.curve.Compute(r.Images) / 1e9
 	return r, "", nil
 }
 

@@ -133,6 +133,9 @@ func TestScalingRefuses(t *testing.T) {
 	other := scaledRun(t, results, "DiT-24x2x2/2", 200, "data=others")
 	velocity := scaledRun(t, results, "DiT-24x2x2/2", 200, "objective=velocity")
 	half := scaledRun(t, results, "DiT-24x2x2/2", 200, "global-batch-size=32")
+	epochs := scaledRun(t, results, "DiT-24x2x2/2", 200, "max-steps=0", "epochs=1400")
+	endless := scaledRun(t, results, "DiT-24x2x2/2", 200, "max-steps=0")
+	nan := scaledRun(t, results, "DiT-24x2x2/2", 200, "global-batch-size=NaN")
 	stopped := scaledRun(t, results, "DiT-24x2x2/2", 100)
 	for _, c := range []struct {
 		args  []string
@@ -148,6 +151,11 @@ func TestScalingRefuses(t *testing.T) {
 		{[]string{"--predict", "DiT-24x2x2/2"}, "no runs to predict from"},
 		{[]string{one, "--predict", "DiT-7"}, "DiT-7"},
 		{[]string{one, "--plot", "x.jpg"}, "want the name of a .png or .svg"},
+		{[]string{one, "--plot", ""}, "the value is empty"},
+		{[]string{one, "--plot", filepath.Join(one, "run.json", "x.png")}, "cannot be written"},
+		{[]string{epochs}, "its 1400 epochs cannot be counted in steps without its latents, latents"},
+		{[]string{nan}, "global-batch-size \"NaN\""},
+		{[]string{endless}, "names neither max-steps nor epochs"},
 	} {
 		o := ditrun(t, append([]string{"scaling"}, c.args...)...)
 		if o.code == 0 || !strings.Contains(o.stderr+o.stdout, c.words) {
