@@ -24,7 +24,6 @@ const (
 type stepGraph struct {
 	wanted  bool
 	warm    bool         // a step was made as it is
-	told    bool         // warnings of the first step were passed on
 	trusted bool         // the graph was compared with the step
 	graph   *torch.Graph // nil until it is made
 }
@@ -101,15 +100,18 @@ func (r *runner) withoutGraph(why error) {
 	r.warn("steps run without a CUDA graph, and slower: %v", why)
 }
 
-// tellWarnings passes on what the device has to say of the first steps, which use each kernel for the first time.
+// takeWarnings is [torch.TakeWarnings]; tests have others.
+var takeWarnings = torch.TakeWarnings
+
+// tellWarnings passes on what the device has to say of kernels that were used for the first time. Where nobody listens
+// here, it stays for who calls.
 func (r *runner) tellWarnings() {
-	if r.stepGraph.told {
+	if r.hooks.Warn == nil {
 		return
 	}
-	for _, text := range torch.TakeWarnings() {
+	for _, text := range takeWarnings() {
 		r.warn("%s", text)
 	}
-	r.stepGraph.told = r.stepGraph.warm
 }
 
 // captureStep makes the graph. It changes nothing of the state, also where it returns an error.

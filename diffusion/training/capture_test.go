@@ -320,3 +320,31 @@ func TestCapturedRunOutOfMemory(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// What kernels have to say is passed on whenever it comes: the optimizer's prove themselves after the last part of the
+// first step. Where a run has nobody to tell, it is left for others.
+func TestWarningsOfKernels(t *testing.T) {
+	defer func(was func() []string) { takeWarnings = was }(takeWarnings)
+	cfg := small(2)
+	cfg.GlobalBatchSize, cfg.Accumulation = 10, 2
+	job := Job{Device: torchtest.Device(t), Config: cfg, Source: allOf(synthetic(t, syntheticPlan(60)))}
+	calls := 0
+	takeWarnings = func() []string {
+		calls++
+		return []string{fmt.Sprintf("after part %d", calls)}
+	}
+	job.Dir = t.TempDir()
+	_, said, err := recorded(job)
+	for part := 1; part <= 4; part++ {
+		if want := fmt.Sprintf("warning after part %d", part); !slices.Contains(said, want) {
+			t.Errorf("no %q in %q", want, said)
+		}
+	}
+	if err != nil || calls != 4 {
+		t.Errorf("warnings taken %d times, %v", calls, err)
+	}
+	calls, job.Dir = 0, t.TempDir()
+	if _, err := Run(t.Context(), job); err != nil || calls > 0 {
+		t.Errorf("warnings that nobody hears were taken %d times, %v", calls, err)
+	}
+}
