@@ -382,7 +382,7 @@ func (o *planOptions) measure(e *env, r *planResult, job *bench.Job, one float64
 	if speed.Whole {
 		r.Source = "measured here with whole steps"
 	}
-	r.StepSeconds = speed.Seconds(o.config.GlobalBatchSize, r.Memory.MicroBatch)
+	r.StepSeconds = speed.Seconds(o.config.GlobalBatchSize)
 	return nil
 }
 

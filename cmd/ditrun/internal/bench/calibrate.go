@@ -15,8 +15,8 @@ type Speed struct {
 	Whole bool `json:"whole"`
 }
 
-// Seconds returns what a step of so many pictures takes, of which micro go through the model at once.
-func (v Speed) Seconds(pictures, micro int) float64 {
+// Seconds returns what a step of so many pictures takes.
+func (v Speed) Seconds(pictures int) float64 {
 	if v.Whole {
 		return v.Picture * float64(pictures)
 	}
