@@ -26,7 +26,7 @@ type Info struct {
 	Model      string    `json:"model"`
 	Started    time.Time `json:"started"`
 	Device     string    `json:"device"`
-	Attention  string    `json:"attention,omitempty"` // libtorch's kernels for it: flash, efficient, cudnn or math
+	Attention  string    `json:"attention,omitempty"` // what computes it: dit.Config.AttentionBackend
 	OS         string    `json:"os"`
 	Arch       string    `json:"arch"`
 	CPUs       int       `json:"cpus"`
