@@ -69,7 +69,7 @@ struct Heads {
         heads(heads_),
         d(qkv.size(2) / 3 / heads_),
         width(heads_ * d),
-        queries(std::clamp<int64_t>((1 << 16) / t, 16, t)),
+        queries(std::min(t, std::max<int64_t>(16, (1 << 16) / t))),
         scale(1 / std::sqrt(static_cast<float>(d))) {}
 
   // Calls f(head, sample, scratch [k, queries, t]) for the heads of all samples, in parallel.
