@@ -13,6 +13,7 @@ bool fused();
 
 // Proven is what proves itself on a device before it is used there for the first time, on random
 // numbers. Where it fails, a warning says so (dt_take_warning), and it is not used on that device.
+// Out of memory it is an error, and the next use proves it.
 class Proven {
  public:
   explicit Proven(const char *name);

@@ -50,6 +50,8 @@ void forget_proofs() {
   for (Proven *p = all_proven; p; p = p->next_)
     for (auto &state : p->states_) state = Proven::kUnknown;
 }
+      } catch (const c10::OutOfMemoryError &) {  // which says nothing of the kernel
+        throw;
 
 bool Proven::on(const at::Device &d, const std::function<void()> &prove) {
   auto &state = states_[d.is_cpu() ? 0 : static_cast<size_t>(d.index()) + 1];

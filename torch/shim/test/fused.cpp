@@ -53,6 +53,8 @@ Tensors widened(const Tensors &ts) {
   return wide;
 }
 
+dt::Proven proven("a kernel");
+
 int calls = 0;  // of kernels
 dt_plugin original{};
 
@@ -252,6 +254,19 @@ void wrong_kernels() {
   }
 }
 
+// Memory that is too short says nothing of a kernel.
+void short_of_memory() {
+  const at::Device cpu(at::kCPU);
+  bool thrown = false;
+  try {
+    proven.on(cpu, [] { TORCH_CHECK_WITH(OutOfMemoryError, false, "out of memory"); });
+  } catch (const c10::OutOfMemoryError &) {
+    thrown = true;
+  }
+  CHECK(thrown && warning().empty());
+  CHECK(proven.on(cpu, [] {}));
+}
+
 }  // namespace
 
 void fused_operations() {
@@ -263,5 +278,6 @@ void fused_operations() {
   any_memory();
   others();
   wrong_kernels();
+  short_of_memory();
   dt::use_kernels({});
 }
