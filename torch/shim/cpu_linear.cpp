@@ -246,11 +246,6 @@ struct LinearGELU : torch::autograd::Function<LinearGELU> {
   }
 };
 
-bool records(at::TensorList ts) {
-  return c10::GradMode::is_enabled() &&
-         std::any_of(ts.begin(), ts.end(), [](const at::Tensor &t) { return t.requires_grad(); });
-}
-
 }  // namespace
 
 void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
@@ -275,12 +270,12 @@ bool fused_linear(const at::Tensor &x, const at::Tensor &w, const std::optional<
 }
 
 at::Tensor linear(const at::Tensor &x, const at::Tensor &w, const std::optional<at::Tensor> &b) {
-  if (records({x, w, b ? *b : w})) return Linear::apply(x, w, b);
+  if (recorded({x, w, b ? *b : w})) return Linear::apply(x, w, b);
   return product(x.contiguous(), w.contiguous(), b ? std::optional(b->contiguous()) : std::nullopt);
 }
 
 at::Tensor linear_gelu(const at::Tensor &x, const at::Tensor &w, const at::Tensor &b) {
-  if (records({x, w, b})) return LinearGELU::apply(x, w, b);
+  if (recorded({x, w, b})) return LinearGELU::apply(x, w, b);
   return product_gelu(x.contiguous(), w.contiguous(), b.contiguous(), nullptr);
 }
 

@@ -63,14 +63,25 @@ void use_kernels(const dt_plugin &table);
 using Tensors = std::vector<at::Tensor>;
 using Computation = std::function<Tensors(const Tensors &inputs)>;
 
+// expect_near throws where got is not want, in float64, within limit of the larger of the value and
+// the root mean square of all.
+void expect_near(const at::Tensor &got, const at::Tensor &want, double limit,
+                 const std::string &what);
+
 // expect_same throws where a result of the kernel, or a gradient of an input, is not that of the
-// composition, computed in float64. limit is relative to the larger of the value and the root mean
-// square of all; 0 is 1e-5 for a result in float32, 1e-2 for bfloat16, 2e-3 for float16.
+// composition, computed in float64, within limit as in expect_near; 0 is 1e-5 for a result in
+// float32, 1e-2 for bfloat16, 2e-3 for float16.
 void expect_same(const Tensors &inputs, const Computation &kernel, const Computation &composition,
                  double limit = 0);
 
 // random returns normals for a proof: the same in each call, and no generator in use moves on.
 at::Tensor random(at::IntArrayRef shape, at::ScalarType type, const at::Device &d, uint64_t seed);
+
+// Whether autograd will ask for gradients of one of ts.
+inline bool recorded(at::TensorList ts) {
+  return c10::GradMode::is_enabled() &&
+         std::any_of(ts.begin(), ts.end(), [](const at::Tensor &t) { return t.requires_grad(); });
+}
 
 // Kernels take memory that begins at a multiple of so many bytes.
 inline bool aligned(const at::Tensor &t, uintptr_t bytes = 16) {

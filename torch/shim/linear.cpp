@@ -165,13 +165,6 @@ struct MLP : torch::autograd::Function<MLP> {
   }
 };
 
-// Whether autograd will ask for gradients.
-bool recorded(const at::Tensor &x, Weights weights) {
-  bool any = x.requires_grad();
-  for (const auto *w : weights) any = any || w->requires_grad();
-  return any && c10::GradMode::is_enabled();
-}
-
 bool takes(const at::Tensor &x, Weights weights) {
   if ((x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16) || x.numel() == 0)
     return false;
@@ -197,20 +190,20 @@ at::Tensor linear_by(Products &p, const at::Tensor &x, const at::Tensor &w, cons
   if (x.dim() == 0 || w.dim() != 2 || x.size(-1) != w.size(1) || b.dim() != 1 ||
       b.size(0) != w.size(0) || !takes(x, {&w, &b}))
     return at::linear(x, w, b);
-  if (recorded(x, {&w, &b})) return Linear::apply(x, w, b, &p);
+  if (recorded({x, w, b})) return Linear::apply(x, w, b, &p);
   return like_input(Layer{p}.forward(matrix(x), w, b, false), x);
 }
 
 at::Tensor linear_gelu_by(Products &p, const at::Tensor &x, const at::Tensor &w,
                           const at::Tensor &b) {
   if (!takes(x, {&w, &b})) return plain_linear_gelu(x, w, b);
-  if (recorded(x, {&w, &b})) return LinearGELU::apply(x, w, b, &p);
+  if (recorded({x, w, b})) return LinearGELU::apply(x, w, b, &p);
   return like_input(Layer{p}.forward(matrix(x), w, b, true), x);
 }
 
 at::Tensor mlp_by(Products &p, const at::Tensor &x, const at::Tensor &w1, const at::Tensor &b1,
                   const at::Tensor &w2, const at::Tensor &b2) {
-  if (takes(x, {&w1, &b1, &w2, &b2}) && recorded(x, {&w1, &b1, &w2, &b2}))
+  if (takes(x, {&w1, &b1, &w2, &b2}) && recorded({x, w1, b1, w2, b2}))
     return MLP::apply(x, w1, b1, w2, b2, &p);
   return linear_by(p, linear_gelu_by(p, x, w1, b1), w2, b2);
 }

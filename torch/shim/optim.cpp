@@ -250,14 +250,11 @@ void prove_adamw(const dt_plugin &table, const at::Device &d) {
             ((v1 / (1 - std::pow(cfg.beta2, i))).sqrt() + cfg.eps);
     mean = decay * mean + (1 - decay) * w;
   }
-  const auto near = [](const char *what, const at::Tensor &got, const at::Tensor &want) {
-    const double off = ((got - want).abs().max() / want.square().mean().sqrt()).item<double>();
-    TORCH_CHECK(off <= 1e-5, "the ", what, " are off by ", off, ", 1e-5 is allowed");
-  };
-  near("weights", weight, w);
-  near("averages", average, mean);
-  near("first moments", m, m1);
-  near("second moments", v, v1);
+  const double limit = 1e-5;
+  dt::expect_near(weight, w, limit, "the vector of weights");
+  dt::expect_near(average, mean, limit, "the vector of averages");
+  dt::expect_near(m, m1, limit, "the vector of first moments");
+  dt::expect_near(v, v1, limit, "the vector of second moments");
   TORCH_CHECK(copy.equal(weight.to(at::kBFloat16)), "the copies are no roundings of the weights");
 }
 

@@ -28,18 +28,6 @@ double limit_of(at::ScalarType type) {
   return type == at::kBFloat16 ? 1e-2 : type == at::kHalf ? 2e-3 : 1e-5;
 }
 
-void expect_near(const at::Tensor &got, const at::Tensor &want, double limit,
-                 const std::string &what) {
-  TORCH_CHECK(got.defined() && want.defined() && got.sizes() == want.sizes(), what,
-              " is of another shape");
-  if (want.numel() == 0) return;
-  const auto unit = want.square().mean().sqrt();
-  const double off =
-      ((got.to(at::kDouble) - want).abs() / at::maximum(want.abs(), unit)).max().item<double>();
-  TORCH_CHECK(off <= limit, what, ", ", got.scalar_type(), " ", got.sizes(), ", is off by ", off,
-              ", ", limit, " is allowed");
-}
-
 }  // namespace
 
 bool fused() { return fused_on.load(std::memory_order_relaxed); }
@@ -50,8 +38,6 @@ void forget_proofs() {
   for (Proven *p = all_proven; p; p = p->next_)
     for (auto &state : p->states_) state = Proven::kUnknown;
 }
-      } catch (const c10::OutOfMemoryError &) {  // which says nothing of the kernel
-        throw;
 
 bool Proven::on(const at::Device &d, const std::function<void()> &prove) {
   auto &state = states_[d.is_cpu() ? 0 : static_cast<size_t>(d.index()) + 1];
@@ -64,6 +50,8 @@ bool Proven::on(const at::Device &d, const std::function<void()> &prove) {
         c10::DeviceGuard here(d);
         c10::AutoGradMode grad(true);
         prove();
+      } catch (const c10::OutOfMemoryError &) {  // which says nothing of the kernel
+        throw;
       } catch (const c10::Error &e) {
         why = e.what_without_backtrace();
       } catch (const std::exception &e) {
@@ -88,6 +76,18 @@ const dt_plugin *Kernel::proven(const at::Device &d) {
 at::Tensor random(at::IntArrayRef shape, at::ScalarType type, const at::Device &d, uint64_t seed) {
   const auto host = at::TensorOptions().dtype(at::kFloat);
   return at::randn(shape, at::detail::createCPUGenerator(seed), host).to(d, type);
+}
+
+void expect_near(const at::Tensor &got, const at::Tensor &want, double limit,
+                 const std::string &what) {
+  TORCH_CHECK(got.defined() && want.defined() && got.sizes() == want.sizes(), what,
+              " is of another shape");
+  if (want.numel() == 0) return;
+  const auto unit = want.square().mean().sqrt();
+  const double off =
+      ((got.to(at::kDouble) - want).abs() / at::maximum(want.abs(), unit)).max().item<double>();
+  TORCH_CHECK(off <= limit, what, ", ", got.scalar_type(), " ", got.sizes(), ", is off by ", off,
+              ", ", limit, " is allowed");
 }
 
 void expect_same(const Tensors &inputs, const Computation &kernel, const Computation &composition,
