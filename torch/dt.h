@@ -103,7 +103,8 @@ DT_API dt_error *dt_mode_within(dt_mode m, dt_mode *out_m);
 DT_API dt_error *dt_attention_choice(dt_mode m, dt_tensor q, dt_tensor k, dt_tensor v,
                                      int32_t *out_choice);
 /* How products are computed on GPUs: a line for each that was timed, or that dt_set_product_choices
- * gave. The text is freed with free(). */
+ * gave. The text is freed with free(). Products are timed from dt_set_product_choices on; before,
+ * each takes the first algorithm that is proposed. */
 DT_API dt_error *dt_product_choices(char **out_text);
 DT_API dt_error *dt_set_product_choices(const char *text);
 DT_API dt_error *dt_synchronize(dt_device dev);

@@ -24,8 +24,10 @@ func ProductChoices() (lines []string, err error) {
 	return strings.FieldsFunc(C.GoString(text), func(r rune) bool { return r == '\n' }), nil
 }
 
-// SetProductChoices gives lines of [ProductChoices] in place of those there are. Products that were computed before
-// keep their algorithms.
+// SetProductChoices gives lines of [ProductChoices] in place of those there are, none for a beginning, and has other
+// products timed from then on. It is for a process that keeps what [ProductChoices] returns, or does not have to repeat
+// its bits: without it each product takes the first algorithm that cuBLASLt proposes, as in every other process.
+// Products that were computed before keep their algorithms.
 func SetProductChoices(lines []string) (err error) {
 	defer recoverError(&err)
 	text := C.CString(strings.Join(append(slices.Clone(lines), ""), "\n"))

@@ -139,8 +139,10 @@ func runTrain(e *env, o *trainOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := torch.SetProductChoices(start.Products); err != nil {
-		return err
+	if t.group.World() == 1 { // the processes of a group would choose otherwise each, and not repeat themselves
+		if err := torch.SetProductChoices(start.Products); err != nil {
+			return err
+		}
 	}
 	o.config.EMADecay = start.EMADecay
 	job := training.Job{Device: t.dev, Config: o.config, Source: t.source,

@@ -120,10 +120,11 @@ func (l *trainLog) log(r training.Record) {
 	}
 }
 
-// keepProducts writes how products are computed to run.json, for a process that continues the run.
+// keepProducts writes how products are computed to run.json, for a process that continues the run. Processes of a
+// group choose nothing.
 func (l *trainLog) keepProducts() error {
 	lines, err := torch.ProductChoices()
-	if err != nil {
+	if err != nil || len(lines) == 0 {
 		return err
 	}
 	return l.folder.SetProducts(lines)
@@ -167,6 +168,7 @@ func (l *trainLog) describe() {
 
 func (l *trainLog) saved(path string, step int) {
 	l.describe()
+	l.attempt("run.json", l.keepProducts())
 	l.folder.Printf("Saved checkpoint to %s", path)
 }
 

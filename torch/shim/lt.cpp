@@ -56,6 +56,7 @@ LtApi open_lt() {
 
 std::mutex of_choices;
 std::map<std::string, std::string> chosen;  // the lines, before and after " = "
+std::atomic<bool> choices_kept{false};
 
 constexpr const char *kEquals = " = ";
 constexpr const char *kParts = "parts";
@@ -115,7 +116,9 @@ double time_of(const at::Device &d, const std::function<void()> &f) {
   return std::min(run(n), run(n));
 }
 
-// What by_parts uses of libditcuda.so.
+// What by_parts uses of libditcuda.so. Its kernels take so many rows at most (columns.cuh).
+constexpr int64_t kMostRows = int64_t{65535} * 256;
+
 at::Tensor sums_memory(const dt_plugin &table, const at::Tensor &of) {
   return at::empty({table.sums_workspace(1, of.size(0), static_cast<int32_t>(of.size(1)))},
                    opts(of.device(), at::kByte));
@@ -264,9 +267,12 @@ Products::Plan Products::make_plan(const Key &k) {
   const auto set = [&](LtApi::Attribute attribute, const auto &value) {
     return api_->desc_set(plan.desc, attribute, &value, sizeof value);
   };
+  // Pointers that tell the alignment until there are tensors; nothing reads what they point to.
+  const auto pointer = static_cast<uintptr_t>(k[8]);
   const bool failed = api_->desc_create(&plan.desc, static_cast<int>(k[2]), LtApi::kFloat) ||
                       set(LtApi::kTransA, trans_a) || set(LtApi::kTransB, trans_b) ||
                       set(LtApi::kEpilogue, epilogue) || (aux_ld && set(LtApi::kAuxLD, aux_ld)) ||
+                      set(LtApi::kBiasPointer, pointer) || set(LtApi::kAuxPointer, pointer) ||
                       layout(&plan.a, m, depth, trans_a) || layout(&plan.b, depth, n, trans_b) ||
                       layout(&plan.out, m, n, false);
   if (!failed) return plan;
@@ -289,10 +295,6 @@ std::vector<LtApi::Heuristic> Products::propose(const Plan &plan, const Key &k) 
   bool failed =
       prefer(LtApi::kMaxWorkspace, kMostWorkspace) || prefer(LtApi::kReductionSchemes, schemes);
   for (int i = 0; i < 4; i++) failed = failed || prefer(LtApi::kMinAlignmentA + i, alignment);
-  // Pointers that tell the alignment; nothing reads what they point to.
-  const auto pointer = static_cast<uintptr_t>(k[8]);
-  failed = failed || api_->desc_set(plan.desc, LtApi::kBiasPointer, &pointer, sizeof pointer) ||
-           api_->desc_set(plan.desc, LtApi::kAuxPointer, &pointer, sizeof pointer);
   int n = 0;
   failed = failed || api_->heuristic(handle_, plan.desc, plan.a, plan.b, plan.out, plan.out,
                                      preference, kCandidates, found.data(), &n);
@@ -349,15 +351,21 @@ void Products::choose(Plan *plan, const Key &key, const Product &p) {
   } catch (const c10::OutOfMemoryError &) {
   }
   if (std::min(alignment_of(trial.left), alignment_of(trial.right)) < key[8]) trial = p;
-  double best = seconds([&] { by_parts(trial); });
-  plan->how.reset();
-  for (const auto &how : found) {
-    if (start(*plan, how, trial) != LtApi::kSuccess) continue;
-    const double took = seconds([&] { start(*plan, how, trial); });
-    if (took >= best) continue;
-    best = took;
-    plan->how = how;
+  std::optional<LtApi::Heuristic> fastest;
+  try {
+    double best = seconds([&] { by_parts(trial); });
+    for (const auto &how : found) {
+      if (start(*plan, how, trial) != LtApi::kSuccess) continue;
+      const double took = seconds([&] { start(*plan, how, trial); });
+      if (took >= best) continue;
+      best = took;
+      fastest = how;
+    }
+  } catch (const c10::OutOfMemoryError &) {  // the next use may have more
+    plan->is_final = false;
+    return;
   }
+  plan->how = fastest;
   std::lock_guard<std::mutex> lock(of_choices);
   chosen[name] = plan->how ? text_of(*plan->how) : kParts;
 }
@@ -405,7 +413,8 @@ void Products::by_parts(const Product &p) {
   const auto left = p.left_transposed ? p.left.t() : p.left,
              right = p.right_transposed ? p.right.t() : p.right;
   auto out = p.out, bias = p.bias, aux = p.aux;
-  const dt_plugin *const table = kernels_ ? kernels_ : sums.on(device_);
+  const bool few = p.left.size(0) <= kMostRows;  // the rows of what is summed, in either case
+  const dt_plugin *const table = !few ? nullptr : kernels_ ? kernels_ : sums.on(device_);
   switch (p.epilogue) {
     case LtApi::kBias: at::addmm_out(out, bias, left, right); break;
     case LtApi::kGELUBias:
@@ -451,12 +460,12 @@ Products *products(const at::Device &d) {
     const dt_plugin *table = sums.on(d);  // before the proof that may use it
     if (api && !cublaslt.on(d, [&] {
           Products first(d, api, table, name);
-          first.timed = false;
           prove_layers(first, d);
         }))
       api = nullptr;
     p = std::make_unique<Products>(d, api, nullptr, name);
   }
+  p->timed = choices_kept.load();
   return p.get();
 }
 
@@ -469,6 +478,7 @@ std::vector<std::string> choices() {
 
 void set_choices(const std::vector<std::string> &lines) {
   std::lock_guard<std::mutex> lock(of_choices);
+  choices_kept = true;
   chosen.clear();
   for (const auto &line : lines)
     if (const auto at = line.rfind(kEquals); at != std::string::npos)

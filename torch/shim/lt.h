@@ -102,9 +102,10 @@ struct Product {
 };
 
 // Computes products of one device: by cuBLASLt or, where that has nothing for a product or is not
-// the faster, by parts, with libtorch and the kernels of libditcuda.so. Which it is, and by which
-// algorithm, is found out at the first use of each shape, on random data. In deterministic mode it
-// is the first that cuBLASLt proposes; so it is in a capture, until the next use outside.
+// the faster, by parts, with libtorch and the kernels of libditcuda.so. It is the first algorithm
+// that cuBLASLt proposes. Where products are timed, the fastest is found out at the first use of
+// each shape, on random data, but in deterministic mode and, until the next use outside, in a
+// capture.
 class Products {
  public:
   // Either may be NULL. device_name is that of the device in choices.
@@ -114,8 +115,9 @@ class Products {
 
   void compute(const Product &p);
 
-  // Whether the fastest algorithm is looked for; else it is the first, as in deterministic mode.
-  bool timed = true;
+  // Whether the fastest algorithm is looked for: only where choices are kept, since processes that
+  // each time their own do not compute the same bits.
+  std::atomic<bool> timed{false};
   // Seconds that f takes; tests have another clock.
   std::function<double(const std::function<void()> &f)> seconds;
 
@@ -146,8 +148,9 @@ class Products {
 // there, and where operations are their compositions (fused).
 Products *products(const at::Device &d);
 
-// How products are computed, in lines "PRODUCT on DEVICE = ALGORITHM". set_choices gives those of
-// an earlier process, which hold where device and version of cuBLASLt are the same.
+// How products that were timed are computed, in lines "PRODUCT on DEVICE = ALGORITHM". set_choices
+// gives those of an earlier process, which hold where device and version of cuBLASLt are the same,
+// and says that the process keeps its own: products are timed from then on.
 std::vector<std::string> choices();
 void set_choices(const std::vector<std::string> &lines);
 

@@ -272,8 +272,11 @@ Lt stand_in() {
     *n = 3;
     return 0;
   };
-  api.check = [](Lt::Handle, Lt::Desc desc, Lt::Layout, Lt::Layout, Lt::Layout, Lt::Layout,
-                 const Lt::Algorithm *algorithm, Lt::Heuristic *result) {
+  api.check = [](Lt::Handle, Lt::Desc desc, Lt::Layout a, Lt::Layout b, Lt::Layout c,
+                 Lt::Layout out, const Lt::Algorithm *algorithm, Lt::Heuristic *result) {
+    if (const int status =
+            supported(desc_of(desc), layout_of(a), layout_of(b), layout_of(c), layout_of(out)))
+      return status;
     if (algorithm->data[0] != kMagic || algorithm->data[2] != desc_of(desc).epilogue)
       return int{Lt::kInvalidValue};
     *result = {};
@@ -466,6 +469,7 @@ void choosing() {
   const auto x = at::randn({6, 8}), w = at::randn({16, 8}), b = at::randn({16});
   const auto make = [&](std::vector<double> times, const char *device = "CPU") {
     auto p = std::make_unique<dt::Products>(kCPU, &api, nullptr, device);
+    p->timed = true;
     p->seconds = [times, i = size_t{0}](const std::function<void()> &f) mutable {
       f();
       CHECK(i < times.size());
@@ -507,7 +511,10 @@ void choosing() {
   CHECK(dt::choices()[0].find(" = parts") != std::string::npos);
   CHECK(run(*make({})) == 0);
 
-  // In deterministic mode it is the first, whatever was chosen.
+  // Where no choices are kept, and in deterministic mode, it is the first, whatever was chosen.
+  auto untimed = make({});
+  untimed->timed = false;
+  CHECK(run(*untimed) == 1 && algorithms.size() == 1 && dt::choices().size() == 1);
   {
     const Deterministic first;
     CHECK(run(*make({})) == 1);
@@ -519,6 +526,17 @@ void choosing() {
   CHECK(run(*captured) == 1 && dt::choices().empty());
   dt::capturing = false;
   CHECK(run(*captured) == 2 && dt::choices().size() == 1);
+
+  // And where memory is too short to time it.
+  dt::set_choices({});
+  auto crowded = make({});
+  crowded->seconds = [n = 0](const std::function<void()> &) mutable -> double {
+    TORCH_CHECK_WITH(OutOfMemoryError, n++ == 0, "out of memory");  // by algorithm 1
+    return 3;
+  };
+  CHECK(run(*crowded) == 1 && dt::choices().empty());
+  crowded->seconds = make({3, 2, 1})->seconds;
+  CHECK(run(*crowded) == 2 && dt::choices().size() == 1);
 
   // Where cuBLASLt has nothing, or refuses, the product is made by parts; an error is one.
   without_heuristics = true;
@@ -560,6 +578,17 @@ void choosing() {
   dt::set_choices({});
 }
 
+// More rows than kernels take are summed without them.
+void many_rows(const dt_plugin &kernels) {
+  dt::Products p(kCPU, nullptr, &kernels, "CPU");
+  const int64_t rows = int64_t{65535} * 256 + 1;
+  const auto gradients =
+      of({at::ones({rows, 1}), at::ones({1, 1}), at::ones({1})}, at::ones({rows, 1}), [&](auto &t) {
+        return dt::linear_by(p, t[0], t[1], t[2]);
+      }).gradients;
+  NEAR("bias", gradients[2], at::full({1}, rows, at::kDouble), 1e-6);
+}
+
 }  // namespace
 
 void lt() {
@@ -576,5 +605,6 @@ void lt() {
     }
   places();
   choosing();
+  many_rows(kernels);
   CHECK(objects == 0);
 }

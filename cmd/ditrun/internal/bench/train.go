@@ -33,6 +33,9 @@ func (j *Job) Train(ctx context.Context) (f Figures, first time.Time, err error)
 	if j.Weights != nil {
 		cfg.Init = j.Weights
 	}
+	if err := torch.SetProductChoices(nil); err != nil { // which has products timed, as a run has that keeps them
+		return f, first, err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var rounds []float64
@@ -81,7 +84,8 @@ func (j *Job) Train(ctx context.Context) (f Figures, first time.Time, err error)
 	defer runtime.UnlockOSThread()
 	j.resetPeak()
 	_, err = training.Run(ctx, training.Job{Device: j.Device, Config: cfg, Source: newRandomLatents(cfg),
-		FreeMemory: func() int64 { return machine.ReadMemory().Available }, Hooks: training.Hooks{Step: step}})
+		FreeMemory: func() int64 { return machine.ReadMemory().Available },
+		Hooks:      training.Hooks{Step: step, Warn: j.Warn}})
 	if watch != nil { // it was stopped by an error
 		watch.stop()
 	}
