@@ -7,7 +7,7 @@
 #include "kernels/block.h"
 
 /* To be raised with every change to this file. */
-#define DT_PLUGIN_VERSION 8
+#define DT_PLUGIN_VERSION 9
 
 /* GroupNorm of x [n, pixels, channels] with weights [channels], and then SiLU if silu is set. */
 typedef struct {
@@ -63,11 +63,6 @@ typedef struct {
   int64_t (*sums_workspace)(int64_t samples, int64_t rows, int32_t width);
   int (*gated_add_backward)(int32_t half, const dt_gated_add_backward_args *a, void *stream);
   int (*adamw)(int32_t half, const dt_adamw_args *a, void *stream);
-  int64_t (*gradient_norm_workspace)(int64_t n);
-  /* The norm of the n gradients x, aligned to 16 bytes, in sums of float32. */
-  int (*gradient_norm)(int32_t half, const void *x, int64_t n, void *workspace, float *result,
-                       void *stream);
-  int (*bias_gelu)(int32_t half, const dt_bias_gelu_args *a, void *stream);
   int (*bias_gelu_backward)(int32_t half, const dt_bias_gelu_backward_args *a, void *stream);
   int (*column_sums)(int32_t half, const dt_column_sums_args *a, void *stream);
   int (*pack_qkv)(int32_t half, const dt_pack_qkv_args *a, void *stream);

@@ -2,8 +2,6 @@
 // flat buffers and the gradients, where autograd put them. Per element: reads weight, both moments
 // and average 16 and the gradient 4, writes the first four 16: 36 B. In bfloat16 the gradient is 2,
 // and the copy another 2: 36 B too. Gradients are freed, not zeroed.
-//
-// And the norm of the gradients, which reads 4 (2).
 #pragma once
 
 #include <stddef.h>
@@ -126,71 +124,6 @@ int adamw(const dt_adamw_args &a, Stream stream) {
   }
   start();
   return error;
-}
-
-constexpr int kSquaresThreads = 256;
-constexpr int kSquaresAtOnce = 4;
-constexpr int kSquaresMostBlocks = 1024;
-
-// parts: a sum of squares a block
-template <class T>
-__global__ void __launch_bounds__(kSquaresThreads)
-    squares_kernel(const T *x, int64_t n, float *parts) {
-  constexpr int V = 16 / sizeof(T);
-  const int64_t threads = static_cast<int64_t>(gridDim.x) * kSquaresThreads, vectors = n / V;
-  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kSquaresThreads + threadIdx.x;
-  float sum[1] = {};
-  for (int64_t first = thread; first < vectors; first += threads * kSquaresAtOnce) {
-    Vector<T, V> values[kSquaresAtOnce];
-    for (int j = 0; j < kSquaresAtOnce; j++)
-      if (first + j * threads < vectors) values[j] = load<V>(x + (first + j * threads) * V);
-    for (int j = 0; j < kSquaresAtOnce; j++)
-      if (first + j * threads < vectors)
-        for (int v = 0; v < V; v++) {
-          const float value = static_cast<float>(values[j].v[v]);
-          sum[0] += value * value;
-        }
-  }
-  if (vectors * V + thread < n) {
-    const float value = static_cast<float>(x[vectors * V + thread]);
-    sum[0] += value * value;
-  }
-  block_sums(sum, 0);
-  if (threadIdx.x == 0) parts[blockIdx.x] = sum[0];
-}
-
-__global__ void __launch_bounds__(kSquaresMostBlocks)
-    norm_kernel(const float *parts, int blocks, float *norm) {
-  const int i = static_cast<int>(threadIdx.x);
-  float sum[1] = {i < blocks ? parts[i] : 0};
-  block_sums(sum, 0);
-  if (i == 0) *norm = sqrtf(sum[0]);
-}
-
-// How many blocks follows from n alone, and so the order of the sum.
-inline int squares_blocks(int64_t n) {
-  constexpr int64_t kElements = kSquaresThreads * kSquaresAtOnce * 4;
-  const int64_t blocks = (n + kElements - 1) / kElements;
-  return blocks < kSquaresMostBlocks ? static_cast<int>(blocks) : kSquaresMostBlocks;
-}
-
-inline int64_t norm_workspace(int64_t n) {
-  return squares_blocks(n) * static_cast<int64_t>(sizeof(float));
-}
-
-// norm of the n elements of x, which is aligned to 16 bytes
-template <class T>
-int norm(const T *x, int64_t n, void *workspace, float *norm, Stream stream) {
-  if (!aligned(16, x)) return kInvalidValue;
-  const int blocks = squares_blocks(n);
-  auto *parts = static_cast<float *>(workspace);
-  if (blocks > 0) {
-    const int error = launch(squares_kernel<T>, dim3(static_cast<unsigned>(blocks)),
-                             dim3(kSquaresThreads), stream, x, n, parts);
-    if (error) return error;
-  }
-  return launch(norm_kernel, dim3(1), dim3(static_cast<unsigned>((blocks + 32) / 32 * 32)), stream,
-                parts, blocks, norm);
 }
 
 }  // namespace dt

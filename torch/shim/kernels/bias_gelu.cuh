@@ -1,8 +1,7 @@
-// y = GELU(x + bias) with the tanh, its backward pass with the gradient of the bias, and that of
+// The backward pass of y = GELU(x + bias) with the tanh, with the gradient of the bias, and that of
 // any bias: the sums of columns. For matrix products that cannot do it themselves. All is T; sums
 // are T or float32. Per element, where T is bfloat16 (float32):
 //
-//   forward       reads x 2 (4), writes y 2 (4):               4 ( 8) B
 //   backward      reads x 2 (4), dy 2 (4), writes dx 2 (4):    6 (12) B
 //   column sums   reads x 2 (4):                               2 ( 4) B
 #pragma once
@@ -26,8 +25,6 @@ __device__ inline GELUFactors gelu_factors(float z) {
   return {z < 0 ? smaller : larger, smaller * larger};
 }
 
-__device__ inline float gelu(float z) { return z * gelu_factors(z).s; }
-
 // s + z s', where s' = s (1 - s) 2 u'
 __device__ inline float gelu_slope(float z) {
   const GELUFactors f = gelu_factors(z);
@@ -38,23 +35,6 @@ template <class T, int V>
 __device__ inline Vector<T, V> load_bias(const void *bias, int column) {
   return bias ? load<V>(static_cast<const T *>(bias) + column) : Vector<T, V>{};
 }
-
-template <class T, int V>
-struct BiasGELUOp {
-  static constexpr int kVector = V, kSums = 0, kAtOnce = 4;
-  using Values = Vector<T, V>;
-  dt_bias_gelu_args a;
-  Vector<T, V> bias;
-
-  __device__ void start(int64_t, int column) { bias = load_bias<T, V>(a.bias, column); }
-  __device__ Values load(int64_t at) const { return dt::load<V>(static_cast<const T *>(a.x) + at); }
-  __device__ void apply(const Values &x, int64_t at, float (&)[V]) const {
-    float y[V];
-    for (int v = 0; v < V; v++)
-      y[v] = gelu(static_cast<float>(x.v[v]) + static_cast<float>(bias.v[v]));
-    store(static_cast<T *>(a.y) + at, y);
-  }
-};
 
 template <class T, int V>
 struct BiasGELUBackwardOp {
@@ -110,18 +90,6 @@ inline int sum_column_parts(void *parts, int64_t rows, int width, int32_t half_s
     return sum_parts(from, 1, chunks, 1, width, Sums<bfloat16>{{static_cast<bfloat16 *>(to)}, 0},
                      stream);
   return sum_parts(from, 1, chunks, 1, width, Sums<float>{{static_cast<float *>(to)}, 0}, stream);
-}
-
-template <class T>
-int bias_gelu(const dt_bias_gelu_args &a, Stream stream) {
-  if (!columns_take(1, a.rows, a.width)) return kInvalidValue;
-  return with_vector<T>(
-      a.width,
-      [&](auto v) {
-        return start_columns(BiasGELUOp<T, decltype(v)::value>{a, {}}, 1, a.rows, a.width, nullptr,
-                             stream);
-      },
-      a.x, a.bias, a.y);
 }
 
 template <class T>

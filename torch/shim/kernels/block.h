@@ -68,22 +68,15 @@ typedef struct {
   void *workspace; /* sums_workspace(n, tokens, width) bytes */
 } dt_gated_add_backward_args;
 
-/* y = GELU(x + bias), with the tanh */
+/* The gradients of GELU(x + bias), with the tanh; that of bias is the sum over the rows of dx. */
 typedef struct {
   int64_t rows;
   int32_t width;
   const void *x;    /* [rows, width] */
   const void *bias; /* [width]; NULL: none */
-  void *y;          /* [rows, width] */
-} dt_bias_gelu_args;
-
-/* Its gradients; that of bias is the sum over the rows of dx. */
-typedef struct {
-  int64_t rows;
-  int32_t width;
-  const void *x, *bias, *dy;
-  void *dx;    /* [rows, width]; may be dy */
-  void *dbias; /* [width], bfloat16 where half_sums is 1, else float32 */
+  const void *dy;   /* [rows, width] */
+  void *dx;         /* [rows, width]; may be dy */
+  void *dbias;      /* [width], bfloat16 where half_sums is 1, else float32 */
   int32_t half_sums;
   void *workspace; /* sums_workspace(1, rows, width) bytes */
 } dt_bias_gelu_backward_args;

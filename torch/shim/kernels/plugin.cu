@@ -108,18 +108,6 @@ int adamw(int32_t half, const dt_adamw_args *a, void *stream) {
   return half ? dt::adamw<dt::bfloat16>(*a, of(stream)) : dt::adamw<float>(*a, of(stream));
 }
 
-int64_t gradient_norm_workspace(int64_t n) { return dt::norm_workspace(n); }
-
-int gradient_norm(int32_t half, const void *x, int64_t n, void *workspace, float *result,
-                  void *stream) {
-  return half ? dt::norm(static_cast<const dt::bfloat16 *>(x), n, workspace, result, of(stream))
-              : dt::norm(static_cast<const float *>(x), n, workspace, result, of(stream));
-}
-
-int bias_gelu(int32_t half, const dt_bias_gelu_args *a, void *stream) {
-  return half ? dt::bias_gelu<dt::bfloat16>(*a, of(stream)) : dt::bias_gelu<float>(*a, of(stream));
-}
-
 int bias_gelu_backward(int32_t half, const dt_bias_gelu_backward_args *a, void *stream) {
   return half ? dt::bias_gelu_backward<dt::bfloat16>(*a, of(stream))
               : dt::bias_gelu_backward<float>(*a, of(stream));
@@ -150,9 +138,6 @@ void dt_plugin_fill_kernels(dt_plugin *out) {
   out->sums_workspace = sums_workspace;
   out->gated_add_backward = gated_add_backward;
   out->adamw = adamw;
-  out->gradient_norm_workspace = gradient_norm_workspace;
-  out->gradient_norm = gradient_norm;
-  out->bias_gelu = bias_gelu;
   out->bias_gelu_backward = bias_gelu_backward;
   out->column_sums = column_sums;
   out->pack_qkv = pack_qkv;
