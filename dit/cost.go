@@ -67,5 +67,5 @@ func (c Config) ActivationBytes(dtype torch.DType) float64 {
 
 // StateBytes returns the memory that training holds throughout: weights, their gradients, AdamW's two moments
 // and the average of the weights, all Float32. In BFloat16 gradients take half of that, and copies of the weights the
-// other half.
+// other half; without libditcuda.so a step casts the gradients to Float32 for a moment.
 func (c Config) StateBytes() float64 { return 5 * 4 * c.NumParams() }
