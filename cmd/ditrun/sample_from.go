@@ -16,6 +16,13 @@ import (
 	"github.com/ditrun/ditrun/dit"
 )
 
+// recipeFlags are the flags that a recipe has. No others are taken from a picture, which may be a stranger's: they would
+// write files or use the machine as the stranger likes.
+var recipeFlags = []string{"ckpt", "model", "vae", "class-labels", "prompt", "negative-prompt", "text-encoder",
+	"text-states", "num-samples", "cfg-scale", "cfg-channels", "guidance-interval", "guidance-rescale", "guide-ckpt",
+	"num-sampling-steps", "solver", "timesteps", "diffusion-form", "diffusion-norm", "last-step", "last-step-size", "seed",
+	"precision", "rng", "batch-size"}
+
 // readFrom sets the flags that were not given to those with which the picture of --from was drawn.
 func (o *sampleOptions) readFrom(c *cli.Context) (err error) {
 	if o.ckptGiven, o.vaeGiven = c.IsSet("ckpt"), c.IsSet("vae"); o.from == "" {
@@ -38,9 +45,9 @@ func (o *sampleOptions) readFrom(c *cli.Context) (err error) {
 	}
 	given := c.LocalFlagNames()
 	for _, f := range flags {
-		known := slices.ContainsFunc(c.Command.Flags, func(flag cli.Flag) bool { return flag.Names()[0] == f.Name })
-		if !known || f.Name == "out" || f.Name == "from" {
-			return fmt.Errorf("--from %s: it was drawn with --%s, which this version does not have", o.from, f.Name)
+		if !slices.Contains(recipeFlags, f.Name) {
+			return fmt.Errorf("--from %s: it was drawn with --%s, which this version does not take from a picture",
+				o.from, f.Name)
 		}
 		if slices.Contains(given, f.Name) {
 			continue

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"encoding/json"
+	"image"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/ditrun/ditrun/data/picture/sheet"
+	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
+)
+
+// crafted writes a picture that says it was drawn in this way, and returns its path.
+func crafted(t *testing.T, d gallery.Drawn) string {
+	t.Helper()
+	text, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "crafted.png")
+	err = sheet.WritePNG(path, image.NewNRGBA(image.Rect(0, 0, 2, 2)), sheet.Text{Keyword: "ditrun", Text: string(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A stranger's picture cannot make the command write files or use the machine in another way.
+func TestFromTakesNoOtherFlags(t *testing.T) {
+	victim := filepath.Join(t.TempDir(), "victim.safetensors")
+	for name, value := range map[string]string{"save-latents": victim, "out": victim, "from": victim, "search-steps": "3",
+		"fetch": "true", "device": "cpu", "threads": "1", "json": "true"} {
+		path := crafted(t, gallery.Drawn{Flags: []gallery.Flag{{Name: "ckpt", Value: "x"}, {Name: name, Value: value}}})
+		ditrun(t, "sample", "--from", path).refused(t, 1, "--from "+path+": it was drawn with --"+name+
+			", which this version does not take from a picture")
+	}
+}
+
+// What a recipe writes is taken back from a picture.
+func TestRecipeFlags(t *testing.T) {
+	source, err := os.ReadFile("sample_recipe.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var written []string
+	for _, m := range regexp.MustCompile(`\badd\w*\("([a-z-]+)"`).FindAllStringSubmatch(string(source), -1) {
+		if !slices.Contains(written, m[1]) {
+			written = append(written, m[1])
+		}
+	}
+	taken := slices.Clone(recipeFlags)
+	slices.Sort(written)
+	slices.Sort(taken)
+	if !slices.Equal(written, taken) {
+		t.Errorf("a recipe has\n%q, of a picture is taken\n%q", written, taken)
+	}
+}
