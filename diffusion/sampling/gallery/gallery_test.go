@@ -290,7 +290,10 @@ func TestContinueOlder(t *testing.T) {
 	add(t, out, 1)
 	out.Close()
 	state := filepath.Join(Partials(path)[0].Dir, partialFile)
-	s := readState(filepath.Dir(state))
+	s, err := readState(filepath.Dir(state))
+	if err != nil {
+		t.Fatal(err)
+	}
 	text := fmt.Sprintf(`{"key":%q,"done":3,"total":8,"bytes":%d}`, s.Key, s.Bytes)
 	if err := os.WriteFile(state, []byte(text), 0o666); err != nil {
 		t.Fatal(err)

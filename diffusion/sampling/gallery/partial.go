@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,7 +31,7 @@ func Partials(path string) (list []Partial) {
 		return nil
 	}
 	for _, dir := range partialsOf(path) {
-		if s := readState(dir); !s.Placed {
+		if s, err := readState(dir); err == nil && !s.Placed {
 			list = append(list, Partial{dir, s.Done, s.Total})
 		}
 	}
@@ -53,6 +54,7 @@ type partial struct {
 	from      int                // the batches before are done
 	claims    map[int]*disk.Lock // by batch
 	elsewhere int                // pictures that are done and were not added here
+	begun     bool               // what is there was read
 	placed    bool
 }
 
@@ -184,11 +186,15 @@ func (p *partial) begin(ctx context.Context) error {
 	defer lock.Unlock()
 	disk.SweepFolder(p.dir)
 	p.store = newStore(ctx, kindOf(p.out), p.dir, p.set)
-	s := readState(p.dir)
+	s, err := readState(p.dir)
+	if err != nil {
+		return err
+	}
 	switch {
 	case s.Key == p.key && s.Total == p.set.Count && s.Done == s.Total && p.isPlaced():
 		if s.Job == p.set.Job.ID && s.Job != "" {
 			p.refresh(s)
+			p.begun = true
 			return nil
 		}
 		fallthrough // the same is to be drawn once more
@@ -203,18 +209,26 @@ func (p *partial) begin(ctx context.Context) error {
 	if err := p.writeState(s); err != nil {
 		return err
 	}
-	p.look()
+	if err := p.look(); err != nil {
+		return err
+	}
+	p.begun = true
 	return nil
 }
 
 // look notes all that is done.
-func (p *partial) look() {
-	p.refresh(readState(p.dir))
+func (p *partial) look() error {
+	s, err := readState(p.dir)
+	if err != nil {
+		return err
+	}
+	p.refresh(s)
 	for b := p.from; b < len(p.done); b++ {
 		if p.store.has(p.set.span(b)) {
 			p.note(b)
 		}
 	}
+	return nil
 }
 
 // isPlaced says whether the joined pictures have the name of the output already.
@@ -233,13 +247,20 @@ func (s partialState) fits(key string, set Set) bool {
 	return s.Key == key && s.Total == set.Count && s.Done >= 0 && s.Done <= s.Total && whole
 }
 
-// readState reads the state of the partial in dir; what is no state is that of nothing.
-func readState(dir string) (s partialState) {
+// readState reads the state of the partial in dir. Where there is none, or it is damaged, that is the state of nothing;
+// one that cannot be read for the moment is an error, since pictures may be there.
+func readState(dir string) (s partialState, err error) {
 	text, err := os.ReadFile(filepath.Join(dir, partialFile))
-	if err != nil || json.Unmarshal(text, &s) != nil {
-		return partialState{}
+	if errors.Is(err, fs.ErrNotExist) {
+		return partialState{}, nil
 	}
-	return s
+	if err != nil {
+		return partialState{}, err
+	}
+	if json.Unmarshal(text, &s) != nil {
+		return partialState{}, nil
+	}
+	return s, nil
 }
 
 func (p *partial) writeState(s partialState) error {
@@ -275,8 +296,11 @@ func sweepPartials(out string, job Job) (ofJob bool) {
 		return false
 	}
 	for _, dir := range partialsOf(out) {
-		s := readState(dir)
-		if _, err := os.Stat(filepath.Join(dir, partialItems)); err == nil {
+		s, err := readState(dir)
+		if err != nil {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(dir, partialItems)); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if job.ID != "" && s.Job == job.ID && s.Total > 0 && s.Done == s.Total {
@@ -367,7 +391,11 @@ func pause(ctx context.Context) error {
 func (p *partial) claim() (batch int, held bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.refresh(readState(p.dir))
+	s, err := readState(p.dir)
+	if err != nil {
+		return -1, false, err
+	}
+	p.refresh(s)
 	for b := p.from; b < len(p.done); b++ {
 		if p.done[b] || p.claims[b] != nil {
 			continue
@@ -385,7 +413,11 @@ func (p *partial) claim() (batch int, held bool, err error) {
 			return -1, false, err
 		}
 		// Somebody who held it a moment ago may have drawn it, and somebody else may have joined it since.
-		if p.refresh(readState(p.dir)); p.done[b] || p.store.has(p.set.span(b)) {
+		if s, err = readState(p.dir); err != nil {
+			lock.Remove()
+			return -1, false, err
+		}
+		if p.refresh(s); p.done[b] || p.store.has(p.set.span(b)) {
 			p.note(b)
 			lock.Remove()
 			continue
@@ -424,7 +456,10 @@ func (p *partial) Add(batch int, pictures sampling.Pictures) error {
 
 // addAndJoin adds a batch and joins those that follow without a gap.
 func (p *partial) addAndJoin(at span, pictures sampling.Pictures) error {
-	s := readState(p.dir)
+	s, err := readState(p.dir)
+	if err != nil {
+		return err
+	}
 	if s.Done != at.lo {
 		if err := p.store.put(at, pictures); err != nil {
 			return err
@@ -462,7 +497,10 @@ func (p *partial) Finish(ctx context.Context) error {
 		return err
 	}
 	defer lock.Unlock()
-	s := readState(p.dir)
+	s, err := readState(p.dir)
+	if err != nil {
+		return err
+	}
 	if !s.Placed && !(s.Done == s.Total && p.isPlaced()) {
 		if err := p.place(&s); err != nil {
 			return err
@@ -515,10 +553,11 @@ func (p *partial) Close() int {
 		lock.Remove()
 	}
 	clear(p.claims)
-	kept := 0
-	if p.store != nil && !p.placed {
-		p.look()
+	kept, empty := 0, p.placed
+	if p.begun && !p.placed {
+		err := p.look()
 		kept = p.Done()
+		empty = err == nil && kept == 0
 	}
 	job := p.set.Job
 	if p.placed && job.World > 1 {
@@ -536,10 +575,18 @@ func (p *partial) Close() int {
 		if countPrefixed(p.dir, leftPrefix) >= job.World {
 			os.RemoveAll(p.dir)
 		}
-	case kept == 0:
+	case empty || !p.begun && onlyLocks(p.dir):
 		os.RemoveAll(p.dir)
 	}
 	return kept
+}
+
+// onlyLocks says whether nothing was ever drawn in a folder.
+func onlyLocks(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		return e.IsDir() || e.Name() != partialLock && e.Name() != joinLock
+	})
 }
 
 func countPrefixed(dir, prefix string) (n int) {
