@@ -123,6 +123,27 @@ func TestEvalOfFeatures(t *testing.T) {
 	}
 }
 
+// A deviation is one of several subsets or splits: of one there is none.
+func TestEvalOfOneSubset(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	writeNPY(t, in("a.npy"), normals(1, 40, 8, 0), 40, 8)
+	writeNPY(t, in("b.npy"), normals(2, 40, 8, 0.5), 40, 8)
+	writeNPY(t, in("more.npy"), normals(2, 41, 8, 0.5), 41, 8)
+	for ref, subsets := range map[string]int{"b.npy": 1, "more.npy": 100} {
+		o := mustRun(t, "eval", "--samples", in("a.npy"), "--ref", in(ref), "--metrics", "kid", "--out", in("card.json"))
+		c := readCardOf(t, string(read(t, in("card.json"))))
+		if c.Settings.KIDSubsets != subsets || c.Settings.KIDSize != 40 || (c.KIDDeviation != nil) != (subsets > 1) {
+			t.Errorf("%s: %+v, deviation %v, want %d of 40", ref, c.Settings, c.KIDDeviation, subsets)
+		}
+		for _, text := range []string{"+-", "random parts"} {
+			if strings.Contains(o.stdout, text) != (subsets > 1) {
+				t.Errorf("%s: %d subsets, and whether it says %q is wrong in\n%s", ref, subsets, text, o.stdout)
+			}
+		}
+	}
+}
+
 func identity(d int) []float32 {
 	out := make([]float32, d*d)
 	for i := range d {
@@ -199,6 +220,9 @@ func TestEvalOfPictures(t *testing.T) {
 		if v == nil || !(*v >= 0) {
 			t.Errorf("%s: %v", name, v)
 		}
+	}
+	if folder.ISDeviation != nil {
+		t.Errorf("the score of one split deviates by %v", *folder.ISDeviation)
 	}
 	if folder.Samples.Recipe["parameters"] != "Steps: 7" || folder.Samples.Size != "12x10" || folder.Network == nil ||
 		folder.Network.Public {

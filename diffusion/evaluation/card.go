@@ -15,11 +15,11 @@ type Card struct {
 	FID          *float64 `json:"fid,omitempty"`
 	SFID         *float64 `json:"sfid,omitempty"`
 	IS           *float64 `json:"is,omitempty"`
-	ISDeviation  *float64 `json:"is_deviation,omitempty"` // of the splits
+	ISDeviation  *float64 `json:"is_deviation,omitempty"` // of the splits; nil for one
 	Precision    *float64 `json:"precision,omitempty"`
 	Recall       *float64 `json:"recall,omitempty"`
 	KID          *float64 `json:"kid,omitempty"`
-	KIDDeviation *float64 `json:"kid_deviation,omitempty"` // of the subsets
+	KIDDeviation *float64 `json:"kid_deviation,omitempty"` // of the subsets; nil for one
 	FIDInfinity  *float64 `json:"fid_infinity,omitempty"`
 	FD           *float64 `json:"fd,omitempty"`
 
@@ -133,7 +133,7 @@ func (c *Card) remark(o *Options, list []Metric) {
 			"those of the samples")
 	}
 	for _, m := range list {
-		if m == KID || m == FIDInfinity {
+		if m == FIDInfinity || m == KID && c.Settings.KIDSubsets > 1 {
 			note("%s is of random parts of the sets, and is not among ADM's numbers", m)
 		}
 	}

@@ -341,12 +341,15 @@ func (o *Options) compute(ctx context.Context, m Metric, card *Card) error {
 		card.Precision, card.Recall = &p, &r
 	case KID:
 		a, b := o.Samples.features[mine], o.Reference.features[theirs]
-		card.Settings.KIDSubsets, card.Settings.KIDSize = metrics.NumSubsets, min(metrics.SubsetSize, a.N, b.N)
-		mean, deviation, err := metrics.KernelDistance(o.Algebra, a, b, metrics.NumSubsets, card.Settings.KIDSize, 0)
+		subsets, size := metrics.Subsets(a, b, metrics.NumSubsets, metrics.SubsetSize)
+		mean, deviation, err := metrics.KernelDistance(o.Algebra, a, b, subsets, size, 0)
 		if err != nil {
 			return err
 		}
-		card.KID, card.KIDDeviation = &mean, &deviation
+		card.Settings.KIDSubsets, card.Settings.KIDSize, card.KID = subsets, size, &mean
+		if subsets > 1 {
+			card.KIDDeviation = &deviation
+		}
 	case FIDInfinity:
 		reference, err := o.Reference.gaussian(o.Algebra, theirs)
 		if err != nil {
@@ -376,6 +379,8 @@ func (o *Options) inceptionScore(card *Card) error {
 		}
 	}
 	mean, deviation, err := score.Score()
-	card.IS, card.ISDeviation = &mean, &deviation
+	if card.IS = &mean; o.Samples.info.Count > metrics.SplitSize {
+		card.ISDeviation = &deviation
+	}
 	return err
 }

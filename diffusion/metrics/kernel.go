@@ -20,14 +20,12 @@ func KernelDistance(alg Algebra, a, b Features, subsets, size int, seed uint64) 
 			return 0, 0, err
 		}
 	}
-	size = min(size, a.N, b.N)
+	subsets, size = Subsets(a, b, subsets, size)
 	switch {
 	case a.D != b.D:
 		return 0, 0, fmt.Errorf("features of %d and of %d numbers a picture", a.D, b.D)
 	case size < 2 || subsets < 1:
 		return 0, 0, fmt.Errorf("%d subsets of %d pictures: want at least one, of at least 2", subsets, size)
-	case size == a.N && size == b.N:
-		subsets = 1 // they would all be the same
 	}
 	rng := rand.New(rand.NewPCG(seed, 1))
 	var values []float64
@@ -40,6 +38,16 @@ func KernelDistance(alg Algebra, a, b Features, subsets, size int, seed uint64) 
 	}
 	mean, deviation = meanDeviation(values)
 	return mean, deviation, nil
+}
+
+// Subsets returns how many subsets [KernelDistance] takes, and of how many pictures, where it is asked for so many: one
+// where each would hold all pictures of both sets.
+func Subsets(a, b Features, subsets, size int) (count, pictures int) {
+	size = min(size, a.N, b.N)
+	if size == a.N && size == b.N {
+		subsets = min(subsets, 1)
+	}
+	return subsets, size
 }
 
 // discrepancy is that of two sets of n pictures [n, D].
