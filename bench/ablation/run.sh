@@ -6,46 +6,22 @@
 # encoder and for the classifier that judges the samples. Everything is written to ABLATION_DIR.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-
-out=${ABLATION_DIR:-build/ablation}
-python=${PYTHON:-python3}
-ditrun=bin/ditrun
-data=$(bench/demo/fashion-mnist.sh)
+. bench/ablation/common.sh
 
 blocks="in-context cross-attention adaln adaln-zero"
 models="DiT-48x2x2/2 DiT-64x3x2/2 DiT-96x4x3/2 DiT-144x5x6/2"
 judged=DiT-144x5x6/2  # whose samples are judged
 repeated=DiT-64x3x2/2 # trained with three seeds, to show how much the seed matters
 
-run() {
-	printf '\n$ %s\n' "$*"
-	"$@"
-}
-
-finished() { grep -qs 'Done!' "$1/log.txt"; }
-
 train_block() { # train_block BLOCK MODEL SEED
 	local dir=$out/runs/$1-${2//\//-}-$3
 	if finished "$dir"; then return; fi
+	# shellcheck disable=SC2086 # words
 	run "$ditrun" --quiet train --threads 1 --data "$out/latents" --run-dir "$dir" --resume auto \
-		--block "$1" --model "$2" --global-seed "$3" --global-batch-size 64 --max-steps 1000 \
-		--lr 2e-3 --warmup-steps 100 --lr-schedule linear --final-lr 0.05 --ema-decay 0.998 --log-every 50
+		--block "$1" --model "$2" --global-seed "$3" --max-steps 1000 $recipe
 }
 export -f run finished train_block
-export out ditrun
-
-judge() { # judge SAMPLES
-	"$python" bench/demo/judge.py --data "$data" --cache "$out/judge.pt" "$1"
-}
-
-mkdir -p "$out/runs"
-if [ ! -d "$out/vae" ]; then # as in the demo
-	run "$ditrun" train-vae --data "$data" --out "$out/vae" --image-size 32 --downsample 4 --latent-channels 4 \
-		--batch-size 8 --max-steps 1200 --flip-prob 0
-fi
-if [ ! -e "$out/latents/manifest.json" ]; then
-	run "$ditrun" encode-latents --data "$data" --vae "$out/vae" --out "$out/latents" --image-size 32 --flip none
-fi
+export out ditrun recipe
 
 # Captions: list them, let another program encode them, store the states beside the latents.
 if [ ! -e "$out/latents/text/text.json" ]; then
@@ -58,10 +34,9 @@ if [ ! -e "$out/latents/text/text.json" ]; then
 fi
 
 if ! finished "$out/runs/text"; then
+	# shellcheck disable=SC2086 # words
 	run "$ditrun" train --data "$out/latents" --run-dir "$out/runs/text" --resume auto \
-		--condition text --model DiT-192x6x6/2 --global-batch-size 64 --max-steps 2400 \
-		--lr 2e-3 --warmup-steps 100 --lr-schedule linear --final-lr 0.05 --ema-decay 0.998 --log-every 50 \
-		--vae "$out/vae" --sample-every 1200
+		--condition text --model DiT-192x6x6/2 --max-steps 2400 $recipe --vae "$out/vae" --sample-every 1200
 fi
 # Models as small as these gain little from a second thread, so each core gets a run.
 for model in $models; do
@@ -71,7 +46,7 @@ for model in $models; do
 	done
 done | xargs -P "$(nproc)" -L 1 bash -c 'train_block "$@"' _
 "$ditrun" models --model "${models// /,}" --image-size 64 --json >"$out/models.json"
-go run ./bench/ablation/plot "$out" | tee "$out/table.md"
+go run ./bench/ablation/plot blocks "$out" | tee "$out/table.md"
 
 # Does a classifier that is independent of both models recognise the requested class?
 for block in $blocks; do
@@ -106,9 +81,9 @@ for row in csv.DictReader(open(sys.argv[1])):
     print("%s,%s" % (row["file"], classes[row["prompt"]]))
 END
 	echo "prompts: $kind"
-	"$python" bench/demo/judge.py --data "$data" --cache "$out/judge.pt" "$dir" --labels "$out/classes-$kind.txt"
+	judge "$dir" --labels "$out/classes-$kind.txt"
 	if [ ! -e "$dir.png" ]; then
 		run "$ditrun" sample "${text[@]}" --num-samples $((4 * ${#prompts[@]})) --out "$dir.png"
 	fi
 done
-"$python" bench/demo/judge.py --data "$data" --cache "$out/judge.pt" real
+judge real

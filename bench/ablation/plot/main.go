@@ -1,10 +1,12 @@
-// Command plot draws the loss of the study against steps and against arithmetic, and prints a table of it.
+// Command plot draws what the studies found, and prints a table of it.
 //
-//	plot DIR   reads DIR/models.json and DIR/runs/BLOCK-MODEL-SEED/log.jsonl, writes DIR/ablation.png
+//	plot blocks DIR       the loss against steps and arithmetic: reads DIR/models.json and
+//	                      DIR/runs/BLOCK-MODEL-SEED/log.jsonl, writes DIR/ablation.png
+//	plot objectives DIR   the loss, and the error of the noise: reads DIR/NAME/log.jsonl, DIR/NAME-SOLVER.json of
+//	                      judge.py and DIR/denoise.json, writes DIR/objectives.png
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ditrun/ditrun/diffusion/runs"
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
@@ -37,15 +40,20 @@ type row struct {
 // tail is the last part of a run whose mean loss counts: its last steps alone are noise.
 const tail = 0.2
 
-// final is the mean loss of the last part of each run.
+// tailOf is the mean loss of the last part of a run.
+func tailOf(run plotter.XYs) float64 {
+	last := run[len(run)-int(math.Ceil(tail*float64(len(run)))):]
+	sum := 0.0
+	for _, p := range last {
+		sum += p.Y
+	}
+	return sum / float64(len(last))
+}
+
+// final is tailOf each run.
 func (r row) final() (losses []float64) {
 	for _, run := range r.runs {
-		last := run[len(run)-int(math.Ceil(tail*float64(len(run)))):]
-		sum := 0.0
-		for _, p := range last {
-			sum += p.Y
-		}
-		losses = append(losses, sum/float64(len(last)))
+		losses = append(losses, tailOf(run))
 	}
 	return losses
 }
@@ -53,21 +61,29 @@ func (r row) final() (losses []float64) {
 var colors = map[string]color.Color{ // Okabe and Ito
 	"in-context": color.NRGBA{0, 114, 178, 255}, "cross-attention": color.NRGBA{213, 94, 0, 255},
 	"adaln": color.NRGBA{0, 158, 115, 255}, "adaln-zero": color.NRGBA{20, 20, 20, 255},
+
+	"eps": color.NRGBA{20, 20, 20, 255}, "min-snr": color.NRGBA{0, 158, 115, 255},
+	"velocity": color.NRGBA{0, 114, 178, 255}, "velocity-logit-normal": color.NRGBA{213, 94, 0, 255},
 }
 
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) != 2 {
-		log.Fatal("usage: plot DIR")
+	study := map[string]func(dir string) error{"blocks": compareBlocks, "objectives": compareObjectives}
+	if len(os.Args) != 3 || study[os.Args[1]] == nil {
+		log.Fatal("usage: plot blocks|objectives DIR")
 	}
-	rows, err := read(os.Args[1])
-	if err == nil {
-		table(rows)
-		err = drawBoth(filepath.Join(os.Args[1], "ablation.png"), rows)
-	}
-	if err != nil {
+	if err := study[os.Args[1]](os.Args[2]); err != nil {
 		log.Fatal("plot: ", err)
 	}
+}
+
+func compareBlocks(dir string) error {
+	rows, err := read(dir)
+	if err != nil {
+		return err
+	}
+	table(rows)
+	return drawBlocks(filepath.Join(dir, "ablation.png"), rows)
 }
 
 func read(dir string) (rows []row, err error) {
@@ -88,7 +104,7 @@ func read(dir string) (rows []row, err error) {
 		for _, path := range logs {
 			run, err := losses(path)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", path, err)
+				return nil, err
 			}
 			r.runs = append(r.runs, run)
 			if r.params, err = params(filepath.Join(filepath.Dir(path), "log.txt")); err != nil {
@@ -110,20 +126,15 @@ func params(path string) (int, error) {
 }
 
 func losses(path string) (run plotter.XYs, err error) {
-	f, err := os.Open(path)
+	steps, err := runs.ReadLog(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		var at struct{ Step, Loss float64 }
-		if err := json.Unmarshal(lines.Bytes(), &at); err != nil {
-			return nil, err
-		}
-		run = append(run, plotter.XY{X: at.Step, Y: at.Loss})
+	for _, at := range steps {
+		run = append(run, plotter.XY{X: float64(at.Step), Y: float64(at.Loss)})
 	}
 	if len(run) == 0 {
-		return nil, errors.New("no log steps")
+		return nil, fmt.Errorf("%s: no log steps", path)
 	}
 	return run, nil
 }
@@ -139,7 +150,7 @@ func table(rows []row) {
 	}
 }
 
-func drawBoth(path string, rows []row) error {
+func drawBlocks(path string, rows []row) error {
 	steps, cost := newPlot("training loss of "+largest(rows)+", seed 0", "step", "loss"),
 		newPlot("loss at the end against arithmetic, seed 0", "million multiply-accumulates of a forward pass",
 			"loss, last fifth of the steps")
@@ -164,11 +175,16 @@ func drawBoth(path string, rows []row) error {
 		}
 	}
 	cost.X.Min, cost.X.Max = 0.9, 32
+	return drawPair(path, steps, cost)
+}
+
+// drawPair draws two plots side by side.
+func drawPair(path string, left, right *plot.Plot) error {
 	canvas := vgimg.NewWith(vgimg.UseWH(10*vg.Inch, 4.5*vg.Inch), vgimg.UseDPI(100))
 	c := draw.Crop(draw.New(canvas), 6, -14, 5, -6)
 	middle := (c.Min.X + c.Max.X) / 2
-	steps.Draw(draw.Crop(c, 0, c.Min.X-middle-8, 0, 0))
-	cost.Draw(draw.Crop(c, middle+8-c.Min.X, 0, 0, 0))
+	left.Draw(draw.Crop(c, 0, c.Min.X-middle-8, 0, 0))
+	right.Draw(draw.Crop(c, middle+8-c.Min.X, 0, 0, 0))
 	f, err := os.Create(path)
 	if err != nil {
 		return err
