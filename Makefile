@@ -36,8 +36,8 @@ demo-color: build
 module = github.com/ditrun/ditrun
 with_torch = $(shell go list -f '{{.ImportPath}} {{.Deps}}' ./... | awk '/ditrun\/torch[] ]/ { print $$1 }')
 without_torch = $(filter-out $(with_torch),$(shell go list ./...))
-sequential = $(addprefix $(module)/,data/picture data/table diffusion/schedule dit/text/bpe torch/checkpoint $\
-	torch/philox)
+sequential = $(addprefix $(module)/,data/picture data/table diffusion/metrics diffusion/scaling diffusion/schedule $\
+	dit/text/bpe torch/checkpoint torch/philox)
 # Of the files of weights a signed one is read while a goroutine takes its sum.
 race_files = ^Test(EveryReaderCompares|DamageIsTheCause|DamagedState|Sums)$$
 
