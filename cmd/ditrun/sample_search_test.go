@@ -89,7 +89,7 @@ func TestSampleGuidanceAndSDE(t *testing.T) {
 	flow := []string{"sample", "--ckpt", ours, "--vae", r.vae, "--cfg-scale", "2"}
 	sde := func(more ...string) []string { return append(flow[:len(flow):len(flow)], more...) }
 	draw("sde", flow...)
-	draw("form", sde("--diffusion-form", "linear")...).says(t, "4 steps of sde-euler on linspace (form linear), ")
+	draw("form", sde("--diffusion-form", "constant")...).says(t, "4 steps of sde-euler on linspace (form constant), ")
 	draw("norm", sde("--diffusion-form", "linear", "--diffusion-norm", "0.5")...).says(t, "(form linear, norm 0.5), ")
 	draw("last", sde("--last-step", "None")...).says(t, "(last step None), ")
 	draw("size", sde("--last-step-size", "0.3")...).says(t, "(last step of 0.3), ")
