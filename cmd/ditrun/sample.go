@@ -46,6 +46,7 @@ type sampleOptions struct {
 	localRank  int
 	ckptGiven  bool // by --ckpt, not by --from, as the next one
 	vaeGiven   bool
+	guideGiven bool
 	scaleGiven bool // by --cfg-scale
 	textGiven  bool // by a flag that belongs to --prompt
 

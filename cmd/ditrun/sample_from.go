@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -25,7 +26,8 @@ var recipeFlags = []string{"ckpt", "model", "vae", "class-labels", "prompt", "ne
 
 // readFrom sets the flags that were not given to those with which the picture of --from was drawn.
 func (o *sampleOptions) readFrom(c *cli.Context) (err error) {
-	if o.ckptGiven, o.vaeGiven = c.IsSet("ckpt"), c.IsSet("vae"); o.from == "" {
+	o.ckptGiven, o.vaeGiven, o.guideGiven = c.IsSet("ckpt"), c.IsSet("vae"), c.IsSet("guide-ckpt")
+	if o.from == "" {
 		return nil
 	}
 	if o.drawn, err = gallery.ReadDrawn(o.from); err != nil {
@@ -59,38 +61,57 @@ func (o *sampleOptions) readFrom(c *cli.Context) (err error) {
 	return nil
 }
 
-// findDrawn makes --ckpt the checkpoint with whose weights the picture of --from was drawn, which may be another one
-// of the run there.
+// findDrawn makes --ckpt and --guide-ckpt the checkpoints with whose weights the picture of --from was drawn, which may
+// be other ones of the runs there.
 func (o *sampleOptions) findDrawn(e *env) error {
-	want := o.drawn.ModelSHA256
-	if o.from == "" || want == "" {
+	if o.from == "" {
 		return nil
 	}
-	if !o.ckptGiven && !exists(o.ckpt) {
-		return withHint(fmt.Errorf("--from %s: the checkpoint %s is not there", o.from, o.ckpt),
-			"--ckpt PATH says where the weights %.12s... are", want)
+	for _, c := range []struct {
+		flag        string
+		path        *string
+		model, want string
+		given       bool
+	}{
+		{"ckpt", &o.ckpt, o.model, o.drawn.ModelSHA256, o.ckptGiven},
+		{"guide-ckpt", &o.guide, "", o.drawn.GuideSHA256, o.guideGiven},
+	} {
+		if c.want == "" || *c.path == "" {
+			continue
+		}
+		if !c.given && !exists(*c.path) {
+			return withHint(fmt.Errorf("--from %s: the checkpoint %s is not there", o.from, *c.path),
+				"--%s PATH says where the weights %.12s... are", c.flag, c.want)
+		}
+		found := findWeights(*c.path, c.model, c.want)
+		if found != *c.path {
+			e.printf("%-7s %s has the weights of %s", strings.TrimSuffix(c.flag, "-ckpt"), found, o.from)
+		}
+		*c.path = found
 	}
-	paths := []string{o.ckpt}
-	for _, run := range []string{o.ckpt, filepath.Dir(filepath.Dir(o.ckpt))} {
+	return nil
+}
+
+// findWeights returns the path of the weights with a SHA-256: the given one, or one of the run there; the given one
+// where none has it.
+func findWeights(path, model, want string) string {
+	paths := []string{path}
+	for _, run := range []string{path, filepath.Dir(filepath.Dir(path))} {
 		found, _ := filepath.Glob(filepath.Join(run, runs.CheckpointsName, "*"))
 		paths = append(paths, found...)
 	}
-	for _, path := range paths {
-		w, err := dit.Read(path, o.model)
+	for _, p := range paths {
+		w, err := dit.Read(p, model)
 		if err != nil {
 			continue // who opens it says so
 		}
 		sum := w.SignedSHA256()
 		w.Close()
 		if sum == want {
-			if path != o.ckpt {
-				e.printf("ckpt    %s has the weights of %s", path, o.from)
-			}
-			o.ckpt = path
-			return nil
+			return p
 		}
 	}
-	return nil
+	return path
 }
 
 // compareDrawn compares the weights that were opened with those of the picture of --from. Others make another picture,
@@ -106,8 +127,10 @@ func (o *sampleOptions) compareDrawn(e *env, p *sampling.Pipeline) error {
 	}{
 		{"ckpt", o.ckpt, o.drawn.ModelSHA256, model, o.ckptGiven},
 		{"vae", o.vae, o.drawn.VAESHA256, vae, o.vaeGiven},
+		{"guide-ckpt", o.guide, o.drawn.GuideSHA256, p.GuideSHA256(), o.guideGiven},
 	} {
 		switch {
+		case c.flag == "guide-ckpt" && o.guide == "": // it was drawn without one, or is to be now
 		case c.want == c.have && c.want != "":
 		case c.want == "" || c.have == "":
 			e.warn("whether %s was drawn with these weights of --%s is not known: no file beside them holds their "+

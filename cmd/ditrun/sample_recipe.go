@@ -18,6 +18,7 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 	out := gallery.Recipe{Software: software(), NegativePrompt: o.negativePrompt, Model: portable(o.asGiven.ckpt),
 		VAE: portable(o.asGiven.vae), Guide: portable(o.asGiven.guide), Precision: p.Precision(), Request: r}
 	out.ModelSHA256, out.VAESHA256 = p.WeightsSHA256()
+	out.GuideSHA256 = p.GuideSHA256()
 	words := []string{"ditrun", "sample"}
 	add := func(flag, value string) {
 		if value != "" {

@@ -126,6 +126,23 @@ func TestSampleAwayFromCheckpoint(t *testing.T) {
 	if png := string(read(t, out)); !strings.Contains(png, "--guide-ckpt ") || !strings.Contains(png, "Guide: ") {
 		t.Error("the picture does not say its guide")
 	}
+	// It is drawn again with the weights of that guide, or not at all.
+	run := filepath.Join(t.TempDir(), "run")
+	mustRun(t, r.train("--run-dir", run, "--max-steps", "8", "--ckpt-every", "6")...)
+	again := filepath.Join(t.TempDir(), "again.png")
+	from := []string{"sample", "--from", out, "--out", again, "--ckpt", r.run, "--vae", r.vae}
+	mustRun(t, append(from, "--guide-ckpt", run)...).says(t, "guide "+filepath.Join(run, "checkpoints", "0000006")+
+		" has the weights of ")
+	if pixelsDiffer(t, out, again) != 0 {
+		t.Error("with the guide of another run it is another picture")
+	}
+	later := filepath.Join(run, "checkpoints", "0000008")
+	o = ditrun(t, append(from, "--guide-ckpt", filepath.Join(later, "ema.safetensors"))...)
+	if o.code != 0 || !strings.Contains(o.stderr, "was drawn with other weights (sha256 ") {
+		t.Errorf("code %d\n%s", o.code, o.stderr)
+	}
+	t.Chdir(t.TempDir())
+	ditrun(t, from...).refused(t, 1, "the checkpoint ", "is not there", "hint: --guide-ckpt PATH says where the weights ")
 }
 
 // Files of --save-latents are inspected as what they are.

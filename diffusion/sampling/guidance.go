@@ -69,7 +69,7 @@ func (p *Pipeline) openGuide(path string) error {
 	if err != nil {
 		return fmt.Errorf("guide: %w", err)
 	}
-	p.guideFound, p.guidePath = w.String(), w.Path
+	p.guideFound, p.guidePath, p.guideWeights = w.String(), w.Path, w.SignedSHA256()
 	return nil
 }
 

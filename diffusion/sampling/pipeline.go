@@ -43,8 +43,8 @@ type Pipeline struct {
 	guide *dit.DiT // nil without one
 	found string   // what the checkpoint is, in one line
 	// Those of the guide.
-	guideFound, guidePath string
-	notes                 []string
+	guideFound, guidePath, guideWeights string
+	notes                               []string
 
 	precision nn.Precision
 
@@ -134,6 +134,10 @@ func (p *Pipeline) Precision() nn.Precision { return p.precision }
 // WeightsSHA256 returns the hex SHA-256 of the weight files of the model and its autoencoder. That of the model is
 // "" where no file beside it holds it: to read it all again takes a while.
 func (p *Pipeline) WeightsSHA256() (model, vae string) { return p.weights, p.vae.WeightsSHA256() }
+
+// GuideSHA256 returns the hex SHA-256 of the weight file of the guide, "" without one and where no file beside it holds
+// it.
+func (p *Pipeline) GuideSHA256() string { return p.guideWeights }
 
 // Found says in one line what the checkpoint is, with the picture size and the scaling factor that are used, and notes
 // what was assumed about it.

@@ -549,12 +549,12 @@ func TestRecipe(t *testing.T) {
 
 	// With flags it says what draws it again: those that choose pictures stand beside a single one.
 	set.Recipe.Flags = []Flag{{"ckpt", "run"}, {"class-labels", "0-3"}, {"num-samples", "8"}, {"seed", "7"}}
-	set.Recipe.VAESHA256 = "fedcba"
+	set.Recipe.VAESHA256, set.Recipe.GuideSHA256 = "fedcba", "abcdef"
 	label := 3
 	for path, want := range map[string]Drawn{
-		filepath.Join(dir, "y.png"): {set.Recipe.Flags, "0123456789abcdef", "fedcba", nil},
+		filepath.Join(dir, "y.png"): {set.Recipe.Flags, "0123456789abcdef", "fedcba", "abcdef", nil},
 		filepath.Join(dir, "again/000007.png"): {[]Flag{{"ckpt", "run"}, {"seed", "7"}}, "0123456789abcdef", "fedcba",
-			&Picture{Index: 7, Count: 8, Batch: 3, Label: &label}},
+			"abcdef", &Picture{Index: 7, Count: 8, Batch: 3, Label: &label}},
 	} {
 		if want.Picture != nil {
 			draw(filepath.Dir(path))
@@ -568,7 +568,7 @@ func TestRecipe(t *testing.T) {
 	if _, err := ReadDrawn(filepath.Join(folder, "000007.png")); !errors.Is(err, ErrNotDrawn) {
 		t.Errorf("of a picture without it: %v", err)
 	}
-	set.Recipe.Flags, set.Recipe.VAESHA256 = nil, ""
+	set.Recipe.Flags, set.Recipe.VAESHA256, set.Recipe.GuideSHA256 = nil, "", ""
 
 	// A grid is told where it is not the solver's own.
 	for grid, told := range map[string]string{"": "", "linspace": "", "karras": ", Timesteps: karras"} {

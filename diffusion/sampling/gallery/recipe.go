@@ -33,10 +33,10 @@ type Recipe struct {
 	NegativePrompt string
 	Model, VAE     string // names
 	Guide          string // that of the model that guidance leads away from, "" for none
-	// ModelSHA256 and VAESHA256 are those of the weight files, "" where they are not known.
-	ModelSHA256, VAESHA256 string
-	Precision              nn.Precision // of both
-	Request                sampling.Request
+	// ModelSHA256, VAESHA256 and GuideSHA256 are those of the weight files, "" where they are not known.
+	ModelSHA256, VAESHA256, GuideSHA256 string
+	Precision                           nn.Precision // of all
+	Request                             sampling.Request
 }
 
 // Keywords of the texts.
@@ -57,9 +57,10 @@ type Flag struct {
 type Drawn struct {
 	// Flags are those of the command. Those that say which pictures to draw are missing for one of several pictures.
 	Flags []Flag `json:"flags"`
-	// ModelSHA256 and VAESHA256 are those of the weight files, "" where they were not known.
+	// ModelSHA256, VAESHA256 and GuideSHA256 are those of the weight files, "" where they were not known.
 	ModelSHA256 string `json:"model_sha256,omitempty"`
 	VAESHA256   string `json:"vae_sha256,omitempty"`
+	GuideSHA256 string `json:"guide_sha256,omitempty"`
 	// Picture is nil for a sheet.
 	Picture *Picture `json:"picture,omitempty"`
 }
@@ -115,7 +116,7 @@ func (r *Recipe) drawn(p *Picture) []sheet.Text {
 	if r.Flags == nil {
 		return nil
 	}
-	d := Drawn{ModelSHA256: r.ModelSHA256, VAESHA256: r.VAESHA256, Picture: p}
+	d := Drawn{ModelSHA256: r.ModelSHA256, VAESHA256: r.VAESHA256, GuideSHA256: r.GuideSHA256, Picture: p}
 	for _, f := range r.Flags {
 		if p == nil || !slices.Contains([]string{"class-labels", "prompt", "num-samples"}, f.Name) {
 			d.Flags = append(d.Flags, f)
@@ -229,6 +230,7 @@ func (r *Recipe) texts(s *Set, subjects []string, command, number string) []shee
 	if q.GuidanceRescale != 0 {
 		add("Guidance rescale", q.GuidanceRescale)
 	}
+	add("Guide hash", short(r.GuideSHA256))
 	add("Guide", r.Guide)
 	add("Diffusion form", q.SDE.Form)
 	if q.SDE.Norm != 0 {
