@@ -160,6 +160,17 @@ func again(r sampling.Request, p gallery.Picture) sampling.Request {
 	return r
 }
 
+// checkAgain refuses a picture whose steps depend on what the others of its batch show, which is not known.
+func (o *sampleOptions) checkAgain(q sampling.Request, cfg dit.Config) error {
+	d := q.WithDefaults()
+	if d.Solver != "dopri5" || d.RNG != "torch" || !d.Process.IsFlow() || q.Len() == 1 || cfg.Condition == dit.OnNothing {
+		return nil
+	}
+	return withHint(fmt.Errorf("--from %s: with --rng torch dopri5 chooses its steps by the error of the whole batch, "+
+		"and what is on %s more is not known: the picture would be another", o.from, plural(q.Len()-1, "picture")),
+		"draw the whole set again by the command that `ditrun inspect` prints of the picture")
+}
+
 // redraw draws the one picture of --from.
 func (o *sampleOptions) redraw(e *env, p *sampling.Pipeline, r sampling.Request, show subjects) error {
 	picture := *o.drawn.Picture
@@ -174,6 +185,9 @@ func (o *sampleOptions) redraw(e *env, p *sampling.Pipeline, r sampling.Request,
 	if n := q.Len(); n > 1 {
 		e.printf("again   picture %d of %d, by its batch of %d; --batch-size 1 draws it alone", picture.Index,
 			picture.Count, n)
+	}
+	if err := o.checkAgain(q, p.Info().Config); err != nil {
+		return err
 	}
 	total, err := q.NumSteps()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ditrun/ditrun/data/picture/sheet"
@@ -36,6 +37,39 @@ func TestFromTakesNoOtherFlags(t *testing.T) {
 		path := crafted(t, gallery.Drawn{Flags: []gallery.Flag{{Name: "ckpt", Value: "x"}, {Name: name, Value: value}}})
 		ditrun(t, "sample", "--from", path).refused(t, 1, "--from "+path+": it was drawn with --"+name+
 			", which this version does not take from a picture")
+	}
+}
+
+// The steps of dopri5 with --rng torch depend on all pictures of the batch, of which a picture knows one.
+func TestFromWholeBatch(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	mustRun(t, "convert", "--ckpt", r.run, "--to", "official", "--out", in("SiT-tiny.pt"))
+	mustRun(t, "convert", "--ckpt", in("SiT-tiny.pt"), "--model", r.model(t), "--to", "ditrun", "--out",
+		in("ours.safetensors"))
+	draw := func(rng, out string) string {
+		mustRun(t, "sample", "--ckpt", in("ours.safetensors"), "--vae", r.vae, "--solver", "dopri5", "--rng", rng,
+			"--class-labels", "0,1", "--out", in(out))
+		return filepath.Join(in(out), "000000.png")
+	}
+	from := func(picture string) []string {
+		return []string{"sample", "--from", picture, "--ckpt", in("ours.safetensors"), "--vae", r.vae, "--out",
+			in("again.png")}
+	}
+	picture := draw("torch", "torch")
+	o := ditrun(t, from(picture)...) // which also warns that the weights have no checksum
+	if o.code != 1 || !strings.Contains(o.stderr, "error: --from "+picture+": with --rng torch dopri5 chooses its steps "+
+		"by the error of the whole batch, and what is on 1 picture more is not known") ||
+		!strings.Contains(o.stderr, "hint: draw the whole set again by the command") {
+		t.Errorf("code %d\n%s", o.code, o.stderr)
+	}
+	picture = draw("image", "image")
+	if o := ditrun(t, from(picture)...); o.code != 0 {
+		t.Errorf("code %d\n%s", o.code, o.stderr)
+	}
+	if d := pixelsDiffer(t, picture, in("again.png")); d != 0 {
+		t.Errorf("with --rng image the picture differs by %d", d)
 	}
 }
 
