@@ -27,7 +27,7 @@ func outsideOf(pictures, flag, dir string) error {
 		case err != nil:
 			return nil // whoever makes the folder says why that fails
 		case !os.SameFile(here, in):
-		case first && sameFolder(dir, pictures):
+		case first && sameFile(dir, pictures):
 			return usagef("--%s %s: holds the pictures, want a folder of its own", flag, dir)
 		default:
 			return usagef("--%s %s: lies in %s, which holds the pictures: want a folder outside of it",
@@ -39,7 +39,7 @@ func outsideOf(pictures, flag, dir string) error {
 	}
 }
 
-func sameFolder(a, b string) bool {
+func sameFile(a, b string) bool {
 	sa, err := os.Stat(a)
 	sb, err2 := os.Stat(b)
 	return err == nil && err2 == nil && os.SameFile(sa, sb)

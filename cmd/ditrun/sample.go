@@ -215,6 +215,10 @@ func (o *sampleOptions) checkOut() error {
 			return err
 		}
 	}
+	if o.from != "" && sameFile(o.from, o.out) {
+		return withHint(usagef("--out %s: that is the picture of --from, which would be overwritten", o.out),
+			"--out PATH.png says where the new one goes")
+	}
 	if o.drawn.Picture != nil && (!gallery.IsSheet(o.out) || o.latents != "" || o.job.World > 1) {
 		return usagef("--from %s: it is one picture: want one process, --out with a name that ends in .png, and no "+
 			"--save-latents", o.from)

@@ -73,6 +73,23 @@ func TestFromWholeBatch(t *testing.T) {
 	}
 }
 
+// The picture that is drawn again is not overwritten, by whatever name.
+func TestFromIsNotOverwritten(t *testing.T) {
+	path := crafted(t, gallery.Drawn{Flags: []gallery.Flag{{Name: "ckpt", Value: "x"}}})
+	t.Chdir(filepath.Dir(path))
+	if err := os.Rename(path, "sample.png"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("sample.png", "link.png"); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--from", "sample.png"}, {"--from", "link.png"},
+		{"--from", "sample.png", "--out", "link.png"}} {
+		ditrun(t, append([]string{"sample"}, args...)...).refused(t, 2, "that is the picture of --from, which would be "+
+			"overwritten", "hint: --out PATH.png says where the new one goes")
+	}
+}
+
 // What a recipe writes is taken back from a picture.
 func TestRecipeFlags(t *testing.T) {
 	source, err := os.ReadFile("sample_recipe.go")
