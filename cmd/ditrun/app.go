@@ -173,14 +173,14 @@ func newCommand(s spec) *cli.Command {
 					return err
 				}
 			}
-			e, err := newEnv(c, s.defaults)
-			if err != nil {
-				return err
-			}
 			if s.fill != nil {
 				if err := s.fill(c); err != nil {
 					return err
 				}
+			}
+			e, err := newEnv(c, s.defaults) // which looks at the bounds of what was filled in, too
+			if err != nil {
+				return err
 			}
 			if s.check != nil {
 				if err := s.check(c.IsSet); err != nil {

@@ -90,6 +90,15 @@ func TestFromIsNotOverwritten(t *testing.T) {
 	}
 }
 
+// What a sheet says of itself has the bounds of the command line.
+func TestFromBounds(t *testing.T) {
+	for flag, value := range map[string]string{"num-samples": "10000001", "batch-size": "1048577"} {
+		path := crafted(t, gallery.Drawn{Flags: []gallery.Flag{{Name: "ckpt", Value: "x"}, {Name: flag, Value: value}}})
+		ditrun(t, "sample", "--from", path, "--out", filepath.Join(t.TempDir(), "x.png")).refused(t, 2,
+			"--"+flag+" "+value+": ")
+	}
+}
+
 // What a recipe writes is taken back from a picture.
 func TestRecipeFlags(t *testing.T) {
 	source, err := os.ReadFile("sample_recipe.go")

@@ -584,6 +584,28 @@ func TestRecipe(t *testing.T) {
 	}
 }
 
+// A picture cannot make its reader keep lists of any length.
+func TestReadDrawnBounds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.png")
+	for of, want := range map[string]string{
+		`{"index":0,"count":10000000,"batch_size":50}`:                             "",
+		`{"index":0,"count":3,"batch_size":9000000000000000000}`:                   "",
+		`{"index":0,"count":10000001,"batch_size":50}`:                             "want at most 10000000, in batches of",
+		`{"index":0,"count":9000000000000000000,"batch_size":9000000000000000000}`: "want at most 10000000, in batches of",
+		`{"index":0,"count":10000000,"batch_size":1048577}`:                        "in batches of 1048576",
+		`{"index":3,"count":3,"batch_size":1}`:                                     "picture 3 of 3",
+	} {
+		text := sheet.Text{Keyword: drawnKey, Text: `{"flags":[],"picture":` + of + `}`}
+		if err := sheet.WritePNG(path, image.NewNRGBA(image.Rect(0, 0, 1, 1)), text); err != nil {
+			t.Fatal(err)
+		}
+		_, err := ReadDrawn(path)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", of, err, want)
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string]string{"full/x": "", "a.npz/x": "", "file": ""} {

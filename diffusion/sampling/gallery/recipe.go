@@ -77,6 +77,12 @@ type Picture struct {
 // ErrNotDrawn says that a file is no picture that says how it was drawn.
 var ErrNotDrawn = errors.New("it does not say how it was drawn: want a picture of ditrun sample")
 
+// What a picture may say of its set: above any that was drawn, and little enough for lists of all.
+const (
+	mostPictures = 10_000_000
+	mostAtOnce   = 1 << 20
+)
+
 // ReadDrawn reads how the PNG file at path was drawn.
 func ReadDrawn(path string) (d Drawn, err error) {
 	f, err := os.Open(path)
@@ -98,6 +104,9 @@ func ReadDrawn(path string) (d Drawn, err error) {
 		if p := d.Picture; p != nil && (p.Index < 0 || p.Index >= p.Count || p.Batch < 1) {
 			return d, fmt.Errorf("%s: its text %q: picture %d of %d in batches of %d", path, drawnKey, p.Index, p.Count,
 				p.Batch)
+		} else if p != nil && (p.Count > mostPictures || min(p.Batch, p.Count) > mostAtOnce) {
+			return d, fmt.Errorf("%s: its text %q: %d pictures in batches of %d: want at most %d, in batches of %d", path,
+				drawnKey, p.Count, p.Batch, mostPictures, mostAtOnce)
 		}
 		return d, nil
 	}
