@@ -41,6 +41,7 @@ type sampleOptions struct {
 	fetch                   bool
 	from                    string // a picture that is drawn again
 	drawn                   gallery.Drawn
+	noFused                 bool // as in env
 
 	job        gallery.Job
 	localRank  int
@@ -288,6 +289,7 @@ const repaScale = 1.5
 const maxSamples = 10_000_000
 
 func runSample(e *env, o *sampleOptions) error {
+	o.noFused = e.noFused
 	if err := e.findWeights(o.fetch, ofCkpt(&o.ckpt), ofVAE(&o.vae), ofTextEncoder(&o.textEncoder),
 		ofGuide(&o.guide)); err != nil {
 		return err

@@ -99,6 +99,31 @@ func TestFromBounds(t *testing.T) {
 	}
 }
 
+// A picture of --no-fused says so, and is drawn again without fused operations.
+func TestFromNoFused(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	out, again := filepath.Join(dir, "a.png"), filepath.Join(dir, "b.png")
+	mustRun(t, r.sample(out, "--no-fused")...)
+	d, err := gallery.ReadDrawn(out)
+	if err != nil || !slices.Contains(d.Flags, gallery.Flag{Name: "no-fused", Value: "true"}) {
+		t.Errorf("flags %q, error %v", d.Flags, err)
+	}
+	if !strings.Contains(string(read(t, out)), " --no-fused") {
+		t.Error("the command of the picture lacks --no-fused")
+	}
+	mustRun(t, "sample", "--from", out, "--ckpt", r.run, "--vae", r.vae, "--out", again)
+	if d, err = gallery.ReadDrawn(again); err != nil || !slices.Contains(d.Flags, gallery.Flag{Name: "no-fused",
+		Value: "true"}) {
+		t.Errorf("drawn again it has flags %q, error %v", d.Flags, err)
+	}
+	mustRun(t, r.sample(out)...)
+	if d, err = gallery.ReadDrawn(out); err != nil || slices.ContainsFunc(d.Flags,
+		func(f gallery.Flag) bool { return f.Name == "no-fused" }) {
+		t.Errorf("without it flags %q, error %v", d.Flags, err)
+	}
+}
+
 // What a recipe writes is taken back from a picture.
 func TestRecipeFlags(t *testing.T) {
 	source, err := os.ReadFile("sample_recipe.go")

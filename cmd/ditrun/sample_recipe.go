@@ -26,6 +26,12 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 			out.Flags = append(out.Flags, gallery.Flag{Name: flag, Value: value})
 		}
 	}
+	addSwitch := func(flag string, on bool) {
+		if on {
+			words = append(words, "--"+flag)
+			out.Flags = append(out.Flags, gallery.Flag{Name: flag, Value: "true"})
+		}
+	}
 	add("ckpt", portable(o.asGiven.ckpt))
 	add("model", o.model)
 	add("vae", portable(o.asGiven.vae))
@@ -75,6 +81,7 @@ func (o *sampleOptions) recipe(p *sampling.Pipeline, r sampling.Request, show su
 	if r.BatchSize > 0 {
 		add("batch-size", strconv.Itoa(r.BatchSize))
 	}
+	addSwitch("no-fused", o.noFused)
 	out.Command = strings.Join(words, " ")
 	return out
 }

@@ -370,6 +370,9 @@ func (p *Pipeline) Key(r Request) (string, error) {
 	if r.Guide != nil {
 		of = append(of, "guide", r.Guide.Config())
 	}
+	if !torch.Fused() { // which rounds otherwise
+		of = append(of, "no fused")
+	}
 	err := json.NewEncoder(h).Encode(of)
 	if err != nil {
 		return "", err

@@ -149,4 +149,9 @@ func TestLatentsOfARequest(t *testing.T) {
 			t.Errorf("another %s has the same key, error %v", what, err)
 		}
 	}
+	torch.SetFused(false) // which rounds otherwise
+	defer torch.SetFused(true)
+	if other, err := p.Key(r); err != nil || other == one {
+		t.Errorf("without fused operations it has the same key, error %v", err)
+	}
 }
