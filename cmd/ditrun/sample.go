@@ -443,7 +443,9 @@ func (o *sampleOptions) complete(p *sampling.Pipeline, show subjects, dev torch.
 	}
 	if o.searched {
 		var err error
-		if r, err = p.Searched(r); err != nil {
+		if r, err = p.Searched(r); errors.As(err, new(*sampling.FileError)) {
+			return r, ofSchedule(p, err)
+		} else if err != nil {
 			return r, withHint(ofFlag(err), "the same command with --search-steps and a number of steps, and without "+
 				"--timesteps and --num-sampling-steps, finds a schedule")
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -68,12 +69,9 @@ func (o *sampleOptions) search(e *env, p *sampling.Pipeline, r sampling.Request)
 	}
 	found, err := p.Search(e.ctx, r, o.searchSteps)
 	if err != nil {
-		return ofFlag(err)
+		return ofSchedule(p, err)
 	}
 	bar.Finish()
-	if err := p.Keep(found); err != nil {
-		return err
-	}
 	var times []string
 	for _, t := range found.Times {
 		times = append(times, fmt.Sprintf("%.5g", t))
@@ -81,8 +79,23 @@ func (o *sampleOptions) search(e *env, p *sampling.Pipeline, r sampling.Request)
 	e.item("found", fmt.Sprintf("%s: times %s", found, strings.Join(times, ", ")))
 	e.item("", fmt.Sprintf("on other noise %.3g from the long run, as many steps on %s %.3g", found.Error, found.Grid,
 		found.GridError))
+	if err := p.Keep(e.ctx, found); err != nil {
+		return ofSchedule(p, err)
+	}
 	e.printf("written to %s; --timesteps searched draws with it", p.ScheduleFile())
 	return e.result(map[string]any{"schedule": found, "file": p.ScheduleFile()})
+}
+
+// ofSchedule says of what an error of schedules is: of a flag, or of a file.
+func ofSchedule(p *sampling.Pipeline, err error) error {
+	file := (*sampling.FileError)(nil)
+	switch {
+	case !errors.As(err, &file):
+		return ofFlag(err)
+	case file.Path == p.ScheduleFile():
+		return withHint(err, "remove or mend the file; --search-steps N finds the times that it held again")
+	}
+	return err
 }
 
 // describeSDE says what of an SDE is not as in its original.

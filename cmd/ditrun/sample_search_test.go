@@ -52,6 +52,19 @@ func TestSearchSteps(t *testing.T) {
 		"was searched for steps of unipc2 with guidance 2 on 3 channels; there are 3 steps of dpm++2m with guidance 2",
 		"the same command with --search-steps and a number of steps")
 	ditrun(t, sample("--search-steps", "3", "--out", out)...).refused(t, 2, "--out: --search-steps draws no pictures")
+	file, err := filepath.Glob(filepath.Join(r.run, "checkpoints", "*", "*.schedules.json"))
+	if err != nil || len(file) != 1 {
+		t.Fatalf("files of schedules: %q, error %v", file, err)
+	}
+	write(t, file[0], []byte("{"))
+	for _, args := range [][]string{{"--search-steps", "3"}, {"--timesteps", "searched", "--out", out}} {
+		o = ditrun(t, sample(args...)...)
+		o.refused(t, 1, "ditrun: error: "+file[0]+": ", "hint: remove or mend the file; --search-steps N finds the "+
+			"times that it held again")
+	}
+	if err := os.Remove(file[0]); err != nil {
+		t.Fatal(err)
+	}
 	ditrun(t, sample("--search-steps", "1")...).refused(t, 2, "--search-steps 1: want at least 2")
 	ditrun(t, sample("--search-steps", "3", "--timesteps", "searched")...).refused(t, 2, "--timesteps searched: "+
 		"--search-steps finds them, from the grid of a long run")

@@ -210,7 +210,7 @@ func TestPipelineLeadsAwayFromGuide(t *testing.T) {
 		t.Fatal(err)
 	}
 	schedule.Times = []float64{999, 600, 200}
-	if err := led.Keep(schedule); err != nil {
+	if err := led.Keep(t.Context(), schedule); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := led.Searched(r); err != nil || got.Timesteps != "999,600,200" {

@@ -80,7 +80,7 @@ func (p *Pipeline) scheduleOf(r Request) (v Schedule, err error) {
 	v = Schedule{Weights: p.weights, Solver: r.Solver, CFGScale: r.CFGScale, GuidanceRescale: r.GuidanceRescale}
 	if v.Weights == "" {
 		if v.Weights, err = disk.SHA256(p.path); err != nil {
-			return v, err
+			return v, &FileError{p.path, disk.Bare(err)}
 		}
 	}
 	if r.guided() {
@@ -90,15 +90,27 @@ func (p *Pipeline) scheduleOf(r Request) (v Schedule, err error) {
 		v.GuidanceInterval = &r.GuidanceInterval
 	}
 	if r.Guide != nil {
-		v.Guide, err = disk.SHA256(p.guidePath)
+		if v.Guide, err = disk.SHA256(p.guidePath); err != nil {
+			return v, &FileError{p.guidePath, disk.Bare(err)}
+		}
 	}
-	return v, err
+	return v, nil
 }
 
 // ScheduleFile is the path of the file beside the checkpoint that keeps its schedules.
 func (p *Pipeline) ScheduleFile() string {
 	return strings.TrimSuffix(p.path, filepath.Ext(p.path)) + ".schedules.json"
 }
+
+// A FileError is that of a file which schedules are kept in or belong to, not of a request.
+type FileError struct {
+	Path string
+	Err  error
+}
+
+func (e *FileError) Error() string { return fmt.Sprintf("%s: %v", e.Path, e.Err) }
+
+func (e *FileError) Unwrap() error { return e.Err }
 
 // schedules reads that file; there are none where it is missing.
 func (p *Pipeline) schedules() (all []Schedule, err error) {
@@ -110,13 +122,19 @@ func (p *Pipeline) schedules() (all []Schedule, err error) {
 		err = json.Unmarshal(text, &all)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.ScheduleFile(), err)
+		return nil, &FileError{p.ScheduleFile(), disk.Bare(err)}
 	}
 	return all, nil
 }
 
-// Keep writes a schedule into the file beside the checkpoint, in the place of one for the same runs.
-func (p *Pipeline) Keep(v Schedule) error {
+// Keep writes a schedule into the file beside the checkpoint, in the place of one for the same runs. It waits for others
+// that do so at the time.
+func (p *Pipeline) Keep(ctx context.Context, v Schedule) error {
+	lock, err := disk.WaitLock(ctx, p.ScheduleFile()+".lock")
+	if err != nil {
+		return err
+	}
+	defer lock.Remove()
 	all, err := p.schedules()
 	if err != nil {
 		return err
@@ -184,6 +202,9 @@ func (p *Pipeline) Search(ctx context.Context, r Request, steps int) (found Sche
 	r.Process, r.Guide = &p.info.Process, p.guide
 	d, err := newDrawing(p.model, r)
 	if err != nil {
+		return found, err
+	}
+	if _, err := p.schedules(); err != nil { // before the work instead of after it
 		return found, err
 	}
 	n := d.Len()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ditrun/ditrun/dit"
@@ -75,7 +76,7 @@ func TestSearch(t *testing.T) {
 			t.Errorf("%s: without a file: %v", name, err)
 		}
 		for range 2 { // the second in the place of the first
-			if err := p.Keep(found); err != nil {
+			if err := p.Keep(t.Context(), found); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -100,7 +101,7 @@ func TestSearch(t *testing.T) {
 		}
 		other := found
 		other.Times = append(slices.Clone(found.Times), found.Times[3]/2)
-		if err := p.Keep(other); err != nil {
+		if err := p.Keep(t.Context(), other); err != nil {
 			t.Fatal(err)
 		}
 		for want, change := range map[string]func(r *Request){
@@ -140,8 +141,30 @@ func TestSearch(t *testing.T) {
 		if _, err := p.Searched(draw); err == nil || !strings.Contains(err.Error(), p.ScheduleFile()+": ") {
 			t.Errorf("%s: a file of another form: %v", name, err)
 		}
-		if err := p.Keep(found); err == nil || !strings.Contains(err.Error(), p.ScheduleFile()+": ") {
+		if err := p.Keep(t.Context(), found); err == nil || !strings.Contains(err.Error(), p.ScheduleFile()+": ") {
 			t.Errorf("%s: a file of another form is overwritten: %v", name, err)
+		}
+		asked := len(progress)
+		if _, err := p.Search(context.Background(), r, 4); !errors.As(err, new(*FileError)) || len(progress) != asked {
+			t.Errorf("%s: a search begins whose schedule cannot be kept: %v", name, err)
+		}
+		// Of searches that end at once each is kept.
+		if err := os.Remove(p.ScheduleFile()); err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for n := range 8 {
+			other := found
+			other.CFGScale = float64(2 + n)
+			all.Go(func() {
+				if err := p.Keep(t.Context(), other); err != nil {
+					t.Error(name, err)
+				}
+			})
+		}
+		all.Wait()
+		if all, err := p.schedules(); err != nil || len(all) != 8 {
+			t.Errorf("%s: of 8 schedules %d are kept, error %v", name, len(all), err)
 		}
 
 		for want, change := range map[string]func(r *Request) int{
