@@ -44,6 +44,10 @@ func (o *sampleOptions) checkSearch(given func(string) bool) error {
 	case searches && o.searchSteps < 2:
 		return usagef("--search-steps %d: want at least 2", o.searchSteps)
 	}
+	if o.negativePrompt != "" { // which changes guidance, and that a schedule does not tell
+		return usagef("--negative-prompt: schedules are searched and drawn with the empty one: want none with " +
+			"--search-steps and --timesteps searched")
+	}
 	for _, flag := range []string{"out", "save-latents"} {
 		if searches && given(flag) {
 			return usagef("--%s: --search-steps draws no pictures", flag)

@@ -66,6 +66,10 @@ func TestSearchSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	ditrun(t, sample("--search-steps", "1")...).refused(t, 2, "--search-steps 1: want at least 2")
+	for _, args := range [][]string{{"--search-steps", "3"}, {"--timesteps", "searched"}} {
+		ditrun(t, sample(append(args, "--negative-prompt", "blur")...)...).refused(t, 2, "--negative-prompt: schedules are "+
+			"searched and drawn with the empty one: want none with --search-steps and --timesteps searched")
+	}
 	ditrun(t, sample("--search-steps", "3", "--timesteps", "searched")...).refused(t, 2, "--timesteps searched: "+
 		"--search-steps finds them, from the grid of a long run")
 	ditrun(t, sample("--search-steps", "3", "--solver", "ddpm")...).refused(t, 2, "--solver ddpm: it adds noise, so "+

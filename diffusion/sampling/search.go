@@ -20,7 +20,8 @@ import (
 )
 
 // A Schedule is the times of the steps by which a solver with few of them comes nearest to its long run, see
-// [solver.Search]. It belongs to weights, a solver and guidance.
+// [solver.Search]. It belongs to weights, a solver and guidance, which for models of
+// text leads away from the empty caption.
 type Schedule struct {
 	Weights          string      `json:"weights"` // SHA-256 of the file
 	Solver           string      `json:"solver"`
