@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/ditrun/ditrun/diffusion/runs"
 	"github.com/ditrun/ditrun/diffusion/sampling"
 	"github.com/ditrun/ditrun/diffusion/sampling/gallery"
+	"github.com/ditrun/ditrun/diffusion/solver"
 	"github.com/ditrun/ditrun/dit"
 )
 
@@ -46,12 +48,13 @@ func (o *sampleOptions) readFrom(c *cli.Context) (err error) {
 		}
 	}
 	given := c.LocalFlagNames()
+	void := voidOf(c, flags)
 	for _, f := range flags {
 		if !slices.Contains(recipeFlags, f.Name) {
 			return fmt.Errorf("--from %s: it was drawn with --%s, which this version does not take from a picture",
 				o.from, f.Name)
 		}
-		if slices.Contains(given, f.Name) {
+		if slices.Contains(given, f.Name) || slices.Contains(void, f.Name) {
 			continue
 		}
 		if err := c.Set(f.Name, f.Value); err != nil {
@@ -59,6 +62,61 @@ func (o *sampleOptions) readFrom(c *cli.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// voidOf lists the flags of a picture that have no sense beside those that are given, and that nobody can unset.
+func voidOf(c *cli.Context, flags []gallery.Flag) (void []string) {
+	drop := func(names ...string) { void = append(void, names...) }
+	of := map[string]string{} // those of the picture
+	for _, f := range flags {
+		of[f.Name] = f.Value
+	}
+	isList := func(grid string) bool { return strings.Contains(grid, ",") }
+	isNumber := func(steps string) bool { _, err := strconv.Atoi(steps); return err == nil }
+	if c.IsSet("solver") {
+		drop("timesteps")
+		if name := c.String("solver"); name == "dopri5" {
+			drop("num-sampling-steps", "guidance-interval")
+		} else if name != "ddpm" && name != "ddim" && !isNumber(of["num-sampling-steps"]) {
+			drop("num-sampling-steps")
+		}
+		if !strings.HasPrefix(c.String("solver"), "sde") {
+			drop("diffusion-form", "diffusion-norm", "last-step", "last-step-size")
+		}
+	}
+	if c.IsSet("timesteps") {
+		switch grid := c.String("timesteps"); {
+		case isList(grid):
+			drop("num-sampling-steps", "last-step-size")
+		case grid == "searched" || grid != "respaced" && !isNumber(of["num-sampling-steps"]):
+			drop("num-sampling-steps")
+		}
+	}
+	if c.IsSet("num-sampling-steps") && isList(of["timesteps"]) {
+		drop("timesteps")
+	}
+	if c.String("last-step") == string(solver.LastNone) {
+		drop("last-step-size")
+	}
+	if c.IsSet("cfg-scale") && c.Float64("cfg-scale") == 1 {
+		drop("guidance-rescale", "guidance-interval", "guide-ckpt", "negative-prompt", "cfg-channels")
+	}
+	if c.IsSet("guide-ckpt") {
+		drop("negative-prompt")
+	}
+	if c.IsSet("negative-prompt") {
+		drop("guide-ckpt")
+	}
+	if c.IsSet("text-states") {
+		drop("text-encoder")
+	}
+	if c.IsSet("text-encoder") {
+		drop("text-states")
+	}
+	if c.String("rng") == "torch" { // which draws all at once
+		drop("batch-size")
+	}
+	return void
 }
 
 // findDrawn makes --ckpt and --guide-ckpt the checkpoints with whose weights the picture of --from was drawn, which may

@@ -124,6 +124,58 @@ func TestFromNoFused(t *testing.T) {
 	}
 }
 
+// Flags of a picture that a given one makes void are dropped: nobody could unset them.
+func TestFromDropsVoidFlags(t *testing.T) {
+	r := theRoad(t)
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	mustRun(t, "convert", "--ckpt", r.run, "--to", "official", "--out", in("SiT-tiny.pt"))
+	mustRun(t, "convert", "--ckpt", in("SiT-tiny.pt"), "--model", r.model(t), "--to", "ditrun", "--out",
+		in("ours.safetensors"))
+	models := map[string]string{"dit": r.run, "flow": in("ours.safetensors")}
+	drawn := map[string][]string{
+		"guided": {"dit", "--cfg-scale", "2", "--guidance-rescale", "0.5", "--guidance-interval", "0,900"},
+		"led":    {"dit", "--cfg-scale", "2", "--guide-ckpt", r.run},
+		"few":    {"dit", "--num-sampling-steps", "3"},
+		"ddim":   {"dit", "--num-sampling-steps", "ddim3", "--solver", "ddim"},
+		"times":  {"dit", "--solver", "dpm++2m", "--timesteps", "999,500"},
+		"sde": {"flow", "--num-sampling-steps", "4", "--cfg-scale", "2", "--guidance-interval", "0.1,1",
+			"--diffusion-form", "linear", "--diffusion-norm", "0.5", "--last-step", "Euler", "--last-step-size", "0.1"},
+		"batches": {"dit", "--num-sampling-steps", "3", "--batch-size", "2"},
+	}
+	for name, args := range drawn {
+		mustRun(t, append([]string{"sample", "--ckpt", models[args[0]], "--vae", r.vae, "--out", in(name + ".png")},
+			args[1:]...)...)
+	}
+	for _, c := range []struct {
+		picture string
+		given   []string
+		recipe  string
+	}{
+		{"guided", []string{"--cfg-scale", "1"}, "no guidance, seed 0"},
+		{"led", []string{"--cfg-scale", "1"}, "no guidance, seed 0"},
+		{"few", []string{"--solver", "dpm++2m", "--timesteps", "900,500,200,100"}, "4 steps of dpm++2m at 900,"},
+		{"few", []string{"--solver", "heun"}, "3 steps of heun on linspace"},
+		{"ddim", []string{"--solver", "dpm++2m", "--timesteps", "900,500"}, "2 steps of dpm++2m at 900,500"},
+		{"times", []string{"--num-sampling-steps", "3"}, "3 steps of dpm++2m on linspace"},
+		{"times", []string{"--timesteps", "900,500,100"}, "3 steps of dpm++2m at 900,500,100"},
+		{"times", []string{"--solver", "ddpm", "--num-sampling-steps", "2"}, "2 steps of ddpm, "},
+		{"sde", []string{"--solver", "dopri5"}, "as many steps as needed of dopri5, "},
+		{"sde", []string{"--solver", "heun"}, "4 steps of heun on linspace, "},
+		{"sde", []string{"--timesteps", "0.1,0.4,0.8"}, "3 steps of sde-euler at 0.1,"},
+		{"sde", []string{"--last-step", "None"}, "last step None)"},
+		{"batches", []string{"--rng", "torch"}, "of libtorch's generator"},
+	} {
+		args := append([]string{"sample", "--from", in(c.picture + ".png"), "--ckpt", models[drawn[c.picture][0]], "--vae",
+			r.vae, "--out", in("again.png")}, c.given...)
+		o := ditrun(t, args...) // which warns of weights without a checksum
+		if o.code != 0 {
+			t.Errorf("%s, %q: code %d\n%s", c.picture, c.given, o.code, o.stderr)
+		}
+		o.says(t, c.recipe)
+	}
+}
+
 // What a recipe writes is taken back from a picture.
 func TestRecipeFlags(t *testing.T) {
 	source, err := os.ReadFile("sample_recipe.go")
