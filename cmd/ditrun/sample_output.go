@@ -101,11 +101,11 @@ func describeRequest(r sampling.Request, cfg dit.Config) string {
 	guidance := "no guidance"
 	if r.CFGScale > 1 {
 		guidance = fmt.Sprintf("guidance %g on %s", r.CFGScale, describeChannels(r.Guided, cfg))
-		if r.GuidanceRescale != 0 {
-			guidance += fmt.Sprintf(", rescaled by %g,", r.GuidanceRescale)
-		}
 		if at := r.GuidanceInterval; at != [2]float64{} {
 			guidance += fmt.Sprintf(" from %g to %g%s", at[0], at[1], describeEnds(r))
+		}
+		if r.GuidanceRescale != 0 {
+			guidance += fmt.Sprintf(", rescaled by %g", r.GuidanceRescale)
 		}
 	}
 	noise := ""

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/ditrun/ditrun/cmd/ditrun/internal/progress"
@@ -25,8 +26,9 @@ func (o *sampleOptions) checkSearch(given func(string) bool) error {
 	if given("last-step-size") && !(r.SDE.LastSize > 0 && r.SDE.LastSize < 1) {
 		return usagef("--last-step-size %v: want a part of the time from 0 to 1", r.SDE.LastSize)
 	}
-	if given("diffusion-norm") && !(r.SDE.Norm > 0) {
-		return usagef("--diffusion-norm %v: want a positive number", r.SDE.Norm)
+	if given("diffusion-norm") && (!(r.SDE.Norm > 0) || math.IsInf(r.SDE.Norm, 0)) {
+		return usagef("--diffusion-norm %v: want a positive number, and a finite one, since noise is multiplied by it",
+			r.SDE.Norm)
 	}
 	if r.SDE.Last == solver.LastNone && given("last-step-size") {
 		return usagef("--last-step-size: there is no last step, --last-step None")

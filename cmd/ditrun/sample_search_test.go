@@ -97,7 +97,9 @@ func TestSampleGuidanceAndSDE(t *testing.T) {
 	with := func(more ...string) []string { return append(plain[:len(plain):len(plain)], more...) }
 	draw("plain", plain...)
 	draw("guided: rescaled", with("--guidance-rescale", "0.7")...).says(t,
-		"guidance 3 on all channels, rescaled by 0.7,")
+		"guidance 3 on all channels, rescaled by 0.7, seed 0")
+	draw("guided: rescaled in an interval", with("--guidance-rescale", "0.7", "--guidance-interval", "0,990")...).says(t,
+		"guidance 3 on all channels from 0 to 990, rescaled by 0.7, seed 0")
 
 	sit := in("SiT-tiny.pt")
 	mustRun(t, "convert", "--ckpt", r.run, "--to", "official", "--out", sit)
@@ -122,6 +124,8 @@ func TestSampleGuidanceAndSDE(t *testing.T) {
 	ditrun(t, sde("--last-step", "None", "--last-step-size", "0.1")...).refused(t, 2, "there is no last step")
 	ditrun(t, sde("--last-step-size", "0")...).refused(t, 2, "--last-step-size 0: want a part of the time")
 	ditrun(t, sde("--diffusion-norm", "-1")...).refused(t, 2, "--diffusion-norm -1: want a positive number")
+	ditrun(t, sde("--diffusion-norm", "inf")...).refused(t, 2, "--diffusion-norm +Inf: want a positive number, and a "+
+		"finite one")
 	ditrun(t, with("--guidance-rescale", "2")...).refused(t, 2, "--guidance-rescale 2: want 0 (none) to 1")
 	ditrun(t, "sample", "--ckpt", r.run, "--cfg-scale", "1", "--guidance-rescale", "0.5").refused(t, 2,
 		"--guidance-rescale 0.5: has no effect without guidance, cfg-scale 1")
