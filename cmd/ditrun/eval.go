@@ -49,7 +49,8 @@ func (o *evalOptions) flags() []cli.Flag {
 			Usage: "`LIST`: " + metricList()},
 		&cli.StringFlag{Name: "resize", Destination: &o.resize, Value: string(inception.ADM),
 			Usage: "`adm|pytorch-fid`: how pictures become the 299 pixels of Inception"},
-		imageSizeVar(&o.imageSize, "as they are", "crop the pictures of folders and archives to `SIZE`, as ADM does"),
+		imageSizeVar(&o.imageSize, "as they are",
+			"crop the pictures of folders and archives to `SIZE`, as ADM does; those of a .npz must have it"),
 		&cli.IntFlag{Name: "batch-size", Destination: &o.batchSize, Value: 64,
 			Usage: "compute features of `N` pictures at a time"},
 		&cli.StringFlag{Name: "out", Destination: &o.out, DefaultText: "none",
@@ -210,7 +211,8 @@ func (o *evalOptions) open(e *env, path string) (*evaluation.Set, error) {
 	if o.imageSize != (picture.Size{}) {
 		opts.Size = &o.imageSize
 	}
-	return evaluation.Open(e.ctx, path, opts)
+	s, err := evaluation.Open(e.ctx, path, opts)
+	return s, o.withEvalHint(err)
 }
 
 // openNetwork opens Inception where a set has pictures, and libtorch, which computes the rest too where it is there. It
@@ -271,6 +273,8 @@ func (o *evalOptions) withEvalHint(err error) error {
 		return withHint(err, "give --inception inception, with --fetch where the cache lacks it")
 	case errors.Is(err, evaluation.ErrMixed):
 		return withHint(err, "--image-size crops them to one, as ADM does; samples need pictures of one size")
+	case errors.Is(err, evaluation.ErrNotCropped):
+		return withHint(err, "give the size of the .npz to --image-size, or a folder of these pictures")
 	}
 	return err
 }

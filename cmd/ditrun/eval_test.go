@@ -244,6 +244,27 @@ func TestEvalOfPictures(t *testing.T) {
 		"--inception inception")
 }
 
+// --image-size crops a folder to the size of a .npz, whichever of them is the reference.
+func TestEvalOfCroppedPictures(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	net := randomInception(t)
+	noisePictures(t, in("photos"), 2, 4, 12, 10)
+	noisePictures(t, in("more"), 3, 5, 9, 14)
+	write(t, filepath.Join(in("photos"), "000004.png"), read(t, filepath.Join(in("more"), "000004.png")))
+	writeNPZ(t, in("array.npz"), []string{"arr_0"}, npyOf(t, checkpoint.U8, make([]byte, 5*8*6*3), 5, 8, 6, 3))
+	for _, sets := range [][2]string{{"array.npz", "photos"}, {"photos", "array.npz"}} {
+		args := []string{"eval", "--json", "--samples", in(sets[0]), "--ref", in(sets[1]), "--metrics", "fid",
+			"--inception", net, "--image-size"}
+		c := readCardOf(t, mustRun(t, append(args, "8x6")...).stdout)
+		if c.FID == nil || c.Samples.Size != "8x6" || c.Reference.Size != "8x6" {
+			t.Errorf("%s against %s: %+v", sets[0], sets[1], c)
+		}
+		ditrun(t, append(args, "8")...).refused(t, 1, "array.npz", "its pictures are 8x6, want 8x8",
+			"hint: give the size of the .npz to --image-size")
+	}
+}
+
 // What is wrong with an input is said with its name, what was wanted and what was found; nothing is left behind.
 func TestEvalRefuses(t *testing.T) {
 	dir := t.TempDir()

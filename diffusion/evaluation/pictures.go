@@ -23,12 +23,14 @@ type pictures interface {
 	// next returns the bytes of the next n pictures [n, H, W, 3], or fewer at the end; none at the end.
 	next(ctx context.Context, n int) (rgb []uint8, count int, err error)
 	size() picture.Size // known after the first next
-	canCrop() bool
 	close() error
 }
 
 // ErrMixed is the error of pictures of several sizes.
 var ErrMixed = errors.New("pictures of several sizes")
+
+// ErrNotCropped is the error of a .npz whose pictures have another size than [OpenOptions] want.
+var ErrNotCropped = errors.New("a .npz is not cropped")
 
 // atOnce is n, or less where so many pictures of this size take more than 256 MiB.
 func atOnce(n int, size picture.Size) int { return max(1, min(n, 256<<20/(3*size.Pixels()))) }
@@ -65,7 +67,6 @@ func (s *stored) next(_ context.Context, n int) ([]uint8, int, error) {
 }
 
 func (s *stored) size() picture.Size { return s.side }
-func (s *stored) canCrop() bool      { return false }
 func (s *stored) close() error       { return errors.Join(s.r.Close(), s.file.Close()) }
 
 // listed are pictures that are files.
@@ -132,7 +133,6 @@ func (l *listed) read(i int, dst []uint8) error {
 }
 
 func (l *listed) size() picture.Size { return l.side }
-func (l *listed) canCrop() bool      { return true }
 func (l *listed) close() error       { return l.src.Close() }
 
 // recipe returns the texts of the first picture's PNG file, nil where there are none.

@@ -66,7 +66,8 @@ func (s *Set) Close() error {
 
 // OpenOptions of [Open]. The zero value is fine.
 type OpenOptions struct {
-	// Size crops pictures as ADM does; nil leaves them as they are, and they must all be of one size.
+	// Size crops pictures of folders and archives as ADM does; those of a .npz must have it. Nil leaves pictures as
+	// they are, and they must all be of one size.
 	Size    *picture.Size
 	Catalog catalog.Options
 }
@@ -90,9 +91,10 @@ func Open(ctx context.Context, path string, o OpenOptions) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Size != nil && s.pictures != nil && !s.pictures.canCrop() {
+	if array, ok := s.pictures.(*stored); ok && o.Size != nil && array.side != *o.Size {
 		s.Close()
-		return nil, fmt.Errorf("%s: its pictures are of one size, and are not cropped", path)
+		return nil, fmt.Errorf("%s: %w: its pictures are %dx%d, want %dx%d", path, ErrNotCropped, array.side.Height,
+			array.side.Width, o.Size.Height, o.Size.Width)
 	}
 	if s.info.Holds = s.holds(); s.pictures == nil {
 		if s.info.SHA256, err = disk.SHA256(path); err != nil {
