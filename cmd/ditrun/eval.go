@@ -172,6 +172,9 @@ func runEval(e *env, o *evalOptions) (err error) {
 		}
 		defer in.Reference.Close()
 	}
+	if err := o.checkUse(e.flags.IsSet, samples, in.Reference); err != nil {
+		return err
+	}
 	device, err := o.openNetwork(e, &in)
 	if err != nil {
 		return err
@@ -188,20 +191,39 @@ func runEval(e *env, o *evalOptions) (err error) {
 	if card.Reference != nil {
 		card.Reference.Path = portable(card.Reference.Path)
 	}
-	if o.saveFeatures != "" {
-		if err := samples.Save(o.saveFeatures); err != nil {
-			return err
+	return o.handOut(e, samples, card)
+}
+
+// checkUse is an error where a flag is of pictures, and there are none.
+func (o *evalOptions) checkUse(given func(string) bool, samples, ref *evaluation.Set) error {
+	if o.saveFeatures != "" && !samples.HasPictures() {
+		return usagef("--save-features: %s holds %s, and no pictures to make features of", o.samples,
+			samples.Info().Holds)
+	}
+	if samples.HasPictures() || ref != nil && ref.HasPictures() {
+		return nil
+	}
+	for _, name := range []string{"resize", "image-size", "batch-size"} {
+		if given(name) {
+			return usagef("--%s: is for pictures, and none are given, so it has no effect", name)
 		}
 	}
+	return nil
+}
+
+// handOut writes and prints what may have taken hours: whatever cannot be written takes nothing of the rest with it.
+func (o *evalOptions) handOut(e *env, samples *evaluation.Set, card *evaluation.Card) error {
+	var failed []error
 	if o.out != "" {
-		if err := writeCard(o.out, card); err != nil {
-			return err
-		}
+		failed = append(failed, writeCard(o.out, card))
+	}
+	if o.saveFeatures != "" {
+		failed = append(failed, samples.Save(o.saveFeatures))
 	}
 	if !e.json {
 		printCard(e, card)
 	}
-	return e.result(card)
+	return errors.Join(append(failed, e.result(card))...)
 }
 
 // open opens one of the sets.

@@ -340,6 +340,37 @@ func TestEvalRefuses(t *testing.T) {
 			t.Fatalf("%v: a card was written", c.args)
 		}
 	}
+	for flag, value := range map[string]string{"resize": "adm", "image-size": "8", "batch-size": "3"} {
+		ditrun(t, "eval", "--samples", in("a.npy"), "--ref", in("a.npy"), "--"+flag, value).refused(t, 2,
+			"--"+flag+": is for pictures, and none are given")
+	}
+	ditrun(t, "eval", "--samples", in("a.npy"), "--ref", in("mixed"), "--save-features", in("f.safetensors")).refused(t,
+		2, "--save-features: ", "a.npy holds features, and no pictures")
+}
+
+// A card is written and printed though the features cannot be saved, and printed though it cannot be written.
+func TestEvalKeepsTheCard(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	writeNPY(t, in("a.npy"), normals(1, 20, 8, 0), 20, 8)
+	samples, err := evaluation.Open(t.Context(), in("a.npy"), evaluation.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer samples.Close()
+	fid := 1.5
+	card := &evaluation.Card{FID: &fid}
+	for _, o := range []evalOptions{{out: in("card.json"), saveFeatures: in("f.safetensors")},
+		{out: in("none/card.json")}} {
+		var stdout bytes.Buffer
+		if err := o.handOut(&env{stdout: &stdout}, samples, card); err == nil {
+			t.Errorf("%+v: no error", o)
+		}
+		says(t, stdout.String(), "1.5000")
+	}
+	if c := readCardOf(t, string(read(t, in("card.json")))); c.FID == nil || *c.FID != fid {
+		t.Errorf("%+v", c)
+	}
 }
 
 func FuzzCard(f *testing.F) {

@@ -56,6 +56,9 @@ type Set struct {
 // Info returns what the set is. What is known of pictures once they are read is there after [Evaluate].
 func (s *Set) Info() SetInfo { return s.info }
 
+// HasPictures says whether the set holds pictures, of which [Evaluate] makes features.
+func (s *Set) HasPictures() bool { return s.pictures != nil }
+
 // Close releases the set.
 func (s *Set) Close() error {
 	if s.pictures == nil {
