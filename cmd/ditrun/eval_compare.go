@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -50,12 +51,20 @@ func readCard(path string) (*evaluation.Card, map[string]any, error) {
 	if err != nil {
 		return nil, nil, disk.OpenError(path, err)
 	}
-	if st.Size() > maxCard {
-		return nil, nil, fmt.Errorf("%s: %d bytes: no card is so large", path, st.Size())
+	if !st.Mode().IsRegular() { // a pipe or a device may have no end
+		return nil, nil, fmt.Errorf("%s: not a regular file, want a card of `ditrun eval --out`", path)
 	}
-	text, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, nil, disk.OpenError(path, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxCard+1))
+	if err != nil {
+		return nil, nil, disk.OpenError(path, err)
+	}
+	if len(text) > maxCard {
+		return nil, nil, fmt.Errorf("%s: more than %d bytes: no card is so large", path, maxCard)
 	}
 	return parseCard(path, text)
 }

@@ -290,6 +290,7 @@ func TestEvalRefuses(t *testing.T) {
 	writeNPZ(t, in("lopsided.npz"), []string{"mu", "sigma"}, floats(make([]float32, 8), 8), floats(lopsided, 8, 8))
 	write(t, in("text.npz"), []byte("text"))
 	write(t, in("card.json"), []byte(`{"fid": 3}`))
+	write(t, in("large.json"), make([]byte, maxCard+1))
 	if err := os.Mkdir(in("empty"), 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -330,6 +331,9 @@ func TestEvalRefuses(t *testing.T) {
 			[]string{"several sizes", "000000.png is 8", "000002.png is 8x9", "--image-size"}},
 		{[]string{"--samples", in("a.npy"), "--ref", in("a.npy"), "--inception", in("a.npy")}, []string{"a.npy"}},
 		{[]string{"--compare", in("card.json"), in("card.json")}, []string{"card.json", "no settings"}},
+		{[]string{"--compare", in("large.json"), in("card.json")}, []string{"large.json", "more than 1048576 bytes"}},
+		{[]string{"--compare", os.DevNull, in("card.json")}, []string{os.DevNull + ": not a regular file"}},
+		{[]string{"--compare", in("empty"), in("card.json")}, []string{"empty: not a regular file"}},
 	} {
 		args := append([]string{"eval"}, c.args...)
 		if c.args[0] != "--compare" {
