@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The study of objectives in docs/ablation.md: four models on Fashion-MNIST that differ in what they are trained on, with
-# equal steps and seeds. It takes about an hour on two cores; finished parts are not repeated.
+# The study of objectives in docs/ablation.md: four models on Fashion-MNIST that differ in what they are trained on,
+# with equal steps and seeds. It takes about an hour on two cores; finished parts are not repeated.
 #
 # PYTHON names a Python with torch, numpy and pillow. Everything is written to ABLATION_DIR.
 set -euo pipefail

@@ -38,8 +38,9 @@ func compareObjectives(dir string) error {
 	if err := readJSON(filepath.Join(dir, "denoise.json"), &noise); err != nil {
 		return err
 	}
-	loss := newPlot("training loss: not of the same thing", "step", "loss")
-	denoise := newPlot("error of the noise, beside that of eps", "lambda = ln(alpha / sigma)", "ratio")
+	loss := newPlot("training loss, of different things", "step", "loss")
+	denoise := newPlot("error of the noise, over that of eps", "lambda = ln(alpha / sigma)", "ratio")
+	denoise.Legend.Top = false // where the curves are not
 	fmt.Println("| objective | training loss | error of the noise | recognised, with noise and without | spread |")
 	fmt.Println("|---|---|---|---|---|")
 	var last judgement
@@ -75,6 +76,8 @@ func compareObjectives(dir string) error {
 	}
 	fmt.Printf("\n%d samples each; of the real test pictures %.1f %% are recognised; real pictures have a spread of %.1f.\n",
 		last.Samples, last.Judge, last.Real)
+	loss.X.Min, loss.X.Max, loss.Y.Min = 0, 2400, 0
+	denoise.Y.Min, denoise.Y.Max = 0, 1.2
 	return drawPair(filepath.Join(dir, "objectives.png"), loss, denoise)
 }
 
