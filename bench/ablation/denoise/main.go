@@ -1,5 +1,5 @@
-// Command denoise compares models that were trained on different objectives, whose losses are of different things and so
-// cannot be compared: at equal levels of noise, on latents that no model was trained on, how wrong is the noise that
+// Command denoise compares models that were trained on different objectives, whose losses are of different things and
+// so cannot be compared: at equal levels of noise, on latents that no model was trained on, how wrong is the noise that
 // follows from what each model predicts?
 //
 //	denoise LATENTS RUN...   prints a JSON object: lambda, and for each run the mean squared errors at each

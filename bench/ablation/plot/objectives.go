@@ -74,7 +74,7 @@ func compareObjectives(dir string) error {
 			judged[1].Diversity)
 		last = judged[1]
 	}
-	fmt.Printf("\n%d samples each; of the real test pictures %.1f %% are recognised; real pictures have a spread of %.1f.\n",
+	fmt.Printf("\n%d samples each; %.1f %% of the real test pictures are recognised; their spread is %.1f.\n",
 		last.Samples, last.Judge, last.Real)
 	loss.X.Min, loss.X.Max, loss.Y.Min = 0, 2400, 0
 	denoise.Y.Min, denoise.Y.Max = 0, 1.2

@@ -1,6 +1,6 @@
-// Command inverse measures how well the way back of DDIM undoes DDIM on a trained model, without guidance: it draws latents
-// from noise, follows them back to noise, and draws from that again. How far each return is from its start is the root
-// of the mean square, where noise has 1.
+// Command inverse measures how well the way back of DDIM undoes DDIM on a trained model, without guidance: it draws
+// latents from noise, follows them back to noise, and draws from that again. How far each return is from its start is
+// the root of the mean square, where noise has 1.
 //
 //	inverse CHECKPOINT   a model of classes that ditrun train made on eps, such as build/demo/run
 package main
