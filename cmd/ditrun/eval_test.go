@@ -131,7 +131,8 @@ func TestEvalOfOneSubset(t *testing.T) {
 	writeNPY(t, in("b.npy"), normals(2, 40, 8, 0.5), 40, 8)
 	writeNPY(t, in("more.npy"), normals(2, 41, 8, 0.5), 41, 8)
 	for ref, subsets := range map[string]int{"b.npy": 1, "more.npy": 100} {
-		o := mustRun(t, "eval", "--samples", in("a.npy"), "--ref", in(ref), "--metrics", "kid", "--out", in("card.json"))
+		o := mustRun(t, "eval", "--samples", in("a.npy"), "--ref", in(ref), "--metrics", "kid",
+			"--out", in("card.json"))
 		c := readCardOf(t, string(read(t, in("card.json"))))
 		if c.Settings.KIDSubsets != subsets || c.Settings.KIDSize != 40 || (c.KIDDeviation != nil) != (subsets > 1) {
 			t.Errorf("%s: %+v, deviation %v, want %d of 40", ref, c.Settings, c.KIDDeviation, subsets)

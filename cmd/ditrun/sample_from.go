@@ -19,11 +19,12 @@ import (
 	"github.com/ditrun/ditrun/dit"
 )
 
-// recipeFlags are the flags that a recipe has. No others are taken from a picture, which may be a stranger's: they would
-// write files or use the machine as the stranger likes.
+// recipeFlags are the flags that a recipe has. No others are taken from a picture, which may be a stranger's: they
+// would write files or use the machine as the stranger likes.
 var recipeFlags = []string{"ckpt", "model", "vae", "class-labels", "prompt", "negative-prompt", "text-encoder",
 	"text-states", "num-samples", "cfg-scale", "cfg-channels", "guidance-interval", "guidance-rescale", "guide-ckpt",
-	"num-sampling-steps", "solver", "timesteps", "diffusion-form", "diffusion-norm", "last-step", "last-step-size", "seed",
+	"num-sampling-steps", "solver", "timesteps", "diffusion-form", "diffusion-norm", "last-step", "last-step-size",
+	"seed",
 	"precision", "rng", "batch-size", "no-fused"}
 
 // readFrom sets the flags that were not given to those with which the picture of --from was drawn.
@@ -221,7 +222,8 @@ func again(r sampling.Request, p gallery.Picture) sampling.Request {
 // checkAgain refuses a picture whose steps depend on what the others of its batch show, which is not known.
 func (o *sampleOptions) checkAgain(q sampling.Request, cfg dit.Config) error {
 	d := q.WithDefaults()
-	if d.Solver != "dopri5" || d.RNG != "torch" || !d.Process.IsFlow() || q.Len() == 1 || cfg.Condition == dit.OnNothing {
+	if d.Solver != "dopri5" || d.RNG != "torch" || !d.Process.IsFlow() || q.Len() == 1 ||
+		cfg.Condition == dit.OnNothing {
 		return nil
 	}
 	return withHint(fmt.Errorf("--from %s: with --rng torch dopri5 chooses its steps by the error of the whole batch, "+

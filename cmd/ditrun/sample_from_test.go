@@ -22,7 +22,8 @@ func crafted(t *testing.T, d gallery.Drawn) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "crafted.png")
-	err = sheet.WritePNG(path, image.NewNRGBA(image.Rect(0, 0, 2, 2)), sheet.Text{Keyword: "ditrun", Text: string(text)})
+	err = sheet.WritePNG(path, image.NewNRGBA(image.Rect(0, 0, 2, 2)), sheet.Text{Keyword: "ditrun",
+		Text: string(text)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,8 +33,9 @@ func crafted(t *testing.T, d gallery.Drawn) string {
 // A stranger's picture cannot make the command write files or use the machine in another way.
 func TestFromTakesNoOtherFlags(t *testing.T) {
 	victim := filepath.Join(t.TempDir(), "victim.safetensors")
-	for name, value := range map[string]string{"save-latents": victim, "out": victim, "from": victim, "search-steps": "3",
-		"fetch": "true", "device": "cpu", "threads": "1", "json": "true"} {
+	for name, value := range map[string]string{"save-latents": victim, "out": victim, "from": victim,
+		"search-steps": "3",
+		"fetch":        "true", "device": "cpu", "threads": "1", "json": "true"} {
 		path := crafted(t, gallery.Drawn{Flags: []gallery.Flag{{Name: "ckpt", Value: "x"}, {Name: name, Value: value}}})
 		ditrun(t, "sample", "--from", path).refused(t, 1, "--from "+path+": it was drawn with --"+name+
 			", which this version does not take from a picture")
@@ -59,7 +61,8 @@ func TestFromWholeBatch(t *testing.T) {
 	}
 	picture := draw("torch", "torch")
 	o := ditrun(t, from(picture)...) // which also warns that the weights have no checksum
-	if o.code != 1 || !strings.Contains(o.stderr, "error: --from "+picture+": with --rng torch dopri5 chooses its steps "+
+	if o.code != 1 || !strings.Contains(o.stderr, "error: --from "+picture+": with --rng torch dopri5 chooses its "+
+		"steps "+
 		"by the error of the whole batch, and what is on 1 picture more is not known") ||
 		!strings.Contains(o.stderr, "hint: draw the whole set again by the command") {
 		t.Errorf("code %d\n%s", o.code, o.stderr)
@@ -85,8 +88,9 @@ func TestFromIsNotOverwritten(t *testing.T) {
 	}
 	for _, args := range [][]string{{"--from", "sample.png"}, {"--from", "link.png"},
 		{"--from", "sample.png", "--out", "link.png"}} {
-		ditrun(t, append([]string{"sample"}, args...)...).refused(t, 2, "that is the picture of --from, which would be "+
-			"overwritten", "hint: --out PATH.png says where the new one goes")
+		ditrun(t, append([]string{"sample"}, args...)...).refused(t, 2,
+			"that is the picture of --from, which would be "+
+				"overwritten", "hint: --out PATH.png says where the new one goes")
 	}
 }
 
@@ -166,7 +170,8 @@ func TestFromDropsVoidFlags(t *testing.T) {
 		{"sde", []string{"--last-step", "None"}, "last step None)"},
 		{"batches", []string{"--rng", "torch"}, "of libtorch's generator"},
 	} {
-		args := append([]string{"sample", "--from", in(c.picture + ".png"), "--ckpt", models[drawn[c.picture][0]], "--vae",
+		args := append([]string{"sample", "--from", in(c.picture + ".png"), "--ckpt", models[drawn[c.picture][0]],
+			"--vae",
 			r.vae, "--out", in("again.png")}, c.given...)
 		o := ditrun(t, args...) // which warns of weights without a checksum
 		if o.code != 0 {

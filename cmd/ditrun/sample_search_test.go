@@ -67,8 +67,9 @@ func TestSearchSteps(t *testing.T) {
 	}
 	ditrun(t, sample("--search-steps", "1")...).refused(t, 2, "--search-steps 1: want at least 2")
 	for _, args := range [][]string{{"--search-steps", "3"}, {"--timesteps", "searched"}} {
-		ditrun(t, sample(append(args, "--negative-prompt", "blur")...)...).refused(t, 2, "--negative-prompt: schedules are "+
-			"searched and drawn with the empty one: want none with --search-steps and --timesteps searched")
+		ditrun(t, sample(append(args, "--negative-prompt", "blur")...)...).refused(t, 2,
+			"--negative-prompt: schedules are "+
+				"searched and drawn with the empty one: want none with --search-steps and --timesteps searched")
 	}
 	ditrun(t, sample("--search-steps", "3", "--timesteps", "searched")...).refused(t, 2, "--timesteps searched: "+
 		"--search-steps finds them, from the grid of a long run")
@@ -98,7 +99,8 @@ func TestSampleGuidanceAndSDE(t *testing.T) {
 	draw("plain", plain...)
 	draw("guided: rescaled", with("--guidance-rescale", "0.7")...).says(t,
 		"guidance 3 on all channels, rescaled by 0.7, seed 0")
-	draw("guided: rescaled in an interval", with("--guidance-rescale", "0.7", "--guidance-interval", "0,990")...).says(t,
+	draw("guided: rescaled in an interval", with("--guidance-rescale", "0.7", "--guidance-interval",
+		"0,990")...).says(t,
 		"guidance 3 on all channels from 0 to 990, rescaled by 0.7, seed 0")
 
 	sit := in("SiT-tiny.pt")
@@ -163,7 +165,8 @@ func TestSampleAwayFromCheckpoint(t *testing.T) {
 		t.Errorf("code %d\n%s", o.code, o.stderr)
 	}
 	t.Chdir(t.TempDir())
-	ditrun(t, from...).refused(t, 1, "the checkpoint ", "is not there", "hint: --guide-ckpt PATH says where the weights ")
+	ditrun(t, from...).refused(t, 1, "the checkpoint ", "is not there",
+		"hint: --guide-ckpt PATH says where the weights ")
 }
 
 // Files of --save-latents are inspected as what they are.

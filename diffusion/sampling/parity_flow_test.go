@@ -57,8 +57,9 @@ func TestFlowLoopsEqualOriginals(t *testing.T) {
 				off := largest(s, s.Subtract(got, want)) / largest(s, want)
 				t.Logf("%s: %.1e of the largest latent; the original in float32 is %.1e from itself in float64", name,
 					off, own[name])
-				// Under guidance the steps of dopri5 follow from errors that guidance makes larger, rounding among them:
-				// there the original in float32 is 1.9e-5 from itself, so two of them may be twice that from each other.
+				// Under guidance the steps of dopri5 follow from errors that guidance makes larger, rounding among
+				// them: there the original in float32 is 1.9e-5 from itself, so two of them may be twice that from
+				// each other.
 				// Of all other cases that is below 1e-5.
 				if limit := max(1e-5, 2*own[name]); !(off <= limit) {
 					t.Errorf("%s: %g of the largest latent from the original", name, off)

@@ -128,8 +128,8 @@ func (p *Pipeline) schedules() (all []Schedule, err error) {
 	return all, nil
 }
 
-// Keep writes a schedule into the file beside the checkpoint, in the place of one for the same runs. It waits for others
-// that do so at the time.
+// Keep writes a schedule into the file beside the checkpoint, in the place of one for the same runs. It waits for
+// others that do so at the time.
 func (p *Pipeline) Keep(ctx context.Context, v Schedule) error {
 	lock, err := disk.WaitLock(ctx, p.ScheduleFile()+".lock")
 	if err != nil {

@@ -34,7 +34,7 @@ func TestSearch(t *testing.T) {
 			Progress: func(done, total int) { progress = append(progress, done, total) }}
 		interval, channels, onChannels := [2]float64{250, 750}, dit.GuideAll, "with guidance 2 on all channels; there"
 		if process.IsFlow() {
-			interval, channels, onChannels = [2]float64{0.25, 0.75}, dit.GuideThree, "with guidance 2 on 3 channels; there"
+			interval, channels, onChannels = [2]float64{0.25, 0.75}, dit.GuideThree, "with guidance 2 on 3 channels;"
 		}
 		found, err := p.Search(context.Background(), r, 4)
 		if err != nil {

@@ -590,8 +590,8 @@ func TestReadDrawnBounds(t *testing.T) {
 	for of, want := range map[string]string{
 		`{"index":0,"count":10000000,"batch_size":50}`:                             "",
 		`{"index":0,"count":3,"batch_size":9000000000000000000}`:                   "",
-		`{"index":0,"count":10000001,"batch_size":50}`:                             "want at most 10000000, in batches of",
-		`{"index":0,"count":9000000000000000000,"batch_size":9000000000000000000}`: "want at most 10000000, in batches of",
+		`{"index":0,"count":10000001,"batch_size":50}`:                             "want at most 10000000",
+		`{"index":0,"count":9000000000000000000,"batch_size":9000000000000000000}`: "want at most 10000000",
 		`{"index":0,"count":10000000,"batch_size":1048577}`:                        "in batches of 1048576",
 		`{"index":3,"count":3,"batch_size":1}`:                                     "picture 3 of 3",
 	} {

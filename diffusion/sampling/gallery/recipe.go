@@ -105,7 +105,8 @@ func ReadDrawn(path string) (d Drawn, err error) {
 			return d, fmt.Errorf("%s: its text %q: picture %d of %d in batches of %d", path, drawnKey, p.Index, p.Count,
 				p.Batch)
 		} else if p != nil && (p.Count > mostPictures || min(p.Batch, p.Count) > mostAtOnce) {
-			return d, fmt.Errorf("%s: its text %q: %d pictures in batches of %d: want at most %d, in batches of %d", path,
+			return d, fmt.Errorf("%s: its text %q: %d pictures in batches of %d: want at most %d, in batches of %d",
+				path,
 				drawnKey, p.Count, p.Batch, mostPictures, mostAtOnce)
 		}
 		return d, nil
