@@ -41,7 +41,7 @@ func (o *evalOptions) flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "samples", Destination: &o.samples,
 			Usage: "`PATH`: a .npz, folder or archive of pictures, or a file of features"},
-		&cli.StringFlag{Name: "ref", Destination: &o.ref,
+		&cli.StringFlag{Name: "ref", Destination: &o.ref, DefaultText: "none; the inception score needs none",
 			Usage: "`PATH`: pictures or features to compare with, or a .npz of their statistics (mu, sigma)"},
 		&cli.StringFlag{Name: "inception", Destination: &o.inception,
 			Usage: "`PATH|NAME`: pytorch-fid's weights of Inception-v3"},
@@ -134,10 +134,10 @@ func evalCommand() *cli.Command {
 			"ditrun eval --samples dino-samples.npy --ref dino-photos.npy --metrics fd\n" +
 			"ditrun eval --compare card.json other.json",
 		flags:    o.flags(),
-		required: "samples ref",
+		required: "samples",
 		groups: []group{
 			{"Features", "inception fetch resize image-size batch-size save-features"},
-			{"Numbers", "metrics out compare"},
+			{"Numbers", "ref metrics out compare"},
 		},
 		check: o.check,
 		alone: true,

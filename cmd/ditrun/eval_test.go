@@ -229,6 +229,14 @@ func TestEvalOfPictures(t *testing.T) {
 		folder.Network.Public {
 		t.Errorf("%+v", folder)
 	}
+	alone := run("--samples", in("samples"), "--inception", net)
+	if alone.IS == nil || *alone.IS != *folder.IS || alone.FID != nil || alone.Reference != nil {
+		t.Errorf("%+v without a reference, want the score of %+v", alone, folder)
+	}
+	help := mustRun(t, "eval", "--help").stdout
+	if strings.Contains(part(help, "Required"), "--ref ") || !strings.Contains(help, "--ref ") {
+		t.Errorf("--ref is needed, or not there, by\n%s", help)
+	}
 	stored := run("--samples", in("samples.npz"), "--ref", in("ref"), "--inception", net)
 	if *stored.FID != *folder.FID || stored.Samples.PixelsSHA256 != folder.Samples.PixelsSHA256 {
 		t.Errorf("FID %v of a .npz and %v of a folder, pixels %s and %s", *stored.FID, *folder.FID,
