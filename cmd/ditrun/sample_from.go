@@ -24,8 +24,7 @@ import (
 var recipeFlags = []string{"ckpt", "model", "vae", "class-labels", "prompt", "negative-prompt", "text-encoder",
 	"text-states", "num-samples", "cfg-scale", "cfg-channels", "guidance-interval", "guidance-rescale", "guide-ckpt",
 	"num-sampling-steps", "solver", "timesteps", "diffusion-form", "diffusion-norm", "last-step", "last-step-size",
-	"seed",
-	"precision", "rng", "batch-size", "no-fused"}
+	"seed", "precision", "rng", "batch-size", "no-fused"}
 
 // readFrom sets the flags that were not given to those with which the picture of --from was drawn.
 func (o *sampleOptions) readFrom(c *cli.Context) (err error) {

@@ -22,8 +22,8 @@ func crafted(t *testing.T, d gallery.Drawn) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "crafted.png")
-	err = sheet.WritePNG(path, image.NewNRGBA(image.Rect(0, 0, 2, 2)), sheet.Text{Keyword: "ditrun",
-		Text: string(text)})
+	img := image.NewNRGBA(image.Rect(0, 0, 2, 2))
+	err = sheet.WritePNG(path, img, sheet.Text{Keyword: "ditrun", Text: string(text)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,8 +34,7 @@ func crafted(t *testing.T, d gallery.Drawn) string {
 func TestFromTakesNoOtherFlags(t *testing.T) {
 	victim := filepath.Join(t.TempDir(), "victim.safetensors")
 	for name, value := range map[string]string{"save-latents": victim, "out": victim, "from": victim,
-		"search-steps": "3",
-		"fetch":        "true", "device": "cpu", "threads": "1", "json": "true"} {
+		"search-steps": "3", "fetch": "true", "device": "cpu", "threads": "1", "json": "true"} {
 		path := crafted(t, gallery.Drawn{Flags: []gallery.Flag{{Name: "ckpt", Value: "x"}, {Name: name, Value: value}}})
 		ditrun(t, "sample", "--from", path).refused(t, 1, "--from "+path+": it was drawn with --"+name+
 			", which this version does not take from a picture")
@@ -62,8 +61,7 @@ func TestFromWholeBatch(t *testing.T) {
 	picture := draw("torch", "torch")
 	o := ditrun(t, from(picture)...) // which also warns that the weights have no checksum
 	if o.code != 1 || !strings.Contains(o.stderr, "error: --from "+picture+": with --rng torch dopri5 chooses its "+
-		"steps "+
-		"by the error of the whole batch, and what is on 1 picture more is not known") ||
+		"steps by the error of the whole batch, and what is on 1 picture more is not known") ||
 		!strings.Contains(o.stderr, "hint: draw the whole set again by the command") {
 		t.Errorf("code %d\n%s", o.code, o.stderr)
 	}
@@ -88,9 +86,8 @@ func TestFromIsNotOverwritten(t *testing.T) {
 	}
 	for _, args := range [][]string{{"--from", "sample.png"}, {"--from", "link.png"},
 		{"--from", "sample.png", "--out", "link.png"}} {
-		ditrun(t, append([]string{"sample"}, args...)...).refused(t, 2,
-			"that is the picture of --from, which would be "+
-				"overwritten", "hint: --out PATH.png says where the new one goes")
+		ditrun(t, append([]string{"sample"}, args...)...).refused(t, 2, "that is the picture of --from, which would "+
+			"be overwritten", "hint: --out PATH.png says where the new one goes")
 	}
 }
 
@@ -159,7 +156,7 @@ func TestFromDropsVoidFlags(t *testing.T) {
 		{"guided", []string{"--cfg-scale", "1"}, "no guidance, seed 0"},
 		{"led", []string{"--cfg-scale", "1"}, "no guidance, seed 0"},
 		{"few", []string{"--solver", "dpm++2m", "--timesteps", "900,500,200,100"}, "4 steps of dpm++2m at 900,"},
-		{"few", []string{"--solver", "heun"}, "3 steps of heun on linspace"},
+		{"few", []string{"--solver", "unipc2"}, "3 steps of unipc2 on linspace"},
 		{"ddim", []string{"--solver", "dpm++2m", "--timesteps", "900,500"}, "2 steps of dpm++2m at 900,500"},
 		{"times", []string{"--num-sampling-steps", "3"}, "3 steps of dpm++2m on linspace"},
 		{"times", []string{"--timesteps", "900,500,100"}, "3 steps of dpm++2m at 900,500,100"},
@@ -171,8 +168,7 @@ func TestFromDropsVoidFlags(t *testing.T) {
 		{"batches", []string{"--rng", "torch"}, "of libtorch's generator"},
 	} {
 		args := append([]string{"sample", "--from", in(c.picture + ".png"), "--ckpt", models[drawn[c.picture][0]],
-			"--vae",
-			r.vae, "--out", in("again.png")}, c.given...)
+			"--vae", r.vae, "--out", in("again.png")}, c.given...)
 		o := ditrun(t, args...) // which warns of weights without a checksum
 		if o.code != 0 {
 			t.Errorf("%s, %q: code %d\n%s", c.picture, c.given, o.code, o.stderr)

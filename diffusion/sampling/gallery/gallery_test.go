@@ -587,11 +587,12 @@ func TestRecipe(t *testing.T) {
 // A picture cannot make its reader keep lists of any length.
 func TestReadDrawnBounds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.png")
+	const most = "want at most 10000000, in batches of"
 	for of, want := range map[string]string{
 		`{"index":0,"count":10000000,"batch_size":50}`:                             "",
 		`{"index":0,"count":3,"batch_size":9000000000000000000}`:                   "",
-		`{"index":0,"count":10000001,"batch_size":50}`:                             "want at most 10000000",
-		`{"index":0,"count":9000000000000000000,"batch_size":9000000000000000000}`: "want at most 10000000",
+		`{"index":0,"count":10000001,"batch_size":50}`:                             most,
+		`{"index":0,"count":9000000000000000000,"batch_size":9000000000000000000}`: most,
 		`{"index":0,"count":10000000,"batch_size":1048577}`:                        "in batches of 1048576",
 		`{"index":3,"count":3,"batch_size":1}`:                                     "picture 3 of 3",
 	} {

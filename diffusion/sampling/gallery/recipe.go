@@ -106,8 +106,7 @@ func ReadDrawn(path string) (d Drawn, err error) {
 				p.Batch)
 		} else if p != nil && (p.Count > mostPictures || min(p.Batch, p.Count) > mostAtOnce) {
 			return d, fmt.Errorf("%s: its text %q: %d pictures in batches of %d: want at most %d, in batches of %d",
-				path,
-				drawnKey, p.Count, p.Batch, mostPictures, mostAtOnce)
+				path, drawnKey, p.Count, p.Batch, mostPictures, mostAtOnce)
 		}
 		return d, nil
 	}
