@@ -81,7 +81,7 @@ for p in $precisions; do
 	[ "$(sums "whole-$p")" = "$(sums "killed-$p")" ] ||
 		fail "train in $p: a run that was killed and resumed ends with other weights, averages or moments"
 	say "train in $p, killed and resumed: the same bytes"
-	grep -o '"attention": *"[a-z]*"' "whole-$p/run.json" | head -1
+	grep -o '"attention": *"[a-z ]*"' "whole-$p/run.json" | head -1
 	grep 'Train Loss' "whole-$p/log.txt" | tail -1
 done
 
