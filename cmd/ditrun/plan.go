@@ -303,7 +303,7 @@ func (o *planOptions) resolve() (cfg dit.Config, err error) {
 
 // ofTrain is the memory that `train` takes by itself beside its steps: for the order of the data, batches, plots and
 // their fonts. Pages of the latents' files, which the system takes back when it needs them, are not in it.
-const ofTrain = 20e6
+const ofTrain = 15e6
 
 // spare is the share of memory that stays free: of what kernels need for a moment, and of gaps between tensors.
 const spare = 0.08
