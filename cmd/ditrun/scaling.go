@@ -174,7 +174,7 @@ func runScaling(e *env, o *scalingOptions) error {
 		}
 		r.printPaper(e, paper)
 		if o.plot != "" {
-			if err := report.PlotScaling(o.plot, report.Scaling{}); err != nil {
+			if err := report.PlotScaling(o.plot, report.Scaling{Paper: paper}); err != nil {
 				return err
 			}
 			e.printf("plot: %s", o.plot)
@@ -184,10 +184,11 @@ func runScaling(e *env, o *scalingOptions) error {
 	if err := sameData(e, found); err != nil {
 		return err
 	}
-	picture, err := r.fit(e, found, o.models())
+	picture, err := r.fit(found, o.models())
 	if err != nil {
 		return err
 	}
+	picture.Paper = paper
 	r.print(e)
 	if o.plot != "" {
 		if err := report.PlotScaling(o.plot, picture); err != nil {
@@ -229,7 +230,7 @@ func span(i scaling.Interval, form string) string {
 }
 
 // fit compares the runs, and returns what is drawn.
-func (r *scalingResult) fit(e *env, found []scalingRun, predict []string) (p report.Scaling, err error) {
+func (r *scalingResult) fit(found []scalingRun, predict []string) (p report.Scaling, err error) {
 	var curves []scaling.Curve
 	for _, f := range found {
 		curves = append(curves, f.curve)
@@ -253,16 +254,10 @@ func (r *scalingResult) fit(e *env, found []scalingRun, predict []string) (p rep
 	r.Runs = found
 	best := scaling.Frontier(curves)
 	frontier := r.addFrontier(best)
-	for _, name := range predict {
-		if law == nil {
-			return p, withHint(errors.New("--predict: one finished run alone"),
-				"train two more sizes; three give an interval")
-		}
-		one, err := predictModel(name, found, law, images)
-		if err != nil {
+	if len(predict) > 0 {
+		if err := r.addPredictions(predict, law); err != nil {
 			return p, err
 		}
-		r.Predictions = append(r.Predictions, one)
 	}
 	p = report.Scaling{Images: images, Law: law, Frontier: frontier, Best: best}
 	for i, f := range found {
@@ -292,31 +287,38 @@ func (r *scalingResult) addFrontier(best []scaling.Best) *scaling.Law {
 	return law
 }
 
-// predictModel predicts the loss and the hours of a model that is trained on so many pictures, as the runs were.
-func predictModel(name string, found []scalingRun, law *scaling.Law, images float64) (p prediction, err error) {
-	named, err := modelNamed(name)
-	if err != nil {
-		return p, err
-	}
-	cfg := found[0].config
-	cfg.HiddenSize, cfg.Depth, cfg.NumHeads = named.HiddenSize, named.Depth, named.NumHeads
-	cfg.PatchSize = named.PatchSize
-	if err := cfg.Validate(); err != nil {
-		return p, usagef("--predict %s: %v", name, err)
+// addPredictions predicts the losses and the hours of models that are trained on as many pictures, as the runs were.
+func (r *scalingResult) addPredictions(names []string, law *scaling.Law) error {
+	if law == nil {
+		return withHint(errors.New("--predict: one finished run alone"), "train two more sizes; three give an interval")
 	}
 	var times []scaling.Point
-	for _, f := range found {
+	for _, f := range r.Runs {
 		times = append(times, scaling.Point{X: f.curve.MACs, Values: f.speeds})
 	}
 	seconds, err := scaling.Fit(times, scalingSeed)
 	if err != nil {
-		return p, err
+		return err
 	}
-	hours := seconds.Predict(cfg.MACs())
-	for _, v := range []*float64{&hours.Value, &hours.Low, &hours.High} {
-		*v *= images / 3600
+	for _, name := range names {
+		named, err := modelNamed(name)
+		if err != nil {
+			return err
+		}
+		cfg := r.Runs[0].config
+		cfg.HiddenSize, cfg.Depth, cfg.NumHeads = named.HiddenSize, named.Depth, named.NumHeads
+		cfg.PatchSize = named.PatchSize
+		if err := cfg.Validate(); err != nil {
+			return usagef("--predict %s: %v", name, err)
+		}
+		hours := seconds.Predict(cfg.MACs())
+		for _, v := range []*float64{&hours.Value, &hours.Low, &hours.High} {
+			*v *= r.Images / 3600
+		}
+		r.Predictions = append(r.Predictions,
+			prediction{cfg.Name(), cfg.MACs() / 1e9, law.Predict(cfg.MACs()), hours})
 	}
-	return prediction{cfg.Name(), cfg.MACs() / 1e9, law.Predict(cfg.MACs()), hours}, nil
+	return nil
 }
 
 func (r *scalingResult) print(e *env) {

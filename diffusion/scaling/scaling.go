@@ -307,22 +307,3 @@ func Frontier(curves []Curve) (best []Best) {
 	}
 	return best
 }
-
-// Correlation returns Pearson's correlation of the logarithm of x with y, which the paper's figures 2 and 8 give for
-// Gflops and FID.
-func Correlation(x, y []float64) float64 {
-	n := float64(len(x))
-	logs := make([]float64, len(x))
-	mx, my := 0.0, 0.0
-	for i := range x {
-		logs[i] = math.Log(x[i])
-		mx += logs[i] / n
-		my += y[i] / n
-	}
-	xx, yy, xy := 0.0, 0.0, 0.0
-	for i := range x {
-		dx, dy := logs[i]-mx, y[i]-my
-		xx, yy, xy = xx+dx*dx, yy+dy*dy, xy+dx*dy
-	}
-	return xy / math.Sqrt(xx*yy)
-}

@@ -203,7 +203,7 @@ func TestPaper(t *testing.T) {
 			t.Errorf("patches of %s: %v %v %v", size, a, b, c)
 		}
 	}
-	byGflops, byParams := Correlation(gflops, fid), Correlation(params, fid)
+	byGflops, byParams := correlation(gflops, fid), correlation(params, fid)
 	t.Logf("correlation of FID with log Gflops %.3f, with log parameters %.3f", byGflops, byParams)
 	if math.Abs(byGflops+0.93) > 0.005 { // figure 2
 		t.Errorf("correlation with log Gflops %.3f, the paper has -0.93", byGflops)
@@ -211,4 +211,23 @@ func TestPaper(t *testing.T) {
 	if byParams < byGflops {
 		t.Errorf("parameters say more than Gflops: %.3f and %.3f", byParams, byGflops)
 	}
+}
+
+// correlation returns Pearson's correlation of the logarithm of x with y, which the paper's figures 2 and 8 give for
+// Gflops and FID.
+func correlation(x, y []float64) float64 {
+	n := float64(len(x))
+	logs := make([]float64, len(x))
+	mx, my := 0.0, 0.0
+	for i := range x {
+		logs[i] = math.Log(x[i])
+		mx += logs[i] / n
+		my += y[i] / n
+	}
+	xx, yy, xy := 0.0, 0.0, 0.0
+	for i := range x {
+		dx, dy := logs[i]-mx, y[i]-my
+		xx, yy, xy = xx+dx*dx, yy+dy*dy, xy+dx*dy
+	}
+	return xy / math.Sqrt(xx*yy)
 }

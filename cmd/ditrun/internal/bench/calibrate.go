@@ -17,9 +17,6 @@ type Speed struct {
 
 // Seconds returns what a step of so many pictures takes.
 func (v Speed) Seconds(pictures int) float64 {
-	if v.Whole {
-		return v.Picture * float64(pictures)
-	}
 	return v.Step + v.Picture*float64(pictures)
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"image/color"
 	"io"
+	"maps"
 	"math"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,7 @@ type Scaling struct {
 	Law      *scaling.Law
 	Frontier *scaling.Law // nil where there is none
 	Best     []scaling.Best
+	Paper    *scaling.Law // of the paper's FIDs
 }
 
 // A ScalingRun is one run of [Scaling].
@@ -48,7 +50,7 @@ var patchColors = []color.Color{
 // PlotScaling draws runs into a .png or .svg: their losses against the arithmetic of their models, the losses of the
 // whole training against that of the training, and below both the paper's models.
 func PlotScaling(path string, s Scaling) error {
-	paper, err := paperPanel()
+	paper, err := s.paperPanel()
 	panels := []*plot.Plot{paper}
 	if err == nil && len(s.Runs) > 0 {
 		var first, second *plot.Plot
@@ -80,40 +82,48 @@ func PlotScaling(path string, s Scaling) error {
 	})
 }
 
-// groups returns the sizes of patches, and for each its points.
-func groups[T any](items []T, patch func(T) int, at func(T) plotter.XY) (sizes []int, points map[int]plotter.XYs) {
-	points = map[int]plotter.XYs{}
-	for _, item := range items {
-		points[patch(item)] = append(points[patch(item)], at(item))
-	}
-	for size := range points {
-		sizes = append(sizes, size)
-	}
-	slices.Sort(sizes)
-	return sizes, points
-}
-
 func (s Scaling) lossPanel() (*plot.Plot, error) {
+	patches := byPatch{}
+	for _, r := range s.Runs {
+		patches[r.Patch] = append(patches[r.Patch], plotter.XY{X: r.Curve.MACs / 1e9, Y: r.Loss.Mean()})
+	}
 	p := newPlot(fmt.Sprintf("Loss after %s pictures", stepLabel(s.Images)), "loss")
 	p.X.Label.Text = "GMACs of a forward pass of one picture"
-	sizes, points := groups(s.Runs, func(r ScalingRun) int { return r.Patch },
-		func(r ScalingRun) plotter.XY { return plotter.XY{X: r.Curve.MACs / 1e9, Y: r.Loss.Mean()} })
+	return p, patches.draw(p, s.Law, 1e9)
+}
+
+func (s Scaling) paperPanel() (*plot.Plot, error) {
+	patches := byPatch{}
+	for _, m := range scaling.Paper() {
+		patches[m.PatchSize] = append(patches[m.PatchSize], plotter.XY{X: m.Gflops, Y: m.FID})
+	}
+	p := newPlot("The paper's models: FID-50K at 400k steps, ImageNet, 256 pixels, no guidance", "FID")
+	p.X.Label.Text = "Gflops of the paper (GMACs) of a forward pass of one picture"
+	return p, patches.draw(p, s.Paper, 1)
+}
+
+// byPatch are the points of models by the size of their patches.
+type byPatch map[int]plotter.XYs
+
+// draw draws the points, in a colour and shape for each size, and the law, if not nil, whose x is unit times theirs.
+func (b byPatch) draw(p *plot.Plot, law *scaling.Law, unit float64) error {
+	sizes := slices.Sorted(maps.Keys(b))
 	var all plotter.XYs
 	for _, size := range sizes {
-		all = append(all, points[size]...)
+		all = append(all, b[size]...)
 	}
 	logAxes(p, all)
-	if s.Law != nil {
-		if err := addLaw(p, s.Law, all, 1e9); err != nil {
-			return nil, err
+	if law != nil {
+		if err := addLaw(p, law, all, unit); err != nil {
+			return err
 		}
 	}
 	for i, size := range sizes {
-		if err := addPoints(p, points[size], i, fmt.Sprintf("patch %d", size)); err != nil {
-			return nil, err
+		if err := addPoints(p, b[size], i, fmt.Sprintf("patch %d", size)); err != nil {
+			return err
 		}
 	}
-	return p, nil
+	return nil
 }
 
 func (s Scaling) computePanel() (*plot.Plot, error) {
@@ -149,35 +159,6 @@ func (s Scaling) computePanel() (*plot.Plot, error) {
 			ends = append(ends, plotter.XY{X: b.Compute / 1e9, Y: b.Mean()})
 		}
 		if err := addLaw(p, s.Frontier, ends, 1e9); err != nil {
-			return nil, err
-		}
-	}
-	return p, nil
-}
-
-func paperPanel() (*plot.Plot, error) {
-	p := newPlot("The paper's models: FID-50K at 400k steps, ImageNet, 256 pixels, no guidance", "FID")
-	p.X.Label.Text = "Gflops of the paper (GMACs) of a forward pass of one picture"
-	sizes, points := groups(scaling.Paper(), func(m scaling.PaperModel) int { return m.PatchSize },
-		func(m scaling.PaperModel) plotter.XY { return plotter.XY{X: m.Gflops, Y: m.FID} })
-	var all plotter.XYs
-	var measured []scaling.Point
-	for _, size := range sizes {
-		all = append(all, points[size]...)
-		for _, at := range points[size] {
-			measured = append(measured, scaling.Point{X: at.X, Values: []float64{at.Y}})
-		}
-	}
-	logAxes(p, all)
-	law, err := scaling.Fit(measured, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := addLaw(p, law, all, 1); err != nil {
-		return nil, err
-	}
-	for i, size := range sizes {
-		if err := addPoints(p, points[size], i, fmt.Sprintf("patch %d", size)); err != nil {
 			return nil, err
 		}
 	}
